@@ -1,0 +1,12 @@
+"""The one exception a user of the toolkit has to know."""
+
+from __future__ import annotations
+
+
+class CaffeSplitError(Exception):
+    """A mistake in the input, or something missing, that the user can mend.
+
+    The message says what is wrong, where, what was found and expected, and the next step. The command
+    line prints it in place of a traceback and ends with status 1. Anything else that escapes is a bug
+    of ours and keeps its traceback.
+    """

@@ -1,0 +1,53 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Union
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+@contextlib.contextmanager
+def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a sibling temporary file for writing bytes; it takes the place of `path` when the block ends well.
+
+    The data is flushed to disk before the rename, and the temporary file is removed when the block
+    raises, so `path` is either the old file or the whole new one. The new file gets the mode that an
+    ordinary `open` would have given it, or the mode of the file it replaces.
+    """
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, _mode_for(target))
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_atomic(path: PathLike, data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
+    """Write bytes, or pieces of bytes one after another, to `path` by way of `atomic_open`."""
+    with atomic_open(path) as stream:
+        if isinstance(data, (bytes, memoryview)):
+            stream.write(data)
+        else:
+            stream.writelines(data)
+
+
+def _mode_for(target: Path) -> int:
+    try:
+        return os.stat(target).st_mode & 0o777
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

@@ -1,0 +1,1 @@
+"""Caffe's files: the only room that knows the wire format."""

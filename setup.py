@@ -1,0 +1,27 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="caffe-split",
+    version="0.1.0",
+    description="Measure how the kernels of a Caffe net move in training, split convolutions by it, train on",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-2-Clause",
+    packages=find_packages(include=["caffe_split", "caffe_split.*"]),
+    package_data={"caffe_split": ["py.typed", "proto/caffe.proto"]},
+    python_requires=">=3.9",
+    install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb"],
+    extras_require={
+        "hdf5": ["h5py"],
+        "digits": ["scikit-learn"],
+        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "h5py", "scikit-learn"],
+    },
+    entry_points={
+        "console_scripts": [
+            "caffe-split = caffe_split.cli:main",
+            "plot_loss.py = caffe_split.plot.loss:main",
+        ]
+    },
+)
