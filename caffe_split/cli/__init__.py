@@ -1,0 +1,75 @@
+"""The command line: parses, calls, translates errors; nothing else. One module a family of commands."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from caffe_split import __version__
+from caffe_split.errors import CaffeSplitError
+
+# A command's module is imported only when the command is used, so that `best` on a log does not wait for
+# the weights' libraries.
+COMMANDS = {
+    "instrument": "instrument",
+    "tpm": "tpm",
+    "make-derived": "derive",
+    "verify": "verify",
+    "train": "train",
+    "best": "logs",
+    "final": "logs",
+    "table": "logs",
+    "data": "data",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"caffe_split.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="caffe-split")
+def cli() -> None:
+    """Measure how the kernels of a Caffe net move in training, split convolutions by it, and train on.
+
+    \b
+    The main job, from a trained baseline to a derived net:
+      caffe-split tpm solver.prototxt --iter 50000
+      caffe-split make-derived baseline.prototxt --iter 50000 --num-splits 9
+      caffe-split train derived1/solver.prototxt
+      caffe-split best baseline/train.log derived1/train.log
+    """
+
+
+def main() -> None:
+    """Run the command line: status 0 done, 1 refused or failed (one line on stderr), 2 wrong use."""
+    try:
+        status = cli(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except CaffeSplitError as error:
+        click.echo(f"caffe-split: {error}", err=True)
+        sys.exit(1)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("caffe-split: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone: not an error, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
