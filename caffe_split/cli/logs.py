@@ -1,0 +1,214 @@
+"""Commands that ask training logs: best, final, table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Optional
+
+import click
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog import parse, pipeline, query, show
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.query import Value
+
+LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
+
+
+def _say(text: str) -> None:
+    # stdout holds only what the pipelines print, so that it can be compared and piped on.
+    sys.stdout.flush()
+    click.echo(text, err=True)
+
+
+def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
+    """Call `show_one` for every log; a log that cannot be read is named and the others still come."""
+    status = 0
+    for path in logs:
+        try:
+            parse.open_log(path)
+            if len(logs) > 1:
+                _say(f"==> {path} <==")
+            show_one(path)
+        except CaffeSplitError as error:
+            _say(f"caffe-split: {error}")
+            status = 1
+    return status
+
+
+def _write(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+
+
+@click.command()
+@LOGS
+@click.option("--output", metavar="NAME", help="This test output only, by value (the lowest of a loss).")
+@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="How many lines.")
+@click.option("--value", is_flag=True, help="Only the numbers.")
+@click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
+def best(
+    logs: tuple[str, ...], output: Optional[str], count: int, value: bool, snapshot: bool, as_json: bool
+) -> int:
+    """The lines of the best test accuracy in each LOG, the best last.
+
+    They are the lines, in the order, of
+
+    \b
+      grep Test LOG | grep -i acc | sort -nk 11 | tail -3
+
+    run over each log in the C locale (LC_ALL=C): field 11 as a plain number, ties by the whole line. Notes and the
+    logs' names go to stderr.
+
+    \b
+    Example:
+      caffe-split best baseline/train.log derived1/train.log
+      caffe-split best train.log --output loss3/top-1 --snapshot
+    """
+    records: list[dict[str, object]] = []
+
+    def one(path: str) -> None:
+        if output is None and not (value or snapshot or as_json):
+            lines = pipeline.best_lines(path, count)
+            if not lines:
+                query.values_of(parse.read(path))  # says what there is instead
+                raise CaffeSplitError(f"{path} holds no line with both `Test` and `acc`")
+            for found in lines:
+                _write(found.text)
+            if pipeline.misleading(lines):
+                _say(_misleading(path))
+            return
+        log = parse.read(path)
+        chosen = query.best_values(log, output, count) if output else _piped_values(log, count)
+        _show_values(log, chosen, records if as_json else None, value, snapshot)
+
+    status = _each(list(logs), one)
+    if as_json:
+        click.echo(json.dumps(show.plain_json(records), indent=2))
+    return status
+
+
+@click.command()
+@LOGS
+@click.option("--output", metavar="NAME", help="The last value of this test output.")
+@click.option("--value", is_flag=True, help="Only the numbers.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration and line.")
+def final(logs: tuple[str, ...], output: Optional[str], value: bool, as_json: bool) -> int:
+    """The lines of the final test accuracy in each LOG, or in each log inside a folder.
+
+    They are the lines of
+
+    \b
+      grep -B 3 "Optimization Done" LOG | grep -i acc
+
+    and where several outputs push the accuracy out of those three lines, the lines of the last test phase.
+
+    \b
+    Example:
+      caffe-split final exp/
+    """
+    records: list[dict[str, object]] = []
+
+    def one(path: str) -> None:
+        lines = [] if output or value or as_json else pipeline.final_lines(path)
+        if lines:
+            for found in lines:
+                _write(found.text)
+            return
+        log = parse.read(path)
+        chosen = query.final_values(log, output)
+        state, detail = query.state_of(log)
+        if state != "done":
+            _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{': ' if detail else ''}{detail}")
+        _show_values(log, chosen, records if as_json else None, value, False)
+
+    found_logs = [str(file) for path in logs for file in pipeline.logs_under(path)]
+    if not found_logs:
+        raise CaffeSplitError(f"no training log in {', '.join(logs)}: no file there holds lines of Caffe")
+    status = _each(found_logs, one)
+    if as_json:
+        click.echo(json.dumps(show.plain_json(records), indent=2))
+    return status
+
+
+@click.command()
+@LOGS
+@click.option("--output", metavar="NAME", help="The test output to compare; default: the first accuracy.")
+@click.option(
+    "--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def table(logs: tuple[str, ...], output: Optional[str], form: str, as_json: bool) -> int:
+    """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
+
+    \b
+    Example:
+      caffe-split table baseline/train.log derived*/train.log
+    """
+    read: list[TrainingLog] = []
+    status = 0
+    for path in logs:
+        try:
+            read.append(parse.read(path))
+        except CaffeSplitError as error:
+            _say(f"caffe-split: {error}")
+            status = 1
+    if read:
+        rows = query.summarise(read, output)
+        form = "json" if as_json else form
+        click.echo({"markdown": show.markdown, "csv": show.as_csv, "json": show.as_json}[form](rows))
+    return status
+
+
+def _misleading(path: str) -> str:
+    return (
+        f"note: in {path} field 11 is not the plain value of every line above, so the pipeline's order is not "
+        "the values' order; --output NAME orders by value"
+    )
+
+
+def _piped_values(log: TrainingLog, count: int) -> list[Value]:
+    """The values that stand in the pipeline's lines."""
+    at = {value.offset: value for value in query.values_of(log)}
+    return [at[found.offset] for found in pipeline.best_lines(log.path, count) if found.offset in at]
+
+
+def _show_values(
+    log: TrainingLog, chosen: list[Value], records: list[dict[str, object]] | None, value: bool, snapshot: bool
+) -> None:
+    for found, line in zip(chosen, query.read_lines(log.path, chosen)):
+        near = query.nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
+        if records is not None:
+            records.append(
+                {
+                    "log": log.path,
+                    "net": found.net,
+                    "output": found.output,
+                    "iteration": found.iteration,
+                    "value": found.value,
+                    "line": found.line,
+                    "offset": found.offset,
+                    "text": line.decode("utf-8", "backslashreplace"),
+                    "snapshot": near.path if near and near.exists else None,
+                    "snapshot_iteration": near.iteration if near and near.exists else None,
+                }
+            )
+        elif value:
+            click.echo(show.number(found.value) if found.value == found.value else "nan")
+        else:
+            _write(line)
+        if snapshot and records is None:
+            sys.stdout.flush()
+            click.echo(f"    iteration {found.iteration}, {_nearest(near, found.iteration)}")
+
+
+def _nearest(near: query.Snapshot | None, iteration: int) -> str:
+    if near is None:
+        return "the log names no snapshot"
+    if not near.exists:
+        return f"nearest snapshot {near.path} (iteration {near.iteration}), no such file here"
+    away = near.iteration - iteration
+    distance = "" if not away else f" ({abs(away)} iterations {'later' if away > 0 else 'earlier'})"
+    return f"nearest snapshot {near.path}{distance}"

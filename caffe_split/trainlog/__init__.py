@@ -1,0 +1,8 @@
+"""Training logs of every Caffe: read them, ask them for the best and the final, compare them, export them."""
+
+from __future__ import annotations
+
+from caffe_split.trainlog.model import Event, Run, Table, TrainingLog
+from caffe_split.trainlog.parse import Parser, read
+
+__all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read"]

@@ -1,0 +1,94 @@
+"""Bytes to lines, lines to messages: blocks of a growing file, glog's prefixes, clocks without a year."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+# A line of a log is short. What is longer (a hole of NUL bytes where a running log was emptied, a binary
+# file given by mistake) keeps only its end, where a message would stand, so that memory stays bounded.
+LONGEST_LINE = 1 << 20
+NO_CLOCK = -(1 << 62)
+
+# glog before 0.6 writes `I0305 16:47:02.008569 17823 solver.cpp:433] `, from 0.6 on an eight-digit date.
+PREFIX = re.compile(
+    rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}):\d{1,7}\] ?"
+)
+# What is left of it where somebody cut the clock off: `solver.cpp:213] `.
+SHORT_PREFIX = re.compile(rb"(?:^|[\s|])[\w.+-]{1,64}\.(?:cpp|cu|cc|hpp|h|cxx):\d{1,7}\] ")
+
+
+class LineSplitter:
+    """Complete lines out of blocks of bytes; the unfinished rest waits for the next block."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.dropped = 0  # bytes left out of the front of the first line that the next `feed` returns
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The lines that `block` completes, without their line feeds."""
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        if lines and self._parts:
+            self._parts.append(lines[0])
+            lines[0] = b"".join(self._parts)
+        if lines:
+            self._parts, self._size = [], 0
+        if rest:
+            self._parts.append(rest)
+            self._size += len(rest)
+            if self._size > 2 * LONGEST_LINE and not lines:
+                end = b"".join(self._parts)[-LONGEST_LINE:]
+                self.dropped += self._size - len(end)
+                self._parts, self._size = [end], len(end)
+        return lines
+
+    def rest(self) -> bytes:
+        """The unfinished last line."""
+        return b"".join(self._parts)
+
+
+class Clock:
+    """Stamps of log lines as microseconds since 1970 in the log's own time zone.
+
+    Old stamps carry no year: it comes from the file's header or, failing that, from `year`, and goes up
+    where the month falls back by half a year or more (a smaller step back is a spliced log, not January).
+    """
+
+    def __init__(self, year: int) -> None:
+        self.year = year
+        self._month = 0
+        self._stamp = b""
+        self._minute = NO_CLOCK
+
+    def read(self, date: bytes, minute: bytes, second: bytes, fraction: bytes) -> int:
+        """Microseconds since 1970, or NO_CLOCK where the stamp is no date; e.g. (b"0305", b"16:47", ...)."""
+        stamp = date + minute
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._minute = self._start_of(date, minute)
+        if self._minute == NO_CLOCK:
+            return NO_CLOCK
+        if len(fraction) != 6:
+            fraction = fraction.ljust(6, b"0")
+        return self._minute + int(second) * 1_000_000 + int(fraction)
+
+    def _start_of(self, date: bytes, minute: bytes) -> int:
+        month, day = int(date[-4:-2]), int(date[-2:])
+        if len(date) == 8:
+            self.year = int(date[:4])
+        elif self._month - month >= 6:
+            self.year += 1
+        hour, minutes = int(minute[:2]), int(minute[3:])
+        # 29 February in a guessed year that has none: the nearest earlier leap year is meant.
+        for year in range(self.year, max(self.year - 8, 0), -1):
+            try:
+                moment = datetime(year, month, day, hour, minutes)
+            except ValueError:
+                if (month, day) != (2, 29):
+                    break
+                continue
+            self._month = month
+            return round((moment - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+        return NO_CLOCK

@@ -1,0 +1,188 @@
+"""What a training log holds: runs, tables of numbers, events, and where each of them stood in the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from caffe_split.trainlog.lines import NO_CLOCK
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line that is no number: a start, a snapshot, an end, a fatal message.
+
+    kind: start, header, solving, restore, resume, weights, snapshot, multistep, stopped, done, interrupted,
+    fatal, signal, gpus, waiting, ignored, timing or note. text: the message without its prefix. iteration: the last one
+    seen before it, or -1. line: counted from 1. offset: of the line's first byte. clock: microseconds
+    since 1970, or NO_CLOCK.
+    """
+
+    kind: str
+    text: str
+    iteration: int
+    line: int
+    offset: int
+    clock: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """n rows, one an iteration that was printed, in the file's order.
+
+    iteration: int64 (n). seconds: float64 (n), since the run's start, NaN without a clock.
+    values: name -> float64 (n), NaN where not printed (or printed as nan: then its line is not 0).
+    lines, offsets: name -> int64 (n), the line (from 1; 0 where not printed) and byte offset of each value.
+    """
+
+    iteration: np.ndarray
+    clock: np.ndarray
+    seconds: np.ndarray
+    values: dict[str, np.ndarray]
+    lines: dict[str, np.ndarray]
+    offsets: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.values[name]
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in the order in which they were first printed."""
+        return list(self.values)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One start of Caffe: from its first line to its last.
+
+    displays: columns `loss` (smoothed, as Caffe prints it) and `iter/s`. train: the train net's outputs.
+    lr: column `lr`. clips: columns `norm` and `scale` of gradient clipping. tests: test net number -> its
+    outputs. batches: `caffe test`, one row a batch.
+    """
+
+    first_line: int
+    last_line: int
+    start: int
+    end: int
+    displays: Table
+    train: Table
+    lr: Table
+    clips: Table
+    tests: dict[int, Table]
+    batches: Table
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def started(self) -> datetime | None:
+        """When it started, in the log's own time zone; None without a clock."""
+        return None if self.start == NO_CLOCK else datetime(1970, 1, 1) + timedelta(microseconds=self.start)
+
+    @property
+    def seconds(self) -> float:
+        """From the first to the last stamp that belongs to training; NaN without a clock."""
+        return float("nan") if NO_CLOCK in (self.start, self.end) else (self.end - self.start) / 1e6
+
+    @property
+    def last_iteration(self) -> int:
+        """The highest iteration printed, or -1."""
+        tables = (self.displays, self.train, self.lr, *self.tests.values())
+        return max((int(t.iteration.max()) for t in tables if len(t)), default=-1)
+
+    @property
+    def first_iteration(self) -> int:
+        """The lowest iteration printed, or -1."""
+        tables = (self.displays, self.train, self.lr, *self.tests.values())
+        return min((int(t.iteration.min()) for t in tables if len(t)), default=-1)
+
+    def of_kind(self, *kinds: str) -> list[Event]:
+        """Its events of these kinds, in order."""
+        return [event for event in self.events if event.kind in kinds]
+
+    @property
+    def state(self) -> str:
+        """done, stopped, crashed or unfinished (still running, or cut off without a word)."""
+        if self.of_kind("fatal", "signal"):
+            return "crashed"
+        if self.of_kind("stopped"):
+            return "stopped"
+        return "done" if self.of_kind("done") else "unfinished"
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """A whole file: its runs in order, its length in bytes and lines."""
+
+    path: str
+    runs: list[Run]
+    size: int
+    lines: int
+    modified: float
+
+    def table(self, kind: str, net: int = 0) -> Table:
+        """One table over all runs: kind is displays, train, lr, clips, batches or tests (of `net`).
+
+        Where a run starts again below an iteration that an earlier one had reached, the later run wins:
+        the earlier rows from there on are left out. `seconds` goes on counting through the runs, without
+        the time that lay between them.
+        """
+        tables: list[Table] = []
+        elapsed = 0.0
+        shifts: list[float] = []
+        for run in self.runs:
+            tables.append(run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind))
+            shifts.append(elapsed)
+            elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
+        masks = []
+        limit = np.iinfo(np.int64).max
+        for run, table in zip(reversed(self.runs), reversed(tables)):
+            masks.append(table.iteration < limit)
+            if run.first_iteration >= 0:
+                limit = min(limit, run.first_iteration)
+        return concatenate(tables, masks[::-1], shifts)
+
+    @property
+    def test_nets(self) -> list[int]:
+        """The numbers of the test nets that printed something."""
+        return sorted({net for run in self.runs for net, table in run.tests.items() if len(table)})
+
+    @property
+    def events(self) -> list[Event]:
+        """The events of all runs, in the file's order."""
+        return [event for run in self.runs for event in run.events]
+
+    def test_outputs(self) -> list[tuple[int, str]]:
+        """(net, name) of everything that test phases printed."""
+        return [(net, name) for net in self.test_nets for name in self.table("tests", net).names]
+
+
+def concatenate(tables: list[Table], masks: list[np.ndarray], shifts: list[float]) -> Table:
+    """The rows under the masks of several tables, one after another; `shifts` are added to their seconds."""
+    names = list(dict.fromkeys(name for table in tables for name in table.names))
+    if not tables:
+        return EMPTY
+
+    def join(pick: str, name: str, missing: float) -> np.ndarray:
+        parts = []
+        for table, mask in zip(tables, masks):
+            column = getattr(table, pick).get(name)
+            if column is None:
+                column = np.full(len(table), missing, dtype=np.float64 if pick == "values" else np.int64)
+            parts.append(column[mask])
+        return np.concatenate(parts)
+
+    return Table(
+        iteration=np.concatenate([t.iteration[m] for t, m in zip(tables, masks)]),
+        clock=np.concatenate([t.clock[m] for t, m in zip(tables, masks)]),
+        seconds=np.concatenate([t.seconds[m] + s for t, m, s in zip(tables, masks, shifts)]),
+        values={name: join("values", name, np.nan) for name in names},
+        lines={name: join("lines", name, 0) for name in names},
+        offsets={name: join("offsets", name, 0) for name in names},
+    )
+
+
+EMPTY = Table(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), {}, {}, {})

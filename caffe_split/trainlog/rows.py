@@ -1,0 +1,85 @@
+"""Tables under construction: rows are appended while the log is read, numpy arrays come out at any time."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+
+from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.model import EMPTY, Table
+
+
+class _Column:
+    __slots__ = ("lines", "offsets", "values")
+
+    def __init__(self) -> None:
+        self.values = array("d")
+        self.lines = array("q")
+        self.offsets = array("q")
+
+
+class Rows:
+    """A `Table` that grows; columns may appear late and stay empty in some rows."""
+
+    def __init__(self) -> None:
+        self.iteration = array("q")
+        self.clock = array("q")
+        self._columns: dict[bytes, _Column] = {}
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    def start(self, iteration: int, clock: int) -> None:
+        """Begin a row."""
+        self.iteration.append(iteration)
+        self.clock.append(clock)
+
+    def put(self, name: bytes, value: float, line: int, offset: int) -> None:
+        """One value of the current row. A name that the row has already (an output of several elements)
+        goes on as `name[1]`, `name[2]`, ..."""
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = _Column()
+        missing = len(self.iteration) - 1 - len(column.values)
+        if missing < 0:
+            self.put(_next_element(name), value, line, offset)
+            return
+        if missing:
+            column.values.extend([float("nan")] * missing)
+            column.lines.extend([0] * missing)
+            column.offsets.extend([0] * missing)
+        column.values.append(value)
+        column.lines.append(line)
+        column.offsets.append(offset)
+
+    def table(self, start: int) -> Table:
+        """What has been read up to now; seconds count from `start` (microseconds)."""
+        if not self.iteration:
+            return EMPTY
+        rows = len(self.iteration)
+        clock = np.array(self.clock, dtype=np.int64)
+        seconds = (clock - start) / 1e6
+        seconds[(clock == NO_CLOCK) | (start == NO_CLOCK)] = np.nan
+        names = {key: key.decode("utf-8", "backslashreplace") for key in self._columns}
+
+        def full(values: array, missing: float, dtype: type) -> np.ndarray:
+            out = np.full(rows, missing, dtype=dtype)
+            out[: len(values)] = values
+            return out
+
+        return Table(
+            iteration=np.array(self.iteration, dtype=np.int64),
+            clock=clock,
+            seconds=seconds,
+            values={names[key]: full(c.values, np.nan, np.float64) for key, c in self._columns.items()},
+            lines={names[key]: full(c.lines, 0, np.int64) for key, c in self._columns.items()},
+            offsets={names[key]: full(c.offsets, 0, np.int64) for key, c in self._columns.items()},
+        )
+
+
+def _next_element(name: bytes) -> bytes:
+    stem, bracket, index = name.rpartition(b"[")
+    if bracket and index[:-1].isdigit() and index.endswith(b"]"):
+        return b"%s[%d]" % (stem, int(index[:-1]) + 1)
+    return name + b"[1]"

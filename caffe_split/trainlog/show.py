@@ -1,0 +1,79 @@
+"""The summary of several logs as text: Markdown, CSV or JSON. Formatting happens here and nowhere else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from caffe_split.trainlog.query import Summary
+
+_HEADINGS = ("Net", "Acc", "Final", "Best at", "Difference", "Time", "it/s", "State")
+
+
+def plain_json(value: object) -> object:
+    """The same value with nan and inf as null: JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain_json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(entry) for entry in value]
+    return value
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A number as Caffe prints it, or a dash for none."""
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    if math.isnan(seconds):
+        return "-"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def markdown(rows: Sequence[Summary]) -> str:
+    """The Net | Acc table, columns aligned; fatal lines follow it."""
+    cells = [list(_HEADINGS)]
+    for row in rows:
+        difference = "-" if math.isnan(row.difference) else f"{row.difference:+.4f}"
+        cells.append(
+            [
+                row.net.replace("|", "\\|"),
+                number(row.best),
+                number(row.final),
+                str(row.best_iteration) if row.best_iteration >= 0 else "-",
+                difference,
+                duration(row.seconds),
+                number(row.speed, 3),
+                row.state if row.iterations < 0 else f"{row.state} at {row.iterations}",
+            ]
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    outputs = list(dict.fromkeys(row.output for row in rows if row.output))
+    if outputs:
+        lines += ["", f"Acc: best value of test output {', '.join(outputs)}; Difference: to {rows[0].net}."]
+    lines += [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
+    return "\n".join(lines)
+
+
+def as_csv(rows: Sequence[Summary]) -> str:
+    """One line a log under a line of names; numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Summary.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue().rstrip("\n")
+
+
+def as_json(rows: Sequence[Summary]) -> str:
+    """A list of objects, nan as null."""
+    return json.dumps(plain_json([asdict(row) for row in rows]), indent=2)
