@@ -1,0 +1,160 @@
+"""The picture of some training logs: train loss, test accuracy and test loss over shared axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from caffe_split.plot.labels import place_labels
+from caffe_split.plot.series import Curve, Curves, best_point, moving_average, thin
+
+# The palette of Okabe and Ito, told apart with every kind of colour vision, dark ones first; the first
+# run, the baseline, is black. Line styles carry on where the colours end and mark further outputs.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", ":", "-.")
+
+
+def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False) -> None:
+    """Draw on an empty (or used: it is cleared) matplotlib figure."""
+    figure.clear()
+    panels = [
+        (title, kind, lowest)
+        for title, kind, lowest in (
+            ("train loss", curves.train, True),
+            ("test accuracy", curves.accuracy, False),
+            ("test loss", curves.loss, True),
+        )
+        if kind
+    ]
+    if not panels:
+        figure.text(0.5, 0.5, "no iteration yet", ha="center", va="center", color="0.4")
+        return
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (title, kind, lowest) in zip(axes, panels):
+        _panel(axis, kind, average if kind is curves.train else 1)
+        axis.set_ylabel(title if kind is not curves.train or average == 1 else f"{title}\n(mean of {average})")
+        axis.grid(True, color="0.92", linewidth=0.8)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if log_scale and lowest:
+            axis.set_yscale("log")
+        else:
+            axis.ticklabel_format(axis="y", useOffset=False)
+        axis.margins(x=0.02, y=0.08)
+    axes[-1].set_xlabel(curves.x_label)
+    _mark_steps(axes, curves)
+    _legend(figure, curves)
+    figure.canvas.draw()  # places the axes, which the labels need
+    for axis, (_, kind, lowest) in zip(axes, panels):
+        if kind is not curves.train:
+            _mark_best(axis, kind, lowest)
+
+
+def colour(run: int) -> str:
+    """The colour of the run at this position."""
+    return COLOURS[run % len(COLOURS)]
+
+
+def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
+    """Line style by (run, output): outputs of one run differ, and so do runs whose colour comes again."""
+    outputs = list(dict.fromkeys(curve.output for curve in kind))
+    return {
+        (c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)] for c in kind
+    }
+
+
+def _panel(axis: Any, kind: list[Curve], average: int) -> None:
+    styles = _styles(kind)
+    low, high = [], []
+    for curve in kind:
+        drawn = moving_average(curve.y, average) if average > 1 else curve.y
+        drawn = np.where(np.isfinite(drawn), drawn, np.nan)
+        if average > 1:
+            raw = np.where(np.isfinite(curve.y), curve.y, np.nan)
+            axis.plot(*thin(curve.x, raw), color=colour(curve.run), alpha=0.22, linewidth=0.8, zorder=1)
+        marker = "." if len(curve.x) <= 40 else None
+        axis.plot(
+            *thin(curve.x, drawn),
+            color=colour(curve.run),
+            linestyle=styles[curve.run, curve.output],
+            linewidth=1.4,
+            marker=marker,
+            markersize=4,
+            zorder=2,
+        )
+        shown = drawn[np.isfinite(drawn)]
+        if len(shown) > 20:
+            low.append(shown.min())
+            high.append(np.quantile(shown[len(shown) // 50 :], 0.995))
+            if average > 1 and len(raw[np.isfinite(raw)]):
+                low[-1] = min(low[-1], np.nanquantile(raw, 0.005))
+                high[-1] = max(high[-1], np.nanquantile(raw[len(raw) // 50 :], 0.995))
+    # A loss that starts in the thousands would press everything else flat.
+    if low and axis.dataLim.y1 > 20 * max(high) > 0:
+        span = max(high) - min(low)
+        axis.set_ylim(min(low) - 0.08 * span, max(high) + 0.15 * span)
+    outputs = list(dict.fromkeys(curve.output for curve in kind))
+    if len(outputs) > 1:
+        first = min(curve.run for curve in kind)
+        for output in outputs:
+            style = next(s for (run, name), s in styles.items() if name == output)
+            axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=output)
+        axis.legend(fontsize=7, frameon=False, loc="center right", handlelength=2.4)
+
+
+def _mark_steps(axes: Any, curves: Curves) -> None:
+    everywhere = len({curve.run for curve in curves.train or curves.accuracy or curves.loss})
+    texts = []
+    for step in sorted(curves.steps, key=lambda s: s.x):
+        shared = len(step.runs) == everywhere
+        shade = "0.45" if shared else colour(step.runs[0])
+        for axis in axes:
+            axis.axvline(step.x, color=shade, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+        texts.append((step.x, f"lr {step.rate:g}", shade))
+    for x, text, shade in _apart(axes[0], texts):
+        axes[0].annotate(
+            text,
+            (x, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 2),
+            textcoords="offset points",
+            fontsize=7,
+            color=shade,
+            annotation_clip=True,
+        )
+
+
+def _apart(axis: Any, texts: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
+    """The texts that have room beside one another along the axis; the lines of the others stay."""
+    low, high = axis.get_xlim()
+    kept: list[tuple[float, str, str]] = []
+    for entry in texts:
+        if not kept or entry[0] - kept[-1][0] > (high - low) * 0.011 * (len(kept[-1][1]) + 1):
+            kept.append(entry)
+    return kept
+
+
+def _mark_best(axis: Any, kind: list[Curve], lowest: bool) -> None:
+    points = []
+    for curve in kind:
+        place = best_point(curve, lowest)
+        if place is None:
+            continue
+        x, y = float(curve.x[place]), float(curve.y[place])
+        axis.plot([x], [y], marker="*", markersize=9, color=colour(curve.run), markeredgecolor="white",
+                  markeredgewidth=0.6, linestyle="none", zorder=4)  # fmt: skip
+        points.append((x, y, f"{y:.4g}", colour(curve.run)))
+    place_labels(axis, points, below=lowest)
+
+
+def _legend(figure: Any, curves: Curves) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for run, name in enumerate(curves.names):
+        style = STYLES[run // len(COLOURS) % len(STYLES)]
+        handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=name))
+    longest = max(len(name) for name in curves.names)
+    columns = max(1, min(len(handles), 96 // (longest + 8)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

@@ -1,0 +1,151 @@
+"""Curves out of logs: which outputs to draw, moving averages, learning-rate steps. Numbers only, no drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog.model import Table, TrainingLog
+from caffe_split.trainlog.query import is_accuracy, is_loss, names_of
+
+# More points than this in one curve cannot be told apart on a screen and make drawing slow.
+MOST_POINTS = 4000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """x, y: float64 (n). output: the name in the log. run: position of the log."""
+
+    run: int
+    output: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True)
+class Step:
+    """The learning rate became `rate` at x, in these runs."""
+
+    x: float
+    rate: float
+    runs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All that one figure shows. names: one a log. x_label: with the unit."""
+
+    names: list[str]
+    train: list[Curve]
+    accuracy: list[Curve]
+    loss: list[Curve]
+    steps: list[Step]
+    x_label: str
+
+
+def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = ()) -> Curves:
+    """The curves of some logs.
+
+    x: "iteration" or "time" (since the start; minutes, or hours when long). outputs: names of train and
+    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses.
+    CaffeSplitError: a name that no log has.
+    """
+    names = names_of([log.path for log in logs])
+    order = sorted(range(len(logs)), key=lambda i: "base" not in names[i].lower())
+    logs, names = [logs[i] for i in order], [names[i] for i in order]
+    divisor, label = 1.0, "iteration"
+    if x == "time":
+        longest = max((float(np.nanmax(log.table("displays").seconds, initial=0.0)) for log in logs), default=0.0)
+        divisor, label = (3600.0, "hours") if longest > 7200 else (60.0, "minutes")
+        label = f"time since the start, {label}"
+
+    def axis(table: Table) -> np.ndarray:
+        return table.iteration.astype(np.float64) if x == "iteration" else table.seconds / divisor
+
+    result = Curves(names, [], [], [], [], label)
+    known: dict[str, None] = {}
+    for run, log in enumerate(logs):
+        train = log.table("displays") if not outputs else log.table("train")
+        for name in train.names:
+            known[name] = None
+            if name in outputs or (not outputs and name == "loss"):
+                result.train.append(_curve(run, name, axis(train), train, name))
+        for net in log.test_nets:
+            tests = log.table("tests", net)
+            for name in tests.names:
+                known[name] = None
+                if outputs and name not in outputs:
+                    continue
+                label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
+                if is_loss(name) and not is_accuracy(name):
+                    result.loss.append(_curve(run, label, axis(tests), tests, name))
+                elif outputs or is_accuracy(name):
+                    result.accuracy.append(_curve(run, label, axis(tests), tests, name))
+        _add_steps(result.steps, run, axis(log.table("lr")), log.table("lr"))
+    missing = [name for name in outputs if name not in known]
+    if missing:
+        raise CaffeSplitError(
+            f"no log has an output named {', '.join(missing)}; they have: {', '.join(known) or 'none'}"
+        )
+    return result
+
+
+def moving_average(values: np.ndarray, count: int) -> np.ndarray:
+    """The mean of the last `count` values at each place (fewer at the start); nan and inf are left out of it."""
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    first = np.maximum(np.arange(len(values)) + 1 - count, 0)
+    number = counts[1:] - counts[first]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (sums[1:] - sums[first]) / number
+    return np.where(finite, mean, np.nan)
+
+
+def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most about `most` points that look the same: the lowest and highest of each bunch, in order."""
+    if len(x) <= most:
+        return x, y
+    bunch = math.ceil(2 * len(x) / most)
+    whole = len(x) // bunch * bunch
+    blocks = y[:whole].reshape(-1, bunch)
+    starts = np.arange(len(blocks)) * bunch
+    low = np.where(np.isnan(blocks), np.inf, blocks).argmin(axis=1) + starts
+    high = np.where(np.isnan(blocks), -np.inf, blocks).argmax(axis=1) + starts
+    keep = np.unique(np.concatenate([low, high, np.arange(whole, len(x)), [0]]))
+    return x[keep], y[keep]
+
+
+def best_point(curve: Curve, lowest: bool) -> int | None:
+    """Where a curve is best: the position of its first highest (or lowest) finite value."""
+    finite = np.isfinite(curve.y) & np.isfinite(curve.x)
+    if not finite.any():
+        return None
+    return int(np.where(finite, curve.y if lowest else -curve.y, np.inf).argmin())
+
+
+def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curve:
+    there = table.lines[name] > 0
+    return Curve(run, label, x[there], table[name][there])
+
+
+def _add_steps(steps: list[Step], run: int, x: np.ndarray, table: Table) -> None:
+    """The places where a stepped rate changes. A rate that changes most of the time is a slope, not marked."""
+    if len(table) < 2:
+        return
+    rate = table["lr"]
+    change = np.flatnonzero(np.abs(np.diff(rate)) > 1e-3 * np.abs(rate[:-1])) + 1
+    if len(change) > max(12, len(rate) // 50):
+        return
+    for place in change[:40]:
+        new = Step(float(x[place]), float(rate[place]), (run,))
+        for at, old in enumerate(steps):
+            if (old.x, old.rate) == (new.x, new.rate):
+                steps[at] = Step(old.x, old.rate, (*old.runs, run))
+                break
+        else:
+            steps.append(new)

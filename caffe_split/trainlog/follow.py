@@ -1,0 +1,48 @@
+"""A log that is still being written: each look reads only what was appended."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.parse import BLOCK, Parser, open_log
+
+
+class Follower:
+    """Reads a growing log. A log that became shorter or was replaced is read again from its start."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = str(path)
+        self._start()
+
+    def _start(self) -> None:
+        _, self._modified = open_log(self.path)
+        self._parser = Parser(time.localtime(self._modified).tm_year)
+        self._offset = 0
+        self._inode = os.stat(self.path).st_ino
+        self._log: TrainingLog | None = None
+
+    def poll(self) -> bool:
+        """Read what is new; True where there was something. CaffeSplitError: the log is gone."""
+        open_log(self.path)
+        state = os.stat(self.path)
+        if state.st_size < self._offset or state.st_ino != self._inode:
+            self._start()
+        begin = self._offset
+        self._modified = state.st_mtime
+        with open(self.path, "rb", buffering=0) as stream:
+            stream.seek(self._offset)
+            while block := stream.read(BLOCK):
+                self._parser.feed(block)
+                self._offset += len(block)
+        if self._offset != begin:
+            self._log = None
+        return self._offset != begin
+
+    @property
+    def log(self) -> TrainingLog:
+        """What has been read; the same object until there is more."""
+        if self._log is None:
+            self._log = self._parser.log(self.path, self._modified)
+        return self._log
