@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Optional
 
 import click
 
@@ -50,7 +49,7 @@ def _write(line: bytes) -> None:
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
 def best(
-    logs: tuple[str, ...], output: Optional[str], count: int, value: bool, snapshot: bool, as_json: bool
+    logs: tuple[str, ...], output: str | None, count: int, value: bool, snapshot: bool, as_json: bool
 ) -> int:
     """The lines of the best test accuracy in each LOG, the best last.
 
@@ -59,8 +58,8 @@ def best(
     \b
       grep Test LOG | grep -i acc | sort -nk 11 | tail -3
 
-    run over each log in the C locale (LC_ALL=C): field 11 as a plain number, ties by the whole line. Notes and the
-    logs' names go to stderr.
+    run over each log in the C locale (LC_ALL=C): field 11 as a plain number, ties by the whole line.
+    Notes and the logs' names go to stderr.
 
     \b
     Example:
@@ -95,7 +94,7 @@ def best(
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration and line.")
-def final(logs: tuple[str, ...], output: Optional[str], value: bool, as_json: bool) -> int:
+def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool) -> int:
     """The lines of the final test accuracy in each LOG, or in each log inside a folder.
 
     They are the lines of
@@ -121,7 +120,8 @@ def final(logs: tuple[str, ...], output: Optional[str], value: bool, as_json: bo
         chosen = query.final_values(log, output)
         state, detail = query.state_of(log)
         if state != "done":
-            _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{': ' if detail else ''}{detail}")
+            reason = f": {detail}" if detail else ""
+            _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{reason}")
         _show_values(log, chosen, records if as_json else None, value, False)
 
     found_logs = [str(file) for path in logs for file in pipeline.logs_under(path)]
@@ -140,7 +140,7 @@ def final(logs: tuple[str, ...], output: Optional[str], value: bool, as_json: bo
     "--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def table(logs: tuple[str, ...], output: Optional[str], form: str, as_json: bool) -> int:
+def table(logs: tuple[str, ...], output: str | None, form: str, as_json: bool) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
 
     \b
@@ -164,8 +164,8 @@ def table(logs: tuple[str, ...], output: Optional[str], form: str, as_json: bool
 
 def _misleading(path: str) -> str:
     return (
-        f"note: in {path} field 11 is not the plain value of every line above, so the pipeline's order is not "
-        "the values' order; --output NAME orders by value"
+        f"note: in {path} field 11 is not the plain value of every line above, so the pipeline's order is "
+        "not the values' order; --output NAME orders by value"
     )
 
 
@@ -176,7 +176,11 @@ def _piped_values(log: TrainingLog, count: int) -> list[Value]:
 
 
 def _show_values(
-    log: TrainingLog, chosen: list[Value], records: list[dict[str, object]] | None, value: bool, snapshot: bool
+    log: TrainingLog,
+    chosen: list[Value],
+    records: list[dict[str, object]] | None,
+    value: bool,
+    snapshot: bool,
 ) -> None:
     for found, line in zip(chosen, query.read_lines(log.path, chosen)):
         near = query.nearest_snapshot(log, found.iteration) if snapshot or records is not None else None

@@ -33,7 +33,9 @@ def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (title, kind, lowest) in zip(axes, panels):
         _panel(axis, kind, average if kind is curves.train else 1)
-        axis.set_ylabel(title if kind is not curves.train or average == 1 else f"{title}\n(mean of {average})")
+        axis.set_ylabel(
+            title if kind is not curves.train or average == 1 else f"{title}\n(mean of {average})"
+        )
         axis.grid(True, color="0.92", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -60,7 +62,8 @@ def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
     """Line style by (run, output): outputs of one run differ, and so do runs whose colour comes again."""
     outputs = list(dict.fromkeys(curve.output for curve in kind))
     return {
-        (c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)] for c in kind
+        (c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)]
+        for c in kind
     }
 
 

@@ -11,7 +11,7 @@ _LINE = 1.35 * FONT
 
 
 def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: bool) -> None:
-    """Write (x, y, text, colour) labels near their points, inside the axes, moved apart where they would overlap.
+    """Write (x, y, text, colour) labels near their points, inside the axes, none over another.
 
     below: on the side of lower values. A label that had to move away from its point gets a thin line to it.
     """

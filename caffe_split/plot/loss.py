@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import click
 
@@ -23,10 +23,14 @@ _FORMATS = (".png", ".svg", ".pdf")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("logs", nargs=-1, required=True, type=click.Path())
 @click.option("--avg", "average", default=1, show_default=True, type=click.IntRange(1), metavar="N",
-              help="Moving average of the train loss over N displays, the raw curve faint behind it.")  # fmt: skip
-@click.option("--no_refresh", "--no-refresh", is_flag=True, help="Draw once; otherwise follow the growing logs.")
+              help="Mean of the train loss over N displays, the raw curve faint behind it.")  # fmt: skip
+@click.option(
+    "--no_refresh", "--no-refresh", is_flag=True, help="Draw once; otherwise follow the growing logs."
+)
 @click.option("--out", type=click.Path(dir_okay=False), help="Write this PNG, SVG or PDF; open no window.")
-@click.option("--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True)
+@click.option(
+    "--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True
+)
 @click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")
@@ -34,7 +38,7 @@ def command(
     logs: tuple[str, ...],
     average: int,
     no_refresh: bool,
-    out: Optional[str],
+    out: str | None,
     x_axis: str,
     outputs: str,
     log_scale: bool,
@@ -99,7 +103,8 @@ def _screen() -> str:
         shell = get_ipython()
         if shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell":
             return "notebook"
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not shown:
         return "file"
     import matplotlib
     from matplotlib import pyplot
@@ -108,7 +113,7 @@ def _screen() -> str:
         pyplot.switch_backend(matplotlib.rcParams["backend"])
     except ImportError:
         return "file"
-    return "window" if matplotlib.get_backend().lower() not in ("agg", "svg", "pdf", "ps", "cairo") else "file"
+    return "file" if matplotlib.get_backend().lower() in ("agg", "svg", "pdf", "ps", "cairo") else "window"
 
 
 def _write(path: str, draw: Any) -> None:
@@ -122,7 +127,8 @@ def _write(path: str, draw: Any) -> None:
         with atomic_open(path) as stream:
             figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=150)
     except OSError as error:
-        raise CaffeSplitError(f"cannot write {path}: {error.strerror}; choose another place with --out") from error
+        reason = f"cannot write {path}: {error.strerror}; choose another place with --out"
+        raise CaffeSplitError(reason) from error
 
 
 def _follow(figure: Any, followers: list[Follower], draw: Any, every: float) -> None:
@@ -139,10 +145,11 @@ def _follow(figure: Any, followers: list[Follower], draw: Any, every: float) -> 
     figure._caffe_split_timer = timer  # the timer stops when nothing refers to it any more
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command `plot_loss.py`; returns the exit status."""
     try:
-        return int(command(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False) or 0)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        return int(command(words, standalone_mode=False) or 0)
     except CaffeSplitError as error:
         click.echo(f"plot_loss.py: {error}", err=True)
         return 1

@@ -1,4 +1,4 @@
-"""Curves out of logs: which outputs to draw, moving averages, learning-rate steps. Numbers only, no drawing."""
+"""Curves out of logs: which outputs to draw, moving averages, learning-rate steps. Numbers only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     logs, names = [logs[i] for i in order], [names[i] for i in order]
     divisor, label = 1.0, "iteration"
     if x == "time":
-        longest = max((float(np.nanmax(log.table("displays").seconds, initial=0.0)) for log in logs), default=0.0)
+        longest = max(float(np.nanmax(log.table("displays").seconds, initial=0.0)) for log in logs)
         divisor, label = (3600.0, "hours") if longest > 7200 else (60.0, "minutes")
         label = f"time since the start, {label}"
 
@@ -95,7 +95,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
 
 
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:
-    """The mean of the last `count` values at each place (fewer at the start); nan and inf are left out of it."""
+    """The mean of the last `count` values at each place (fewer at the start), without nan and inf."""
     finite = np.isfinite(values)
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(finite)])
@@ -134,7 +134,7 @@ def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curv
 
 
 def _add_steps(steps: list[Step], run: int, x: np.ndarray, table: Table) -> None:
-    """The places where a stepped rate changes. A rate that changes most of the time is a slope, not marked."""
+    """The places where a stepped rate changes. One that changes all the time is a slope: not marked."""
     if len(table) < 2:
         return
     rate = table["lr"]

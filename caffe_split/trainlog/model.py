@@ -15,9 +15,9 @@ class Event:
     """One line that is no number: a start, a snapshot, an end, a fatal message.
 
     kind: start, header, solving, restore, resume, weights, snapshot, multistep, stopped, done, interrupted,
-    fatal, signal, gpus, waiting, ignored, timing or note. text: the message without its prefix. iteration: the last one
-    seen before it, or -1. line: counted from 1. offset: of the line's first byte. clock: microseconds
-    since 1970, or NO_CLOCK.
+    fatal, signal, gpus, waiting, ignored, timing or note. text: the message without its prefix.
+    iteration: the last one seen before it, or -1. line: counted from 1. offset: of the line's first byte.
+    clock: microseconds since 1970, or NO_CLOCK.
     """
 
     kind: str

@@ -56,13 +56,20 @@ class _OpenRun:
 
     def close(self) -> Run:
         """Its state now, as a value."""
+        start = self.start
         return Run(
-            self.first_line, self.last_line, self.start, self.end,
-            *(rows.table(self.start) for rows in (self.displays, self.train, self.lr, self.clips)),
-            tests={net: rows.table(self.start) for net, rows in sorted(self.tests.items())},
-            batches=self.batches.table(self.start),
+            first_line=self.first_line,
+            last_line=self.last_line,
+            start=start,
+            end=self.end,
+            displays=self.displays.table(start),
+            train=self.train.table(start),
+            lr=self.lr.table(start),
+            clips=self.clips.table(start),
+            tests={net: rows.table(start) for net, rows in sorted(self.tests.items())},
+            batches=self.batches.table(start),
             events=list(self.events),
-        )  # fmt: skip
+        )
 
 
 class Parser:
@@ -120,7 +127,7 @@ class Parser:
             self._offset += len(line) + 1
 
     def finish(self) -> None:
-        """The file ends here: take the last line too, though it lacks its line feed, where it is surely whole.
+        """The file ends here: take the last line too, though without line feed, where it is surely whole.
 
         A number at its end may be cut in half, so such a line counts only when it ends with a bracket or
         is one of the fixed sentences.
@@ -134,7 +141,9 @@ class Parser:
         runs = [run.close() for run in (*self._runs, self._run) if run.events or run.last_iteration >= 0]
         return TrainingLog(path, runs, self.size, self._line + bool(self._splitter.rest()), modified)
 
-    def _message(self, found: re.Match[bytes], handler: Callable[[bytes], None] | None, message: bytes) -> None:
+    def _message(
+        self, found: re.Match[bytes], handler: Callable[[bytes], None] | None, message: bytes
+    ) -> None:
         clock = self._clock.read(found[2], found[3], found[4], found[5])
         self._prefixed = True
         self._here = (self._line, self._offset, clock)
@@ -149,7 +158,7 @@ class Parser:
         self._run.last_line = self._line
 
     def _odd(self, line: bytes) -> None:
-        """A line that does not begin with glog's prefix: wrapped by another tool, tagged, stripped, or foreign."""
+        """A line that does not begin with a prefix: wrapped by another tool, tagged, stripped, or foreign."""
         found = PREFIX.search(line)
         short = None if found else SHORT_PREFIX.search(line)
         if found or short:
@@ -280,10 +289,8 @@ class Parser:
         self._run.events.append(Event(kind, text, at, line, offset, clock))
 
     def _event(self, message: bytes) -> None:
-        for text, kind in _EVENTS.items():
-            if message.startswith(text):
-                break
-        else:
+        kind = next((kind for text, kind in _EVENTS.items() if message.startswith(text)), None)
+        if kind is None:
             return
         if kind in ("start", "header", "solving"):
             # The first of these opens a run; the others find it only begun.
@@ -350,7 +357,7 @@ def open_log(path: str | os.PathLike[str]) -> tuple[Path, float]:
 
 
 def read(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a whole log. Any bytes give a log, possibly one without runs; CaffeSplitError: no readable file."""
+    """Read a whole log. Any bytes give one, possibly without runs; CaffeSplitError: no readable file."""
     log, modified = open_log(path)
     parser = Parser(time.localtime(modified).tm_year)
     with log.open("rb", buffering=0) as stream:

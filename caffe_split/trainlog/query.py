@@ -1,4 +1,4 @@
-"""What people ask a log: the best value of an output, the final one, the nearest snapshot, how runs compare."""
+"""What people ask a log: the best value of an output, the final one, how runs compare."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights on disk: the iteration they were written at, the path as the log printed it, and if it exists."""
+    """Weights: the iteration they were written at, where they are (else as printed), if they exist."""
 
     iteration: int
     path: str
@@ -114,7 +114,7 @@ def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
 
 
 def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
-    """The snapshot of weights nearest to an iteration; one that exists is preferred. None: no snapshot at all.
+    """The snapshot of weights nearest to an iteration, one that exists rather. None: no snapshot at all.
 
     Paths are looked up as printed (relative to where Caffe was started), then beside the log.
     """
@@ -142,7 +142,7 @@ def read_lines(path: str | os.PathLike[str], values: list[Value]) -> list[bytes]
 
 
 def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
-    """(done, stopped, running, crashed or cut off; the line that says why, or an empty text) of the last run."""
+    """The last run's (done, stopped, running, crashed, cut off or empty; the line that says why or "")."""
     if not log.runs:
         return "empty", ""
     run = log.runs[-1]
@@ -189,7 +189,7 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
 
 
 def names_of(paths: list[str]) -> list[str]:
-    """Short names that tell logs apart: the run's folder where the file is called train.log, else the file."""
+    """Short names that tell logs apart: the run's folder for a train.log, else the file."""
     parts = [list(Path(path).resolve().parts) for path in paths]
     plain = [p[:-1] if p[-1] in ("train.log", "caffe_output.log") and len(p) > 2 else p for p in parts]
     for depth in range(1, max((len(p) for p in plain), default=1) + 1):

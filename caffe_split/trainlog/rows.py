@@ -63,8 +63,8 @@ class Rows:
         seconds[(clock == NO_CLOCK) | (start == NO_CLOCK)] = np.nan
         names = {key: key.decode("utf-8", "backslashreplace") for key in self._columns}
 
-        def full(values: array, missing: float, dtype: type) -> np.ndarray:
-            out = np.full(rows, missing, dtype=dtype)
+        def full(values: array[float] | array[int], missing: float, dtype: type) -> np.ndarray:
+            out: np.ndarray = np.full(rows, missing, dtype=dtype)
             out[: len(values)] = values
             return out
 

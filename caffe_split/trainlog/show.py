@@ -56,7 +56,9 @@ def markdown(rows: Sequence[Summary]) -> str:
             ]
         )
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:

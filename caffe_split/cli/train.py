@@ -1,0 +1,65 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import click
+
+from caffe_split.caffe import train as training
+from caffe_split.caffe.reporter import make_reporter
+
+
+@click.command()
+@click.argument("solver", type=click.Path())
+@click.option("--weights", metavar="FILE[,FILE]", help="Start from these weights (.caffemodel).")
+@click.option("--snapshot", metavar="FILE", help="Resume from this .solverstate.")
+@click.option("--log", metavar="FILE", help="Where the log goes; default: train.log beside the solver.")
+@click.option("--force", is_flag=True, help="Replace a log that is there.")
+@click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
+@click.option("--threads", type=click.IntRange(1), metavar="N",
+              help="OPENBLAS_NUM_THREADS; default: yours if set, else 1.")  # fmt: skip
+@click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
+@click.option("--grace", default=training.GRACE, show_default=True, metavar="SECONDS",
+              help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
+def train(
+    solver: str,
+    weights: str | None,
+    snapshot: str | None,
+    log: str | None,
+    force: bool,
+    append: bool,
+    threads: int | None,
+    caffe: str | None,
+    grace: float,
+) -> int:
+    """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
+
+    Ctrl-C is passed to Caffe once, which writes a snapshot and ends; then the command to resume is shown.
+    The exit status is Caffe's own, or 130 after Ctrl-C.
+
+    \b
+    Example:
+      caffe-split train derived1/solver.prototxt
+      caffe-split train derived1/solver.prototxt --snapshot derived1_iter_500.solverstate --append
+    """
+    plan = training.plan_training(solver, weights, snapshot, log, force, append, threads, caffe)
+    click.echo(training.printable(plan), err=True)
+    with make_reporter(plan.settings.max_iter) as reporter:
+        outcome = training.run_training(plan, reporter, grace)
+    if outcome.status == 0:
+        click.echo(f"done; the log is {plan.log}", err=True)
+    elif outcome.interrupted is not None and outcome.state is not None:
+        click.echo(f"stopped; to resume:\n  {training.resume_command(plan, outcome.state)}", err=True)
+    elif outcome.interrupted is not None:
+        click.echo(f"stopped without a snapshot{_why_none(plan)}; it starts again with --force", err=True)
+    else:
+        reason = f"see the end of {plan.log}"
+        if outcome.fatal:
+            reason = f"{plan.log}:{outcome.line}: {outcome.fatal}"
+        click.echo(f"caffe-split: caffe ended with status {outcome.status}; {reason}", err=True)
+    return outcome.status
+
+
+def _why_none(plan: training.TrainPlan) -> str:
+    if not plan.settings.snapshot_after_train:
+        return f": {plan.solver} says snapshot_after_train: false"
+    return ""

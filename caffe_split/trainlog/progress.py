@@ -1,0 +1,86 @@
+"""Where a running training stands, as one value and as one line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.trainlog.model import Run, TrainingLog
+from caffe_split.trainlog.query import is_accuracy
+from caffe_split.trainlog.show import duration, number
+
+# The speed is that of the last so many displays: it follows a change and does not jump.
+RECENT = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """iteration: -1 before the first. left: seconds to max_iter. output: the accuracy's. NaN: not known."""
+
+    iteration: int
+    max_iter: int
+    loss: float
+    rate: float
+    output: str
+    accuracy: float
+    best: float
+    best_iteration: int
+    tested: int
+    speed: float
+    left: float
+
+
+def progress_of(log: TrainingLog, max_iter: int) -> Progress:
+    """How far the log's last run has come, and the best test accuracy of all its runs."""
+    nan = math.nan
+    run = log.runs[-1] if log.runs else None
+    iteration = run.last_iteration if run else -1
+    speed = _speed(run) if run else nan
+    name, values, iterations = "", np.empty(0), np.empty(0, np.int64)
+    for net, output in log.test_outputs():
+        if is_accuracy(output):
+            table = log.table("tests", net)
+            there = np.isfinite(table[output])
+            name, values, iterations = output, table[output][there], table.iteration[there]
+            break
+    at = int(values.argmax()) if len(values) else -1
+    return Progress(
+        iteration=iteration,
+        max_iter=max_iter,
+        loss=float(run.displays["loss"][-1]) if run and len(run.displays) else nan,
+        rate=float(run.lr["lr"][-1]) if run and len(run.lr) else nan,
+        output=name,
+        accuracy=float(values[-1]) if len(values) else nan,
+        best=float(values[at]) if len(values) else nan,
+        best_iteration=int(iterations[at]) if len(values) else -1,
+        tested=int(iterations[-1]) if len(values) else -1,
+        speed=speed,
+        left=(max_iter - iteration) / speed if speed > 0 and iteration >= 0 and max_iter else nan,
+    )
+
+
+def one_line(now: Progress) -> str:
+    """E.g. `iteration 100/1000  loss 0.51  accuracy 0.62 (best 0.63 at 80)  12 it/s  0:01:15 left`."""
+    parts = [f"iteration {max(now.iteration, 0)}" + (f"/{now.max_iter}" if now.max_iter else "")]
+    if not math.isnan(now.loss):
+        parts.append(f"loss {number(now.loss, 4)}")
+    if not math.isnan(now.rate):
+        parts.append(f"lr {number(now.rate, 3)}")
+    if now.output:
+        best = f"best {number(now.best, 4)} at {now.best_iteration}"
+        parts.append(f"{now.output} {number(now.accuracy, 4)} ({best})")
+    if not math.isnan(now.speed):
+        parts.append(f"{number(now.speed, 3)} it/s")
+    if not math.isnan(now.left):
+        parts.append(f"{duration(now.left)} left")
+    return "  ".join(parts)
+
+
+def _speed(run: Run) -> float:
+    """Iterations a second over the last displays, tests and snapshots between them included."""
+    steps, seconds = run.displays.iteration[-RECENT:], run.displays.seconds[-RECENT:]
+    if len(steps) < 2 or not seconds[-1] > seconds[0]:
+        return math.nan
+    return float((steps[-1] - steps[0]) / (seconds[-1] - seconds[0]))
