@@ -37,7 +37,7 @@ class TrainPlan:
 @dataclass(frozen=True)
 class Outcome:
     """How it ended. status: what to exit with. fatal: the line of the log that says why, or an empty text.
-    line: where it stands. interrupted: the signal that stopped it. state: the newest solver state on disk."""
+    line: where it stands, from 1. interrupted: the signal that stopped it. state: the newest solver state on disk."""
 
     status: int
     fatal: str
@@ -131,8 +131,10 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
     parser.finish()
     log = parser.log(str(plan.log), plan.log.stat().st_mtime)
     fatal, line = _reason(log)
-    if line and start:
+    if fatal:
         line += _lines_before(plan.log, start)
+    elif status:
+        fatal, line = _last_line(plan.log, start)
     if status == 0 and child.received is not None:
         # Done before the interrupt could matter is done; else the caller must not go on as if it were.
         ended = log.runs[-1].state if log.runs else "unfinished"
@@ -174,6 +176,14 @@ def _reason(log: TrainingLog) -> tuple[str, int]:
         for event in run.of_kind("fatal", "signal"):
             return event.text, event.line
     return "", 0
+
+
+def _last_line(path: Path, start: int) -> tuple[str, int]:
+    """What a program says that ends before it can log, e.g. that a shared library is missing."""
+    with path.open("rb") as stream:
+        stream.seek(max(start, path.stat().st_size - 4096))
+        text = stream.read().strip().decode("utf-8", "backslashreplace")
+    return text.splitlines()[-1] if text else "", _lines_before(path, path.stat().st_size)
 
 
 def _lines_before(path: Path, end: int) -> int:

@@ -43,7 +43,7 @@ def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False)
             axis.set_yscale("log")
         else:
             axis.ticklabel_format(axis="y", useOffset=False)
-        axis.margins(x=0.02, y=0.08)
+        axis.margins(x=0.02, y=0.08 if kind is curves.train else 0.16)  # room for the labels of the best
     axes[-1].set_xlabel(curves.x_label)
     _mark_steps(axes, curves)
     _legend(figure, curves)
@@ -113,7 +113,7 @@ def _mark_steps(axes: Any, curves: Curves) -> None:
         shared = len(step.runs) == everywhere
         shade = "0.45" if shared else colour(step.runs[0])
         for axis in axes:
-            axis.axvline(step.x, color=shade, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
+            axis.axvline(step.x, color=shade, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
         texts.append((step.x, f"lr {step.rate:g}", shade))
     for x, text, shade in _apart(axes[0], texts):
         axes[0].annotate(
@@ -147,7 +147,7 @@ def _mark_best(axis: Any, kind: list[Curve], lowest: bool) -> None:
         x, y = float(curve.x[place]), float(curve.y[place])
         axis.plot([x], [y], marker="*", markersize=9, color=colour(curve.run), markeredgecolor="white",
                   markeredgewidth=0.6, linestyle="none", zorder=4)  # fmt: skip
-        points.append((x, y, f"{y:.4g}", colour(curve.run)))
+        points.append((x, y, f"{y:#.4g}", colour(curve.run)))
     place_labels(axis, points, below=lowest)
 
 
