@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Turn an unmodified tree of BVLC Caffe into the one we build: our edits, then our layers.
+
+Every edit is a row of EDITS with its reason. An edit whose place is not found exactly once stops the build by name:
+a tree that differs there needs a look, not a guess.
+
+usage: caffe_edits.py TREE LAYERS
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable
+
+PROTO = "src/caffe/proto/caffe.proto"
+
+
+class EditError(Exception):
+    """An edit or a layer that does not fit the tree; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace `find` by `put` in `file`; `reason` is what an error and docs/caffe.md say about it."""
+
+    name: str
+    file: str
+    find: str
+    put: str
+    reason: str
+
+
+SIX = '''class six:
+    """The parts of the package six used below, on Python 3."""
+    iteritems = staticmethod(lambda mapping: iter(mapping.items()))
+    itervalues = staticmethod(lambda mapping: iter(mapping.values()))
+    next = staticmethod(next)
+'''
+
+EDITS = (
+    Edit(
+        "total-bytes-limit",
+        "src/caffe/util/io.cpp",
+        "SetTotalBytesLimit(kProtoReadBytesLimit, 536870912)",
+        "SetTotalBytesLimit(kProtoReadBytesLimit)",
+        "protobuf 3.21 has dropped the second argument, a limit for warnings",
+    ),
+    Edit(
+        "tpm-field",
+        PROTO,
+        "  optional TileParameter tile_param = 138;\n",
+        "  optional TileParameter tile_param = 138;\n  optional TPMParameter tpm_param = 2017;\n",
+        "gives layers the options of our TPM layer; the number is far from those BVLC and forks count up to",
+    ),
+    Edit(
+        "pycaffe-lazy-images",
+        "python/caffe/io.py",
+        "import skimage.io\nfrom scipy.ndimage import zoom\nfrom skimage.transform import resize\n",
+        "",
+        "import caffe must not need scikit-image and SciPy: they serve the image functions alone",
+    ),
+    Edit(
+        "pycaffe-load-image",
+        "python/caffe/io.py",
+        "    img = skimage.img_as_float(skimage.io.imread(filename, as_grey=not color)).astype(np.float32)\n",
+        "    import skimage.io\n"
+        "    img = skimage.img_as_float(skimage.io.imread(filename, as_gray=not color)).astype(np.float32)\n",
+        "imports scikit-image where it is used; its option as_grey is called as_gray since version 0.19",
+    ),
+    Edit(
+        "pycaffe-resize",
+        "python/caffe/io.py",
+        "            im_std = (im - im_min) / (im_max - im_min)\n",
+        "            from skimage.transform import resize\n"
+        "            im_std = (im - im_min) / (im_max - im_min)\n",
+        "imports scikit-image where it is used",
+    ),
+    Edit(
+        "pycaffe-zoom",
+        "python/caffe/io.py",
+        "        scale = tuple(np.array(new_dims, dtype=float) / np.array(im.shape[:2]))\n",
+        "        from scipy.ndimage import zoom\n"
+        "        scale = tuple(np.array(new_dims, dtype=float) / np.array(im.shape[:2]))\n",
+        "imports SciPy where it is used",
+    ),
+    Edit(
+        "pycaffe-six",
+        "python/caffe/pycaffe.py",
+        "import six\n",
+        SIX,
+        "one package less to install: Python 2 is gone, and these three functions are all that was used of it",
+    ),
+    Edit(
+        "net-spec-six",
+        "python/caffe/net_spec.py",
+        "import six\n",
+        SIX,
+        "as for pycaffe.py",
+    ),
+    Edit(
+        "rpath",
+        "cmake/Misc.cmake",
+        "  set(CMAKE_INSTALL_RPATH ${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR})\n",
+        '  set(CMAKE_INSTALL_RPATH "\\$ORIGIN/../lib")\n',
+        "programs find libcaffe beside themselves, wherever the built tree is copied to",
+    ),
+    Edit(
+        "pycaffe-rpath",
+        "python/CMakeLists.txt",
+        'set_target_properties(pycaffe PROPERTIES PREFIX "" OUTPUT_NAME "_caffe")',
+        'set_target_properties(pycaffe PROPERTIES PREFIX "" OUTPUT_NAME "_caffe"\n'
+        '                      INSTALL_RPATH "\\$ORIGIN/../../..")',
+        "pycaffe finds libcaffe from lib/pythonX.Y/site-packages/caffe with no environment variable",
+    ),
+)
+
+# Where the files of a layer go, by what their names end with.
+PLACES = {".hpp": "include/caffe/layers", ".cpp": "src/caffe/layers", ".cu": "src/caffe/layers"}
+
+
+def edited(text: str, edit: Edit) -> str:
+    """`text` with the edit made. A tree that has it already (a distribution's, say) is left as it is."""
+    if text.count(edit.put) == 1 and (edit.find in edit.put or edit.find not in text) and edit.put:
+        return text
+    count = text.count(edit.find)
+    if count != 1:
+        raise EditError(
+            f"edit {edit.name}: its place is found {count} times in {edit.file}, expected once ({edit.reason}). "
+            f"Looked for: {edit.find.strip().splitlines()[0].strip()}"
+        )
+    return text.replace(edit.find, edit.put)
+
+
+def apply_edits(tree: Path, edits: Iterable[Edit] = EDITS) -> None:
+    """Check every edit, then write: a tree is edited wholly or not at all."""
+    texts: dict = {}
+    for edit in edits:
+        if edit.file not in texts:
+            try:
+                texts[edit.file] = (tree / edit.file).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                raise EditError(f"edit {edit.name}: the tree has no {edit.file} ({edit.reason})") from None
+        texts[edit.file] = edited(texts[edit.file], edit)
+    for file, text in texts.items():
+        (tree / file).write_text(text, encoding="utf-8")
+
+
+def add_layers(tree: Path, layers: Path) -> None:
+    """Copy our layers into the tree and append their options to Caffe's schema."""
+    fragments = []
+    for path in sorted(layers.iterdir()):
+        if path.suffix == ".proto":
+            fragments.append(path.read_text(encoding="utf-8"))
+            continue
+        place = PLACES.get(path.suffix)
+        if place is None:
+            raise EditError(f"layers/{path.name}: only .hpp, .cpp, .cu and .proto have a place in Caffe's tree")
+        if path.name.startswith("test_"):
+            place = "src/caffe/test"
+        if (tree / place / path.name).exists():
+            raise EditError(f"layers/{path.name}: Caffe's tree has {place}/{path.name} already")
+        shutil.copyfile(path, tree / place / path.name)
+    with open(tree / PROTO, "a", encoding="utf-8") as schema:
+        for fragment in fragments:
+            schema.write("\n" + fragment)
+
+
+def main(argv: list) -> int:
+    if len(argv) != 3:
+        print(__doc__.strip().splitlines()[-1], file=sys.stderr)
+        return 2
+    try:
+        apply_edits(Path(argv[1]))
+        add_layers(Path(argv[1]), Path(argv[2]))
+    except (EditError, OSError, UnicodeDecodeError) as error:
+        print(f"tools/caffe_edits.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
