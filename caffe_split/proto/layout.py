@@ -1,0 +1,139 @@
+"""Where new text goes in a file and what it looks like: indents, braces, colons, newlines, gaps.
+
+A gap is the whitespace and the comments between two fields. Functions here take and give strings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_BLANK_LINE = re.compile(r"\A[ \t]*\r?\n[ \t]*\r?\n")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a file is written: one unit of indent, `{` and `:` with the spaces before and after, newline, quote."""
+
+    indent: str = "  "
+    brace: str = " "
+    colon: str = ": "
+    newline: str = "\n"
+    quote: str = '"'
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one field shows of a file's style; `outer` is the indent of the message around it."""
+
+    lead: str
+    sep: str
+    is_message: bool
+    raw: str
+    outer: str
+
+
+def style_of(samples: Iterable[Sample]) -> Style:
+    """The style most fields of a file have; the default where the file does not say."""
+    default = Style()
+    indents: Counter[str] = Counter()
+    braces: Counter[str] = Counter()
+    colons: Counter[str] = Counter()
+    quotes: Counter[str] = Counter()
+    newlines: Counter[str] = Counter()
+    for sample in samples:
+        if "\n" in sample.lead:
+            newlines["\r\n" if "\r\n" in sample.lead else "\n"] += 1
+            indent = line_indent(sample.lead)
+            if indent.startswith(sample.outer) and len(indent) > len(sample.outer):
+                indents[indent[len(sample.outer) :]] += 1
+        if "#" not in sample.sep and "\n" not in sample.sep:
+            (braces if sample.is_message else colons)[sample.sep] += 1
+        if sample.raw[:1] in ("'", '"'):
+            quotes[sample.raw[0]] += 1
+
+    def most(counter: Counter[str], otherwise: str) -> str:
+        return counter.most_common(1)[0][0] if counter else otherwise
+
+    return Style(
+        most(indents, default.indent),
+        most(braces, default.brace),
+        most(colons, default.colon),
+        most(newlines, default.newline),
+        most(quotes, default.quote),
+    )
+
+
+def line_indent(gap: str) -> str:
+    """The whitespace at the start of the line that a gap ends in."""
+    return gap[gap.rfind("\n") + 1 :].lstrip("\ufeff")
+
+
+def split_line(gap: str) -> tuple[str, str]:
+    """A gap cut at the end of its first line: what stands on the line of the field before, and the rest.
+
+    The rest begins with the newline, or is empty when the gap has none.
+    """
+    end = gap.find("\n")
+    if end < 0:
+        return gap, ""
+    if end and gap[end - 1] == "\r":
+        end -= 1
+    return gap[:end], gap[end:]
+
+
+def split_own_comments(lead: str) -> tuple[str, str]:
+    """A field's lead cut before the comment lines that touch the field from above.
+
+    The second part begins with a newline if the first is not empty; it is only the last newline and the
+    indent when no comment touches the field.
+    """
+    cut = lead.rfind("\n")
+    while cut > 0:
+        start = lead.rfind("\n", 0, cut)
+        line = lead[start + 1 : cut].strip()
+        if not line.startswith("#") or start < 0:
+            break
+        cut = start
+    if cut > 0 and lead[cut - 1] == "\r":
+        cut -= 1
+    return (lead[:cut], lead[cut:]) if cut >= 0 else ("", lead)
+
+
+def begins_line(lead: str, first_of_file: bool) -> bool:
+    """Whether a field with this lead is the first thing on its line."""
+    return "\n" in lead or (first_of_file and not lead.strip("\ufeff \t"))
+
+
+def has_blank_line(lead: str) -> bool:
+    """Whether a blank line parts the field from the one before (comments in between do not count)."""
+    return bool(_BLANK_LINE.match(split_line(lead)[1]))
+
+
+def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) -> str:
+    """The gap that remains when the field between two gaps goes.
+
+    A field alone on its lines takes them along, and a comment at the end of its last line too. Comment
+    lines above it stay: they may speak of more than the field, and words of the user are not ours to drop.
+    """
+    head, rest = split_line(after)
+    alone_after = bool(rest) or last_of_file
+    if begins_line(lead, first_of_file):
+        if not alone_after:
+            return lead + after.lstrip()
+        cut = lead.rfind("\n")
+        if cut < 0:
+            bom = "\ufeff" if lead.startswith("\ufeff") else ""
+            return bom + re.sub(r"\A\r?\n", "", rest)
+        if cut and lead[cut - 1] == "\r":
+            cut -= 1
+        return lead[:cut] + rest
+    # It shares its line with the field before (and maybe the one behind): keep one of the two gaps.
+    return after if after else lead
+
+
+def reindent(text: str, old: str, new: str) -> str:
+    """A gap moved from one depth to another: each of its lines that begins with `old` begins with `new`."""
+    return text.replace("\n" + old, "\n" + new) if old != new else text
