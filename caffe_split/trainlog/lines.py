@@ -58,9 +58,15 @@ class Clock:
 
     def __init__(self, year: int) -> None:
         self.year = year
+        self.changes = 0  # of a year that nobody has told
+        self._known = False
         self._month = 0
         self._stamp = b""
         self._minute = NO_CLOCK
+
+    def know(self, year: int) -> None:
+        """What follows began in this year."""
+        self.year, self._known, self._month, self._stamp = year, True, 0, b""
 
     def read(self, date: bytes, minute: bytes, second: bytes, fraction: bytes) -> int:
         """Microseconds since 1970, or NO_CLOCK where the stamp is no date; e.g. (b"0305", b"16:47", ...)."""
@@ -77,9 +83,10 @@ class Clock:
     def _start_of(self, date: bytes, minute: bytes) -> int:
         month, day = int(date[-4:-2]), int(date[-2:])
         if len(date) == 8:
-            self.year = int(date[:4])
+            self.year, self._known = int(date[:4]), True
         elif self._month - month >= 6:
             self.year += 1
+            self.changes += not self._known
         hour, minutes = int(minute[:2]), int(minute[3:])
         # 29 February in a guessed year that has none: the nearest earlier leap year is meant.
         for year in range(self.year, max(self.year - 8, 0), -1):

@@ -15,7 +15,7 @@ class Event:
     """One line that is no number: a start, a snapshot, an end, a fatal message.
 
     kind: start, header, solving, restore, resume, weights, snapshot, multistep, stopped, done, interrupted,
-    fatal, signal, gpus, waiting, ignored, timing or note. text: the message without its prefix.
+    fatal, signal, gpus, waiting or ignored. text: the message without its prefix.
     iteration: the last one seen before it, or -1. line: counted from 1. offset: of the line's first byte.
     clock: microseconds since 1970, or NO_CLOCK.
     """
@@ -62,7 +62,8 @@ class Run:
 
     displays: columns `loss` (smoothed, as Caffe prints it) and `iter/s`. train: the train net's outputs.
     lr: column `lr`. clips: columns `norm` and `scale` of gradient clipping. tests: test net number -> its
-    outputs. batches: `caffe test`, one row a batch.
+    outputs. batches: `caffe test`, one row a batch. results: the means that `caffe test` ends with, by output,
+    or the times of `caffe time`, by layer and pass, in ms.
     """
 
     first_line: int
@@ -75,6 +76,7 @@ class Run:
     clips: Table
     tests: dict[int, Table]
     batches: Table
+    results: dict[str, float]
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -104,13 +106,21 @@ class Run:
         return [event for event in self.events if event.kind in kinds]
 
     @property
+    def cause(self) -> str:
+        """What a crashed run says of it: its first fatal message, else the signal; else an empty text."""
+        lines = self.of_kind("fatal") or self.of_kind("signal")
+        return next(
+            (e.text for e in lines if not e.text.startswith("*** Aborted")), lines[0].text if lines else ""
+        )
+
+    @property
     def state(self) -> str:
         """done, stopped, crashed or unfinished (still running, or cut off without a word)."""
         if self.of_kind("fatal", "signal"):
             return "crashed"
         if self.of_kind("stopped"):
             return "stopped"
-        return "done" if self.of_kind("done") else "unfinished"
+        return "done" if self.of_kind("done") or self.results else "unfinished"
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
         return "empty", ""
     run = log.runs[-1]
     if run.state == "crashed":
-        return "crashed", run.of_kind("fatal", "signal")[0].text
+        return "crashed", run.cause
     if run.state != "unfinished":
         return run.state, ""
     steps = np.diff(run.displays.seconds) if len(run.displays) > 1 else np.zeros(1)

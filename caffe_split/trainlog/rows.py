@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.model import EMPTY, Table
+from caffe_split.trainlog.model import EMPTY, Event, Run, Table
 
 
 class _Column:
@@ -83,3 +83,55 @@ def _next_element(name: bytes) -> bytes:
     if bracket and index[:-1].isdigit() and index.endswith(b"]"):
         return b"%s[%d]" % (stem, int(index[:-1]) + 1)
     return name + b"[1]"
+
+
+class OpenRun:
+    """A run that may still grow."""
+
+    def __init__(self, line: int) -> None:
+        self.first_line = self.last_line = line
+        self.start = self.end = NO_CLOCK
+        self.solving = False
+        self.last_iteration = -1
+        self.displays, self.train, self.lr = Rows(), Rows(), Rows()
+        self.clips, self.batches = Rows(), Rows()
+        self.tests: dict[int, Rows] = {}
+        self.results: dict[str, float] = {}
+        self.events: list[Event] = []
+
+    @property
+    def begun(self) -> bool:
+        """Is it past its start, so that a further start line belongs to the next run?"""
+        over = any(event.kind in ("done", "fatal") for event in self.events)
+        return self.solving or self.last_iteration >= 0 or len(self.batches) > 0 or bool(self.results) or over
+
+    @property
+    def holds_something(self) -> bool:
+        """Was there any message of Caffe?"""
+        return bool(self.events or self.results) or self.last_iteration >= 0 or len(self.batches) > 0
+
+    def seen(self, line: int, clock: int) -> None:
+        """A message of this run stands on that line."""
+        self.last_line = line
+        if clock != NO_CLOCK:
+            if self.start == NO_CLOCK:
+                self.start = clock
+            self.end = clock
+
+    def close(self) -> Run:
+        """Its state now, as a value."""
+        start = self.start
+        return Run(
+            first_line=self.first_line,
+            last_line=self.last_line,
+            start=start,
+            end=self.end,
+            displays=self.displays.table(start),
+            train=self.train.table(start),
+            lr=self.lr.table(start),
+            clips=self.clips.table(start),
+            tests={net: rows.table(start) for net, rows in sorted(self.tests.items())},
+            batches=self.batches.table(start),
+            results=dict(self.results),
+            events=list(self.events),
+        )

@@ -121,7 +121,9 @@ def test_the_fatal_line_is_named(tmp_path: Path) -> None:
     # The number is that of the file's line also where the log was continued.
     status, said = run(tmp_path, "--append")
     again = int(said.split("train.log:")[1].split(":")[0])
-    assert again > line and "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[again - 1]
+    assert (
+        again > line and "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[again - 1]
+    )
 
 
 # With a stand-in
@@ -188,7 +190,9 @@ def test_the_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     plan = train.plan_training(write_solver(folder, 10), caffe=str(stand_in(tmp_path, "")))
-    assert train.printable(plan).endswith(f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'""")
+    assert train.printable(plan).endswith(
+        f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'"""
+    )
 
 
 @pytest.mark.parametrize(

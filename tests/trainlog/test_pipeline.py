@@ -34,7 +34,9 @@ def final(path: Path) -> list[bytes]:
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("count", [1, 3, 1000])
 def test_best_is_the_pipeline(path: Path, count: int) -> None:
-    assert best(path, count) == shell(f'grep -a Test "$LOG" | grep -ai acc | sort -nk 11 | tail -{count}', path)
+    assert best(path, count) == shell(
+        f'grep -a Test "$LOG" | grep -ai acc | sort -nk 11 | tail -{count}', path
+    )
 
 
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
@@ -42,7 +44,24 @@ def test_final_is_the_pipeline(path: Path) -> None:
     assert final(path) == shell('grep -a -B 3 "Optimization Done" "$LOG" | grep -ai acc', path)
 
 
-WORDS = ["Test", "acc", "Acc", "=", "0.5", "-0.5", "-.5", ".", "-", "1e-05", "nan", "-nan", "inf", "007", "7.0", "+3"]
+WORDS = [
+    "Test",
+    "acc",
+    "Acc",
+    "=",
+    "0.5",
+    "-0.5",
+    "-.5",
+    ".",
+    "-",
+    "1e-05",
+    "nan",
+    "-nan",
+    "inf",
+    "007",
+    "7.0",
+    "+3",
+]
 
 
 @pytest.mark.parametrize("seed", range(20))

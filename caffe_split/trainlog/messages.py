@@ -1,0 +1,71 @@
+"""What Caffe's messages look like, from the first public version to NVIDIA's, Intel's and SSD's."""
+
+from __future__ import annotations
+
+import re
+
+# A number ends at a blank, a comma, a backslash (a log line inside JSON) or the end of the line; anything
+# else there means that the line was damaged.
+_NUMBER = rb"([-+.\w#]+)(?=[\s,\\]|$)"
+
+# Iterations have at most fifteen digits: what is longer is none, and would not fit int64.
+ITERATION = re.compile(
+    rb"Iteration (\d{1,15})"
+    rb"(?:, Testing net \(#(\d{1,6})\)"
+    rb"|, lr = "
+    + _NUMBER
+    + rb"|(?: \((\S+) iter/s, [^)]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = "
+    + _NUMBER
+    + rb")"
+)
+NET_OUTPUT = re.compile(rb"net output #\d+: (.+?) = " + _NUMBER)
+TEST_LOSS = re.compile(rb"Test loss: " + _NUMBER)
+SNAPSHOT_ITERATION = re.compile(rb"_iter_(\d{1,15})\.")
+CLIP = re.compile(rb"Gradient clipping: .*\(L2 norm (\S+) > \S+\) by scale factor " + _NUMBER)
+BATCH = re.compile(rb"Batch (\d{1,15}), (.+?) = " + _NUMBER)
+HEADER = re.compile(rb"Log file created at: (\d{4})/\d\d/\d\d")
+# NVCaffe may name the device: `[0] Iteration ...`.
+TAG = re.compile(rb"\[[\w.]{1,20}\] ")
+# After the last batch `caffe test` prints means, `caffe time` milliseconds.
+MEAN = re.compile(rb"(.+?) = " + _NUMBER)
+LOSS = re.compile(rb"Loss: " + _NUMBER)
+TIMING = re.compile(rb"(?:Average )?(.+?)\s*: ([\d.]+(?:e[-+]\d+)?) ms\.")
+
+# Sentences that make an event, by their beginning.
+EVENTS = {
+    b"Log file created at": "header",
+    b"Use CPU": "start",
+    b"Using GPUs": "start",
+    b"Use GPU with": "start",
+    b"Initializing solver": "start",
+    b"Starting Optimization": "start",
+    b"Solving ": "solving",
+    b"Resuming from": "resume",
+    b"Restoring previous solver": "restore",
+    b"Finetuning from": "weights",
+    b"MultiStep Status": "multistep",
+    b"Optimization stopped early": "stopped",
+    b"Optimization Done": "done",
+    b"Test interrupted": "interrupted",
+    b"GPUs pairs": "gpus",
+    b"Waiting for data": "waiting",
+    b"Ignoring source layer": "ignored",
+    b"*** SIG": "signal",
+    b"*** Aborted": "signal",
+}
+
+# How Microsoft's C library prints what is no number.
+_WINDOWS = {b"1.#QNAN": "nan", b"-1.#IND": "nan", b"1.#INF": "inf", b"-1.#INF": "-inf"}
+
+
+def number(text: bytes) -> float | None:
+    """The value of a printed number, nan and inf included, or None where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float(_WINDOWS[text]) if text in _WINDOWS else None
+
+
+def text(message: bytes) -> str:
+    """A message for people: bytes that are no UTF-8 shown as escapes."""
+    return message.decode("utf-8", "backslashreplace")
