@@ -299,6 +299,10 @@ void TPMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
   Dtype* counter = this->blobs_[COUNTER]->mutable_cpu_data();
   CheckState(counter);
   const int64_t iter = ReadPair(counter + ITER);
+  // Weights loaded to train anew bring their count with them: let it be seen.
+  LOG_IF(INFO, first_forward_ && iter > 0 && Caffe::root_solver()) << self()
+      << "its state was loaded and goes on counting at iteration " << iter;
+  first_forward_ = false;
   if (counter[FORWARDS] == 0) {
     Sample(iter, counter);
   }

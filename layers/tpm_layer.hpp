@@ -48,7 +48,8 @@ namespace caffe {
  *        done, forwards done of iteration t, iter_size, 0, 0, 0
  *      - row 1 + w: pairs samples taken, start_iter, stop_iter, interval
  *
- * Loaded state goes on counting where it stopped. A window may differ from the
+ * Loaded state goes on counting where it stopped, which is right for a resumed
+ * run; weights loaded to train anew bring it too. A window may differ from the
  * one recorded in the state only while it has yet to start.
  */
 template <typename Dtype>
@@ -64,7 +65,7 @@ class TPMLayer : public Layer<Dtype> {
    * and param(0).name, which the watched layer gives to its weight too.
    */
   explicit TPMLayer(const LayerParameter& param)
-      : Layer<Dtype>(param), unshared_(NULL) {}
+      : Layer<Dtype>(param), unshared_(NULL), first_forward_(true) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Reshape(const vector<Blob<Dtype>*>& bottom,
@@ -128,6 +129,7 @@ class TPMLayer : public Layer<Dtype> {
 
   /// The weight's memory at set-up, which sharing replaces: see Forward_cpu.
   const void* unshared_;
+  bool first_forward_;
 };
 
 }  // namespace caffe

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Turn an unmodified tree of BVLC Caffe into the one we build: our edits, then our layers.
 
-Every edit is a row of EDITS with its reason. An edit whose place is not found exactly once stops the build by name:
-a tree that differs there needs a look, not a guess.
+Every edit is a row of EDITS with its reason. An edit whose place is not found exactly once stops the build
+by name: a tree that differs there needs a look, not a guess.
 
 usage: caffe_edits.py TREE LAYERS
 """
 
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable
 
 PROTO = "src/caffe/proto/caffe.proto"
 
@@ -89,7 +89,7 @@ EDITS = (
         "python/caffe/pycaffe.py",
         "import six\n",
         SIX,
-        "one package less to install: Python 2 is gone, and these three functions are all that was used of it",
+        "one package less to install: Python 2 is gone, and three functions are all that was used of it",
     ),
     Edit(
         "net-spec-six",
@@ -126,8 +126,8 @@ def edited(text: str, edit: Edit) -> str:
     count = text.count(edit.find)
     if count != 1:
         raise EditError(
-            f"edit {edit.name}: its place is found {count} times in {edit.file}, expected once ({edit.reason}). "
-            f"Looked for: {edit.find.strip().splitlines()[0].strip()}"
+            f"edit {edit.name}: its place is found {count} times in {edit.file}, expected once "
+            f"({edit.reason}). Looked for: {edit.find.strip().splitlines()[0].strip()}"
         )
     return text.replace(edit.find, edit.put)
 
@@ -155,7 +155,7 @@ def add_layers(tree: Path, layers: Path) -> None:
             continue
         place = PLACES.get(path.suffix)
         if place is None:
-            raise EditError(f"layers/{path.name}: only .hpp, .cpp, .cu and .proto have a place in Caffe's tree")
+            raise EditError(f"layers/{path.name}: only .hpp, .cpp, .cu and .proto belong in Caffe's tree")
         if path.name.startswith("test_"):
             place = "src/caffe/test"
         if (tree / place / path.name).exists():

@@ -1,0 +1,178 @@
+"""What tools/build_caffe installs works by itself, and its edits say when they do not fit."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CAFFE = Path(sys.prefix) / "bin" / "caffe"
+built = pytest.mark.skipif(not CAFFE.exists(), reason="run ./tools/build_caffe first")
+
+
+def load_edits():
+    spec = importlib.util.spec_from_file_location("caffe_edits", ROOT / "tools" / "caffe_edits.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+caffe_edits = load_edits()
+Edit, EditError = caffe_edits.Edit, caffe_edits.EditError
+
+
+def python(code, **env):
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd="/")
+
+
+@built
+@pytest.mark.caffe
+def test_caffe_runs_with_an_empty_environment(tmp_path):
+    run = subprocess.run([CAFFE, "--version"], env={}, cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, ["caffe", "version", "1.0.0"])
+
+
+@built
+@pytest.mark.caffe
+@pytest.mark.parametrize("tool", ["net_proto_text", "net_proto_binary", "solver_proto_text"])
+def test_tools_run_with_an_empty_environment(tool):
+    run = subprocess.run([CAFFE.parent / f"upgrade_{tool}"], env={}, capture_output=True, text=True)
+    assert "Usage: " in run.stderr
+
+
+@built
+@pytest.mark.caffe
+def test_import_caffe_needs_neither_scikit_image_nor_scipy_nor_six():
+    block = "import sys\nfor name in ('skimage', 'scipy', 'six'): sys.modules[name] = None\n"
+    run = python(block + "import caffe; print('TPM' in list(caffe.layer_type_list()))")
+    assert run.stdout.strip() == "True", run.stderr
+
+
+@built
+@pytest.mark.caffe
+def test_pycaffe_image_functions_import_what_they_use():
+    run = python(
+        "import numpy as np, caffe\n"
+        "print(caffe.io.resize_image(np.arange(32, dtype=np.float32).reshape(4, 4, 2), (8, 8)).shape)"
+    )
+    assert run.stdout.strip() == "(8, 8, 2)", run.stderr
+    run = python("import sys; sys.modules['skimage'] = None\nimport caffe; caffe.io.load_image('x.png')")
+    assert "skimage" in run.stderr.splitlines()[-1]
+
+
+@built
+@pytest.mark.caffe
+def test_pycaffe_forward_and_net_spec(tmp_path):
+    run = python(
+        "import caffe, numpy as np\n"
+        "from caffe import layers as L\n"
+        "n = caffe.NetSpec()\n"
+        "n.data = L.DummyData(shape=dict(dim=[2, 3]), data_filler=dict(type='constant', value=2))\n"
+        "n.ip = L.InnerProduct(n.data, num_output=1, weight_filler=dict(type='constant', value=1))\n"
+        f"open({str(tmp_path / 'net.prototxt')!r}, 'w').write(str(n.to_proto()))\n"
+        f"net = caffe.Net({str(tmp_path / 'net.prototxt')!r}, caffe.TEST)\n"
+        "print(net.forward()['ip'].tolist())"
+    )
+    assert run.stdout.strip() == "[[6.0], [6.0]]", run.stderr
+
+
+@built
+@pytest.mark.caffe
+def test_caffe_and_our_library_live_in_one_process():
+    run = python("import caffe, caffe.proto.caffe_pb2, caffe_split.proto.schema; print('both')")
+    assert run.stdout.strip() == "both", run.stderr
+
+
+@built
+@pytest.mark.caffe
+def test_source_corpus_is_where_print_source_says():
+    run = subprocess.run([ROOT / "tools" / "build_caffe", "--print-source"], capture_output=True, text=True)
+    folder = Path(run.stdout.strip())
+    assert folder == Path(sys.prefix) / "share" / "caffe"
+    assert "message TPMParameter" in (folder / "src/caffe/proto/caffe.proto").read_text()
+    assert (folder / "models/bvlc_alexnet/train_val.prototxt").exists()
+    assert (folder / "examples/cifar10/cifar10_quick_train_test.prototxt").exists()
+    assert (folder / "tools/extra/parse_log.py").exists()
+
+
+def edit(find="old();\n", put="new();\n"):
+    return Edit("some-edit", "a.cpp", find, put, "the reason of it")
+
+
+def test_edit_replaces_its_place(tmp_path):
+    (tmp_path / "a.cpp").write_text("before\nold();\nafter\n")
+    caffe_edits.apply_edits(tmp_path, [edit()])
+    assert (tmp_path / "a.cpp").read_text() == "before\nnew();\nafter\n"
+
+
+@pytest.mark.parametrize("text, times", [("nothing\n", 0), ("old();\nold();\n", 2)])
+def test_edit_must_find_its_place_exactly_once(tmp_path, text, times):
+    (tmp_path / "a.cpp").write_text(text)
+    message = rf"some-edit: .* found {times} times in a\.cpp.*the reason of it.*old\(\);"
+    with pytest.raises(EditError, match=message):
+        caffe_edits.apply_edits(tmp_path, [edit()])
+    assert (tmp_path / "a.cpp").read_text() == text
+
+
+def test_no_file_is_written_when_one_edit_fails(tmp_path):
+    (tmp_path / "a.cpp").write_text("old();\n")
+    with pytest.raises(EditError, match=r"no-file: the tree has no b\.cpp"):
+        caffe_edits.apply_edits(tmp_path, [edit(), Edit("no-file", "b.cpp", "x", "y", "why")])
+    assert (tmp_path / "a.cpp").read_text() == "old();\n"
+
+
+@pytest.mark.parametrize("find, put", [("old();\n", "new();\n"), ("old();\n", "old();\nnew();\n")])
+def test_edited_tree_is_left_as_it_is(tmp_path, find, put):
+    (tmp_path / "a.cpp").write_text("before\nold();\nafter\n")
+    caffe_edits.apply_edits(tmp_path, [edit(find, put)])
+    once = (tmp_path / "a.cpp").read_text()
+    caffe_edits.apply_edits(tmp_path, [edit(find, put)])
+    assert (tmp_path / "a.cpp").read_text() == once == f"before\n{put}after\n"
+
+
+def test_every_edit_is_documented():
+    docs = (ROOT / "docs" / "caffe.md").read_text()
+    assert [e.name for e in caffe_edits.EDITS if f"`{e.name}`" not in docs] == []
+    assert len({e.name for e in caffe_edits.EDITS}) == len(caffe_edits.EDITS)
+    assert all(e.reason for e in caffe_edits.EDITS)
+
+
+def test_edits_script_ends_with_one_line(tmp_path):
+    command = [sys.executable, ROOT / "tools" / "caffe_edits.py", tmp_path, ROOT / "layers"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert len(run.stderr.splitlines()) == 1
+    assert "edit total-bytes-limit: the tree has no src/caffe/util/io.cpp" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: None, "does not exist: give the folder or tarball of a Caffe tree"),
+        (lambda path: path.mkdir(), "is no Caffe tree: it has no CMakeLists.txt or no src/caffe/proto/"),
+        (lambda path: path.write_text("text"), "is neither a folder nor a tar archive"),
+    ],
+)
+def test_wrong_caffe_source_is_one_line(tmp_path, make, message):
+    make(tmp_path / "own")
+    for given in ("own", tmp_path / "own"):  # relative to where the user stands, too
+        run = subprocess.run(
+            [ROOT / "tools" / "build_caffe"],
+            env={**os.environ, "CAFFE_SOURCE": str(given)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 1
+        assert len(run.stderr.splitlines()) == 1
+        assert f"CAFFE_SOURCE={tmp_path / 'own'} {message}" in run.stderr
+
+
+def test_wrong_use_is_told():
+    run = subprocess.run([ROOT / "tools" / "build_caffe", "--nonsense"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "usage: tools/build_caffe" in run.stderr
