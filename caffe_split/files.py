@@ -9,23 +9,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Union
 
+from caffe_split.errors import CaffeSplitError
+
 PathLike = Union[str, "os.PathLike[str]"]
 
 
 @contextlib.contextmanager
-def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
-    """Open a sibling temporary file for writing bytes; it takes the place of `path` when the block ends well.
+def replacing(path: PathLike) -> Iterator[str]:
+    """Give the name of an empty sibling file, which takes the place of `path` when the block ends well.
 
     The data is flushed to disk before the rename, and the temporary file is removed when the block
     raises, so `path` is either the old file or the whole new one. The new file gets the mode that an
-    ordinary `open` would have given it, or the mode of the file it replaces.
+    ordinary `open` would have given it, or the mode of the file it replaces. A `path` that is a symbolic
+    link stays one: the file it names is replaced.
     """
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    target = Path(os.path.realpath(path))
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{target.name[:200]}.", suffix=".tmp", dir=target.parent
+        )
+    except OSError as error:
+        raise CaffeSplitError(f"{os.fspath(path)}: cannot write there: {error.strerror}") from None
+    os.close(descriptor)
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.chmod(temporary, _mode_for(target))
         os.replace(temporary, target)
@@ -33,6 +41,16 @@ def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+@contextlib.contextmanager
+def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a sibling temporary file for writing bytes; it takes the place of `path` when the block ends well.
+
+    See `replacing` for what that means.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        yield stream
 
 
 def write_atomic(path: PathLike, data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:

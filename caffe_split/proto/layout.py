@@ -15,7 +15,7 @@ _BLANK_LINE = re.compile(r"\A[ \t]*\r?\n[ \t]*\r?\n")
 
 @dataclass(frozen=True)
 class Style:
-    """How a file is written: one unit of indent, `{` and `:` with the spaces before and after, newline, quote."""
+    """How a file is written: a step of indent, the gap before `{`, the colon with its gaps, newline, quote."""
 
     indent: str = "  "
     brace: str = " "

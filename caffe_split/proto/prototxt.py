@@ -39,12 +39,13 @@ __all__ = [
 ]
 
 _ROOTS = {"net": "NetParameter", "solver": "SolverParameter"}
-_SOLVER_ONLY = frozenset(
-    "net train_net test_net net_param train_net_param test_net_param base_lr lr_policy max_iter test_iter "
-    "test_interval solver_mode solver_type snapshot snapshot_prefix momentum weight_decay display stepsize "
-    "random_seed gamma".split()
-)
-_NET_ONLY = frozenset("layer layers input input_dim input_shape".split())
+# Fields that only one of the two has (`name`, `debug_info` and the like tell nothing).
+_NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
+_SOLVER_ONLY = {
+    "net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param", "base_lr", "lr_policy",
+    "max_iter", "test_iter", "test_interval", "solver_mode", "solver_type", "snapshot", "snapshot_prefix",
+    "momentum", "weight_decay", "display", "stepsize", "random_seed", "gamma",
+}  # fmt: skip
 
 
 def parse(
@@ -108,9 +109,8 @@ def field(name: str, value: Any) -> Field:
     detached fields; in a dict, a list of values gives one occurrence each. The text is made on insertion, in
     the style of the file; a str for a field that the schema knows as an enum is then written bare.
 
-    >>> print(field("layer", {"name": "r", "bottom": ["a", "b"], "eltwise_param": {"operation": Enum("SUM")}}))
+    >>> print(field("layer", {"bottom": ["a", "b"], "eltwise_param": {"operation": Enum("SUM")}}))
     layer {
-      name: "r"
       bottom: "a"
       bottom: "b"
       eltwise_param {

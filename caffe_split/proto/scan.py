@@ -212,7 +212,9 @@ class Scanner:
         for field in message._fields:
             # `layer` in a `layer`: no message of Caffe's holds one of its own name.
             if field.name == inner:
-                hint = f"; the {field.name} at line {field.line} stands inside it, so look for the brace above that"
+                hint = (
+                    f"; the {field.name} at line {field.line} stands inside it: look for the brace above it"
+                )
                 break
         return self.error(
             len(self.text),

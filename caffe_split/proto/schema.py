@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional, Union
+from typing import Any, Union
 
 Default = Union[str, bytes, int, float, bool, None]
 
@@ -56,8 +56,8 @@ class FieldType:
     packed: bool = False
     default: Default = None
     has_default: bool = False
-    enum: Optional[EnumType] = None
-    message: Optional[MessageType] = None
+    enum: EnumType | None = None
+    message: MessageType | None = None
 
 
 @dataclass(eq=False)
@@ -100,9 +100,8 @@ def implicit_default(kind: str, enum: EnumType | None) -> Default:
         return next(iter(enum.values))
     if kind == "message":
         return None
-    if kind in ("float", "double"):
-        return 0.0
-    return {"string": "", "bytes": b"", "bool": False}.get(kind, 0)
+    zeros: dict[str, Default] = {"string": "", "bytes": b"", "bool": False, "float": 0.0, "double": 0.0}
+    return zeros.get(kind, 0)
 
 
 @functools.lru_cache(maxsize=1)
@@ -120,26 +119,26 @@ _TYPE_NAMES = {
 }  # fmt: skip
 
 
-def from_descriptor(file: object) -> Schema:
+def from_descriptor(file: Any) -> Schema:
     """Read a protobuf FileDescriptor into a Schema."""
     # Through the descriptor's own message form, which has looked the same in every protobuf release.
     from google.protobuf import descriptor_pb2
 
     proto = descriptor_pb2.FileDescriptorProto()
-    file.CopyToProto(proto)  # type: ignore[attr-defined]
+    file.CopyToProto(proto)
     prefix = f".{proto.package}." if proto.package else "."
     schema = Schema({}, {})
     pending = []
 
-    def visit(message: object, outer: str) -> None:
-        name = outer + message.name  # type: ignore[attr-defined]
+    def visit(message: Any, outer: str) -> None:
+        name = outer + message.name
         schema.messages[name] = MessageType(name)
         pending.append((message, name))
-        for enum in message.enum_type:  # type: ignore[attr-defined]
+        for enum in message.enum_type:
             schema.enums[f"{name}.{enum.name}"] = EnumType(
                 f"{name}.{enum.name}", {value.name: value.number for value in enum.value}
             )
-        for nested in message.nested_type:  # type: ignore[attr-defined]
+        for nested in message.nested_type:
             visit(nested, f"{name}.")
 
     for enum in proto.enum_type:
@@ -147,7 +146,7 @@ def from_descriptor(file: object) -> Schema:
     for message in proto.message_type:
         visit(message, "")
     for message, name in pending:
-        for f in message.field:  # type: ignore[attr-defined]
+        for f in message.field:
             kind = _TYPE_NAMES[f.type]
             target = f.type_name[len(prefix) :]
             enum_type = schema.enums[target] if kind == "enum" else None
@@ -157,7 +156,8 @@ def from_descriptor(file: object) -> Schema:
                 default = parse_default(kind, f.default_value)
             schema.messages[name].fields[f.name] = FieldType(
                 f.name, f.number, kind, repeated, f.label == 2, f.options.packed, default,
-                f.HasField("default_value"), enum_type, schema.messages[target] if kind == "message" else None,
+                f.HasField("default_value"), enum_type,
+                schema.messages[target] if kind == "message" else None,
             )  # fmt: skip
     return schema
 
@@ -166,7 +166,10 @@ def parse_default(kind: str, text: str) -> Default:
     """The value of a default as the schema writes it (strings and enum names without quotes)."""
     if kind in INT_RANGES:
         return int(text, 0)
-    if kind in ("float", "double"):
+    if kind == "float":
+        # A descriptor gives the rounded value (0.999000013): seven digits are what a float32 can say.
+        return float(f"{float(text):.7g}")
+    if kind == "double":
         return float(text)
     if kind == "bool":
         return text == "true"

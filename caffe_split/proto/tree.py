@@ -21,7 +21,7 @@ _UNRESOLVED: Any = object()
 
 
 class Source:
-    """The text a document was read from: gives the line and column of an offset, and errors that name them."""
+    """The text a document was read from: gives the line and column of an offset, and errors with them."""
 
     __slots__ = ("filename", "text", "_starts")
 
@@ -459,7 +459,7 @@ class Message:
         self._fields.insert(index, new)
         new._parent = self
         if lead is not None:
-            inline = "\n" not in lead and not (self._field is None)
+            inline = "\n" not in lead and self._field is not None
             indent = layout.line_indent(lead) if "\n" in lead or self._field is None else indent_of(new)
             self._dress(new, lead, indent, inline)
 
@@ -664,7 +664,7 @@ def _fill(field: Field, style: layout.Style, indent: str, inline: bool) -> None:
 
 
 def render(field: Field, indent: str, style: layout.Style, inline: bool) -> None:
-    """Give text to whatever in `field` has none; values are checked against the schema where it knows them."""
+    """Give text to whatever in `field` has none; values are checked against the schema where it can."""
     if field._lead is None:
         field._lead = ""
     if field._sep is None:

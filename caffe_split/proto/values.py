@@ -177,7 +177,7 @@ def encode(value: object, known: FieldType | None, quote: str = '"') -> str:
     elif isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
         raw = "true" if value else "false"
     elif hasattr(value, "__index__"):
-        raw = str(int(value))  # type: ignore[call-overload]
+        raw = str(int(value))
         if kind == "bool" and raw in ("0", "1"):
             raw = "true" if raw == "1" else "false"
     elif hasattr(value, "__float__"):
