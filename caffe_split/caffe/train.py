@@ -37,7 +37,8 @@ class TrainPlan:
 @dataclass(frozen=True)
 class Outcome:
     """How it ended. status: what to exit with. fatal: the line of the log that says why, or an empty text.
-    line: where it stands, from 1. interrupted: the signal that stopped it. state: the newest solver state on disk."""
+    line: where it stands, from 1. interrupted: the signal that stopped it. state: the newest solver state
+    on disk."""
 
     status: int
     fatal: str

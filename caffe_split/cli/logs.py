@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import parse, pipeline, query, show
+from caffe_split.trainlog import export, parse, pipeline, query, show, tfevents
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.query import Value
 
@@ -140,12 +141,30 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
     "--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-def table(logs: tuple[str, ...], output: str | None, form: str, as_json: bool) -> int:
+@click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
+@click.option(
+    "--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything."
+)
+@click.option(
+    "--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead."
+)
+def table(
+    logs: tuple[str, ...],
+    output: str | None,
+    form: str,
+    as_json: bool,
+    csv_folder: str | None,
+    series_folder: str | None,
+    event_folder: str | None,
+) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
+
+    The CSV files are those of BVLC's parse_log.py, column for column.
 
     \b
     Example:
       caffe-split table baseline/train.log derived*/train.log
+      caffe-split table baseline/train.log --csv curves
     """
     read: list[TrainingLog] = []
     status = 0
@@ -155,11 +174,31 @@ def table(logs: tuple[str, ...], output: str | None, form: str, as_json: bool) -
         except CaffeSplitError as error:
             _say(f"caffe-split: {error}")
             status = 1
-    if read:
+    if csv_folder or series_folder or event_folder:
+        for written in _export(read, csv_folder, series_folder, event_folder):
+            click.echo(f"wrote {written}")
+    elif read:
         rows = query.summarise(read, output)
         form = "json" if as_json else form
         click.echo({"markdown": show.markdown, "csv": show.as_csv, "json": show.as_json}[form](rows))
     return status
+
+
+def _export(
+    logs: list[TrainingLog], csv_folder: str | None, series_folder: str | None, event_folder: str | None
+) -> list[Path]:
+    names = query.names_of([log.path for log in logs])
+    # Logs of one name, such as every run's train.log, get a folder each.
+    twice = len({Path(log.path).name for log in logs}) < len(logs)
+    written: list[Path] = []
+    for log, name in zip(logs, names):
+        if csv_folder:
+            written += export.write_csv(log, Path(csv_folder, name) if twice else csv_folder)
+        if series_folder:
+            written.append(export.write_json(log, Path(series_folder, name) if twice else series_folder))
+        if event_folder:
+            written.append(tfevents.write_events(log, event_folder, name))
+    return written
 
 
 def _misleading(path: str) -> str:

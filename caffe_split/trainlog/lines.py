@@ -12,7 +12,7 @@ NO_CLOCK = -(1 << 62)
 
 # glog before 0.6 writes `I0305 16:47:02.008569 17823 solver.cpp:433] `, from 0.6 on an eight-digit date.
 PREFIX = re.compile(
-    rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}):\d{1,7}\] ?"
+    rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}:\d{1,7})\] ?"
 )
 # What is left of it where somebody cut the clock off: `solver.cpp:213] `.
 SHORT_PREFIX = re.compile(rb"(?:^|[\s|])[\w.+-]{1,64}\.(?:cpp|cu|cc|hpp|h|cxx):\d{1,7}\] ")

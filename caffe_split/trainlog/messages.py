@@ -39,7 +39,7 @@ EVENTS = {
     b"Use GPU with": "start",
     b"Initializing solver": "start",
     b"Starting Optimization": "start",
-    b"Solving ": "solving",
+    b"Solving": "solving",
     b"Resuming from": "resume",
     b"Restoring previous solver": "restore",
     b"Finetuning from": "weights",

@@ -62,8 +62,8 @@ class Run:
 
     displays: columns `loss` (smoothed, as Caffe prints it) and `iter/s`. train: the train net's outputs.
     lr: column `lr`. clips: columns `norm` and `scale` of gradient clipping. tests: test net number -> its
-    outputs. batches: `caffe test`, one row a batch. results: the means that `caffe test` ends with, by output,
-    or the times of `caffe time`, by layer and pass, in ms.
+    outputs. batches: `caffe test`, one row a batch. results: the means that `caffe test` ends with,
+    by output, or the times of `caffe time`, by layer and pass, in ms.
     """
 
     first_line: int

@@ -40,7 +40,7 @@ class Parser:
         # Where values go. A row starts with its first value, so that a phase cut short leaves none.
         self._train_iteration: int | None = None
         self._test: tuple[int, int] | None = None
-        self._train_row = self._test_row = False
+        self._train_row = self._test_row = self._loss_first = False
         self._tail: _Handler = None  # takes the messages that begin with any name
         # Nearly all messages are told apart by their first five bytes.
         self._handlers: dict[bytes, Callable[[bytes], None]] = {
@@ -180,15 +180,15 @@ class Parser:
     def _test_line(self, message: bytes) -> None:
         found = messages.NET_OUTPUT.match(message, 5)
         if found is not None:
-            self._test_value(found[1], number(found[2]))
+            self._test_value(found[1], number(found[2]), outputs=True)
             return
         loss = messages.TEST_LOSS.match(message)
         if loss is not None:
-            self._test_value(b"Test loss", number(loss[1]))
+            self._test_value(b"Test loss", number(loss[1]), outputs=False)
         else:
             self._event(message)
 
-    def _test_value(self, name: bytes, value: float | None) -> None:
+    def _test_value(self, name: bytes, value: float | None, outputs: bool) -> None:
         if value is None or self._test is None:
             return
         line, offset, clock = self._here
@@ -199,6 +199,9 @@ class Parser:
         if not self._test_row:
             rows.start(iteration, clock)
             self._test_row = True
+        elif self._loss_first:
+            rows.clock[-1] = clock  # a row's time is that of its first output
+        self._loss_first = not outputs
         rows.put(name, value, line, offset)
 
     def _clip(self, message: bytes) -> None:

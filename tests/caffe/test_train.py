@@ -36,7 +36,8 @@ def write_solver(folder: Path, max_iter: int, extra: str = "", std: str = "1") -
     solver = folder / "solver.prototxt"
     solver.write_text(
         f'net: "net.prototxt"\nbase_lr: 0.01\nlr_policy: "fixed"\nmax_iter: {max_iter}\ndisplay: 50\n'
-        f'test_iter: 2\ntest_interval: 500\nsnapshot_prefix: "tiny"\nrandom_seed: 3\nsolver_mode: CPU\n{extra}'
+        f'test_iter: 2\ntest_interval: 500\nsnapshot_prefix: "tiny"\nrandom_seed: 3\n'
+        f"solver_mode: CPU\n{extra}"
     )
     return solver
 

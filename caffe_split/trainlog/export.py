@@ -1,0 +1,163 @@
+"""A log's tables for other programs: BVLC's CSV files, JSON, pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import write_atomic
+from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.model import Event, Table, TrainingLog, concatenate
+from caffe_split.trainlog.show import plain_json
+
+_ELEMENT = re.compile(r"\[\d+\]$")
+
+
+def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], list[list[object]]]:
+    """(names, rows) as BVLC's parse_log.py lays them out; kind: train or tests.
+
+    Every row of every run is there, in the file's order: NumIters, Seconds since the first solver began,
+    LearningRate, the outputs. The rate is the last one printed before the row, which at a display is that
+    of the display before; the first row takes over the second's. Of an output of several elements the
+    last one counts. A last row that is not complete is left out. Unlike there, a single row is written,
+    and so are nan and inf.
+    """
+    if kind == "tests":
+        table = _all_rows([run.tests[net] for run in log.runs if net in run.tests])
+    else:
+        table = _all_rows([run.train for run in log.runs])
+    outputs: dict[str, list[str]] = {}
+    for name in table.names:
+        if name != "Test loss":
+            outputs.setdefault(_ELEMENT.sub("", name), []).append(name)
+    if not len(table) or not outputs:
+        return [], []
+    first_line = np.min([np.where(table.lines[n] > 0, table.lines[n], np.iinfo(np.int64).max)
+                         for names in outputs.values() for n in names], axis=0)  # fmt: skip
+    columns: list[list[object]] = [
+        [float(i) for i in table.iteration],
+        _seconds(log, table),
+        _rates(log, first_line),
+    ]
+    if len(table) > 1:
+        columns[2][0] = columns[2][1]
+    for names in outputs.values():
+        values: list[object] = [""] * len(table)
+        for name in names:
+            for row, line in enumerate(table.lines[name]):
+                if line:
+                    values[row] = float(table[name][row])
+        columns.append(values)
+    rows = [list(row) for row in zip(*columns)]
+    if len(rows) > 1 and "" in rows[-1] and "" not in rows[0]:
+        rows.pop()
+    return ["NumIters", "Seconds", "LearningRate", *outputs], rows
+
+
+def write_csv(log: TrainingLog, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths."""
+    target = _folder(folder)
+    wanted = [("train", 0, ".train")]
+    wanted += [("tests", net, f".test{net or ''}") for net in log.test_nets]
+    written = []
+    for kind, net, suffix in wanted:
+        names, rows = bvlc_table(log, kind, net)
+        if rows:
+            text = io.StringIO()
+            writer = csv.writer(text)  # with the line ends that parse_log.py leaves
+            writer.writerow(names)
+            writer.writerows(rows)
+            written.append(target / (Path(log.path).name + suffix))
+            write_atomic(written[-1], text.getvalue().encode("utf-8"))
+    return written
+
+
+def as_json(log: TrainingLog) -> str:
+    """The whole log: runs with tables (columns as lists, nan as null) and events."""
+    runs = []
+    for run in log.runs:
+        runs.append(
+            {
+                "first_line": run.first_line,
+                "last_line": run.last_line,
+                "started": run.started.isoformat() if run.started else None,
+                "seconds": run.seconds,
+                "state": run.state,
+                "cause": run.cause,
+                "displays": _columns(run.displays),
+                "train": _columns(run.train),
+                "lr": _columns(run.lr),
+                "clips": _columns(run.clips),
+                "tests": {str(net): _columns(table) for net, table in run.tests.items()},
+                "batches": _columns(run.batches),
+                "results": run.results,
+                "events": [_event(event) for event in run.events],
+            }
+        )
+    return json.dumps(plain_json({"log": log.path, "size": log.size, "lines": log.lines, "runs": runs}))
+
+
+def write_json(log: TrainingLog, folder: str | os.PathLike[str]) -> Path:
+    """Write `<log name>.json`."""
+    path = _folder(folder) / (Path(log.path).name + ".json")
+    write_atomic(path, as_json(log).encode("utf-8"))
+    return path
+
+
+def to_pandas(table: Table) -> Any:
+    """A DataFrame of iteration, seconds and the outputs. CaffeSplitError: pandas is not installed."""
+    try:
+        import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    except ImportError as error:
+        raise CaffeSplitError("pandas is not installed; install it, or use the numpy columns") from error
+    return pandas.DataFrame({"iteration": table.iteration, "seconds": table.seconds, **table.values})
+
+
+def _all_rows(tables: list[Table]) -> Table:
+    return concatenate(tables, [np.ones(len(t), bool) for t in tables], [0.0] * len(tables))
+
+
+def _seconds(log: TrainingLog, table: Table) -> list[object]:
+    solving = [event.clock for event in log.events if event.kind == "solving"]
+    origin = next(iter(solving), log.runs[0].start)
+    if origin == NO_CLOCK:
+        return [float("nan")] * len(table)
+    return [(int(clock) - origin) / 1e6 if clock != NO_CLOCK else float("nan") for clock in table.clock]
+
+
+def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
+    rates = _all_rows([run.lr for run in log.runs])
+    if not len(rates):
+        return [float("nan")] * len(lines)
+    before = np.searchsorted(rates.lines["lr"], lines) - 1
+    return [float(rates["lr"][place]) if place >= 0 else float("nan") for place in before]
+
+
+def _columns(table: Table) -> dict[str, object]:
+    return {
+        "iteration": table.iteration.tolist(),
+        "seconds": table.seconds.tolist(),
+        "values": {name: column.tolist() for name, column in table.values.items()},
+        "lines": {name: column.tolist() for name, column in table.lines.items()},
+    }
+
+
+def _event(event: Event) -> dict[str, object]:
+    return {"kind": event.kind, "text": event.text, "iteration": event.iteration, "line": event.line}
+
+
+def _folder(folder: str | os.PathLike[str]) -> Path:
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaffeSplitError(f"cannot make the folder {target}: {error.strerror}") from error
+    return target

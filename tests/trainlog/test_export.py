@@ -1,0 +1,133 @@
+"""What other programs get: BVLC's CSV byte for byte, JSON, pandas, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caffe_split.trainlog import export, read, tfevents
+
+ROOT = Path(__file__).parents[2]
+LOGS = Path(__file__).parent / "logs"
+
+# Logs that BVLC's script reads right. It stops at an eight-digit date, at a log without "Solving" and at
+# foreign lines behind a prefix, drops nan, cuts names at blanks and mixes test nets.
+READABLE = [
+    "bvlc_1_0",
+    "bvlc_2016",
+    "crlf",
+    "cut_at_30000",
+    "glog_file_2015",
+    "googlenet",
+    "huge_iterations",
+    "killed_by_sigterm",
+    "net_without_accuracy",
+    "new_year",
+    "nvcaffe_digits",
+    "resumed",
+    "shell_noise",
+    "six_runs",
+    "source_2014",
+    "spliced",
+    "ssd",
+    "vector_output",
+]
+
+
+@pytest.fixture(scope="session")
+def parse_log() -> Any:
+    """BVLC's own script, out of the built source; it is Python 2, of which one print stands in our way."""
+    tool = ROOT / "tools" / "build_caffe"
+    found = subprocess.run([str(tool), "--print-source"], stdout=subprocess.PIPE, text=True, check=False)
+    folder = Path(found.stdout.strip() or "none") / "tools" / "extra"
+    if not (folder / "parse_log.py").is_file():
+        pytest.skip("no Caffe source: tools/build_caffe has not run")
+    source = (folder / "parse_log.py").read_text().replace("print 'Wrote %s' % output_filename", "pass")
+    sys.path.insert(0, str(folder))
+    try:
+        module: dict[str, Any] = {"__name__": "parse_log"}
+        exec(compile(source, "parse_log.py", "exec"), module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", READABLE)
+def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    path = LOGS / f"{name}.log"
+    parse_log["save_csv_files"](str(path), str(theirs), *parse_log["parse_log"](str(path)))
+    export.write_csv(read(path), ours)
+    written = sorted(p.name for p in theirs.iterdir())
+    assert written
+    for file in written:
+        assert (ours / file).read_bytes() == (theirs / file).read_bytes()
+    # A table of one row BVLC's script forgets; nothing else may be ours alone.
+    for alone in {p.name for p in ours.iterdir()} - set(written):
+        assert len((ours / alone).read_text().splitlines()) == 2
+
+
+def test_csv_of_test_nets(tmp_path: Path) -> None:
+    written = export.write_csv(read(LOGS / "two_test_nets.log"), tmp_path)
+    assert [p.name for p in written] == ["two_test_nets.log.test", "two_test_nets.log.test1"]
+    rows = list(csv.DictReader(written[1].open()))
+    assert [row["accuracy"] for row in rows] == ["0.2", "0.3"]
+
+
+def test_csv_keeps_nan(tmp_path: Path) -> None:
+    train, test = export.write_csv(read(LOGS / "diverged.log"), tmp_path)
+    assert [row["L2_Loss"] for row in csv.DictReader(train.open())] == ["15000000.0", "inf", "nan"]
+
+
+@pytest.mark.parametrize("path", sorted(LOGS.glob("*.log")), ids=lambda p: p.stem)
+def test_json_holds_everything(path: Path) -> None:
+    log = read(path)
+    data = json.loads(export.as_json(log), parse_constant=pytest.fail)
+    assert len(data["runs"]) == len(log.runs)
+    for run, written in zip(log.runs, data["runs"]):
+        assert written["displays"]["iteration"] == run.displays.iteration.tolist()
+        assert list(written["tests"]) == [str(net) for net in run.tests]
+        assert len(written["events"]) == len(run.events)
+
+
+def test_pandas() -> None:
+    pytest.importorskip("pandas")
+    frame = export.to_pandas(read(LOGS / "bvlc_2016.log").table("tests"))
+    assert list(frame.columns) == ["iteration", "seconds", "accuracy", "loss"] and len(frame) == 2
+
+
+def records(data: bytes) -> list[bytes]:
+    """The records of an event file, checksums checked."""
+    found = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        for body, crc in ((data[:8], data[8:12]), (data[12 : 12 + length], data[12 + length : 16 + length])):
+            plain = tfevents.crc32c(body)
+            masked = ((plain >> 15 | plain << 17) + 0xA282EAD8) & 0xFFFFFFFF
+            assert struct.pack("<I", masked) == crc
+        found.append(data[12 : 12 + length])
+        data = data[16 + length :]
+    return found
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    assert tfevents.crc32c(b"123456789") == 0xE3069283  # the known check value of CRC-32C
+    path = tfevents.write_events(read(LOGS / "resumed.log"), tmp_path, "resumed")
+    assert path.parent == tmp_path / "resumed" and path.name.startswith("events.out.tfevents.")
+    events = records(path.read_bytes())
+    assert b"brain.Event:2" in events[0]
+    accuracy = [event for event in events if b"test/accuracy" in event]
+    values = [struct.unpack("<f", event[-4:])[0] for event in accuracy]
+    assert values == pytest.approx([0.5, 0.51, 0.62, 0.63, 0.64, 0.65, 0.66])
+    assert [event[10] for event in accuracy] == [0, 10, 20, 30, 40, 50, 60]  # the step's one-byte varint
+    tfevents.write_events(read(LOGS / "resumed.log"), tmp_path, "resumed")
+    assert len(list(path.parent.iterdir())) == 1
