@@ -22,6 +22,7 @@ COMMANDS = {
     "best": "logs",
     "final": "logs",
     "table": "logs",
+    "watch": "watch",
     "data": "data",
 }
 

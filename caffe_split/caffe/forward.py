@@ -1,0 +1,103 @@
+"""Run two nets on the same input in the built Caffe and compare them, blob by blob.
+
+This module is a program of its own, because pycaffe ends the process on any error (glog's FATAL), prints to
+standard error, and brings a protobuf schema of its own: `compare_nets` starts it and reads what it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+
+
+@dataclass(frozen=True)
+class BlobDifference:
+    """How far a blob that both nets have differs over all batches.
+
+    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net.
+    """
+
+    blob: str
+    is_output: bool
+    largest: float
+    scale: float
+
+    @property
+    def relative(self) -> float:
+        """The largest difference against the blob's largest value; infinite where it is not a number."""
+        if not np.isfinite(self.largest):
+            return float("inf")
+        return self.largest / self.scale if self.scale else self.largest
+
+
+def compare_nets(
+    first: tuple[Path, Path], second: tuple[Path, Path], batches: int = 1, phase: str = "TEST", seed: int = 0
+) -> list[BlobDifference]:
+    """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
+
+    Data layers read their own data set from its start, so both see the same batches; Input layers get the same
+    Gaussian noise. Blobs come in the first net's order. Raises `CaffeSplitError` with Caffe's own last words.
+    """
+    job = {"nets": [[str(path) for path in first], [str(path) for path in second]], "batches": batches,
+           "phase": phase, "seed": seed}
+    result = subprocess.run(
+        [sys.executable, "-m", "caffe_split.caffe.forward", json.dumps(job)], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise CaffeSplitError(_last_words(result.stderr) or f"Caffe ended with status {result.returncode}.")
+    return [BlobDifference(**row) for row in json.loads(result.stdout.splitlines()[-1])]
+
+
+def _last_words(errors: str) -> str:
+    """The line that says why the child died."""
+    lines = [line for line in errors.splitlines() if line.strip()]
+    if any("No module named 'caffe'" in line for line in lines):
+        return "pycaffe is not installed in this environment; build it with ./tools/build_caffe."
+    fatal = [line for line in lines if line.startswith("F") and "]" in line]
+    return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
+
+
+def _forward(net_and_weights: Sequence[str], batches: int, phase: str, seed: int) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+    import caffe
+
+    net = caffe.Net(str(net_and_weights[0]), getattr(caffe, phase), weights=str(net_and_weights[1]))
+    rng = np.random.default_rng(seed)
+    runs = []
+    for _ in range(batches):
+        for name in net.inputs:
+            net.blobs[name].data[...] = rng.standard_normal(net.blobs[name].data.shape)
+        net.forward()
+        runs.append({name: blob.data.copy() for name, blob in net.blobs.items() if "_split_" not in name})
+    return list(net.outputs), runs
+
+
+def main() -> None:
+    """The child: a job as JSON in the first argument, rows as JSON on the last line of standard output."""
+    job = json.loads(sys.argv[1])
+    (outputs, ours), (_, theirs) = (
+        _forward(net, job["batches"], job["phase"], job["seed"]) for net in job["nets"]
+    )
+    rows = []
+    for name in ours[0]:
+        if name not in theirs[0]:
+            continue
+        pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(ours, theirs)]
+        if any(a.shape != b.shape for a, b in pairs):
+            largest = float("inf")
+        else:
+            largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
+        scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
+        rows.append(asdict(BlobDifference(name, name in outputs, largest, scale)))
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

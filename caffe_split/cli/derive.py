@@ -1,0 +1,104 @@
+"""`caffe-split make-derived`: the derived net, solver and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_split.cli.options import WINDOW, names, print_json
+
+
+@click.command()
+@click.argument("net_or_solver", type=click.Path(path_type=Path))
+@click.option("--iter", "iteration", type=click.IntRange(min=0), help="Split the snapshot of this iteration.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Split these weights, in place of --iter.")
+@click.option("--layers", help="Convolutions to split, separated by commas.")
+@click.option("--num-splits", type=click.IntRange(min=1), help="Split so many, those of highest TPM entropy.  [default: 1]")
+@click.option("--kind", type=click.Choice(["residual", "skip", "extension"]), default="residual", show_default=True, help="What is added to the slow half.")
+@click.option("--skip-pool", type=click.Choice(["stride", "average"]), default="stride", show_default=True, help="Skip of a strided convolution: every s-th pixel, or the average of s x s.")
+@click.option("--residual-activation", type=click.Choice(["none", "relu"]), default="none", show_default=True, help="Between residual_pre and residual_post.")
+@click.option("--partition", default="median", show_default=True, help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...")
+@click.option("--init", type=click.Choice(["exact", "study"]), default="exact", show_default=True, help="exact: the baseline's function; study: the studies' numbers.")
+@click.option("--noise", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Standard deviation of the symmetry-breaking noise.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
+@click.option("--window", type=WINDOW, help="Window of TPM to use.  [default: the last one that the TPM layers saw]")
+@click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change alike.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("derived1"), show_default=True, help="New folder for the result.")
+@click.option("--force", is_flag=True, help="Replace the folder --out.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def make_derived(
+    net_or_solver: Path,
+    iteration: int | None,
+    weights: Path | None,
+    layers: str | None,
+    num_splits: int | None,
+    kind: str,
+    skip_pool: str,
+    residual_activation: str,
+    partition: str,
+    init: str,
+    noise: float,
+    seed: int,
+    window: tuple[int, int] | None,
+    deploy: Path | None,
+    out: Path,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Split convolutions of NET_OR_SOLVER into a fast and a slow half and write the derived net.
+
+    The folder --out gets the net and the solver under their own names, init.caffemodel and manifest.json. Train it
+    with `caffe train -solver OUT/solver.prototxt`, from the directory in which this command was run.
+
+    \b
+    Examples:
+      caffe-split make-derived baseline.prototxt --iter 50000
+      caffe-split make-derived solver.prototxt --iter 50000 --num-splits 9 --kind skip --out skip9
+      caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
+    """
+    from caffe_split.derive import check_out, choose_layers, make_plan, write_derived
+    from caffe_split.split.layer import SplitOptions
+    from caffe_split.split.partition import parse_rule
+    from caffe_split.tpm.gather import gather, latest_window, momentum_of
+    from caffe_split.training import open_training
+
+    if (iteration is None) == (weights is None):
+        raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")
+    if layers is not None and num_splits is not None:
+        raise click.UsageError("--layers and --num-splits: choose one.")
+    check_out(out, force or dry_run)
+    training = open_training(net_or_solver)
+    rule = parse_rule(partition)
+    chosen = names(layers)
+    path = weights if weights is not None else training.snapshot(iteration or 0)
+    scores = []
+    if rule.needs_scores or chosen is None:
+        if iteration is None:
+            raise click.UsageError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
+        scores = latest_window(gather(training, iteration, (window,) if window else ()))
+    plan = make_plan(
+        training,
+        path,
+        iteration,
+        choose_layers(training.net, chosen, num_splits or 1, scores),
+        scores,
+        rule,
+        SplitOptions(kind, init, noise, seed, residual_activation, skip_pool),
+        out,
+        momentum_of(training),
+        deploy=deploy,
+    )
+    if not dry_run:
+        write_derived(plan, force)
+    if as_json:
+        print_json(plan.as_dict())
+        return
+    for line in plan.lines():
+        click.echo(line)
+    if dry_run:
+        click.echo("nothing written (--dry-run)")
+    elif plan.solver_path is not None:
+        click.echo(f"train it: caffe-split train {out / plan.solver_path.name}")

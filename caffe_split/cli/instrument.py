@@ -1,0 +1,60 @@
+"""`caffe-split instrument`: TPM layers into a net, and out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_split.cli.options import WINDOW, names
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.option("--window", "windows", type=WINDOW, multiple=True, help="Iterations to look from and to; several times for several windows.")
+@click.option("--interval", type=click.IntRange(min=1), default=1, show_default=True, help="Iterations between two samples.")
+@click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all but helpers of splits]")
+@click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.")
+@click.option("--in-place", is_flag=True, help="Write NET itself.")
+@click.option("--force", is_flag=True, help="Let --out replace a file.")
+def instrument(
+    net: Path,
+    windows: tuple[tuple[int, int], ...],
+    interval: int,
+    layers: str | None,
+    remove: bool,
+    out: Path | None,
+    in_place: bool,
+    force: bool,
+) -> None:
+    """Add TPM layers to NET (a net, or the solver that names it), which watch its convolutions while it trains.
+
+    The result is printed, or written with --out or --in-place. Comments and all other text stay as they are.
+
+    \b
+    Example: caffe-split instrument train_val.prototxt --window 40000:50000 --interval 500 --in-place
+    """
+    from caffe_split.errors import CaffeSplitError
+    from caffe_split.instrument import instrument_training, remove_watchers
+    from caffe_split.proto import prototxt
+    from caffe_split.training import open_training
+
+    if out is not None and in_place:
+        raise click.UsageError("--out and --in-place: choose one.")
+    if remove == bool(windows):
+        raise click.UsageError("give either --window START:STOP or --remove.")
+    training = open_training(net)
+    if remove:
+        done = remove_watchers(training.net, names(layers))
+        note = f"no longer watched: {', '.join(done) or 'none was'}"
+    else:
+        note = str(instrument_training(training, windows, interval, names(layers)))
+    target = training.net_path if in_place else out
+    if target is None:
+        click.echo(training.net.to_bytes(), nl=False)
+    else:
+        if target.exists() and not in_place and not force:
+            raise CaffeSplitError(f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out.")
+        prototxt.write(training.net, target)
+    click.echo(note, err=True)

@@ -1,0 +1,49 @@
+"""Options that several commands share, and the forms of their values."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+
+class WindowType(click.ParamType):
+    """START:STOP, two iterations."""
+
+    name = "START:STOP"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        start, colon, stop = str(value).partition(":")
+        if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+            self.fail(f"{value!r} is not START:STOP with START < STOP, two iterations, for example 40000:50000", param, ctx)
+        return int(start), int(stop)
+
+
+WINDOW = WindowType()
+
+
+def names(text: str | None) -> list[str] | None:
+    """`a,b` as ['a', 'b']; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, NaN as null."""
+    click.echo(json.dumps(finite(value), indent=2))
+
+
+def finite(value: Any) -> Any:
+    """The value with NaN and infinities, which JSON does not have, as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value

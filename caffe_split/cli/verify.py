@@ -1,0 +1,58 @@
+"""`caffe-split verify`: two nets on the same input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_split.cli.options import print_json
+
+
+@click.command()
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("derived", type=click.Path(path_type=Path))
+@click.option("--baseline-weights", type=click.Path(path_type=Path), help="[default: those DERIVED was made from]")
+@click.option("--derived-weights", type=click.Path(path_type=Path), help="[default: init.caffemodel beside DERIVED]")
+@click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
+@click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True, help="Phase of both nets.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of what Input layers are given.")
+@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(
+    baseline: Path,
+    derived: Path,
+    baseline_weights: Path | None,
+    derived_weights: Path | None,
+    batches: int,
+    phase: str,
+    seed: int,
+    tolerance: float,
+    as_json: bool,
+) -> int:
+    """Forward the nets BASELINE and DERIVED on the same input in Caffe; the largest difference a blob.
+
+    Ends with status 1 where a blob differs by more than the tolerance, relative to its largest value.
+
+    \b
+    Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
+    """
+    from caffe_split import verify as verification
+
+    result = verification.verify(
+        baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance
+    )
+    if as_json:
+        print_json(
+            {
+                "passed": result.passed,
+                "tolerance": tolerance,
+                "blobs": [{**vars(row), "relative": row.relative} for row in result.rows],
+            }
+        )
+    else:
+        for line in verification.table(result.rows):
+            click.echo(line)
+        verdict = "same function" if result.passed else "NOT the same function"
+        click.echo(f"{verdict}: largest relative difference {result.worst:.3e}, tolerance {tolerance:g}")
+    return 0 if result.passed else 1

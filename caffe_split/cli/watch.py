@@ -1,0 +1,54 @@
+"""The command `watch`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from caffe_split.caffe.reporter import make_reporter
+from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog import progress, query
+from caffe_split.trainlog.follow import Follower
+
+
+@click.command()
+@click.argument("log", type=click.Path())
+@click.option("--max-iter", type=click.IntRange(1), help="Where it ends; default: what the log's solver says.")
+@click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option("--once", is_flag=True, help="Show where it stands and end.")
+def watch(log: str, max_iter: int | None, every: float, once: bool) -> int:
+    """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.
+
+    Only what was appended is read at each look. It ends when the training does, or with Ctrl-C, which
+    leaves the training alone.
+
+    \b
+    Example:
+      caffe-split watch derived1/train.log
+    """
+    follower = Follower(log)
+    follower.poll()
+    goal = max_iter or progress.max_iter_in(log) or 0
+    if not follower.log.runs and once:
+        raise CaffeSplitError(f"{log} holds no line of a training yet")
+    if once:
+        click.echo(progress.one_line(progress.progress_of(follower.log, goal)))
+    else:
+        _follow(follower, goal, max_iter is None, every)
+    state, why = query.state_of(follower.log)
+    if state != "running":
+        click.echo(f"{state}{': ' if why else ''}{why}", err=True)
+    return 1 if state == "crashed" else 0
+
+
+def _follow(follower: Follower, goal: int, look_for_goal: bool, every: float) -> None:
+    with make_reporter(goal) as reporter:
+        reporter.update(follower.log)
+        while query.state_of(follower.log)[0] in ("running", "empty"):
+            time.sleep(every)
+            if follower.poll():
+                if look_for_goal and not goal:
+                    goal = progress.max_iter_in(follower.path) or 0
+                    reporter.aim(goal)
+                reporter.update(follower.log)

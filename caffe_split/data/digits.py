@@ -1,0 +1,35 @@
+"""The 1797 handwritten digits that scikit-learn ships, as train and test LMDBs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+
+
+def write_digits(folder: PathLike, train: int, seed: int = 0) -> dict[Path, int]:
+    """Write `digits_train_lmdb` (`train` images) and `digits_test_lmdb` (all others) into `folder`.
+
+    Images are uint8 (1, 8, 8); the set's grey levels 0..16 are spread over 0..255. The order is shuffled by
+    `seed`. Returns the number of images in each store. Raises `CaffeSplitError` without scikit-learn.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise CaffeSplitError("the digits come with scikit-learn, which is not here: pip install scikit-learn") from error
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    if not 0 < train < len(images):
+        raise CaffeSplitError(f"{train} training images: the set holds {len(images)} in all; leave some for the test.")
+    order = np.random.default_rng(seed).permutation(len(images))
+    stores = {Path(folder) / "digits_train_lmdb": order[:train], Path(folder) / "digits_test_lmdb": order[train:]}
+    taken = [str(path) for path in stores if path.exists()]
+    if taken:
+        raise CaffeSplitError(f"{' and '.join(taken)} exist; nothing is overwritten. Remove them or choose another --out.")
+    return {
+        path: write_store(path, ((images[i], int(digits.target[i])) for i in chosen)) for path, chosen in stores.items()
+    }

@@ -1,0 +1,67 @@
+"""LMDBs of Datum records, as Caffe's Data layer reads them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import numpy.typing as npt
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+from caffe_split.proto.datum import decode_datum, encode_datum
+
+Image = npt.NDArray[np.uint8]
+
+
+def is_store(path: PathLike) -> bool:
+    """Whether an LMDB lies at `path`."""
+    return (Path(path) / "data.mdb").is_file()
+
+
+def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
+    """Write (image, label) samples to a new LMDB in the order given, under keys 00000000, 00000001, ...
+
+    Images are uint8 of shape (channels, height, width). The store is made beside `path` and renamed when it is
+    whole. Returns the number of samples. Raises `CaffeSplitError` where `path` exists.
+    """
+    target = Path(path)
+    if target.exists():
+        raise CaffeSplitError(f"{target} exists; nothing is overwritten. Remove it or choose another folder.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
+    count = 0
+    try:
+        # The map is address space, not disk: the file grows as it is written.
+        with lmdb.open(building, map_size=1 << 40) as store:
+            with store.begin(write=True) as transaction:
+                for image, label in samples:
+                    transaction.put(f"{count:08d}".encode(), encode_datum(image, label), append=True)
+                    count += 1
+            store.sync(True)
+        os.unlink(Path(building) / "lock.mdb")
+        os.chmod(building, 0o755)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return count
+
+
+def read_store(path: PathLike) -> Iterator[tuple[Image, int]]:
+    """The samples of an LMDB in the order in which Caffe reads them."""
+    with lmdb.open(os.fspath(path), readonly=True, lock=False) as store, store.begin() as transaction:
+        for _, value in transaction.cursor():
+            yield decode_datum(value)
+
+
+def first_shape(path: PathLike) -> tuple[int, int, int]:
+    """(channels, height, width) of the first sample. Raises `CaffeSplitError` when the store is empty."""
+    for image, _ in read_store(path):
+        channels, height, width = image.shape
+        return channels, height, width
+    raise CaffeSplitError(f"{path}: the LMDB holds no sample.")

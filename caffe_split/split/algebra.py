@@ -1,0 +1,91 @@
+"""Linear algebra of convolutions: rows mixed, identities placed, noise that stays invertible.
+
+Kernels are float64 arrays of shape [kernels, channels / group, height, width]. Everything is computed in
+float64 and rounded to float32 once, when it is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import Geometry
+
+Array = npt.NDArray[np.float64]
+
+# Noise may take at most this much of the identity's length in any direction; then the condition number of
+# (identity + noise) is at most (1 + 0.5) / (1 - 0.5) = 3, and undoing it loses no more than a digit or two.
+LARGEST_NOISE = 0.5
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """A convolution's parameters: `weight` [n, channels / group, height, width], `bias` [n] or None."""
+
+    weight: Array
+    bias: Array | None
+
+    def rows(self, indices: tuple[int, ...]) -> Kernels:
+        """The kernels at `indices`, in that order."""
+        index = list(indices)
+        return Kernels(self.weight[index], None if self.bias is None else self.bias[index])
+
+    def mixed(self, matrix: Array) -> Kernels:
+        """Kernels whose outputs are `matrix` [m, n] times these kernels' outputs."""
+        weight = np.tensordot(matrix, self.weight, axes=1)
+        return Kernels(weight, None if self.bias is None else matrix @ self.bias)
+
+    def minus(self, weight: Array) -> Kernels:
+        """The same with `weight`, of this weight's shape, taken off."""
+        return Kernels(self.weight - weight, self.bias)
+
+
+def as_1x1(matrix: Array) -> Array:
+    """The 1x1 convolution weight [m, n, 1, 1] that multiplies channels by `matrix` [m, n]."""
+    return matrix[:, :, None, None]
+
+
+def noisy_identity(groups: npt.NDArray[np.intp], noise: float, rng: np.random.Generator) -> Array:
+    """Identity plus Gaussian noise of standard deviation `noise` among channels of the same group.
+
+    `groups` [n] is each channel's group. Noise that would reach LARGEST_NOISE in spectral norm, as wide
+    layers make it do, is scaled down to it, so that the result can always be inverted well.
+    """
+    count = len(groups)
+    if noise == 0:
+        return np.eye(count)
+    drawn = noise * rng.standard_normal((count, count)) * (groups[:, None] == groups[None, :])
+    length = np.linalg.norm(drawn, 2)
+    if length > LARGEST_NOISE:
+        drawn *= LARGEST_NOISE / length
+    return np.eye(count) + drawn
+
+
+def aligned_position(geometry: Geometry, what: str) -> tuple[int, int]:
+    """The place (row, column) in the kernel that lies on the input pixel (stride * y, stride * x) of output (y, x).
+
+    That is pad / dilation. Raises `CaffeSplitError` where no place of the kernel lies there.
+    """
+    rows, columns = (
+        pad // dilation if pad % dilation == 0 and pad // dilation < size else -1
+        for pad, dilation, size in zip(geometry.pad, geometry.dilation, geometry.kernel)
+    )
+    if min(rows, columns) < 0:
+        raise CaffeSplitError(
+            f"{what}: no place of its kernel lies on the pixel that a skip would carry over (kernel "
+            f"{geometry.kernel}, pad {geometry.pad}, dilation {geometry.dilation}). Choose another kind for it."
+        )
+    return rows, columns
+
+
+def identity_channels(slow: tuple[int, ...], kernels: int, channels: int, group: int) -> list[int | None]:
+    """For each slow kernel the input channel that an identity selects: its own index, or None.
+
+    None where there is no such channel, or where it lies in another group than the kernel, out of the reach
+    of its own weights.
+    """
+    per_kernel, per_channel = kernels // group, channels // group
+    return [i if i < channels and i // per_channel == i // per_kernel else None for i in slow]

@@ -1,0 +1,95 @@
+"""Splitting one convolution: the fast half, the slow half with its added path, concat and reorder."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.net import Geometry
+from caffe_split.split import extension, residual, skip
+from caffe_split.split.algebra import Array, Kernels, noisy_identity
+from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+from caffe_split.split.partition import Partition
+
+KINDS: dict[str, Callable[[SplitContext], SlowPath]] = {
+    "residual": residual.slow_path,
+    "skip": skip.slow_path,
+    "extension": extension.slow_path,
+}
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How layers are split; the same for all layers of one derivation.
+
+    `init` is 'exact' (the derived net computes the baseline's function) or 'study' (the studies' numbers);
+    `noise` the standard deviation of the symmetry-breaking noise; `seed` that of all noise.
+    """
+
+    kind: str = "residual"
+    init: str = "exact"
+    noise: float = 0.01
+    seed: int = 0
+    activation: str = "none"
+    skip_pool: str = "stride"
+
+
+def split_convolution(
+    name: str,
+    bottom: str,
+    top: str,
+    geometry: Geometry,
+    kernels: Kernels,
+    partition: Partition,
+    options: SplitOptions,
+    input_size: tuple[int, int] | None = None,
+) -> list[Part]:
+    """The layers that take the place of convolution `name`, in order; the last one's top is `top`.
+
+    Exact start: the reorder R = permutation + noise multiplies the concat, so the concat must carry R^-1 times
+    the original channels: the two halves get the rows of R^-1 times X's kernels and biases. Noise stays among
+    the channels of one group, since a kernel can only be mixed with kernels that see the same inputs.
+    The noise of a layer depends on the seed and on the layer's name alone, not on what else is split.
+    """
+    count, order = len(kernels.weight), list(partition.order)
+    rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
+    groups = np.arange(count) // (count // geometry.group)
+    # Row i of the permutation picks, for channel i, its place in the concat. Noise in the order of the concat.
+    reorder = permutation(order) @ noisy_identity(groups[order], options.noise, rng)
+    exact = options.init == "exact"
+    mixed = kernels.mixed(np.linalg.inv(reorder)) if exact else kernels.rows(partition.order)
+    fast_count = len(partition.fast)
+    context = SplitContext(
+        name=name,
+        bottom=bottom,
+        geometry=geometry,
+        partition=partition,
+        original=kernels,
+        slow_target=_part_of(mixed, fast_count, count),
+        slow_groups=groups[list(partition.slow)],
+        exact=exact,
+        noise=options.noise,
+        rng=rng,
+        activation=options.activation,
+        skip_pool=options.skip_pool,
+        input_size=input_size,
+    )
+    fast = context.copy(f"{name}_split1", _part_of(mixed, 0, fast_count))
+    slow = KINDS[options.kind](context)
+    concat = Part(f"{name}_concat", "concat", (fast.top, slow.top), f"{name}_concat")
+    last = linear(f"{name}_reorder", concat.top, reorder)
+    return [fast, *slow.parts, concat, Part(**{**vars(last), "top": top})]
+
+
+def permutation(order: list[int]) -> Array:
+    """The matrix P that puts the concat's channels back: P[order[j], j] = 1."""
+    matrix = np.zeros((len(order), len(order)))
+    matrix[order, np.arange(len(order))] = 1.0
+    return matrix
+
+
+def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:
+    return kernels.rows(tuple(range(start, stop)))

@@ -1,0 +1,43 @@
+"""Residual: the slow half gains X_split2_residual_post( X_split2_residual_pre( bottom ) )."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from caffe_split.split.algebra import Array, Kernels, noisy_identity
+from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+
+
+def slow_path(context: SplitContext) -> SlowPath:
+    """X_split2 + post(pre(B)), summed into a new top.
+
+    The studies' start: pre = `pre_weight` of X_split2's kernels, post = identity + noise. In the exact start
+    X_split2 takes post * pre off, where that is linear; behind a ReLU post starts at zero instead.
+    """
+    slow, relu = context.slow_name, context.activation == "relu"
+    pre = pre_weight(context.original.rows(context.partition.slow).weight)
+    post = noisy_identity(context.slow_groups, context.noise, context.rng)
+    if context.exact and relu:
+        post = np.zeros_like(post)
+    kernels = context.slow_target
+    if context.exact and not relu:
+        kernels = kernels.minus(np.tensordot(post, pre, axes=1))
+
+    pre_name = f"{slow}_residual_pre"
+    parts = [context.copy(slow, kernels), context.copy(pre_name, Kernels(pre, None))]
+    if relu:
+        parts.append(Part(f"{slow}_residual_relu", "relu", (pre_name,), pre_name))
+    parts.append(linear(f"{slow}_residual_post", pre_name, post))
+    parts.append(Part(f"{slow}_sum", "sum", (slow, f"{slow}_residual_post"), f"{slow}_sum"))
+    return SlowPath(tuple(parts), f"{slow}_sum")
+
+
+def pre_weight(weight: Array) -> Array:
+    """The studies' start of residual_pre: -0.2 W, and +2 W more at the spatial centre only.
+
+    The centre of an even side k is k // 2.
+    """
+    height, width = weight.shape[2] // 2, weight.shape[3] // 2
+    pre = -0.2 * weight
+    pre[:, :, height, width] += 2.0 * weight[:, :, height, width]
+    return pre

@@ -1,0 +1,121 @@
+"""Writing a split into a document: the parts' text in the place of the layer that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
+from caffe_split.net import Layer, all_layers
+from caffe_split.proto import prototxt
+from caffe_split.split.parts import Part
+
+
+def rewrite(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -> None:
+    """Put the parts of `splits` (layer name -> its parts) in the place of the layers, wherever those occur.
+
+    What has X's geometry has X's own text, comments included; all new layers have X's include and exclude
+    rules. Where X was watched by a TPM layer, its copies are, over the same windows. Nothing else changes.
+    """
+    layers = all_layers(document)
+    windows = {name: windows_of(watcher) for name, watcher in watchers(document).items() if name in splits}
+    remove_watchers(document, list(windows))
+    taken = {layer.name for layer in layers} | {blob for layer in layers for blob in layer.bottoms + layer.tops}
+    for name, parts in splits.items():
+        made = {part.name for part in parts} | {part.top for part in parts[:-1]}
+        if made & taken:
+            raise CaffeSplitError(
+                f"{document.filename}: splitting '{name}' makes layers or blobs named "
+                f"{', '.join(sorted(made & taken))}, which exist. Rename them."
+            )
+        own = [layer for layer in layers if layer.name == name]
+        for layer in own:
+            document.replace(layer.field, [_field(part, layer) for part in parts])
+    for name, window in windows.items():
+        _watch(document, splits[name], window)
+
+
+def _watch(document: prototxt.Document, parts: Sequence[Part], windows: Windows) -> None:
+    shapes = {part.name: part.blobs[0].shape for part in parts if part.role == "copy"}
+    add_watchers(document, shapes, windows)
+
+
+def _field(part: Part, layer: Layer) -> prototxt.Field:
+    if part.role == "copy":
+        return _copy(part, layer)
+    settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.role])]
+    settings += [("bottom", bottom) for bottom in part.bottoms] + [("top", part.top)]
+    if part.role == "helper":
+        settings.append(("param", _multipliers(part, layer)))
+    if part.role == "sum":
+        settings.append(("eltwise_param", [("operation", prototxt.Enum("SUM"))]))
+    if part.role == "helper":
+        settings.append(("convolution_param", _convolution_settings(part)))
+    field = prototxt.field("layer", settings)
+    message = field.message
+    assert message is not None
+    for key in ("include", "exclude"):
+        after = message.all_fields("top")[-1]
+        for rule in layer.message.all_fields(key):
+            message.insert_after(after, rule.copy())
+            after = message.all_fields(key)[-1]
+    return field
+
+
+_TYPES = {"helper": "Convolution", "sum": "Eltwise", "concat": "Concat", "relu": "ReLU"}
+
+
+def _multipliers(part: Part, layer: Layer) -> list[tuple[str, object]]:
+    """The weight's lr_mult and decay_mult: 0 when frozen, else those of the split layer's weight."""
+    specs = layer.message.subs("param")
+    return [
+        (key, 0 if part.frozen else (specs[0].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")
+    ]
+
+
+def _convolution_settings(part: Part) -> list[tuple[str, object]]:
+    geometry = part.geometry
+    assert geometry is not None
+    settings: list[tuple[str, object]] = [("num_output", part.num_output), ("bias_term", False)]
+    settings += _sides("kernel_size", "kernel_h", "kernel_w", geometry.kernel, None)
+    settings += _sides("pad", "pad_h", "pad_w", geometry.pad, 0)
+    settings += _sides("stride", "stride_h", "stride_w", geometry.stride, 1)
+    if geometry.dilation != (1, 1):
+        settings += [("dilation", side) for side in geometry.dilation]
+    if geometry.group != 1:
+        settings.append(("group", geometry.group))
+    return settings
+
+
+def _sides(
+    both: str, vertical: str, horizontal: str, sides: tuple[int, int], default: int | None
+) -> list[tuple[str, object]]:
+    if sides == (default, default):
+        return []
+    return [(both, sides[0])] if sides[0] == sides[1] else [(vertical, sides[0]), (horizontal, sides[1])]
+
+
+def _copy(part: Part, layer: Layer) -> prototxt.Field:
+    """The split layer's own text with the part's name, top and number of kernels."""
+    field = layer.field.copy()
+    message = field.message
+    assert message is not None
+    message.set("name", part.name)
+    message.set("top", part.top)
+    param = message.sub("convolution_param")
+    assert param is not None
+    param.set("num_output", part.num_output)
+    has_bias = len(part.blobs) == 2
+    if not has_bias and param.get("bias_term", True):
+        param.set("bias_term", False)
+        param.remove("bias_filler")
+        for extra in message.all_fields("param")[1:]:
+            message.remove(extra)
+    # A weight's own name would tie the halves together.
+    for spec in message.subs("param"):
+        spec.remove("name")
+    for spec_field in message.all_fields("param"):
+        if spec_field.message is not None and not spec_field.message.fields:
+            message.remove(spec_field)
+    return field
+
