@@ -263,8 +263,8 @@ def write_weights(
     total += len(tail)
     if total > MAX_BINARY:
         raise CaffeSplitError(
-            f"{name}: the model would take {total} bytes, and a binary caffemodel holds at most {MAX_BINARY}; "
-            f"write it as HDF5: {name}.h5"
+            f"{name}: the model would take {total} bytes, and a binary caffemodel holds at most "
+            f"{MAX_BINARY}; write it as HDF5: {name}.h5"
         )
 
     def pieces() -> Iterator[bytes | memoryview]:

@@ -15,7 +15,7 @@ _BLANK_LINE = re.compile(r"\A[ \t]*\r?\n[ \t]*\r?\n")
 
 @dataclass(frozen=True)
 class Style:
-    """How a file is written: a step of indent, the gap before `{`, the colon with its gaps, newline, quote."""
+    """How a file is written: a step of indent, the gap before `{`, the colon, the newline, the quote."""
 
     indent: str = "  "
     brace: str = " "
@@ -137,3 +137,28 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
 def reindent(text: str, old: str, new: str) -> str:
     """A gap moved from one depth to another: each of its lines that begins with `old` begins with `new`."""
     return text.replace("\n" + old, "\n" + new) if old != new else text
+
+
+_COMMENT = re.compile(r"#[^\r\n]*")
+
+
+def comments_of(gap: str) -> list[str]:
+    """The comments in a gap, each with its `#`."""
+    return _COMMENT.findall(gap)
+
+
+def comment_behind(after: str) -> list[str]:
+    """The comment on the last line of the field before a gap: none or one."""
+    return comments_of(split_line(after)[0])
+
+
+def add_comments(gap: str, comments: list[str], style: Style, indent: str | None = None) -> str:
+    """A gap with comments added on lines of their own before the line it ends in."""
+    if not comments:
+        return gap
+    indent = line_indent(gap) if indent is None else indent
+    own = "".join(f"{style.newline}{indent}{comment}" for comment in comments)
+    cut = gap.rfind("\n")
+    if cut > 0 and gap[cut - 1] == "\r":
+        cut -= 1
+    return gap[:cut] + own + gap[cut:] if cut >= 0 else own + style.newline + indent

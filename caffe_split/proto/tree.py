@@ -319,19 +319,25 @@ class Message:
         self._insert(self._index(last) + 1 if last is not None else len(self._fields), new)
         return new
 
-    def remove(self, field: Field | str) -> None:
+    def append(self, new: Field) -> None:
+        """Put a detached field at the end."""
+        self._insert(len(self._fields), new)
+
+    def remove(self, field: Field | str, keep_comment: bool = False) -> None:
         """Remove all fields of that name, or that field, with its whole lines if nothing else is on them.
 
-        Comment lines above it stay in the file; a comment behind it on its line goes with it.
+        Comment lines above it stay in the file; a comment behind it on its line goes with it, or with
+        `keep_comment` gets a line of its own.
         """
         for f in self.all_fields(field) if isinstance(field, str) else [field]:
             index = self._index(f)
             if self._open is not None:
                 document = self._field is None
                 last = index + 1 == len(self._fields)
-                gap = layout.cut_field(
-                    f._lead or "", self._gap(index + 1), document and index == 0, document and last
-                )
+                after = self._gap(index + 1)
+                gap = layout.cut_field(f._lead or "", after, document and index == 0, document and last)
+                if keep_comment and "#" not in layout.split_line(gap)[0]:
+                    gap = layout.add_comments(gap, layout.comment_behind(after), self._style())
                 self._set_gap(index + 1, gap)
             del self._fields[index]
             f._indent = indent_of(f)
@@ -382,6 +388,11 @@ class Message:
         field._indent = indent
         for previous, item in zip(new, new[1:]):
             self.insert_after(previous, item)
+
+    def add_comments(self, field: Field, comments: list[str]) -> None:
+        """Put comments, each with its `#`, on lines of their own above `field`."""
+        if comments:
+            field._lead = layout.add_comments(field._lead or "", comments, self._style(), indent_of(field))
 
     # -- how an edit finds its place
 
@@ -643,6 +654,22 @@ def build(name: str, value: Any) -> Field:
     else:
         field.value = Scalar(None, value)
     return field
+
+
+def build_line(name: str, value: Any, beside: Message) -> Field:
+    """A detached message on one line, in the style of the file of `beside`."""
+    field = build(name, value)
+    render(field, "", beside._style(), inline=True)
+    return field
+
+
+def forget_types(message: Message) -> None:
+    """After fields were renamed: let all messages below look up their types again."""
+    for f in message._fields:
+        for node in f.value.items if isinstance(f.value, ListValue) else [f.value]:
+            if isinstance(node, Message):
+                node._type = _UNRESOLVED
+                forget_types(node)
 
 
 def _are_pairs(value: object) -> bool:
