@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import shutil
 import sys
@@ -15,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split import __version__
+from caffe_split import __version__, jsontext
+from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer, all_layers, convolution_geometry, convolutions, phase_layers, sharers
-from caffe_split.plan import Cost, DerivePlan, LayerPlan
+from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.shapes import infer_shapes
 from caffe_split.split.algebra import Kernels
@@ -142,8 +141,8 @@ def make_plan(
         partition=rule.text,
         schedule=schedule,
         layers=tuple(plans),
-        before=Cost(shapes.parameter_count, shapes.mac_count),
-        after=Cost(after.parameter_count, after.mac_count),
+        before=Cost.of(shapes),
+        after=Cost.of(after),
         texts=texts,
         weights=blobs,
         types=types,
@@ -287,7 +286,7 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
             "outputs": {name: _sha256(folder / name) for name in (*plan.texts, WEIGHTS_NAME)},
             "plan": plan.as_dict(),
         }
-        (folder / "manifest.json").write_text(json.dumps(_finite(manifest), indent=2) + "\n", encoding="utf-8")
+        (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -322,14 +321,3 @@ def _sha256(path: Path) -> str:
         for piece in iter(lambda: stream.read(1 << 20), b""):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _finite(value: object) -> object:
-    """The value with NaN, which JSON does not have, as null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return value

@@ -47,9 +47,7 @@ def check_windows(windows: Windows, max_iter: int | None = None) -> None:
         last_stop = stop
 
 
-def add_watchers(
-    document: prototxt.Document, shapes: Mapping[str, Sequence[int]], windows: Windows
-) -> list[str]:
+def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]], windows: Windows) -> list[str]:
     """Add a TPM layer for each layer of `shapes` (layer name -> shape of its weight), at the end of the net.
 
     Changes the document: the layer's first `param` gets a name if it has none. Returns the TPM layers' names.

@@ -117,9 +117,7 @@ class Geometry:
     @property
     def is_same(self) -> bool:
         """Whether the output has the input's size at stride 1: pad = dilation * (kernel - 1) / 2 both ways."""
-        return all(
-            2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation)
-        )
+        return all(2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the output for an input of `size`, by Caffe's rule (rounded down)."""
@@ -136,8 +134,7 @@ def _pair(message: prototxt.Message, both: str, vertical: str, horizontal: str, 
         return int(message.get(vertical, default)), int(message.get(horizontal, default))
     values = [int(value) for value in message.get_all(both)] or [default]
     if len(values) > 2:
-        raise CaffeSplitError(f"line {message.field(both).line}: {len(values)} values of {both}; only 2-D "  # type: ignore[union-attr]
-                              "convolutions are handled.")
+        raise CaffeSplitError(f"line {message.line}: {len(values)} values of {both}; only 2-D is handled.")
     return values[0], values[-1]
 
 

@@ -9,18 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from caffe_split.cost import Cost
 from caffe_split.split.layer import SplitOptions
-from caffe_split.split.parts import Part
 from caffe_split.split.partition import Partition
+from caffe_split.split.parts import Part
 from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters of a net and multiply-adds for one image; None where a shape could not be told."""
-
-    parameters: int | None
-    macs: int | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,10 @@ class DerivePlan:
         ]
         for layer in self.layers:
             sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
-            lines += [f"  {layer.name}: {sides}; {layer.why()}", "    " + ", ".join(p.name for p in layer.parts)]
+            lines += [
+                f"  {layer.name}: {sides}; {layer.why()}",
+                "    " + ", ".join(p.name for p in layer.parts),
+            ]
         lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
         lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
         lines.append("writes " + ", ".join(str(self.out / name) for name in (*self.texts, "init.caffemodel")))

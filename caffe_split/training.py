@@ -97,7 +97,7 @@ def solver_net_path(solver: prototxt.Document) -> Path:
             path = Path(str(solver.get(key)))
             if not path.is_file():
                 raise CaffeSplitError(
-                    f"{solver.filename}: {key} is \"{path}\", which is not there seen from {Path.cwd()}. Paths in a "
+                    f'{solver.filename}: {key} is "{path}", which is not there seen from {Path.cwd()}. Paths in a '
                     "prototxt are relative to the directory in which caffe is started: change to it."
                 )
             return path

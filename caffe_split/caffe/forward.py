@@ -46,10 +46,17 @@ def compare_nets(
     Data layers read their own data set from its start, so both see the same batches; Input layers get the same
     Gaussian noise. Blobs come in the first net's order. Raises `CaffeSplitError` with Caffe's own last words.
     """
-    job = {"nets": [[str(path) for path in first], [str(path) for path in second]], "batches": batches,
-           "phase": phase, "seed": seed}
+    job = {
+        "nets": [[str(path) for path in first], [str(path) for path in second]],
+        "batches": batches,
+        "phase": phase,
+        "seed": seed,
+    }
     result = subprocess.run(
-        [sys.executable, "-m", "caffe_split.caffe.forward", json.dumps(job)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "caffe_split.caffe.forward", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise CaffeSplitError(_last_words(result.stderr) or f"Caffe ended with status {result.returncode}.")
@@ -65,7 +72,9 @@ def _last_words(errors: str) -> str:
     return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
 
 
-def _forward(net_and_weights: Sequence[str], batches: int, phase: str, seed: int) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+def _forward(
+    net_and_weights: Sequence[str], batches: int, phase: str, seed: int
+) -> tuple[list[str], list[dict[str, np.ndarray]]]:
     import caffe
 
     net = caffe.Net(str(net_and_weights[0]), getattr(caffe, phase), weights=str(net_and_weights[1]))
@@ -79,12 +88,15 @@ def _forward(net_and_weights: Sequence[str], batches: int, phase: str, seed: int
     return list(net.outputs), runs
 
 
+def _largest(values: np.ndarray, ignored: np.ndarray) -> float:
+    """Largest absolute value. What is NaN in both nets alike (a TPM that is undefined yet) is left out."""
+    return float(np.abs(np.where(ignored, 0.0, values)).max(initial=0))
+
+
 def main() -> None:
     """The child: a job as JSON in the first argument, rows as JSON on the last line of standard output."""
     job = json.loads(sys.argv[1])
-    (outputs, ours), (_, theirs) = (
-        _forward(net, job["batches"], job["phase"], job["seed"]) for net in job["nets"]
-    )
+    (outputs, ours), (_, theirs) = (_forward(net, job["batches"], job["phase"], job["seed"]) for net in job["nets"])
     rows = []
     for name in ours[0]:
         if name not in theirs[0]:
@@ -93,8 +105,8 @@ def main() -> None:
         if any(a.shape != b.shape for a, b in pairs):
             largest = float("inf")
         else:
-            largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
-        scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
+            largest = max(_largest(a - b, np.isnan(a) & np.isnan(b)) for a, b in pairs)
+        scale = max(_largest(a, np.isnan(a)) for a, _ in pairs)
         rows.append(asdict(BlobDifference(name, name in outputs, largest, scale)))
     print(json.dumps(rows))
 

@@ -13,8 +13,20 @@ def data() -> None:
 
 
 @data.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder to write into.")
-@click.option("--train", type=int, default=300, show_default=True, help="Images in the training set; the rest is the test set.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder to write into.",
+)
+@click.option(
+    "--train",
+    type=int,
+    default=197,
+    show_default=True,
+    help="Images in the training set; the rest is the test set.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the shuffle.")
 def digits(out: Path, train: int, seed: int) -> None:
     """The 1797 handwritten digits (8x8 grey) of scikit-learn, as digits_train_lmdb and digits_test_lmdb.

@@ -14,17 +14,62 @@ from caffe_split.cli.options import WINDOW, names, print_json
 @click.option("--iter", "iteration", type=click.IntRange(min=0), help="Split the snapshot of this iteration.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Split these weights, in place of --iter.")
 @click.option("--layers", help="Convolutions to split, separated by commas.")
-@click.option("--num-splits", type=click.IntRange(min=1), help="Split so many, those of highest TPM entropy.  [default: 1]")
-@click.option("--kind", type=click.Choice(["residual", "skip", "extension"]), default="residual", show_default=True, help="What is added to the slow half.")
-@click.option("--skip-pool", type=click.Choice(["stride", "average"]), default="stride", show_default=True, help="Skip of a strided convolution: every s-th pixel, or the average of s x s.")
-@click.option("--residual-activation", type=click.Choice(["none", "relu"]), default="none", show_default=True, help="Between residual_pre and residual_post.")
-@click.option("--partition", default="median", show_default=True, help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...")
-@click.option("--init", type=click.Choice(["exact", "study"]), default="exact", show_default=True, help="exact: the baseline's function; study: the studies' numbers.")
-@click.option("--noise", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Standard deviation of the symmetry-breaking noise.")
+@click.option(
+    "--num-splits",
+    type=click.IntRange(min=1),
+    help="Split so many, those of highest TPM entropy.  [default: 1]",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["residual", "skip", "extension"]),
+    default="residual",
+    show_default=True,
+    help="What is added to the slow half.",
+)
+@click.option(
+    "--skip-pool",
+    type=click.Choice(["stride", "average"]),
+    default="stride",
+    show_default=True,
+    help="Skip of a strided convolution: every s-th pixel, or the average of s x s.",
+)
+@click.option(
+    "--residual-activation",
+    type=click.Choice(["none", "relu"]),
+    default="none",
+    show_default=True,
+    help="Between residual_pre and residual_post.",
+)
+@click.option(
+    "--partition",
+    default="median",
+    show_default=True,
+    help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["exact", "study"]),
+    default="exact",
+    show_default=True,
+    help="exact: the baseline's function; study: the studies' numbers.",
+)
+@click.option(
+    "--noise",
+    type=click.FloatRange(min=0),
+    default=0.01,
+    show_default=True,
+    help="Standard deviation of the symmetry-breaking noise.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--window", type=WINDOW, help="Window of TPM to use.  [default: the last one that the TPM layers saw]")
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change alike.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("derived1"), show_default=True, help="New folder for the result.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("derived1"),
+    show_default=True,
+    help="New folder for the result.",
+)
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -77,7 +122,9 @@ def make_derived(
     scores = []
     if rule.needs_scores or chosen is None:
         if iteration is None:
-            raise click.UsageError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
+            raise click.UsageError(
+                "--weights alone has no TPM: give --layers, and a --partition random:SEED or list:..."
+            )
         scores = latest_window(gather(training, iteration, (window,) if window else ()))
     plan = make_plan(
         training,

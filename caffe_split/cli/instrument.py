@@ -11,8 +11,20 @@ from caffe_split.cli.options import WINDOW, names
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
-@click.option("--window", "windows", type=WINDOW, multiple=True, help="Iterations to look from and to; several times for several windows.")
-@click.option("--interval", type=click.IntRange(min=1), default=1, show_default=True, help="Iterations between two samples.")
+@click.option(
+    "--window",
+    "windows",
+    type=WINDOW,
+    multiple=True,
+    help="Iterations to look from and to; several times for several windows.",
+)
+@click.option(
+    "--interval",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Iterations between two samples.",
+)
 @click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all but helpers of splits]")
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.")
@@ -55,6 +67,8 @@ def instrument(
         click.echo(training.net.to_bytes(), nl=False)
     else:
         if target.exists() and not in_place and not force:
-            raise CaffeSplitError(f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out.")
+            raise CaffeSplitError(
+                f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
+            )
         prototxt.write(training.net, target)
     click.echo(note, err=True)

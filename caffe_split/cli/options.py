@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 import click
+
+from caffe_split import jsontext
 
 
 class WindowType(click.ParamType):
@@ -14,14 +14,16 @@ class WindowType(click.ParamType):
 
     name = "START:STOP"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
         start, colon, stop = str(value).partition(":")
         if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
-            self.fail(f"{value!r} is not START:STOP with START < STOP, two iterations, for example 40000:50000", param, ctx)
+            self.fail(
+                f"{value!r} is not START:STOP with START < STOP, two iterations, for example 40000:50000",
+                param,
+                ctx,
+            )
         return int(start), int(stop)
 
 
@@ -35,15 +37,4 @@ def names(text: str | None) -> list[str] | None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, NaN as null."""
-    click.echo(json.dumps(finite(value), indent=2))
-
-
-def finite(value: Any) -> Any:
-    """The value with NaN and infinities, which JSON does not have, as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
+    click.echo(jsontext.dumps(value))

@@ -11,8 +11,19 @@ from caffe_split.cli.options import WINDOW, names, print_json
 
 @click.command()
 @click.argument("net_or_solver", type=click.Path(path_type=Path))
-@click.option("--iter", "iteration", type=int, help="Snapshot to read.  [default: the last one, or the end of the last --window]")
-@click.option("--window", "windows", type=WINDOW, multiple=True, help="Window to measure from the series of snapshots, if no TPM layer did; several times for several.")
+@click.option(
+    "--iter",
+    "iteration",
+    type=int,
+    help="Snapshot to read.  [default: the last one, or the end of the last --window]",
+)
+@click.option(
+    "--window",
+    "windows",
+    type=WINDOW,
+    multiple=True,
+    help="Window to measure from the series of snapshots, if no TPM layer did; several times for several.",
+)
 @click.option("--layers", help="Layers to report, separated by commas.  [default: all but helpers of splits]")
 @click.option("--kernels", is_flag=True, help="A line for each kernel too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -40,7 +51,9 @@ def tpm(
     if iteration is None:
         known = training.snapshots()
         if not known:
-            raise CaffeSplitError(f"{net_or_solver}: no snapshots at {training.prefix}_iter_*.caffemodel. Train it first.")
+            raise CaffeSplitError(
+                f"{net_or_solver}: no snapshots at {training.prefix}_iter_*.caffemodel. Train it first."
+            )
         iteration = max((stop for _, stop in windows), default=max(known))
     scores = gather(training, iteration, windows, names(layers))
     momentum = momentum_of(training)

@@ -15,7 +15,13 @@ from caffe_split.cli.options import print_json
 @click.option("--baseline-weights", type=click.Path(path_type=Path), help="[default: those DERIVED was made from]")
 @click.option("--derived-weights", type=click.Path(path_type=Path), help="[default: init.caffemodel beside DERIVED]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
-@click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True, help="Phase of both nets.")
+@click.option(
+    "--phase",
+    type=click.Choice(["TEST", "TRAIN"]),
+    default="TEST",
+    show_default=True,
+    help="Phase of both nets.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of what Input layers are given.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -39,9 +45,7 @@ def verify(
     """
     from caffe_split import verify as verification
 
-    result = verification.verify(
-        baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance
-    )
+    result = verification.verify(baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance)
     if as_json:
         print_json(
             {

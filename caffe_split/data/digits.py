@@ -20,16 +20,23 @@ def write_digits(folder: PathLike, train: int, seed: int = 0) -> dict[Path, int]
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise CaffeSplitError("the digits come with scikit-learn, which is not here: pip install scikit-learn") from error
+        raise CaffeSplitError(
+            "the digits come with scikit-learn, which is not here: pip install scikit-learn"
+        ) from error
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     if not 0 < train < len(images):
         raise CaffeSplitError(f"{train} training images: the set holds {len(images)} in all; leave some for the test.")
     order = np.random.default_rng(seed).permutation(len(images))
-    stores = {Path(folder) / "digits_train_lmdb": order[:train], Path(folder) / "digits_test_lmdb": order[train:]}
+    stores = {
+        Path(folder) / "digits_train_lmdb": order[:train],
+        Path(folder) / "digits_test_lmdb": order[train:],
+    }
     taken = [str(path) for path in stores if path.exists()]
     if taken:
-        raise CaffeSplitError(f"{' and '.join(taken)} exist; nothing is overwritten. Remove them or choose another --out.")
+        raise CaffeSplitError(
+            f"{' and '.join(taken)} exist; nothing is overwritten. Remove them or choose another --out."
+        )
     return {
         path: write_store(path, ((images[i], int(digits.target[i])) for i in chosen)) for path, chosen in stores.items()
     }

@@ -43,9 +43,9 @@ class Kernels:
         return Kernels(self.weight - weight, self.bias)
 
 
-def as_1x1(matrix: Array) -> Array:
-    """The 1x1 convolution weight [m, n, 1, 1] that multiplies channels by `matrix` [m, n]."""
-    return matrix[:, :, None, None]
+def inverse(matrix: Array) -> Array:
+    """The inverse of a square matrix."""
+    return np.linalg.inv(matrix).astype(np.float64)
 
 
 def noisy_identity(groups: npt.NDArray[np.intp], noise: float, rng: np.random.Generator) -> Array:

@@ -10,9 +10,9 @@ import numpy as np
 
 from caffe_split.net import Geometry
 from caffe_split.split import extension, residual, skip
-from caffe_split.split.algebra import Array, Kernels, noisy_identity
-from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+from caffe_split.split.algebra import Array, Kernels, inverse, noisy_identity
 from caffe_split.split.partition import Partition
+from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
 
 KINDS: dict[str, Callable[[SplitContext], SlowPath]] = {
     "residual": residual.slow_path,
@@ -60,7 +60,7 @@ def split_convolution(
     # Row i of the permutation picks, for channel i, its place in the concat. Noise in the order of the concat.
     reorder = permutation(order) @ noisy_identity(groups[order], options.noise, rng)
     exact = options.init == "exact"
-    mixed = kernels.mixed(np.linalg.inv(reorder)) if exact else kernels.rows(partition.order)
+    mixed = kernels.mixed(inverse(reorder)) if exact else kernels.rows(partition.order)
     fast_count = len(partition.fast)
     context = SplitContext(
         name=name,

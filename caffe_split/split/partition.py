@@ -67,7 +67,10 @@ def parse_rule(text: str) -> PartitionRule:
             if seed < 0:
                 raise ValueError("the seed is negative")
             return PartitionRule(
-                text, False, lambda scores: len(scores) // 2, lambda scores, salt: _shuffled(len(scores), seed, salt)
+                text,
+                False,
+                lambda scores: len(scores) // 2,
+                lambda scores, salt: _shuffled(len(scores), seed, salt),
             )
         if name == "list":
             chosen = [int(index) for index in argument.split(",")]

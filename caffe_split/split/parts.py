@@ -81,15 +81,19 @@ class SplitContext:
         """A convolution with X's text and geometry, from X's bottom."""
         bias = () if kernels.bias is None else (kernels.bias,)
         return Part(
-            name, "copy", (self.bottom,), name, len(kernels.weight), self.geometry, blobs=(kernels.weight, *bias)
+            name,
+            "copy",
+            (self.bottom,),
+            name,
+            len(kernels.weight),
+            self.geometry,
+            blobs=(kernels.weight, *bias),
         )
 
 
 def linear(name: str, bottom: str, matrix: Array) -> Part:
     """A 1x1 convolution without bias that multiplies the channels of `bottom` by `matrix`."""
-    return Part(
-        name, "helper", (bottom,), name, len(matrix), Geometry((1, 1)), blobs=(matrix[:, :, None, None],)
-    )
+    return Part(name, "helper", (bottom,), name, len(matrix), Geometry((1, 1)), blobs=(matrix[:, :, None, None],))
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,7 @@ _TYPES = {"helper": "Convolution", "sum": "Eltwise", "concat": "Concat", "relu":
 def _multipliers(part: Part, layer: Layer) -> list[tuple[str, object]]:
     """The weight's lr_mult and decay_mult: 0 when frozen, else those of the split layer's weight."""
     specs = layer.message.subs("param")
-    return [
-        (key, 0 if part.frozen else (specs[0].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")
-    ]
+    return [(key, 0 if part.frozen else (specs[0].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")]
 
 
 def _convolution_settings(part: Part) -> list[tuple[str, object]]:
@@ -118,4 +116,3 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
         if spec_field.message is not None and not spec_field.message.fields:
             message.remove(spec_field)
     return field
-

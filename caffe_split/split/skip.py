@@ -34,7 +34,13 @@ def _skip(context: SplitContext, name: str) -> Part:
     small = Geometry((height, width), geometry.stride)
     if not _same_sizes(context, small):
         return Part(
-            name, "helper", (context.bottom,), name, context.slow_count, geometry, frozen=True,
+            name,
+            "helper",
+            (context.bottom,),
+            name,
+            context.slow_count,
+            geometry,
+            frozen=True,
             blobs=(_inside(context),),
         )
     weight = np.zeros((context.slow_count, context.channels, height, width))

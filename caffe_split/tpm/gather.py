@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.instrument import watchers, windows_of
-from caffe_split.net import convolutions, all_layers
+from caffe_split.net import all_layers, convolutions
 from caffe_split.proto import caffemodel
 from caffe_split.split.parts import is_helper
 from caffe_split.tpm.measure import from_snapshots, from_state

@@ -73,7 +73,9 @@ def from_state(blobs: Blobs, layer: str, iteration: int | None = None) -> list[L
     that the layer counted. Raises `CaffeSplitError` when the blobs are not such a state.
     """
     if len(blobs) != _NUM_BLOBS or blobs[_COUNTER].ndim != 2 or blobs[_RESULT].ndim != 3:
-        raise CaffeSplitError(f"the state of the TPM layer that watches '{layer}' has another form; which Caffe made it?")
+        raise CaffeSplitError(
+            f"the state of the TPM layer that watches '{layer}' has another form; which Caffe made it?"
+        )
     counter = np.asarray(blobs[_COUNTER], dtype=np.float64)
     if counter[0, 0] == 0:
         raise CaffeSplitError(f"the TPM layer that watches '{layer}' has never run: the snapshot holds no sample.")

@@ -23,9 +23,7 @@ def entropy_lines(scores: Sequence[LayerScores]) -> list[str]:
     lines += [
         f"({score.layer!r}, {score.num_output}, {score.num_weights}) {score.entropy:.6f}" for score in ranked(scores)
     ]
-    lines += [
-        f"({score.layer!r}, {score.num_output}, {score.num_weights}) frozen" for score in scores if score.frozen
-    ]
+    lines += [f"({score.layer!r}, {score.num_output}, {score.num_weights}) frozen" for score in scores if score.frozen]
     return lines
 
 
