@@ -57,7 +57,7 @@ EDITS = (
         "pycaffe-lazy-images",
         "python/caffe/io.py",
         "import skimage.io\nfrom scipy.ndimage import zoom\nfrom skimage.transform import resize\n",
-        "",
+        "# scikit-image and SciPy are imported by the functions that use them.\n",
         "import caffe must not need scikit-image and SciPy: they serve the image functions alone",
     ),
     Edit(
@@ -121,7 +121,7 @@ PLACES = {".hpp": "include/caffe/layers", ".cpp": "src/caffe/layers", ".cu": "sr
 
 def edited(text: str, edit: Edit) -> str:
     """`text` with the edit made. A tree that has it already (a distribution's, say) is left as it is."""
-    if text.count(edit.put) == 1 and (edit.find in edit.put or edit.find not in text) and edit.put:
+    if text.count(edit.put) == 1 and (edit.find in edit.put or edit.find not in text):
         return text
     count = text.count(edit.find)
     if count != 1:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,8 @@ def test_every_edit_is_documented():
     docs = (ROOT / "docs" / "caffe.md").read_text()
     assert [e.name for e in caffe_edits.EDITS if f"`{e.name}`" not in docs] == []
     assert len({e.name for e in caffe_edits.EDITS}) == len(caffe_edits.EDITS)
-    assert all(e.reason for e in caffe_edits.EDITS)
+    # What an edit puts is how a tree that has it already is known.
+    assert all(e.reason and e.put for e in caffe_edits.EDITS)
 
 
 def test_edits_script_ends_with_one_line(tmp_path):
@@ -176,3 +178,52 @@ def test_wrong_use_is_told():
     run = subprocess.run([ROOT / "tools" / "build_caffe", "--nonsense"], capture_output=True, text=True)
     assert run.returncode == 2
     assert "usage: tools/build_caffe" in run.stderr
+
+
+def stub(folder, name, script):
+    """A program of that name that comes first in PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def run_environment(path, *prefix, **env):
+    return subprocess.run(
+        [*prefix, ROOT / "tools" / "environment"],
+        env={"PATH": f"{path}:/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@built
+def test_environment_that_is_ready_is_left_alone(tmp_path):
+    run = run_environment(tmp_path, PYTHONPATH="/nowhere", PYTHONHOME="/nowhere", VIRTUAL_ENV="/nowhere")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
+def test_missing_packages_are_installed_by_root(tmp_path):
+    stub(tmp_path, "dpkg-query", "echo 'installed cmake'; exit 1")
+    stub(tmp_path, "apt-get", f'echo "$DEBIAN_FRONTEND $*" >>{tmp_path}/calls; exec test "$3" = update')
+    run = run_environment(tmp_path)
+    update, install = (tmp_path / "calls").read_text().splitlines()
+    assert update == "noninteractive -o DPkg::Lock::Timeout=600 update"
+    assert "install -y --no-install-recommends" in install
+    assert " liblmdb-dev" in install and " cmake" not in install
+    assert run.returncode == 1
+    assert run.stderr.strip() == "tools/environment: apt-get install failed; its last lines are above"
+
+
+def test_missing_packages_are_listed_in_one_line_without_root():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        stub(path, "dpkg-query", "exit 1")
+        stub(path, "sudo", "exit 1")
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+        run = run_environment(path, *nobody)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    packages = "apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 "
+    assert line.startswith(f"tools/environment: needs root for: {packages}")
