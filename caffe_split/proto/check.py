@@ -7,6 +7,7 @@ have counts as a slip when it is one or two letters from a name of the same mess
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
@@ -122,15 +123,17 @@ def _problem(field: Field, message: str, fatal: bool = True) -> Problem:
     return Problem(field.line, field.column, message, fatal)
 
 
-def nearest(name: str, known: object) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is a slip of, or None."""
     best, best_distance = None, 99
-    plain = _plain(name)
-    for candidate in known:  # type: ignore[attr-defined]
-        other = _plain(candidate)
+    for candidate in known:
+        plain, other = _plain(name), _plain(candidate)
+        if plain.endswith("param") and other.endswith("param") and plain != "param" != other:
+            # What tells two options apart stands before the ending they share.
+            plain, other = plain[:-5], other[:-5]
         # One slip in a short word, two in a longer one, and never a change of half the word.
         limit = 0 if len(plain) < 4 else 1 if len(plain) < 8 else 2
-        if abs(len(other) - len(plain)) > limit:
+        if abs(len(other) - len(plain)) > limit or _longer(plain, other):
             continue
         distance = _distance(plain, other, limit)
         if distance <= limit and distance < best_distance and not _numbered(plain, other):
@@ -140,6 +143,11 @@ def nearest(name: str, known: object) -> str | None:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "")
+
+
+def _longer(plain: str, other: str) -> bool:
+    """A known name with two letters or more set before or behind it (UNPOOLING) is a name of its own."""
+    return len(plain) > len(other) + 1 and (plain.startswith(other) or plain.endswith(other))
 
 
 def _numbered(plain: str, other: str) -> bool:

@@ -216,7 +216,8 @@ class _Reader:
             self.expect(";")
         self.raw.append(
             _Raw(
-                owner, name, number, name if kind == "group" else kind, label, options.get("packed") == "true",
+                owner, name, number, name if kind == "group" else kind, label,
+                options.get("packed") == "true",
                 options.get("default"), offset,
             )
         )  # fmt: skip

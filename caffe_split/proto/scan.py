@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|\[[ \t]*[A-Za-z_][A-Za-z0-9_.\-/]*[ 
 _NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MINUS = re.compile(r"-(?:[ \t\r\n\f\v]+|#[^\n]*)*")
-_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|' + r"'[^'\\]*(?:\\.[^'\\]*)*'", re.DOTALL)
+_STRING = re.compile(r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|' + r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'")
 _CLOSERS = {"{": "}", "<": ">"}
 
 
@@ -185,12 +185,15 @@ class Scanner:
             raise self.error(start, f"expected a value for {name!r}, found {self._found(start)}")
         if word_at != start and match.re is _WORD and match.group().lower() not in ("inf", "infinity", "nan"):
             raise self.error(start, f"expected a number after '-', found {self._found(word_at)}")
-        return match.end()
+        end = match.end()
+        if match.re is _NUMBER and _WORD.match(text, end):
+            raise self.error(end, f"a space is needed between {match.group()} and {self._found(end)}")
+        return end
 
     def _string(self, start: int) -> int:
         match = _STRING.match(self.text, start)
         if match is None:
-            raise self.error(start, "the string that begins here is not closed")
+            raise self.error(start, "the string that begins here is not closed on its line")
         return match.end()
 
     def _skip(self, position: int) -> int:

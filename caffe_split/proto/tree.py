@@ -286,9 +286,7 @@ class Message:
             old.value = new.value
             _adopt(old)
             return
-        new._parent = self
-        _fill(new, self._style(), indent_of(old), inline=_is_inline(old))
-        new._parent = None
+        self._dress(new, "", indent_of(old), _is_inline(old))
         if isinstance(old.value, ListValue) and old.value.items:
             if not isinstance(new.value, ListValue):
                 old.value.items[-1] = new.value
@@ -380,10 +378,13 @@ class Message:
         index = self._index(field)
         lead, indent = field._lead, indent_of(field)
         first = new[0]
+        if self._open is not None:
+            for item in new:  # all of them first: a value that does not fit must leave the document alone
+                self._dress(item, lead or "", indent, _is_inline(field))
+                item._indent = indent
         self._fields[index] = first
         first._parent = self
-        if self._open is not None:
-            self._dress(first, lead or "", indent, _is_inline(field))
+        first._indent = None
         field._parent = None
         field._indent = indent
         for previous, item in zip(new, new[1:]):
@@ -467,16 +468,20 @@ class Message:
         return indent_of(self._field) + style.indent
 
     def _put(self, index: int, new: Field, lead: str | None) -> None:
-        self._fields.insert(index, new)
-        new._parent = self
         if lead is not None:
             inline = "\n" not in lead and self._field is not None
-            indent = layout.line_indent(lead) if "\n" in lead or self._field is None else indent_of(new)
-            self._dress(new, lead, indent, inline)
+            at_start = "\n" in lead or self._field is None
+            self._dress(new, lead, layout.line_indent(lead) if at_start else indent_of(self._field), inline)
+        self._fields.insert(index, new)
+        new._parent = self
 
     def _dress(self, new: Field, lead: str, indent: str, inline: bool) -> None:
-        """Give `new` its text: rendered when a program built it, moved to the depth when it was copied."""
-        _fill(new, self._style(), indent, inline)
+        """Give `new` its text: made when a program built it, moved to the depth when it was copied."""
+        new._parent = self
+        try:
+            _fill(new, self._style(), indent, inline)
+        finally:
+            new._parent = None
         new._lead = lead
         new._indent = None
 

@@ -1,7 +1,8 @@
 """Between the text of one scalar and its Python value.
 
 The text format's own rules (protobuf's C++ reader is the one Caffe uses): numbers may be decimal, octal
-(`017`), hexadecimal, have no digit before or after the point, end in `f`; strings may be cut in pieces.
+(`017`) or hexadecimal where integers stand, and have no digit before or after the point or end in `f` where
+floats stand; strings may be cut in pieces.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ class BadValue(ValueError):
     """The text of a value does not fit its field; the caller knows the place and says it."""
 
 
-_INT = re.compile(r"-?\s*(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\Z")
-_FLOAT = re.compile(r"-?\s*(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?\Z")
-_SPECIAL = re.compile(r"-?\s*(?:inf|infinity|nan)f?\Z", re.IGNORECASE)
-_PIECE = re.compile(r"""\s*(?:\#[^\n]*\s*)*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""", re.DOTALL)
+_INT = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\Z")
+_FLOAT = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?\Z")
+_ZERO_FIRST = re.compile(r"-?0[0-9]")
+_SPECIAL = re.compile(r"-?(?:inf|infinity|nan)\Z", re.IGNORECASE)
+_PIECE = re.compile(r"""\s*(?:\#[^\n]*\s*)*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|'([^'\\]*(?:\\.[^'\\]*)*)')""")
 _ESCAPE = re.compile(
     r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL
 )
+_REMARK = re.compile(r"#[^\n]*")
 _SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _SIMPLE_BYTES = {letter: bytes([code]) for letter, code in _SIMPLE.items()}
 
@@ -94,6 +97,8 @@ def decode(raw: str, known: FieldType | None) -> Value:
 
     Without `known`: strings give str, numbers int or float, bare words `Enum`.
     """
+    if raw[:1] == "-":
+        raw = "-" + "".join(_REMARK.sub("", raw[1:]).split())  # gaps may stand behind a minus
     if known is None:
         return _decode_untyped(raw)
     kind = known.kind
@@ -110,10 +115,12 @@ def decode(raw: str, known: FieldType | None) -> Value:
             raise BadValue(f"expected a quoted string, found {_short(raw)}")
         return decode_string(raw)
     if kind == "bool":
-        if raw in ("true", "t", "True", "1"):
+        if raw in ("true", "t", "True"):
             return True
-        if raw in ("false", "f", "False", "0"):
+        if raw in ("false", "f", "False"):
             return False
+        if _INT.match(raw) and _int(raw) in (0, 1) and raw[0] != "-":
+            return bool(_int(raw))
         raise BadValue(f"expected true or false, found {_short(raw)}")
     if kind == "enum":
         assert known.enum is not None
@@ -123,7 +130,8 @@ def decode(raw: str, known: FieldType | None) -> Value:
                 return Enum(name)
         elif raw in known.enum.values:
             return Enum(raw)
-        raise BadValue(f"expected one of {', '.join(known.enum.values)}, found {_short(raw)}")
+        names = ", ".join(known.enum.values) if len(known.enum.values) <= 12 else f"the {known.enum.name}s"
+        raise BadValue(f"expected one of {names}, found {_short(raw)}")
     raise BadValue(f"expected a message {{ ... }}, found {_short(raw)}")
 
 
@@ -133,6 +141,8 @@ def _decode_untyped(raw: str) -> Value:
     if _INT.match(raw):
         return _int(raw)
     if _FLOAT.match(raw) or _SPECIAL.match(raw):
+        return _decode_float(raw)
+    if raw[:1] == "-":
         return _decode_float(raw)
     return Enum(raw)
 
@@ -156,15 +166,12 @@ def _decode_int(raw: str, kind: str) -> int:
 
 
 def _decode_float(raw: str) -> float:
-    text = raw.replace(" ", "") if raw[:1] == "-" else raw
-    if _SPECIAL.match(text):
-        text = text.rstrip("fF") if text[-2:].lower() == "ff" or text[-4:].lower() == "nanf" else text
-        return float(re.sub(r"\s", "", text))
-    if _INT.match(text) and text.lstrip("-").strip()[:1] == "0" and len(text.lstrip("-").strip()) > 1:
-        return float(_int(text))  # octal and hexadecimal integers are good floats, too
-    if _FLOAT.match(text):
-        return float(re.sub(r"\s", "", text.rstrip("fF")))
-    raise BadValue(f"expected a number, found {_short(raw)}")
+    if _SPECIAL.match(raw):
+        return float(raw)
+    # Caffe's reader takes no hexadecimal or octal number where a float stands.
+    if _FLOAT.match(raw) and not _ZERO_FIRST.match(raw):
+        return float(raw.rstrip("fF"))
+    raise BadValue(f"expected a decimal number, found {_short(raw)}")
 
 
 def encode(value: object, known: FieldType | None, quote: str = '"') -> str:
