@@ -26,7 +26,7 @@ def replacing(path: PathLike) -> Iterator[str]:
     target = Path(os.path.realpath(path))
     try:
         descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{target.name[:200]}.", suffix=".tmp", dir=target.parent
+            prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent
         )
     except OSError as error:
         raise CaffeSplitError(f"{os.fspath(path)}: cannot write there: {error.strerror}") from None
@@ -49,7 +49,9 @@ def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
 
     See `replacing` for what that means.
     """
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
+    # Not "wb": ext4 writes out a file that was truncated when it is closed, which for a big one takes as
+    # long as writing it did, and the temporary file is empty anyway.
+    with replacing(path) as temporary, open(temporary, "r+b") as stream:
         yield stream
 
 

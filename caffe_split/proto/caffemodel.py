@@ -18,7 +18,7 @@ from caffe_split.proto import blob as blobs
 from caffe_split.proto import relatives, schema, wire
 from caffe_split.proto.binaryfile import head_of, map_file
 from caffe_split.proto.solverstate import SolverState, read_solverstate, write_solverstate
-from caffe_split.proto.v1 import V1_TYPES
+from caffe_split.proto.v1 import V0_TYPES, V1_TYPES
 
 __all__ = [
     "MAX_BINARY",
@@ -174,6 +174,8 @@ class BinaryWeights(Weights):
             elif inner.number == form.type:
                 if inner.kind == wire.BYTES:
                     layer_type = _text(self._buffer, inner)
+                    if form is _V0:
+                        layer_type = V1_TYPES.get(V0_TYPES.get(layer_type, ""), layer_type)
                 elif inner.kind == wire.VARINT:
                     layer_type = _v1_type(inner.value)
             elif inner.number == form.blobs and inner.kind == wire.BYTES:

@@ -40,13 +40,23 @@ class Hdf5Weights(Weights):
         self._file = _open(path)
         self._size = os.stat(path).st_size
         self._layers: dict[str, list[str]] = {}
+        try:
+            self._list(path)
+        except (KeyError, OSError, RuntimeError, ValueError) as error:  # what h5py raises on damaged files
+            self._file.close()
+            raise CaffeSplitError(f"{path}: damaged: {error}") from None
+        except CaffeSplitError:
+            self._file.close()
+            raise
+        super().__init__(path, "", dict.fromkeys(self._layers, ""))
+
+    def _list(self, path: str) -> None:
         data = self._file.get("data")
         if not isinstance(data, _h5py().Group):
             if "iter" in self._file:
                 raise CaffeSplitError(f"{path}: this is a solver state, not weights; give the .caffemodel.h5")
             raise CaffeSplitError(f"{path}: no group /data in it, where Caffe keeps weights")
         self._find(path, data, "", 0)
-        super().__init__(path, "", dict.fromkeys(self._layers, ""))
 
     def _find(self, path: str, group: Any, name: str, depth: int) -> None:
         """List layers; one whose name has a `/` lies in groups within groups."""

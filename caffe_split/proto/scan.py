@@ -7,6 +7,7 @@ text format. Every expression is free of nested choices, so the time is linear i
 
 from __future__ import annotations
 
+import gc
 import re
 
 from caffe_split.errors import CaffeSplitError
@@ -16,7 +17,7 @@ from caffe_split.proto.tree import Document, Field, ListValue, Message, Scalar, 
 MAX_DEPTH = 100
 
 _USUAL = re.compile(
-    r"([ \t\r\n]*)([A-Za-z_][A-Za-z0-9_]*)\b([ \t]*:?[ \t]*)"
+    r"([ \t\r\n]*(?:\#[^\n]*\n[ \t\r\n]*)*)([A-Za-z_][A-Za-z0-9_]*)\b([ \t]*:?[ \t]*)"
     r"(?:([{<])"
     r"|((?:[A-Za-z_][A-Za-z0-9_]*|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)(?=[\s}>;,\#]|\Z)"
     r"|\"[^\"\\\n]*\"|'[^'\\\n]*'))"
@@ -38,8 +39,15 @@ class Scanner:
         self.source = Source(text, filename)
 
     def read(self, document: Document) -> None:
-        end = self._fields(document, 0, "", -1, 0)
-        assert end == len(self.text)
+        # A big file makes a million small objects, none of them garbage: looking for some among them again and
+        # again costs more than the reading, and more a layer the longer the file is.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._fields(document, 0, "", -1, 0)
+        finally:
+            if collecting:
+                gc.enable()
 
     def error(self, offset: int, message: str) -> CaffeSplitError:
         return self.source.error(offset, message)
