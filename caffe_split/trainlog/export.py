@@ -63,7 +63,7 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
 
 
 def write_csv(log: TrainingLog, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths."""
+    """Write `<log name>.train` and `<log name>.test` (further nets: `.test1`, ...); returns the paths."""
     target = _folder(folder)
     wanted = [("train", 0, ".train")]
     wanted += [("tests", net, f".test{net or ''}") for net in log.test_nets]

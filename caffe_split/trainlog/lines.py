@@ -11,38 +11,34 @@ LONGEST_LINE = 1 << 20
 NO_CLOCK = -(1 << 62)
 
 # glog before 0.6 writes `I0305 16:47:02.008569 17823 solver.cpp:433] `, from 0.6 on an eight-digit date.
-PREFIX = re.compile(
-    rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}:\d{1,7})\] ?"
-)
+PREFIX = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}:\d{1,7})\] ?")
 # What is left of it where somebody cut the clock off: `solver.cpp:213] `.
 SHORT_PREFIX = re.compile(rb"(?:^|[\s|])[\w.+-]{1,64}\.(?:cpp|cu|cc|hpp|h|cxx):\d{1,7}\] ")
 
 
 class LineSplitter:
-    """Complete lines out of blocks of bytes; the unfinished rest waits for the next block."""
+    """Whole lines out of blocks of bytes; the unfinished rest waits for the next block."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._size = 0
-        self.dropped = 0  # bytes left out of the front of the first line that the next `feed` returns
+        self.dropped = 0  # bytes left out of the front of what the next `feed` returns
 
-    def feed(self, block: bytes) -> list[bytes]:
-        """The lines that `block` completes, without their line feeds."""
-        lines = block.split(b"\n")
-        rest = lines.pop()
-        if lines and self._parts:
-            self._parts.append(lines[0])
-            lines[0] = b"".join(self._parts)
-        if lines:
+    def feed(self, block: bytes) -> bytes:
+        """All lines that `block` completes, each with its line feed, as one piece."""
+        cut = block.rfind(b"\n") + 1
+        whole = b""
+        if cut:
+            whole = b"".join((*self._parts, block[:cut])) if self._parts else block[:cut]
             self._parts, self._size = [], 0
-        if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
-            if self._size > 2 * LONGEST_LINE and not lines:
+        if cut < len(block):
+            self._parts.append(block[cut:])
+            self._size += len(block) - cut
+            if self._size > 2 * LONGEST_LINE and not cut:
                 end = b"".join(self._parts)[-LONGEST_LINE:]
                 self.dropped += self._size - len(end)
                 self._parts, self._size = [end], len(end)
-        return lines
+        return whole
 
     def rest(self) -> bytes:
         """The unfinished last line."""
@@ -72,30 +68,32 @@ class Clock:
         """Microseconds since 1970, or NO_CLOCK where the stamp is no date; e.g. (b"0305", b"16:47", ...)."""
         stamp = date + minute
         if stamp != self._stamp:
+            hour, minutes = int(minute[:2]), int(minute[3:])
+            day = self.day(date) if hour < 24 and minutes < 60 else NO_CLOCK
             self._stamp = stamp
-            self._minute = self._start_of(date, minute)
+            self._minute = day if day == NO_CLOCK else day + (hour * 60 + minutes) * 60_000_000
         if self._minute == NO_CLOCK:
             return NO_CLOCK
         if len(fraction) != 6:
             fraction = fraction.ljust(6, b"0")
         return self._minute + int(second) * 1_000_000 + int(fraction)
 
-    def _start_of(self, date: bytes, minute: bytes) -> int:
+    def day(self, date: bytes) -> int:
+        """The day's first microsecond, or NO_CLOCK."""
         month, day = int(date[-4:-2]), int(date[-2:])
         if len(date) == 8:
             self.year, self._known = int(date[:4]), True
-        elif self._month - month >= 6:
+        elif self._month - month >= 6 and month > 0:
             self.year += 1
             self.changes += not self._known
-        hour, minutes = int(minute[:2]), int(minute[3:])
         # 29 February in a guessed year that has none: the nearest earlier leap year is meant.
         for year in range(self.year, max(self.year - 8, 0), -1):
             try:
-                moment = datetime(year, month, day, hour, minutes)
+                moment = datetime(year, month, day)
             except ValueError:
                 if (month, day) != (2, 29):
                     break
                 continue
             self._month = month
-            return round((moment - datetime(1970, 1, 1)).total_seconds()) * 1_000_000
+            return (moment - datetime(1970, 1, 1)).days * 86_400_000_000
         return NO_CLOCK

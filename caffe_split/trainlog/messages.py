@@ -12,11 +12,7 @@ _NUMBER = rb"([-+.\w#]+)(?=[\s,\\]|$)"
 ITERATION = re.compile(
     rb"Iteration (\d{1,15})"
     rb"(?:, Testing net \(#(\d{1,6})\)"
-    rb"|, lr = "
-    + _NUMBER
-    + rb"|(?: \((\S+) iter/s, [^)]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = "
-    + _NUMBER
-    + rb")"
+    rb"|, lr = " + _NUMBER + rb"|(?: \((\S+) iter/s, [^=]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = " + _NUMBER + rb")"
 )
 NET_OUTPUT = re.compile(rb"net output #\d+: (.+?) = " + _NUMBER)
 TEST_LOSS = re.compile(rb"Test loss: " + _NUMBER)

@@ -109,9 +109,7 @@ class Run:
     def cause(self) -> str:
         """What a crashed run says of it: its first fatal message, else the signal; else an empty text."""
         lines = self.of_kind("fatal") or self.of_kind("signal")
-        return next(
-            (e.text for e in lines if not e.text.startswith("*** Aborted")), lines[0].text if lines else ""
-        )
+        return next((e.text for e in lines if not e.text.startswith("*** Aborted")), lines[0].text if lines else "")
 
     @property
     def state(self) -> str:

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
+
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import messages
+from caffe_split.trainlog import bulk, messages, scan
 from caffe_split.trainlog.lines import NO_CLOCK, PREFIX, SHORT_PREFIX, Clock, LineSplitter
 from caffe_split.trainlog.messages import number
 from caffe_split.trainlog.model import Event, TrainingLog
 from caffe_split.trainlog.rows import OpenRun, Rows
 
 BLOCK = 1 << 20
+# Smaller pieces, such as a few lines appended to a growing log, are read line by line.
+_SMALL = 1 << 12
 
 _Handler = Optional[Callable[[bytes], None]]
 
@@ -37,10 +41,6 @@ class Parser:
         self._prefixed = False
         self._runs: list[OpenRun] = []
         self._run = OpenRun(1)
-        # Where values go. A row starts with its first value, so that a phase cut short leaves none.
-        self._train_iteration: int | None = None
-        self._test: tuple[int, int] | None = None
-        self._train_row = self._test_row = self._loss_first = False
         self._tail: _Handler = None  # takes the messages that begin with any name
         # Nearly all messages are told apart by their first five bytes.
         self._handlers: dict[bytes, Callable[[bytes], None]] = {
@@ -64,25 +64,56 @@ class Parser:
     def feed(self, block: bytes) -> None:
         """Read on."""
         self._size += len(block)
-        lines = self._splitter.feed(block)
-        if lines:
-            self._offset += self._splitter.dropped
-            self._splitter.dropped = 0
-        match = PREFIX.match
-        handlers = self._handlers
-        for line in lines:
-            self._line += 1
-            found = match(line)
-            if found is None:
+        data = self._splitter.feed(block)
+        if not data:
+            return
+        self._offset += self._splitter.dropped
+        self._splitter.dropped = 0
+        if len(data) < _SMALL:
+            for line in data[:-1].split(b"\n"):
+                self._one(line)
+            return
+        lines = scan.scan(data)
+        others = np.flatnonzero(lines.kind == scan.OTHER)
+        begin = 0
+        for other in [*others.tolist(), len(lines.kind)]:
+            self._stretch(lines, begin, other)
+            if other < len(lines.kind):
+                self._one(lines.text(other))
+            begin = other + 1
+
+    def _stretch(self, lines: scan.Lines, begin: int, end: int) -> None:
+        """Plain lines, many at once where that pays."""
+        while begin < end:
+            stop = begin
+            if end - begin >= bulk.FEWEST and not self._run.loss_first:
+                stop = bulk.backwards(self._run, lines, begin, end)
+                first = self._line + 1 - begin
+                offset = self._offset - int(lines.start[begin])
+                if stop > begin and bulk.take(self._run, self._clock, lines, begin, stop, first, offset):
+                    self._prefixed = True
+                    self._line += stop - begin
+                    self._offset += int(lines.end[stop - 1]) + 1 - int(lines.start[begin])
+                else:
+                    stop = begin
+            # What is left is backwards, short or odd: line by line, and on with the rest.
+            begin = min(end, stop + (1 if stop > begin else bulk.FEWEST))
+            for place in range(stop, begin):
+                self._one(lines.text(place))
+
+    def _one(self, line: bytes) -> None:
+        self._line += 1
+        found = PREFIX.match(line)
+        if found is None:
+            self._odd(line)
+        else:
+            message = line[found.end() :].strip()
+            handler = self._handlers.get(message[:5], self._tail)
+            if handler is not None or found[1] == b"F":
+                self._message(found, handler, message)
+            elif message[:1] == b"[":
                 self._odd(line)
-            else:
-                message = line[found.end() :].strip()
-                handler = handlers.get(message[:5], self._tail)
-                if handler is not None or found[1] == b"F":
-                    self._message(found, handler, message)
-                elif message[:1] == b"[":
-                    self._odd(line)
-            self._offset += len(line) + 1
+        self._offset += len(line) + 1
 
     def finish(self) -> None:
         """The file ends here: take its last line, though it lacks the line feed, where it is surely whole.
@@ -145,7 +176,7 @@ class Parser:
         iteration = int(found[1])
         if found[2] is not None:
             self._reach(iteration)
-            self._test, self._train_iteration, self._test_row = (iteration, int(found[2])), None, False
+            self._run.test, self._run.train_iteration, self._run.test_row = (iteration, int(found[2])), None, False
             return
         rate = found[3] is not None
         value = number(found[3] if rate else found[5])
@@ -159,7 +190,7 @@ class Parser:
             speed = number(found[4]) if found[4] is not None else None
             if speed is not None:
                 rows.put(b"iter/s", speed, line, offset)
-            self._train_iteration, self._test, self._train_row = iteration, None, False
+            self._run.train_iteration, self._run.test, self._run.train_row = iteration, None, False
 
     def _reach(self, iteration: int) -> None:
         if iteration < self._run.last_iteration:
@@ -169,12 +200,12 @@ class Parser:
     def _train_output(self, message: bytes) -> None:
         found = messages.NET_OUTPUT.match(message, 6)
         value = number(found[2]) if found else None
-        if found is None or value is None or self._train_iteration is None:
+        if found is None or value is None or self._run.train_iteration is None:
             return
         line, offset, clock = self._here
-        if not self._train_row:
-            self._run.train.start(self._train_iteration, clock)
-            self._train_row = True
+        if not self._run.train_row:
+            self._run.train.start(self._run.train_iteration, clock)
+            self._run.train_row = True
         self._run.train.put(found[1], value, line, offset)
 
     def _test_line(self, message: bytes) -> None:
@@ -189,19 +220,19 @@ class Parser:
             self._event(message)
 
     def _test_value(self, name: bytes, value: float | None, outputs: bool) -> None:
-        if value is None or self._test is None:
+        if value is None or self._run.test is None:
             return
         line, offset, clock = self._here
-        iteration, net = self._test
+        iteration, net = self._run.test
         rows = self._run.tests.get(net)
         if rows is None:
             rows = self._run.tests[net] = Rows()
-        if not self._test_row:
+        if not self._run.test_row:
             rows.start(iteration, clock)
-            self._test_row = True
-        elif self._loss_first:
+            self._run.test_row = True
+        elif self._run.loss_first:
             rows.clock[-1] = clock  # a row's time is that of its first output
-        self._loss_first = not outputs
+        self._run.loss_first = not outputs
         rows.put(name, value, line, offset)
 
     def _clip(self, message: bytes) -> None:
@@ -254,7 +285,7 @@ class Parser:
     def _new_run(self) -> None:
         self._runs.append(self._run)
         self._run = OpenRun(self._line)
-        self._train_iteration = self._test = self._tail = None
+        self._tail = None
 
     def _add(self, kind: str, text: str, iteration: int | None = None) -> None:
         line, offset, clock = self._here

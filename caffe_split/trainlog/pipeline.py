@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from pathlib import Path
 from caffe_split.trainlog.lines import LineSplitter
 
 BLOCK = 1 << 20
+# The lines before an "Optimization Done" are looked for in so many bytes before it.
+_NEAR = 1 << 18
 
 # Fields end where blanks begin; the number is a sign, digits and a point, nothing else.
 _FIELD_11 = re.compile(rb"[ \t]*[^ \t]+(?:[ \t]+[^ \t]+){9}[ \t]+(-?[0-9]*\.?[0-9]*)")
@@ -27,9 +28,8 @@ _VALUE = re.compile(rb" = (-?[0-9][0-9.]*(?:[eE][-+]?\d+)?|-?nan|-?inf)", re.IGN
 
 @dataclass(frozen=True)
 class Found:
-    """A line of a log. line: its number from 1; offset: of its first byte; text: the bytes, no line feed."""
+    """A line of a log. offset: of its first byte; text: the bytes, without the line feed."""
 
-    line: int
     offset: int
     text: bytes
 
@@ -43,26 +43,32 @@ def sort_key(text: bytes) -> tuple[float, bytes]:
 
 def best_lines(path: str | os.PathLike[str], count: int) -> list[Found]:
     """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks."""
-    kept: list[tuple[float, bytes, int, int]] = []
-    for line, offset, text in _matching(path, b"Test"):
+    kept: list[tuple[float, bytes, int]] = []
+    for offset, text in _matching(path, b"Test"):
         if b"acc" in text.lower():
-            entry = (*sort_key(text), -line, offset)
+            entry = (*sort_key(text), -offset)
             if len(kept) < count:
                 heapq.heappush(kept, entry)
             elif count and entry > kept[0]:
                 heapq.heapreplace(kept, entry)
-    return [Found(-line, offset, text) for _, text, line, offset in sorted(kept)]
+    return [Found(-offset, text) for _, text, offset in sorted(kept)]
 
 
 def final_lines(path: str | os.PathLike[str], before: int = 3) -> list[Found]:
     """The accuracy lines among the `before` lines that precede each "Optimization Done" (or are it)."""
     result: dict[int, Found] = {}
-    window: deque[Found] = deque(maxlen=before + 1)
-    for line, offset, text in _matching(path, b""):
-        window.append(Found(line, offset, text))
-        if b"Optimization Done" in text:
-            result.update((found.line, found) for found in window if b"acc" in found.text.lower())
-    return [result[line] for line in sorted(result)]
+    with open(path, "rb") as stream:
+        for offset, text in _matching(path, b"Optimization Done"):
+            start = max(offset - _NEAR, 0)
+            stream.seek(start)
+            earlier = stream.read(offset - start).split(b"\n")[:-1]
+            earlier = earlier[max(len(earlier) - before, 0) :]
+            place = offset - sum(len(found) + 1 for found in earlier)
+            for found in (*earlier, text):
+                if b"acc" in found.lower():
+                    result[place] = Found(place, found)
+                place += len(found) + 1
+    return [result[place] for place in sorted(result)]
 
 
 def misleading(lines: list[Found]) -> bool:
@@ -91,22 +97,24 @@ def _looks_like_log(file: Path) -> bool:
     return b"\0" not in head and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", head))
 
 
-def _matching(path: str | os.PathLike[str], word: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(line number, offset, line) of every line that holds `word`."""
+def _matching(path: str | os.PathLike[str], word: bytes) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) of every line that holds `word`, which is not empty."""
     splitter = LineSplitter()
-    line, offset = 0, 0
+    offset = 0
     with open(path, "rb", buffering=0) as stream:
         while True:
             block = stream.read(BLOCK)
-            rest = splitter.rest()
-            lines = splitter.feed(block) if block else ([rest] if rest else [])
-            if lines:
+            rest = b"" if block else splitter.rest()
+            data = splitter.feed(block) if block else rest + b"\n" if rest else b""
+            if data:
                 offset += splitter.dropped
                 splitter.dropped = 0
-            for text in lines:
-                line += 1
-                if word in text:
-                    yield line, offset, text
-                offset += len(text) + 1
+            place = data.find(word)
+            while place >= 0:
+                start = data.rfind(b"\n", 0, place) + 1
+                end = data.find(b"\n", place)
+                yield offset + start, data[start:end]
+                place = data.find(word, end)
+            offset += len(data)
             if not block:
                 return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,8 @@ from caffe_split.trainlog.show import duration, number
 
 # The speed is that of the last so many displays: it follows a change and does not jump.
 RECENT = 20
+_MAX_ITER = re.compile(rb"^max_iter: (\d{1,15})\r?$", re.MULTILINE)
+_REACH = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,20 @@ def progress_of(log: TrainingLog, max_iter: int) -> Progress:
         speed=speed,
         left=(max_iter - iteration) / speed if speed > 0 and iteration >= 0 and max_iter else nan,
     )
+
+
+def max_iter_in(path: str | os.PathLike[str]) -> int | None:
+    """The last `max_iter` of the solvers that the log's runs printed at their start; None: none in reach.
+
+    Looked for in the first and the last megabytes, where a run's start stands unless many were appended.
+    """
+    found = None
+    with open(path, "rb") as stream:
+        for start in (0, max(os.fstat(stream.fileno()).st_size - _REACH, 0)):
+            stream.seek(start)
+            for match in _MAX_ITER.finditer(stream.read(_REACH)):
+                found = int(match[1])
+    return found
 
 
 def one_line(now: Progress) -> str:

@@ -46,7 +46,8 @@ class Summary:
     """One row of the Net | Acc table. Values are NaN and iterations -1 where the log does not tell.
 
     difference: best minus the first log's best. seconds: time in training. speed: iterations a second.
-    state: done, stopped, running, crashed or cut off; detail: the fatal line of a crash.
+    state: done, stopped, running, crashed or cut off; detail: the fatal line of a crash. parameters, macs: the
+    net's cost, which no log tells; -1 where nobody has filled it in.
     """
 
     net: str
@@ -61,6 +62,8 @@ class Summary:
     speed: float
     state: str
     detail: str
+    parameters: int = -1
+    macs: int = -1
 
 
 def is_accuracy(name: str) -> bool:
@@ -210,9 +213,7 @@ def _merged(log: TrainingLog, output: str | None) -> np.ndarray:
 def _values(table: Table, net: int, name: str) -> list[Value]:
     return [
         Value(net, name, int(iteration), float(value), int(line), int(offset))
-        for iteration, value, line, offset in zip(
-            table.iteration, table[name], table.lines[name], table.offsets[name]
-        )
+        for iteration, value, line, offset in zip(table.iteration, table[name], table.lines[name], table.offsets[name])
         if line
     ]
 

@@ -53,6 +53,32 @@ class Rows:
         column.lines.append(line)
         column.offsets.append(offset)
 
+    def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
+        """Begin rows; both int64."""
+        self.iteration.frombytes(iteration.astype(np.int64, copy=False).tobytes())
+        self.clock.frombytes(clock.astype(np.int64, copy=False).tobytes())
+
+    def filled(self, name: bytes) -> int:
+        """Up to which row the column has been written."""
+        column = self._columns.get(name)
+        return 0 if column is None else len(column.values)
+
+    def put_many(self, name: bytes, row: np.ndarray, value: np.ndarray, line: np.ndarray, offset: np.ndarray) -> None:
+        """Values of rows that have begun, ascending and beyond `filled(name)`."""
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = _Column()
+        have = len(column.values)
+        size = int(row[-1]) + 1 - have
+        for target, part, missing in (
+            (column.values, value, np.nan),
+            (column.lines, line, 0),
+            (column.offsets, offset, 0),
+        ):
+            whole = np.full(size, missing, dtype=part.dtype)
+            whole[row - have] = part
+            target.frombytes(whole.tobytes())
+
     def table(self, start: int) -> Table:
         """What has been read up to now; seconds count from `start` (microseconds)."""
         if not self.iteration:
@@ -93,6 +119,10 @@ class OpenRun:
         self.start = self.end = NO_CLOCK
         self.solving = False
         self.last_iteration = -1
+        # Where values go. A row starts with its first value, so that a phase cut short leaves none.
+        self.train_iteration: int | None = None
+        self.test: tuple[int, int] | None = None  # iteration, net
+        self.train_row = self.test_row = self.loss_first = False
         self.displays, self.train, self.lr = Rows(), Rows(), Rows()
         self.clips, self.batches = Rows(), Rows()
         self.tests: dict[int, Rows] = {}
@@ -130,7 +160,7 @@ class OpenRun:
             train=self.train.table(start),
             lr=self.lr.table(start),
             clips=self.clips.table(start),
-            tests={net: rows.table(start) for net, rows in sorted(self.tests.items())},
+            tests={net: rows.table(start) for net, rows in sorted(self.tests.items()) if len(rows)},
             batches=self.batches.table(start),
             results=dict(self.results),
             events=list(self.events),

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from caffe_split.trainlog.query import Summary
 
 _HEADINGS = ("Net", "Acc", "Final", "Best at", "Difference", "Time", "it/s", "State")
+_COST_HEADINGS = ("Parameters", "Multiply-adds")
 
 
 def plain_json(value: object) -> object:
@@ -40,7 +41,9 @@ def duration(seconds: float) -> str:
 
 def markdown(rows: Sequence[Summary]) -> str:
     """The Net | Acc table, columns aligned; fatal lines follow it."""
-    cells = [list(_HEADINGS)]
+    costs = any(row.parameters >= 0 or row.macs >= 0 for row in rows)
+    headings = _HEADINGS + (_COST_HEADINGS if costs else ())
+    cells = [list(headings)]
     for row in rows:
         difference = "-" if math.isnan(row.difference) else f"{row.difference:+.4f}"
         cells.append(
@@ -54,11 +57,10 @@ def markdown(rows: Sequence[Summary]) -> str:
                 number(row.speed, 3),
                 row.state if row.iterations < 0 else f"{row.state} at {row.iterations}",
             ]
+            + [f"{count:,}" if count >= 0 else "-" for count in (row.parameters, row.macs)[: 2 * costs]]
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
-    lines = [
-        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells
-    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(headings))]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:

@@ -1,0 +1,154 @@
+"""Speed of reading logs beside BVLC's parse_log.py and the shell pipeline, in one run on one generated log.
+
+    python benchmarks/bench_logs.py [--megabytes 500] [--skip-bvlc]
+
+Prints one line a figure; the generated log is removed at the end. parse_log.py comes from the built
+source (tools/build_caffe --print-source) and runs with its one Python 2 print made harmless.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PIPELINE = 'grep Test "$LOG" | grep -i acc | sort -nk 11 | tail -3'
+
+BVLC = """
+import sys, warnings
+warnings.simplefilter("ignore")
+folder, log = sys.argv[1:]
+sys.path.insert(0, folder)
+source = open(folder + "/parse_log.py").read().replace("print 'Wrote %s' % output_filename", "pass")
+module = {"__name__": "parse_log"}
+exec(compile(source, "parse_log.py", "exec"), module)
+train, test = module["parse_log"](log)
+print(len(train), len(test))
+"""
+OURS = """
+import sys
+from caffe_split.trainlog import read
+log = read(sys.argv[1])
+print(len(log.table("train")), len(log.table("tests")))
+"""
+BEST = """
+import sys
+from caffe_split.trainlog.pipeline import best_lines
+for found in best_lines(sys.argv[1], 3):
+    sys.stdout.buffer.write(found.text + b"\\n")
+"""
+
+
+def write_log(path: Path, megabytes: float) -> None:
+    """A training that displays every 20 iterations and tests every 200, as BVLC 1.0 prints it."""
+    limit, size, iteration, second = megabytes * 1e6, 0, 0, 0
+    with path.open("w") as stream:
+        size += stream.write("I0101 00:00:00.000000 17823 solver.cpp:272] Solving net\n")
+        while size < limit:
+            second += 1
+            day, rest = divmod(second, 86400)
+            stamp = f"I01{day % 28 + 1:02d} {rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}.008569 17823 "
+            text = ""
+            if iteration % 200 == 0:
+                accuracy, loss = 0.67 - (iteration * 7919 % 997) / 5000, 1 + (iteration % 999) / 999
+                text = (
+                    f"{stamp}solver.cpp:330] Iteration {iteration}, Testing net (#0)\n"
+                    f"{stamp}solver.cpp:397]     Test net output #0: accuracy = {accuracy:.6g}\n"
+                    f"{stamp}solver.cpp:397]     Test net output #1: loss = {loss:.6g} (* 1 = {loss:.6g} loss)\n"
+                )
+            loss = 2 + (iteration % 1013) / 1013
+            text += (
+                f"{stamp}solver.cpp:218] Iteration {iteration} (9.3 iter/s, 2.1s/20 iters), loss = {loss:.6g}\n"
+                f"{stamp}solver.cpp:237]     Train net output #0: loss = {loss:.6g} (* 1 = {loss:.6g} loss)\n"
+                f"{stamp}sgd_solver.cpp:105] Iteration {iteration}, lr = 0.1\n"
+            )
+            size += stream.write(text)
+            iteration += 20
+
+
+def timed(command: list[str], log: Path) -> tuple[float, float, str]:
+    """(seconds, largest memory in MB, output) of a program."""
+    before = time.perf_counter()
+    environment = {**os.environ, "LOG": str(log), "LC_ALL": "C"}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+    output = child.communicate()[0]
+    return time.perf_counter() - before, 0.0, output
+
+
+def memory_of(command: list[str], log: Path) -> float:
+    """The largest resident memory in MB of a program, measured from a fresh parent."""
+    script = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *command], stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
+def refresh(log: Path) -> float:
+    """Seconds for a look at the log after it grew by 1 MB."""
+    from caffe_split.plot.series import collect
+    from caffe_split.trainlog.follow import Follower
+
+    follower = Follower(log)
+    follower.poll()
+    collect([follower.log])
+    with log.open("rb") as stream:
+        stream.seek(-1_000_000, os.SEEK_END)
+        stream.readline()
+        more = stream.read()
+    with log.open("ab") as stream:
+        stream.write(more)
+    before = time.perf_counter()
+    assert follower.poll()
+    collect([follower.log])
+    return time.perf_counter() - before
+
+
+def main() -> None:
+    """Run all and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=float, default=500)
+    parser.add_argument("--skip-bvlc", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "train.log"
+        write_log(log, options.megabytes)
+        size = log.stat().st_size / 1e6
+        print(f"log: {size:.0f} MB")
+        log.read_bytes()[:0]  # into the page cache, for all alike
+        python = sys.executable
+        seconds, _, shell_lines = timed(["sh", "-c", PIPELINE], log)
+        ours, _, our_lines = timed([python, "-c", BEST, str(log)], log)
+        assert shell_lines == our_lines, (shell_lines, our_lines)
+        memory = memory_of([python, "-c", BEST, str(log)], log)
+        print(f"best: ours {ours:.2f} s, {memory:.0f} MB; pipeline {seconds:.2f} s; ratio {ours / seconds:.2f}")
+        half = Path(folder) / "half.log"
+        write_log(half, options.megabytes / 2)
+        half_best = timed([python, "-c", BEST, str(half)], half)[0]
+        half_read = timed([python, "-c", OURS, str(half)], half)[0]
+        read, _, our_rows = timed([python, "-c", OURS, str(log)], log)
+        print(f"linear: best {ours / half_best:.2f} times, read {read / half_read:.2f} times for twice the size")
+        half.unlink()
+        if options.skip_bvlc:
+            print(f"read: ours {read:.1f} s")
+        else:
+            tool = str(ROOT / "tools" / "build_caffe")
+            source = subprocess.run([tool, "--print-source"], stdout=subprocess.PIPE, text=True, check=True)
+            extra = source.stdout.strip() + "/tools/extra"
+            theirs, _, their_rows = timed([python, "-c", BVLC, extra, str(log)], log)
+            print(f"read: ours {read:.1f} s, parse_log.py {theirs:.1f} s; ratio {theirs / read:.1f}")
+            print(f"rows (train, test): ours {our_rows.strip()}, parse_log.py {their_rows.strip()}")
+        print(f"refresh after 1 MB more: {refresh(log):.3f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"memory of a whole log held by a Follower: {peak:.0f} MB at most")
+
+
+if __name__ == "__main__":
+    main()
