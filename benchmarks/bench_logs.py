@@ -73,12 +73,15 @@ def write_log(path: Path, megabytes: float) -> None:
 
 
 def timed(command: list[str], log: Path) -> tuple[float, float, str]:
-    """(seconds, largest memory in MB, output) of a program."""
+    """(seconds by the clock, seconds of processor time with all children, output) of a program."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     before = time.perf_counter()
     environment = {**os.environ, "LOG": str(log), "LC_ALL": "C"}
     child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
     output = child.communicate()[0]
-    return time.perf_counter() - before, 0.0, output
+    seconds = time.perf_counter() - before
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, output
 
 
 def memory_of(command: list[str], log: Path) -> float:
@@ -124,17 +127,20 @@ def main() -> None:
         print(f"log: {size:.0f} MB")
         log.read_bytes()[:0]  # into the page cache, for all alike
         python = sys.executable
-        seconds, _, shell_lines = timed(["sh", "-c", PIPELINE], log)
-        ours, _, our_lines = timed([python, "-c", BEST, str(log)], log)
+        shell, shell_cpu, shell_lines = timed(["sh", "-c", PIPELINE], log)
+        ours, ours_cpu, our_lines = timed([python, "-c", BEST, str(log)], log)
         assert shell_lines == our_lines, (shell_lines, our_lines)
         memory = memory_of([python, "-c", BEST, str(log)], log)
-        print(f"best: ours {ours:.2f} s, {memory:.0f} MB; pipeline {seconds:.2f} s; ratio {ours / seconds:.2f}")
+        print(f"best, wall: ours {ours:.2f} s, pipeline {shell:.2f} s; ratio {ours / shell:.2f}")
+        print(f"best, processor: ours {ours_cpu:.2f} s, pipeline {shell_cpu:.2f} s; ratio {ours_cpu / shell_cpu:.2f}")
+        print(f"best, memory: ours {memory:.0f} MB")
         half = Path(folder) / "half.log"
         write_log(half, options.megabytes / 2)
-        half_best = timed([python, "-c", BEST, str(half)], half)[0]
-        half_read = timed([python, "-c", OURS, str(half)], half)[0]
-        read, _, our_rows = timed([python, "-c", OURS, str(log)], log)
-        print(f"linear: best {ours / half_best:.2f} times, read {read / half_read:.2f} times for twice the size")
+        half_best = timed([python, "-c", BEST, str(half)], half)[1]
+        half_read = timed([python, "-c", OURS, str(half)], half)[1]
+        read, read_cpu, our_rows = timed([python, "-c", OURS, str(log)], log)
+        twice = f"best {ours_cpu / half_best:.2f} times, read {read_cpu / half_read:.2f} times"
+        print(f"twice the size, processor: {twice}")
         half.unlink()
         if options.skip_bvlc:
             print(f"read: ours {read:.1f} s")
@@ -142,8 +148,10 @@ def main() -> None:
             tool = str(ROOT / "tools" / "build_caffe")
             source = subprocess.run([tool, "--print-source"], stdout=subprocess.PIPE, text=True, check=True)
             extra = source.stdout.strip() + "/tools/extra"
-            theirs, _, their_rows = timed([python, "-c", BVLC, extra, str(log)], log)
-            print(f"read: ours {read:.1f} s, parse_log.py {theirs:.1f} s; ratio {theirs / read:.1f}")
+            theirs, theirs_cpu, their_rows = timed([python, "-c", BVLC, extra, str(log)], log)
+            print(f"read, wall: ours {read:.1f} s, parse_log.py {theirs:.1f} s; ratio {theirs / read:.1f}")
+            ratio = theirs_cpu / read_cpu
+            print(f"read, processor: ours {read_cpu:.1f} s, parse_log.py {theirs_cpu:.1f} s; ratio {ratio:.1f}")
             print(f"rows (train, test): ours {our_rows.strip()}, parse_log.py {their_rows.strip()}")
         print(f"refresh after 1 MB more: {refresh(log):.3f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

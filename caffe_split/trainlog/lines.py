@@ -80,6 +80,7 @@ class Clock:
 
     def day(self, date: bytes) -> int:
         """The day's first microsecond, or NO_CLOCK."""
+        self._stamp = b""  # the same stamp may come again a year later
         month, day = int(date[-4:-2]), int(date[-2:])
         if len(date) == 8:
             self.year, self._known = int(date[:4]), True

@@ -55,8 +55,8 @@ class Rows:
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
         """Begin rows; both int64."""
-        self.iteration.frombytes(iteration.astype(np.int64, copy=False).tobytes())
-        self.clock.frombytes(clock.astype(np.int64, copy=False).tobytes())
+        self.iteration.frombytes(np.ascontiguousarray(iteration, np.int64).view(np.uint8).data)
+        self.clock.frombytes(np.ascontiguousarray(clock, np.int64).view(np.uint8).data)
 
     def filled(self, name: bytes) -> int:
         """Up to which row the column has been written."""
@@ -75,9 +75,11 @@ class Rows:
             (column.lines, line, 0),
             (column.offsets, offset, 0),
         ):
-            whole = np.full(size, missing, dtype=part.dtype)
-            whole[row - have] = part
-            target.frombytes(whole.tobytes())
+            whole = part
+            if len(part) < size:
+                whole = np.full(size, missing, dtype=part.dtype)
+                whole[row - have] = part
+            target.frombytes(whole.view(np.uint8).data)
 
     def table(self, start: int) -> Table:
         """What has been read up to now; seconds count from `start` (microseconds)."""

@@ -1,0 +1,141 @@
+"""Any bytes give a log, numpy and the patterns read the same, and time grows with size only."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caffe_split.trainlog import bulk, parse, pipeline
+
+LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.log"))]
+PIECES = sorted({line for data in LOGS for line in data.split(b"\n")})
+
+
+def understood(data: bytes, by_numpy: bool, fewest: int = 1) -> str:
+    """Everything that the log says, as text; read by numpy wherever it can, or not at all."""
+    small, few = parse._SMALL, bulk.FEWEST
+    parse._SMALL, bulk.FEWEST = (0 if by_numpy else 1 << 62), fewest
+    try:
+        parser = parse.Parser(2020)
+        parser.feed(data)
+        parser.finish()
+        log = parser.log("x", 0.0)
+    finally:
+        parse._SMALL, bulk.FEWEST = small, few
+    tables = []
+    for run in log.runs:
+        for table in (run.displays, run.train, run.lr, run.clips, run.batches, *run.tests.values()):
+            tables.append((table.iteration.tolist(), table.clock.tolist()))
+            for name in table.names:
+                columns = (table.values, table.lines, table.offsets)
+                tables.append((name, *(column[name].tolist() for column in columns)))
+    return f"{tables} {[(r.first_line, r.last_line, r.start, r.end, list(r.tests), r.events) for r in log.runs]}"
+
+
+def same(data: bytes) -> None:
+    plain = understood(data, by_numpy=False)
+    assert understood(data, by_numpy=True) == plain
+    assert understood(data, by_numpy=True, fewest=3) == plain
+
+
+@pytest.mark.parametrize("data", LOGS)
+def test_numpy_and_patterns_agree(data: bytes) -> None:
+    same(data)
+    # Lines of the plainest form only, so that whole logs go by numpy, with every prefix.
+    same(data.replace(b"\r\n", b"\n"))
+    same(data + data)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_numpy_and_patterns_agree_on_damaged_logs(seed: int) -> None:
+    pick = random.Random(seed)
+    data = bytearray(pick.choice([log for log in LOGS if len(log) > 500])[:8000])
+    for _ in range(pick.choice([1, 5, 40])):
+        place = pick.randrange(len(data))
+        kind = pick.randrange(4)
+        if kind == 0:
+            data[place] = pick.choice(b"\0\n\r \t]=#:.,()-+eE0123456789_naifI\xff")
+        elif kind == 1:
+            del data[place : place + pick.choice([1, 3, 30])]
+        elif kind == 2:
+            other = pick.choice(LOGS)
+            data[place:place] = other[: pick.choice([1, 20, 400])]
+        else:
+            data[place:place] = data[max(place - pick.choice([2, 90, 900]), 0) : place]
+    same(bytes(data))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=30), st.sampled_from([b"\n", b"\r\n", b""]))
+def test_any_lines(lines: list[bytes], end: bytes) -> None:
+    same(end.join(lines))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=3000))
+def test_any_bytes(data: bytes) -> None:
+    same(data)
+
+
+def worst_cases() -> list[bytes]:
+    """Pieces that, repeated, would show a quadratic pattern or loop."""
+    head = b"I0305 15:00:00.000000  1 solver.cpp:1] "
+    return [
+        b"\0",
+        b"a",
+        b"a.cpp:1",
+        b"1 ",
+        b"I0305 ",
+        b"I0305 15:00:00.000000 ",
+        head,
+        head + b"\n",
+        b"= ",
+        b"Test acc ",
+        b"Test acc\n",
+        head + b"Iteration 1 (",
+        b"\n",
+        head + b"Iteration 5, loss = 1\n" + head + b"Iteration 3, loss = 1\n",
+        head + b"Iteration 5, loss = 1\n" + head + b"    Train net output #0: a = 1\n" * 9,
+        head + b"    Test net output #0: a = 1\n",
+        head + b"Snapshotting to a_iter_1.caffemodel\n" + head + b"Optimization Done.\n",
+        head + b"Gradient clipping: (L2 norm 1 > 1) by scale factor 1\n",
+    ]
+
+
+@pytest.mark.parametrize("piece", worst_cases())
+def test_time_is_linear(tmp_path: Path, piece: bytes) -> None:
+    path = tmp_path / "train.log"
+    times = []
+    for size in (100_000, 800_000):
+        path.write_bytes(piece * (size // len(piece)))
+        before = time.process_time()
+        parse.read(path)
+        pipeline.best_lines(path, 3)
+        pipeline.final_lines(path)
+        times.append(time.process_time() - before)
+    # Eight times the size; a quadratic loop would take 64 times as long. The floor keeps noise out.
+    assert times[1] < 24 * max(times[0], 0.05), times
+
+
+STAMPS = [
+    b"I0305 24:00:00.000000", b"I0305 23:60:00.000000", b"I0305 23:59:99.999999", b"I1345 15:00:00.000000",
+    b"I0229 15:00:00.000000", b"I20230229 15:00:00.000000", b"I00000305 15:00:00.000000", b"I0000 15:00:00.000000",
+    b"I99991231 23:59:59.999999", b"I0305 15:00:00.0000", b"I0305 15:00:00.0000001", b"I03051 5:00:00.000000",
+    b"I0305  15:00:00.000000", b"F0305 15:00:00.000000", b"E0305 15:00:00.000000", b"i0305 15:00:00.000000",
+    b"I0305 1a:00:00.000000", b"I0305 15:00:00,000000", b" I0305 15:00:00.000000", b"I030515:00:00.0000000000",
+]  # fmt: skip
+MIDDLES = [b" 1 s.cpp:1] ", b" s.cpp:1] ", b" 1 s.cpp] ", b" 1 s.cpp:1]", b" 1 s cpp:1] ", b" 1 [0] s.cpp:1] "]
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_odd_prefixes(stamp: bytes) -> None:
+    for middle in MIDDLES:
+        for message in (b"Iteration 5, lr = 0.1", b"Iteration 7, loss = 2", b"    Train net output #0: a = 3"):
+            good = b"I0304 14:00:00.000000 1 s.cpp:1] "
+            lines = [good + b"Iteration 3, loss = 1", stamp + middle + message, good + b"Iteration 9, loss = 1", b""]
+            same(b"\n".join(lines))
