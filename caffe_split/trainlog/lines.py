@@ -24,12 +24,12 @@ class LineSplitter:
         self._size = 0
         self.dropped = 0  # bytes left out of the front of what the next `feed` returns
 
-    def feed(self, block: bytes) -> bytes:
-        """All lines that `block` completes, each with its line feed, as one piece."""
+    def feed(self, block: bytes, after: bytes = b"") -> bytes:
+        """All lines that `block` completes, each with its line feed, as one piece followed by `after`; else b""."""
         cut = block.rfind(b"\n") + 1
         whole = b""
         if cut:
-            whole = b"".join((*self._parts, block[:cut])) if self._parts else block[:cut]
+            whole = b"".join((*self._parts, memoryview(block)[:cut], after))
             self._parts, self._size = [], 0
         if cut < len(block):
             self._parts.append(block[cut:])

@@ -64,13 +64,13 @@ class Parser:
     def feed(self, block: bytes) -> None:
         """Read on."""
         self._size += len(block)
-        data = self._splitter.feed(block)
+        data = self._splitter.feed(block, scan.PAD)
         if not data:
             return
         self._offset += self._splitter.dropped
         self._splitter.dropped = 0
         if len(data) < _SMALL:
-            for line in data[:-1].split(b"\n"):
+            for line in data[: -len(scan.PAD) - 1].split(b"\n"):
                 self._one(line)
             return
         lines = scan.scan(data)

@@ -100,21 +100,27 @@ def _looks_like_log(file: Path) -> bool:
 def _matching(path: str | os.PathLike[str], word: bytes) -> Iterator[tuple[int, bytes]]:
     """(offset, line) of every line that holds `word`, which is not empty."""
     splitter = LineSplitter()
-    offset = 0
+    offset = 0  # of the first byte that no whole line has covered yet
     with open(path, "rb", buffering=0) as stream:
-        while True:
-            block = stream.read(BLOCK)
-            rest = b"" if block else splitter.rest()
-            data = splitter.feed(block) if block else rest + b"\n" if rest else b""
-            if data:
-                offset += splitter.dropped
-                splitter.dropped = 0
-            place = data.find(word)
+        while block := stream.read(BLOCK):
+            # A block is searched where it lies; only the line across its border is put together.
+            first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+            line = splitter.feed(block[:first] if first else block)
+            if not line:
+                continue
+            offset += splitter.dropped
+            splitter.dropped = 0
+            if word in line:
+                yield offset, line[:-1]
+            offset += len(line)
+            place = block.find(word, first, last)
             while place >= 0:
-                start = data.rfind(b"\n", 0, place) + 1
-                end = data.find(b"\n", place)
-                yield offset + start, data[start:end]
-                place = data.find(word, end)
-            offset += len(data)
-            if not block:
-                return
+                start = block.rfind(b"\n", 0, place) + 1
+                end = block.find(b"\n", place)
+                yield offset + start - first, block[start:end]
+                place = block.find(word, end, last)
+            offset += last - first
+            splitter.feed(block[last:])
+    rest = splitter.rest()
+    if word in rest:
+        yield offset + splitter.dropped, rest

@@ -15,7 +15,7 @@ import numpy as np
 
 OTHER, DISPLAY, TRAIN, RATE, TESTING, TEST = range(6)
 
-_PAD = b"\n" * 64  # so that looking a little beyond the last line needs no care
+PAD = b"\n" * 64  # so that looking a little beyond the last line needs no care
 _LONGEST = 64  # bytes of a name, or of what stands between the time and the bracket
 _WIDTH = 16  # bytes of a number
 _MIDDLE = re.compile(rb" +\d+ [\w./+-]{1,255}:\d{1,7}\]")
@@ -71,14 +71,14 @@ class _Block:
     """A block as bytes and as overlapping words of eight bytes."""
 
     def __init__(self, data: bytes) -> None:
-        padded = data + _PAD
         self.data = data
-        self.bytes = np.frombuffer(padded, np.uint8)
-        self.words: np.ndarray = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
+        self.bytes = np.frombuffer(data, np.uint8)
+        self.inside = self.bytes[: len(data) - len(PAD)]
+        self.words: np.ndarray = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
 
     def first(self, byte: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Where the byte first stands in each line, or the line's end."""
-        places = np.append(np.flatnonzero(self.bytes[: len(self.data)] == byte), len(self.data))
+        places = np.append(np.flatnonzero(self.inside == byte), len(self.inside))
         return np.minimum(places[np.searchsorted(places, start)], end)
 
     def table(self, start: np.ndarray) -> np.ndarray:
@@ -139,9 +139,9 @@ class _Block:
 
 
 def scan(data: bytes) -> Lines:
-    """Sort the lines of a block (whole lines, each with its line feed) and read what the plain ones say."""
+    """Sort the lines of a block (whole lines, each with its line feed, and then PAD)."""
     block = _Block(data)
-    end = np.flatnonzero(block.bytes[: len(data)] == 10)
+    end = np.flatnonzero(block.inside == 10)
     start = np.concatenate([[0], end[:-1] + 1])
     count = len(end)
     lines = Lines(
