@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -49,9 +50,7 @@ def _write(line: bytes) -> None:
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
-def best(
-    logs: tuple[str, ...], output: str | None, count: int, value: bool, snapshot: bool, as_json: bool
-) -> int:
+def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, snapshot: bool, as_json: bool) -> int:
     """The lines of the best test accuracy in each LOG, the best last.
 
     They are the lines, in the order, of
@@ -73,8 +72,10 @@ def best(
         if output is None and not (value or snapshot or as_json):
             lines = pipeline.best_lines(path, count)
             if not lines:
-                query.values_of(parse.read(path))  # says what there is instead
-                raise CaffeSplitError(f"{path} holds no line with both `Test` and `acc`")
+                names = {found.output for found in query.values_of(parse.read(path))}  # or says what there is
+                raise CaffeSplitError(
+                    f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(sorted(names))}"
+                )
             for found in lines:
                 _write(found.text)
             if pipeline.misleading(lines):
@@ -137,17 +138,12 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
 @click.command()
 @LOGS
 @click.option("--output", metavar="NAME", help="The test output to compare; default: the first accuracy.")
-@click.option(
-    "--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
-@click.option(
-    "--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything."
-)
-@click.option(
-    "--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead."
-)
+@click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
+@click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
+@click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
 def table(
     logs: tuple[str, ...],
     output: str | None,
@@ -156,6 +152,7 @@ def table(
     csv_folder: str | None,
     series_folder: str | None,
     event_folder: str | None,
+    cost: bool,
 ) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
 
@@ -179,9 +176,23 @@ def table(
             click.echo(f"wrote {written}")
     elif read:
         rows = query.summarise(read, output)
+        if cost:
+            rows = [_with_cost(row) for row in rows]
         form = "json" if as_json else form
         click.echo({"markdown": show.markdown, "csv": show.as_csv, "json": show.as_json}[form](rows))
     return status
+
+
+def _with_cost(row: query.Summary) -> query.Summary:
+    from caffe_split.cost import cost_beside  # reads nets: not what a log needs
+
+    try:
+        found = cost_beside(Path(row.path))
+    except CaffeSplitError as error:
+        _say(f"caffe-split: {error}")
+        return row
+    parameters, macs = (-1 if count is None else count for count in (found.parameters, found.macs))
+    return dataclasses.replace(row, parameters=parameters, macs=macs)
 
 
 def _export(

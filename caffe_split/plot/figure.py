@@ -33,17 +33,15 @@ def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (title, kind, lowest) in zip(axes, panels):
         _panel(axis, kind, average if kind is curves.train else 1)
-        axis.set_ylabel(
-            title if kind is not curves.train or average == 1 else f"{title}\n(mean of {average})"
-        )
+        axis.set_ylabel(title if kind is not curves.train or average == 1 else f"{title}\n(mean of {average})")
         axis.grid(True, color="0.92", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
         if log_scale and lowest:
-            axis.set_yscale("log")
+            _log_axis(axis, kind, average if kind is curves.train else 1)
         else:
             axis.ticklabel_format(axis="y", useOffset=False)
-        axis.margins(x=0.02, y=0.08 if kind is curves.train else 0.16)  # room for the labels of the best
+        axis.margins(x=0.02, y=0.08 if kind is curves.train else 0.22)  # room for the labels of the best
     axes[-1].set_xlabel(curves.x_label)
     _mark_steps(axes, curves)
     _legend(figure, curves)
@@ -61,10 +59,7 @@ def colour(run: int) -> str:
 def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
     """Line style by (run, output): outputs of one run differ, and so do runs whose colour comes again."""
     outputs = list(dict.fromkeys(curve.output for curve in kind))
-    return {
-        (c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)]
-        for c in kind
-    }
+    return {(c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)] for c in kind}
 
 
 def _panel(axis: Any, kind: list[Curve], average: int) -> None:
@@ -103,7 +98,16 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
         for output in outputs:
             style = next(s for (run, name), s in styles.items() if name == output)
             axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=output)
-        axis.legend(fontsize=7, frameon=False, loc="center right", handlelength=2.4)
+        axis.legend(fontsize=7, frameon=False, loc="best", handlelength=2.4)
+
+
+def _log_axis(axis: Any, kind: list[Curve], average: int) -> None:
+    """A logarithmic axis around the averages: single displays near zero would stretch it over decades."""
+    axis.set_yscale("log")
+    drawn = np.concatenate([moving_average(curve.y, average) for curve in kind])
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if len(drawn):
+        axis.set_ylim(drawn.min() / 2, drawn.max() * 2)
 
 
 def _mark_steps(axes: Any, curves: Curves) -> None:
@@ -112,7 +116,7 @@ def _mark_steps(axes: Any, curves: Curves) -> None:
     for step in sorted(curves.steps, key=lambda s: s.x):
         shared = len(step.runs) == everywhere
         shade = "0.45" if shared else colour(step.runs[0])
-        for axis in axes:
+        for axis in axes if shared else axes[:1]:
             axis.axvline(step.x, color=shade, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0.6)
         texts.append((step.x, f"lr {step.rate:g}", shade))
     for x, text, shade in _apart(axes[0], texts):

@@ -6,6 +6,8 @@ from typing import Any
 
 # Size of a label, in points.
 FONT = 8.0
+# So many numbers can still be told apart; the best of the runs beyond have their stars only.
+MOST = 12
 _CHARACTER = 0.6 * FONT
 _LINE = 1.35 * FONT
 
@@ -19,7 +21,7 @@ def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: 
     scale = axis.figure.dpi / 72.0
     box = axis.get_window_extent()
     taken: list[tuple[float, float, float, float]] = []
-    for x, y, text, colour in sorted(points, key=lambda p: p[1], reverse=not below):
+    for x, y, text, colour in sorted(points[:MOST], key=lambda p: p[1], reverse=not below):
         px, py = to_pixels((x, y))
         width, height = (len(text) * _CHARACTER + 4) * scale, _LINE * scale
         left = min(max(px - width / 2, box.x0), box.x1 - width)

@@ -12,11 +12,14 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import Table, TrainingLog
 from caffe_split.trainlog.query import is_accuracy, is_loss, names_of
 
+# More outputs of one run than this in one panel hide one another. The last ones are kept: nets with several
+# heads print the deepest last.
+MOST_OUTPUTS = 4
 # More points than this in one curve cannot be told apart on a screen and make drawing slow.
 MOST_POINTS = 4000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """x, y: float64 (n). output: the name in the log. run: position of the log."""
 
@@ -81,10 +84,13 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
                 if outputs and name not in outputs:
                     continue
                 label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
-                if is_loss(name) and not is_accuracy(name):
+                if is_loss(name):
                     result.loss.append(_curve(run, label, axis(tests), tests, name))
                 elif outputs or is_accuracy(name):
                     result.accuracy.append(_curve(run, label, axis(tests), tests, name))
+        if not outputs:
+            _keep_last(result.accuracy, run)
+            _keep_last(result.loss, run)
         _add_steps(result.steps, run, axis(log.table("lr")), log.table("lr"))
     missing = [name for name in outputs if name not in known]
     if missing:
@@ -92,6 +98,12 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
             f"no log has an output named {', '.join(missing)}; they have: {', '.join(known) or 'none'}"
         )
     return result
+
+
+def _keep_last(kind: list[Curve], run: int) -> None:
+    mine = [curve for curve in kind if curve.run == run]
+    for curve in mine[:-MOST_OUTPUTS]:
+        kind.remove(curve)
 
 
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import Table, TrainingLog
 
 _SNAPSHOT = re.compile(r"(\S+_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?)")
+_HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b", re.IGNORECASE)
 # A log that has not grown for this long, in seconds, is not being written any more, unless its own
 # displays come more slowly than that.
 QUIET = 300.0
@@ -67,13 +68,13 @@ class Summary:
 
 
 def is_accuracy(name: str) -> bool:
-    """Is the output one that should be high?"""
-    return "acc" in name.lower()
+    """Is the output one that should be high? Of a name with slashes the last part says it: loss3/top-1."""
+    return "acc" in name.lower() or bool(_HIGH.search(name.rpartition("/")[2]))
 
 
 def is_loss(name: str) -> bool:
     """Is the output one that should be low?"""
-    return any(word in name.lower() for word in ("loss", "err", "entropy"))
+    return not is_accuracy(name) and any(word in name.lower() for word in ("loss", "err", "entropy"))
 
 
 def values_of(log: TrainingLog, output: str | None = None) -> list[Value]:
