@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog.model import Table, TrainingLog
+from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.query import is_accuracy, is_loss, names_of
+from caffe_split.trainlog.table import Table
 
 # More outputs of one run than this in one panel hide one another. The last ones are kept: nets with several
 # heads print the deepest last.
@@ -141,8 +142,8 @@ def best_point(curve: Curve, lowest: bool) -> int | None:
 
 
 def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curve:
-    there = table.lines[name] > 0
-    return Curve(run, label, x[there], table[name][there])
+    column = table.columns[name]
+    return Curve(run, label, x if len(column.row) == len(x) else x[column.row], column.value)
 
 
 def _add_steps(steps: list[Step], run: int, x: np.ndarray, table: Table) -> None:

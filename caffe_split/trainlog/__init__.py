@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from caffe_split.trainlog.model import Event, Run, Table, TrainingLog
+from caffe_split.trainlog.model import Event, Run, TrainingLog
 from caffe_split.trainlog.parse import Parser, read
+from caffe_split.trainlog.table import Table
 
 __all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read"]

@@ -15,8 +15,9 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.model import Event, Table, TrainingLog, concatenate
+from caffe_split.trainlog.model import Event, TrainingLog
 from caffe_split.trainlog.show import plain_json
+from caffe_split.trainlog.table import Table, concatenate
 
 _ELEMENT = re.compile(r"\[\d+\]$")
 
@@ -31,9 +32,9 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     and so are nan and inf.
     """
     if kind == "tests":
-        table = _all_rows([run.tests[net] for run in log.runs if net in run.tests])
+        table = concatenate([run.tests[net] for run in log.runs if net in run.tests])
     else:
-        table = _all_rows([run.train for run in log.runs])
+        table = concatenate([run.train for run in log.runs])
     outputs: dict[str, list[str]] = {}
     for name in table.names:
         if name != "Test loss":
@@ -121,10 +122,6 @@ def to_pandas(table: Table) -> Any:
     return pandas.DataFrame({"iteration": table.iteration, "seconds": table.seconds, **table.values})
 
 
-def _all_rows(tables: list[Table]) -> Table:
-    return concatenate(tables, [np.ones(len(t), bool) for t in tables], [0.0] * len(tables))
-
-
 def _seconds(log: TrainingLog, table: Table) -> list[object]:
     solving = [event.clock for event in log.events if event.kind == "solving"]
     origin = next(iter(solving), log.runs[0].start)
@@ -134,7 +131,7 @@ def _seconds(log: TrainingLog, table: Table) -> list[object]:
 
 
 def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
-    rates = _all_rows([run.lr for run in log.runs])
+    rates = concatenate([run.lr for run in log.runs])
     if not len(rates):
         return [float("nan")] * len(lines)
     before = np.searchsorted(rates.lines["lr"], lines) - 1

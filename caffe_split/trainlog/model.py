@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.table import EMPTY, Table, concatenate
 
 
 @dataclass(frozen=True)
@@ -26,34 +27,6 @@ class Event:
     line: int
     offset: int
     clock: int
-
-
-@dataclass(frozen=True)
-class Table:
-    """n rows, one an iteration that was printed, in the file's order.
-
-    iteration: int64 (n). seconds: float64 (n), since the run's start, NaN without a clock.
-    values: name -> float64 (n), NaN where not printed (or printed as nan: then its line is not 0).
-    lines, offsets: name -> int64 (n), the line (from 1; 0 where not printed) and byte offset of each value.
-    """
-
-    iteration: np.ndarray
-    clock: np.ndarray
-    seconds: np.ndarray
-    values: dict[str, np.ndarray]
-    lines: dict[str, np.ndarray]
-    offsets: dict[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.iteration)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.values[name]
-
-    @property
-    def names(self) -> list[str]:
-        """The columns, in the order in which they were first printed."""
-        return list(self.values)
 
 
 @dataclass(frozen=True)
@@ -166,31 +139,3 @@ class TrainingLog:
     def test_outputs(self) -> list[tuple[int, str]]:
         """(net, name) of everything that test phases printed."""
         return [(net, name) for net in self.test_nets for name in self.table("tests", net).names]
-
-
-def concatenate(tables: list[Table], masks: list[np.ndarray], shifts: list[float]) -> Table:
-    """The rows under the masks of several tables, one after another; `shifts` are added to their seconds."""
-    names = list(dict.fromkeys(name for table in tables for name in table.names))
-    if not tables:
-        return EMPTY
-
-    def join(pick: str, name: str, missing: float) -> np.ndarray:
-        parts = []
-        for table, mask in zip(tables, masks):
-            column = getattr(table, pick).get(name)
-            if column is None:
-                column = np.full(len(table), missing, dtype=np.float64 if pick == "values" else np.int64)
-            parts.append(column[mask])
-        return np.concatenate(parts)
-
-    return Table(
-        iteration=np.concatenate([t.iteration[m] for t, m in zip(tables, masks)]),
-        clock=np.concatenate([t.clock[m] for t, m in zip(tables, masks)]),
-        seconds=np.concatenate([t.seconds[m] + s for t, m, s in zip(tables, masks, shifts)]),
-        values={name: join("values", name, np.nan) for name in names},
-        lines={name: join("lines", name, 0) for name in names},
-        offsets={name: join("offsets", name, 0) for name in names},
-    )
-
-
-EMPTY = Table(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), {}, {}, {})

@@ -231,7 +231,7 @@ class Parser:
             rows.start(iteration, clock)
             self._run.test_row = True
         elif self._run.loss_first:
-            rows.clock[-1] = clock  # a row's time is that of its first output
+            rows.clock.replace_last(clock)  # a row's time is that of its first output
         self._run.loss_first = not outputs
         rows.put(name, value, line, offset)
 
@@ -255,7 +255,7 @@ class Parser:
             return
         line, offset, clock = self._here
         batch, rows = int(found[1]), self._run.batches
-        if not len(rows) or rows.iteration[-1] != batch:
+        if rows.iteration.last() != batch:
             rows.start(batch, clock)
         rows.put(found[2], value, line, offset)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog.model import Table, TrainingLog
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.table import Table
 
 _SNAPSHOT = re.compile(r"(\S+_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?)")
 _HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b", re.IGNORECASE)

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from array import array
-
 import numpy as np
 
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.model import EMPTY, Event, Run, Table
+from caffe_split.trainlog.model import Event, Run
+from caffe_split.trainlog.table import EMPTY, Column, Growing, Table
 
 
 class _Column:
-    __slots__ = ("lines", "offsets", "values")
+    __slots__ = ("lines", "offsets", "rows", "values")
 
     def __init__(self) -> None:
-        self.values = array("d")
-        self.lines = array("q")
-        self.offsets = array("q")
+        self.rows, self.values = Growing(np.int64), Growing(np.float64)
+        self.lines, self.offsets = Growing(np.int64), Growing(np.int64)
+
+    def view(self) -> Column:
+        return Column(self.rows.view(), self.values.view(), self.lines.view(), self.offsets.view())
 
 
 class Rows:
     """A `Table` that grows; columns may appear late and stay empty in some rows."""
 
     def __init__(self) -> None:
-        self.iteration = array("q")
-        self.clock = array("q")
+        self.iteration = Growing(np.int64)
+        self.clock = Growing(np.int64)
         self._columns: dict[bytes, _Column] = {}
+        self._again: dict[bytes, int] = {}  # how often a name came again in the current row
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -34,83 +36,52 @@ class Rows:
         """Begin a row."""
         self.iteration.append(iteration)
         self.clock.append(clock)
+        self._again = {}
 
     def put(self, name: bytes, value: float, line: int, offset: int) -> None:
         """One value of the current row. A name that the row has already (an output of several elements)
         goes on as `name[1]`, `name[2]`, ..."""
-        column = self._columns.get(name)
-        if column is None:
-            column = self._columns[name] = _Column()
-        missing = len(self.iteration) - 1 - len(column.values)
-        if missing < 0:
-            self.put(_next_element(name), value, line, offset)
-            return
-        if missing:
-            column.values.extend([float("nan")] * missing)
-            column.lines.extend([0] * missing)
-            column.offsets.extend([0] * missing)
+        row = len(self.iteration) - 1
+        column = self._column(name)
+        while column.rows.last() == row:
+            self._again[name] = self._again.get(name, 0) + 1
+            column = self._column(b"%s[%d]" % (name, self._again[name]))
+        column.rows.append(row)
         column.values.append(value)
         column.lines.append(line)
         column.offsets.append(offset)
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
         """Begin rows; both int64."""
-        self.iteration.frombytes(np.ascontiguousarray(iteration, np.int64).view(np.uint8).data)
-        self.clock.frombytes(np.ascontiguousarray(clock, np.int64).view(np.uint8).data)
+        self.iteration.extend(iteration)
+        self.clock.extend(clock)
+        self._again = {}
 
     def filled(self, name: bytes) -> int:
         """Up to which row the column has been written."""
         column = self._columns.get(name)
-        return 0 if column is None else len(column.values)
+        return 0 if column is None else column.rows.last() + 1
 
     def put_many(self, name: bytes, row: np.ndarray, value: np.ndarray, line: np.ndarray, offset: np.ndarray) -> None:
         """Values of rows that have begun, ascending and beyond `filled(name)`."""
+        column = self._column(name)
+        column.rows.extend(row)
+        column.values.extend(value)
+        column.lines.extend(line)
+        column.offsets.extend(offset)
+
+    def table(self, start: int) -> Table:
+        """What has been read up to now, without a copy; seconds count from `start` (microseconds)."""
+        if not len(self):
+            return EMPTY
+        columns = {name.decode("utf-8", "backslashreplace"): column.view() for name, column in self._columns.items()}
+        return Table(self.iteration.view(), self.clock.view(), start, columns)
+
+    def _column(self, name: bytes) -> _Column:
         column = self._columns.get(name)
         if column is None:
             column = self._columns[name] = _Column()
-        have = len(column.values)
-        size = int(row[-1]) + 1 - have
-        for target, part, missing in (
-            (column.values, value, np.nan),
-            (column.lines, line, 0),
-            (column.offsets, offset, 0),
-        ):
-            whole = part
-            if len(part) < size:
-                whole = np.full(size, missing, dtype=part.dtype)
-                whole[row - have] = part
-            target.frombytes(whole.view(np.uint8).data)
-
-    def table(self, start: int) -> Table:
-        """What has been read up to now; seconds count from `start` (microseconds)."""
-        if not self.iteration:
-            return EMPTY
-        rows = len(self.iteration)
-        clock = np.array(self.clock, dtype=np.int64)
-        seconds = (clock - start) / 1e6
-        seconds[(clock == NO_CLOCK) | (start == NO_CLOCK)] = np.nan
-        names = {key: key.decode("utf-8", "backslashreplace") for key in self._columns}
-
-        def full(values: array[float] | array[int], missing: float, dtype: type) -> np.ndarray:
-            out: np.ndarray = np.full(rows, missing, dtype=dtype)
-            out[: len(values)] = values
-            return out
-
-        return Table(
-            iteration=np.array(self.iteration, dtype=np.int64),
-            clock=clock,
-            seconds=seconds,
-            values={names[key]: full(c.values, np.nan, np.float64) for key, c in self._columns.items()},
-            lines={names[key]: full(c.lines, 0, np.int64) for key, c in self._columns.items()},
-            offsets={names[key]: full(c.offsets, 0, np.int64) for key, c in self._columns.items()},
-        )
-
-
-def _next_element(name: bytes) -> bytes:
-    stem, bracket, index = name.rpartition(b"[")
-    if bracket and index[:-1].isdigit() and index.endswith(b"]"):
-        return b"%s[%d]" % (stem, int(index[:-1]) + 1)
-    return name + b"[1]"
+        return column
 
 
 class OpenRun:

@@ -13,7 +13,8 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.model import Table, TrainingLog
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.table import Table
 
 
 def write_events(log: TrainingLog, folder: str | os.PathLike[str], name: str) -> Path:

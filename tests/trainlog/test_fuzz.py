@@ -139,3 +139,22 @@ def test_odd_prefixes(stamp: bytes) -> None:
             good = b"I0304 14:00:00.000000 1 s.cpp:1] "
             lines = [good + b"Iteration 3, loss = 1", stamp + middle + message, good + b"Iteration 9, loss = 1", b""]
             same(b"\n".join(lines))
+
+
+@pytest.mark.parametrize("kind", ["a name of its own in every row", "one row of many elements", "many names in one row"])
+def test_many_columns_stay_linear(kind: str) -> None:
+    head = "I0305 15:00:00.000000  1 solver.cpp:1] "
+    times = []
+    for count in (1000, 8000):
+        lines = [f"{head}Iteration 0, loss = 1"]
+        for k in range(count):
+            if kind.startswith("a name"):
+                lines.append(f"{head}Iteration {k}, loss = 1")
+            lines.append(f"{head}    Train net output #0: {'a' if kind.startswith('one') else f'a{k}'} = 1")
+        before = time.process_time()
+        parser = parse.Parser(2020)
+        parser.feed("\n".join([*lines, ""]).encode())
+        (run,) = parser.log("x", 0.0).runs
+        times.append(time.process_time() - before)
+        assert len(run.train.names) == count
+    assert times[1] < 24 * max(times[0], 0.05), times
