@@ -103,10 +103,10 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
 
 def _log_axis(axis: Any, kind: list[Curve], average: int) -> None:
     """A logarithmic axis around the averages: single displays near zero would stretch it over decades."""
-    axis.set_yscale("log")
     drawn = np.concatenate([moving_average(curve.y, average) for curve in kind])
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
     if len(drawn):
+        axis.set_yscale("log")
         axis.set_ylim(drawn.min() / 2, drawn.max() * 2)
 
 

@@ -132,13 +132,20 @@ def _follow(figure: Any, followers: list[Follower], draw: Any, every: float) -> 
     timer = figure.canvas.new_timer(interval=round(1000 * every))
 
     def look() -> None:
-        if any([follower.poll() for follower in followers]):
+        if any([_poll(follower) for follower in followers]):
             draw(figure)
             figure.canvas.draw_idle()
 
     timer.add_callback(look)
     timer.start()
     figure._caffe_split_timer = timer  # the timer stops when nothing refers to it any more
+
+
+def _poll(follower: Follower) -> bool:
+    try:
+        return follower.poll()
+    except CaffeSplitError:  # moved away, or not there for a moment: what was read stays in the window
+        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
