@@ -94,24 +94,35 @@ def memory_of(command: list[str], log: Path) -> float:
     return float(done.stdout)
 
 
-def refresh(log: Path) -> float:
-    """Seconds for a look at the log after it grew by 1 MB."""
+def refresh(log: Path) -> tuple[float, float]:
+    """Seconds for a look at the log after it grew by 1 MB: to read and collect the curves, and to draw them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    from caffe_split.plot import figure as picture
     from caffe_split.plot.series import collect
     from caffe_split.trainlog.follow import Follower
 
-    follower = Follower(log)
-    follower.poll()
-    collect([follower.log])
-    with log.open("rb") as stream:
+    with log.open("rb+") as stream:
         stream.seek(-1_000_000, os.SEEK_END)
         stream.readline()
+        cut = stream.tell()
         more = stream.read()
+        stream.truncate(cut)
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    follower = Follower(log)
+    follower.poll()
+    picture.draw(figure, collect([follower.log]), 3)
     with log.open("ab") as stream:
         stream.write(more)
     before = time.perf_counter()
     assert follower.poll()
-    collect([follower.log])
-    return time.perf_counter() - before
+    curves = collect([follower.log])
+    read = time.perf_counter() - before
+    picture.draw(figure, curves, 3)
+    return read, time.perf_counter() - before - read
 
 
 def main() -> None:
@@ -153,7 +164,8 @@ def main() -> None:
             ratio = theirs_cpu / read_cpu
             print(f"read, processor: ours {read_cpu:.1f} s, parse_log.py {theirs_cpu:.1f} s; ratio {ratio:.1f}")
             print(f"rows (train, test): ours {our_rows.strip()}, parse_log.py {their_rows.strip()}")
-        print(f"refresh after 1 MB more: {refresh(log):.3f} s")
+        look, draw = refresh(log)
+        print(f"refresh after 1 MB more: {look:.3f} s, and {draw:.3f} s to draw")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"memory of a whole log held by a Follower: {peak:.0f} MB at most")
 

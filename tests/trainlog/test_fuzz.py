@@ -141,7 +141,9 @@ def test_odd_prefixes(stamp: bytes) -> None:
             same(b"\n".join(lines))
 
 
-@pytest.mark.parametrize("kind", ["a name of its own in every row", "one row of many elements", "many names in one row"])
+@pytest.mark.parametrize(
+    "kind", ["a name of its own in every row", "one row of many elements", "many names in one row"]
+)
 def test_many_columns_stay_linear(kind: str) -> None:
     head = "I0305 15:00:00.000000  1 solver.cpp:1] "
     times = []
