@@ -27,8 +27,17 @@ def _word(text: bytes) -> np.uint64:
     return np.uint64(int.from_bytes(text, "little"))
 
 
-def _digit(word: np.ndarray, place: int) -> np.ndarray:
-    return (word >> np.uint64(8 * place) & np.uint64(15)).astype(np.int64)
+_PAIRS = _word(b"\x0f\0\0\x0f\0\0\x0f\0")
+_U8, _U10, _U16, _U24, _U32, _U48 = (np.uint64(n) for n in (8, 10, 16, 24, 32, 48))
+_BYTE = np.uint64(255)
+
+
+def _eight_digits(word: np.ndarray) -> np.ndarray:
+    """The integer that eight digits spell, the first in the lowest byte (a zero byte counts as 0): neighbours are
+    joined to pairs, pairs to fours, fours to one."""
+    word = (word & _word(b"\x0f" * 8)) * np.uint64(10 << 8 | 1) >> _U8
+    word = (word & _word(b"\xff\0" * 4)) * np.uint64(100 << 16 | 1) >> _U16
+    return (word & _word(b"\xff\xff\0\0" * 2)) * np.uint64(10000 << 32 | 1) >> _U32
 
 
 def _has_form(word: np.ndarray, form: bytes) -> np.ndarray:
@@ -109,11 +118,18 @@ class _Block:
 
     def integers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(value, number of digits) of the integer at each place; 0 digits where it is none or too long."""
-        digits = self.table(start).view(np.uint8) - np.uint8(48)
-        count = (digits > 9).argmax(axis=1)  # 0 also where all sixteen are digits
-        value = np.zeros(len(start), np.int64)
-        for column in range(int(count.max(initial=0))):
-            value = np.where(column < count, value * 10 + digits[:, column], value)
+        word = self.words[start]
+        ends = (word.view(np.uint8).reshape(-1, 8) - np.uint8(48)) > 9
+        count = ends.argmax(axis=1)
+        value = _eight_digits(word << ((8 - count) * 8).astype(np.uint64)).astype(np.int64)
+        long = np.flatnonzero((count == 0) & ~ends[:, 0])
+        if len(long):
+            digits = self.table(start[long]).view(np.uint8) - np.uint8(48)
+            count[long] = (digits > 9).argmax(axis=1)  # 0 where all sixteen are digits
+            many = np.zeros(len(long), np.int64)
+            for column in range(int(count[long].max())):
+                many = np.where(column < count[long], many * 10 + digits[:, column], many)
+            value[long] = many
         return value, count
 
     def numbers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,17 +194,16 @@ def _stamps(block: _Block, lines: Lines, bracket: np.ndarray) -> tuple[np.ndarra
     good &= np.where(old, _has_form(date, b"0000 00:"), _has_form(date, b"00000000") & (block.bytes[time - 1] == 32))
     good &= _has_form(clock, b"00:00:00") & _has_form(fraction, b".000000 ")
     good &= (block.bytes[bracket + 1] == 32) & (length > 0) & (length <= _LONGEST)
-    hour = _digit(clock, 0) * 10 + _digit(clock, 1)
-    minute = _digit(clock, 3) * 10 + _digit(clock, 4)
+    pairs = (clock & _PAIRS) * _U10 + (clock >> _U8 & _PAIRS)  # the bytes 0, 3 and 6 are now h, m and s
+    hour, minute, second = pairs & _BYTE, pairs >> _U24 & _BYTE, pairs >> _U48 & _BYTE
     good &= (hour < 24) & (minute < 60)
     length = np.where(good, length, 0)
     first, which = block.same(time + 15, length)
     begin = time + 15
     plain = [bool(_MIDDLE.fullmatch(block.data[begin[k] : begin[k] + length[k]])) for k in first]
     good &= np.array(plain, dtype=bool)[which]
-    micro = (hour * 60 + minute) * 60 + _digit(clock, 6) * 10 + _digit(clock, 7)
-    for place in range(1, 7):
-        micro = micro * 10 + _digit(fraction, place)
+    seconds = (hour * np.uint64(60) + minute) * np.uint64(60) + second
+    micro = seconds * np.uint64(1_000_000) + _eight_digits(fraction >> _U8 << _U16)
     some = some[good]
     lines.micro[some] = micro[good]
     lines.date[some] = (date & np.where(old, _MASKS[4], _MASKS[8]))[good]

@@ -18,7 +18,7 @@ LOGS = Path(__file__).parent / "logs"
 
 def run(*words: str, cwd: Path = LOGS) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "caffe_split", *words]
-    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, check=False, timeout=60)
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
