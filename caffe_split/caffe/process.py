@@ -24,9 +24,7 @@ class Child:
     terminates it, and then kills it.
     """
 
-    def __init__(
-        self, command: Sequence[str], environment: dict[str, str], output: BinaryIO, grace: float
-    ) -> None:
+    def __init__(self, command: Sequence[str], environment: dict[str, str], output: BinaryIO, grace: float) -> None:
         self.received: int | None = None  # the first signal that asked us to end
         self._asked = 0
         self._rung = 0

@@ -38,6 +38,10 @@ class PlainReporter:
             self._shown, self._when = seen, time.monotonic()
             self._console.print(one_line(now), highlight=False, markup=False, soft_wrap=True)
 
+    def aim(self, max_iter: int) -> None:
+        """The end has become known."""
+        self._max_iter = max_iter
+
     def stopping(self) -> None:
         """Say that it takes a while now."""
         self._console.print(_STOPPING, highlight=False, soft_wrap=True)
@@ -75,6 +79,11 @@ class BarReporter:
             words.append(f"{duration(now.left)} left")
         if now.iteration >= 0:
             self._bar.update(self._task, completed=now.iteration, state="  ".join(words))
+
+    def aim(self, max_iter: int) -> None:
+        """The end has become known."""
+        self._max_iter = max_iter
+        self._bar.update(self._task, total=max_iter or None)
 
     def stopping(self) -> None:
         """Say that it takes a while now."""
