@@ -25,6 +25,7 @@ from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import PartitionRule, divide
 from caffe_split.split.parts import Part, is_helper
 from caffe_split.split.rewrite import rewrite
+from caffe_split.tpm.measure import is_state
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import Training
@@ -129,7 +130,8 @@ def make_plan(
         texts[deploy.name] = _rewritten(prototxt.read(deploy), splits).to_bytes()
     if training.solver is not None and training.solver_path is not None:
         texts[training.solver_path.name] = _solver(training, out).to_bytes()
-    blobs, types = _derived_weights(training.net, derived, weights, splits)
+    blobs = _derived_weights(weights, splits)
+    types = {layer.name: layer.type for layer in all_layers(derived)}
     after = infer_shapes(phase_layers(derived, "TRAIN"), inputs)
     return DerivePlan(
         net_path=training.net_path,
@@ -212,8 +214,9 @@ def _solver(training: Training, out: Path) -> prototxt.Document:
 def check_weights(document: prototxt.Document, weights: Blobs, path: Path) -> None:
     """Raises `CaffeSplitError` where weights and net do not name the same layers, or a convolution's shape differs."""
     layers = {layer.name: layer for layer in all_layers(document)}
-    # Layers without blobs do not count: a snapshot lists Caffe's own Split layers too.
-    strange = [name for name in weights if name not in layers and len(weights[name])]
+    # A snapshot also lists Caffe's own Split layers, without blobs, and the state of TPM layers, which a deploy net
+    # does not have.
+    strange = [name for name in weights if name not in layers and len(weights[name]) and not is_state(weights[name])]
     if strange:
         raise CaffeSplitError(
             f"{path}: it has weights of {', '.join(map(repr, strange))}, which {document.filename} does not have. "
@@ -249,22 +252,20 @@ def _check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) ->
         )
 
 
-def _derived_weights(
-    net: prototxt.Document, derived: prototxt.Document, weights: Blobs, splits: Mapping[str, Sequence[Part]]
-) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
-    """The blobs of the derived net, and the types of its layers.
+def _derived_weights(weights: Blobs, splits: Mapping[str, Sequence[Part]]) -> dict[str, list[np.ndarray]]:
+    """The blobs of the derived net, in the net's order.
 
     TPM layers' state is left behind: the derived net's iterations are counted anew.
     """
-    watching = {layer.name for layer in all_layers(net) if layer.type == "TPM"}
     blobs: dict[str, list[np.ndarray]] = {}
     for name in weights:
         if name in splits:
             for part in splits[name]:
-                blobs[part.name] = [np.ascontiguousarray(blob, dtype=np.float32) for blob in part.blobs]
-        elif name not in watching and len(weights[name]):
+                if part.blobs:
+                    blobs[part.name] = [np.ascontiguousarray(blob, dtype=np.float32) for blob in part.blobs]
+        elif len(weights[name]) and not is_state(weights[name]):
             blobs[name] = list(weights[name])
-    return blobs, {layer.name: layer.type for layer in all_layers(derived)}
+    return blobs
 
 
 def write_derived(plan: DerivePlan, force: bool = False) -> None:

@@ -167,7 +167,11 @@ def table(
     status = 0
     for path in logs:
         try:
-            read.append(parse.read(path))
+            log = parse.read(path)
+            if log.runs:
+                read.append(log)
+            if not (output is None and query.state_of(log)[0] == "running"):
+                query.values_of(log, output)  # or says what there is instead
         except CaffeSplitError as error:
             _say(f"caffe-split: {error}")
             status = 1

@@ -168,6 +168,7 @@ class BinaryWeights(Weights):
                 if inner.number == _V0_LAYER and inner.kind == wire.BYTES:
                     form, start, end = _V0, inner.start, inner.end
         count = 0
+        place = f"{path}: a layer at byte {entry.tag}"
         for inner in wire.entries(self._buffer, start, end):
             if inner.number == form.name and inner.kind == wire.BYTES:
                 name = _text(self._buffer, inner)
@@ -180,9 +181,9 @@ class BinaryWeights(Weights):
                     layer_type = _v1_type(inner.value)
             elif inner.number == form.blobs and inner.kind == wire.BYTES:
                 count += 1
+                if count > MAX_BLOBS:
+                    raise CaffeSplitError(f"{place} has more than {MAX_BLOBS} blobs")
         place = f"{path}: layer {name!r}"
-        if count > MAX_BLOBS:
-            raise CaffeSplitError(f"{place} has {count} blobs; we read at most {MAX_BLOBS}")
         layer = _Layer(layer_type, form, start, end)
         checked = 0
         try:

@@ -19,6 +19,7 @@ from caffe_split.proto.binaryfile import head_of, map_file
 
 MAX_BINARY = 2**31 - 1
 MAX_HISTORY = 100_000
+MAX_UNKNOWN = 10_000
 
 _ITER, _NET, _HISTORY, _STEP = 1, 2, 3, 4
 
@@ -81,6 +82,8 @@ def read_solverstate(path: PathLike) -> SolverState:
                 raise CaffeSplitError(
                     f"{name}: these are weights, not a solver state; give the .solverstate saved with them"
                 )
+            elif len(unknown) >= MAX_UNKNOWN:
+                raise CaffeSplitError(f"{name}: more than {MAX_UNKNOWN} fields that Caffe does not have")
             else:
                 unknown.append(bytes(buffer[entry.tag : entry.end]))
     except wire.WireError as error:

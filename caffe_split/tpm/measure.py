@@ -64,6 +64,19 @@ def _lengths(difference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.sqrt(np.append(squares, squares.sum()))
 
 
+def is_state(blobs: Blobs) -> bool:
+    """Whether a layer's blobs have the shapes of a TPM layer's state."""
+    if len(blobs) != _NUM_BLOBS or blobs[_WEIGHT].ndim < 1:
+        return False
+    shapes = [tuple(blob.shape) for blob in blobs]
+    windows = shapes[_RESULT][0] if shapes[_RESULT] else 0
+    return (
+        shapes[_WEIGHT] == shapes[_START] == shapes[_PREVIOUS]
+        and shapes[_RESULT] == (windows, shapes[_WEIGHT][0] + 1, 3)
+        and shapes[_COUNTER] == (windows + 1, 8)
+    )
+
+
 def from_state(blobs: Blobs, layer: str, iteration: int | None = None) -> list[LayerScores]:
     """The windows that a TPM layer has sampled at least twice, oldest first, from its blobs in a snapshot.
 
@@ -72,7 +85,7 @@ def from_state(blobs: Blobs, layer: str, iteration: int | None = None) -> list[L
     known for the latest window only, NaN for the ones before. `iteration`, when given, must be the iteration
     that the layer counted. Raises `CaffeSplitError` when the blobs are not such a state.
     """
-    if len(blobs) != _NUM_BLOBS or blobs[_COUNTER].ndim != 2 or blobs[_RESULT].ndim != 3:
+    if not is_state(blobs):
         raise CaffeSplitError(
             f"the state of the TPM layer that watches '{layer}' has another form; which Caffe made it?"
         )

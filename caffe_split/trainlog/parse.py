@@ -18,7 +18,7 @@ from caffe_split.trainlog.messages import number
 from caffe_split.trainlog.model import Event, TrainingLog
 from caffe_split.trainlog.rows import OpenRun, Rows
 
-BLOCK = 1 << 20
+BLOCK = 1 << 21
 # Smaller pieces, such as a few lines appended to a growing log, are read line by line.
 _SMALL = 1 << 12
 
@@ -277,8 +277,9 @@ class Parser:
             self._tail = self._timings
             return
         found = messages.TIMING.match(message)
-        if found is not None:
-            self._run.results[" ".join(messages.text(found[1]).split()) + " ms"] = float(found[2])
+        value = number(found[2]) if found else None
+        if found is not None and value is not None:
+            self._run.results[" ".join(messages.text(found[1]).split()) + " ms"] = value
 
     # Messages without
 

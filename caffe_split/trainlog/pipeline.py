@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.trainlog.lines import LineSplitter
+from caffe_split.trainlog.messages import number
 
 BLOCK = 1 << 20
 # The lines before an "Optimization Done" are looked for in so many bytes before it.
@@ -75,7 +76,8 @@ def misleading(lines: list[Found]) -> bool:
     """Does field 11 of a line hold something else than the value printed behind the name?"""
     for found in lines:
         value = _VALUE.search(found.text)
-        if value is None or sort_key(found.text)[0] != float(value[1]):
+        shown = number(value[1]) if value else None
+        if shown is None or sort_key(found.text)[0] != shown:
             return True
     return False
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.trainlog.model import Run, TrainingLog
-from caffe_split.trainlog.query import is_accuracy
+from caffe_split.trainlog.query import main_output
 from caffe_split.trainlog.show import duration, number
 
 # The speed is that of the last so many displays: it follows a change and does not jump.
@@ -43,12 +43,12 @@ def progress_of(log: TrainingLog, max_iter: int) -> Progress:
     iteration = run.last_iteration if run else -1
     speed = _speed(run) if run else nan
     name, values, iterations = "", np.empty(0), np.empty(0, np.int64)
-    for net, output in log.test_outputs():
-        if is_accuracy(output):
-            table = log.table("tests", net)
-            there = np.isfinite(table[output])
-            name, values, iterations = output, table[output][there], table.iteration[there]
-            break
+    chosen = main_output(log)
+    if chosen is not None:
+        net, name = chosen
+        table = log.table("tests", net)
+        there = np.isfinite(table[name])
+        values, iterations = table[name][there], table.iteration[there]
     at = int(values.argmax()) if len(values) else -1
     return Progress(
         iteration=iteration,

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,22 +94,14 @@ def values_of(log: TrainingLog, output: str | None = None) -> list[Value]:
         return sorted(result, key=lambda value: value.line)
     known = list(dict.fromkeys(name for _, name in log.test_outputs()))
     if not known:
-        raise CaffeSplitError(
-            f"{log.path} holds no test output: no line such as `Test net output #0: accuracy = 0.5`; "
-            "was the solver given a test_interval?"
-        )
+        raise CaffeSplitError(f"{log.path} {_what_instead(log)}")
     wanted = "no accuracy-like test output" if output is None else f"no test output named {output}"
     raise CaffeSplitError(f"{log.path} has {wanted}; it has: {', '.join(known)}. Choose with --output NAME")
 
 
 def best_values(log: TrainingLog, output: str, count: int) -> list[Value]:
     """The `count` best values, the best last: the lowest of a loss, the highest otherwise; nan never wins."""
-    sign = -1.0 if is_loss(output) else 1.0
-
-    def order(value: Value) -> tuple[float, int]:
-        return (-math.inf if math.isnan(value.value) else sign * value.value, value.line)
-
-    return sorted(values_of(log, output), key=order)[-count:] if count else []
+    return sorted(values_of(log, output), key=_order(output))[-count:] if count else []
 
 
 def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
@@ -161,30 +154,44 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
     return ("running" if quiet < patience else "cut off"), ""
 
 
+def main_output(log: TrainingLog, output: str | None = None) -> tuple[int, str] | None:
+    """(test net, name) of the output to judge a training by; None: it printed none.
+
+    `output` None: the first accuracy, of a net with several heads (loss1/top-1, ...) that of the last one.
+    """
+    if output is not None:
+        return next((found for found in log.test_outputs() if found[1] == output), None)
+    some = [found for found in log.test_outputs() if is_accuracy(found[1])]
+    if not some:
+        return None
+    names = [name for net, name in some if net == some[0][0]]
+    head = names[-1].rpartition("/")[0]
+    return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
+
+
 def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summary]:
-    """One row a log, in order; differences are to the first. `output` None: each log's first accuracy."""
+    """One row a log, in order; differences are to the first. `output` None: each log's `main_output`.
+
+    The best is that of all runs in the file, as for the pipelines; the final one is the last printed.
+    """
     rows: list[Summary] = []
     for log, name in zip(logs, names_of([log.path for log in logs])):
-        chosen = output
-        if chosen is None:
-            chosen = next((found for _, found in log.test_outputs() if is_accuracy(found)), None)
-        values = values_of(log, chosen) if chosen is not None else []
-        merged = _merged(log, chosen)
-        best = best_values(log, chosen, 1) if chosen is not None and values else []
+        net, chosen = main_output(log, output) or (0, "")
+        values = [value for value in values_of(log, chosen) if value.net == net] if chosen else []
+        best = sorted(values, key=_order(chosen))[-1] if values else None
         state, detail = state_of(log)
-        seconds = sum(run.seconds for run in log.runs if not math.isnan(run.seconds))
-        first = rows[0].best if rows else (best[0].value if best else math.nan)
+        first = rows[0].best if rows else (best.value if best else math.nan)
         rows.append(
             Summary(
                 net=name,
                 path=log.path,
-                output=chosen or "",
-                best=best[0].value if best else math.nan,
-                best_iteration=best[0].iteration if best else -1,
-                final=merged[-1] if len(merged) else math.nan,
-                difference=(best[0].value - first) if best else math.nan,
+                output=chosen,
+                best=best.value if best else math.nan,
+                best_iteration=best.iteration if best else -1,
+                final=values[-1].value if values else math.nan,
+                difference=best.value - first if best else math.nan,
                 iterations=max((run.last_iteration for run in log.runs), default=-1),
-                seconds=seconds,
+                seconds=sum(run.seconds for run in log.runs if not math.isnan(run.seconds)),
                 speed=_speed(log),
                 state=state,
                 detail=detail,
@@ -204,12 +211,26 @@ def names_of(paths: list[str]) -> list[str]:
     return paths
 
 
-def _merged(log: TrainingLog, output: str | None) -> np.ndarray:
-    for net, name in log.test_outputs():
-        if name == output:
-            table = log.table("tests", net)
-            return table[name][table.lines[name] > 0]
-    return np.empty(0)
+def _order(output: str) -> Callable[[Value], tuple[float, int]]:
+    """Sorts values from worst to best, the later of equal ones behind."""
+    sign = -1.0 if is_loss(output) else 1.0
+    return lambda found: (-math.inf if math.isnan(found.value) else sign * found.value, found.line)
+
+
+def _what_instead(log: TrainingLog) -> str:
+    """What a log without test outputs is."""
+    results = {name: value for run in log.runs for name, value in run.results.items()}
+    if not log.size:
+        return "is empty"
+    if not log.runs:
+        return "holds no line of a training; expected what `caffe train` writes to its standard error"
+    if results:
+        shown = ", ".join(f"{name} {value:g}" for name, value in list(results.items())[:6])
+        return f"is no training but a log of `caffe test` or `caffe time`: {shown}"
+    return (
+        "holds no test output, no line such as `Test net output #0: accuracy = 0.5`; was the solver given a "
+        "test_interval?"
+    )
 
 
 def _values(table: Table, net: int, name: str) -> list[Value]:

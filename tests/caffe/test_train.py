@@ -122,9 +122,7 @@ def test_the_fatal_line_is_named(tmp_path: Path) -> None:
     # The number is that of the file's line also where the log was continued.
     status, said = run(tmp_path, "--append")
     again = int(said.split("train.log:")[1].split(":")[0])
-    assert (
-        again > line and "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[again - 1]
-    )
+    assert again > line and "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[again - 1]
 
 
 # With a stand-in
@@ -191,9 +189,7 @@ def test_the_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = tmp_path / "a run's folder"
     folder.mkdir()
     plan = train.plan_training(write_solver(folder, 10), caffe=str(stand_in(tmp_path, "")))
-    assert train.printable(plan).endswith(
-        f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'"""
-    )
+    assert train.printable(plan).endswith(f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'""")
 
 
 @pytest.mark.parametrize(
@@ -209,9 +205,7 @@ def test_the_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ({"caffe": "missing"}, "missing is not a program"),
     ],
 )
-def test_refusals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], words: str
-) -> None:
+def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], words: str) -> None:
     monkeypatch.chdir(tmp_path)
     write_solver(tmp_path, 10)
     (tmp_path / "tiny_iter_5.solverstate").write_text("x")

@@ -100,9 +100,7 @@ def test_one_line_layers_stay_on_one_line():
     first.add("include", {"phase": "TRAIN"})
     first.remove("bottom")
     first.set("type", "TANH")
-    assert str(doc).splitlines()[0] == (
-        "layers { top: 'b' top: 'x' name: 'c' type: TANH include { phase: TRAIN } }"
-    )
+    assert str(doc).splitlines()[0] == ("layers { top: 'b' top: 'x' name: 'c' type: TANH include { phase: TRAIN } }")
 
 
 def test_copies_look_like_their_parent():

@@ -46,10 +46,7 @@ TEXTS = {
 
 
 def cases():
-    texts = {
-        f"{name}.prototxt": (FILES / f"{name}.prototxt").read_text()
-        for name in ("v0", "v0_data", "v1", "inputs")
-    }
+    texts = {f"{name}.prototxt": (FILES / f"{name}.prototxt").read_text() for name in ("v0", "v0_data", "v1", "inputs")}
     return {**texts, **TEXTS}
 
 

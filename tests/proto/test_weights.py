@@ -39,9 +39,7 @@ def test_round_trip(suffix, tmp_path):
     given = {"b": [W, B], "none": [], "a": [np.float32(3), np.zeros((0, 2)), np.arange(3), W[::2, ::-1]]}
     caffemodel.write_weights(path, given, "net", {"b": "Convolution"})
     weights = caffemodel.read_weights(path)
-    assert (
-        sorted(weights) == ["a", "b", "none"] and len(weights) == 3 and "a" in weights and "x" not in weights
-    )
+    assert sorted(weights) == ["a", "b", "none"] and len(weights) == 3 and "a" in weights and "x" not in weights
     for name, arrays in given.items():
         assert len(weights[name]) == len(arrays)
         for got, put_in in zip(weights[name], arrays):
@@ -50,9 +48,7 @@ def test_round_trip(suffix, tmp_path):
     with pytest.raises(KeyError):
         weights["x"]
     if not suffix:
-        assert (
-            weights.net_name == "net" and weights.types["b"] == "Convolution" and list(weights) == list(given)
-        )
+        assert weights.net_name == "net" and weights.types["b"] == "Convolution" and list(weights) == list(given)
 
 
 def test_protobuf_reads_what_we_write_and_we_what_it_writes(tmp_path):
@@ -103,12 +99,7 @@ def test_old_fields_win_over_the_shape_as_in_caffe(tmp_path):
 
 def test_unpacked_and_cut_and_double_values(tmp_path):
     singles = b"".join(b"\x2d" + struct.pack("<f", value) for value in range(300))
-    cut = (
-        raw_field(5, struct.pack("<2f", 1, 2))
-        + b"\x2d"
-        + struct.pack("<f", 3)
-        + raw_field(5, struct.pack("<f", 4))
-    )
+    cut = raw_field(5, struct.pack("<2f", 1, 2)) + b"\x2d" + struct.pack("<f", 3) + raw_field(5, struct.pack("<f", 4))
     double = raw_field(8, struct.pack("<3d", 0.1, 1e300, -2))
     double_singles = b"".join(b"\x41" + struct.pack("<d", value) for value in range(3))
     data = net(
@@ -252,17 +243,11 @@ def test_bad_hdf5(tmp_path):
     cases = {
         "no group /data": lambda f: f.create_group("other"),
         "this is a solver state": lambda f: f.create_dataset("iter", data=[3]),
-        "expected /data/<layer>/<index>, found /data/conv/x": lambda f: f.create_dataset(
-            "data/conv/x", data=[1.0]
-        ),
-        "has the blobs 0, 2: some lack": lambda f: [
-            f.create_dataset(f"data/c/{i}", data=[1.0]) for i in (0, 2)
-        ],
+        "expected /data/<layer>/<index>, found /data/conv/x": lambda f: f.create_dataset("data/conv/x", data=[1.0]),
+        "has the blobs 0, 2: some lack": lambda f: [f.create_dataset(f"data/c/{i}", data=[1.0]) for i in (0, 2)],
         "expected numbers": lambda f: f.create_dataset("data/c/0", data=b"text"),
         "needs 4000000000 bytes": lambda f: f.create_dataset("data/c/0", (10**9,), "f4", chunks=(1000,)),
-        "is a link to elsewhere": lambda f: f.create_group("data").__setitem__(
-            "c", h5py.ExternalLink("/etc/x", "/")
-        ),
+        "is a link to elsewhere": lambda f: f.create_group("data").__setitem__("c", h5py.ExternalLink("/etc/x", "/")),
     }
     for expected, make in cases.items():
         with h5py.File(path, "w") as file:

@@ -1,0 +1,43 @@
+"""Fuzz one target with atheris (`pip install atheris`), which follows the coverage:
+
+    python tests/fuzz/fuzz.py prototxt -max_total_time=600
+
+Targets: prototxt, caffemodel, solverstate, proto. What follows the target goes to libFuzzer. Without atheris:
+`--plain SECONDS` mutates the seeds at random, as the test of the same folder does for a moment.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    name = sys.argv[1]
+    if "--plain" in sys.argv:
+        from plain import mutate_for
+        from seeds import seeds
+        from targets import TARGETS
+
+        runs = mutate_for(TARGETS[name], seeds()[name], float(sys.argv[sys.argv.index("--plain") + 1]), seed=None)
+        print(f"{runs} runs, nothing found")
+        return
+    import atheris
+
+    with atheris.instrument_imports(include=["caffe_split", "targets"]):
+        from seeds import seeds
+        from targets import TARGETS
+    corpus = tempfile.mkdtemp(prefix=f"corpus-{name}-")
+    for index, seed in enumerate(seeds()[name]):
+        (Path(corpus) / str(index)).write_bytes(seed)
+    atheris.Setup([sys.argv[0], corpus, "-max_len=4096", "-timeout=20", *sys.argv[2:]], TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

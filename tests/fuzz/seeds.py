@@ -1,0 +1,32 @@
+"""Good inputs to start from, one list a target."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from caffe_split.proto import caffe_pb2, schema
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "proto"))
+
+
+def seeds() -> dict[str, list[bytes]]:
+    files = Path(__file__).resolve().parents[1] / "proto" / "files"
+    model = caffe_pb2.NetParameter(name="n")
+    layer = model.layer.add(name="conv", type="Convolution", bottom=["a"])
+    layer.blobs.add(data=[1, 2, 3, 4], shape=caffe_pb2.BlobShape(dim=[2, 2]))
+    layer.blobs.add(double_data=[1.5], num=1, channels=1, height=1, width=1)
+    old = caffe_pb2.NetParameter(name="n")
+    old.layers.add(name="ip", type=14).blobs.add(num=1, channels=1, height=1, width=2, data=[1, 2])
+    old.layers.add().layer.name = "v0"
+    singles = b"\xa2\x06\x17\x0a\x01a\x3a\x12" + b"\x2d\0\0\x80\x3f" * 2 + b"\x3a\x03\x0a\x01\x02" + b"\x10\x01\x18"
+    state = caffe_pb2.SolverState(iter=7, learned_net="n", current_step=2)
+    state.history.add(data=[1, 2], shape=caffe_pb2.BlobShape(dim=[2]))
+    state.history.add(data=[1], num=1, channels=1, height=1, width=1)
+    group = b"\x63\x08\x01\x64" + model.SerializeToString()
+    return {
+        "prototxt": [path.read_bytes() for path in sorted(files.glob("*.prototxt"))],
+        "caffemodel": [model.SerializeToString(), old.SerializeToString(), singles, group],
+        "solverstate": [state.SerializeToString(), state.SerializeToString() + b"\xf2\x06\x01x"],
+        "proto": [Path(schema.__file__).with_name("caffe.proto").read_bytes()[:3000]],
+    }

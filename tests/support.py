@@ -1,0 +1,47 @@
+"""What tests share: the command line as a user runs it, the real Caffe, one short training on the digits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CAFFE = Path(sys.executable).parent / "caffe"
+
+
+def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does; its exit status must be `status`, and never a traceback."""
+    command = [sys.executable, "-m", "caffe_split", *map(str, arguments)]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == status, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def train(solver: str, cwd: Path, *arguments: str) -> str:
+    """Train with the real `caffe train` and nothing else; returns its log."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [str(CAFFE), "train", "-solver", solver, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stderr
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder in which the instrumented digits net was trained for 100 iterations, a snapshot every 10."""
+
+    folder: Path
+    log: str
+    solver: str = "digits/solver.prototxt"
+    net: str = "digits/train_val.prototxt"
