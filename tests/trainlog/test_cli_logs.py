@@ -94,6 +94,20 @@ def test_table() -> None:
     assert run("table", "bvlc_2016.log", "--format", "csv")[1].startswith("net,path,output,best,")
 
 
+def test_table_with_logs_that_tell_nothing() -> None:
+    status, said, notes = run("table", "empty.log", "bvlc_1_0.log", "no_test.log", "caffe_test.log")
+    assert status == 1 and [line.split("|")[1].strip() for line in said.splitlines()[2:5]] == [
+        "bvlc_1_0.log",
+        "no_test.log",
+        "caffe_test.log",
+    ]
+    assert "empty.log is empty" in notes and "test_interval" in notes and "accuracy 0.85" in notes
+    rows = json.loads(run("table", "googlenet.log", "two_test_nets.log", "--json")[1])
+    assert [(row["output"], row["best"]) for row in rows] == [("loss3/top-1", 0.42), ("accuracy", 0.2)]
+    status, said, notes = run("table", "bvlc_1_0.log", "ssd.log", "--output", "Accuracy")
+    assert status == 1 and "0.6716" in said and "detection_eval" in notes
+
+
 def test_table_csv_of_logs_of_one_name(tmp_path: Path) -> None:
     for name in ("base", "derived1"):
         (tmp_path / name).mkdir()
@@ -121,7 +135,7 @@ def test_bad_input_is_one_line(tmp_path: Path, command: str, path: str) -> None:
     status, _, notes = run(*words, cwd=tmp_path)
     assert "Traceback" not in notes and len([x for x in notes.splitlines() if not x.startswith("==>")]) <= 1
     # A table has a row for a log without tests, and a log without tests can be watched.
-    if not (command in ("table", "watch") and path == "no_test.log") and not (command == "table" and path != "folder"):
+    if not (command in ("table", "watch") and path == "no_test.log"):
         assert status == 1 and path in notes
 
 

@@ -70,6 +70,11 @@ def test_numpy_and_patterns_agree_on_damaged_logs(seed: int) -> None:
     same(bytes(data))
 
 
+def test_a_time_that_is_no_number() -> None:
+    head = b"I0305 15:00:00.000000  1 caffe.cpp:1] "
+    same(head + b"Average time per layer: \n" + head + b"conv1\tforward: 7.7.5 ms.\n")
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=30), st.sampled_from([b"\n", b"\r\n", b""]))
 def test_any_lines(lines: list[bytes], end: bytes) -> None:

@@ -100,3 +100,4 @@ def test_a_shifted_field_is_noticed() -> None:
     assert not pipeline.misleading([pipeline.Found(0, good)])
     assert pipeline.misleading([pipeline.Found(0, b"2019-01-01 " + good)])
     assert pipeline.misleading([pipeline.Found(0, good.replace(b"0.1", b"1e-05"))])
+    assert pipeline.misleading([pipeline.Found(0, good.replace(b"0.1", b"0.1.7"))])
