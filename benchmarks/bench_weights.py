@@ -32,17 +32,13 @@ def vgg_weights(scale: int) -> dict[str, list[np.ndarray]]:
     shapes = {name: [(out, ins, 3, 3), (out,)] for name, ins, out in filter(None, CONVS)}
     shapes.update({name: [(out // scale, ins), (out // scale,)] for name, ins, out in DENSE})
     if scale > 1:
-        shapes = {
-            name: [((s[0][0]), *(s[0][1:])), s[1]] for name, s in shapes.items() if name not in ("fc7", "fc8")
-        }
+        shapes = {name: [((s[0][0]), *(s[0][1:])), s[1]] for name, s in shapes.items() if name not in ("fc7", "fc8")}
     return {name: [rng.standard_normal(s, np.float32) for s in pair] for name, pair in shapes.items()}
 
 
 def vgg_prototxt() -> str:
     """The net itself, for pycaffe; a small picture, so that it is the weights that weigh."""
-    lines = [
-        'layer { name: "data" type: "Input" top: "t" input_param { shape { dim: 1 dim: 3 dim: 224 dim: 224 } } }'
-    ]
+    lines = ['layer { name: "data" type: "Input" top: "t" input_param { shape { dim: 1 dim: 3 dim: 224 dim: 224 } } }']
     for index, conv in enumerate(CONVS):
         if conv:
             lines.append(
@@ -99,7 +95,7 @@ def pycaffe(source: str, target: str, net: object) -> None:
 
 def contestant(name: str, source: str, target: str) -> None:
     if name == "pycaffe":
-        os.environ["GLOG_minloglevel"] = "2"
+        os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 (glog's own spelling)
         import caffe
 
         prototxt = Path(target).with_suffix(".prototxt")
@@ -137,9 +133,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         size = os.stat(source).st_size
 
         def child(name: str) -> Result:
-            done = run(
-                [sys.executable, "-m", "benchmarks.bench_weights", "--contestant", name, source, target]
-            )
+            done = run([sys.executable, "-m", "benchmarks.bench_weights", "--contestant", name, source, target])
             os.unlink(target)  # every contestant writes a new file
             return done
 
@@ -162,9 +156,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     finally:
         shutil.rmtree(folder)
     mine = results["ours"]
-    print(
-        f"weights, {size / 1e6:.0f} MB, read and written (median; imports not counted; ours flushes to disk)"
-    )
+    print(f"weights, {size / 1e6:.0f} MB, read and written (median; imports not counted; ours flushes to disk)")
     for name, result in results.items():
         peak = f"   peak memory {result.peak / size:.2f}x the file" if result.peak else ""
         print(f"  {name:13} {result.seconds:8.3f} s   {result.seconds / mine.seconds:7.2f}x ours{peak}")

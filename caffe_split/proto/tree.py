@@ -544,7 +544,8 @@ def sample_style(message: Message, limit: int = 2000) -> layout.Style:
                 visit(f.value, layout.line_indent(lead) if "\n" in lead else outer)
 
     visit(message, "")
-    return layout.style_of(samples)
+    # The newline of a file of one line stands in no field's lead.
+    return layout.style_of(samples, message._tail)
 
 
 def indent_of(field: Field | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -27,10 +28,8 @@ def test_a_slice(name):
 
 def seconds(work, *arguments) -> float:
     start = time.process_time()
-    try:
+    with contextlib.suppress(CaffeSplitError):
         work(*arguments)
-    except CaffeSplitError:
-        pass
     return time.process_time() - start
 
 
@@ -96,12 +95,13 @@ ONE = b"\x2d\0\0\x80\x3f"
 # Files that would make a careless reader take far more memory than they have bytes.
 HOSTILE = {
     "one by one": ("caffemodel", lambda: net(layer("a", blob(ONE * (SIZE // 5), SIZE // 5)))),
-    "pieces": ("caffemodel", lambda: net(layer("a", blob((raw_field(5, b"\0" * 4) + b"\x2a\0") * 200_000, 200_000)))),
+    "pieces": ("caffemodel", lambda: net(layer("a", blob((raw_field(5, b"\0" * 4) + b"\x2a\0") * 100_000, 100_000)))),
     "packed": ("caffemodel", lambda: net(layer("a", blob(raw_field(5, bytes(SIZE)), SIZE // 4)))),
     "doubles": ("caffemodel", lambda: net(layer("a", blob(raw_field(8, bytes(SIZE)), SIZE // 8)))),
     "layers": ("caffemodel", lambda: net(*(layer(f"{i}") for i in range(200_000)))),
     "empty layers": ("caffemodel", lambda: b"\xa2\x06\0" * (SIZE // 3)),
-    "empty blobs": ("caffemodel", lambda: net(layer("a", *[b"\x3a\0" * (SIZE // 2)]))),
+    "empty blobs": ("caffemodel", lambda: net(layer("a") + b"\x3a\0" * (SIZE // 2))),
+    "empty shapes": ("caffemodel", lambda: net(layer("a", b"\x3a\0" * (SIZE // 20)))),
     "no layers": ("caffemodel", lambda: b"\x18\x01" * (SIZE // 20)),
     "groups": ("caffemodel", lambda: b"\x1b" * SIZE),
     "long name": ("caffemodel", lambda: net(raw_field(1, b"a" * SIZE))),

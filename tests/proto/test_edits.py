@@ -55,17 +55,20 @@ def layer(doc, index):
     ("edit", "expected"),
     [
         (lambda d: d.set("name", "m"), ['- name: "n"   # its name', '+ name: "m"   # its name']),
-        (lambda d: layer(d, 0).sub("convolution_param").set("num_output", 8), ["-     num_output: 4", "+     num_output: 8"]),
+        (lambda d: layer(d, 0).sub("convolution_param").set("num_output", 8), ["-     num_output: 4",
+         "+     num_output: 8"]),
         (lambda d: layer(d, 0).add("bottom", "x"), ['+   bottom: "x"']),
         (lambda d: layer(d, 0).set("phase", "TEST"), ["+   phase: TEST"]),
         (lambda d: layer(d, 1).set("include", {"phase": "TEST"}), ["+   include {", "+     phase: TEST", "+   }"]),
         (lambda d: d.set("force_backward", True), ["+ force_backward: true"]),
         (lambda d: layer(d, 0).remove("name"), ['-   name: "a" # trailing']),
         (lambda d: layer(d, 0).sub("convolution_param").remove("kernel_size"), ["-     kernel_size: 3"]),
-        (lambda d: layer(d, 0).add("param", {"lr_mult": 0}, after=layer(d, 0).field("name")), ["+   param {", "+     lr_mult: 0", "+   }"]),
+        (lambda d: layer(d, 0).add("param", {"lr_mult": 0}, after=layer(d, 0).field("name")), ["+   param {",
+         "+     lr_mult: 0", "+   }"]),
         (lambda d: d.remove(d.field("layer")), ["- layer {", '-   name: "b"', '-   type: "ReLU"', "- }"]),
         (lambda d: d.add("layer", {"name": "c"}), ["+ ", "+ layer {", '+   name: "c"', "+ }"]),
-        (lambda d: d.insert_before(d.all_fields("layer")[0], field("layer", {"name": "c"})), ["+ layer {", '+   name: "c"', "+ }"]),
+        (lambda d: d.insert_before(d.all_fields("layer")[0], field("layer", {"name": "c"})), ["+ layer {",
+         '+   name: "c"', "+ }"]),
     ],
 )  # fmt: skip
 def test_only_its_own_lines(edit, expected):

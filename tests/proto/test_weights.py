@@ -132,7 +132,8 @@ ONE = struct.pack("<f", 1)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (net(layer("a", blob(raw_field(5, ONE), 2))), "layer 'a', blob 0: its shape 2 needs 2 values, but 1 are present"),
+        (net(layer("a", blob(raw_field(5, ONE), 2))),
+         "layer 'a', blob 0: its shape 2 needs 2 values, but 1 are present"),
         (net(layer("a", blob(raw_field(5, ONE), -1))), "layer 'a', blob 0: its shape -1 has a negative length"),
         (net(layer("a", blob(raw_field(5, ONE), 2**31, 2**31, 0))), "but 1 are present"),
         (net(layer("a", blob(raw_field(5, ONE), 2**40, 2**40))), "Caffe takes at most 2147483647"),
@@ -297,7 +298,8 @@ def test_binary_solver_states_are_protobufs(tmp_path):
     [
         (v2_model().SerializeToString(), "these are weights, not a solver state"),
         (b"\x08\x07\x1a\x04\x2d\0\0", "not a whole solver state"),
-        (b"\x08\x07" + raw_field(3, raw_field(5, b"\0\0\0\0") + raw_field(7, b"\x08\x02")), "history blob 0: its shape 2"),
+        (b"\x08\x07" + raw_field(3, raw_field(5, b"\0\0\0\0") + raw_field(7, b"\x08\x02")),
+         "history blob 0: its shape 2"),
         (b"net: 'x'", "a prototxt (text)"),
     ],
 )  # fmt: skip
