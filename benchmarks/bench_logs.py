@@ -37,12 +37,6 @@ from caffe_split.trainlog import read
 log = read(sys.argv[1])
 print(len(log.table("train")), len(log.table("tests")))
 """
-BEST = """
-import sys
-from caffe_split.trainlog.pipeline import best_lines
-for found in best_lines(sys.argv[1], 3):
-    sys.stdout.buffer.write(found.text + b"\\n")
-"""
 
 
 def write_log(path: Path, megabytes: float) -> None:
@@ -139,15 +133,15 @@ def main() -> None:
         log.read_bytes()[:0]  # into the page cache, for all alike
         python = sys.executable
         shell, shell_cpu, shell_lines = timed(["sh", "-c", PIPELINE], log)
-        ours, ours_cpu, our_lines = timed([python, "-c", BEST, str(log)], log)
+        ours, ours_cpu, our_lines = timed([python, "-m", "caffe_split", "best", str(log)], log)
         assert shell_lines == our_lines, (shell_lines, our_lines)
-        memory = memory_of([python, "-c", BEST, str(log)], log)
+        memory = memory_of([python, "-m", "caffe_split", "best", str(log)], log)
         print(f"best, wall: ours {ours:.2f} s, pipeline {shell:.2f} s; ratio {ours / shell:.2f}")
         print(f"best, processor: ours {ours_cpu:.2f} s, pipeline {shell_cpu:.2f} s; ratio {ours_cpu / shell_cpu:.2f}")
         print(f"best, memory: ours {memory:.0f} MB")
         half = Path(folder) / "half.log"
         write_log(half, options.megabytes / 2)
-        half_best = timed([python, "-c", BEST, str(half)], half)[1]
+        half_best = timed([python, "-m", "caffe_split", "best", str(half)], half)[1]
         half_read = timed([python, "-c", OURS, str(half)], half)[1]
         read, read_cpu, our_rows = timed([python, "-c", OURS, str(log)], log)
         twice = f"best {ours_cpu / half_best:.2f} times, read {read_cpu / half_read:.2f} times"
