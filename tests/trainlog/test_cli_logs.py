@@ -56,6 +56,16 @@ def test_best_snapshot(tmp_path: Path) -> None:
     assert (record["iteration"], record["value"], record["snapshot"]) == (200, 0.55, "rn_iter_200.caffemodel")
 
 
+def test_a_snapshot_that_is_there_comes_before_a_nearer_one(tmp_path: Path) -> None:
+    text = (LOGS / "bvlc_2016.log").read_text()
+    written = [line for line in text.splitlines() if "rn_iter_200.caffemodel" in line][0]
+    early = written.replace("_200", "_100")
+    (tmp_path / "train.log").write_text(text.replace(written, f"{early}\n{written}"))
+    (tmp_path / "rn_iter_100.caffemodel").write_text("x")
+    _, said, _ = run("best", "train.log", "--snapshot", "-n", "1", cwd=tmp_path)
+    assert said.endswith("nearest snapshot rn_iter_100.caffemodel (100 iterations earlier)\n")
+
+
 def test_a_misleading_order_is_said() -> None:
     assert "not the plain value" in run("best", "exponent_accuracy.log")[2]
     assert "not the plain value" in run("best", "wrapped_by_time.log")[2]
