@@ -297,6 +297,7 @@ class Message:
             old._sep = new._sep
         old.value = new.value
         _adopt(old)
+        self._keep_apart(self._index(old) + 1)
 
     def add(self, name: str, value: Any, after: Field | None = None) -> Field:
         """Add one more occurrence: after `after`, else after the last of its name, else where it fits.
@@ -337,9 +338,10 @@ class Message:
                 if keep_comment and "#" not in layout.split_line(gap)[0]:
                     gap = layout.add_comments(gap, layout.comment_behind(after), self._style())
                 self._set_gap(index + 1, gap)
-            del self._fields[index]
             f._indent = indent_of(f)
             f._parent = None
+            del self._fields[index]
+            self._keep_apart(index)
 
     def insert_after(self, field: Field, new: Field) -> None:
         """Put a detached field behind `field`; a comment on the line of `field` stays with it."""
@@ -387,6 +389,7 @@ class Message:
         first._indent = None
         field._parent = None
         field._indent = indent
+        self._keep_apart(index + 1)
         for previous, item in zip(new, new[1:]):
             self.insert_after(previous, item)
 
@@ -411,6 +414,13 @@ class Message:
             self._fields[index]._lead = gap
         else:
             self._tail = gap
+
+    def _keep_apart(self, index: int) -> None:
+        """Where a field now touches the one before, and the two would be read as one word: put a space."""
+        if 0 < index < len(self._fields) and self._fields[index]._lead == "":
+            previous = self._fields[index - 1]
+            if isinstance(previous.value, Scalar) and not previous._trail and not values.is_string(str(previous.value)):
+                self._fields[index]._lead = " "
 
     def _style(self) -> layout.Style:
         root = self

@@ -240,3 +240,13 @@ def test_built_fields_print_and_nest():
         "    kernel_size: 3\n  }\n  bottom: 'a'\n  bottom: 'b'\n  type: 'Convolution'\n}\n"
     )
     assert made.message.sub("convolution_param").get("bias_term") is True
+
+
+def test_fields_that_touch_are_kept_apart():
+    doc = prototxt.parse("layer { phase: TRAIN include {}name: 'a'top: 'b'x: 3 }")
+    x = layer(doc, 0)
+    x.set("name", "c")
+    x.replace(x.field("include"), [field("phase", prototxt.Enum("TEST"))])
+    x.set("top", "d")
+    x.replace(x.field("top"), [field("type_code", 3)])
+    assert str(doc) == "layer { phase: TRAIN phase: TEST name: 'c'type_code: 3 x: 3 }"
