@@ -41,7 +41,10 @@ def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False)
             _log_axis(axis, kind, average if kind is curves.train else 1)
         else:
             axis.ticklabel_format(axis="y", useOffset=False)
-        axis.margins(x=0.02, y=0.08 if kind is curves.train else 0.22)  # room for the labels of the best
+        room = 0.08 if kind is curves.train else 0.22  # for the labels of the best
+        axis.margins(x=0.02, y=room)
+        if not (log_scale and lowest):
+            _zoom(axis, kind, lowest, room)
     axes[-1].set_xlabel(curves.x_label)
     _mark_steps(axes, curves)
     _legend(figure, curves)
@@ -64,7 +67,6 @@ def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
 
 def _panel(axis: Any, kind: list[Curve], average: int) -> None:
     styles = _styles(kind)
-    low, high = [], []
     for curve in kind:
         drawn = moving_average(curve.y, average) if average > 1 else curve.y
         drawn = np.where(np.isfinite(drawn), drawn, np.nan)
@@ -81,17 +83,6 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
             markersize=4,
             zorder=2,
         )
-        shown = drawn[np.isfinite(drawn)]
-        if len(shown) > 20:
-            low.append(shown.min())
-            high.append(np.quantile(shown[len(shown) // 50 :], 0.995))
-            if average > 1 and len(raw[np.isfinite(raw)]):
-                low[-1] = min(low[-1], np.nanquantile(raw, 0.005))
-                high[-1] = max(high[-1], np.nanquantile(raw[len(raw) // 50 :], 0.995))
-    # A loss that starts in the thousands would press everything else flat.
-    if low and axis.dataLim.y1 > 20 * max(high) > 0:
-        span = max(high) - min(low)
-        axis.set_ylim(min(low) - 0.08 * span, max(high) + 0.15 * span)
     outputs = list(dict.fromkeys(curve.output for curve in kind))
     if len(outputs) > 1:
         first = min(curve.run for curve in kind)
@@ -99,6 +90,25 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
             style = next(s for (run, name), s in styles.items() if name == output)
             axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=output)
         axis.legend(fontsize=7, frameon=False, loc="best", handlelength=2.4)
+
+
+def _zoom(axis: Any, kind: list[Curve], lowest: bool, room: float) -> None:
+    """Where the first values, or a few wild ones, would press all the rest flat, show the rest and say so."""
+    start, end = min(c.x.min() for c in kind), max(c.x.max() for c in kind)
+    late = [curve.y[(curve.x >= start + (end - start) / 20) & np.isfinite(curve.y)] for curve in kind]
+    shown = np.concatenate(late)
+    if len(shown) < 8:
+        return
+    low, high = np.quantile(shown, [0.01, 0.99])
+    for curve in kind:
+        place = best_point(curve, lowest)
+        if place is not None:
+            low, high = min(low, curve.y[place]), max(high, curve.y[place])
+    whole = axis.dataLim
+    if whole.y1 - whole.y0 > 4 * (high - low) > 0:
+        axis.set_ylim(low - room * (high - low), high + room * (high - low))
+        axis.text(0.995, 0.03 if not lowest else 0.93, f"some values outside: {whole.y0:.3g} to {whole.y1:.3g} in all",
+                  transform=axis.transAxes, ha="right", fontsize=7, color="0.45")  # fmt: skip
 
 
 def _log_axis(axis: Any, kind: list[Curve], average: int) -> None:

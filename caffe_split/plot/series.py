@@ -134,11 +134,11 @@ def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndar
 
 
 def best_point(curve: Curve, lowest: bool) -> int | None:
-    """Where a curve is best: the position of its first highest (or lowest) finite value."""
+    """Where a curve is best: the position of its last highest (or lowest) finite value, as for `best`."""
     finite = np.isfinite(curve.y) & np.isfinite(curve.x)
     if not finite.any():
         return None
-    return int(np.where(finite, curve.y if lowest else -curve.y, np.inf).argmin())
+    return len(curve.y) - 1 - int(np.where(finite, curve.y if lowest else -curve.y, np.inf)[::-1].argmin())
 
 
 def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curve:

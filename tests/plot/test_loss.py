@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -103,6 +104,21 @@ def test_best_point_is_never_nan() -> None:
     curve = series.Curve(0, "a", np.arange(4.0), np.array([np.nan, 2, np.inf, 1]))
     assert series.best_point(curve, lowest=True) == 3 and series.best_point(curve, lowest=False) == 1
     assert series.best_point(series.Curve(0, "a", np.zeros(1), np.full(1, np.nan)), lowest=True) is None
+    assert series.best_point(series.Curve(0, "a", np.arange(3.0), np.array([5.0, 5, 4])), lowest=False) == 1
+
+
+def test_first_values_do_not_press_the_rest_flat(tmp_path: Path) -> None:
+    path = training(tmp_path / "a", 0)
+    assert not any("outside" in text.get_text() for axis in drawn_of(path) for text in axis.texts)
+    path.write_text(path.read_text().replace("#0: accuracy = 0.5\n", "#0: accuracy = -7\n"))
+    accuracy = drawn_of(path)[1]
+    assert any("-7 to 0.775" in text.get_text() for text in accuracy.texts)
+    low, high = accuracy.get_ylim()
+    assert 0.4 < low < 0.525 and 0.775 < high < 0.9
+
+
+def drawn_of(path: Path) -> list[Any]:
+    return list(drawn(series.collect([read(path)])).axes)
 
 
 def test_the_figure(tmp_path: Path) -> None:
