@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import values
+from caffe_split.proto.nodes import Field, ListValue, Scalar
 from caffe_split.proto.schema import FieldType, MessageType
-from caffe_split.proto.tree import Document, Field, ListValue, Message, Scalar
+from caffe_split.proto.tree import Document, Message
 from caffe_split.proto.upgrade import refuse_mixed
 
 # Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) beside a name of BVLC's so near that

@@ -138,7 +138,10 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
 
 def reindent(text: str, old: str, new: str) -> str:
     """A gap moved from one depth to another: each of its lines that begins with `old` begins with `new`."""
-    return text.replace("\n" + old, "\n" + new) if old != new else text
+    if old == new:
+        return text
+    # A blank line has no indent to change.
+    return re.sub(rf"\n{re.escape(old)}(?![\r\n])", lambda _: "\n" + new, text)
 
 
 _COMMENT = re.compile(r"#[^\r\n]*")

@@ -24,7 +24,7 @@ from caffe_split.proto.schema import (
     Schema,
     implicit_default,
 )
-from caffe_split.proto.tree import Source
+from caffe_split.proto.source import Source
 
 _TOKEN = re.compile(
     r"""(?P<gap>(?:\s+|//[^\n]*|/\*.*?\*/)+)

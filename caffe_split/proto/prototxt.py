@@ -20,8 +20,10 @@ from typing import Any
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, write_atomic
 from caffe_split.proto import schema as schemas
+from caffe_split.proto.building import build
+from caffe_split.proto.nodes import UNSET, Field, ListValue, Scalar
 from caffe_split.proto.scan import Scanner
-from caffe_split.proto.tree import UNSET, Document, Field, ListValue, Message, Scalar, build
+from caffe_split.proto.tree import Document, Message
 from caffe_split.proto.values import Enum
 
 __all__ = [

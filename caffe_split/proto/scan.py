@@ -11,7 +11,9 @@ import gc
 import re
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto.tree import Document, Field, ListValue, Message, Scalar, Source
+from caffe_split.proto.nodes import Field, ListValue, Scalar
+from caffe_split.proto.source import Source
+from caffe_split.proto.tree import Document, Message
 
 # Messages in messages. Caffe's own need five; protobuf's readers stop at 100 for binary.
 MAX_DEPTH = 100

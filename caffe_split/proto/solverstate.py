@@ -62,7 +62,7 @@ def read_solverstate(path: PathLike) -> SolverState:
     buffer = map_file(name)
     iteration, step, learned_net = 0, 0, ""
     located: list[blobs.Blob] = []
-    unknown = []
+    unknown: list[bytes] = []
     try:
         for entry in wire.entries(buffer, 0, len(buffer)):
             number, kind = entry.number, entry.kind

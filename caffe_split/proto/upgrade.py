@@ -8,7 +8,8 @@ of data layers to `transform_param`, `layers` to `layer`, `input` to an Input la
 from __future__ import annotations
 
 from caffe_split.proto import upgrade_v0
-from caffe_split.proto.tree import Document, Message, build, build_line, forget_types
+from caffe_split.proto.building import build, build_line, forget_types
+from caffe_split.proto.tree import Document, Message
 from caffe_split.proto.v1 import V1_TYPES
 
 _SOLVER_TYPES = {

@@ -8,7 +8,9 @@ the net besides its name, inputs, layers and force_backward.
 from __future__ import annotations
 
 from caffe_split.proto import layout
-from caffe_split.proto.tree import Field, Message, build, forget_types
+from caffe_split.proto.building import build, forget_types
+from caffe_split.proto.nodes import Field
+from caffe_split.proto.tree import Message
 from caffe_split.proto.v1 import V0_TYPES
 
 _CONV, _POOL, _IP, _LRN = "convolution_param", "pooling_param", "inner_product_param", "lrn_param"

@@ -250,3 +250,10 @@ def test_fields_that_touch_are_kept_apart():
     x.set("top", "d")
     x.replace(x.field("top"), [field("type_code", 3)])
     assert str(doc) == "layer { phase: TRAIN phase: TEST name: 'c'type_code: 3 x: 3 }"
+
+
+def test_a_whole_net_goes_into_a_solver():
+    solver = prototxt.parse("base_lr: 1\n")
+    solver.set("net_param", prototxt.parse("name: 'n'\nlayer {\n  name: 'a' # c\n}\n"))
+    assert solver.sub("net_param").sub("layer").get("name") == "a"
+    assert str(solver) == "base_lr: 1\nnet_param {\n  name: 'n'\n  layer {\n    name: 'a' # c\n  }\n}\n"
