@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 
@@ -13,6 +15,7 @@ from caffe_split.proto.tree import Message
 from caffe_split.proto.upgrade import upgrade
 
 _FOLDER = tempfile.mkdtemp(prefix="fuzz-")
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 
 
 def fuzz_prototxt(data: bytes) -> None:
