@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,83 +12,20 @@ import numpy as np
 from caffe_split import __version__, jsontext
 from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer, all_layers, convolution_geometry, convolutions, phase_layers, sharers
+from caffe_split.files import check_out, new_folder
+from caffe_split.fit import WEIGHTS_NAME, Blobs, check_weights
+from caffe_split.net import Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.shapes import infer_shapes
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import PartitionRule, divide
-from caffe_split.split.parts import Part, is_helper
+from caffe_split.split.parts import Part
 from caffe_split.split.rewrite import rewrite
 from caffe_split.tpm.measure import is_state
-from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import Training
-
-Blobs = Mapping[str, Sequence[np.ndarray]]
-WEIGHTS_NAME = "init.caffemodel"
-
-
-def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
-    """Why a convolution cannot be split, or None."""
-    if layer.type != "Convolution":
-        return f"it is a {layer.type} layer"
-    if is_helper(layer.name):
-        return "it is a helper of an earlier split"
-    specs = layer.message.subs("param")
-    if specs and specs[0].get("lr_mult", 1) == 0:
-        return "it is frozen (lr_mult 0)"
-    if len(layer.bottoms) != 1 or len(layer.tops) != 1:
-        return f"it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops"
-    if layer.message.has("loss_weight"):
-        return "its top is a loss"
-    shared = sharers(layers, layer)
-    if shared:
-        return f"it shares its weight with {', '.join(shared)}"
-    param = layer.message.sub("convolution_param")
-    kernels, group = (int(param.get("num_output", 0)), int(param.get("group", 1))) if param else (0, 1)
-    if kernels // group < 2:
-        return "depthwise, one kernel a group" if group > 1 else "it has one kernel"
-    try:
-        convolution_geometry(layer)
-    except CaffeSplitError as error:
-        return str(error)
-    return None
-
-
-def candidates(document: prototxt.Document) -> list[Layer]:
-    """The convolutions that can be split, in the net's order."""
-    layers = all_layers(document)
-    return [layer for layer in convolutions(layers) if why_not(layer, layers) is None]
-
-
-def choose_layers(
-    document: prototxt.Document, names: Sequence[str] | None, count: int, scores: Sequence[LayerScores]
-) -> list[Layer]:
-    """The layers to split, in the net's order: those of `names`, or the `count` of highest TPM entropy.
-
-    Raises `CaffeSplitError` for a name that is not there or cannot be split, naming those that can, and when
-    fewer than `count` layers have scores.
-    """
-    layers = all_layers(document)
-    possible = {layer.name: layer for layer in candidates(document)}
-    listing = ", ".join(possible) or "none"
-    if names is not None:
-        for name in names:
-            if name not in possible:
-                found = next((layer for layer in layers if layer.name == name), None)
-                reason = "there is no such layer" if found is None else why_not(found, layers)
-                raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
-        return [layer for name, layer in possible.items() if name in names]
-    best = [score.layer for score in ranked(scores) if score.layer in possible][:count]
-    if len(best) < count:
-        raise CaffeSplitError(
-            f"{count} layer(s) to choose by TPM entropy, but only {len(best)} that can be split have scores "
-            f"({', '.join(best) or 'none'}). Layers that can be split: {listing}. Watch more layers with "
-            "`caffe-split instrument`, or lower --num-splits."
-        )
-    return [layer for name, layer in possible.items() if name in best]
 
 
 def make_plan(
@@ -211,47 +144,6 @@ def _solver(training: Training, out: Path) -> prototxt.Document:
     return solver
 
 
-def check_weights(document: prototxt.Document, weights: Blobs, path: Path) -> None:
-    """Raises `CaffeSplitError` where weights and net do not name the same layers, or a convolution's shape differs."""
-    layers = {layer.name: layer for layer in all_layers(document)}
-    # A snapshot also lists Caffe's own Split layers, without blobs, and the state of TPM layers, which a deploy net
-    # does not have.
-    strange = [name for name in weights if name not in layers and len(weights[name]) and not is_state(weights[name])]
-    if strange:
-        raise CaffeSplitError(
-            f"{path}: it has weights of {', '.join(map(repr, strange))}, which {document.filename} does not have. "
-            "Is it a snapshot of this net?"
-        )
-    for layer in layers.values():
-        if layer.type not in ("Convolution", "InnerProduct", "Deconvolution"):
-            continue
-        if not weights.get(layer.name):
-            raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of {document.filename}?")
-        for blob in weights[layer.name]:
-            if not np.isfinite(blob).all():
-                raise CaffeSplitError(
-                    f"{path}: the weights of {layer.where} are not finite ({np.count_nonzero(~np.isfinite(blob))} of "
-                    f"{blob.size}). Take an earlier snapshot."
-                )
-        if layer.type == "Convolution":
-            _check_convolution(layer, weights[layer.name], path)
-
-
-def _check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
-    param = layer.message.sub("convolution_param")
-    assert param is not None
-    count = int(param.get("num_output", 0))
-    sizes = [int(size) for size in param.get_all("kernel_size")]
-    found = tuple(blobs[0].shape)
-    fits = found[0] == count and (len(sizes) != 1 or len(found) != 4 or found[2:] == (sizes[0], sizes[0]))
-    if not fits or len(blobs) != (2 if param.get("bias_term", True) else 1):
-        raise CaffeSplitError(
-            f"{path}: {layer.where} has blobs {[tuple(blob.shape) for blob in blobs]}, but the net asks for {count} "
-            f"kernels of {'x'.join(map(str, sizes * 2 if len(sizes) == 1 else sizes)) or 'its kernel_h x kernel_w'}"
-            f"{' and a bias' if param.get('bias_term', True) else ' without bias'}."
-        )
-
-
 def _derived_weights(weights: Blobs, splits: Mapping[str, Sequence[Part]]) -> dict[str, list[np.ndarray]]:
     """The blobs of the derived net, in the net's order.
 
@@ -275,7 +167,7 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
     `CaffeSplitError` where the folder exists, unless `force`, which replaces it whole.
     """
     check_out(plan.out, force)
-    with _new_folder(plan.out, force) as folder:
+    with new_folder(plan.out, force) as folder:
         for name, data in plan.texts.items():
             (folder / name).write_bytes(data)
         caffemodel.write_weights(folder / WEIGHTS_NAME, plan.weights, net_name="", types=plan.types)
@@ -288,32 +180,6 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
             "plan": plan.as_dict(),
         }
         (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `out` may not be written."""
-    if out.exists() and not force:
-        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
-    if not out.parent.is_dir():
-        raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A folder that becomes `out` when the block ends well, and is removed when it does not."""
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        os.chmod(building, 0o755)
-        yield building
-        if force and out.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent)) / out.name
-            os.rename(out, aside)
-            os.rename(building, out)
-            shutil.rmtree(aside.parent)
-        else:
-            os.rename(building, out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

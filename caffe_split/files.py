@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -71,3 +72,29 @@ def _mode_for(target: Path) -> int:
         umask = os.umask(0)
         os.umask(umask)
         return 0o666 & ~umask
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` where `out` may not be written."""
+    if out.exists() and not force:
+        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
+    if not out.parent.is_dir():
+        raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends well, and is removed when it does not."""
+    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        os.chmod(building, 0o755)
+        yield building
+        if force and out.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent)) / out.name
+            os.rename(out, aside)
+            os.rename(building, out)
+            shutil.rmtree(aside.parent)
+        else:
+            os.rename(building, out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)

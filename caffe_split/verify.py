@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.caffe.forward import BlobDifference, compare_nets
-from caffe_split.derive import WEIGHTS_NAME, check_weights
 from caffe_split.errors import CaffeSplitError
+from caffe_split.fit import WEIGHTS_NAME, check_weights
 from caffe_split.proto import caffemodel, prototxt
 
 

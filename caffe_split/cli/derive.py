@@ -104,7 +104,9 @@ def make_derived(
       caffe-split make-derived solver.prototxt --iter 50000 --num-splits 9 --kind skip --out skip9
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
-    from caffe_split.derive import check_out, choose_layers, make_plan, write_derived
+    from caffe_split.choose import choose_layers
+    from caffe_split.derive import make_plan, write_derived
+    from caffe_split.files import check_out
     from caffe_split.split.layer import SplitOptions
     from caffe_split.split.partition import parse_rule
     from caffe_split.tpm.gather import gather, latest_window, momentum_of
