@@ -156,8 +156,7 @@ def sample_style(message: Message, limit: int = 2000) -> layout.Style:
                 visit(f.value, layout.line_indent(lead) if "\n" in lead else outer)
 
     visit(message, "")
-    # The newline of a file of one line stands in no field's lead.
-    return layout.style_of(samples, message._tail)
+    return layout.style_of(samples)
 
 
 def is_inline(field: Field) -> bool:

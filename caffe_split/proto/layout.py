@@ -35,16 +35,20 @@ class Sample:
     outer: str
 
 
-def style_of(samples: Iterable[Sample], tail: str = "") -> Style:
-    """The style most fields of a file have; the default where the file (which ends in `tail`) does not say."""
+def newline_of(text: str) -> str:
+    """The newline most lines of a text end in. Of the whole text: it may stand within a value, or only at the end."""
+    windows = text.count("\r\n")
+    return "\r\n" if windows > text.count("\n") - windows else "\n"
+
+
+def style_of(samples: Iterable[Sample]) -> Style:
+    """The style most fields of a file have; the default where they do not say."""
     default = Style()
     indents: Counter[str] = Counter()
     braces: Counter[str] = Counter()
     colons: Counter[str] = Counter()
     quotes: Counter[str] = Counter()
     newlines: Counter[str] = Counter()
-    if "\n" in tail:
-        newlines["\r\n" if "\r\n" in tail else "\n"] += 1
     for sample in samples:
         if "\n" in sample.lead:
             newlines["\r\n" if "\r\n" in sample.lead else "\n"] += 1

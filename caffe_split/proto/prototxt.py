@@ -19,6 +19,7 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, write_atomic
+from caffe_split.proto import layout
 from caffe_split.proto import schema as schemas
 from caffe_split.proto.building import build
 from caffe_split.proto.nodes import UNSET, Field, ListValue, Scalar
@@ -77,7 +78,7 @@ def parse(
             text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError as error:
             raise CaffeSplitError(f"{filename}: the text holds a lone surrogate at {error.start}") from None
-    document = Document(filename, schema if schema is not None else schemas.caffe())
+    document = Document(filename, schema if schema is not None else schemas.caffe(), layout.newline_of(text))
     Scanner(text, filename).read(document)
     document.kind = kind if kind is not None else _tell(document)
     if document.kind is not None:

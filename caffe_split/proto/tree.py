@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from caffe_split.proto import building, layout, values
@@ -266,12 +267,13 @@ class Document(Message):
     `str()` gives the text and `to_bytes()` the bytes it was read from, edits apart.
     """
 
-    __slots__ = ("kind", "filename", "schema", "_cached_style")
+    __slots__ = ("kind", "filename", "schema", "_newline", "_cached_style")
 
-    def __init__(self, filename: str, schema: Schema) -> None:
+    def __init__(self, filename: str, schema: Schema, newline: str = "\n") -> None:
         super().__init__("")
         self.filename = filename
         self.schema = schema
+        self._newline = newline
         self.kind: str | None = None
         self._type = None
         self._cached_style: layout.Style | None = None
@@ -283,5 +285,5 @@ class Document(Message):
     def _own_style(self) -> layout.Style:
         # Once a document: an edit must not change what the next one looks like.
         if self._cached_style is None:
-            self._cached_style = building.sample_style(self)
+            self._cached_style = replace(building.sample_style(self), newline=self._newline)
         return self._cached_style

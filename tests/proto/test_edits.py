@@ -257,3 +257,13 @@ def test_a_whole_net_goes_into_a_solver():
     solver.set("net_param", prototxt.parse("name: 'n'\nlayer {\n  name: 'a' # c\n}\n"))
     assert solver.sub("net_param").sub("layer").get("name") == "a"
     assert str(solver) == "base_lr: 1\nnet_param {\n  name: 'n'\n  layer {\n    name: 'a' # c\n  }\n}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["name: 'n'\r\n", "\r\nname: 'n'", "name:\r\n'n'", "# c\r\n", "layer { name: 'a'\r\n}", "input_dim: [1,\r\n2]"],
+)
+def test_new_lines_end_as_the_one_newline_of_the_file_wherever_it_stands(text):
+    doc = prototxt.parse(text, "net")
+    doc.add("layer", {"name": "b", "convolution_param": {"num_output": 1}})
+    assert str(doc).count("\n") == str(doc).count("\r\n") > 4

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 
 from google.protobuf import text_format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from messages import assert_same, protobuf_of, single
 
@@ -118,10 +118,16 @@ layer {{
   }}
 }}{1}
 """
+
+
+def crlf(text):
+    return text.replace("\n", "\r\n").replace("  ", "\t")
+
+
 STYLES = st.sampled_from(
     [
         lambda text: text,
-        lambda text: text.replace("\n", "\r\n").replace("  ", "\t"),
+        crlf,
         lambda text: text.replace(" {", "{").replace(": ", ":"),
         lambda text: "# head\n" + text.rstrip("\n"),
         lambda text: text.replace("\n", " "),
@@ -198,6 +204,8 @@ def apply_to_message(net, edit):
 
 
 @QUICK
+@example(0, "", crlf, [("add_layer", 0, "", 0)])  # the file's only newline is its last
+@example(1, "", crlf, [("remove_layer", 0, "", 0), ("add_layer", 0, "", 0)])
 @given(st.integers(0, 3), st.sampled_from(["", " # c", "  # }"]), STYLES, EDITS)
 def test_random_edits_equal_the_same_edits_on_messages(count, comment, style, edits):
     flat = style("a\nb") == "a b"
