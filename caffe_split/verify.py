@@ -53,10 +53,11 @@ def verify(
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
     name different layers, and when the nets share no output.
     """
+    documents = [prototxt.read(net, "net") for net in (baseline, derived)]
     weights = derived_weights or derived.parent / WEIGHTS_NAME
     original = baseline_weights or _recorded_weights(derived)
-    for net, path in ((baseline, original), (derived, weights)):
-        check_weights(prototxt.read(net, "net"), caffemodel.read_weights(path), path)
+    for document, path in zip(documents, (original, weights)):
+        check_weights(document, caffemodel.read_weights(path), path)
     rows = compare_nets((baseline, original), (derived, weights), batches, phase, seed)
     result = Verification(tuple(rows), tolerance)
     if not result.outputs:

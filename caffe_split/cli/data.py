@@ -9,7 +9,11 @@ import click
 
 @click.group()
 def data() -> None:
-    """Write data sets as the LMDBs that Caffe's Data layer reads."""
+    """Write data sets as the LMDBs that Caffe's Data layer reads.
+
+    \b
+    Example: caffe-split data digits --out data
+    """
 
 
 @data.command()

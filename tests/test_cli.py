@@ -1,0 +1,54 @@
+"""What holds for every command: help with an example, and the exit statuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import caffe_split
+
+from caffe_split import __version__
+from caffe_split.cli import COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, tmp_path: Path) -> None:
+    text = caffe_split(command, "--help", cwd=tmp_path).stdout
+    assert "Usage:" in text
+    assert f"caffe-split {command} " in text.split("Example", 1)[1], text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_use_is_status_2(command: str, tmp_path: Path) -> None:
+    result = caffe_split(command, "--no-such-option", cwd=tmp_path, status=2)
+    assert "--no-such-option" in result.stderr or "Missing" in result.stderr
+
+
+def test_the_group_lists_every_command(tmp_path: Path) -> None:
+    text = caffe_split("--help", cwd=tmp_path).stdout
+    assert [name for name in COMMANDS if f"\n  {name} " not in text] == []
+
+
+def test_version(tmp_path: Path) -> None:
+    assert caffe_split("--version", cwd=tmp_path).stdout.strip().endswith(__version__)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tpm", "none.prototxt"),
+        ("make-derived", "none.prototxt", "--iter", 100),
+        ("verify", "none.prototxt", "other.prototxt"),
+        ("instrument", "none.prototxt", "--window", "0:10"),
+        ("train", "none.prototxt"),
+        ("best", "none.log"),
+        ("final", "none.log"),
+        ("table", "none.log"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_missing_file_is_one_line_and_status_1(arguments: tuple[object, ...], tmp_path: Path) -> None:
+    result = caffe_split(*arguments, cwd=tmp_path, status=1)
+    assert str(arguments[1]) in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
