@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
         if not outputs:
             _keep_last(result.accuracy, run)
             _keep_last(result.loss, run)
-        _add_steps(result.steps, run, axis(log.table("lr")), log.table("lr"))
+        _add_steps(result.steps, run, axis, log.table("lr"))
     missing = [name for name in outputs if name not in known]
     if missing:
         raise CaffeSplitError(
@@ -110,6 +110,13 @@ def _keep_last(kind: list[Curve], run: int) -> None:
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:
     """The mean of the last `count` values at each place (fewer at the start), without nan and inf."""
     finite = np.isfinite(values)
+    if finite.all() and len(values) > count:  # as nearly always: fewer passes over a long log
+        sums = np.cumsum(values)
+        mean = np.empty(len(values))
+        mean[:count] = sums[:count] / np.arange(1, count + 1)
+        np.subtract(sums[count:], sums[:-count], out=mean[count:])
+        mean[count:] /= count
+        return mean
     sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
     counts = np.concatenate([[0], np.cumsum(finite)])
     first = np.maximum(np.arange(len(values)) + 1 - count, 0)
@@ -142,18 +149,20 @@ def best_point(curve: Curve, lowest: bool) -> int | None:
 
 
 def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curve:
-    column = table.columns[name]
-    return Curve(run, label, x if len(column.row) == len(x) else x[column.row], column.value)
+    rows, values = table.printed(name)
+    return Curve(run, label, x[rows], values)
 
 
-def _add_steps(steps: list[Step], run: int, x: np.ndarray, table: Table) -> None:
+def _add_steps(steps: list[Step], run: int, axis: Callable[[Table], np.ndarray], table: Table) -> None:
     """The places where a stepped rate changes. One that changes all the time is a slope: not marked."""
     if len(table) < 2:
         return
     rate = table["lr"]
-    change = np.flatnonzero(np.abs(np.diff(rate)) > 1e-3 * np.abs(rate[:-1])) + 1
+    change = np.flatnonzero(rate[1:] != rate[:-1]) + 1
+    change = change[np.abs(rate[change] - rate[change - 1]) > 1e-3 * np.abs(rate[change - 1])]
     if len(change) > max(12, len(rate) // 50):
         return
+    x = axis(table) if len(change) else rate
     for place in change[:40]:
         new = Step(float(x[place]), float(rate[place]), (run,))
         for at, old in enumerate(steps):

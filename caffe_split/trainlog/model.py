@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.table import EMPTY, Table, concatenate
+from caffe_split.trainlog.table import EMPTY, Part, Table
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,26 @@ class TrainingLog:
         the earlier rows from there on are left out. `seconds` goes on counting through the runs, without
         the time that lay between them.
         """
-        tables: list[Table] = []
+        parts: list[Part] = []
         elapsed = 0.0
-        shifts: list[float] = []
-        for run in self.runs:
-            tables.append(run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind))
-            shifts.append(elapsed)
+        for run, stop in zip(self.runs, self._reached()):
+            table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)
+            for part in table.parts:
+                # Batches are counted by themselves. Within a run iterations never go back.
+                rows = len(part) if kind == "batches" else int(np.searchsorted(part.iteration, stop))
+                parts.append(part.head(rows).later(elapsed))
             elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
-        masks = []
-        limit = np.iinfo(np.int64).max
-        for run, table in zip(reversed(self.runs), reversed(tables)):
-            masks.append(table.iteration < limit)
+        return Table(tuple(part for part in parts if len(part)))
+
+    def _reached(self) -> list[int]:
+        """For each run the iteration from which on a later run wins."""
+        limits: list[int] = []
+        limit = int(np.iinfo(np.int64).max)
+        for run in reversed(self.runs):
+            limits.append(limit)
             if run.first_iteration >= 0:
                 limit = min(limit, run.first_iteration)
-        return concatenate(tables, masks[::-1], shifts)
+        return limits[::-1]
 
     @property
     def test_nets(self) -> list[int]:

@@ -87,10 +87,11 @@ def logs_under(path: str | os.PathLike[str]) -> list[Path]:
     root = Path(path)
     if not root.is_dir():
         return [root]
-    return [file for file in sorted(root.rglob("*")) if file.is_file() and _looks_like_log(file)]
+    return [file for file in sorted(root.rglob("*")) if file.is_file() and looks_like_log(file)]
 
 
-def _looks_like_log(file: Path) -> bool:
+def looks_like_log(file: Path) -> bool:
+    """Whether the file's first 64 kB are text with lines of Caffe's."""
     try:
         with file.open("rb") as stream:
             head = stream.read(1 << 16)

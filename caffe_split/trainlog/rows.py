@@ -6,7 +6,7 @@ import numpy as np
 
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, Run
-from caffe_split.trainlog.table import EMPTY, Column, Growing, Table
+from caffe_split.trainlog.table import EMPTY, Column, Growing, Part, Table
 
 
 class _Column:
@@ -75,7 +75,7 @@ class Rows:
         if not len(self):
             return EMPTY
         columns = {name.decode("utf-8", "backslashreplace"): column.view() for name, column in self._columns.items()}
-        return Table(self.iteration.view(), self.clock.view(), start, columns)
+        return Table((Part(self.iteration.view(), self.clock.view(), start, columns),))
 
     def _column(self, name: bytes) -> _Column:
         column = self._columns.get(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,44 +65,81 @@ class Column:
     line: np.ndarray
     offset: np.ndarray
 
+    def head(self, rows: int) -> Column:
+        """Its values in the first `rows` rows; no copy."""
+        stop = int(np.searchsorted(self.row, rows))
+        return Column(self.row[:stop], self.value[:stop], self.line[:stop], self.offset[:stop])
+
+
+@dataclass(frozen=True)
+class Part:
+    """n rows of one run. iteration: int64 (n). clock: int64 (n), microseconds since 1970 or NO_CLOCK.
+
+    origin: microseconds from which the seconds count, or NO_CLOCK. columns: what was printed, by name.
+    """
+
+    iteration: np.ndarray
+    clock: np.ndarray
+    origin: int
+    columns: dict[str, Column]
+
+    def __len__(self) -> int:
+        return len(self.iteration)
+
+    def head(self, rows: int) -> Part:
+        """The first `rows` rows; no copy."""
+        if rows >= len(self):
+            return self
+        columns = {name: column.head(rows) for name, column in self.columns.items()}
+        return Part(self.iteration[:rows], self.clock[:rows], self.origin, columns)
+
+    def later(self, seconds: float) -> Part:
+        """The same rows, so many seconds later in the training."""
+        origin = self.origin if self.origin == NO_CLOCK else self.origin - round(seconds * 1e6)
+        return Part(self.iteration, self.clock, origin, self.columns)
+
 
 class _Dense(Mapping[str, np.ndarray]):
     """One field of all columns, each with an entry in every row; laid out when asked for."""
 
-    def __init__(self, rows: int, columns: dict[str, Column], field: str, missing: float) -> None:
-        self._rows, self._columns, self._field, self._missing = rows, columns, field, missing
+    def __init__(self, table: Table, field: str, missing: float) -> None:
+        self._table, self._field, self._missing = table, field, missing
 
     def __getitem__(self, name: str) -> np.ndarray:
-        column = self._columns[name]
-        entries: np.ndarray = getattr(column, self._field)
-        if len(entries) == self._rows:
+        if name not in self._table.names:
+            raise KeyError(name)
+        return _join([self._lay_out(part, name) for part in self._table.parts])
+
+    def _lay_out(self, part: Part, name: str) -> np.ndarray:
+        column = part.columns.get(name)
+        entries: np.ndarray = np.empty(0) if column is None else getattr(column, self._field)
+        if column is not None and len(entries) == len(part):
             return entries
-        dense: np.ndarray = np.full(self._rows, self._missing, entries.dtype)
-        dense[column.row] = entries
+        dense: np.ndarray = np.full(len(part), self._missing)
+        if column is not None:
+            dense = dense.astype(entries.dtype)
+            dense[column.row] = entries
         return dense
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+        return iter(self._table.names)
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._table.names)
 
 
 @dataclass(frozen=True)
 class Table:
     """n rows, one an iteration that was printed, in the file's order.
 
-    iteration: int64 (n). clock: int64 (n), microseconds since 1970 or NO_CLOCK. origin: microseconds from
-    which the seconds count. columns: what was printed, by name; `values`, `lines` and `offsets` lay it out.
+    They stay in the parts in which the runs hold them, and what is asked for is put together then: a look at
+    a big log that grows asks for little.
     """
 
-    iteration: np.ndarray
-    clock: np.ndarray
-    origin: np.ndarray | int
-    columns: dict[str, Column]
+    parts: tuple[Part, ...]
 
     def __len__(self) -> int:
-        return len(self.iteration)
+        return sum(len(part) for part in self.parts)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.values[name]
@@ -110,63 +147,63 @@ class Table:
     @property
     def names(self) -> list[str]:
         """The columns, in the order in which they were first printed."""
-        return list(self.columns)
+        return list(dict.fromkeys(name for part in self.parts for name in part.columns))
+
+    @cached_property
+    def iteration(self) -> np.ndarray:
+        """int64 (n)."""
+        return _join([part.iteration for part in self.parts], np.int64)
+
+    @cached_property
+    def clock(self) -> np.ndarray:
+        """int64 (n), microseconds since 1970 or NO_CLOCK."""
+        return _join([part.clock for part in self.parts], np.int64)
 
     @cached_property
     def seconds(self) -> np.ndarray:
         """float64 (n), since the run's start; NaN without a clock."""
-        unknown = (self.clock == NO_CLOCK) | (np.asarray(self.origin) == NO_CLOCK)
-        return np.where(unknown, np.nan, (self.clock - self.origin) / 1e6)
+        return _join([_seconds(part) for part in self.parts])
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
         """Name -> float64 (n), NaN where not printed, or printed as nan: then its line is not 0."""
-        return _Dense(len(self), self.columns, "value", np.nan)
+        return _Dense(self, "value", np.nan)
 
     @property
     def lines(self) -> Mapping[str, np.ndarray]:
         """Name -> int64 (n), the line of each value, from 1; 0 where not printed."""
-        return _Dense(len(self), self.columns, "line", 0)
+        return _Dense(self, "line", 0)
 
     @property
     def offsets(self) -> Mapping[str, np.ndarray]:
         """Name -> int64 (n), the byte offset of each value's line."""
-        return _Dense(len(self), self.columns, "offset", 0)
+        return _Dense(self, "offset", 0)
+
+    def printed(self, name: str) -> tuple[slice | np.ndarray, np.ndarray]:
+        """(an index of the m rows in which `name` was printed, its values there: float64 (m))."""
+        values = [part.columns[name].value for part in self.parts if name in part.columns]
+        if sum(map(len, values)) == len(self):
+            return slice(None), _join(values)
+        bases = np.cumsum([0, *map(len, self.parts)])
+        rows = [b + part.columns[name].row for b, part in zip(bases, self.parts) if name in part.columns]
+        return _join(rows, np.int64), _join(values)
 
 
-EMPTY = Table(np.empty(0, np.int64), np.empty(0, np.int64), 0, {})
+EMPTY = Table(())
 
 
-def concatenate(tables: list[Table], masks: list[np.ndarray] | None = None, shifts: list[float] | None = None) -> Table:
-    """The rows (under the masks) of several tables, one after another; `shifts`: seconds to add to each table's."""
-    keep = masks or [np.ones(len(table), bool) for table in tables]
-    add = shifts or [0.0] * len(tables)
-    some = [k for k, (table, mask) in enumerate(zip(tables, keep)) if len(table) and mask.any()]
-    if not some:
-        return EMPTY
-    if len(some) == 1 and keep[some[0]].all() and not add[some[0]]:
-        return tables[some[0]]
-    parts: dict[str, list[Column]] = {}
-    origins = []
-    base = 0
-    for k in some:
-        table, mask = tables[k], keep[k]
-        place = base - 1 + np.cumsum(mask)
-        for name, column in table.columns.items():
-            inside = mask[column.row]
-            fields = (column.value[inside], column.line[inside], column.offset[inside])
-            parts.setdefault(name, []).append(Column(place[column.row[inside]], *fields))
-        origin = np.broadcast_to(np.asarray(table.origin, np.int64), len(table))[mask]
-        origins.append(np.where(origin == NO_CLOCK, NO_CLOCK, origin - round(add[k] * 1e6)))
-        base += int(mask.sum())
+def concatenate(tables: Iterable[Table]) -> Table:
+    """The rows of several tables, one after another."""
+    return Table(tuple(part for table in tables for part in table.parts if len(part)))
 
-    def join(columns: list[Column]) -> Column:
-        pick = ("row", "value", "line", "offset")
-        return Column(*(np.concatenate([getattr(column, field) for column in columns]) for field in pick))
 
-    return Table(
-        iteration=np.concatenate([tables[k].iteration[keep[k]] for k in some]),
-        clock=np.concatenate([tables[k].clock[keep[k]] for k in some]),
-        origin=np.concatenate(origins),
-        columns={name: join(columns) for name, columns in parts.items()},
-    )
+def _join(arrays: Sequence[np.ndarray], dtype: type = np.float64) -> np.ndarray:
+    """One after another; a single one as it is. dtype: of none."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
+
+
+def _seconds(part: Part) -> np.ndarray:
+    unknown = (part.clock == NO_CLOCK) | (part.origin == NO_CLOCK)
+    return np.where(unknown, np.nan, (part.clock - part.origin) / 1e6)

@@ -91,6 +91,13 @@ def test_moving_average() -> None:
     assert series.moving_average(values, 100) == pytest.approx([1, 2, np.nan, 3, np.nan, 4], nan_ok=True)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 59, 60, 61])
+def test_moving_average_is_the_mean_of_the_last(count: int) -> None:
+    values = np.sin(np.arange(60.0))
+    expected = [values[max(0, k + 1 - count) : k + 1].mean() for k in range(60)]
+    assert series.moving_average(values, count) == pytest.approx(expected)
+
+
 def test_thinning_keeps_the_extremes() -> None:
     x = np.arange(100_000.0)
     y = np.sin(x / 1000)

@@ -153,6 +153,36 @@ def test_resume_the_later_run_wins() -> None:
     assert (np.diff(tests.seconds) > 0).all()
 
 
+def test_batches_of_caffe_test_are_not_resumed_over(tmp_path: Path) -> None:
+    path = tmp_path / "both.log"
+    path.write_bytes((LOGS / "caffe_test.log").read_bytes() + (LOGS / "bvlc_1_0.log").read_bytes())
+    both = read(path)
+    assert both.table("batches").iteration.tolist() == [0, 1] and len(both.table("tests")) == 2
+
+
+def test_a_table_of_several_runs_is_laid_out_over_all(tmp_path: Path) -> None:
+    # One run has clipping and no `iter/s`, the other `iter/s`; the second resumes at 200.
+    path = tmp_path / "both.log"
+    second = (LOGS / "bvlc_1_0.log").read_text().replace("Iteration ", "Iteration 20")
+    path.write_text((LOGS / "bvlc_2016.log").read_text() + second)
+    whole = read(path)
+    assert len(whole.runs) == 2
+    displays = whole.table("displays")
+    assert len(displays.parts) == 2 and displays.names == ["loss", "iter/s"]
+    for name in displays.names:
+        rows, values = displays.printed(name)
+        printed = displays.lines[name] > 0
+        assert same(displays[name][printed], values.tolist()) and np.isnan(displays[name][~printed]).all()
+        assert displays.iteration[rows].tolist() == displays.iteration[printed].tolist()
+        text = path.read_bytes()
+        for line, offset in zip(displays.lines[name], displays.offsets[name]):
+            assert not line or text[:offset].count(b"\n") + 1 == line
+    assert (displays.lines["iter/s"] > 0).any() and not (displays.lines["iter/s"] > 0).all()
+    assert "missing" not in displays.values
+    with pytest.raises(KeyError):
+        displays["missing"]
+
+
 def test_six_runs() -> None:
     whole = log("six_runs")
     assert [r.state for r in whole.runs] == ["done", "unfinished"] * 3
