@@ -16,7 +16,7 @@ setup(
     extras_require={
         "hdf5": ["h5py"],
         "digits": ["scikit-learn"],
-        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "h5py", "scikit-learn"],
+        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "h5py", "scikit-learn", "pandas"],
     },
     entry_points={
         "console_scripts": [

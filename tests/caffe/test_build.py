@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -187,9 +188,9 @@ def stub(folder, name, script):
     path.chmod(0o755)
 
 
-def run_environment(path, *prefix, **env):
+def run_environment(path, *prefix, script=ROOT / "tools" / "environment", **env):
     return subprocess.run(
-        [*prefix, ROOT / "tools" / "environment"],
+        [*prefix, script],
         env={"PATH": f"{path}:/usr/bin:/bin", **env},
         capture_output=True,
         text=True,
@@ -221,8 +222,11 @@ def test_missing_packages_are_listed_in_one_line_without_root():
         path.chmod(0o755)
         stub(path, "dpkg-query", "exit 1")
         stub(path, "sudo", "exit 1")
+        # Another user may not see into the folder of this checkout.
+        (path / "checkout" / "tools").mkdir(parents=True)
+        script = Path(shutil.copy(ROOT / "tools" / "environment", path / "checkout" / "tools"))
         nobody = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-        run = run_environment(path, *nobody)
+        run = run_environment(path, *nobody, script=script)
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     packages = "apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 "
