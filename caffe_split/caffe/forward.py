@@ -1,13 +1,11 @@
 """Run two nets on the same input in the built Caffe and compare them, blob by blob.
 
-This module is a program of its own, because pycaffe ends the process on any error (glog's FATAL), prints to
-standard error, and brings a protobuf schema of its own: `compare_nets` starts it and reads what it prints.
+Run as a program it is the child of `compare_nets`; see `child.py`.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.caffe.child import run_job
 
 
 @dataclass(frozen=True)
@@ -52,24 +50,7 @@ def compare_nets(
         "phase": phase,
         "seed": seed,
     }
-    result = subprocess.run(
-        [sys.executable, "-m", "caffe_split.caffe.forward", json.dumps(job)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise CaffeSplitError(_last_words(result.stderr) or f"Caffe ended with status {result.returncode}.")
-    return [BlobDifference(**row) for row in json.loads(result.stdout.splitlines()[-1])]
-
-
-def _last_words(errors: str) -> str:
-    """The line that says why the child died."""
-    lines = [line for line in errors.splitlines() if line.strip()]
-    if any("No module named 'caffe'" in line for line in lines):
-        return "pycaffe is not installed in this environment; build it with ./tools/build_caffe."
-    fatal = [line for line in lines if line.startswith("F") and "]" in line]
-    return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
+    return [BlobDifference(**row) for row in run_job("caffe_split.caffe.forward", job)]
 
 
 def _forward(

@@ -24,8 +24,9 @@ class Part:
     """One layer of a split.
 
     `role` says how it is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of
-    `geometry` without bias (`frozen`: it never learns); 'sum', 'concat' and 'relu' have
-    no weights. `blobs` are its parameters (float64, stored as float32): weight, then bias if it has one.
+    `geometry` without bias (`frozen`: it never learns); 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat'
+    and 'relu' have no weights. `blobs` are its parameters (float64, stored as float32): weight, then bias if it has
+    one; mean, variance and 1; gamma and beta.
     """
 
     name: str

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
 from caffe_split.net import Layer, all_layers
 from caffe_split.proto import prototxt
+from caffe_split.split.branch_norm import NormSettings
 from caffe_split.split.parts import Part
 
 
-def rewrite(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -> None:
+def rewrite(
+    document: prototxt.Document,
+    splits: Mapping[str, Sequence[Part]],
+    norm: NormSettings | None = None,
+    watch_from: int = 0,
+) -> None:
     """Put the parts of `splits` (layer name -> its parts) in the place of the layers, wherever those occur.
 
     What has X's geometry has X's own text, comments included; all new layers have X's include and exclude
-    rules. Where X was watched by a TPM layer, its copies are, over the same windows. Nothing else changes.
+    rules. Where X was watched by a TPM layer, its copies are, over the same windows, those apart that start before
+    iteration `watch_from`. `norm` is for the parts that normalise. Nothing else changes.
     """
     layers = all_layers(document)
     windows = {name: windows_of(watcher) for name, watcher in watchers(document).items() if name in splits}
@@ -30,9 +38,11 @@ def rewrite(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -
             )
         own = [layer for layer in layers if layer.name == name]
         for layer in own:
-            document.replace(layer.field, [_field(part, layer) for part in parts])
+            document.replace(layer.field, [_field(part, layer, norm or NormSettings()) for part in parts])
     for name, window in windows.items():
-        _watch(document, splits[name], window)
+        later = replace(window, pairs=tuple(pair for pair in window.pairs if pair[0] >= watch_from))
+        if later.pairs:
+            _watch(document, splits[name], later)
 
 
 def _watch(document: prototxt.Document, parts: Sequence[Part], windows: Windows) -> None:
@@ -40,13 +50,19 @@ def _watch(document: prototxt.Document, parts: Sequence[Part], windows: Windows)
     add_watchers(document, shapes, windows)
 
 
-def _field(part: Part, layer: Layer) -> prototxt.Field:
+def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
     if part.role == "copy":
         return _copy(part, layer)
     settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.role])]
     settings += [("bottom", bottom) for bottom in part.bottoms] + [("top", part.top)]
     if part.role == "helper":
-        settings.append(("param", _multipliers(part, layer)))
+        settings.append(("param", _multipliers(layer, 0, part.frozen)))
+    if part.role == "scale":
+        settings += [("param", _multipliers(layer, index)) for index in range(2)]
+        settings.append(("scale_param", [("bias_term", True)]))
+    if part.role == "batch_norm" and norm != NormSettings():
+        changed = [(key, value) for key, value in vars(norm).items() if value != getattr(NormSettings(), key)]
+        settings.append(("batch_norm_param", changed))
     if part.role == "sum":
         settings.append(("eltwise_param", [("operation", prototxt.Enum("SUM"))]))
     if part.role == "helper":
@@ -62,13 +78,23 @@ def _field(part: Part, layer: Layer) -> prototxt.Field:
     return field
 
 
-_TYPES = {"helper": "Convolution", "sum": "Eltwise", "concat": "Concat", "relu": "ReLU"}
+_TYPES = {
+    "helper": "Convolution",
+    "sum": "Eltwise",
+    "concat": "Concat",
+    "relu": "ReLU",
+    "batch_norm": "BatchNorm",
+    "scale": "Scale",
+}
 
 
-def _multipliers(part: Part, layer: Layer) -> list[tuple[str, object]]:
-    """The weight's lr_mult and decay_mult: 0 when frozen, else those of the split layer's weight."""
-    specs = layer.message.subs("param")
-    return [(key, 0 if part.frozen else (specs[0].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")]
+def _multipliers(layer: Layer, index: int, frozen: bool = False) -> list[tuple[str, object]]:
+    """lr_mult and decay_mult of a new parameter: 0 when frozen, else those of the split layer's.
+
+    `index` 0 is the weight, 1 the bias; without a bias the weight's serve.
+    """
+    specs = layer.message.subs("param")[: index + 1]
+    return [(key, 0 if frozen else (specs[-1].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")]
 
 
 def _convolution_settings(part: Part) -> list[tuple[str, object]]:

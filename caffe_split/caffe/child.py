@@ -1,0 +1,38 @@
+"""Jobs for pycaffe, each in a process of its own.
+
+pycaffe ends the process on any error (glog's FATAL), prints on standard error, and brings a second copy of Caffe's
+schema. A job is a module of this package with a `main`: it takes JSON in its first argument and prints JSON as the
+last line of its standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from caffe_split.errors import CaffeSplitError
+
+
+def run_job(module: str, job: dict[str, Any]) -> Any:
+    """Run `module` as a program on `job`; what it answers. Raises `CaffeSplitError` with Caffe's own last words."""
+    result = subprocess.run(
+        [sys.executable, "-m", module, json.dumps(job)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode:
+        raise CaffeSplitError(last_words(result.stderr) or f"Caffe ended with status {result.returncode}.")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def last_words(errors: str) -> str:
+    """The line that says why the child died."""
+    lines = [line for line in errors.splitlines() if line.strip()]
+    if any("No module named 'caffe'" in line for line in lines):
+        return "pycaffe is not installed in this environment; build it with ./tools/build_caffe."
+    fatal = [line for line in lines if line.startswith("F") and "]" in line]
+    return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")

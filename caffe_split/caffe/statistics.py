@@ -1,0 +1,56 @@
+"""Mean and variance of channels over a net's own training data, measured in the built Caffe.
+
+Run as a program it is the child of `channel_statistics`; see `child.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.caffe.child import run_job
+from caffe_split.split.branch_norm import ChannelStatistics
+
+
+def channel_statistics(
+    net: Path, weights: Path, blobs: Sequence[str], batches: int
+) -> dict[str, ChannelStatistics]:
+    """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1).
+
+    Raises `CaffeSplitError` with Caffe's own last words.
+    """
+    job = {"net": str(net), "weights": str(weights), "blobs": list(blobs), "batches": batches}
+    answer = run_job("caffe_split.caffe.statistics", job)
+    return {name: ChannelStatistics(np.array(mean), np.array(var)) for name, (mean, var) in answer.items()}
+
+
+def main() -> None:
+    import caffe
+
+    job = json.loads(sys.argv[1])
+    net = caffe.Net(job["net"], caffe.TRAIN, weights=job["weights"])
+    sums = {name: np.zeros((2, net.blobs[name].data.shape[1])) for name in job["blobs"]}
+    counts = dict.fromkeys(job["blobs"], 0)
+    shifts: dict[str, np.ndarray] = {}
+    for _ in range(job["batches"]):
+        net.forward()
+        for name, total in sums.items():
+            values = np.moveaxis(net.blobs[name].data, 1, 0).reshape(total.shape[1], -1).astype(np.float64)
+            # Sums of squares about the first batch's mean, so that a large mean does not drown a small variance.
+            values -= shifts.setdefault(name, values.mean(axis=1))[:, None]
+            total += [values.sum(axis=1), np.square(values).sum(axis=1)]
+            counts[name] += values.shape[1]
+    answer = {}
+    for name, (first, second) in sums.items():
+        mean = first / counts[name]
+        variance = np.maximum(second / counts[name] - np.square(mean), 0)
+        answer[name] = [(mean + shifts[name]).tolist(), variance.tolist()]
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Going on with the parent's schedule: its solver state, carried over to the derived net.
+
+A solver keeps an array of history (SGD's momentum; Adam two) for each learnable parameter, in the net's order. A
+kernel that the split moved takes its history along; new parameters start with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.fit import Blobs
+from caffe_split.net import phase_layers
+from caffe_split.proto import prototxt
+from caffe_split.proto.solverstate import SolverState, read_solverstate
+from caffe_split.split.partition import Partition
+
+# A layer's name and the place of the blob among its blobs.
+Slot = tuple[str, int]
+
+
+def state_beside(weights: Path) -> Path:
+    """The solver state that was saved with a snapshot of weights. Raises `CaffeSplitError` where there is none."""
+    name = weights.name[: -len(".h5")] if weights.name.endswith(".h5") else weights.name
+    stem = name[: -len(".caffemodel")] if name.endswith(".caffemodel") else name
+    for ending in (".solverstate", ".solverstate.h5"):
+        if (weights.parent / (stem + ending)).is_file():
+            return weights.parent / (stem + ending)
+    raise CaffeSplitError(
+        f"{weights}: --schedule continue needs the solver state that Caffe saved with it, "
+        f"{weights.parent / stem}.solverstate, which is not there. Use --schedule restart, or another snapshot."
+    )
+
+
+def learnable(document: prototxt.Document, weights: Blobs, stages: Sequence[str] = ()) -> Iterator[Slot]:
+    """The learnable parameters of the TRAIN net in the solver's order, those shared by name once."""
+    seen: set[str] = set()
+    for layer in phase_layers(document, "TRAIN", stages):
+        names = layer.param_names()
+        for index in range(len(weights.get(layer.name, ()))):
+            name = names[index] if index < len(names) else ""
+            if name in seen:
+                continue
+            if name:
+                seen.add(name)
+            yield layer.name, index
+
+
+def continued(
+    path: Path,
+    parent: tuple[prototxt.Document, Blobs],
+    derived: tuple[prototxt.Document, Blobs],
+    partitions: Mapping[str, Partition],
+    learned_net: str,
+    stages: Sequence[str] = (),
+) -> SolverState:
+    """The solver state `path` of the net `parent`, for the net `derived` (document and blobs each).
+
+    Iteration and step are the parent's. Raises `CaffeSplitError` for a state that does not fit the parent.
+    """
+    state = read_solverstate(path)
+    slots = list(learnable(*parent, stages))
+    count = len(state.history)
+    if not slots or count % len(slots):
+        raise CaffeSplitError(
+            f"{path}: {count} blobs of history, but {parent[0].filename} has {len(slots)} learnable parameters. "
+            "Was it saved by a training of this net?"
+        )
+    history: list[np.ndarray] = []
+    for first in range(0, count, len(slots)):
+        old = dict(zip(slots, state.history[first : first + len(slots)]))
+        for slot, values in old.items():
+            shape = parent[1][slot[0]][slot[1]].shape
+            if tuple(values.shape) != tuple(shape):
+                raise CaffeSplitError(
+                    f"{path}: the history of layer '{slot[0]}', blob {slot[1]}, has shape {tuple(values.shape)}, and "
+                    f"the blob {tuple(shape)}. Was it saved by a training of this net?"
+                )
+        moved = _moved(old, partitions)
+        for name, index in learnable(*derived, stages):
+            shape = derived[1][name][index].shape
+            history.append(np.asarray(moved.get((name, index), np.zeros(shape)), np.float32).reshape(shape))
+    return SolverState(state.iter, learned_net, state.current_step, history)
+
+
+def _moved(old: Mapping[Slot, np.ndarray], partitions: Mapping[str, Partition]) -> dict[Slot, np.ndarray]:
+    """History under the names of the derived net: of split layers the rows of either side."""
+    moved = {}
+    for (name, index), values in old.items():
+        if name not in partitions:
+            moved[name, index] = values
+            continue
+        # A bias is stored with one axis, or with four of which the last counts in the oldest files.
+        rows = values.reshape(-1) if index else values
+        moved[f"{name}_split1", index] = rows[list(partitions[name].fast)]
+        moved[f"{name}_split2", index] = rows[list(partitions[name].slow)]
+    return moved
