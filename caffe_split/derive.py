@@ -17,7 +17,10 @@ from caffe_split.fit import WEIGHTS_NAME, Blobs, check_weights
 from caffe_split.net import Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
+from caffe_split.proto.nets import read_net
+from caffe_split.proto.upgrade import upgrade
 from caffe_split.shapes import infer_shapes
+from caffe_split.solver import derived_solver
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import PartitionRule, divide
@@ -58,11 +61,21 @@ def make_plan(
 
     texts: dict[str, bytes] = {}
     derived = _rewritten(training.net, splits)
-    texts[training.net_path.name] = derived.to_bytes()
-    if deploy is not None:
-        texts[deploy.name] = _rewritten(prototxt.read(deploy), splits).to_bytes()
+    nets = [(training.net_path, derived)]
+    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
+    others = [] if deploy is None else [deploy]
+    solvers = []
     if training.solver is not None and training.solver_path is not None:
-        texts[training.solver_path.name] = _solver(training, out).to_bytes()
+        solver, inner, named = derived_solver(training, out)
+        solvers = [(training.solver_path, solver)]
+        nets += [(path, _rewritten(net, splits)) for path, net in inner]
+        others += named
+    for path in others:
+        net = read_net(path, caffe_proto=training.caffe_proto)
+        notes += [f"{path}: {note}" for note in upgrade(net)]
+        nets.append((path, _rewritten(net, splits)))
+    for path, net in [*nets, *solvers]:
+        _put(texts, path, net)
     blobs = _derived_weights(weights, splits)
     types = {layer.name: layer.type for layer in all_layers(derived)}
     after = infer_shapes(phase_layers(derived, "TRAIN"), inputs)
@@ -81,7 +94,14 @@ def make_plan(
         texts=texts,
         weights=blobs,
         types=types,
+        notes=tuple(notes),
     )
+
+
+def _put(texts: dict[str, bytes], path: Path, document: prototxt.Document) -> None:
+    data = document.to_bytes()
+    if texts.setdefault(path.name, data) != data:
+        raise CaffeSplitError(f"{path}: the new folder would have two files of the name {path.name}; rename one.")
 
 
 def _plan_layer(
@@ -121,27 +141,10 @@ def _plan_layer(
 
 def _rewritten(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -> prototxt.Document:
     """A copy of the document with the splits in it; splits of layers that it does not have are left out."""
-    copy = prototxt.parse(document.to_bytes(), "net", document.filename)
+    copy = document.copy()
     present = {layer.name for layer in all_layers(copy)}
     rewrite(copy, {name: parts for name, parts in splits.items() if name in present})
     return copy
-
-
-def _solver(training: Training, out: Path) -> prototxt.Document:
-    """The parent's solver, training the derived net from its weights into the new folder."""
-    assert training.solver is not None and training.solver_path is not None and training.prefix is not None
-    solver = prototxt.parse(training.solver.to_bytes(), "solver", str(training.solver_path))
-    for key in ("net_param", "train_net_param", "test_net", "test_net_param"):
-        if solver.has(key):
-            raise CaffeSplitError(
-                f"{training.solver_path}: a solver with {key} is not derived; name one file for all phases with `net`."
-            )
-    key = "net" if solver.has("net") else "train_net"
-    solver.set(key, str(out / training.net_path.name))
-    solver.set("snapshot_prefix", str(out / Path(training.prefix).name))
-    solver.remove("weights")
-    solver.add("weights", str(out / WEIGHTS_NAME), after=solver.field(key))
-    return solver
 
 
 def _derived_weights(weights: Blobs, splits: Mapping[str, Sequence[Part]]) -> dict[str, list[np.ndarray]]:
@@ -172,6 +175,7 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
             (folder / name).write_bytes(data)
         caffemodel.write_weights(folder / WEIGHTS_NAME, plan.weights, net_name="", types=plan.types)
         inputs = [plan.net_path, plan.weights_path] + ([plan.solver_path] if plan.solver_path else [])
+        inputs = [path for path in inputs if path.exists()]  # a net within its solver has no file
         manifest = {
             "caffe_split": __version__,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -65,10 +65,13 @@ def _meets(rule: prototxt.Message, phase: str, stages: Sequence[str], level: int
 
 def all_layers(document: prototxt.Document) -> list[Layer]:
     """Every layer of the document, whatever its phase, in file order."""
-    if document.has("layers"):
-        raise CaffeSplitError(
-            f"{document.filename}: the net is written with V0/V1 `layers`; upgrade it first with Caffe's "
-            "upgrade_net_proto_text."
+    old = document.field("layers")
+    if old is not None:
+        # Whoever opens a net has it in today's form; what is left is a net to be kept as written, or one within a
+        # solver, whose `layers` Caffe passes over.
+        raise old.error(
+            "the net is in the old form (`layers`), or mixes it with the new one; bring it to the new form first: "
+            "upgrade_net_proto_text OLD NEW"
         )
     layers = []
     for field in document.all_fields("layer"):

@@ -54,7 +54,7 @@ class DerivePlan:
     """All that `make-derived` will write.
 
     `texts` are the prototxt files, `weights` the derived net's blobs (None without weights): name in the output
-    folder -> content.
+    folder -> content. `net_path` need not exist: a net within its solver gets that name.
     """
 
     net_path: Path
@@ -71,6 +71,8 @@ class DerivePlan:
     texts: dict[str, bytes]
     weights: dict[str, list[np.ndarray]]
     types: dict[str, str]
+    # What was done to bring old files to today's form, a line each.
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The plan for a reader."""
@@ -80,6 +82,7 @@ class DerivePlan:
             f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.partition}, "
             f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
         ]
+        lines += [f"  in today's form: {note}" for note in self.notes]
         for layer in self.layers:
             sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
             lines += [
@@ -100,6 +103,7 @@ class DerivePlan:
             "iteration": self.iteration,
             "out": str(self.out),
             "options": {**vars(self.options), "partition": self.partition, "schedule": self.schedule},
+            "upgraded": list(self.notes),
             "layers": [_layer_dict(layer) for layer in self.layers],
             "before": vars(self.before),
             "after": vars(self.after),

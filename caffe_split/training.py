@@ -9,18 +9,28 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.proto import prototxt
+from caffe_split.proto.nets import read_net, read_net_or_solver, read_solver
+from caffe_split.proto.upgrade import upgrade as bring_to_today
 
 # A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
 
 
 @dataclass(frozen=True)
 class Training:
-    """A net and, where there is one, the solver that trains it."""
+    """A net and, where there is one, the solver that trains it.
+
+    `upgraded` says what was done to bring an old net to today's form, a line each. `is_inline` means that the net
+    stands in the solver's own text; then `net_path` is the name that it gets in a file of its own. `caffe_proto` is
+    the schema of a fork that the files were read by.
+    """
 
     net_path: Path
     net: prototxt.Document
     solver_path: Path | None
     solver: prototxt.Document | None
+    upgraded: tuple[str, ...] = ()
+    is_inline: bool = False
+    caffe_proto: Path | None = None
 
     @property
     def prefix(self) -> str | None:
@@ -71,23 +81,51 @@ def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Pa
     return dict(sorted(found.items()))
 
 
-def open_training(path: PathLike) -> Training:
+def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
     """Open a net or a solver, told apart by content, and find the other one.
 
     From a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the
-    caller has to give the solver. Raises `CaffeSplitError`.
+    caller has to give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory
+    as Caffe does it on loading, unless `upgrade` is False; one within a solver is not, as Caffe does not. Raises
+    `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
     """
-    document = prototxt.read(path)
+    document = read_net_or_solver(path, caffe_proto)
+    solver_path: Path | None
+    solver: prototxt.Document | None
     if document.kind == "solver":
+        solver_path, solver = Path(path), document
+        inline = _inline_net(document)
+        if inline is not None:
+            key, message = inline
+            net_path = inline_name(solver_path, key)
+            return Training(net_path, document.inner(message), solver_path, solver, (), True, caffe_proto)
         net_path = solver_net_path(document)
-        return Training(net_path, prototxt.read(net_path), Path(path), document)
-    named = [(other, solver) for other, solver in _solvers_beside(Path(path)) if _names(solver, Path(path))]
-    if len(named) > 1:
-        raise CaffeSplitError(
-            f"{path}: several solvers name this net: {', '.join(str(p) for p, _ in named)}. Give one of them instead."
-        )
-    solver_path, solver = named[0] if named else (None, None)
-    return Training(Path(path), document, solver_path, solver)
+        net = read_net(net_path, caffe_proto=caffe_proto)
+    else:
+        net_path, net = Path(path), document
+        named = [other for other, found in _solvers_beside(net_path) if _names(found, net_path)]
+        if len(named) > 1:
+            raise CaffeSplitError(
+                f"{path}: several solvers name this net: {', '.join(map(str, named))}. Give one of them instead."
+            )
+        solver_path = named[0] if named else None
+        solver = read_solver(solver_path, caffe_proto=caffe_proto) if solver_path is not None else None
+    notes = bring_to_today(net) if upgrade else []
+    return Training(net_path, net, solver_path, solver, tuple(notes), False, caffe_proto)
+
+
+def _inline_net(solver: prototxt.Document) -> tuple[str, prototxt.Message] | None:
+    """The training net that stands in the solver itself, and the name of its field."""
+    for key in ("net_param", "train_net_param"):
+        message = solver.sub(key)
+        if message is not None:
+            return key, message
+    return None
+
+
+def inline_name(solver_path: Path, key: str) -> Path:
+    """The file that a net within a solver becomes: beside `s.prototxt`, its `net_param` is `s_net.prototxt`."""
+    return solver_path.with_name(f"{solver_path.stem}_{key.replace('_param', '')}.prototxt")
 
 
 def solver_net_path(solver: prototxt.Document) -> Path:
@@ -101,18 +139,19 @@ def solver_net_path(solver: prototxt.Document) -> Path:
                     "prototxt are relative to the directory in which caffe is started: change to it."
                 )
             return path
-    raise CaffeSplitError(f"{solver.filename}: the solver names no net file (`net` or `train_net`).")
+    raise CaffeSplitError(
+        f"{solver.filename}: the solver names no net file (`net` or `train_net`); a net within it is not used here."
+    )
 
 
-def _solvers_beside(net: Path) -> list[tuple[Path, prototxt.Document]]:
+def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
+    """The solvers among a folder's prototxt files, sorted by name; what cannot be read is none."""
     found = []
-    for path in sorted(net.parent.glob("*.prototxt")):
-        if path == net:
-            continue
+    for path in sorted(folder.glob("*.prototxt")):
         try:
             document = prototxt.read(path)
         except CaffeSplitError:
-            continue  # Not ours to judge: only a solver that can be read can name this net.
+            continue  # Not ours to judge: whatever else lies there.
         if document.kind == "solver":
             found.append((path, document))
     return found

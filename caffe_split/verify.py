@@ -10,7 +10,8 @@ from pathlib import Path
 from caffe_split.caffe.forward import BlobDifference, compare_nets
 from caffe_split.errors import CaffeSplitError
 from caffe_split.fit import WEIGHTS_NAME, check_weights
-from caffe_split.proto import caffemodel, prototxt
+from caffe_split.proto import caffemodel
+from caffe_split.proto.nets import read_net
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def verify(
     phase: str = "TEST",
     seed: int = 0,
     tolerance: float = 1e-4,
+    caffe_proto: Path | None = None,
 ) -> Verification:
     """Forward both nets on the same input in the built Caffe and compare them.
 
@@ -53,7 +55,7 @@ def verify(
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
     name different layers, and when the nets share no output.
     """
-    documents = [prototxt.read(net, "net") for net in (baseline, derived)]
+    documents = [read_net(net, upgrade=True, caffe_proto=caffe_proto) for net in (baseline, derived)]
     weights = derived_weights or derived.parent / WEIGHTS_NAME
     original = baseline_weights or _recorded_weights(derived)
     for document, path in zip(documents, (original, weights)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, names, print_json
+from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_json
 
 
 @click.command()
@@ -71,6 +71,7 @@ from caffe_split.cli.options import WINDOW, names, print_json
     help="New folder for the result.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
+@caffe_proto_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def make_derived(
@@ -90,6 +91,7 @@ def make_derived(
     deploy: Path | None,
     out: Path,
     force: bool,
+    caffe_proto: Path | None,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -117,7 +119,7 @@ def make_derived(
     if layers is not None and num_splits is not None:
         raise click.UsageError("--layers and --num-splits: choose one.")
     check_out(out, force or dry_run)
-    training = open_training(net_or_solver)
+    training = open_training(net_or_solver, caffe_proto=caffe_proto)
     rule = parse_rule(partition)
     chosen = names(layers)
     path = weights if weights is not None else training.snapshot(iteration or 0)

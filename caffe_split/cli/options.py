@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +29,15 @@ class WindowType(click.ParamType):
 
 
 WINDOW = WindowType()
+
+# For commands that read nets: what a fork's schema knows is then checked and typed, too.
+caffe_proto_option = click.option(
+    "--caffe-proto",
+    type=click.Path(path_type=Path),
+    envvar="CAFFE_SPLIT_CAFFE_PROTO",
+    show_envvar=True,
+    help="The caffe.proto of the fork that the net is for.",
+)
 
 
 def names(text: str | None) -> list[str] | None:

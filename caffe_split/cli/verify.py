@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import print_json
+from caffe_split.cli.options import caffe_proto_option, print_json
 
 
 @click.command()
@@ -24,6 +24,7 @@ from caffe_split.cli.options import print_json
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of what Input layers are given.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@caffe_proto_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
     baseline: Path,
@@ -34,6 +35,7 @@ def verify(
     phase: str,
     seed: int,
     tolerance: float,
+    caffe_proto: Path | None,
     as_json: bool,
 ) -> int:
     """Forward the nets BASELINE and DERIVED on the same input in Caffe; the largest difference a blob.
@@ -45,7 +47,9 @@ def verify(
     """
     from caffe_split import verify as verification
 
-    result = verification.verify(baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance)
+    result = verification.verify(
+        baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance, caffe_proto
+    )
     if as_json:
         print_json(
             {

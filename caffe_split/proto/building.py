@@ -139,6 +139,18 @@ def _shift(value: Node, old: str, new: str) -> None:
             _shift(item, old, new)
 
 
+def outdent(document: Message) -> None:
+    """The fields of a message that now are a file: its first begins the file, and each line loses their indent."""
+    first = document._fields[0]
+    indent = layout.line_indent(first._lead or "") if "\n" in (first._lead or "") else ""
+    _shift(document, indent, "")
+    head, rest = layout.split_line(first._lead or "")
+    first._lead = (head.strip() + rest).lstrip("\r\n") if head.strip() else rest.lstrip("\r\n")
+    document._tail = document._tail.rstrip(" \t")
+    if not document._tail.endswith("\n"):
+        document._tail = document._tail.rstrip() + document._style().newline
+
+
 def sample_style(message: Message, limit: int = 2000) -> layout.Style:
     """The style of the first fields of a message, nested ones included."""
     samples: list[layout.Sample] = []

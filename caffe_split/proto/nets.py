@@ -54,6 +54,24 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
     ('net.prototxt', 0.01, 'SGD')
     """
     document = _read(path, "solver", caffe_proto)
+    _check_solver(document)
+    if upgrade:
+        upgrading.upgrade(document)
+    return document
+
+
+def read_net_or_solver(path: PathLike, caffe_proto: PathLike | None = None) -> Document:
+    """Read a net or a solver, told apart by content (`document.kind`), and check it as `read_net` and `read_solver` do.
+
+    Raises `CaffeSplitError` as they do, and for a file that is neither.
+    """
+    document = _read(path, None, caffe_proto)
+    if document.kind == "solver":
+        _check_solver(document)
+    return document
+
+
+def _check_solver(document: Document) -> None:
     given = [name for name in _TRAIN_NETS if document.has(name)]
     if len(given) != 1:
         found = " and ".join(given) if given else "none"
@@ -66,22 +84,21 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
         near = check.nearest(document.get("lr_policy"), LR_POLICIES)
         if near is not None:  # any other name may be a fork's
             raise policy.error(f"no lr_policy {document.get('lr_policy')!r}; did you mean {near!r}?")
-    if upgrade:
-        upgrading.upgrade(document)
-    return document
 
 
-def _read(path: PathLike, wanted: str, caffe_proto: PathLike | None) -> Document:
+def _read(path: PathLike, wanted: str | None, caffe_proto: PathLike | None) -> Document:
     schema: Schema | None = protofile.load(caffe_proto) if caffe_proto is not None else None
     document = prototxt.read(path, schema=schema)
-    other = {"net": "solver", "solver": "net"}[wanted]
-    if document.kind == other:
+    what = wanted or "net or a solver"
+    if wanted is not None and document.kind not in (wanted, None):
         raise CaffeSplitError(
-            f"{os.fspath(path)}: this is a {other}, expected a {wanted}; give the {wanted}'s file"
+            f"{os.fspath(path)}: this is a {document.kind}, expected a {wanted}; give the {wanted}'s file"
         )
+    if not document.fields:
+        raise CaffeSplitError(f"{os.fspath(path)}: nothing in it; expected a {what}")
     if document.kind is None:
+        if wanted is None:
+            raise CaffeSplitError(f"{os.fspath(path)}: expected a {what}, but it has no field of either")
         document = prototxt.read(path, wanted, schema)
-        if not document.fields:
-            raise CaffeSplitError(f"{os.fspath(path)}: nothing in it; expected a {wanted}")
     check.check(document)
     return document

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from caffe_split.proto import building, layout, values
-from caffe_split.proto.nodes import Field, ListValue, MessageNode, Scalar, indent_of
+from caffe_split.proto.nodes import Field, ListValue, MessageNode, Scalar, copy_value, indent_of
 from caffe_split.proto.schema import Schema
 
 
@@ -277,6 +277,31 @@ class Document(Message):
         self.kind: str | None = None
         self._type = None
         self._cached_style: layout.Style | None = None
+
+    def copy(self) -> Document:
+        """A deep copy; its fields keep the places they were read from."""
+        return self._with_fields_of(self, self.kind)
+
+    def inner(self, message: Message) -> Document:
+        """A net that stands within this document (a solver's `net_param`), as a document of its own.
+
+        Its lines keep their comments and lose the indent of the message; the fields keep the places they were
+        read from.
+        """
+        twin = self._with_fields_of(message, "net")
+        if twin._fields:
+            building.outdent(twin)
+        return twin
+
+    def _with_fields_of(self, message: Message, kind: str | None) -> Document:
+        twin = Document(self.filename, self.schema, self._newline)
+        source = copy_value(message, None)
+        assert isinstance(source, Message)
+        twin.kind, twin._type = kind, message.type if message.type is not None else message._type
+        twin._fields, twin._tail = source._fields, source._tail
+        for f in twin._fields:
+            f._parent = twin
+        return twin
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""

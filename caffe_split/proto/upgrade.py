@@ -58,6 +58,15 @@ def upgrade(document: Document) -> list[str]:
     return notes
 
 
+def upgraded(document: Document) -> tuple[Document, list[str]]:
+    """A copy brought to today's form, and what `upgrade` says of it; the document itself stays as it is.
+
+    The copy's fields keep the lines they were read from.
+    """
+    copy = document.copy()
+    return copy, upgrade(copy)
+
+
 def refuse_mixed(net: Message) -> None:
     """Raise when a net has both `layer` and `layers`, of which Caffe would take one kind only."""
     new, old = net.field("layer"), net.field("layers")
