@@ -103,7 +103,7 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
         net = read_net(net_path, caffe_proto=caffe_proto)
     else:
         net_path, net = Path(path), document
-        named = [other for other, found in _solvers_beside(net_path) if _names(found, net_path)]
+        named = [other for other, found in solvers_in(net_path.parent) if _names(found, net_path)]
         if len(named) > 1:
             raise CaffeSplitError(
                 f"{path}: several solvers name this net: {', '.join(map(str, named))}. Give one of them instead."
