@@ -9,7 +9,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net import phase_layers
 from caffe_split.proto import prototxt
 from caffe_split.shapes import NetShapes, infer_shapes
-from caffe_split.training import solver_net_path
+from caffe_split.training import solver_net_path, solvers_in
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,7 @@ def cost_beside(log: Path) -> Cost:
 
     Raises `CaffeSplitError` where there is none, or more than one.
     """
-    solvers = []
-    for path in sorted(log.parent.glob("*.prototxt")):
-        try:
-            document = prototxt.read(path)
-        except CaffeSplitError:
-            continue  # Whatever else lies there is no solver of ours.
-        if document.kind == "solver":
-            solvers.append(document)
+    solvers = [solver for _, solver in solvers_in(log.parent)]
     if len(solvers) != 1:
         found = ", ".join(solver.filename for solver in solvers) or "none"
         raise CaffeSplitError(f"{log}: its net is told by the one solver in its folder; found: {found}.")
