@@ -15,8 +15,19 @@ setup(
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb"],
     extras_require={
         "hdf5": ["h5py"],
+        "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
-        "test": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "h5py", "scikit-learn", "pandas"],
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "h5py",
+            "scikit-learn",
+            "pandas",
+            "opencv-python-headless<5",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.caffe.forward import BlobDifference, compare_nets
+from caffe_split.caffe import forward, opencv
+from caffe_split.caffe.forward import BlobDifference
 from caffe_split.errors import CaffeSplitError
 from caffe_split.fit import WEIGHTS_NAME, check_weights
 from caffe_split.proto import caffemodel
@@ -48,8 +50,14 @@ def verify(
     seed: int = 0,
     tolerance: float = 1e-4,
     caffe_proto: Path | None = None,
+    input_file: Path | None = None,
+    engine: str | None = None,
 ) -> Verification:
-    """Forward both nets on the same input in the built Caffe and compare them.
+    """Forward both nets on the same input and compare them.
+
+    `engine` is 'caffe', or 'opencv' for deploy nets in OpenCV's reader; by default the built Caffe where there is
+    one. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it data layers read their
+    data sets, and inputs get Gaussian noise.
 
     Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
@@ -60,11 +68,28 @@ def verify(
     original = baseline_weights or _recorded_weights(derived)
     for document, path in zip(documents, (original, weights)):
         check_weights(document, caffemodel.read_weights(path), path)
-    rows = compare_nets((baseline, original), (derived, weights), batches, phase, seed)
+    pairs = (baseline, original), (derived, weights)
+    if (engine or default_engine()) == "caffe":
+        rows = forward.compare_nets(*pairs, batches, phase, seed, input_file)
+    else:
+        if phase != "TEST":
+            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe.")
+        rows = opencv.compare_nets(*pairs, batches, seed, input_file)
     result = Verification(tuple(rows), tolerance)
     if not result.outputs:
         raise CaffeSplitError(f"{baseline} and {derived} share no output blob; there is nothing to compare.")
     return result
+
+
+def default_engine() -> str:
+    """'caffe' where pycaffe is installed, else 'opencv'. Raises `CaffeSplitError` where neither is."""
+    for module, engine in (("caffe", "caffe"), ("cv2", "opencv")):
+        if importlib.util.find_spec(module) is not None:
+            return engine
+    raise CaffeSplitError(
+        "nets are run in pycaffe, which is not installed here: build it with ./tools/build_caffe. Deploy nets also run "
+        "in OpenCV: pip install 'opencv-python-headless<5'."
+    )
 
 
 def _recorded_weights(derived: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split.caffe.child import run_job
+from caffe_split.errors import CaffeSplitError
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,62 @@ class BlobDifference:
 
 
 def compare_nets(
-    first: tuple[Path, Path], second: tuple[Path, Path], batches: int = 1, phase: str = "TEST", seed: int = 0
+    first: tuple[Path, Path],
+    second: tuple[Path, Path],
+    batches: int = 1,
+    phase: str = "TEST",
+    seed: int = 0,
+    input_file: Path | None = None,
 ) -> list[BlobDifference]:
     """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
 
     Data layers read their own data set from its start, so both see the same batches; Input layers get the same
-    Gaussian noise. Blobs come in the first net's order. Raises `CaffeSplitError` with Caffe's own last words.
+    Gaussian noise, or the array of `input_file` (.npy, NCHW). Blobs come in the first net's order. Raises
+    `CaffeSplitError` with Caffe's own last words.
     """
+    if input_file is not None:
+        load_input(input_file)  # so that a bad file is an error here, not in the child
     job = {
         "nets": [[str(path) for path in first], [str(path) for path in second]],
         "batches": batches,
         "phase": phase,
         "seed": seed,
+        "input": None if input_file is None else str(input_file),
     }
     return [BlobDifference(**row) for row in run_job("caffe_split.caffe.forward", job)]
 
 
+def compare_blobs(
+    outputs: Sequence[str], ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np.ndarray]]
+) -> list[BlobDifference]:
+    """The difference at each blob that both nets have; a list holds one dictionary, blob -> values, a batch."""
+    rows = []
+    for name in ours[0]:
+        if name not in theirs[0]:
+            continue
+        pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(ours, theirs)]
+        if any(a.shape != b.shape for a, b in pairs):
+            largest = float("inf")
+        else:
+            largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
+        scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
+        rows.append(BlobDifference(name, name in outputs, largest, scale))
+    return rows
+
+
+def load_input(path: Path) -> np.ndarray:
+    """An .npy file's array as float32. Raises `CaffeSplitError` for what is not one of numbers."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{path}: not an array that numpy.save wrote: {error}") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim == 0 or not values.size:
+        raise CaffeSplitError(f"{path}: it holds no array of numbers; expected one of shape (N, C, H, W).")
+    return np.asarray(values, np.float32)
+
+
 def _forward(
-    net_and_weights: Sequence[str], batches: int, phase: str, seed: int
+    net_and_weights: Sequence[str], batches: int, phase: str, seed: int, input_file: str | None
 ) -> tuple[list[str], list[dict[str, np.ndarray]]]:
     import caffe
 
@@ -68,9 +107,16 @@ def _forward(
         if layer.type in ("TPM", "Split")
         for top in net.top_names[name]
     }
+    if input_file is not None:
+        if len(net.inputs) != 1:
+            sys.exit(f"{net_and_weights[0]}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
+        given = load_input(Path(input_file))
+        net.blobs[net.inputs[0]].reshape(*given.shape)
+        net.reshape()
     for _ in range(batches):
         for name in net.inputs:
-            net.blobs[name].data[...] = rng.standard_normal(net.blobs[name].data.shape)
+            blob = net.blobs[name].data
+            blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
         net.forward()
         runs.append({name: blob.data.copy() for name, blob in net.blobs.items() if name not in ignored})
     return [name for name in net.outputs if name not in ignored], runs
@@ -79,19 +125,10 @@ def _forward(
 def main() -> None:
     """The child: a job as JSON in the first argument, rows as JSON on the last line of standard output."""
     job = json.loads(sys.argv[1])
-    (outputs, ours), (_, theirs) = (_forward(net, job["batches"], job["phase"], job["seed"]) for net in job["nets"])
-    rows = []
-    for name in ours[0]:
-        if name not in theirs[0]:
-            continue
-        pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(ours, theirs)]
-        if any(a.shape != b.shape for a, b in pairs):
-            largest = float("inf")
-        else:
-            largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
-        scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
-        rows.append(asdict(BlobDifference(name, name in outputs, largest, scale)))
-    print(json.dumps(rows))
+    (outputs, ours), (_, theirs) = (
+        _forward(net, job["batches"], job["phase"], job["seed"], job["input"]) for net in job["nets"]
+    )
+    print(json.dumps([asdict(row) for row in compare_blobs(outputs, ours, theirs)]))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,14 @@ from caffe_split.cli.options import caffe_proto_option, print_json
     show_default=True,
     help="Phase of both nets.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of what Input layers are given.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise that Input layers are given.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
+@click.option(
+    "--engine",
+    type=click.Choice(["caffe", "opencv"]),
+    help="What runs the nets; opencv: deploy nets only.  [default: caffe where it is installed]",
+)
 @caffe_proto_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
@@ -35,6 +41,8 @@ def verify(
     phase: str,
     seed: int,
     tolerance: float,
+    input_file: Path | None,
+    engine: str | None,
     caffe_proto: Path | None,
     as_json: bool,
 ) -> int:
@@ -48,7 +56,17 @@ def verify(
     from caffe_split import verify as verification
 
     result = verification.verify(
-        baseline, derived, baseline_weights, derived_weights, batches, phase, seed, tolerance, caffe_proto
+        baseline,
+        derived,
+        baseline_weights,
+        derived_weights,
+        batches,
+        phase,
+        seed,
+        tolerance,
+        caffe_proto,
+        input_file,
+        engine,
     )
     if as_json:
         print_json(

@@ -1,0 +1,82 @@
+"""Two nets on the same input: in Caffe and in OpenCV, on data, noise and arrays; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import caffe_split
+
+from caffe_split.proto import caffemodel
+
+pytestmark = pytest.mark.caffe
+
+DEPLOY, DERIVED = "digits/deploy.prototxt", "d/deploy.prototxt"
+
+
+@pytest.fixture
+def pair(digits: Path) -> Path:
+    caffe_split(
+        "make-derived", "digits/solver.prototxt", "--iter", 100, "--num-splits", 3, "--kind", "residual",
+        "--deploy", DEPLOY, "--out", "d", cwd=digits,
+    )  # fmt: skip
+    return digits
+
+
+def blobs(folder: Path, *options: object, status: int = 0) -> dict[str, dict[str, float]]:
+    result = caffe_split("verify", DEPLOY, DERIVED, "--json", *options, cwd=folder, status=status)
+    return {row["blob"]: row for row in json.loads(result.stdout)["blobs"]}
+
+
+def test_opencv_and_caffe_see_the_same_blobs(pair: Path) -> None:
+    """OpenCV's reader is not Caffe's: it shows that what we write is Caffe's format."""
+    ours, theirs = blobs(pair), blobs(pair, "--engine", "opencv")
+    assert set(theirs) == set(ours) - {"data"} and len(theirs) > 10
+    for name, row in theirs.items():
+        assert row["scale"] == pytest.approx(ours[name]["scale"], rel=1e-4)
+        assert row["relative"] < 1e-4
+        assert row["is_output"] == ours[name]["is_output"]
+
+
+@pytest.mark.parametrize("engine", ["caffe", "opencv"])
+def test_a_changed_weight_is_found_where_it_acts(pair: Path, engine: str) -> None:
+    path = pair / "d/init.caffemodel"
+    weights = caffemodel.read_weights(path)
+    copy = {name: [np.array(blob) for blob in weights[name]] for name in weights}
+    copy["res3_conv2" if "res3_conv2" in copy else "res3_conv2_split1"][0][...] += 0.5
+    caffemodel.write_weights(path, copy)
+    rows = blobs(pair, "--engine", engine, status=1)
+    assert rows["res2"]["relative"] < 1e-4 < rows["res3"]["relative"]
+
+
+@pytest.mark.parametrize("engine", ["caffe", "opencv"])
+def test_an_array_as_input(pair: Path, engine: str) -> None:
+    images = np.random.default_rng(5).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    np.save(pair / "images.npy", images)
+    rows = blobs(pair, "--engine", engine, "--input", "images.npy")
+    np.save(pair / "images.npy", 100 * images)
+    larger = blobs(pair, "--engine", engine, "--input", "images.npy")
+    assert larger["conv1"]["scale"] > 10 * rows["conv1"]["scale"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["digits/train_val.prototxt", "d/train_val.prototxt", "--engine", "opencv"], "is a Data layer; OpenCV runs"),
+        ([DEPLOY, DERIVED, "--engine", "opencv", "--phase", "TRAIN"], "OpenCV runs the TEST phase only"),
+        ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: not an array that numpy.save wrote"),
+        ([DEPLOY, DERIVED, "--input", "digits/solver.prototxt"], "solver.prototxt: not an array that numpy.save wrote"),
+        (["digits/train_val.prototxt", "d/train_val.prototxt", "--input", "zeros.npy"], "has 0 inputs; --input serves"),
+        ([DEPLOY, DERIVED, "--derived-weights", "digits/digits_iter_100.caffemodel"], "which d/deploy.prototxt does"),
+        ([DEPLOY, DERIVED, "--baseline-weights", "d/init.caffemodel"], "which digits/deploy.prototxt does not have"),
+        ([DEPLOY, "digits/deploy.prototxt"], "give --baseline-weights"),
+    ],
+)
+def test_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> None:
+    np.save(pair / "zeros.npy", np.zeros((2, 1, 8, 8)))
+    result = caffe_split("verify", *arguments, cwd=pair, status=1)
+    assert re.search(re.escape(message), result.stderr), result.stderr
+    assert result.stderr.count("\n") == 1
