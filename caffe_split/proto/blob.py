@@ -205,6 +205,14 @@ def head(values: np.ndarray[Any, Any], extra: bytes = b"") -> tuple[bytes, bytes
     before = b""
     if values.size:
         before = wire.encode_tag(DATA, wire.BYTES) + wire.encode_varint(values.size * 4)
+    if values.ndim == 4 and values.shape[0] == 1:
+        # The old fields for what may come from an old file: Caffe lets 1x1xMxN so written stand for the MxN or 1x1x1xN
+        # for the N that its layer has, and takes a `shape` only when it is the layer's own. Of a layer whose weight has
+        # four axes both say the same.
+        old = b"".join(
+            wire.encode_tag(number, wire.VARINT) + wire.encode_varint(size) for number, size in enumerate(values.shape, 1)
+        )
+        return before, old + extra
     dims = b"".join(wire.encode_varint(dim) for dim in values.shape)
     shape = wire.encode_bytes(1, dims) if dims else b""
     return before, wire.encode_bytes(SHAPE, shape) + extra
