@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import caffe_split, train
 
-from caffe_split.proto import caffe_pb2, caffemodel, prototxt
+from caffe_split.proto import caffe_pb2, prototxt
 
 pytestmark = pytest.mark.caffe
 

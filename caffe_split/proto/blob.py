@@ -210,7 +210,7 @@ def head(values: np.ndarray[Any, Any], extra: bytes = b"") -> tuple[bytes, bytes
         # for the N that its layer has, and takes a `shape` only when it is the layer's own. Of a layer whose weight has
         # four axes both say the same.
         old = b"".join(
-            wire.encode_tag(number, wire.VARINT) + wire.encode_varint(size) for number, size in enumerate(values.shape, 1)
+            wire.encode_tag(number, wire.VARINT) + wire.encode_varint(dim) for number, dim in enumerate(values.shape, 1)
         )
         return before, old + extra
     dims = b"".join(wire.encode_varint(dim) for dim in values.shape)
