@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, names
+from caffe_split.cli.options import WINDOW, caffe_proto_option, names
 
 
 @click.command()
@@ -26,6 +26,8 @@ from caffe_split.cli.options import WINDOW, names
     help="Iterations between two samples.",
 )
 @click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all but helpers of splits]")
+@click.option("--upgrade", is_flag=True, help="Write an old net in today's form; it cannot hold TPM layers as it is.")
+@caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.")
 @click.option("--in-place", is_flag=True, help="Write NET itself.")
@@ -35,6 +37,8 @@ def instrument(
     windows: tuple[tuple[int, int], ...],
     interval: int,
     layers: str | None,
+    upgrade: bool,
+    caffe_proto: Path | None,
     remove: bool,
     out: Path | None,
     in_place: bool,
@@ -42,13 +46,17 @@ def instrument(
 ) -> None:
     """Add TPM layers to NET (a net, or the solver that names it), which watch its convolutions while it trains.
 
-    The result is printed, or written with --out or --in-place. Comments and all other text stay as they are.
+    The result is printed, or written with --out or --in-place. Comments and all other text stay as they are. Do it
+    before training: Caffe cannot resume a training whose net got TPM layers since.
 
     \b
-    Example: caffe-split instrument train_val.prototxt --window 40000:50000 --interval 500 --in-place
+    Examples:
+      caffe-split instrument train_val.prototxt --window 40000:50000 --interval 500 --in-place
+      caffe-split instrument solver.prototxt --window 0:1000 --window 9000:10000 --layers conv1,conv2
+      caffe-split instrument train_val.prototxt --remove --in-place
     """
     from caffe_split.errors import CaffeSplitError
-    from caffe_split.instrument import instrument_training, remove_watchers
+    from caffe_split.instrument import instrument_training, remove_watchers, states_left_behind
     from caffe_split.proto import prototxt
     from caffe_split.training import open_training
 
@@ -56,7 +64,19 @@ def instrument(
         raise click.UsageError("--out and --in-place: choose one.")
     if remove == bool(windows):
         raise click.UsageError("give either --window START:STOP or --remove.")
-    training = open_training(net)
+    training = open_training(net, upgrade, caffe_proto)
+    if training.is_inline:
+        raise CaffeSplitError(
+            f"{training.solver_path}: the net stands in the solver itself; write it as a file that the solver names "
+            "with `net`, and add TPM layers to that."
+        )
+    if training.net.has("layers"):
+        raise CaffeSplitError(
+            f"{training.net_path}: the net is in the old form (`layers`), and TPM layers are of the new one (`layer`); "
+            "Caffe reads no net with both. Add --upgrade to write it in the new form; comments stay."
+        )
+    for done_to_it in training.upgraded:
+        click.echo(f"{training.net_path}: {done_to_it}", err=True)
     if remove:
         done = remove_watchers(training.net, names(layers))
         note = f"no longer watched: {', '.join(done) or 'none was'}"
@@ -72,3 +92,6 @@ def instrument(
             )
         prototxt.write(training.net, target)
     click.echo(note, err=True)
+    left = None if remove else states_left_behind(training)
+    if left is not None:
+        click.echo(left, err=True)

@@ -34,7 +34,11 @@ def _open(name: str) -> Any:
 
 
 class Hdf5Weights(Weights):
-    """Weights of an HDF5 file: layers are listed when it is opened and read when asked for."""
+    """Weights of an HDF5 file: layers are listed when it is opened and read when asked for.
+
+    Caffe leaves out of such a file what a layer shares with an earlier one, so that a layer's first blob may be
+    1: those before it are then arrays of shape (0,).
+    """
 
     def __init__(self, path: str) -> None:
         self._file = _open(path)
@@ -79,7 +83,9 @@ class Hdf5Weights(Weights):
                 raise CaffeSplitError(f"{path}: expected /data/<layer>/<index>, found /data/{name}/{key}")
         if name and (indices or not subgroups):
             indices.sort(key=int)
-            if [int(key) for key in indices] != list(range(len(indices))):
+            # Caffe leaves out what a layer shares with an earlier one: a weight, rarely its first two blobs.
+            first = int(indices[0]) if indices else 0
+            if first > 3 or [int(key) for key in indices] != list(range(first, first + len(indices))):
                 raise CaffeSplitError(f"{path}: layer {name!r} has the blobs {', '.join(indices)}: some lack")
             self._layers[name] = indices
 
@@ -90,7 +96,8 @@ class Hdf5Weights(Weights):
 
     def __getitem__(self, name: str) -> list[Array]:
         keys = self._layers[name]
-        return [_read(self._file[f"data/{name}/{key}"]) for key in keys]
+        shared = [np.empty(0, np.float32) for _ in range(int(keys[0]) if keys else 0)]
+        return shared + [_read(self._file[f"data/{name}/{key}"]) for key in keys]
 
 
 def check_present(path: str, where: str, item: Any, file_size: int) -> None:
@@ -122,7 +129,10 @@ def write_weights(name: str, weights: Mapping[str, Sequence[Any]]) -> None:
         data = file.create_group("data")
         for layer in weights:
             group = data.create_group(layer)
-            for index, array in enumerate(weights[layer]):
+            arrays = weights[layer]
+            # Shared blobs, which the file that they come from left out too.
+            shared = next((index for index, array in enumerate(arrays) if np.shape(array) != (0,)), 0)
+            for index, array in list(enumerate(arrays))[shared:]:
                 values = blobs.as_array(array, f"layer {layer!r}, blob {index}")
                 group.create_dataset(str(index), data=np.asarray(values, "<f4", order="C"))
 

@@ -1,12 +1,14 @@
-"""The report's lines, in the form in which the studies print them."""
+"""The report's lines, in the form in which the studies print them; the same as JSON and CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from caffe_split.tpm.scores import LayerScores, mean_entropy, null_tpm, z_scores
+from caffe_split.tpm.scores import LayerScores, mean_entropy, null_tpm, z_score, z_scores
 
 
 def ranked(scores: Sequence[LayerScores]) -> list[LayerScores]:
@@ -32,9 +34,13 @@ def window_lines(scores: Sequence[LayerScores]) -> list[str]:
     return [
         f"(({score.start}, {score.stop}), ({score.layer!r}, "
         + ("'frozen'" if score.frozen else f"{score.layer_tpm:.6f}")
-        + f")) norm {score.norm_start:.6g} -> {score.norm_stop:.6g}"
+        + f")) norm {_norm(score.norm_start)} -> {_norm(score.norm_stop)}"
         for score in scores
     ]
+
+
+def _norm(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.6g}"
 
 
 def header_line(scores: Sequence[LayerScores], momentum: float) -> str:
@@ -47,13 +53,19 @@ def header_line(scores: Sequence[LayerScores], momentum: float) -> str:
     )
 
 
+def comparable(scores: Sequence[LayerScores]) -> bool:
+    """Whether all were sampled alike: TPM of different N or interval may not be compared."""
+    return len({(score.steps, score.interval) for score in scores}) <= 1
+
+
 def kernel_lines(scores: Sequence[LayerScores], momentum: float) -> list[str]:
-    """`NAME kernel TPM z`, one line a kernel; a kernel that did not move is frozen."""
-    lines = []
+    """A table under a line of names: layer, kernel, TPM, z-score against pure noise; a still kernel is frozen."""
+    width = max(len("layer"), *(len(score.layer) for score in scores))
+    lines = [f"{'layer':{width}}  kernel       TPM         z"]
     for score in scores:
         for index, (value, z) in enumerate(zip(score.tpm, z_scores(score, momentum))):
-            number = "frozen" if math.isnan(value) else f"{value:.6f} z {z:+.1f}"
-            lines.append(f"{score.layer} {index} {number}")
+            number = "  frozen" if math.isnan(value) else f"{value:.6f}  {z:+8.1f}"
+            lines.append(f"{score.layer:{width}}  {index:6}  {number}")
     return lines
 
 
@@ -71,6 +83,41 @@ def as_dict(score: LayerScores, momentum: float) -> dict[str, Any]:
         "frozen": score.frozen,
         "entropy": score.entropy,
         "layer_tpm": score.layer_tpm,
+        "layer_z": z_score(score, momentum),
         "norm": [score.norm_start, score.norm_stop],
-        "kernels": {"tpm": score.tpm.tolist(), "z": z_scores(score, momentum).tolist()},
+        "kernels": {
+            "tpm": score.tpm.tolist(),
+            "z": z_scores(score, momentum).tolist(),
+            "displacement": score.displacement.tolist(),
+            "path": score.path.tolist(),
+        },
     }
+
+
+COLUMNS = ("layer", "kernel", "start", "stop", "interval", "steps", "momentum", "null", "tpm", "z", "displacement",
+           "path", "num_weights", "entropy", "norm_start", "norm_stop")  # fmt: skip
+
+
+def as_csv(scores: Sequence[LayerScores], momentum: float) -> str:
+    """A line for each kernel of each layer and window, before them one for the whole layer, whose kernel is empty.
+
+    Entropy and norms stand in the layer's line. What is undefined (frozen) or unknown is empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for score in scores:
+        null = null_tpm(score.steps, score.interval, momentum)
+        shared = [score.start, score.stop, score.interval, score.steps, momentum, null]
+        whole = [score.layer_tpm, z_score(score, momentum), score.layer_displacement, score.layer_path]
+        rest = [score.num_weights, score.entropy, score.norm_start, score.norm_stop]
+        writer.writerow([score.layer, "", *shared, *map(_blank, [*whole, *rest])])
+        rows = zip(score.tpm, z_scores(score, momentum), score.displacement, score.path)
+        for kernel, row in enumerate(rows):
+            numbers = [_blank(float(value)) for value in row]
+            writer.writerow([score.layer, kernel, *shared, *numbers, score.num_weights // score.num_output, "", "", ""])
+    return text.getvalue()
+
+
+def _blank(value: float) -> float | str:
+    return "" if math.isnan(value) else value

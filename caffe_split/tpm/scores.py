@@ -108,11 +108,22 @@ def _spread(terms: int, momentum: float) -> float:
 
 
 def z_scores(scores: LayerScores, momentum: float) -> npt.NDArray[np.float64]:
-    """How many standard deviations each kernel's TPM lies from the null of pure noise.
+    """How many standard deviations each kernel's TPM lies from the null of pure noise; NaN where frozen.
 
     The length of a Gaussian displacement in d dimensions spreads by about 1 / sqrt(2 d) of itself, d = weights
-    in the kernel; the path, a sum over many steps, by much less.
+    in the kernel; the path, a sum over many steps, by much less. Real gradients are not equally noisy in
+    all directions, which widens the spread: take z as an order, not as a probability.
     """
-    null = null_tpm(scores.steps, scores.interval, momentum)
-    spread = null / math.sqrt(2 * max(scores.num_weights // scores.num_output, 1))
+    null, spread = _null_and_spread(scores, scores.num_weights // scores.num_output, momentum)
     return (scores.tpm - null) / spread
+
+
+def z_score(scores: LayerScores, momentum: float) -> float:
+    """The same for the whole layer."""
+    null, spread = _null_and_spread(scores, scores.num_weights, momentum)
+    return (scores.layer_tpm - null) / spread
+
+
+def _null_and_spread(scores: LayerScores, weights: int, momentum: float) -> tuple[float, float]:
+    null = null_tpm(scores.steps, scores.interval, momentum)
+    return null, null / math.sqrt(2 * max(weights, 1))

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caffe_split.tpm.gather import gather
+from caffe_split.tpm.scores import null_tpm
+from caffe_split.training import open_training
+
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
 pytestmark = [
     pytest.mark.caffe,
@@ -44,12 +48,15 @@ layer {{ name: "{layer}_tpm" type: "TPM" top: "{layer}_tpm" include {{ phase: TR
 
 SOLVER = """
 net: "net.prototxt" type: "{type}" base_lr: 0.05 lr_policy: "fixed" {momentum} weight_decay: 0.001
-max_iter: {max_iter} display: 1 snapshot: 1 snapshot_prefix: "snap" snapshot_format: {format}
+max_iter: {max_iter} display: 1 snapshot: {snapshot} snapshot_prefix: "snap" snapshot_format: {format}
 iter_size: {iter_size} random_seed: 3 solver_mode: CPU clip_gradients: 0.8
 """
 
 
-def prepare(folder, *, tpm=True, interval=1, iter_size=1, fmt="BINARYPROTO", solver="SGD", name=None):
+def prepare(
+    folder, *, tpm=True, interval=1, iter_size=1, fmt="BINARYPROTO", solver="SGD", name=None,
+    windows=WINDOWS, max_iter=MAX_ITER, snapshot=1,
+):  # fmt: skip
     """Data, net and solver in `folder`. Every iteration sees all the data, so a resumed run sees the same."""
     h5py = pytest.importorskip("h5py")
     folder.mkdir()
@@ -63,7 +70,7 @@ def prepare(folder, *, tpm=True, interval=1, iter_size=1, fmt="BINARYPROTO", sol
         for layer, shape in WATCHED.items():
             net += TPM.format(
                 layer=layer,
-                windows=" ".join(f"start_iter: {start} stop_iter: {stop}" for start, stop in WINDOWS),
+                windows=" ".join(f"start_iter: {start} stop_iter: {stop}" for start, stop in windows),
                 interval=interval,
                 iter_size=iter_size,
                 dims=" ".join(f"dim: {dim}" for dim in shape.split()),
@@ -74,7 +81,9 @@ def prepare(folder, *, tpm=True, interval=1, iter_size=1, fmt="BINARYPROTO", sol
     (folder / "net.prototxt").write_text(net)
     momentum = "momentum: 0.9"
     (folder / "solver.prototxt").write_text(
-        SOLVER.format(type=solver, momentum=momentum, max_iter=MAX_ITER, format=fmt, iter_size=iter_size)
+        SOLVER.format(
+            type=solver, momentum=momentum, max_iter=max_iter, format=fmt, iter_size=iter_size, snapshot=snapshot
+        )
     )
     return folder
 
@@ -175,6 +184,62 @@ def test_state_equals_numpy_on_snapshots(tmp_path, interval, iter_size):
     assert printed[5] == "nan", "one sample"
     assert printed[5 + interval] != "nan", "two samples"
     assert set(re.findall(r"Train net output #\d+: frozen_tpm = (\S+)", log)) == {"nan"}
+
+
+@pytest.mark.parametrize("iter_size", [1, 4])
+@pytest.mark.parametrize("interval", [1, 10, 100])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_report_equals_numpy_on_snapshots(tmp_path, monkeypatch, interval, iter_size, resumed):
+    """What the command reports, from the layers' state and from the snapshots, for each kernel."""
+    window = (5, 5 + 4 * interval)
+    options = {
+        "interval": interval, "iter_size": iter_size, "windows": (window,), "max_iter": window[1] + 5,
+        "snapshot": min(interval, 5),
+    }  # fmt: skip
+    folder = prepare(tmp_path / "run", **options)
+    train = ("train", "-solver", "solver.prototxt")
+    caffe(folder, *train)
+    if resumed:
+        # In mid-window; after a step of 100, where no sample is due.
+        at = {1: 7, 10: 25, 100: 155}[interval]
+        for path in folder.glob("snap_iter_*"):
+            if int(path.name.split("_")[2].split(".")[0]) > at:
+                path.unlink()
+        caffe(folder, *train, "-snapshot", f"snap_iter_{at}.solverstate")
+    blobs = blobs_of(folder)
+    monkeypatch.chdir(folder)
+    training = open_training("solver.prototxt")
+    seen = gather(training, window[1] + 5, layers=["conv1", "frozen", "ip"])
+    series = gather(training, window[1] + 5, [window], layers=["conv1", "frozen"], interval=interval)
+    assert [score.layer for score in seen] == ["conv1", "frozen", "ip"]
+    for score in [*seen, *series]:
+        assert (score.start, score.stop, score.interval, score.steps) == (*window, interval, 4)
+        displacement, path = expected(blobs, score.layer, range(window[0], window[1] + 1, interval))
+        with np.errstate(invalid="ignore"):
+            tpm = displacement / path
+        assert score.frozen == (score.layer == "frozen")
+        assert np.append(score.tpm, score.layer_tpm) == pytest.approx(tpm, rel=1e-4, nan_ok=True)
+        assert score.frozen or ((tpm > 0.01) & (tpm < 0.9999)).any(), "a straight line would show nothing"
+
+
+@pytest.mark.parametrize("fmt", ["BINARYPROTO", "HDF5"])
+def test_weight_decay_alone_moves_straight(tmp_path, monkeypatch, fmt):
+    """On black images the weights have no gradient: the decay, through momentum, is all that moves them."""
+    h5py = pytest.importorskip("h5py")
+    folder = prepare(tmp_path / "run", interval=2, fmt=fmt, windows=((10, 110),), max_iter=110, snapshot=10)
+    with h5py.File(folder / "data.h5", "r+") as file:
+        file["data"][...] = 0
+    net = (folder / "net.prototxt").read_text()
+    (folder / "net.prototxt").write_text(net.replace("lr_mult: 0 decay_mult: 0 } param", "lr_mult: 1 } param"))
+    caffe(folder, "train", "-solver", "solver.prototxt")
+    monkeypatch.chdir(folder)
+    training = open_training("solver.prototxt")
+    found = [*gather(training, 110), *gather(training, 110, [(20, 110)])]
+    assert [score.layer for score in found] == ["conv1", "frozen"] * 2
+    for score in found:
+        assert score.norm_stop < 0.9999 * score.norm_start
+        assert (score.tpm > 0.99).all() and score.layer_tpm > 0.99
+        assert null_tpm(score.steps, score.interval, 0.9) < 0.6, "noise would not look like that"
 
 
 @pytest.mark.parametrize("fmt", ["BINARYPROTO", "HDF5"])

@@ -11,47 +11,8 @@ from support import Trained
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import caffemodel
 from caffe_split.tpm.gather import gather, latest_window
-from caffe_split.tpm.measure import from_snapshots
+from caffe_split.tpm.measure import from_state, is_state
 from caffe_split.training import Training, find_snapshots, open_training
-
-
-def walk(steps: int, seed: int = 0) -> dict[int, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    weights = np.cumsum(rng.standard_normal((steps + 1, 3, 2, 2, 2)), axis=0)
-    weights[:, 1] = weights[0, 1]  # a kernel that does not move
-    return {10 * i: weight.astype(np.float32) for i, weight in enumerate(weights)}
-
-
-def measure(track: dict[int, np.ndarray], start: int, stop: int) -> list:
-    files = {iteration: Path(str(iteration)) for iteration in track}
-    return from_snapshots(files, lambda path: {"conv": [track[int(path.name)]]}, ["conv"], start, stop)
-
-
-def test_series_against_the_definition() -> None:
-    track = walk(6)
-    (scores,) = measure(track, 10, 50)
-    points = [track[i].astype(np.float64) for i in range(10, 51, 10)]
-    for k in (0, 2):
-        displacement = np.linalg.norm(points[-1][k] - points[0][k])
-        path = sum(np.linalg.norm(b[k] - a[k]) for a, b in zip(points, points[1:]))
-        assert scores.tpm[k] == pytest.approx(displacement / path, rel=1e-12)
-    assert np.isnan(scores.tpm[1])
-    whole = sum(np.linalg.norm(b - a) for a, b in zip(points, points[1:]))
-    assert scores.layer_tpm == pytest.approx(np.linalg.norm(points[-1] - points[0]) / whole, rel=1e-12)
-    assert (scores.steps, scores.interval, scores.shape) == (4, 10, (3, 2, 2, 2))
-    assert scores.norm_stop == pytest.approx(np.linalg.norm(points[-1]))
-
-
-def test_series_errors() -> None:
-    track = walk(6)
-    with pytest.raises(CaffeSplitError, match=r"no snapshot series over \[10, 70\].*0, 10, 20"):
-        measure(track, 10, 70)
-    gap = {i: w for i, w in track.items() if i != 30}
-    with pytest.raises(CaffeSplitError, match="not equally far apart: 10 iterations at first.*30"):
-        measure(gap, 0, 60)
-    other = {**track, 40: np.zeros((2, 2), np.float32)}
-    with pytest.raises(CaffeSplitError, match=r"layer 'conv' has shape \(2, 2\)"):
-        measure(other, 0, 60)
 
 
 def reference(trained: Trained, layer: str, iterations: list[int]) -> np.ndarray:
@@ -104,6 +65,58 @@ def test_state_equals_numpy_on_snapshots(
         assert score.layer_tpm == pytest.approx(np.linalg.norm(flat[-1] - flat[0]) / whole, rel=1e-4)
         assert score.norm_start == pytest.approx(np.linalg.norm(flat[0]), rel=1e-6)
         assert score.norm_stop == pytest.approx(np.linalg.norm(flat[-1]), rel=1e-6)
+
+
+def state(samples: int = 3, weight: np.ndarray | None = None, iteration: int = 20) -> list[np.ndarray]:
+    """A layer of two kernels of one weight each that moved one step of 1 and, the second, back, every 10 iterations."""
+    start, previous = np.zeros((2, 1), np.float32), np.array([[2], [0]], np.float32)
+    whole = np.array([2, 2 * np.sqrt(2), 0], np.float32)
+    result = np.stack([[2, 2, 0], [0, 2, 0], whole])[None].astype(np.float32)
+    counter = np.array([[1, iteration, 0, 0, 1, 0, 0, 0], [samples, 0, 0, 0, 100, 0, 10, 0]], np.float32)
+    blob = previous if weight is None else weight
+    return [blob, start, previous, result, counter]
+
+
+def test_state_alone() -> None:
+    (scores,) = from_state(state(), "a")
+    assert (scores.start, scores.stop, scores.interval, scores.steps) == (0, 20, 10, 2)
+    assert scores.tpm.tolist() == [1.0, 0.0] and scores.layer_tpm == pytest.approx(1 / np.sqrt(2))
+    assert (scores.norm_start, scores.norm_stop) == (0.0, 2.0)
+
+
+def test_a_sample_due_comes_from_the_snapshots_own_weight() -> None:
+    now = np.array([[2], [3]], np.float32)
+    blobs = state(weight=now, iteration=30)
+    (scores,) = from_state(blobs, "a", 30)
+    assert (scores.stop, scores.steps) == (30, 3)
+    assert scores.path.tolist() == [2.0, 5.0] and scores.displacement.tolist() == [2.0, 3.0]
+    # HDF5 leaves the shared weight out.
+    blobs[0] = np.empty(0, np.float32)
+    assert is_state(blobs)
+    (other,) = from_state(blobs, "a", 30, now)
+    assert other.path.tolist() == scores.path.tolist() and other.norm_stop == scores.norm_stop
+    with pytest.raises(CaffeSplitError, match="watched a weight of shape .2, 1., but .* has shape .3, 1."):
+        from_state(blobs, "a", 30, np.zeros((3, 1), np.float32))
+
+
+def test_states_that_tell_nothing() -> None:
+    with pytest.raises(CaffeSplitError, match="has another form"):
+        from_state(state()[:4], "a")
+    never = state()
+    never[4][0, 0] = 0
+    with pytest.raises(CaffeSplitError, match="'a' has never run.*Train the net with it"):
+        from_state(never, "a")
+    with pytest.raises(CaffeSplitError, match="counted 20 iterations in the snapshot of iteration 40: is its"):
+        from_state(state(), "a", 40)
+    newer = state()
+    newer[4][0, 0] = 2
+    with pytest.raises(CaffeSplitError, match="has layout 2, expected 1"):
+        from_state(newer, "a")
+    assert from_state(state(samples=1, iteration=5), "a") == []
+    wild = state()
+    wild[3][0, -1, 1] = np.nan
+    with pytest.raises(CaffeSplitError, match="not finite somewhere in the window 0:20: the training diverged"):
+        from_state(wild, "a")
 
 
 @pytest.mark.caffe

@@ -1,0 +1,31 @@
+"""Lengths of how a weight moved, kernel by kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+# So many weights are taken at a time: float64 copies of a whole dense layer would be large.
+_AT_ONCE = 1 << 22
+
+
+def lengths(now: npt.ArrayLike, before: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:
+    """L2 norm of `now - before` (of `now` when None) for every kernel, and last of the whole: float64 (K + 1).
+
+    A kernel is a slice along the first axis. Computed in float64, whatever the arrays are.
+    """
+    rows = _rows(now)
+    others = None if before is None else _rows(before)
+    squares = np.empty(len(rows))
+    step = max(1, _AT_ONCE // max(rows.shape[1], 1))
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step].astype(np.float64)
+        if others is not None:
+            part -= others[first : first + step]
+        squares[first : first + step] = np.einsum("ij,ij->i", part, part)
+    return np.sqrt(np.append(squares, squares.sum()))
+
+
+def _rows(weight: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    array = np.asarray(weight)
+    return array.reshape(array.shape[0], -1)

@@ -1,0 +1,85 @@
+"""Where to look: the window of a training in which the loss falls fastest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog.model import TrainingLog
+
+# A window needs so many displays for a slope, and is sampled so often unless it is shorter.
+_DISPLAYS = 4
+_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A window [start, stop] of iterations, how far the train loss falls in it, and an interval to sample it at."""
+
+    start: int
+    stop: int
+    fall: float
+    interval: int
+
+
+def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3) -> list[Suggestion]:
+    """The `count` windows of `length` iterations in which the train loss falls fastest.
+
+    `length` is a tenth of the training when None, or as many displays as a slope needs where that is more.
+
+    Best first, none overlapping another, each with a falling loss. The fall is that of the least-squares line
+    through the displayed loss, after a running median of 5 that keeps single wild displays out. Raises
+    `CaffeSplitError` when the log has too few displays, or the loss falls nowhere.
+    """
+    table = log.table("displays")
+    if "loss" not in table.names:
+        raise CaffeSplitError(f"{log.path}: no displayed loss in it; give the log of a training with `display: N`.")
+    finite = np.isfinite(table["loss"])
+    iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
+    if length is None:
+        length = int(iteration[-1] - iteration[0]) // 10 if len(iteration) else 0
+        if len(iteration) >= _DISPLAYS:
+            length = max(length, (_DISPLAYS - 1) * int(np.median(np.diff(iteration))))
+    ends = np.searchsorted(iteration, iteration + length, side="right")
+    reach = iteration[ends - 1] - iteration
+    enough = np.flatnonzero((ends - np.arange(len(ends)) >= _DISPLAYS) & (reach >= 0.75 * length))
+    falls = _falls(iteration, loss, enough, ends[enough])
+    if not len(enough):
+        raise CaffeSplitError(
+            f"{log.path}: no window of {length} iterations has {_DISPLAYS} displays of the loss ({len(iteration)} in "
+            "all). Choose a longer --length, or train with a smaller `display`."
+        )
+    found: list[Suggestion] = []
+    for place in np.argsort(-falls, kind="stable"):
+        start, stop = int(iteration[enough[place]]), int(iteration[ends[enough[place]] - 1])
+        fall = float(falls[place])
+        if fall > 0 and len(found) < count and all(stop <= s.start or start >= s.stop for s in found):
+            found.append(Suggestion(start, stop, fall, max(1, (stop - start) // _SAMPLES)))
+    if not found:
+        raise CaffeSplitError(f"{log.path}: the loss falls in no window of {length} iterations.")
+    return found
+
+
+def _falls(iteration: np.ndarray, loss: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """How far the least-squares line through the displays [first, end) falls from the first to the last of them."""
+    x, y = iteration - iteration.mean(), loss - loss.mean()
+
+    def total(values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        inside: np.ndarray = sums[end] - sums[first]
+        return inside
+
+    size = end - first
+    slope = (size * total(x * y) - total(x) * total(y)) / (size * total(x * x) - total(x) ** 2)
+    fall: np.ndarray = -slope * (x[end - 1] - x[first])
+    return fall
+
+
+def _running_median(values: np.ndarray, width: int = 5) -> np.ndarray:
+    if len(values) < width:
+        return values
+    padded = np.pad(values, width // 2, mode="edge")
+    median: np.ndarray = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    return median
