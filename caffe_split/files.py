@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -98,3 +99,12 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
             os.rename(building, out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def sha256(path: PathLike) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -18,11 +18,14 @@ COMMANDS = {
     "tpm": "tpm",
     "make-derived": "derive",
     "verify": "verify",
+    "fold": "fold",
+    "draw": "draw",
     "train": "train",
     "best": "logs",
     "final": "logs",
     "table": "logs",
     "watch": "watch",
+    "report": "report",
     "data": "data",
 }
 

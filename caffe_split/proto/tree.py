@@ -48,6 +48,10 @@ class Message(MessageNode):
             building.adopt(old)
             return
         self._dress(new, "", indent_of(old), building.is_inline(old))
+        if isinstance(old.value, Scalar) and isinstance(new.value, Scalar):
+            was, now = str(old.value), str(new.value)
+            if isinstance(value, str) and values.is_string(was) and values.is_string(now):
+                new.value.raw = values.quoted(value, was[0])
         if isinstance(old.value, ListValue) and old.value.items:
             if not isinstance(new.value, ListValue):
                 old.value.items[-1] = new.value

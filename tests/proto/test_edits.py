@@ -267,3 +267,10 @@ def test_new_lines_end_as_the_one_newline_of_the_file_wherever_it_stands(text):
     doc = prototxt.parse(text, "net")
     doc.add("layer", {"name": "b", "convolution_param": {"num_output": 1}})
     assert str(doc).count("\n") == str(doc).count("\r\n") > 4
+
+
+def test_a_new_name_keeps_the_quotes_of_the_old_one() -> None:
+    doc = prototxt.parse("name: \"n\"\nlayer { name: 'a' type: \"ReLU\" }\nlayer { name: \"b\" }\n")
+    doc.subs("layer")[0].set("name", "it's")
+    doc.subs("layer")[0].set("type", "TanH")
+    assert str(doc) == "name: \"n\"\nlayer { name: 'it\\'s' type: \"TanH\" }\nlayer { name: \"b\" }\n"

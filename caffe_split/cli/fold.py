@@ -1,0 +1,78 @@
+"""`caffe-split fold`: linear branches back into one convolution each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_split.cli.options import print_json
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("folded"), show_default=True,
+    help="New folder for the result.",
+)  # fmt: skip
+@click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to fold alike.")
+@click.option(
+    "--fold-batch-norm",
+    is_flag=True,
+    help="Merge BatchNorm and Scale into the convolutions before them; only for nets that are not trained.",
+)
+@click.option(
+    "--ungroup",
+    is_flag=True,
+    help="Let a convolution lose its groups where its split has learnt to mix them.",
+)
+@click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
+@click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
+@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@click.option("--force", is_flag=True, help="Replace the folder --out.")
+@click.option("--dry-run", is_flag=True, help="Print what would be folded and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def fold(
+    net: Path,
+    weights: Path,
+    out: Path,
+    deploy: Path | None,
+    fold_batch_norm: bool,
+    ungroup: bool,
+    check: bool,
+    batches: int,
+    tolerance: float,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Merge every linear branch of the derived NET with its WEIGHTS back into one convolution.
+
+    split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
+    from, in as many rounds as there were; so do BatchNorm and Scale inside a branch. What cannot be folded stays,
+    and is named with the reason. The folder --out gets the net under its own name, folded.caffemodel and
+    manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
+
+    \b
+    Examples:
+      caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --out folded1
+      caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
+    """
+    from caffe_split.files import check_out
+    from caffe_split.fold import FOLDED_WEIGHTS_NAME, make_fold, write_folded
+
+    check_out(out, force or dry_run)
+    plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup)
+    results = [] if dry_run else write_folded(plan, force, check, tolerance, batches)
+    if as_json:
+        print_json({**plan.as_dict(), "largest_difference": [result.worst for result in results]})
+        return
+    for line in plan.lines():
+        click.echo(line)
+    if dry_run:
+        click.echo("nothing written (--dry-run)")
+        return
+    for result in results:
+        click.echo(f"same function: largest relative difference {result.worst:.3e}, tolerance {tolerance:g}")
+    click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, FOLDED_WEIGHTS_NAME)))

@@ -1,0 +1,282 @@
+"""Undoing a split: a stem's layers, read off the graph, multiplied out into one convolution.
+
+Between the bottom that X_split1 reads and the top of X_reorder everything is linear for most kinds; walking back
+from X_reorder gives the kernels of the whole in X's own geometry. All in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.graph import Graph, rules
+from caffe_split.net import Geometry, Layer, convolution_geometry
+from caffe_split.split.affine import CannotFold, affine
+from caffe_split.split.algebra import Array, Kernels
+
+Blobs = Mapping[str, Sequence[np.ndarray]]
+LAST = "_reorder"
+FIRST = "_split1"
+_ADDED = {"_residual_post": "residual", "_extension": "extension", "_skip": "skip"}
+
+
+@dataclass(frozen=True)
+class Unsplit:
+    """A stem's layers in one place of a document, multiplied out.
+
+    `first` is the layer X_split1, whose text is X's; `members` all the layers that X stands for, `first` among
+    them; `top` the blob X writes. `kernels` has a group of 1: weight [n, C, kernel height, kernel width].
+    """
+
+    stem: str
+    first: Layer
+    members: tuple[Layer, ...]
+    top: str
+    geometry: Geometry
+    kernels: Kernels
+
+    @property
+    def kind(self) -> str:
+        """What the split had added to its slow half."""
+        kinds = [_ADDED[end] for layer in self.members for end in _ADDED if layer.name == f"{self.stem}_split2{end}"]
+        return kinds[0] if kinds else "split"
+
+
+def stems(layers: Sequence[Layer]) -> list[str]:
+    """The names X for which there is a convolution X_reorder, in the net's order."""
+    return list(dict.fromkeys(layer.name[: -len(LAST)] for layer in layers if _is_last(layer)))
+
+
+def innermost_first(found: Sequence[str]) -> list[str]:
+    """The same stems, once each, those inside another one's layers (X_split1 of X) before it."""
+    once = list(dict.fromkeys(found))
+    return sorted(once, key=lambda stem: -sum(stem.startswith(f"{other}_") for other in once))
+
+
+def _is_last(layer: Layer) -> bool:
+    return layer.type == "Convolution" and layer.name.endswith(LAST) and len(layer.name) > len(LAST)
+
+
+def unsplit(graph: Graph, stem: str, blobs: Blobs) -> list[Unsplit]:
+    """Every occurrence of stem X (one, or one a phase) multiplied out.
+
+    Raises `CannotFold` with the reason where X's layers are no linear map of one bottom, or something else looks
+    at what lies between them.
+    """
+    found = []
+    for index, layer in enumerate(graph.layers):
+        if layer.name == stem + LAST and _is_last(layer):
+            found.append(_occurrence(graph, stem, index, blobs))
+    return found
+
+
+def _occurrence(graph: Graph, stem: str, last: int, blobs: Blobs) -> Unsplit:
+    layers = graph.layers
+    start = next((i for i in range(last - 1, -1, -1) if layers[i].name == stem + FIRST), None)
+    if start is None or layers[start].type != "Convolution":
+        raise CannotFold(f"there is no convolution '{stem}{FIRST}' above {layers[last].where}")
+    walk = _Walk(graph, stem, start, blobs)
+    kernels = walk.value(layers[last].tops[0], last + 1)
+    assert kernels is not None
+    members = sorted(walk.members)
+    if start not in members:
+        raise CannotFold(f"{layers[start].where} does not lead to {layers[last].where}")
+    _check_alone(graph, members, last)
+    return Unsplit(
+        stem, layers[start], tuple(layers[i] for i in members), layers[last].tops[0], walk.geometry, kernels
+    )
+
+
+def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
+    """Raises `CannotFold` where others would miss the members' blobs or weights, or belong to other phases."""
+    layers, inside = graph.layers, set(members)
+    for index in members:
+        layer = layers[index]
+        if rules(layer) != rules(layers[last]):
+            raise CannotFold(f"{layer.where} and {layers[last].where} have different include or exclude rules")
+        if layer.message.has("loss_weight"):
+            raise CannotFold(f"the top of {layer.where} is a loss")
+        for reader in graph.readers(index):
+            if index != last and reader not in inside:
+                blob = next(b for b in layers[reader].bottoms if b in layer.tops)
+                raise CannotFold(f"{layers[reader].where} reads '{blob}', which would be gone")
+    names = {name: layers[index] for index in members for name in layers[index].param_names() if name}
+    for index, layer in enumerate(layers):
+        if index in inside or layer.type == "TPM" or layer.name in {layers[i].name for i in members}:
+            continue
+        for name in layer.param_names():
+            if name in names:
+                raise CannotFold(f"{names[name].where} shares its parameter '{name}' with {layer.where}")
+    # X will stand where its first layer stands, and write its top from there.
+    for index in range(members[0], last):
+        if index not in inside and layers[last].tops[0] in layers[index].bottoms + layers[index].tops:
+            raise CannotFold(f"{layers[index].where} stands between its layers and uses '{layers[last].tops[0]}'")
+
+
+class _Walk:
+    """From a blob back to the stem's bottom; `members` gathers the indices of the layers on the way."""
+
+    def __init__(self, graph: Graph, stem: str, start: int, blobs: Blobs) -> None:
+        self.graph, self.stem, self.blobs = graph, stem, blobs
+        first = graph.layers[start]
+        self.geometry = _geometry(first)
+        self.bottom = first.bottoms[0]
+        self.source = graph.writer(self.bottom, start)
+        self.channels = self._weight(first).shape[1] * self.geometry.group
+        self.members: set[int] = set()
+
+    def value(self, blob: str, reader: int) -> Kernels | None:
+        """The kernels that compute `blob`, as layer `reader` sees it, from the bottom; None: it is the bottom."""
+        index = self.graph.writer(blob, reader)
+        if blob == self.bottom and index == self.source:
+            return None
+        layer = self.graph.layers[index] if index is not None else None
+        if index is None or layer is None or not layer.name.startswith(f"{self.stem}_"):
+            who = "nothing above it" if layer is None else layer.where
+            raise CannotFold(f"blob '{blob}' comes from {who}, which is no layer of '{self.stem}'")
+        if layer.type not in _RULES:
+            raise CannotFold(f"{layer.where} is a {layer.type}, which no convolution can take in")
+        if len(layer.tops) != 1:
+            raise CannotFold(f"{layer.where} has {len(layer.tops)} tops")
+        self.members.add(index)
+        return _RULES[layer.type](self, layer, [self.value(bottom, index) for bottom in layer.bottoms])
+
+    def _weight(self, layer: Layer) -> Array:
+        blobs = self.blobs.get(layer.name) or []
+        if not blobs or blobs[0].ndim != 4:
+            raise CannotFold(f"the weights of {layer.where} are not there, or not those of a 2-D convolution")
+        return np.asarray(blobs[0], dtype=np.float64)
+
+    def convolution(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
+        geometry, weight = _geometry(layer), self._weight(layer)
+        dense = _ungrouped(weight, geometry.group)
+        blobs = self.blobs[layer.name]
+        bias = np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None
+        (kernels,) = bottoms
+        if kernels is None:
+            return Kernels(self._in_own_geometry(layer, geometry, dense), bias)
+        if geometry != Geometry((1, 1), group=geometry.group):
+            raise CannotFold(f"{layer.where} is a convolution of another one and not 1x1")
+        if dense.shape[1] != len(kernels.weight):
+            raise CannotFold(f"{layer.where} takes {dense.shape[1]} channels where {len(kernels.weight)} arrive")
+        mixed = kernels.mixed(dense[:, :, 0, 0])
+        return _sum([mixed, Kernels(np.zeros_like(mixed.weight), bias)])
+
+    def _in_own_geometry(self, layer: Layer, geometry: Geometry, dense: Array) -> Array:
+        """A convolution of the bottom with `geometry` written with X's own: place (i, j) moves to where X's kernel
+        sees the same pixel."""
+        own = self.geometry
+        if geometry.stride != own.stride:
+            raise CannotFold(f"{layer.where} has stride {geometry.stride}, '{self.stem}' {own.stride}")
+        if dense.shape[1] != self.channels:
+            raise CannotFold(f"{layer.where} reads {dense.shape[1]} channels, '{self.stem}' {self.channels}")
+        weight = np.zeros((*dense.shape[:2], *own.kernel))
+        for i, j in np.ndindex(*geometry.kernel):
+            values = dense[:, :, i, j]
+            row, column = (
+                (place * d - p + pad) / dilation
+                for place, d, p, pad, dilation in zip(
+                    (i, j), geometry.dilation, geometry.pad, own.pad, own.dilation
+                )
+            )
+            inside = row in range(own.kernel[0]) and column in range(own.kernel[1])
+            if inside:
+                weight[:, :, int(row), int(column)] += values
+            elif values.any():
+                raise CannotFold(
+                    f"{layer.where} looks at pixels that the {own.kernel[0]}x{own.kernel[1]} kernel of "
+                    f"'{self.stem}' does not reach"
+                )
+        return weight
+
+    def concat(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
+        param = layer.message.sub("concat_param")
+        if param is not None and int(param.get("axis", 1)) not in (1, -3):
+            raise CannotFold(f"{layer.where} does not concatenate channels")
+        parts = _all(layer, bottoms)
+        bias = None
+        if any(part.bias is not None for part in parts):
+            bias = np.concatenate([np.zeros(len(p.weight)) if p.bias is None else p.bias for p in parts])
+        return Kernels(np.concatenate([part.weight for part in parts]), bias)
+
+    def eltwise(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
+        param = layer.message.sub("eltwise_param")
+        if param is not None and param.get("operation", "SUM") != "SUM":
+            raise CannotFold(f"{layer.where} is no sum")
+        factors = [float(c) for c in param.get_all("coeff")] if param is not None else []
+        parts = _all(layer, bottoms)
+        if factors:
+            parts = [part.mixed(np.eye(len(part.weight)) * factor) for part, factor in zip(parts, factors)]
+        if len({part.weight.shape for part in parts}) != 1:
+            raise CannotFold(f"{layer.where} sums unequal numbers of channels")
+        return _sum(parts)
+
+    def normalisation(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
+        (kernels,) = _all(layer, bottoms)
+        return affine(layer, self.blobs.get(layer.name) or [], len(kernels.weight)).after(kernels)
+
+
+_RULES: dict[str, Callable[[_Walk, Layer, list[Kernels | None]], Kernels]] = {
+    "Convolution": _Walk.convolution,
+    "Concat": _Walk.concat,
+    "Eltwise": _Walk.eltwise,
+    "BatchNorm": _Walk.normalisation,
+    "Scale": _Walk.normalisation,
+}
+
+
+def _geometry(layer: Layer) -> Geometry:
+    try:
+        return convolution_geometry(layer)
+    except CaffeSplitError as error:
+        raise CannotFold(str(error).rstrip(".")) from error
+
+
+def _all(layer: Layer, values: list[Kernels | None]) -> list[Kernels]:
+    kernels = [value for value in values if value is not None]
+    if len(kernels) < len(values):
+        raise CannotFold(f"{layer.where} takes the bottom itself, through no convolution")
+    return kernels
+
+
+def _sum(parts: Sequence[Kernels]) -> Kernels:
+    biases = [part.bias for part in parts if part.bias is not None]
+    return Kernels(
+        np.sum([part.weight for part in parts], axis=0), np.sum(biases, axis=0) if biases else None
+    )
+
+
+def _ungrouped(weight: Array, group: int) -> Array:
+    """The same convolution with one group: zeros where a kernel does not see a channel."""
+    if group == 1:
+        return weight
+    count, per_group = weight.shape[:2]
+    dense = np.zeros((count, per_group * group, *weight.shape[2:]))
+    for g, rows in enumerate(np.split(np.arange(count), group)):
+        dense[rows, g * per_group : (g + 1) * per_group] = weight[rows]
+    return dense
+
+
+def grouped(weight: Array, group: int) -> Array:
+    """The weights [n, C / group, ...] of a grouped convolution, from those with one group [n, C, ...].
+
+    Raises `CannotFold` where kernels see channels of another group.
+    """
+    if group == 1:
+        return weight
+    count, channels = weight.shape[:2]
+    per_group = channels // group
+    compact = np.concatenate(
+        [weight[rows, g * per_group : (g + 1) * per_group] for g, rows in enumerate(np.split(np.arange(count), group))]
+    )
+    outside = np.abs(weight - _ungrouped(compact, group)).max(initial=0)
+    # What lies below float32's rounding of the largest weight cannot be told from zero.
+    if outside > np.abs(weight).max(initial=0) * np.finfo(np.float32).eps:
+        raise CannotFold(
+            f"its kernels have learnt to look into other groups than their own (weights up to {outside:.2g}), which a "
+            f"convolution of {group} groups cannot; --ungroup makes it one of group 1"
+        )
+    return compact

@@ -1,0 +1,181 @@
+"""A split's layers multiplied out: the algebra against the plain convolution, over many geometries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from reference import convolve, forward
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.graph import Graph
+from caffe_split.net import Geometry, all_layers
+from caffe_split.proto import prototxt
+from caffe_split.split.affine import CannotFold
+from caffe_split.split.algebra import Kernels
+from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
+from caffe_split.split.partition import divide, parse_rule
+from caffe_split.split.parts import Part
+from caffe_split.split.rewrite import rewrite
+from caffe_split.split.unsplit import grouped, innermost_first, unsplit
+
+
+def text(geometry: Geometry, count: int, channels: int, bias: bool, side: int) -> str:
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = geometry.kernel, geometry.stride, geometry.pad, geometry.dilation
+    return f"""layer {{ name: "b" type: "Input" top: "b" input_param {{ shape: {{ dim: 1 dim: {channels} dim: {side}
+dim: {side} }} }} }}
+layer {{
+  name: "x"  # of interest
+  type: "Convolution" bottom: "b" top: "t"
+  convolution_param {{
+    num_output: {count} kernel_h: {kh} kernel_w: {kw} stride_h: {sh} stride_w: {sw} pad_h: {ph} pad_w: {pw}
+    dilation: {dh} dilation: {dw} group: {geometry.group} bias_term: {str(bias).lower()}
+  }}
+}}
+layer {{ name: "r" type: "ReLU" bottom: "t" top: "t" }}
+"""
+
+
+def split(
+    geometry: Geometry, kernels: Kernels, options: SplitOptions, side: int
+) -> tuple[prototxt.Document, list[Part]]:
+    count, channels = len(kernels.weight), kernels.weight.shape[1] * geometry.group
+    document = prototxt.parse(text(geometry, count, channels, kernels.bias is not None, side), "net")
+    partition = divide(parse_rule("random:1"), np.zeros(count), geometry.group)
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, (side, side))
+    rewrite(document, {"x": parts})
+    return document, parts
+
+
+def random_kernels(geometry: Geometry, count: int, channels: int, bias: bool, rng: np.random.Generator) -> Kernels:
+    weight = rng.standard_normal((count, channels // geometry.group, *geometry.kernel))
+    return Kernels(weight, rng.standard_normal(count) if bias else None)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    kernel=st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3])),
+    stride=st.sampled_from([1, 2]),
+    pad=st.sampled_from([None, 0, 1]),
+    dilation=st.sampled_from([1, 2]),
+    bias=st.booleans(),
+    group=st.sampled_from([1, 2]),
+    pool=st.sampled_from(["stride", "average"]),
+    trained=st.booleans(),
+    side=st.sampled_from([9, 10]),
+    seed=st.integers(0, 50),
+)
+def test_one_convolution_computes_what_the_split_computes(
+    kind: str,
+    kernel: tuple[int, int],
+    stride: int,
+    pad: int | None,
+    dilation: int,
+    bias: bool,
+    group: int,
+    pool: str,
+    trained: bool,
+    side: int,
+    seed: int,
+) -> None:
+    same = tuple(dilation * (k - 1) // 2 for k in kernel)
+    geometry = Geometry(kernel, (stride, stride), same if pad is None else (pad, pad), (dilation, dilation), group)
+    assume(min(geometry.output_size((side, side))) > 0)
+    rng = np.random.default_rng(seed)
+    original = random_kernels(geometry, 8, 6, bias, rng)
+    try:
+        document, parts = split(geometry, original, SplitOptions(kind=kind, seed=seed, skip_pool=pool), side)
+    except CaffeSplitError:
+        assume(False)
+    if trained:  # Every number that learns has moved, and none as the split had set it.
+        parts = [
+            Part(**{**vars(part), "blobs": tuple(b + 0.3 * rng.standard_normal(b.shape) for b in part.blobs)})
+            if not part.frozen
+            else part
+            for part in parts
+        ]
+    blobs = {part.name: [np.float32(blob) for blob in part.blobs] for part in parts if part.blobs}
+    (found,) = unsplit(Graph(all_layers(document)), "x", blobs)
+    assert found.geometry == geometry and found.kind == kind and found.top == "t"
+    assert {layer.name for layer in found.members} == {part.name for part in parts}
+    image = rng.standard_normal((6, side, side))
+    expected = forward(parts, "b", image)["t"]
+    whole = convolve(image, found.kernels.weight, found.kernels.bias, Geometry(**{**vars(geometry), "group": 1}))
+    assert np.abs(whole - expected).max() <= 1e-9 * np.abs(expected).max()
+    if group == 2 and trained:
+        with pytest.raises(CannotFold, match="other groups than their own.*--ungroup"):
+            grouped(found.kernels.weight, group)
+        return
+    weight = grouped(found.kernels.weight, group)
+    small = convolve(image, weight, found.kernels.bias, geometry)
+    assert np.abs(small - expected).max() <= 1e-5 * np.abs(expected).max()
+    if not trained:
+        assert np.abs(weight - original.weight).max() <= 1e-5 * np.abs(original.weight).max()
+
+
+GEOMETRY = Geometry((3, 3), (1, 1), (1, 1))
+
+
+def derived(**options: object) -> tuple[prototxt.Document, dict[str, list[np.ndarray]]]:
+    kernels = random_kernels(GEOMETRY, 6, 4, True, np.random.default_rng(0))
+    document, parts = split(GEOMETRY, kernels, SplitOptions(**options), 8)  # type: ignore[arg-type]
+    return document, {part.name: [np.float32(blob) for blob in part.blobs] for part in parts if part.blobs}
+
+
+@pytest.mark.parametrize(
+    "kind, old, new, reason",
+    [
+        ("skip", 'name: "r" type: "ReLU" bottom: "t"', 'name: "r" type: "ReLU" bottom: "x_split2"',
+         r"layer 'r' .* reads 'x_split2', which would be gone"),
+        ("skip", 'type: "Eltwise"', 'type: "Eltwise" loss_weight: 1', "top of layer 'x_split2_sum' .* is a loss"),
+        ("skip", "operation: SUM", "operation: PROD", "layer 'x_split2_sum' .* is no sum"),
+        ("skip", 'type: "Concat"', 'type: "Concat" concat_param { axis: 2 }', "does not concatenate channels"),
+        ("extension", 'bottom: "x_concat"', 'bottom: "x_concat" include { phase: TEST }', "different include"),
+        ("extension", 'bottom: "x_concat"', 'bottom: "b"', "layer 'x_reorder' .* reads 6 channels, 'x' 4"),
+        ("extension", 'name: "x_concat"', 'name: "mine"', "from layer 'mine' .*, which is no layer of 'x'"),
+        ("extension", 'name: "x_split1"', 'name: "x_split9"', "no convolution 'x_split1' above"),
+        ("extension", 'type: "Concat"', 'type: "MVN"', "is a MVN, which no convolution can take in"),
+        ("residual", 'name: "x_split2_residual_pre"', 'name: "x_split2_residual_pre" param { name: "w" }',
+         "shares its parameter 'w' with layer 'r'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_merged_says_why(kind: str, old: str, new: str, reason: str) -> None:
+    document, blobs = derived(kind=kind)
+    source = str(document)
+    if "param { name" in new:
+        source = source.replace('type: "ReLU"', 'type: "PReLU" param { name: "w" }')
+    assert old in source
+    broken = prototxt.parse(source.replace(old, new, 1), "net")
+    with pytest.raises(CannotFold, match=reason):
+        unsplit(Graph(all_layers(broken)), "x", blobs)
+
+
+def test_relu_between_pre_and_post_is_not_linear() -> None:
+    document, blobs = derived(kind="residual", activation="relu")
+    with pytest.raises(CannotFold, match=r"layer 'x_split2_residual_relu' \(line 0\) is a ReLU"):
+        unsplit(Graph(all_layers(document)), "x", blobs)
+
+
+def test_an_operation_in_place_on_the_bottom_between_the_parts_is_seen() -> None:
+    document, blobs = derived(kind="extension")
+    first = next(layer for layer in all_layers(document) if layer.name == "x_split1")
+    between = prototxt.field("layer", {"name": "p", "type": "Power", "bottom": "b", "top": "b"})
+    document.insert_after(first.field, between)
+    with pytest.raises(CannotFold, match="blob 'b' comes from layer 'p'"):
+        unsplit(Graph(all_layers(document)), "x", blobs)
+
+
+def test_a_kernel_that_looks_further_than_xs_own() -> None:
+    document, blobs = derived(kind="skip")
+    source = str(document).replace("kernel_size: 1", "kernel_size: 5\n    pad: 2", 1)
+    blobs["x_split2_skip"] = [np.ones((3, 4, 5, 5), np.float32)]
+    with pytest.raises(CannotFold, match="'x_split2_skip' .* looks at pixels that the 3x3 kernel of 'x'"):
+        unsplit(Graph(all_layers(prototxt.parse(source, "net"))), "x", blobs)
+
+
+def test_inner_stems_come_first() -> None:
+    names = ["a", "conv1_split1", "conv1", "conv1_split1_split2_residual_pre", "conv11", "a"]
+    ordered = innermost_first(names)
+    assert ordered == ["conv1_split1_split2_residual_pre", "conv1_split1", "a", "conv1", "conv11"]
