@@ -1,0 +1,139 @@
+"""A net as boxes and what flows between them: in-place layers and lone followers stand in their layer's box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffe_split.diagram.describe import describe
+from caffe_split.net import Layer
+from caffe_split.split.parts import HELPER_SUFFIXES
+
+# Layers that work on each value or channel by itself: one that is alone in reading a blob joins its writer's box.
+FOLLOWERS = {
+    "BatchNorm", "Scale", "Bias", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "AbsVal", "Power", "Exp", "Log",
+    "Dropout", "LRN", "MVN", "Threshold",
+}  # fmt: skip
+_WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box of the picture: the layers in it by name, the first of which gives it its name.
+
+    `role` is 'fast', 'slow', 'added', 'frozen' or 'plain'; `tag` says it in words ('' for plain); `lines` is what
+    it does and `followers` the types of the layers after the first; `inputs` are pairs (index of the box it reads,
+    blob); `kernels` is how many kernels its convolution has, 0 for other types.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    role: str
+    tag: str
+    lines: tuple[str, ...]
+    followers: tuple[str, ...]
+    inputs: tuple[tuple[int, str], ...]
+    kernels: int = 0
+
+    @property
+    def is_source(self) -> bool:
+        return not self.inputs
+
+
+def make_boxes(layers: Sequence[Layer]) -> list[Box]:
+    """The boxes of a phase's layers, in file order; every layer is in exactly one."""
+    readers: dict[str, int] = {}
+    for layer in layers:
+        for bottom in set(layer.bottoms):
+            readers[bottom] = readers.get(bottom, 0) + 1
+    groups: list[list[Layer]] = []
+    inputs: list[list[tuple[int, str]]] = []
+    writer: dict[str, int] = {}
+    owner: dict[str, int] = {}
+    for layer in layers:
+        home = owner.get(_shared_weight(layer)) if layer.type == "TPM" else _home(layer, writer, readers, groups)
+        if home is None:
+            home = len(groups)
+            groups.append([])
+            pairs = [(writer[bottom], bottom) for bottom in layer.bottoms if bottom in writer]
+            inputs.append(list(dict.fromkeys(pairs)))
+        groups[home].append(layer)
+        if layer.type != "TPM":
+            for name in layer.param_names()[:1]:
+                owner.setdefault(name, home)
+        for top in layer.tops:
+            writer[top] = home
+    names = {layer.name for layer in layers}
+    return [_box(group, pairs, names) for group, pairs in zip(groups, inputs)]
+
+
+def _shared_weight(layer: Layer) -> str:
+    return next(iter(layer.param_names()), "")
+
+
+def _home(
+    layer: Layer, writer: dict[str, int], readers: dict[str, int], groups: Sequence[Sequence[Layer]]
+) -> int | None:
+    """The box that the layer joins, or None for one of its own."""
+    if len(layer.bottoms) != 1 or len(layer.tops) != 1 or layer.bottoms[0] not in writer:
+        return None
+    bottom = layer.bottoms[0]
+    home = writer[bottom]
+    if layer.tops[0] == bottom:
+        return home
+    lone = layer.type in FOLLOWERS and readers[bottom] == 1
+    # What a data layer gives is the picture's beginning, and stays by itself.
+    return home if lone and groups[home][0].bottoms else None
+
+
+def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[str]) -> Box:
+    head = group[0]
+    role = _role(head.name, names)
+    frozen = _is_frozen(head)
+    tag = " ".join(word for word in (role if role != "plain" else "", "frozen" if frozen else "") if word)
+    param = head.message.sub("convolution_param")
+    return Box(
+        name=head.name,
+        layers=tuple(layer.name for layer in group),
+        role="frozen" if frozen else role,
+        tag=tag,
+        lines=tuple(describe(head)),
+        followers=tuple(layer.type for layer in group[1:]),
+        inputs=tuple(inputs),
+        kernels=int(param.get("num_output", 0)) if param else 0,
+    )
+
+
+def _role(name: str, names: set[str]) -> str:
+    origin, ending = origin_of(name, names)
+    if origin is None:
+        return "plain"
+    if ending in ("_split1", "_split2"):
+        return "fast" if ending == "_split1" else "slow"
+    return "added" if ending.endswith((*HELPER_SUFFIXES, "_residual_pre")) else "plain"
+
+
+def origin_of(name: str, names: set[str]) -> tuple[str | None, str]:
+    """The layer X of whose split `name` is a part, innermost split first, and the rest of the name; (None, '')."""
+    for ending in ENDINGS:
+        origin = name[: -len(ending)]
+        if name.endswith(ending) and is_split(origin, names):
+            return origin, ending
+    return None, ""
+
+
+# The longer ending first: the extension of X's slow half is not the extension of a layer called X_split2.
+ENDINGS = (
+    "_split2_residual_pre", "_split2_residual_relu", "_split2_residual_post", "_split2_extension", "_split2_skip",
+    "_split2_sum", "_split1", "_split2", "_concat", "_reorder",
+)  # fmt: skip
+
+
+def is_split(origin: str, names: set[str]) -> bool:
+    """Whether the net has the two layers in which every split of `origin` ends."""
+    return f"{origin}_concat" in names and f"{origin}_reorder" in names
+
+
+def _is_frozen(layer: Layer) -> bool:
+    specs = layer.message.subs("param")
+    return layer.type in _WEIGHTED and bool(specs) and specs[0].get("lr_mult", 1) == 0
