@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_split.cli.options import WINDOW, names, print_json
+from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_json
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
+@caffe_proto_option
 @click.option("--suggest-window", is_flag=True, help="Of SOURCE, a log: where the loss falls fastest.")
 @click.option("--length", type=click.IntRange(min=1), metavar="N",
               help="With --suggest-window: iterations of the window.  [default: a tenth of the training]")  # fmt: skip
@@ -58,6 +59,7 @@ def tpm(
     csv_file: Path | None,
     picture: Path | None,
     force: bool,
+    caffe_proto: Path | None,
     suggest_window: bool,
     length: int | None,
 ) -> None:
@@ -93,7 +95,7 @@ def tpm(
         _show_log(found.path, names(layers), momentum, as_json, csv_file, picture, force)
         return
     with _progress() as progress:
-        scores, known = _scores(found, iteration, windows, names(layers), progress, interval)
+        scores, known = _scores(found, iteration, windows, names(layers), progress, interval, caffe_proto)
     if momentum is None:
         momentum = known
     if momentum is None:
@@ -110,6 +112,7 @@ def _scores(
     layers: list[str] | None,
     progress: Callable[[int, int], None],
     interval: int | None,
+    caffe_proto: Path | None,
 ) -> tuple[list[LayerScores], float | None]:
     """The scores, and the momentum where it is known."""
     from caffe_split.tpm.gather import gather, gather_series, momentum_of
@@ -119,7 +122,7 @@ def _scores(
         if iteration is not None:
             raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
         return gather_series(source.snapshots, windows, layers, progress, interval), None
-    training = open_training(source.path)
+    training = open_training(source.path, caffe_proto=caffe_proto)
     if iteration is None:
         known = training.snapshots()
         if not known:
