@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from support import ROOT, caffe_split
+from support import CAFFE, ROOT, Trained, caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.instrument import (
@@ -12,10 +14,12 @@ from caffe_split.instrument import (
     check_windows,
     instrument_training,
     remove_watchers,
+    states_left_behind,
+    watch_cost,
     watchers,
     windows_of,
 )
-from caffe_split.proto import prototxt
+from caffe_split.proto import caffemodel, prototxt
 from caffe_split.training import open_training
 
 NET = """# a net of mine
@@ -102,6 +106,74 @@ def test_shapes_cannot_be_told_without_data(tmp_path: Path, monkeypatch: pytest.
     training = open_training(ROOT / "prototxt/digits/train_val.prototxt")
     with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb' is not there.*Make the data set"):
         instrument_training(training, [(0, 100)], 1, None)
+
+
+def two_sharing() -> prototxt.Document:
+    net = NET.replace('layer { name: "b" type', 'layer { name: "b" param { name: "shared" } type')
+    return prototxt.parse(net, "net")
+
+
+def test_a_shared_weight_is_watched_once(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(str(two_sharing()))
+    training = open_training(path, upgrade=False)
+    cost = instrument_training(training, [(0, 100)], 1, None)
+    assert cost.layers == ("a", "b") and set(watchers(training.net)) == {"a", "b"}
+    with pytest.raises(CaffeSplitError, match="'c' shares the weight of an earlier layer: watch that. Its conv.* a, b"):
+        instrument_training(open_training(path), [(0, 100)], 1, ["c"])
+    assert remove_watchers(training.net) == ["a", "b"]
+    assert str(training.net) == path.read_text()
+
+
+@pytest.mark.parametrize("solver, histories", [("SGD", 1), ("Adam", 2)])
+def test_costs(solver: str, histories: int) -> None:
+    cost = watch_cost({"a": (1000, 100, 1, 1), "b": (100, 100, 3, 3)}, 2, solver)
+    assert cost.weights == 190_000
+    # Two copies, each with its gradient and history; the results are small beside them.
+    assert cost.memory_bytes == pytest.approx(4 * 190_000 * 2 * (2 + histories), rel=0.02)
+    assert cost.snapshot_bytes == pytest.approx(4 * 190_000 * 3, rel=0.02)
+    assert cost.state_bytes == pytest.approx(4 * 190_000 * 2 * histories, rel=0.02)
+    hdf5 = watch_cost({"a": (1000, 100, 1, 1)}, 2, solver, hdf5=True)
+    assert hdf5.snapshot_bytes == pytest.approx(4 * 100_000 * 2, rel=0.04)
+    assert "series of snapshots" not in str(cost)
+    large = watch_cost({"fc6": (4096, 512, 7, 7)}, 1, solver)
+    assert re.search(r"1176.\d\d MiB more a caffemodel.*a series of snapshots over the window and `caffe-s", str(large))
+
+
+@pytest.mark.caffe
+def test_costs_are_those_of_the_real_files(trained: Trained) -> None:
+    """Blob by blob: what the TPM layers add to a caffemodel and to a solver state."""
+    snapshot, state = (trained.folder / f"digits/digits_iter_100.{end}" for end in ("caffemodel", "solverstate"))
+    weights = caffemodel.read_weights(snapshot)
+    shapes = {name[:-4]: blobs[0].shape for name, blobs in weights.items() if name.endswith("_tpm")}
+    assert len(shapes) == 9
+    cost = watch_cost(shapes, 1)
+    added = [blob for name, blobs in weights.items() if name.endswith("_tpm") for blob in blobs]
+    assert cost.snapshot_bytes == sum(blob.nbytes for blob in added)
+    # The state's history follows the weights'; nine layers of four blobs that are not shared.
+    assert cost.state_bytes == sum(blob.nbytes for blob in caffemodel.read_solverstate(state).history[-36:])
+
+
+@pytest.mark.caffe
+def test_states_made_without_the_layers_are_told(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caffe_split("instrument", "digits/train_val.prototxt", "--remove", "--in-place", cwd=digits)
+    again = caffe_split(
+        "instrument", "digits/train_val.prototxt", "--window", "50:100", "--in-place", cwd=digits
+    ).stderr.splitlines()
+    assert len(again) == 2 and again[0].startswith("watched: conv1, ")
+    assert "the last of iteration 100) were made without these TPM layers, and Caffe will not resume" in again[1]
+    # It is true.
+    arguments = ["train", "-solver", "digits/solver.prototxt", "-snapshot", "digits/digits_iter_50.solverstate"]
+    plain = (digits / "digits/train_val.prototxt").read_text()
+    fewer = plain.split("layer {\n  name: \"res3_proj_tpm\"")
+    assert len(fewer) == 2
+    (digits / "digits/train_val.prototxt").write_text(fewer[0])
+    done = subprocess.run([str(CAFFE), *arguments], cwd=digits, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and "Incorrect length of history blobs" in done.stderr
+    for path in (digits / "digits").glob("*.solverstate"):
+        path.unlink()
+    monkeypatch.chdir(digits)
+    assert states_left_behind(open_training("digits/solver.prototxt")) is None
 
 
 @pytest.mark.caffe
