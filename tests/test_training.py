@@ -1,0 +1,122 @@
+"""Opening a net or a solver for the commands: what it is, the other one, old forms, slips, forks' schemas."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+
+import pytest
+from support import caffe_split
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import all_layers
+from caffe_split.training import open_training, solver_net_path
+
+NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+CONV = (
+    'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+    "convolution_param { num_output: 4 kernel_size: 3 } }"
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def put(name: str, text: str) -> Path:
+    Path(name).write_text(text)
+    return Path(name)
+
+
+@pytest.mark.parametrize("key", ["net", "train_net"])
+def test_each_finds_the_other(key: str) -> None:
+    net, solver = put("n.prototxt", NET), put("s.prototxt", f'{key}: "n.prototxt" base_lr: 0.1\n')
+    put("other.prototxt", 'net: "m.prototxt"\n')
+    for path in (net, solver):
+        training = open_training(path)
+        assert (training.net_path, training.solver_path) == (net, solver)
+        assert str(training.net) == NET and training.upgraded == () and not training.is_inline
+
+
+def test_an_old_net_is_opened_in_todays_form_or_as_written() -> None:
+    text = 'layers { name: "r" type: RELU bottom: "a" top: "a" }  # old\n'
+    path = put("n.prototxt", 'input: "a" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1\n' + text)
+    training = open_training(path)
+    assert [layer.type for layer in all_layers(training.net)] == ["Input", "ReLU"]
+    assert training.upgraded == ("layers became layer (1 layers)", "input became a layer of type Input")
+    assert path.read_text().endswith(text)  # the file stays
+    kept = open_training(path, upgrade=False)
+    assert str(kept.net) == path.read_text() and kept.upgraded == ()
+    with pytest.raises(CaffeSplitError, match=r"n.prototxt:2:1: the net is in the old form"):
+        all_layers(kept.net)
+
+
+@pytest.mark.parametrize("key", ["net_param", "train_net_param"])
+def test_a_net_within_a_solver(key: str) -> None:
+    path = put("s.prototxt", f"base_lr: 0.1\n{key} {{\n  # mine\n  {NET}  {CONV}\n}}\n")
+    training = open_training(path)
+    assert training.is_inline and training.net_path == Path(f"s_{key[:-6]}.prototxt")
+    assert str(training.net) == f"# mine\n{NET}{CONV}\n"
+    assert [layer.field.line for layer in all_layers(training.net)] == [4, 5]
+    with pytest.raises(CaffeSplitError, match="names no net file"):
+        solver_net_path(training.solver)
+
+
+def test_old_layers_within_a_solver_are_refused_as_caffe_passes_over_them() -> None:
+    training = open_training(put("s.prototxt", "net_param {\n layers { type: RELU } }"))
+    with pytest.raises(CaffeSplitError, match=r"s.prototxt:2:2: the net is in the old form"):
+        all_layers(training.net)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("n.prototxt", "layer { botom: 'x' }", "n.prototxt:1:9: LayerParameter has no field 'botom'; did you mean"),
+        ("n.prototxt", "layer { }\nlayers { }", "n.prototxt:2:1: `layers` (old form) here and `layer` (new form) at"),
+        ("n.prototxt", "layer {", "n.prototxt:1:8: the file ends, but 'layer' opened at 1:7 has no '}'"),
+        ("n.prototxt", "dim: 3", "n.prototxt: expected a net or a solver, but it has no field of either"),
+        ("n.prototxt", "# nothing\n", "n.prototxt: nothing in it; expected a net or a solver"),
+        ("s.prototxt", "base_lr: 1 max_itr: 3", "SolverParameter has no field 'max_itr'; did you mean 'max_iter'?"),
+        ("s.prototxt", "base_lr: 1", "s.prototxt: a solver names one training net"),
+        ("s.prototxt", "net: 'm' lr_policy: 'setp'", "s.prototxt:1:10: no lr_policy 'setp'; did you mean 'step'?"),
+        ("s.prototxt", "net: 'm'", 's.prototxt: net is "m", which is not there seen from'),
+        ("s.prototxt", "net: 's.prototxt'", "s.prototxt: this is a solver, expected a net"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_by_every_command(name: str, text: str, expected: str, here: Path) -> None:
+    put(name, text)
+    for command in (("tpm", name), ("instrument", name, "--window", "0:10"), ("make-derived", name, "--iter", 1)):
+        done = caffe_split(*command, cwd=here, status=1)
+        assert expected in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_solver_beside_the_net_is_checked_too(here: Path) -> None:
+    put("n.prototxt", NET)
+    put("s.prototxt", "net: 'n.prototxt' max_itr: 3")
+    assert "did you mean 'max_iter'?" in caffe_split("tpm", "n.prototxt", cwd=here, status=1).stderr
+
+
+def test_a_forks_schema(here: Path) -> None:
+    """A fork's field that looks like a slip is refused without its schema, and taken with it."""
+    ours = (importlib.resources.files("caffe_split.proto") / "caffe.proto").read_text()
+    fork = put("fork.proto", ours.replace(
+        "message ConvolutionParameter {", "message ConvolutionParameter { repeated uint32 kernel_sizes = 901;"
+    ))  # fmt: skip
+    put("n.prototxt", NET + CONV.replace("kernel_size: 3", "kernel_size: 3 kernel_sizes: 5"))
+    command = ("instrument", "n.prototxt", "--window", "0:10")
+    assert "did you mean 'kernel_size'?" in caffe_split(*command, cwd=here, status=1).stderr
+    done = caffe_split(*command, "--caffe-proto", fork, cwd=here)
+    assert "kernel_sizes: 5" in done.stdout and 'type: "TPM"' in done.stdout
+    training = open_training("n.prototxt", caffe_proto=fork)
+    param = all_layers(training.net)[1].message.sub("convolution_param")
+    assert param is not None and param.get_all("kernel_sizes") == [5] and training.net.copy().schema is not None
+    bad = put("bad.proto", "message {")
+    assert "bad.proto:1:" in caffe_split(*command, "--caffe-proto", bad, cwd=here, status=1).stderr
+
+
+def test_a_net_without_data_is_watched_by_its_input_fields(here: Path) -> None:
+    put("n.prototxt", 'input: "data"\ninput_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n' + CONV + "\n")
+    done = caffe_split("instrument", "n.prototxt", "--window", "0:10", cwd=here).stdout
+    assert done.startswith('input: "data"\ninput_shape {') and "dim: 4\n      dim: 3\n      dim: 3" in done
