@@ -10,7 +10,6 @@ from typing import ClassVar
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer, all_layers, convolutions, find_layer, phase_layers
 from caffe_split.proto import caffemodel, prototxt
-from caffe_split.proto.upgrade import upgrade as bring_to_today
 from caffe_split.proto.upgrade import upgraded
 from caffe_split.shapes import infer_shapes
 from caffe_split.split.parts import is_helper
