@@ -1,31 +1,35 @@
-"""Deriving a net: choose layers and kernels, plan the split, write net, solver and weights into a new folder."""
+"""Deriving a net: plan the split of chosen layers in memory, net, solver, weights and solver state."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split import __version__, jsontext
+from caffe_split.caffe.statistics import channel_statistics
 from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_out, new_folder
 from caffe_split.fit import WEIGHTS_NAME, Blobs, check_weights
+from caffe_split.instrument import remove_watchers, watchers, windows_of
 from caffe_split.net import Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.proto.nets import read_net
+from caffe_split.proto.solverstate import SolverState
 from caffe_split.proto.upgrade import upgrade
+from caffe_split.schedule import continued, parent_state
 from caffe_split.shapes import infer_shapes
 from caffe_split.solver import derived_solver
 from caffe_split.split.algebra import Kernels
+from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import PartitionRule, divide
 from caffe_split.split.parts import Part
 from caffe_split.split.rewrite import rewrite
+from caffe_split.tpm.fresh import fresh_state
 from caffe_split.tpm.measure import is_state
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import Training
@@ -47,38 +51,39 @@ def make_plan(
 ) -> DerivePlan:
     """Work out the whole derivation in memory. `scores` may be empty when `rule` does not need them.
 
-    Raises `CaffeSplitError` for weights that do not fit the net, and whatever cannot be split.
+    `schedule` is 'restart' or 'continue', which also makes a solver state; `deploy` a net to change alike; `inputs` the
+    shapes of data blobs that cannot be read off their source. Raises `CaffeSplitError` for weights that do not fit the
+    net, and whatever cannot be split.
     """
     weights = caffemodel.read_weights(weights_path)
     check_weights(training.net, weights, weights_path)
+    parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
     shapes = infer_shapes(phase_layers(training.net, "TRAIN"), inputs)
     plans = [
         _plan_layer(layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, shapes.blobs)
         for layer in layers
     ]
-    splits = {plan.name: plan.parts for plan in plans}
+    norm = norm_settings(training.net)
+    if options.branch_norm:
+        plans = _normalised(training, weights, plans, norm, options.branch_norm)
+    edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
+    derived = edit.applied_to(training.net)
+    nets, notes, read = _other_nets(training, out, deploy, edit)
     texts: dict[str, bytes] = {}
-    derived = _rewritten(training.net, splits)
-    nets = [(training.net_path, derived)]
-    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
-    others = [] if deploy is None else [deploy]
-    solvers = []
-    if training.solver is not None and training.solver_path is not None:
-        solver, inner, named = derived_solver(training, out)
-        solvers = [(training.solver_path, solver)]
-        nets += [(path, _rewritten(net, splits)) for path, net in inner]
-        others += named
-    for path in others:
-        net = read_net(path, caffe_proto=training.caffe_proto)
-        notes += [f"{path}: {note}" for note in upgrade(net)]
-        nets.append((path, _rewritten(net, splits)))
-    for path, net in [*nets, *solvers]:
+    for path, net in [(training.net_path, derived), *nets]:
         _put(texts, path, net)
-    blobs = _derived_weights(weights, splits)
-    types = {layer.name: layer.type for layer in all_layers(derived)}
-    after = infer_shapes(phase_layers(derived, "TRAIN"), inputs)
+    blobs = _derived_weights(weights, edit.splits, () if parent is None else _kept_watchers(training.net, edit.splits))
+    state = None
+    if parent is not None:
+        _complete_states(blobs, derived, parent[1].iter)
+        partitions = {plan.name: plan.partition for plan in plans}
+        learned_net = str(out / WEIGHTS_NAME)
+        pairs = (training.net, weights), (derived, blobs)
+        state = continued(*parent, *pairs, partitions, learned_net, training.stages)
+        read.append(parent[0])
+    solver_path = [] if training.solver_path is None else [training.solver_path]
     return DerivePlan(
         net_path=training.net_path,
         solver_path=training.solver_path,
@@ -90,12 +95,102 @@ def make_plan(
         schedule=schedule,
         layers=tuple(plans),
         before=Cost.of(shapes),
-        after=Cost.of(after),
+        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN"), inputs)),
         texts=texts,
         weights=blobs,
-        types=types,
+        types={layer.name: layer.type for layer in all_layers(derived)},
+        state=state,
+        inputs=tuple(path for path in (training.net_path, *solver_path, weights_path, *read) if path.is_file()),
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """What is done to every document alike."""
+
+    splits: Mapping[str, Sequence[Part]]
+    norm: NormSettings
+    watch_from: int = 0
+
+    def applied_to(self, document: prototxt.Document) -> prototxt.Document:
+        """A copy of the document with the splits in it; splits of layers that it does not have are left out."""
+        copy = document.copy()
+        present = {layer.name for layer in all_layers(copy)}
+        splits = {name: parts for name, parts in self.splits.items() if name in present}
+        rewrite(copy, splits, self.norm, self.watch_from)
+        return copy
+
+
+def _other_nets(
+    training: Training, out: Path, deploy: Path | None, edit: _Edit
+) -> tuple[list[tuple[Path, prototxt.Document]], list[str], list[Path]]:
+    """The derived solver, test nets and deploy net; what was done to bring files to today's form; the files read."""
+    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
+    named = [] if deploy is None else [deploy]
+    documents: list[tuple[Path, prototxt.Document]] = []
+    if training.solver is not None and training.solver_path is not None:
+        solver, inner, test_nets = derived_solver(training, out)
+        documents = [(training.solver_path, solver), *((path, edit.applied_to(net)) for path, net in inner)]
+        named = test_nets + named
+    for path in named:
+        net = read_net(path, caffe_proto=training.caffe_proto)
+        notes += [f"{path}: {note}" for note in upgrade(net)]
+        documents.append((path, edit.applied_to(net)))
+    return documents, notes, named
+
+
+def norm_settings(document: prototxt.Document) -> NormSettings:
+    """The settings of the net's first BatchNorm layer; Caffe's defaults where it has none."""
+    for layer in all_layers(document):
+        param = layer.message.sub("batch_norm_param")
+        if layer.type == "BatchNorm" and param is not None:
+            return NormSettings(float(param.get("eps", 1e-5)), float(param.get("moving_average_fraction", 0.999)))
+    return NormSettings()
+
+
+def _normalised(
+    training: Training, weights: Blobs, plans: Sequence[LayerPlan], norm: NormSettings, batches: int
+) -> list[LayerPlan]:
+    """The plans with normalised branches, their statistics measured on the net split without them."""
+    layers = phase_layers(training.net, "TRAIN", training.stages)
+    if all(layer.type == "Input" for layer in layers if not layer.bottoms and layer.type != "TPM"):
+        raise CaffeSplitError(
+            f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
+            "Give the training net or its solver, and this one as --deploy."
+        )
+    splits = {plan.name: plan.parts for plan in plans}
+    ends = [name for parts in splits.values() for name in branch_ends(parts)]
+    with tempfile.TemporaryDirectory() as folder:
+        net, path = Path(folder) / "net.prototxt", Path(folder) / WEIGHTS_NAME
+        derived = _Edit(splits, norm).applied_to(training.net)
+        remove_watchers(derived)
+        net.write_bytes(derived.to_bytes())
+        caffemodel.write_weights(path, _derived_weights(weights, splits))
+        statistics = channel_statistics(net, path, ends, batches, training.stages)
+    return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
+
+
+def _parent_state(training: Training, weights: Path, iteration: int | None) -> tuple[Path, SolverState]:
+    if training.solver is None:
+        raise CaffeSplitError(f"{training.net_path}: --schedule continue needs the solver that trained it. Name it.")
+    return parent_state(weights, iteration, training.solver.get("max_iter", None))
+
+
+def _kept_watchers(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -> list[str]:
+    """The TPM layers that go on watching in the derived net."""
+    return [watcher.name for name, watcher in watchers(document).items() if name not in splits]
+
+
+def _complete_states(blobs: dict[str, list[np.ndarray]], derived: prototxt.Document, iteration: int) -> None:
+    """State for the TPM layers of new layers, which must know at which iteration they start to count.
+
+    Kept state out of an HDF5 snapshot gets the shared weight that Caffe leaves out there.
+    """
+    for name, watcher in watchers(derived).items():
+        if watcher.name not in blobs:
+            blobs[watcher.name] = fresh_state(blobs[name][0], windows_of(watcher), iteration)
+        blobs[watcher.name][0] = blobs[name][0]
 
 
 def _put(texts: dict[str, bytes], path: Path, document: prototxt.Document) -> None:
@@ -139,18 +234,12 @@ def _plan_layer(
     return LayerPlan(layer.name, partition, tuple(parts), scores, momentum)
 
 
-def _rewritten(document: prototxt.Document, splits: Mapping[str, Sequence[Part]]) -> prototxt.Document:
-    """A copy of the document with the splits in it; splits of layers that it does not have are left out."""
-    copy = document.copy()
-    present = {layer.name for layer in all_layers(copy)}
-    rewrite(copy, {name: parts for name, parts in splits.items() if name in present})
-    return copy
-
-
-def _derived_weights(weights: Blobs, splits: Mapping[str, Sequence[Part]]) -> dict[str, list[np.ndarray]]:
+def _derived_weights(
+    weights: Blobs, splits: Mapping[str, Sequence[Part]], kept_states: Collection[str] = ()
+) -> dict[str, list[np.ndarray]]:
     """The blobs of the derived net, in the net's order.
 
-    TPM layers' state is left behind: the derived net's iterations are counted anew.
+    TPM layers' state is left behind, that of `kept_states` apart: the derived net's iterations are counted anew.
     """
     blobs: dict[str, list[np.ndarray]] = {}
     for name in weights:
@@ -158,37 +247,6 @@ def _derived_weights(weights: Blobs, splits: Mapping[str, Sequence[Part]]) -> di
             for part in splits[name]:
                 if part.blobs:
                     blobs[part.name] = [np.ascontiguousarray(blob, dtype=np.float32) for blob in part.blobs]
-        elif len(weights[name]) and not is_state(weights[name]):
+        elif len(weights[name]) and (name in kept_states or not is_state(weights[name])):
             blobs[name] = list(weights[name])
     return blobs
-
-
-def write_derived(plan: DerivePlan, force: bool = False) -> None:
-    """Write the plan's files into `plan.out`: all of them or nothing.
-
-    They are made in a folder beside it, which is renamed at the end; manifest.json is written last. Raises
-    `CaffeSplitError` where the folder exists, unless `force`, which replaces it whole.
-    """
-    check_out(plan.out, force)
-    with new_folder(plan.out, force) as folder:
-        for name, data in plan.texts.items():
-            (folder / name).write_bytes(data)
-        caffemodel.write_weights(folder / WEIGHTS_NAME, plan.weights, net_name="", types=plan.types)
-        inputs = [plan.net_path, plan.weights_path] + ([plan.solver_path] if plan.solver_path else [])
-        inputs = [path for path in inputs if path.exists()]  # a net within its solver has no file
-        manifest = {
-            "caffe_split": __version__,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "inputs": {str(path): _sha256(path) for path in inputs},
-            "outputs": {name: _sha256(folder / name) for name in (*plan.texts, WEIGHTS_NAME)},
-            "plan": plan.as_dict(),
-        }
-        (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()

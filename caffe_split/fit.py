@@ -14,8 +14,9 @@ from caffe_split.tpm.measure import is_state
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
 
-# What the weights of a derived net are called, beside it.
+# What the weights of a derived net are called, beside it, and the solver state to go on from.
 WEIGHTS_NAME = "init.caffemodel"
+STATE_NAME = "init.solverstate"
 
 
 def check_weights(document: prototxt.Document, weights: Blobs, path: Path) -> None:

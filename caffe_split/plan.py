@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from caffe_split.cost import Cost
+from caffe_split.fit import STATE_NAME, WEIGHTS_NAME
+from caffe_split.proto.solverstate import SolverState
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
@@ -53,8 +55,9 @@ class LayerPlan:
 class DerivePlan:
     """All that `make-derived` will write.
 
-    `texts` are the prototxt files, `weights` the derived net's blobs (None without weights): name in the output
-    folder -> content. `net_path` need not exist: a net within its solver gets that name.
+    `texts` are the prototxt files, name in the output folder -> content; `weights` the derived net's blobs, layer ->
+    blobs; `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path`
+    need not exist: a net within its solver gets that name.
     """
 
     net_path: Path
@@ -71,8 +74,14 @@ class DerivePlan:
     texts: dict[str, bytes]
     weights: dict[str, list[np.ndarray]]
     types: dict[str, str]
+    state: SolverState | None = None
+    inputs: tuple[Path, ...] = ()
     # What was done to bring old files to today's form, a line each.
     notes: tuple[str, ...] = ()
+
+    def output_names(self) -> list[str]:
+        """The files that are written beside manifest.json."""
+        return [*self.texts, WEIGHTS_NAME, *([STATE_NAME] if self.state is not None else [])]
 
     def lines(self) -> list[str]:
         """The plan for a reader."""
@@ -91,7 +100,7 @@ class DerivePlan:
             ]
         lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
         lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
-        lines.append("writes " + ", ".join(str(self.out / name) for name in (*self.texts, "init.caffemodel")))
+        lines.append("writes " + ", ".join(str(self.out / name) for name in self.output_names()))
         return lines
 
     def as_dict(self) -> dict[str, Any]:

@@ -49,19 +49,37 @@ def learnable(document: prototxt.Document, weights: Blobs, stages: Sequence[str]
             yield layer.name, index
 
 
+def parent_state(weights: Path, iteration: int | None, max_iter: int | None) -> tuple[Path, SolverState]:
+    """The solver state saved with `weights`, and its file; `iteration` is what it has to be of, where that is known.
+
+    Raises `CaffeSplitError` where there is none, for another iteration's, and at the end of the training.
+    """
+    path = state_beside(weights)
+    state = read_solverstate(path)
+    if iteration is not None and state.iter != iteration:
+        raise CaffeSplitError(f"{path}: it is of iteration {state.iter}, expected {iteration}. Was the file renamed?")
+    if max_iter is not None and state.iter >= max_iter:
+        raise CaffeSplitError(
+            f"{path}: the training ends at its iteration {state.iter} (max_iter is {max_iter}); no schedule is left "
+            "to continue. Use --schedule restart, or raise the solver's max_iter."
+        )
+    return path, state
+
+
 def continued(
     path: Path,
+    state: SolverState,
     parent: tuple[prototxt.Document, Blobs],
     derived: tuple[prototxt.Document, Blobs],
     partitions: Mapping[str, Partition],
     learned_net: str,
     stages: Sequence[str] = (),
 ) -> SolverState:
-    """The solver state `path` of the net `parent`, for the net `derived` (document and blobs each).
+    """The solver state of the net `parent`, made to fit the net `derived` (document and blobs each).
 
-    Iteration and step are the parent's. Raises `CaffeSplitError` for a state that does not fit the parent.
+    Iteration and step are the parent's. Raises `CaffeSplitError`, naming the file `path`, for a state that does not
+    fit the parent.
     """
-    state = read_solverstate(path)
     slots = list(learnable(*parent, stages))
     count = len(state.history)
     if not slots or count % len(slots):

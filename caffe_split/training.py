@@ -33,6 +33,12 @@ class Training:
     caffe_proto: Path | None = None
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in which the solver trains (`train_state`)."""
+        state = self.solver.sub("train_state") if self.solver is not None else None
+        return tuple(map(str, state.get_all("stage"))) if state is not None else ()
+
+    @property
     def prefix(self) -> str | None:
         """The solver's snapshot_prefix; None without a solver.
 

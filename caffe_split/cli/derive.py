@@ -62,6 +62,21 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_jso
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--window", type=WINDOW, help="Window of TPM to use.  [default: the last one that the TPM layers saw]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["restart", "continue"]),
+    default="restart",
+    show_default=True,
+    help="restart: the parent's solver from iteration 0; continue: also a solver state, to go on from.",
+)
+@click.option("--branch-norm", is_flag=True, help="BatchNorm and Scale at the end of each branch; they fold, too.")
+@click.option(
+    "--calibrate",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Batches of the net's training data that --branch-norm measures.",
+)
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change alike.")
 @click.option(
     "--out",
@@ -88,6 +103,9 @@ def make_derived(
     noise: float,
     seed: int,
     window: tuple[int, int] | None,
+    schedule: str,
+    branch_norm: bool,
+    calibrate: int,
     deploy: Path | None,
     out: Path,
     force: bool,
@@ -107,12 +125,14 @@ def make_derived(
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
     from caffe_split.choose import choose_layers
-    from caffe_split.derive import make_plan, write_derived
+    from caffe_split.derive import make_plan
     from caffe_split.files import check_out
+    from caffe_split.fit import STATE_NAME
     from caffe_split.split.layer import SplitOptions
     from caffe_split.split.partition import parse_rule
     from caffe_split.tpm.gather import gather, latest_window, momentum_of
     from caffe_split.training import open_training
+    from caffe_split.write import write_derived
 
     if (iteration is None) == (weights is None):
         raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")
@@ -137,10 +157,11 @@ def make_derived(
         choose_layers(training.net, chosen, num_splits or 1, scores),
         scores,
         rule,
-        SplitOptions(kind, init, noise, seed, residual_activation, skip_pool),
+        SplitOptions(kind, init, noise, seed, residual_activation, skip_pool, calibrate if branch_norm else 0),
         out,
         momentum_of(training),
-        deploy=deploy,
+        schedule,
+        deploy,
     )
     if not dry_run:
         write_derived(plan, force)
@@ -152,4 +173,5 @@ def make_derived(
     if dry_run:
         click.echo("nothing written (--dry-run)")
     elif plan.solver_path is not None:
-        click.echo(f"train it: caffe-split train {out / plan.solver_path.name}")
+        state = "" if plan.state is None else f" --snapshot {out / STATE_NAME}"
+        click.echo(f"train it: caffe-split train {out / plan.solver_path.name}{state}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Geometry
 from caffe_split.split import extension, residual, skip
 from caffe_split.split.algebra import Array, Kernels, inverse, noisy_identity
@@ -26,7 +27,8 @@ class SplitOptions:
     """How layers are split; the same for all layers of one derivation.
 
     `init` is 'exact' (the derived net computes the baseline's function) or 'study' (the studies' numbers);
-    `noise` the standard deviation of the symmetry-breaking noise; `seed` that of all noise.
+    `noise` the standard deviation of the symmetry-breaking noise; `seed` that of all noise; `branch_norm` the number of
+    batches to measure for normalised branches, 0 for branches without.
     """
 
     kind: str = "residual"
@@ -35,6 +37,7 @@ class SplitOptions:
     seed: int = 0
     activation: str = "none"
     skip_pool: str = "stride"
+    branch_norm: int = 0
 
 
 def split_convolution(
@@ -54,6 +57,10 @@ def split_convolution(
     the channels of one group, since a kernel can only be mixed with kernels that see the same inputs.
     The noise of a layer depends on the seed and on the layer's name alone, not on what else is split.
     """
+    if kernels.weight.ndim != 4:
+        raise CaffeSplitError(
+            f"layer '{name}': its weight has shape {kernels.weight.shape}; only 2-D convolutions can be split."
+        )
     count, order = len(kernels.weight), list(partition.order)
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
     groups = np.arange(count) // (count // geometry.group)
