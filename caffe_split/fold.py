@@ -21,6 +21,7 @@ from caffe_split.instrument import add_watchers, remove_watchers, watchers, wind
 from caffe_split.net import all_layers, phase_layers
 from caffe_split.plan import change
 from caffe_split.proto import caffemodel, prototxt
+from caffe_split.proto.nets import read_net, read_net_or_solver
 from caffe_split.shapes import infer_shapes
 from caffe_split.split.affine import CannotFold
 from caffe_split.split.algebra import Kernels
@@ -61,6 +62,7 @@ class FoldPlan:
     texts: dict[str, bytes]
     weights: dict[str, list[np.ndarray]]
     types: dict[str, str]
+    caffe_proto: Path | None = None
 
     @property
     def sources(self) -> list[Path]:
@@ -102,6 +104,7 @@ def make_fold(
     deploy: Path | None = None,
     batch_norm: bool = False,
     ungroup: bool = False,
+    caffe_proto: Path | None = None,
 ) -> FoldPlan:
     """Work out in memory what folding gives; inner splits (of later rounds) before outer ones.
 
@@ -110,15 +113,15 @@ def make_fold(
     them. TPM layers' state is left behind. Raises `CaffeSplitError` for weights that do not fit, for a net to train
     with `batch_norm`, and where nothing can be folded.
     """
-    document = prototxt.read(net_path)
-    if document.kind == "solver":
-        net_path = solver_net_path(document)
-        document = prototxt.read(net_path, "net")
+    given = read_net_or_solver(net_path, caffe_proto)
+    if given.kind == "solver":
+        net_path = solver_net_path(given)
+    document = read_net(net_path, True, caffe_proto)
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     weights = caffemodel.read_weights(weights_path)
     check_weights(document, weights, weights_path)
-    documents = [document] if deploy is None else [document, prototxt.read(deploy, "net")]
+    documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
     before = Cost.of(infer_shapes(phase_layers(document, "TEST")))
     blobs = {name: list(weights[name]) for name in weights if len(weights[name]) and not is_state(weights[name])}
     folded, kept = [], {}
@@ -152,6 +155,7 @@ def make_fold(
         texts={Path(each.filename).name: each.to_bytes() for each in documents},
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(document)},
+        caffe_proto=caffe_proto,
     )
 
 
@@ -290,7 +294,7 @@ def write_folded(
         for source in plan.sources if check else []:
             result = verify(
                 source, folder / source.name, plan.weights_path, folder / FOLDED_WEIGHTS_NAME, batches,
-                tolerance=tolerance,
+                tolerance=tolerance, caffe_proto=plan.caffe_proto,
             )  # fmt: skip
             if not result.passed:
                 worst = max(result.rows, key=lambda row: row.relative)

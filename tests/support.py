@@ -21,11 +21,11 @@ def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Co
     return result
 
 
-def train(solver: str, cwd: Path, *arguments: str) -> str:
-    """Train with the real `caffe train` and nothing else; returns its log."""
+def run_caffe(*arguments: object, cwd: Path) -> str:
+    """Run the real `caffe` and nothing else; returns its log."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     result = subprocess.run(
-        [str(CAFFE), "train", "-solver", solver, *arguments],
+        [str(CAFFE), *map(str, arguments)],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -35,6 +35,11 @@ def train(solver: str, cwd: Path, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stderr
+
+
+def train(solver: str, cwd: Path, *arguments: str) -> str:
+    """Train with the real `caffe train`; returns its log."""
+    return run_caffe("train", "-solver", solver, *arguments, cwd=cwd)
 
 
 @dataclass(frozen=True)

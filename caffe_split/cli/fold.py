@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import print_json
+from caffe_split.cli.options import caffe_proto_option, print_json
 
 
 @click.command()
@@ -30,6 +30,7 @@ from caffe_split.cli.options import print_json
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
 @click.option("--dry-run", is_flag=True, help="Print what would be folded and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -43,6 +44,7 @@ def fold(
     check: bool,
     batches: int,
     tolerance: float,
+    caffe_proto: Path | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -63,7 +65,7 @@ def fold(
     from caffe_split.fold import FOLDED_WEIGHTS_NAME, make_fold, write_folded
 
     check_out(out, force or dry_run)
-    plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup)
+    plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup, caffe_proto)
     results = [] if dry_run else write_folded(plan, force, check, tolerance, batches)
     if as_json:
         print_json({**plan.as_dict(), "largest_difference": [result.worst for result in results]})

@@ -138,7 +138,9 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
     # A weight's own name would tie the halves together.
     for spec in message.subs("param"):
         spec.remove("name")
-    for spec_field in message.all_fields("param"):
-        if spec_field.message is not None and not spec_field.message.fields:
-            message.remove(spec_field)
+    for spec_field in reversed(message.all_fields("param")):
+        # An empty one in front of others keeps their places: the first is the weight's, the second the bias's.
+        if spec_field.message is None or spec_field.message.fields:
+            break
+        message.remove(spec_field)
     return field

@@ -1,0 +1,365 @@
+"""Exact starts in the real Caffe, many convolutions to a net; the studies' starts against their formulas."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import caffe_split, run_caffe
+
+from caffe_split.caffe.forward import compare_nets
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import Geometry, all_layers, phase_layers
+from caffe_split.proto import caffemodel, prototxt
+from caffe_split.split.algebra import Kernels
+from caffe_split.split.layer import SplitOptions, split_convolution
+from caffe_split.split.partition import divide, parse_rule
+from caffe_split.split.rewrite import rewrite
+
+pytestmark = pytest.mark.caffe
+TOLERANCE = 1e-4
+
+
+class Case(NamedTuple):
+    """One convolution and the way it is split."""
+
+    geometry: Geometry
+    options: SplitOptions
+    count: int = 8
+    channels: int = 6
+    bias: bool = True
+    size: tuple[int, int] = (9, 10)
+    rule: str = "random:1"
+    seed: int = 0
+
+    def text(self, name: str) -> str:
+        (kh, kw), (sh, sw), (ph, pw), (dh, dw), group = vars(self.geometry).values()
+        return f"""\
+layer {{ name: "{name}_b" type: "Input" top: "{name}_b" input_param {{ shape {{
+  dim: 2 dim: {self.channels} dim: {self.size[0]} dim: {self.size[1]} }} }} }}
+layer {{
+  name: "{name}"
+  type: "Convolution"
+  bottom: "{name}_b"
+  top: "{name}_t"
+  convolution_param {{
+    num_output: {self.count}
+    kernel_h: {kh} kernel_w: {kw} stride_h: {sh} stride_w: {sw} pad_h: {ph} pad_w: {pw}
+    dilation: {dh} dilation: {dw} group: {group} bias_term: {str(self.bias).lower()}
+  }}
+}}
+"""
+
+
+def differences(cases: list[Case], folder: Path) -> dict[int, float]:
+    """The largest relative difference of every case that can be split, all forwarded in one Caffe process."""
+    net, splits, before, after = [], {}, {}, {}
+    for index, case in enumerate(cases):
+        name = f"c{index}"
+        rng = np.random.default_rng(case.seed)
+        shape = (case.count, case.channels // case.geometry.group, *case.geometry.kernel)
+        blobs = [rng.standard_normal(shape).astype(np.float32)]
+        blobs += [rng.standard_normal(case.count).astype(np.float32)] if case.bias else []
+        kernels = Kernels(*[blob.astype(np.float64) for blob in blobs], *([] if case.bias else [None]))
+        partition = divide(parse_rule(case.rule), np.zeros(case.count), case.geometry.group, name)
+        try:
+            parts = split_convolution(
+                name, f"{name}_b", f"{name}_t", case.geometry, kernels, partition, case.options, case.size
+            )
+        except CaffeSplitError as error:
+            # Only a skip can be impossible, and says what it is that does not fit.
+            assert case.options.kind == "skip" and ("does not fit" in str(error) or "no place" in str(error))
+            continue
+        net.append(case.text(name))
+        splits[name], before[name] = parts, blobs
+        after.update({part.name: part.blobs for part in parts if part.blobs})
+    if not splits:
+        return {}
+    paths = [folder / name for name in ("a.prototxt", "a.caffemodel", "b.prototxt", "b.caffemodel")]
+    document = prototxt.parse("".join(net), "net")
+    prototxt.write(document, paths[0])
+    rewrite(document, splits)
+    prototxt.write(document, paths[2])
+    caffemodel.write_weights(paths[1], before)
+    caffemodel.write_weights(paths[3], after)
+    rows = compare_nets((paths[0], paths[1]), (paths[2], paths[3]))
+    found = {int(row.blob[1:-2]): row.relative for row in rows if row.blob.endswith("_t")}
+    assert len(found) == len(splits)
+    return found
+
+
+def same(kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    return dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2
+
+
+KINDS = [
+    {"kind": "residual"},
+    {"kind": "residual", "activation": "relu"},
+    {"kind": "skip"},
+    {"kind": "skip", "skip_pool": "average"},
+    {"kind": "extension"},
+]
+
+
+def test_every_kind_stride_bias_kernel_and_noise(tmp_path: Path) -> None:
+    cases = [
+        Case(Geometry((k, k), (s, s), same((k, k))), SplitOptions(noise=noise, **kind), bias=bias, seed=seed)
+        for seed, (kind, k, s, bias, noise) in enumerate(
+            itertools.product(KINDS, (1, 3, 5), (1, 2), (True, False), (0.0, 0.01))
+        )
+    ]
+    found = differences(cases, tmp_path)
+    lacking = [case for index, case in enumerate(cases) if index not in found]
+    # Only the 2x2 of an averaging skip, which has no room in a 1x1.
+    assert len(lacking) == 4
+    assert {(c.options.skip_pool, c.geometry.kernel, c.geometry.stride) for c in lacking} == {
+        ("average", (1, 1), (2, 2))
+    }
+    assert max(found.values()) < TOLERANCE
+    print(f"{len(found)} convolutions, largest relative difference {max(found.values()):.2e}")
+
+
+pair = st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 2, 3, 5]))
+
+
+@st.composite
+def case(draw: st.DrawFn) -> Case:
+    kernel, dilation = draw(pair), draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    pad = draw(st.sampled_from([same(kernel, dilation), (0, 0), (1, 2)]))
+    group = draw(st.sampled_from([1, 1, 2]))
+    stride = draw(st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 3)]))
+    return Case(
+        Geometry(kernel, stride, pad, dilation, group),
+        SplitOptions(noise=draw(st.sampled_from([0.0, 0.01, 0.5])), seed=draw(st.integers(0, 9)), **draw(
+            st.sampled_from(KINDS)
+        )),
+        count=group * draw(st.integers(2, 9)),
+        channels=group * draw(st.integers(1, 9)),
+        bias=draw(st.booleans()),
+        size=draw(st.tuples(st.integers(9, 13), st.integers(9, 13))),
+        rule=draw(st.sampled_from(["random:1", "ratio:0.3", "median"])),
+        seed=draw(st.integers(0, 1000)),
+    )  # fmt: skip
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@given(cases=st.lists(case(), min_size=20, max_size=30))
+def test_random_convolutions(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
+    found = differences(cases, tmp_path_factory.mktemp("random"))
+    worst = max(found, key=lambda index: found[index], default=None)
+    assert worst is None or found[worst] < TOLERANCE, (cases[worst], found[worst])
+
+
+NET = """\
+name: "all sorts"
+layer { name: "data" type: "Input" top: "data" top: "aim"
+  input_param { shape { dim: 2 dim: 4 dim: 10 dim: 9 } shape { dim: 2 dim: 5 } } }
+layer { name: "c1" type: "Convolution" bottom: "data" top: "c1" convolution_param { num_output: 6 kernel_size: 3 pad: 1
+  engine: CAFFE } }
+layer { name: "c1_relu" type: "ReLU" bottom: "c1" top: "c1" }
+layer { name: "c1_drop" type: "Dropout" bottom: "c1" top: "c1" }
+# c1 is read three times, after it was changed in place
+layer { name: "c2" type: "Convolution" bottom: "c1" top: "c2" param { lr_mult: 1 } param { lr_mult: 2 }
+  convolution_param { num_output: 8 kernel_size: 3 kernel_size: 1 stride: 2 pad: 1 pad: 0 force_nd_im2col: true } }
+layer { name: "c2_bn" type: "BatchNorm" bottom: "c2" top: "c2_bn" }
+layer { name: "c2_scale" type: "Scale" bottom: "c2_bn" top: "c2_scale" scale_param { bias_term: true } }
+layer { name: "c3" type: "Convolution" bottom: "c1" top: "c3" convolution_param { num_output: 8 kernel_size: 1 stride: 2
+  bias_term: false axis: 1 } }
+layer { name: "sum" type: "Eltwise" bottom: "c2_scale" bottom: "c3" top: "sum" }
+layer { name: "aux" type: "InnerProduct" bottom: "c1" top: "aux" inner_product_param { num_output: 5 } }
+layer { name: "aux_loss" type: "EuclideanLoss" bottom: "aux" bottom: "aim" top: "aux_loss" loss_weight: 0.3 }
+layer { name: "c4" type: "Convolution" bottom: "sum" top: "c4" convolution_param { num_output: 4 kernel_size: 3
+  dilation: 2 pad: 2 group: 2 } }
+layer { name: "main" type: "InnerProduct" bottom: "c4" top: "main" inner_product_param { num_output: 5 } }
+layer { name: "main_loss" type: "EuclideanLoss" bottom: "main" bottom: "aim" top: "main_loss" }
+layer { name: "depthwise" type: "Convolution" bottom: "c4" top: "depthwise" convolution_param { num_output: 4
+  kernel_size: 3 group: 4 } }
+layer { name: "rows" type: "Convolution" bottom: "sum" top: "rows" convolution_param { num_output: 4 kernel_size: 1
+  axis: 2 } }
+"""
+SHAPES = {
+    "c1": [(6, 4, 3, 3), (6,)],
+    "c2": [(8, 6, 3, 1), (8,)],
+    "c2_bn": [(8,), (8,), (1,)],
+    "c2_scale": [(8,), (8,)],
+    "c3": [(8, 6, 1, 1)],
+    "aux": [(5, 540), (5,)],
+    "c4": [(4, 4, 3, 3), (4,)],
+    "main": [(5, 100), (5,)],
+    "depthwise": [(4, 1, 3, 3), (4,)],
+    "rows": [(4, 5, 1), (4,)],
+}
+
+
+def write_net(folder: Path, text: str, shapes: dict[str, list[tuple[int, ...]]]) -> None:
+    (folder / "net.prototxt").write_text(text)
+    rng = np.random.default_rng(0)
+    # Positive numbers are variances, too.
+    blobs = {name: [np.abs(rng.standard_normal(shape)) + 0.1 for shape in found] for name, found in shapes.items()}
+    for name in ("c1", "c2", "c3", "c4", "x"):
+        if name in blobs:
+            blobs[name] = [rng.standard_normal(blob.shape) for blob in blobs[name]]
+    caffemodel.write_weights(folder / "w.caffemodel", blobs)
+
+
+def derive(folder: Path, layers: str, *options: object, status: int = 0) -> str:
+    result = caffe_split(
+        "make-derived", "net.prototxt", "--weights", "w.caffemodel", "--partition", "random:0", "--out", "d", "--force",
+        "--layers", layers, *options, cwd=folder, status=status,
+    )  # fmt: skip
+    return result.stderr if status else result.stdout
+
+
+def without_rows(text: str) -> str:
+    """The net as Caffe can build it: convolutions along other axes need N-D blobs that ours have not."""
+    return text[: text.index('layer { name: "rows"')]
+
+
+@pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
+def test_all_sorts_of_neighbours(tmp_path: Path, kind: str) -> None:
+    """In-place followers, a top with several readers, several losses, BatchNorm and Scale behind, N-D convolution."""
+    shapes = {name: shape for name, shape in SHAPES.items() if name != "rows"}
+    write_net(tmp_path, without_rows(NET), shapes)
+    derive(tmp_path, "c1,c2,c3,c4", "--kind", kind)
+    text = (tmp_path / "d/net.prototxt").read_text()
+    # The copies are the layer's own text, its engine and the like included; nothing else has changed.
+    assert text.count("force_nd_im2col: true") == {"residual": 3}.get(kind, 2) and text.count("engine: CAFFE") >= 2
+    out = caffe_split("verify", "net.prototxt", "d/net.prototxt", cwd=tmp_path).stdout
+    assert "same function" in out
+    shared = {line.split()[0] for line in out.splitlines()}
+    assert {"c1", "c2", "c2_scale", "c3", "c4", "aux_loss", "main_loss", "depthwise"} <= shared
+    caffe_split("fold", "d/net.prototxt", "d/init.caffemodel", cwd=tmp_path)
+    assert (tmp_path / "folded/net.prototxt").read_text() == without_rows(NET)
+
+
+@pytest.mark.parametrize(
+    "layer, reason",
+    [
+        ("depthwise", "layer 'depthwise' cannot be split: depthwise, one kernel a group"),
+        ("rows", "convolves over axis 2; only axis 1 is handled"),
+    ],
+)
+def test_what_cannot_be_split_says_why(tmp_path: Path, layer: str, reason: str) -> None:
+    write_net(tmp_path, NET, SHAPES)
+    assert reason in derive(tmp_path, layer, status=1)
+    assert not (tmp_path / "d").exists()
+
+
+def test_three_dimensional_convolutions_are_refused(tmp_path: Path) -> None:
+    text = """layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 dim: 5 } } }
+layer { name: "x" type: "Convolution" bottom: "data" top: "t" convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+    write_net(tmp_path, text, {"x": [(4, 2, 3, 3, 3), (4,)]})
+    assert "only 2-D convolutions can be split" in derive(tmp_path, "x", status=1)
+
+
+def test_a_named_weight_leaves_the_multipliers_in_their_places(tmp_path: Path) -> None:
+    """The name goes, which would tie the halves together; the second `param` stays the bias's."""
+    text = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 5 dim: 5 } } }
+layer { name: "x" type: "Convolution" bottom: "data" top: "t" param { name: "w" } param { name: "b" lr_mult: 2 }
+  convolution_param { num_output: 4 kernel_size: 3 } }
+"""
+    write_net(tmp_path, text, {"x": [(4, 2, 3, 3), (4,)]})
+    derive(tmp_path, "x", "--kind", "extension")
+    layers = {layer.name: layer for layer in all_layers(prototxt.read(tmp_path / "d/net.prototxt"))}
+    for name in ("x_split1", "x_split2"):
+        specs = layers[name].message.subs("param")
+        assert [(spec.get("name"), spec.get("lr_mult")) for spec in specs] == [("", 1.0), ("", 2.0)]
+
+
+RULED = """\
+name: "rules"
+layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 }
+  data_filler { type: "constant" value: 0.7 } } }
+layer { name: "x" type: "Convolution" bottom: "data" top: "t" include { stage: "wide" not_stage: "off" }
+  convolution_param { num_output: 6 kernel_size: 3 pad: 1 } }
+layer { name: "y" type: "Convolution" bottom: "data" top: "t" exclude { stage: "wide" }
+  convolution_param { num_output: 6 kernel_size: 1 } }
+layer { name: "mean" type: "Reduction" bottom: "t" top: "mean" reduction_param { operation: SUMSQ } }
+"""
+
+
+def test_rules_and_stages(tmp_path: Path) -> None:
+    """New layers are in the net exactly where the layer that they stand for was; Caffe itself runs both stages."""
+    shapes = {"x": [(6, 4, 3, 3), (6,)], "y": [(6, 4, 1, 1), (6,)]}
+    write_net(tmp_path, RULED, shapes)
+    derive(tmp_path, "x,y", "--kind", "residual")
+    document = prototxt.read(tmp_path / "d/net.prototxt")
+    names = {layer.name for layer in all_layers(document)} - {"data", "mean"}
+    for stages, stem in ((["wide"], "x"), ([], "y"), (["wide", "off"], "-")):
+        present = {layer.name for layer in phase_layers(document, "TEST", stages)} - {"data", "mean"}
+        assert present == {name for name in names if name.startswith(f"{stem}_")}
+    for stage in (["-stage", "wide"], []):
+        outputs = [
+            run_caffe("test", "-model", net, "-weights", weights, "-iterations", "1", *stage, cwd=tmp_path)
+            for net, weights in (("net.prototxt", "w.caffemodel"), ("d/net.prototxt", "d/init.caffemodel"))
+        ]
+        values = [float(out.split("Batch 0, mean = ")[1].split()[0]) for out in outputs]
+        assert values[0] > 0 and abs(values[0] - values[1]) <= 2 * TOLERANCE * values[0]
+
+
+# -- the studies' starts: the formulas of the method, written again
+
+
+def study(folder: Path, kind: str, noise: float, seed: int, pool: str) -> tuple[dict, dict, list[int], list[int]]:
+    """(X's blobs, the parts' blobs, fast indices, slow indices) of a strided 3x3 with more inputs than kernels."""
+    text = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 5 dim: 8 dim: 8 } } }
+layer { name: "x" type: "Convolution" bottom: "data" top: "t"
+  convolution_param { num_output: 7 kernel_size: 3 pad: 1 stride: 2 } }
+"""
+    write_net(folder, text, {"x": [(7, 5, 3, 3), (7,)]})
+    derive(
+        folder, "x", "--init", "study", "--kind", kind, "--noise", noise, "--seed", seed, "--skip-pool", pool,
+        "--partition", "list:6,1,3",
+    )  # fmt: skip
+    found = [caffemodel.read_weights(folder / path) for path in ("w.caffemodel", "d/init.caffemodel")]
+    blobs = [{name: [np.array(blob) for blob in weights[name]] for name in weights} for weights in found]
+    return blobs[0], blobs[1], [1, 3, 6], [0, 2, 4, 5]
+
+
+@pytest.mark.parametrize("noise, seed", [(0.0, 0), (0.01, 3)])
+@pytest.mark.parametrize(
+    "kind, pool", [("residual", "stride"), ("skip", "stride"), ("skip", "average"), ("extension", "stride")]
+)
+def test_study_start_is_the_formulas_to_the_last_bit(
+    tmp_path: Path, kind: str, pool: str, noise: float, seed: int
+) -> None:
+    before, after, fast, slow = study(tmp_path, kind, noise, seed, pool)
+    (weight, bias) = before["x"]
+    expected = {"x_split1": [weight[fast], bias[fast]], "x_split2": [weight[slow], bias[slow]]}
+    # One stream of numbers for each layer: first the reorder's noise, then that of the slow half's 1x1.
+    normal = np.random.default_rng([seed, zlib.crc32(b"x")]).standard_normal
+    place = {channel: position for position, channel in enumerate(fast + slow)}
+    drawn = noise * normal((7, 7)) if noise else np.zeros((7, 7))
+    reorder = np.zeros((7, 7))
+    for channel, position in place.items():
+        reorder[channel] = drawn[position]
+        reorder[channel, position] += 1.0
+    square = np.eye(4) + (noise * normal((4, 4)) if noise else 0.0)
+    expected["x_reorder"] = [reorder[:, :, None, None]]
+    if kind == "residual":
+        pre = np.float64(-0.2) * weight[slow]
+        pre[:, :, 1, 1] += 2.0 * weight[slow][:, :, 1, 1].astype(np.float64)
+        expected["x_split2_residual_pre"] = [pre]
+        expected["x_split2_residual_post"] = [square[:, :, None, None]]
+    elif kind == "extension":
+        expected["x_split2_extension"] = [square[:, :, None, None]]
+    else:
+        side = 2 if pool == "average" else 1
+        skip = np.zeros((4, 5, side, side))
+        for row, channel in enumerate(slow):
+            if channel < 5:  # There is no input channel 5: that row stays zero.
+                skip[row, channel] = 1 / side**2
+        expected["x_split2_skip"] = [skip]
+    assert set(after) == set(expected)
+    for name, blobs in expected.items():
+        assert len(after[name]) == len(blobs)
+        for found, wanted in zip(after[name], blobs):
+            assert found.dtype == np.float32 and found.tobytes() == np.float32(wanted).tobytes(), name
