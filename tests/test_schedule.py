@@ -96,7 +96,8 @@ def test_history_goes_kernel_by_kernel(midway: Path) -> None:
         parts.append((dict(zip(slots, read_solverstate(midway / state).history)), read_solverstate(midway / state)))
         assert len(slots) == len(parts[-1][1].history)
     (old, parent), (new, derived) = parts
-    assert (derived.iter, derived.current_step, derived.learned_net) == (50, parent.current_step, "derived1/init.caffemodel")
+    assert (derived.iter, derived.current_step) == (50, parent.current_step)
+    assert derived.learned_net == "derived1/init.caffemodel"
     halves = np.concatenate([new["res2_conv2_split1", 0], new["res2_conv2_split2", 0]])
     assert sorted(map(bytes, halves)) == sorted(map(bytes, old["res2_conv2", 0])) and np.abs(halves).max() > 0
     assert np.array_equal(new["res1_conv2", 0], old["res1_conv2", 0])
@@ -123,8 +124,8 @@ def test_tpm_goes_on(midway: Path) -> None:
     for path in midway.glob("digits/*_iter_*"):
         path.unlink()
     caffe_split(
-        "instrument", "digits/train_val.prototxt", "--window", "0:30", "--window", "50:80", "--interval", 5, "--in-place",
-        cwd=midway,
+        "instrument", "digits/train_val.prototxt", "--window", "0:30", "--window", "50:80", "--interval", 5,
+        "--in-place", cwd=midway,
     )  # fmt: skip
     train("digits/solver.prototxt", midway)
     derive(midway, "--kind", "skip")
@@ -140,7 +141,7 @@ def test_tpm_goes_on(midway: Path) -> None:
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.unlink(), "needs the solver state that Caffe saved with it, digits/digits_iter_50.solverstate"),
+        (lambda path: path.unlink(), "needs the solver state that Caffe saved with it, .*_50.solverstate"),
         (lambda path: write_solverstate(path, type(read_solverstate(path))(60)), "of iteration 60, expected 50"),
         (
             lambda path: write_solverstate(path, type(read_solverstate(path))(50, "", 0, [np.zeros(3)] * 7)),
