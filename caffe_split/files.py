@@ -85,11 +85,17 @@ def check_out(out: Path, force: bool) -> None:
 
 @contextlib.contextmanager
 def new_folder(out: Path, force: bool) -> Iterator[Path]:
-    """A folder that becomes `out` when the block ends well, and is removed when it does not."""
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    """A folder that becomes `out` when the block ends well, and is removed when it does not.
+
+    With `force` it takes the place of an `out` that exists, which is untouched until then. Raises `CaffeSplitError`
+    where the system refuses to write, for example because the disk is full.
+    """
+    building: Path | None = None
     try:
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
         os.chmod(building, 0o755)
         yield building
+        _flush(building)
         if force and out.exists():
             aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent)) / out.name
             os.rename(out, aside)
@@ -97,8 +103,20 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
             shutil.rmtree(aside.parent)
         else:
             os.rename(building, out)
+    except OSError as error:
+        raise CaffeSplitError(
+            f"{out}: cannot be written: {error.strerror or error}. Nothing is left behind, and nothing was replaced."
+        ) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have all files of the folder on the disk before it gets its name."""
+    for path in folder.iterdir():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def sha256(path: PathLike) -> str:

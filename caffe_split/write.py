@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 from caffe_split import __version__, jsontext
-from caffe_split.files import check_out, new_folder
+from caffe_split.files import check_out, new_folder, sha256
 from caffe_split.fit import STATE_NAME, WEIGHTS_NAME
 from caffe_split.plan import DerivePlan
 from caffe_split.proto import caffemodel
@@ -30,16 +29,8 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
         manifest = {
             "caffe_split": __version__,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "inputs": {str(path): _sha256(path) for path in plan.inputs},
-            "outputs": {name: _sha256(folder / name) for name in plan.output_names()},
+            "inputs": {str(path): sha256(path) for path in plan.inputs},
+            "outputs": {name: sha256(folder / name) for name in plan.output_names()},
             "plan": plan.as_dict(),
         }
         (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()

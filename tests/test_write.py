@@ -1,0 +1,77 @@
+"""A derivation is written whole or not at all: full disks, killed processes, folders that may not be written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import caffe_split
+
+pytestmark = pytest.mark.caffe
+
+COMMAND = [
+    "make-derived", "digits/solver.prototxt", "--iter", "100", "--layers", "res2_conv1", "--partition", "random:0",
+]  # fmt: skip
+KILLED = """
+import os, signal, sys
+from caffe_split import write
+from caffe_split.cli import main
+def killed(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(write, sys.argv[1], killed)
+sys.argv[:2] = ["caffe-split"]
+main()
+"""
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "replaced"])
+def test_a_full_disk_leaves_nothing(digits: Path, earlier: bool) -> None:
+    if earlier:
+        caffe_split(*COMMAND, cwd=digits)
+    before = files(digits)
+    result = subprocess.run(
+        [sys.executable, "-m", "caffe_split", *COMMAND, "--force", "--seed", "1"],
+        cwd=digits,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("caffe-split: derived1: cannot be written: ") and result.stderr.count("\n") == 1
+    assert files(digits) == before
+    assert not [path for path in digits.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("at", ["sha256", "new_folder"])
+def test_a_killed_process_leaves_the_old_folder(digits: Path, at: str) -> None:
+    caffe_split(*COMMAND, cwd=digits)
+    before = files(digits / "derived1")
+    result = subprocess.run(
+        [sys.executable, "-c", KILLED, at, *COMMAND, "--force", "--seed", "1"],
+        cwd=digits,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == -9
+    assert files(digits / "derived1") == before
+    caffe_split(*COMMAND, "--force", "--seed", 1, cwd=digits)
+    assert files(digits / "derived1") != before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(digits: Path) -> None:
+    digits.chmod(0o555)
+    try:
+        result = caffe_split(*COMMAND, cwd=digits, status=1)
+    finally:
+        digits.chmod(0o755)
+    assert "derived1: cannot be written: Permission denied" in result.stderr
