@@ -69,13 +69,15 @@ class Weights(Mapping[str, "list[Array]"]):
 
     Every layer of the file is a key, those without weights with an empty list. Arrays are read-only views of
     the mapped file (copy them to change them); files with unpacked or double values, and HDF5 files, give
-    copies. `types` maps layer names to layer types, `net_name` is the net's name.
+    copies. `types` maps layer names to layer types, `net_name` is the net's name. `shared` counts, for layers of an
+    HDF5 file, the first blobs that it leaves out because an earlier layer has them: these are arrays of shape (0,).
     """
 
     def __init__(self, path: str, net_name: str, types: dict[str, str]) -> None:
         self.path = path
         self.net_name = net_name
         self.types = types
+        self.shared: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.types)
@@ -247,12 +249,18 @@ def write_weights(
     name = os.fspath(path)
     if like is None and isinstance(weights, Weights):
         like = weights
+    known_types = {**(like.types if like else {}), **(types or {})}
     if name.endswith(".h5"):
         from caffe_split.proto import hdf5
 
-        hdf5.write_weights(name, weights)
+        hdf5.write_weights(name, weights, known_types)
         return
-    known_types = {**(like.types if like else {}), **(types or {})}
+    if isinstance(weights, Weights) and weights.shared:
+        layer, count = next(iter(weights.shared.items()))
+        raise CaffeSplitError(
+            f"{name}: {weights.path} lacks the first {count} blob(s) of layer {layer!r}, which it shares with another "
+            "layer, and a binary caffemodel holds all; put them in, leave the layer out, or write HDF5"
+        )
     net_name = net_name or (like.net_name if like else "")
     source = like if isinstance(like, BinaryWeights) else None
 

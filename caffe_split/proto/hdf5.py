@@ -5,8 +5,9 @@ h5py is optional (`pip install caffe-split[hdf5]`): it is asked for when such a 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,28 @@ def _h5py() -> Any:
 
 
 def _open(name: str) -> Any:
+    h5py = _h5py()
+    with _guarded(name, "cannot open it as HDF5"):
+        return h5py.File(name, "r")
+
+
+# As many layers, or blobs of history, as in a binary file.
+MAX_NAMES = 100_000
+
+# What h5py raises on damaged files; the library below it does not check all that it believes.
+_DAMAGE = (AttributeError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@contextlib.contextmanager
+def _guarded(name: str, what: str = "damaged") -> Iterator[None]:
+    """Let whatever h5py raises be one `CaffeSplitError`."""
     try:
-        return _h5py().File(name, "r")
-    except OSError as error:
-        raise CaffeSplitError(f"{name}: cannot open it as HDF5: {error}") from None
+        yield
+    except CaffeSplitError:
+        raise
+    except _DAMAGE as error:
+        said = " ".join(str(error.args[0] if error.args else error).split())
+        raise CaffeSplitError(f"{name}: {what}: {said or type(error).__name__}") from None
 
 
 class Hdf5Weights(Weights):
@@ -45,14 +64,13 @@ class Hdf5Weights(Weights):
         self._size = os.stat(path).st_size
         self._layers: dict[str, list[str]] = {}
         try:
-            self._list(path)
-        except (KeyError, OSError, RuntimeError, ValueError) as error:  # what h5py raises on damaged files
-            self._file.close()
-            raise CaffeSplitError(f"{path}: damaged: {error}") from None
+            with _guarded(path):
+                self._list(path)
         except CaffeSplitError:
             self._file.close()
             raise
         super().__init__(path, "", dict.fromkeys(self._layers, ""))
+        self.shared = {name: int(keys[0]) for name, keys in self._layers.items() if keys and int(keys[0])}
 
     def _list(self, path: str) -> None:
         data = self._file.get("data")
@@ -69,14 +87,12 @@ class Hdf5Weights(Weights):
         h5py = _h5py()
         indices = []
         subgroups = False
-        for key in group:
-            if group.get(key, getlink=True).__class__ is not h5py.HardLink:
-                raise CaffeSplitError(f"{path}: /data/{name}/{key} is a link to elsewhere; not read")
-            item = group[key]
+        for key in _names(group):
+            item = _own(group, key)
             if isinstance(item, h5py.Group):
                 subgroups = True
                 self._find(path, item, f"{name}/{key}" if name else key, depth + 1)
-            elif key.isdecimal() and name:
+            elif key.isdecimal() and name and isinstance(item, h5py.Dataset):
                 self._check(path, item, name, key)
                 indices.append(key)
             else:
@@ -96,8 +112,30 @@ class Hdf5Weights(Weights):
 
     def __getitem__(self, name: str) -> list[Array]:
         keys = self._layers[name]
-        shared = [np.empty(0, np.float32) for _ in range(int(keys[0]) if keys else 0)]
-        return shared + [_read(self._file[f"data/{name}/{key}"]) for key in keys]
+        shared = [np.empty(0, np.float32) for _ in range(self.shared.get(name, 0))]
+        with _guarded(self.path, f"cannot read layer {name!r}"):
+            return shared + [_read(self._file[f"data/{name}/{key}"]) for key in keys]
+
+
+def _names(group: Any) -> list[str]:
+    """The names in a group, bounded: in a damaged file the library may go round in circles."""
+    names: list[bytes] = []
+
+    def take(name: bytes) -> bool | None:
+        names.append(name)
+        return True if len(names) > MAX_NAMES else None  # anything but None ends the walk
+
+    group.id.links.iterate(take)
+    if len(names) > MAX_NAMES:
+        raise CaffeSplitError(f"{group.file.filename}: {group.name} has more than {MAX_NAMES} members")
+    return [name.decode("utf-8", "surrogateescape") for name in names]
+
+
+def _own(group: Any, key: str) -> Any:
+    """What lies under `key`; `CaffeSplitError` for a link, which may lead to any file."""
+    if group.get(key, getlink=True).__class__ is not _h5py().HardLink:
+        raise CaffeSplitError(f"{group.file.filename}: {group.name}/{key} is a link to elsewhere; not read")
+    return group[key]
 
 
 def check_present(path: str, where: str, item: Any, file_size: int) -> None:
@@ -110,15 +148,12 @@ def check_present(path: str, where: str, item: Any, file_size: int) -> None:
 
 
 def _read(item: Any) -> Array:
-    try:
-        values: Array = np.asarray(item[()], dtype=np.float32)
-    except (OSError, RuntimeError) as error:
-        raise CaffeSplitError(f"{item.file.filename}: cannot read {item.name}: {error}") from None
-    return values
+    with np.errstate(over="ignore"):  # past float32 is infinite to Caffe, too
+        return np.asarray(item[()], dtype=np.float32)
 
 
-def write_weights(name: str, weights: Mapping[str, Sequence[Any]]) -> None:
-    """Write /data/<layer>/<index>; see `caffemodel.write_weights`."""
+def write_weights(name: str, weights: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> None:
+    """Write /data/<layer>/<index>; see `caffemodel.write_weights`. `types` are the layers' types, as far as known."""
     for layer in weights:
         if not layer or "/" in layer or layer in (".", ".."):
             raise CaffeSplitError(
@@ -134,28 +169,51 @@ def write_weights(name: str, weights: Mapping[str, Sequence[Any]]) -> None:
             shared = next((index for index, array in enumerate(arrays) if np.shape(array) != (0,)), 0)
             for index, array in list(enumerate(arrays))[shared:]:
                 values = blobs.as_array(array, f"layer {layer!r}, blob {index}")
+                values = values.reshape(_shape_of_today(values.shape, types.get(layer, ""), index))
                 group.create_dataset(str(index), data=np.asarray(values, "<f4", order="C"))
+
+
+def _shape_of_today(shape: tuple[int, ...], layer_type: str, index: int) -> tuple[int, ...]:
+    """The shape that Caffe asks of HDF5 for a blob whose shape is an old file's: there 1x1xMxN is not MxN to it."""
+    if len(shape) == 4 and shape[:2] == (1, 1):
+        if index == 0 and layer_type == "InnerProduct":
+            return shape[2:]
+        if index == 1 and shape[2] == 1 and layer_type in ("Convolution", "Deconvolution", "InnerProduct"):
+            return shape[3:]
+    return shape
 
 
 def read_solverstate(name: str) -> SolverState:
     """See `solverstate.read_solverstate`."""
-    with _open(name) as file:
-        size = os.stat(name).st_size
+    with _open(name) as file, _guarded(name, "not a whole solver state"):
         if "iter" not in file or "history" not in file:
             hint = "these are weights" if "data" in file else "not Caffe's"
             raise CaffeSplitError(f"{name}: no /iter and /history in it ({hint}); give a .solverstate.h5")
-        try:
-            learned = file["learned_net"][()] if "learned_net" in file else b""
-            step = int(np.ravel(file["current_step"][()])[0]) if "current_step" in file else 0
-            iteration = int(np.ravel(file["iter"][()])[0])
-            keys = sorted(file["history"], key=int)
-            for key in keys:
-                check_present(name, f"history blob {key}", file["history"][key], size)
-            history = [_read(file["history"][key]) for key in keys]
-        except (OSError, ValueError, TypeError, IndexError, AttributeError) as error:
-            raise CaffeSplitError(f"{name}: not a whole solver state: {error}") from None
-    text = learned if isinstance(learned, str) else bytes(learned).rstrip(b"\0").decode("utf-8", "replace")
-    return SolverState(iteration, text, step, history)
+        iteration, step = _number(file, "iter"), _number(file, "current_step") if "current_step" in file else 0
+        learned = _checked(file, "learned_net")[()] if "learned_net" in file else b""
+        group = _own(file, "history")
+        keys = _names(group)
+        for key in keys:
+            if not key.isdecimal():
+                raise CaffeSplitError(f"{name}: expected /history/<index>, found /history/{key}")
+        keys.sort(key=int)
+        if [int(key) for key in keys] != list(range(len(keys))):
+            raise CaffeSplitError(f"{name}: the history has the blobs {', '.join(keys)}: some lack")
+        history = [_read(_checked(group, key)) for key in keys]
+        text = learned if isinstance(learned, str) else bytes(learned).rstrip(b"\0").decode("utf-8", "replace")
+        return SolverState(iteration, text, step, history)
+
+
+def _number(file: Any, key: str) -> int:
+    return int(np.ravel(_checked(file, key)[()])[0])
+
+
+def _checked(group: Any, key: str) -> Any:
+    """A data set that holds as many values as it says."""
+    item = _own(group, key)
+    name = group.file.filename
+    check_present(name, f"{group.name.rstrip('/')}/{key}", item, os.stat(name).st_size)
+    return item
 
 
 def write_solverstate(name: str, state: SolverState) -> None:

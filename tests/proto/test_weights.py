@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 
 import numpy as np
@@ -261,6 +262,65 @@ def test_bad_hdf5(tmp_path):
         caffemodel.read_weights(path)
 
 
+def test_bad_hdf5_states(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "x.solverstate.h5"
+    caffemodel.write_solverstate(path, caffemodel.SolverState(5, "", 1, [B, B]))
+    good = path.read_bytes()
+    cases = {
+        "these are weights": lambda f: (f.pop("iter"), f.create_group("data")),
+        "the history has the blobs 0, 2: some lack": lambda f: f.move("history/1", "history/2"),
+        "expected /history/<index>, found /history/x": lambda f: f["history"].create_dataset("x", data=[1.0]),
+        "/history/2 is a link to elsewhere": lambda f: f["history"].__setitem__("2", h5py.ExternalLink("/etc/x", "/")),
+        "history/2: its shape 1000000000 needs": lambda f: f.create_dataset("history/2", (10**9,), chunks=(1000,)),
+        "/iter: its shape 1000000000 needs": lambda f: (
+            f.pop("iter"), f.create_dataset("iter", (10**9,), "i4", chunks=(1000,))),
+    }  # fmt: skip
+    for expected, make in cases.items():
+        path.write_bytes(good)
+        with h5py.File(path, "r+") as file:
+            make(file)
+        with pytest.raises(CaffeSplitError) as error:
+            caffemodel.read_solverstate(path)
+        assert expected in str(error.value)
+
+
+def test_old_shapes_become_the_layers_own_in_hdf5(tmp_path):
+    """Caffe lets 1x1xMxN stand for MxN in binary files only, and there by the old fields only."""
+    old = {"ip": [W.reshape(1, 1, 12, 25), B.reshape(1, 1, 1, 4)], "conv": [W, B.reshape(1, 1, 1, 4)],
+           "one": [W[:1, :1], B[:1].reshape(1, 1, 1, 1)], "other": [W[:1, :1]]}  # fmt: skip
+    types = {"ip": "InnerProduct", "conv": "Convolution", "one": "Convolution"}
+    caffemodel.write_weights(tmp_path / "x", old, types=types)
+    message = caffe_pb2.NetParameter.FromString((tmp_path / "x").read_bytes())
+    assert [blob.HasField("num") for layer in message.layer for blob in layer.blobs] == [1, 1, 0, 1, 1, 1, 1]
+    assert not any(blob.HasField("num") and blob.HasField("shape") for layer in message.layer for blob in layer.blobs)
+    weights = caffemodel.read_weights(tmp_path / "x")
+    assert {name: [array.shape for array in weights[name]] for name in weights} == {
+        name: [array.shape for array in old[name]] for name in old
+    }
+    caffemodel.write_weights(tmp_path / "x.h5", weights)
+    weights = caffemodel.read_weights(tmp_path / "x.h5")
+    assert [array.shape for name in sorted(weights) for array in weights[name]] == [
+        (4, 3, 5, 5), (4,), (12, 25), (4,), (1, 1, 5, 5), (1,), (1, 1, 5, 5)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(weights["ip"][0], W.reshape(12, 25))
+
+
+def test_shared_blobs_that_hdf5_leaves_out(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["data/a/0"], file["data/b/1"], file["data/b/2"] = W, B, B
+    weights = caffemodel.read_weights(tmp_path / "x.h5")
+    assert [array.shape for array in weights["b"]] == [(0,), (4,), (4,)] and weights.shared == {"b": 1}
+    caffemodel.write_weights(tmp_path / "copy.h5", weights)
+    with h5py.File(tmp_path / "copy.h5") as file:
+        assert sorted(file["data/b"]) == ["1", "2"]
+    with pytest.raises(CaffeSplitError, match=r"lacks the first 1 blob\(s\) of layer 'b', which it shares"):
+        caffemodel.write_weights(tmp_path / "x.caffemodel", weights)
+    kept = {name: weights[name] for name in weights if name not in weights.shared}
+    caffemodel.write_weights(tmp_path / "x.caffemodel", kept)
+
+
 def test_names_that_hdf5_cannot_hold(tmp_path):
     with pytest.raises(CaffeSplitError, match="there `/` parts groups"):
         caffemodel.write_weights(tmp_path / "x.h5", {"conv1/7x7": [B]})
@@ -314,3 +374,44 @@ def test_the_public_names():
     assert caffe_split.read_weights is caffemodel.read_weights
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         caffe_split.nothing  # noqa: B018
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at, what = rng.randrange(len(out)), rng.randrange(4)
+        if what == 0:
+            out[at] = rng.randrange(256)
+        elif what == 1:
+            out[at : at + 8] = rng.choice([b"\xff" * 8, bytes(8), b"\xff\xff\xff\x7f\0\0\0\0"])
+        elif what == 2:
+            start = rng.randrange(len(out))
+            out[at : at + 16] = out[start : start + 16]
+        elif rng.random() < 0.2:
+            del out[at + 1 :]
+    return bytes(out)
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+def test_damaged_hdf5_gives_values_or_one_error(kind, tmp_path):
+    pytest.importorskip("h5py")
+    rng, path = random.Random(1), tmp_path / "x.h5"
+    if kind == "weights":
+        caffemodel.write_weights(path, {"conv": [B, B], "relu": [], "a": [B]})
+    else:
+        caffemodel.write_solverstate(path, caffemodel.SolverState(5, "a.caffemodel.h5", 1, [B, B]))
+    good = path.read_bytes()
+    refused = 0
+    for index in range(400):
+        path = tmp_path / f"{index}x.h5"  # a file that is still open would be taken for the one before
+        path.write_bytes(damaged(good, rng))
+        try:
+            if kind == "weights":
+                weights = caffemodel.read_weights(path)
+                assert all(array.dtype == np.float32 for name in weights for array in weights[name])
+            else:
+                caffemodel.read_solverstate(path)
+        except CaffeSplitError as error:
+            assert "x.h5" in str(error) and "\n" not in str(error)
+            refused += 1
+    assert 100 < refused < 400
