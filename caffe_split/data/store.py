@@ -59,6 +59,12 @@ def read_store(path: PathLike) -> Iterator[tuple[Image, int]]:
             yield decode_datum(value)
 
 
+def count_records(path: PathLike) -> int:
+    """The number of records in an LMDB."""
+    with lmdb.open(os.fspath(path), readonly=True, lock=False) as store:
+        return int(store.stat()["entries"])
+
+
 def first_shape(path: PathLike) -> tuple[int, int, int]:
     """(channels, height, width) of the first sample. Raises `CaffeSplitError` when the store is empty."""
     for image, _ in read_store(path):

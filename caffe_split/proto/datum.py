@@ -1,4 +1,4 @@
-"""Datum: one record of an LMDB that a Data layer reads."""
+"""Datum, one record of an LMDB that a Data layer reads, and the mean file that goes with it."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def decode_datum(record: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], int
             "only raw uint8 records are read."
         )
     return np.frombuffer(datum.data, np.uint8).reshape(shape), int(datum.label)
+
+
+def encode_mean(mean: npt.NDArray[np.float32]) -> bytes:
+    """The bytes of a mean file (.binaryproto) from (channels, height, width): a BlobProto in the old form, num 1."""
+    channels, height, width = mean.shape
+    blob: bytes = caffe_pb2.BlobProto(
+        num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist()
+    ).SerializeToString()
+    return blob

@@ -1,0 +1,51 @@
+"""The files of a published data set, out of its archive or a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+
+
+def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Base name -> content of the files in `path`, a tar archive (compressed or not) or a folder, that are `wanted`.
+
+    Raises `CaffeSplitError` where it cannot be read, and for an archive that is cut short.
+    """
+    try:
+        if path.is_dir():
+            return {file.name: file.read_bytes() for file in sorted(path.rglob("*")) if wanted(file.name)}
+        with tarfile.open(path) as archive:
+            found = {}
+            # One pass: going back in a compressed archive means to unpack it again.
+            for member in archive:
+                name = Path(member.name).name
+                stream = archive.extractfile(member) if member.isfile() and wanted(name) else None
+                if stream is not None:
+                    found[name] = stream.read()
+            return found
+    except FileNotFoundError:
+        raise CaffeSplitError(f"{path}: no such file or folder. Give the archive as it was published.") from None
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise CaffeSplitError(
+            f"{path}: not a whole tar archive ({error}). Was the download cut short? Fetch it again."
+        ) from error
+
+
+def check_md5(path: Path, published: Mapping[str, str]) -> None:
+    """Raises `CaffeSplitError` where `path` has the name of a published archive and not its MD5."""
+    expected = published.get(path.name)
+    if expected is None or not path.is_file():
+        return
+    digest = hashlib.md5()
+    with open(path, "rb") as stream:
+        for piece in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(piece)
+    if digest.hexdigest() != expected:
+        raise CaffeSplitError(
+            f"{path}: MD5 {digest.hexdigest()}, expected {expected} for the archive of that name "
+            f"({path.stat().st_size:,} bytes here). Fetch it again; --no-checksum reads it all the same."
+        )
