@@ -119,7 +119,7 @@ def _merge(
         for norm in chain.norms:
             parent = norm.field.parent
             assert parent is not None
-            parent.remove(norm.field)
+            parent.remove(norm.field, keep_blank=False)
     blobs[name] = [kernels.weight.astype(np.float32), kernels.bias.astype(np.float32)]
     for norm_name in names:
         blobs.pop(norm_name, None)

@@ -257,7 +257,7 @@ def _put_back(
             add_bias(message)
         for layer in found.members:
             if layer is not found.first:
-                document.remove(layer.field)
+                document.remove(layer.field, keep_blank=False)
     if windows:
         stem = places[0].stem
         window = windows.get(places[0].first.name) or next(iter(windows.values()))
@@ -272,7 +272,7 @@ def _sort_watcher(document: prototxt.Document, name: str) -> None:
     own = found[name].field
     later = [watcher for watched, watcher in found.items() if place[watched] > place[name]]
     if later:
-        document.remove(own)
+        document.remove(own, keep_blank=False)
         document.insert_before(min(later, key=lambda watcher: place[watcher.name]).field, own)
 
 

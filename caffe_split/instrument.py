@@ -156,7 +156,7 @@ def remove_watchers(document: prototxt.Document, names: Sequence[str] | None = N
     for name, watcher in watchers(document).items():
         if names is not None and name not in names:
             continue
-        document.remove(watcher.field)
+        document.remove(watcher.field, keep_blank=False)
         for layer in all_layers(document):
             if layer.name == name:
                 _forget_name(layer)

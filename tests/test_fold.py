@@ -275,10 +275,15 @@ def test_both_phases_written_apart(tmp_path: Path) -> None:
     assert (tmp_path / "folded/net.prototxt").read_text() == head + phased + tail
 
 
+@pytest.mark.parametrize("parted", [False, True])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_any_text_comes_back(tmp_path: Path, ending: str) -> None:
+def test_any_text_comes_back(tmp_path: Path, ending: str, parted: bool) -> None:
     tiny(tmp_path)
-    source = net_text().replace("\n", ending).encode()
+    text = net_text()
+    if parted:  # blank lines between layers, but not everywhere
+        text = text.replace("\n# the one", "\n\n# the one").replace(" } layer {", " }\n\nlayer {")
+        text = text.replace("}\n\nlayer", "}\nlayer", 1)
+    source = text.replace("\n", ending).encode()
     (tmp_path / "net.prototxt").write_bytes(source)
     split_tiny(tmp_path, "--kind", "skip")
     fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--no-verify")

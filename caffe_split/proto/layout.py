@@ -140,6 +140,14 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
     return after if after else lead
 
 
+def without_blank_lines(gap: str) -> str:
+    """A gap of whitespace with one newline at most, the last."""
+    cut = gap.rfind("\n")
+    if cut > 0 and gap[cut - 1] == "\r":
+        cut -= 1
+    return gap[max(cut, 0) :]
+
+
 def reindent(text: str, old: str, new: str) -> str:
     """A gap moved from one depth to another: each of its lines that begins with `old` begins with `new`."""
     if old == new:

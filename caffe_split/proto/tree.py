@@ -87,11 +87,12 @@ class Message(MessageNode):
         """Put a detached field at the end."""
         self._insert(len(self._fields), new)
 
-    def remove(self, field: Field | str, keep_comment: bool = False) -> None:
+    def remove(self, field: Field | str, keep_comment: bool = False, keep_blank: bool = True) -> None:
         """Remove all fields of that name, or that field, with its whole lines if nothing else is on them.
 
         Comment lines above it stay in the file; a comment behind it on its line goes with it, or with
-        `keep_comment` gets a line of its own.
+        `keep_comment` gets a line of its own. Blank lines above it stay, unless `keep_blank` is False: then what an
+        insertion had put there goes, and the text before the insertion comes back.
         """
         for f in self.all_fields(field) if isinstance(field, str) else [field]:
             index = self._index(f)
@@ -99,7 +100,10 @@ class Message(MessageNode):
                 document = self._field is None
                 last = index + 1 == len(self._fields)
                 after = self._gap(index + 1)
-                gap = layout.cut_field(f._lead or "", after, document and index == 0, document and last)
+                lead = f._lead or ""
+                if not keep_blank and not lead.strip():
+                    lead = layout.without_blank_lines(lead)
+                gap = layout.cut_field(lead, after, document and index == 0, document and last)
                 if keep_comment and "#" not in layout.split_line(gap)[0]:
                     gap = layout.add_comments(gap, layout.comment_behind(after), self._style())
                 self._set_gap(index + 1, gap)

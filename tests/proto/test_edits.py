@@ -274,3 +274,20 @@ def test_a_new_name_keeps_the_quotes_of_the_old_one() -> None:
     doc.subs("layer")[0].set("name", "it's")
     doc.subs("layer")[0].set("type", "TanH")
     assert str(doc) == "name: \"n\"\nlayer { name: 'it\\'s' type: \"TanH\" }\nlayer { name: \"b\" }\n"
+
+
+def test_removing_what_was_inserted_gives_the_text_back() -> None:
+    """In a file that parts its messages by blank lines an insertion does so too, and they go with it if asked."""
+    text = 'layer { name: "a" }\n\nlayer { name: "b" }\nlayer { name: "c" }\n\nlayer { name: "d" }\n'
+    for newline in ("\n", "\r\n"):
+        doc = prototxt.parse(text.replace("\n", newline))
+        for layer in doc.all_fields("layer"):
+            doc.insert_after(layer, prototxt.field("layer", {"name": "new"}))
+        assert str(doc).count(newline * 2 + 'layer {') == 6
+        for layer in doc.all_fields("layer"):
+            if layer.message is not None and layer.message.get("name") == "new":
+                doc.remove(layer, keep_blank=False)
+        assert str(doc) == text.replace("\n", newline)
+    doc = prototxt.parse(text)
+    doc.remove(doc.all_fields("layer")[1])
+    assert str(doc) == 'layer { name: "a" }\n\nlayer { name: "c" }\n\nlayer { name: "d" }\n'
