@@ -19,6 +19,7 @@ COMMANDS = {
     "make-derived": "derive",
     "verify": "verify",
     "fold": "fold",
+    "summary": "summary",
     "draw": "draw",
     "train": "train",
     "best": "logs",

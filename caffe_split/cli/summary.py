@@ -1,0 +1,77 @@
+"""`caffe-split summary`: what a net consists of and costs, alone or beside another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from caffe_split.cli.options import print_json
+
+
+class InputType(click.ParamType):
+    """BLOB=N,C,H,W: the shape of an input."""
+
+    name = "BLOB=N,C,H,W"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        if isinstance(value, tuple):
+            return value
+        blob, equals, shape = str(value).partition("=")
+        sides = shape.split(",")
+        if not (blob and equals and all(side.isdigit() and int(side) > 0 for side in sides)):
+            self.fail(f"{value!r} is not BLOB=SHAPE, for example data=64,3,32,32", param, ctx)
+        return blob, tuple(map(int, sides))
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("other", required=False, type=click.Path(path_type=Path))
+@click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True)
+@click.option(
+    "--input",
+    "inputs",
+    type=InputType(),
+    multiple=True,
+    help="Shape of an input whose data set is not there; several times for several.",
+)
+@click.option("--changes", is_flag=True, help="Of two nets, list only the layers that differ.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line a layer.")
+def summary(
+    net: Path,
+    other: Path | None,
+    phase: str,
+    inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    changes: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List the layers of NET with output shapes, parameters and multiply-adds an image; with OTHER, side by side.
+
+    NET is a net, or the solver that names it. No weights are needed: a Data layer's shape comes from the first
+    record of its LMDB, or from --input. BatchNorm statistics and TPM state are no parameters; parameters shared
+    by name count once.
+
+    \b
+    Example: caffe-split summary baseline.prototxt derived1/baseline.prototxt
+    """
+    from caffe_split import summary_text as text
+    from caffe_split.summary import summarize
+    from caffe_split.training import open_training
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    if changes and other is None:
+        raise click.UsageError("--changes needs two nets.")
+    nets = [summarize(open_training(path).net, phase, dict(inputs)) for path in (net, other) if path is not None]
+    if as_json:
+        print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
+    elif as_csv:
+        click.echo(text.csv_text(nets[0]) if other is None else text.pair_csv(nets[0], nets[1]), nl=False)
+    else:
+        for line in text.table_lines(nets[0]) if other is None else text.pair_lines(nets[0], nets[1], changes):
+            click.echo(line)
