@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -195,8 +194,7 @@ def _with_cost(row: query.Summary) -> query.Summary:
     except CaffeSplitError as error:
         _say(f"caffe-split: {error}")
         return row
-    parameters, macs = (-1 if count is None else count for count in (found.parameters, found.macs))
-    return dataclasses.replace(row, parameters=parameters, macs=macs)
+    return row.with_cost(found.parameters, found.macs)
 
 
 def _export(

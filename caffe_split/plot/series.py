@@ -59,7 +59,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     CaffeSplitError: a name that no log has.
     """
     names = names_of([log.path for log in logs])
-    order = sorted(range(len(logs)), key=lambda i: "base" not in names[i].lower())
+    order = baseline_first(names)
     logs, names = [logs[i] for i in order], [names[i] for i in order]
     divisor, label = 1.0, "iteration"
     if x == "time":
@@ -99,6 +99,11 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
             f"no log has an output named {', '.join(missing)}; they have: {', '.join(known) or 'none'}"
         )
     return result
+
+
+def baseline_first(names: Sequence[str]) -> list[int]:
+    """The places of the runs in the order in which they are drawn: those called baseline before the others."""
+    return sorted(range(len(names)), key=lambda place: "base" not in names[place].lower())
 
 
 def _keep_last(kind: list[Curve], run: int) -> None:

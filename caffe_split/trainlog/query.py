@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,11 @@ class Summary:
     detail: str
     parameters: int = -1
     macs: int = -1
+
+    def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
+        """The same row with the net's cost."""
+        known = [-1 if count is None else count for count in (parameters, macs)]
+        return replace(self, parameters=known[0], macs=known[1])
 
 
 def is_accuracy(name: str) -> bool:

@@ -39,16 +39,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def markdown(rows: Sequence[Summary]) -> str:
-    """The Net | Acc table, columns aligned; fatal lines follow it."""
+def cells(rows: Sequence[Summary]) -> list[list[str]]:
+    """The Net | Acc table as text: a line of headings, then one line a run. Costs only where some are known."""
     costs = any(row.parameters >= 0 or row.macs >= 0 for row in rows)
-    headings = _HEADINGS + (_COST_HEADINGS if costs else ())
-    cells = [list(headings)]
+    table = [list(_HEADINGS + (_COST_HEADINGS if costs else ()))]
     for row in rows:
         difference = "-" if math.isnan(row.difference) else f"{row.difference:+.4f}"
-        cells.append(
+        table.append(
             [
-                row.net.replace("|", "\\|"),
+                row.net,
                 number(row.best),
                 number(row.final),
                 str(row.best_iteration) if row.best_iteration >= 0 else "-",
@@ -59,14 +58,27 @@ def markdown(rows: Sequence[Summary]) -> str:
             ]
             + [f"{count:,}" if count >= 0 else "-" for count in (row.parameters, row.macs)[: 2 * costs]]
         )
-    widths = [max(len(line[column]) for line in cells) for column in range(len(headings))]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return table
+
+
+def notes(rows: Sequence[Summary]) -> list[str]:
+    """What is to be said below the table: which output, and how crashed runs ended."""
+    lines = []
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:
-        lines += ["", f"Acc: best value of test output {', '.join(outputs)}; Difference: to {rows[0].net}."]
-    lines += [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
-    return "\n".join(lines)
+        lines.append(f"Acc: best value of test output {', '.join(outputs)}; Difference: to {rows[0].net}.")
+    return lines + [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
+
+
+def markdown(rows: Sequence[Summary]) -> str:
+    """The Net | Acc table, columns aligned; fatal lines follow it."""
+    table = [[text.replace("|", "\\|") for text in line] for line in cells(rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    said = notes(rows)
+    outputs = any(row.output for row in rows)
+    return "\n".join(lines + ([""] if outputs else []) + said)
 
 
 def as_csv(rows: Sequence[Summary]) -> str:

@@ -188,9 +188,9 @@ def stub(folder, name, script):
     path.chmod(0o755)
 
 
-def run_environment(path, *prefix, script=ROOT / "tools" / "environment", **env):
+def run_environment(path, *prefix, script=ROOT / "tools" / "environment", words=(), **env):
     return subprocess.run(
-        [*prefix, script],
+        [*prefix, script, *words],
         env={"PATH": f"{path}:/usr/bin:/bin", **env},
         capture_output=True,
         text=True,
@@ -231,3 +231,18 @@ def test_missing_packages_are_listed_in_one_line_without_root():
     (line,) = run.stderr.splitlines()
     packages = "apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 "
     assert line.startswith(f"tools/environment: needs root for: {packages}")
+
+
+@built
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
+def test_what_the_tests_look_through_is_wanted_and_not_needed(tmp_path):
+    stub(tmp_path, "dpkg-query", "/usr/bin/dpkg-query \"$@\" | grep -v -e chromium -e xvfb")
+    stub(tmp_path, "apt-get", f'echo "$*" >>{tmp_path}/calls; exit 1')
+    run = run_environment(tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "") and not (tmp_path / "calls").exists()
+    run = run_environment(tmp_path, words=["--tests"])
+    assert run.returncode == 0 and run.stderr == ""
+    assert "without chromium xvfb: the tests that need them will be skipped" in run.stdout
+    update, *installs = (tmp_path / "calls").read_text().splitlines()
+    assert update.endswith(" update")
+    assert [line.split()[-1] for line in installs] == ["chromium", "xvfb"]

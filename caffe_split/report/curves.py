@@ -1,0 +1,69 @@
+"""The curves of a report, as the data that the page's script draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from caffe_split.plot.series import Curve, Curves, baseline_first, best_point, collect, thin
+from caffe_split.trainlog.model import TrainingLog
+
+# (title, field of `Curves`, is the lowest value the best; None: none is marked)
+_PANELS = (("train loss", "train", None), ("test accuracy", "accuracy", False), ("test loss", "loss", True))
+
+
+def curve_data(logs: Sequence[TrainingLog], names: Sequence[str]) -> dict[str, Any]:
+    """The panels with their curves, ready for JSON; a value that is none is written nan, inf or -inf.
+
+    names: of the runs, in the order of `logs`, which is that of their colours.
+    """
+    curves = collect(logs)
+    place = baseline_first(names)  # in which `collect` has them
+    panels = []
+    for title, field, lowest in _PANELS:
+        kind: list[Curve] = sorted(getattr(curves, field), key=lambda curve: place[curve.run])
+        if kind:
+            panels.append({"title": title, "curves": [_curve(curve, place[curve.run], lowest) for curve in kind]})
+    return {
+        "runs": list(names),
+        "panels": panels,
+        "steps": _steps(curves, place),
+        "xLabel": curves.x_label,
+    }
+
+
+def _curve(curve: Curve, run: int, lowest: bool | None) -> dict[str, Any]:
+    """lowest: is the lowest value the best? None: mark none."""
+    x, y = thin(curve.x, curve.y)
+    best = None if lowest is None else best_point(curve, lowest)
+    if best is not None:
+        # Thinning keeps the first of equal extremes, and the best is the last of them.
+        at = int(np.searchsorted(x, curve.x[best], side="right"))
+        if not at or x[at - 1] != curve.x[best]:
+            x, y = np.insert(x, at, curve.x[best]), np.insert(y, at, curve.y[best])
+            at += 1
+        best = at - 1
+    return {
+        "run": run,
+        "output": curve.output,
+        "x": [int(value) for value in x],
+        "y": [_value(value) for value in y],
+        "of": len(curve.x),
+        "best": best,
+    }
+
+
+def _steps(curves: Curves, place: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"x": step.x, "text": f"lr {step.rate:g}", "runs": sorted(place[run] for run in step.runs)}
+        for step in sorted(curves.steps, key=lambda step: step.x)
+    ]
+
+
+def _value(value: np.float64) -> float | str:
+    if math.isnan(value):
+        return "nan"
+    return float(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")

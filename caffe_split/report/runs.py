@@ -1,0 +1,91 @@
+"""The runs of a report: each a log, what the table says of it, and the manifest beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_split.cost import cost_beside
+from caffe_split.errors import CaffeSplitError
+from caffe_split.report.manifest import Manifest, read_manifest
+from caffe_split.trainlog import parse, pipeline, query
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.query import Summary
+
+LOG_NAME = "train.log"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training. log_path: as given. manifest: None where the folder was not made by `make-derived`."""
+
+    log_path: Path
+    log: TrainingLog
+    summary: Summary
+    manifest: Manifest | None
+
+    @property
+    def name(self) -> str:
+        return self.summary.net
+
+
+def logs_in(path: Path) -> list[Path]:
+    """The logs that a folder stands for: its train.log, else every log inside it. A file stands for itself.
+
+    Raises `CaffeSplitError` where there is none.
+    """
+    if not path.is_dir():
+        return [path]
+    if (path / LOG_NAME).is_file():
+        return [path / LOG_NAME]
+    found = pipeline.logs_under(path)
+    if not found:
+        raise CaffeSplitError(f"{path}: no {LOG_NAME} in it, and no file there holds lines of Caffe")
+    return found
+
+
+def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | None = None) -> list[Run]:
+    """The runs of some folders, those that were not derived first, otherwise as given.
+
+    say: gets a line about each log that cannot be read, and whatever else stays out. output: the test output to
+    compare by. Raises `CaffeSplitError` where no run is left.
+    """
+    found: list[tuple[Path, TrainingLog, Manifest | None]] = []
+    for path in paths:
+        try:
+            for file in logs_in(path):
+                if any(file.resolve() == known.resolve() for known, _, _ in found):
+                    continue
+                log = parse.read(file)
+                if not log.runs:
+                    query.values_of(log)  # says what it is instead
+                if output is not None:
+                    query.values_of(log, output)  # or says what there is instead
+                found.append((file, log, _manifest_beside(file, say)))
+        except CaffeSplitError as error:
+            say(str(error))
+    if not found:
+        raise CaffeSplitError("nothing to report: none of the logs can be read")
+    found.sort(key=lambda entry: entry[2] is not None)
+    summaries = query.summarise([log for _, log, _ in found], output)
+    return [Run(file, log, _with_cost(row, say), manifest) for (file, log, manifest), row in zip(found, summaries)]
+
+
+def _manifest_beside(log: Path, say: Callable[[str], None]) -> Manifest | None:
+    try:
+        return read_manifest(log.parent)
+    except CaffeSplitError as error:
+        say(str(error))
+        return None
+
+
+def _with_cost(row: Summary, say: Callable[[str], None]) -> Summary:
+    if not any(Path(row.path).parent.glob("*.prototxt")):
+        return row  # only a log: then there is nothing to count and nothing to say
+    try:
+        found = cost_beside(Path(row.path))
+    except CaffeSplitError as error:
+        say(str(error))
+        return row
+    return row.with_cost(found.parameters, found.macs)

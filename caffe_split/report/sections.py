@@ -1,0 +1,197 @@
+"""The sections of the page, each from values to markup."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from caffe_split.plan import change
+from caffe_split.report.histogram import histogram
+from caffe_split.report.manifest import LayerSplit, Manifest
+from caffe_split.report.markup import Html, element
+from caffe_split.report.runs import Run
+from caffe_split.training import solvers_in
+from caffe_split.trainlog import show
+
+
+def comparison(runs: Sequence[Run]) -> Html:
+    """The table of `caffe-split table --cost`."""
+    rows = [run.summary for run in runs]
+    headings, *lines = show.cells(rows)
+    body = [
+        element("tr", element("th", _swatch(place), line[0], scope="row"), *(element("td", text) for text in line[1:]))
+        for place, line in enumerate(lines)
+    ]
+    return element(
+        "section",
+        element("h2", "Comparison"),
+        _wide("Comparison", headings, body),
+        *(element("p", note, class_="note") for note in show.notes(rows)),
+    )
+
+
+def curves(some: bool) -> Html:
+    """The places that the page's script fills with curves."""
+    if not some:
+        return element("section", element("h2", "Curves"), element("p", "No run has printed an iteration yet."))
+    return element(
+        "section",
+        element("h2", "Curves"),
+        element("noscript", element("p", "The curves are drawn by this page's own script, which is switched off.")),
+        element(
+            "p",
+            "Hover or tap to read values, drag to zoom, double-click to show all; the legend shows and hides runs. "
+            "With the keyboard: arrows, + and -, 0. Stars mark the best, dotted lines a step of the learning rate.",
+            class_="note",
+        ),
+        element(
+            "div",
+            element("div", id="legend", class_="tools", role="group", aria_label="Runs"),
+            element("label", "train loss: mean of",
+                    element("input", id="average", type="number", value=1, min=1, max=1000), " displays"),
+            element("button", "Show all", id="reset", class_="reset", type="button"),
+            class_="tools",
+        ),
+        element("div", id="panels"),
+        element("p", id="spoken", class_="unseen", role="status"),
+    )  # fmt: skip
+
+
+def split(run: Run, drawing: Html | None) -> Html:
+    """What was split in a derived run, by which scores, and what it looks like."""
+    manifest = run.manifest
+    assert manifest is not None
+    pictures = [histogram(layer) for layer in manifest.layers if layer.scores is not None]
+    content = [
+        element("h2", f"Split: {run.name}"),
+        element("p", _made(manifest)),
+        element(
+            "p",
+            f"Parameters {_change(manifest.parameters)}; multiply-adds an image {_change(manifest.macs)}.",
+        ),
+        _layers(manifest),
+    ]
+    if pictures:
+        content += [
+            element("h3", "TPM of the kernels"),
+            element("p", element("span", class_="key fast"), "fast half  ", element("span", class_="key slow"),
+                    "slow half  ", element("span", class_="key null"), "what pure noise would give", class_="keys"),
+            element("div", *pictures, class_="histograms"),
+        ]  # fmt: skip
+    if drawing is not None:
+        content += [element("h3", "The split layers"), drawing]
+    return element("section", *content)
+
+
+def commands(runs: Sequence[Run], out: Path) -> Html:
+    """What to type to get all this again."""
+    return element(
+        "section",
+        element("h2", "Commands"),
+        element("p", "To be given where the runs were started: the paths are relative to it.", class_="note"),
+        element("pre", "\n".join(command_lines(runs, out)), tabindex=0, role="region", aria_label="Commands"),
+    )
+
+
+def command_lines(runs: Sequence[Run], out: Path) -> list[str]:
+    """The commands, with a comment before each group."""
+    lines: list[str] = []
+    for run in runs:
+        lines += [f"# {_one_line(run.name)}", *_run_commands(run), ""]
+    logs = [str(run.log_path) for run in runs]
+    return [
+        *lines,
+        "# the comparison",
+        shlex.join(["caffe-split", "best", *logs]),
+        shlex.join(["caffe-split", "table", *logs, "--cost"]),
+        shlex.join(["plot_loss.py", *logs, "--no_refresh"]),
+        shlex.join(["caffe-split", "report", *logs, "--out", str(out), "--force"]),
+    ]
+
+
+def _run_commands(run: Run) -> list[str]:
+    manifest = run.manifest
+    if manifest is None:
+        solvers = solvers_in(run.log_path.parent)
+        if len(solvers) == 1:
+            return [shlex.join(["caffe-split", "train", str(solvers[0][0])])]
+        return ["# (its folder does not tell how it was trained)"]
+    lines = []
+    if manifest.solver is not None and manifest.iteration is not None:
+        lines.append(shlex.join(["caffe-split", "tpm", manifest.solver, "--iter", str(manifest.iteration)]))
+    # `python -m caffe_split` is the same program.
+    lines.append(shlex.join(["caffe-split", *manifest.command[1:]]))
+    if manifest.solver is not None:
+        net, solver = (str(Path(manifest.out, Path(name).name)) for name in (manifest.net, manifest.solver))
+        lines.append(shlex.join(["caffe-split", "verify", manifest.net, net]))
+        lines.append(shlex.join(["caffe-split", "train", solver]))
+    return lines
+
+
+def _change(counts: tuple[int | None, int | None]) -> str:
+    return change(*counts).replace("->", "\u2192")
+
+
+def _made(manifest: Manifest) -> str:
+    options = manifest.options
+    source = f"iteration {manifest.iteration}" if manifest.iteration is not None else "given weights"
+    words = [f"{len(manifest.layers)} layer(s) of {manifest.net} at {source}"]
+    words += [f"{key} {options[key]}" for key in ("kind", "partition", "init", "noise", "seed") if key in options]
+    return ", ".join(words) + "."
+
+
+def _layers(manifest: Manifest) -> Html:
+    scored = [layer.scores for layer in manifest.layers if layer.scores is not None]
+    headings = ["Layer", "Fast / slow", "Entropy", "TPM fast", "TPM slow", "Noise", "New layers"]
+    body = [_layer(layer) for layer in manifest.layers]
+    content = [_wide("Split layers", headings, body)]
+    for window in dict.fromkeys((s.start, s.stop, s.interval, s.steps, s.momentum) for s in scored):
+        start, stop, interval, steps, momentum = window
+        content.append(
+            element(
+                "p",
+                f"TPM over iterations {start} to {stop}: {steps} steps of {interval}, momentum {momentum:g}.",
+                class_="note",
+            )
+        )
+    return element("div", *content)
+
+
+def _layer(layer: LayerSplit) -> Html:
+    scores = layer.scores
+    numbers = ["-"] * 4
+    if scores is not None:
+        values = (scores.entropy, scores.mean(layer.fast), scores.mean(layer.slow), scores.null)
+        numbers = ["-" if math.isnan(value) else f"{value:.3f}" for value in values]
+    kernels = element(
+        "details",
+        element("summary", f"{len(layer.fast)} / {len(layer.slow)}"),
+        element("p", "fast: " + ", ".join(map(str, layer.fast))),
+        element("p", "slow: " + ", ".join(map(str, layer.slow))),
+    )
+    return element(
+        "tr",
+        element("th", layer.name, scope="row"),
+        element("td", kernels),
+        *(element("td", text) for text in numbers),
+        element("td", ", ".join(layer.parts), class_="names"),
+    )
+
+
+def _wide(label: str, headings: Sequence[str], body: Sequence[Html]) -> Html:
+    """A table that scrolls sideways by itself where the page is narrow, with the keyboard too."""
+    names = {"New layers": "names"}
+    head = element("tr", *(element("th", text, scope="col", class_=names.get(text)) for text in headings))
+    table = element("table", element("thead", head), element("tbody", *body))
+    return element("div", table, class_="wide", tabindex=0, role="region", aria_label=label)
+
+
+def _swatch(run: int) -> Html:
+    line = element("line", x1=1, y1=5, x2=21, y2=5, class_=f"stroke run{run}")
+    return element("svg", line, viewBox="0 0 22 10", width=22, height=10, class_="swatch", aria_hidden="true")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
