@@ -15,7 +15,9 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import replacing
 from caffe_split.proto import blob as blobs
+from caffe_split.proto.binaryfile import map_file
 from caffe_split.proto.caffemodel import Array, Weights
+from caffe_split.proto.hdf5heap import check_member, check_root
 from caffe_split.proto.solverstate import SolverState
 
 
@@ -62,6 +64,7 @@ class Hdf5Weights(Weights):
     def __init__(self, path: str) -> None:
         self._file = _open(path)
         self._size = os.stat(path).st_size
+        self._bytes = map_file(path)
         self._layers: dict[str, list[str]] = {}
         try:
             with _guarded(path):
@@ -73,6 +76,9 @@ class Hdf5Weights(Weights):
         self.shared = {name: int(keys[0]) for name, keys in self._layers.items() if keys and int(keys[0])}
 
     def _list(self, path: str) -> None:
+        check_root(path, self._bytes)
+        if "data" in self._file:
+            check_member(path, self._bytes, self._file, "data")
         data = self._file.get("data")
         if not isinstance(data, _h5py().Group):
             if "iter" in self._file:
@@ -91,6 +97,7 @@ class Hdf5Weights(Weights):
             item = _own(group, key)
             if isinstance(item, h5py.Group):
                 subgroups = True
+                check_member(path, self._bytes, group, key)
                 self._find(path, item, f"{name}/{key}" if name else key, depth + 1)
             elif key.isdecimal() and name and isinstance(item, h5py.Dataset):
                 self._check(path, item, name, key)
@@ -186,12 +193,15 @@ def _shape_of_today(shape: tuple[int, ...], layer_type: str, index: int) -> tupl
 def read_solverstate(name: str) -> SolverState:
     """See `solverstate.read_solverstate`."""
     with _open(name) as file, _guarded(name, "not a whole solver state"):
+        data = map_file(name)
+        check_root(name, data)
         if "iter" not in file or "history" not in file:
             hint = "these are weights" if "data" in file else "not Caffe's"
             raise CaffeSplitError(f"{name}: no /iter and /history in it ({hint}); give a .solverstate.h5")
         iteration, step = _number(file, "iter"), _number(file, "current_step") if "current_step" in file else 0
         learned = _checked(file, "learned_net")[()] if "learned_net" in file else b""
         group = _own(file, "history")
+        check_member(name, data, file, "history")
         keys = _names(group)
         for key in keys:
             if not key.isdecimal():

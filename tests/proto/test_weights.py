@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 
 import numpy as np
@@ -262,6 +263,27 @@ def test_bad_hdf5(tmp_path):
         caffemodel.read_weights(path)
 
 
+@pytest.mark.parametrize("reader", ["weights", "solver state"])
+def test_hdf5_whose_heap_goes_round_is_refused(reader, tmp_path):
+    """libhdf5 itself would take all memory there is."""
+    path = tmp_path / "x.h5"
+    if reader == "weights":
+        caffemodel.write_weights(path, {"conv1": [B], "relu": [], "ip": [B]})
+    else:
+        caffemodel.write_solverstate(path, caffemodel.SolverState(5, "", 1, [B, B]))
+    good = path.read_bytes()
+    heaps = [match.start() for match in re.finditer(b"HEAP", good)]
+    assert len(heaps) >= 2
+    for heap in heaps[:2]:
+        _, free, start = struct.unpack_from("<3Q", good, heap + 8)
+        data = bytearray(good)
+        struct.pack_into("<Q", data, start + free, free)
+        path = tmp_path / f"{heap}.h5"
+        path.write_bytes(data)
+        with pytest.raises(CaffeSplitError, match="damaged: the heap of group .* has no end"):
+            (caffemodel.read_weights if reader == "weights" else caffemodel.read_solverstate)(path)
+
+
 def test_bad_hdf5_states(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "x.solverstate.h5"
@@ -272,7 +294,7 @@ def test_bad_hdf5_states(tmp_path):
         "the history has the blobs 0, 2: some lack": lambda f: f.move("history/1", "history/2"),
         "expected /history/<index>, found /history/x": lambda f: f["history"].create_dataset("x", data=[1.0]),
         "/history/2 is a link to elsewhere": lambda f: f["history"].__setitem__("2", h5py.ExternalLink("/etc/x", "/")),
-        "history/2: its shape 1000000000 needs": lambda f: f.create_dataset("history/2", (10**9,), chunks=(1000,)),
+        "history/2: its shape 1000000000 needs": lambda f: f.create_dataset("history/2", (10**9,), "f", chunks=(99,)),
         "/iter: its shape 1000000000 needs": lambda f: (
             f.pop("iter"), f.create_dataset("iter", (10**9,), "i4", chunks=(1000,))),
     }  # fmt: skip
