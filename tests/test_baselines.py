@@ -63,9 +63,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [np.round(image * tints).astype(np.uint8) for image in large]
     for classes in (10, 100):
         labels = [int(label) * classes // 10 for label in digits.target]
-        for part, pad, chosen in (("train", 0, range(64)), ("train_padded", 4, range(64)), ("test", 0, range(64, 96))):
+        for path, pad, chosen in (
+            (f"cifar{classes}_train_lmdb", 0, range(64)),
+            (f"cifar{classes}_test_lmdb", 0, range(64, 96)),
+            (f"padded/cifar{classes}_train_lmdb", 4, range(64)),
+            (f"padded/cifar{classes}_test_lmdb", 0, range(64, 96)),
+        ):
             samples = ((np.pad(images[i], ((0, 0), (pad, pad), (pad, pad))), labels[i]) for i in chosen)
-            write_store(folder / f"cifar{classes}_{part}_lmdb", samples)
+            write_store(folder / path, samples)
     return folder
 
 
