@@ -2,7 +2,7 @@
 
     python tests/fuzz/fuzz.py prototxt -max_total_time=600
 
-Targets: prototxt, caffemodel, solverstate, proto. What follows the target goes to libFuzzer. Without atheris:
+Targets: prototxt, caffemodel, solverstate, hdf5, proto. What follows the target goes to libFuzzer. Without atheris:
 `--plain SECONDS` mutates the seeds at random, as the test of the same folder does for a moment.
 """
 
@@ -35,7 +35,7 @@ def main() -> None:
     corpus = tempfile.mkdtemp(prefix=f"corpus-{name}-")
     for index, seed in enumerate(seeds()[name]):
         (Path(corpus) / str(index)).write_bytes(seed)
-    atheris.Setup([sys.argv[0], corpus, "-max_len=4096", "-timeout=20", *sys.argv[2:]], TARGETS[name])
+    atheris.Setup([sys.argv[0], corpus, "-max_len=16384", "-timeout=20", *sys.argv[2:]], TARGETS[name])
     atheris.Fuzz()
 
 

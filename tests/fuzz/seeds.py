@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
-from caffe_split.proto import caffe_pb2, schema
+import numpy as np
+
+from caffe_split.proto import caffe_pb2, caffemodel, schema
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "proto"))
 
@@ -23,10 +27,16 @@ def seeds() -> dict[str, list[bytes]]:
     state = caffe_pb2.SolverState(iter=7, learned_net="n", current_step=2)
     state.history.add(data=[1, 2], shape=caffe_pb2.BlobShape(dim=[2]))
     state.history.add(data=[1], num=1, channels=1, height=1, width=1)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("w.h5", "s.h5")]
+        caffemodel.write_weights(paths[0], {"conv": [np.ones((2, 3)), np.zeros(2)], "relu": [], "ip": [np.ones(2)]})
+        caffemodel.write_solverstate(paths[1], caffemodel.SolverState(7, "n", 2, [np.ones((2, 3)), np.zeros(2)]))
+        hdf5 = [Path(path).read_bytes() for path in paths]
     group = b"\x63\x08\x01\x64" + model.SerializeToString()
     return {
         "prototxt": [path.read_bytes() for path in sorted(files.glob("*.prototxt"))],
         "caffemodel": [model.SerializeToString(), old.SerializeToString(), singles, group],
         "solverstate": [state.SerializeToString(), state.SerializeToString() + b"\xf2\x06\x01x"],
+        "hdf5": hdf5,
         "proto": [Path(schema.__file__).with_name("caffe.proto").read_bytes()[:3000]],
     }
