@@ -7,9 +7,8 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import phase_layers
-from caffe_split.proto import prototxt
 from caffe_split.shapes import NetShapes, infer_shapes
-from caffe_split.training import solver_net_path, solvers_in
+from caffe_split.training import open_training, solvers_in
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,8 @@ def cost_beside(log: Path) -> Cost:
 
     Raises `CaffeSplitError` where there is none, or more than one.
     """
-    solvers = [solver for _, solver in solvers_in(log.parent)]
+    solvers = [path for path, _ in solvers_in(log.parent)]
     if len(solvers) != 1:
-        found = ", ".join(solver.filename for solver in solvers) or "none"
+        found = ", ".join(map(str, solvers)) or "none"
         raise CaffeSplitError(f"{log}: its net is told by the one solver in its folder; found: {found}.")
-    net = prototxt.read(solver_net_path(solvers[0]))
-    return Cost.of(infer_shapes(phase_layers(net, "TRAIN")))
+    return Cost.of(infer_shapes(phase_layers(open_training(solvers[0]).net, "TRAIN")))

@@ -120,3 +120,8 @@ def test_a_net_without_data_is_watched_by_its_input_fields(here: Path) -> None:
     put("n.prototxt", 'input: "data"\ninput_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n' + CONV + "\n")
     done = caffe_split("instrument", "n.prototxt", "--window", "0:10", cwd=here).stdout
     assert done.startswith('input: "data"\ninput_shape {') and "dim: 4\n      dim: 3\n      dim: 3" in done
+
+
+@pytest.mark.parametrize("command", ["instrument", "tpm", "make-derived", "verify", "fold", "summary", "draw"])
+def test_every_command_that_reads_nets_takes_a_forks_schema(command: str, here: Path) -> None:
+    assert "--caffe-proto" in caffe_split(command, "--help", cwd=here).stdout

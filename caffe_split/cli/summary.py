@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffe_split.cli.options import print_json
+from caffe_split.cli.options import caffe_proto_option, print_json
 
 
 class InputType(click.ParamType):
@@ -38,6 +38,7 @@ class InputType(click.ParamType):
     multiple=True,
     help="Shape of an input whose data set is not there; several times for several.",
 )
+@caffe_proto_option
 @click.option("--changes", is_flag=True, help="Of two nets, list only the layers that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line a layer.")
@@ -46,6 +47,7 @@ def summary(
     other: Path | None,
     phase: str,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
+    caffe_proto: Path | None,
     changes: bool,
     as_json: bool,
     as_csv: bool,
@@ -67,7 +69,8 @@ def summary(
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
-    nets = [summarize(open_training(path).net, phase, dict(inputs)) for path in (net, other) if path is not None]
+    documents = [open_training(path, caffe_proto=caffe_proto).net for path in (net, other) if path is not None]
+    nets = [summarize(document, phase, dict(inputs)) for document in documents]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
     elif as_csv:
