@@ -21,6 +21,7 @@ COMMANDS = {
     "fold": "fold",
     "summary": "summary",
     "draw": "draw",
+    "kernels": "draw",
     "train": "train",
     "best": "logs",
     "final": "logs",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from caffe_split.cli.options import caffe_proto_option
+
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
@@ -19,8 +21,18 @@ import click
 )
 @click.option("--title", default="", help="Title of the picture.  [default: the net's name]")
 @click.option("--aspect", type=click.FloatRange(0.1, 10), default=1.3, show_default=True, help="Wanted width / height.")
+@caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-def draw(net: Path, out: Path, phase: str, around_splits: bool | None, title: str, aspect: float, force: bool) -> None:
+def draw(
+    net: Path,
+    out: Path,
+    phase: str,
+    around_splits: bool | None,
+    title: str,
+    aspect: float,
+    caffe_proto: Path | None,
+    force: bool,
+) -> None:
     """Draw NET, a net or the solver that names it: data flows downwards, columns from left to right.
 
     Fast, slow, added and frozen parts of splits are told apart by colour and by a label. In-place layers, and
@@ -35,6 +47,54 @@ def draw(net: Path, out: Path, phase: str, around_splits: bool | None, title: st
 
     picture_format(out)
     check_out(out, force)
-    document = open_training(net).net
+    document = open_training(net, caffe_proto=caffe_proto).net
     draw_file(document, out, phase, None if around_splits is None else not around_splits, title, aspect)
+    click.echo(f"wrote {out}")
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("--layer", "layers", multiple=True, required=True, help="Layer to draw; several times for several.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The picture: FILE.png, .svg or .pdf.")
+@click.option(
+    "--channels",
+    type=click.Choice(["auto", "all", "norm"]),
+    default="auto",
+    show_default=True,
+    help="A tile for every channel of a kernel, or one with the norm over its channels. auto: 3 channels as "
+    "colours, else all up to 1024 tiles.",
+)
+@click.option("--bgr", is_flag=True, help="Three channels are blue, green, red, as ImageNet's nets have them.")
+@caffe_proto_option
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def kernels(
+    net: Path,
+    weights: Path,
+    layers: tuple[str, ...],
+    out: Path,
+    channels: str,
+    bgr: bool,
+    caffe_proto: Path | None,
+    force: bool,
+) -> None:
+    """Draw the kernels of a layer of NET from WEIGHTS, several layers side by side on one scale, symmetric to 0.
+
+    Of a layer that was split: its fast half, its slow half and the slow half's residual_pre; of a slow half, it and
+    its residual_pre. 1x1 kernels, such as those of a reorder, are drawn as a matrix.
+
+    \b
+    Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
+    """
+    from caffe_split.files import check_out
+    from caffe_split.net import all_layers
+    from caffe_split.plot.draw import picture_format
+    from caffe_split.plot.kernels import kernels_file, mosaics
+    from caffe_split.training import open_training
+
+    picture_format(out)
+    check_out(out, force)
+    document = open_training(net, caffe_proto=caffe_proto).net
+    names = {layer.name for layer in all_layers(document)}
+    kernels_file(mosaics(document, weights, layers, channels), names, out, bgr)
     click.echo(f"wrote {out}")

@@ -88,7 +88,7 @@ def _home(
 
 def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[str]) -> Box:
     head = group[0]
-    role = _role(head.name, names)
+    role = role_of(head.name, names)
     frozen = _is_frozen(head)
     tag = " ".join(word for word in (role if role != "plain" else "", "frozen" if frozen else "") if word)
     param = head.message.sub("convolution_param")
@@ -104,7 +104,8 @@ def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[s
     )
 
 
-def _role(name: str, names: set[str]) -> str:
+def role_of(name: str, names: set[str]) -> str:
+    """'fast', 'slow', 'added' or 'plain': what a layer of that name is in a split, `names` being all of the net's."""
     origin, ending = origin_of(name, names)
     if origin is None:
         return "plain"

@@ -163,7 +163,7 @@ def split_picture(split: Split, boxes: Sequence[Box], within: str = "") -> Pictu
             edges.append(
                 (place_of.get(source, source) if source in split.members else ENTRY, place_of.get(member, member))
             )
-    inner = arrange(parts, [edge for edge in edges if edge[0] != edge[1]], names, True, split.last, side=0.03)
+    inner = arrange(parts, [edge for edge in edges if edge[0] != edge[1]], names, True, split.last, side=0.005)
     title = split.name[len(within) :] if within else split.name
     tag, role = _part_role(split, within)
     note = _sides(split, boxes)

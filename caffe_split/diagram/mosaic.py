@@ -1,0 +1,78 @@
+"""A layer's kernels laid out as one image: tiles in a grid, thin gaps between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+# With more tiles than this the channels of a kernel are drawn as their norm, unless asked otherwise.
+MOST_TILES = 1024
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """One layer's picture: `image` [rows, columns] of weights or norms, or [rows, columns, 3] of weights to be
+    colours; NaN between the tiles. `kind` is 'weights', 'colour', 'norm' or 'matrix'; `columns` how many tiles stand
+    side by side; `pitch` from one tile to the next, in pixels (rows, columns)."""
+
+    layer: str
+    kind: str
+    kernels: int
+    note: str
+    image: Array
+    columns: int
+    pitch: tuple[int, int]
+
+
+def kernel_mosaic(layer: str, weight: npt.ArrayLike, channels: str = "auto", columns: int | None = None) -> Mosaic:
+    """The picture of a weight [kernels, channels, height, width], or [outputs, inputs].
+
+    1x1 kernels and inner products are a matrix, a row a kernel. Kernels over 3 channels are coloured, and those
+    over 1 are as they are, a tile each, `columns` of them in a row. Of other kernels `channels` says what is drawn:
+    'all', a row a kernel and a tile a channel; 'norm', one tile a kernel with the norm over its channels; 'auto',
+    'all' up to MOST_TILES tiles. 'all' and 'norm' hold for 3 channels too.
+    """
+    array = np.asarray(weight, dtype=np.float64)
+    array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, *(array.shape[2:] or (1, 1)))
+    if array.ndim > 4:
+        array = array.reshape(*array.shape[:3], -1)
+    count, depth, height, width = array.shape
+    note = f"{count} kernels of {depth}x{height}x{width}"
+    across = columns or math.ceil(math.sqrt(count))
+    if height == width == 1:
+        return Mosaic(layer, "matrix", count, f"{count}x{depth} matrix", array[:, :, 0, 0], 1, (1, 1))
+    pitch = height + 1, width + 1
+    if depth == 3 and channels == "auto":
+        return Mosaic(layer, "colour", count, note, _grid(np.moveaxis(array, 1, -1), across), across, pitch)
+    if depth == 1 and channels != "norm":
+        return Mosaic(layer, "weights", count, note, _grid(array[:, 0], across), across, pitch)
+    if channels == "norm" or (channels == "auto" and count * depth > MOST_TILES):
+        norms = np.sqrt((array**2).sum(axis=1))
+        return Mosaic(layer, "norm", count, f"{note}, norm over channels", _grid(norms, across), across, pitch)
+    tiles = array.reshape(count * depth, height, width)
+    return Mosaic(
+        layer, "weights", count, f"{note}, a row a kernel, a column a channel", _grid(tiles, depth), depth, pitch
+    )
+
+
+def _grid(tiles: Array, columns: int) -> Array:
+    """[tiles, height, width(, 3)] side by side, `columns` in a row, one NaN between two."""
+    count, height, width = tiles.shape[:3]
+    rows = math.ceil(count / columns)
+    image = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, *tiles.shape[3:]), np.nan)
+    for index, tile in enumerate(tiles):
+        y, x = (index // columns) * (height + 1), (index % columns) * (width + 1)
+        image[y : y + height, x : x + width] = tile
+    return image
+
+
+def largest(mosaics: Sequence[Mosaic], kinds: Sequence[str]) -> float:
+    """The largest absolute value in the mosaics of these kinds; 1 where there is none but zero."""
+    values = [float(np.nanmax(np.abs(m.image), initial=0.0)) for m in mosaics if m.kind in kinds]
+    return max(values, default=0.0) or 1.0

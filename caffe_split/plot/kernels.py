@@ -1,0 +1,127 @@
+"""The picture of a layer's kernels; of a layer that was split, the slow half's beside its residual_pre's."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_split.diagram.boxes import role_of
+from caffe_split.diagram.mosaic import Mosaic, kernel_mosaic, largest
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike, atomic_open
+from caffe_split.fit import check_weights
+from caffe_split.net import all_layers
+from caffe_split.plot.draw import DPI, picture_format
+from caffe_split.proto import caffemodel, prototxt
+
+_WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
+# Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.
+WEIGHT_MAP, NORM_MAP = "RdBu_r", "cividis"
+_GAPS = "#CFCFCF"
+_MOST_NAMED = 8
+_ROOM = 0.62  # inches over a panel for its title
+
+
+def shown_layers(document: prototxt.Document, name: str) -> list[str]:
+    """The layers that a picture of `name` shows: itself, beside the residual_pre of a slow half.
+
+    Of a layer that was split, its halves and what has its geometry too. Raises `CaffeSplitError`.
+    """
+    weighted = {layer.name: layer for layer in all_layers(document) if layer.type in _WEIGHTED}
+    if name in weighted:
+        beside = f"{name}_residual_pre"
+        return [name, beside] if name.endswith("_split2") and beside in weighted else [name]
+    parts = [f"{name}{ending}" for ending in ("_split1", "_split2", "_split2_residual_pre")]
+    found = [part for part in parts if part in weighted]
+    if found:
+        return found
+    deeper = [layer for layer in weighted if any(layer.startswith(part) for part in parts)]
+    if deeper:
+        raise CaffeSplitError(
+            f"{document.filename}: '{name}' was split more than once; name one of its parts: {', '.join(deeper)}."
+        )
+    near = difflib.get_close_matches(name, weighted, n=_MOST_NAMED) if len(weighted) > _MOST_NAMED else weighted
+    listing = f"Nearest of the {len(weighted)} that have" if len(weighted) > _MOST_NAMED else "Those that have"
+    raise CaffeSplitError(
+        f"{document.filename}: no layer '{name}' with kernels. {listing}: {', '.join(near) or 'none'}."
+    )
+
+
+def mosaics(
+    document: prototxt.Document, weights_path: PathLike, names: Sequence[str], channels: str = "auto"
+) -> list[Mosaic]:
+    """The kernels of the layers as `kernel_mosaic` has them, in grids of the same width.
+
+    Raises `CaffeSplitError` for weights that do not fit the net, and for layers without kernels.
+    """
+    weights: Mapping[str, Sequence[np.ndarray]] = caffemodel.read_weights(weights_path)
+    check_weights(document, weights, Path(weights_path))
+    layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name)))
+    return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
+
+
+def draw_kernels(figure: Any, shown: Sequence[Mosaic], names: set[str], bgr: bool = False) -> None:
+    """Draw the mosaics side by side on an empty matplotlib figure, weights on one scale that is symmetric to 0.
+
+    The colours of kernels over 3 channels are red, green, blue, with `bgr` blue, green, red; grey is 0. `names` are
+    all layers of the net, which tell the roles in a split.
+    """
+    figure.get_layout_engine().set(wspace=0.06)
+    axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=[m.image.shape[1] for m in shown])[0]
+    signed = largest(shown, ("weights", "matrix", "colour"))
+    norm = largest(shown, ("norm",))
+    for axis, mosaic in zip(axes, shown):
+        image = _panel(axis, mosaic, signed, norm, bgr)
+        role = role_of(mosaic.layer, names)
+        words = f"{mosaic.layer} ({role})" if role != "plain" else mosaic.layer
+        axis.set_title(f"{words}\n{mosaic.note}", fontsize=8)
+        axis.set_axis_off()
+        if image is not None and mosaic is _last(shown, mosaic.kind == "norm"):
+            label = "norm of the weights over channels" if mosaic.kind == "norm" else "weight"
+            bar = figure.colorbar(image, ax=axis, shrink=0.7, pad=0.03)
+            bar.set_label(label, fontsize=8)
+            bar.ax.tick_params(labelsize=7)
+    if any(m.kind == "colour" for m in shown):
+        order = "blue, green, red" if bgr else "red, green, blue"
+        figure.supxlabel(f"channels as {order}; grey is 0, full colour is a weight of ±{signed:.3g}", fontsize=8)
+
+
+def _last(shown: Sequence[Mosaic], norm: bool) -> Mosaic:
+    """The last panel that shares a scale: the bar of the scale stands beside it."""
+    return [m for m in shown if m.kind != "colour" and (m.kind == "norm") == norm][-1]
+
+
+def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> Any:
+    if mosaic.kind == "colour":
+        colours = mosaic.image[..., ::-1] if bgr else mosaic.image
+        axis.imshow(np.where(np.isnan(colours), 1.0, 0.5 + colours / (2 * signed)), interpolation="nearest")
+        return None
+    from matplotlib import colormaps
+
+    if mosaic.kind == "norm":
+        return axis.imshow(mosaic.image, cmap=NORM_MAP, vmin=0, vmax=norm, interpolation="nearest")
+    signs = colormaps[WEIGHT_MAP].with_extremes(bad=_GAPS)
+    return axis.imshow(mosaic.image, cmap=signs, vmin=-signed, vmax=signed, interpolation="nearest")
+
+
+def kernels_file(shown: Sequence[Mosaic], names: set[str], out: PathLike, bgr: bool = False) -> None:
+    """Write the picture; the ending of the name (.png, .svg, .pdf) tells the format. Raises `CaffeSplitError`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ending = picture_format(out)
+    widest = sum(mosaic.image.shape[1] for mosaic in shown)
+    highest = max(mosaic.image.shape[0] for mosaic in shown)
+    # As large as the pixels of the kernels ask for, within what a page shows.
+    scale = min(0.14, 11.0 / widest, 11.0 / highest)
+    width = max(widest * scale, 2.6 * len(shown)) + 0.9
+    figure = Figure(figsize=(width, max(highest * scale, 1.2) + _ROOM), layout="constrained")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "caffe-split"}):
+        draw_kernels(figure, shown, names, bgr)
+        with atomic_open(out) as stream:
+            metadata = {"Date": None} if ending == "svg" else {"CreationDate": None} if ending == "pdf" else None
+            figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata)
