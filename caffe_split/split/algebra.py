@@ -38,14 +38,19 @@ class Kernels:
         weight = np.tensordot(matrix, self.weight, axes=1)
         return Kernels(weight, None if self.bias is None else matrix @ self.bias)
 
+    def unmixed(self, matrix: Array) -> Kernels:
+        """Kernels whose outputs, multiplied by `matrix` [n, n], are these kernels' outputs."""
+        count = len(self.weight)
+        columns = self.weight.reshape(count, -1)
+        if self.bias is not None:
+            columns = np.column_stack([columns, self.bias])
+        solved = np.linalg.solve(matrix, columns)
+        bias = None if self.bias is None else solved[:, -1]
+        return Kernels(solved[:, : self.weight[0].size].reshape(self.weight.shape), bias)
+
     def minus(self, weight: Array) -> Kernels:
         """The same with `weight`, of this weight's shape, taken off."""
         return Kernels(self.weight - weight, self.bias)
-
-
-def inverse(matrix: Array) -> Array:
-    """The inverse of a square matrix."""
-    return np.linalg.inv(matrix).astype(np.float64)
 
 
 def noisy_identity(groups: npt.NDArray[np.intp], noise: float, rng: np.random.Generator) -> Array:
@@ -58,10 +63,27 @@ def noisy_identity(groups: npt.NDArray[np.intp], noise: float, rng: np.random.Ge
     if noise == 0:
         return np.eye(count)
     drawn = noise * rng.standard_normal((count, count)) * (groups[:, None] == groups[None, :])
-    length = np.linalg.norm(drawn, 2)
+    length = _length(drawn)
     if length > LARGEST_NOISE:
         drawn *= LARGEST_NOISE / length
     return np.eye(count) + drawn
+
+
+def _length(matrix: Array) -> float:
+    """At least the matrix's length in the direction in which it is longest (its spectral norm), at most a tenth more.
+
+    By power iteration, which comes near from below: singular values of a wide layer would take most of the time of a
+    derivation. A matrix that is short altogether (Frobenius) is not looked at more closely.
+    """
+    whole = float(np.linalg.norm(matrix))
+    if whole <= LARGEST_NOISE:
+        return whole
+    direction = np.ones(len(matrix))
+    length = 0.0
+    for _ in range(40):
+        direction = matrix.T @ (matrix @ (direction / np.linalg.norm(direction)))
+        length = float(np.sqrt(np.linalg.norm(direction)))
+    return min(1.1 * length, whole)
 
 
 def aligned_position(geometry: Geometry, what: str) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffe_split.split.algebra import inverse, noisy_identity
+from caffe_split.split.algebra import noisy_identity
 from caffe_split.split.parts import SlowPath, SplitContext, linear
 
 
@@ -10,6 +10,6 @@ def slow_path(context: SplitContext) -> SlowPath:
     """extension(X_split2), the extension starting at identity + noise E; the exact start gives X_split2 E^-1."""
     slow = context.slow_name
     matrix = noisy_identity(context.slow_groups, context.noise, context.rng)
-    kernels = context.slow_target.mixed(inverse(matrix)) if context.exact else context.slow_target
+    kernels = context.slow_target.unmixed(matrix) if context.exact else context.slow_target
     name = f"{slow}_extension"
     return SlowPath((context.copy(slow, kernels), linear(name, slow, matrix)), name)

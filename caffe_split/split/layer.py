@@ -11,7 +11,7 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Geometry
 from caffe_split.split import extension, residual, skip
-from caffe_split.split.algebra import Array, Kernels, inverse, noisy_identity
+from caffe_split.split.algebra import Kernels, noisy_identity
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
 
@@ -64,10 +64,14 @@ def split_convolution(
     count, order = len(kernels.weight), list(partition.order)
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
     groups = np.arange(count) // (count // geometry.group)
-    # Row i of the permutation picks, for channel i, its place in the concat. Noise in the order of the concat.
-    reorder = permutation(order) @ noisy_identity(groups[order], options.noise, rng)
+    # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
+    noisy = noisy_identity(groups[order], options.noise, rng)
+    reorder = np.empty_like(noisy)
+    reorder[order] = noisy
     exact = options.init == "exact"
-    mixed = kernels.mixed(inverse(reorder)) if exact else kernels.rows(partition.order)
+    mixed = kernels.rows(partition.order)
+    if exact:
+        mixed = mixed.unmixed(noisy)
     fast_count = len(partition.fast)
     context = SplitContext(
         name=name,
@@ -89,13 +93,6 @@ def split_convolution(
     concat = Part(f"{name}_concat", "concat", (fast.top, slow.top), f"{name}_concat")
     last = linear(f"{name}_reorder", concat.top, reorder)
     return [fast, *slow.parts, concat, Part(**{**vars(last), "top": top})]
-
-
-def permutation(order: list[int]) -> Array:
-    """The matrix P that puts the concat's channels back: P[order[j], j] = 1."""
-    matrix = np.zeros((len(order), len(order)))
-    matrix[order, np.arange(len(order))] = 1.0
-    return matrix
 
 
 def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:
