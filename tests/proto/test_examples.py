@@ -14,9 +14,9 @@ import pytest
 import caffe_split
 import caffe_split.proto
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import schema
+from caffe_split.proto import prototxt, schema
 
-MODULES = [
+MODULES = ["caffe_split.errors"] + [
     f"caffe_split.proto.{module.name}"
     for module in pkgutil.iter_modules(caffe_split.proto.__path__)
     if module.name != "caffe_pb2"
@@ -30,12 +30,13 @@ def test_docstring_examples(name):
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("name", ["read_net", "read_solver", "read_weights", "write_weights"])
-def test_every_public_function_has_an_example_that_runs(name):
-    function = getattr(caffe_split, name)
-    examples = doctest.DocTestFinder().find(function, name)
-    assert sum(len(example.examples) for example in examples) >= 3
-    assert "CaffeSplitError" in function.__doc__
+@pytest.mark.parametrize("name", [*caffe_split.__all__, "parse"])
+def test_every_public_name_has_an_example_that_runs(name):
+    public = prototxt.parse if name == "parse" else getattr(caffe_split, name)
+    (example,) = doctest.DocTestFinder(recurse=False).find(public, name)
+    assert len(example.examples) >= 2
+    assert doctest.DocTestRunner().run(example).failed == 0
+    assert "CaffeSplitError" in public.__doc__ or public is CaffeSplitError
 
 
 def test_importing_the_package_is_quick():
