@@ -106,7 +106,7 @@ def test_a_forks_schema(here: Path) -> None:
     ))  # fmt: skip
     put("n.prototxt", NET + CONV.replace("kernel_size: 3", "kernel_size: 3 kernel_sizes: 5"))
     command = ("instrument", "n.prototxt", "--window", "0:10")
-    assert "did you mean 'kernel_size'?" in caffe_split(*command, cwd=here, status=1).stderr
+    assert "'kernel_size'? (a fork's own field is known by" in caffe_split(*command, cwd=here, status=1).stderr
     done = caffe_split(*command, "--caffe-proto", fork, cwd=here)
     assert "kernel_sizes: 5" in done.stdout and 'type: "TPM"' in done.stdout
     training = open_training("n.prototxt", caffe_proto=fork)

@@ -34,8 +34,6 @@ WINDOW = WindowType()
 caffe_proto_option = click.option(
     "--caffe-proto",
     type=click.Path(path_type=Path),
-    envvar="CAFFE_SPLIT_CAFFE_PROTO",
-    show_envvar=True,
     help="The caffe.proto of the fork that the net is for.",
 )
 

@@ -30,12 +30,13 @@ _OF_FORKS = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing Caffe would refuse. `fatal` is False for what only a fork may know."""
+    """One thing Caffe would refuse: `fatal` is False for what a fork may know, `unknown` True for the name of a field."""
 
     line: int
     column: int
     message: str
     fatal: bool
+    unknown: bool = False
 
 
 def problems(document: Document) -> list[Problem]:
@@ -60,6 +61,8 @@ def check(document: Document) -> None:
         lines = [f"{document.filename}:{p.line}:{p.column}: {p.message}" for p in fatal[:20]]
         if len(fatal) > 20:
             lines.append(f"... and {len(fatal) - 20} more")
+        if any(p.unknown for p in fatal):
+            lines[-1] += " (a fork's own field is known by the fork's caffe.proto: --caffe-proto FILE)"
         raise CaffeSplitError("\n".join(lines))
     if document.kind == "net":
         refuse_mixed(document)
@@ -117,7 +120,8 @@ def _unknown(field: Field, kind: MessageType) -> Problem:
         return _problem(
             field, f"{kind.name} has no field {field.name!r} in BVLC's Caffe; kept as it is", False
         )
-    return _problem(field, f"{kind.name} has no field {field.name!r}; did you mean {near!r}?")
+    message = f"{kind.name} has no field {field.name!r}; did you mean {near!r}?"
+    return Problem(field.line, field.column, message, True, True)
 
 
 def _problem(field: Field, message: str, fatal: bool = True) -> Problem:
