@@ -30,7 +30,7 @@ _OF_FORKS = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing Caffe would refuse: `fatal` is False for what a fork may know, `unknown` True for the name of a field."""
+    """One thing Caffe would refuse: `fatal` is False for what a fork may know, `unknown` True for a field's name."""
 
     line: int
     column: int
