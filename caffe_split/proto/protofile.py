@@ -147,17 +147,18 @@ class _Reader:
     def statement(self, names: tuple[str, ...]) -> None:
         if not any(self.accept(name) for name in names):
             raise self.error("a message, an enum or a statement of proto2")
-        while not self.accept(";"):
+        self.pass_to(";")
+
+    def pass_to(self, text: str) -> None:
+        """Skip all up to the next `text`, and that."""
+        while not self.accept(text):
             if self.tokens[self.at].kind == "end":
-                raise self.error("';'")
+                raise self.error(repr(text))
             self.at += 1
 
     def pass_over(self) -> None:
         """Skip to the brace that closes the next one."""
-        while not self.accept("{"):
-            self.at += 1
-            if self.tokens[self.at].kind == "end":
-                raise self.error("'{'")
+        self.pass_to("{")
         depth = 1
         while depth:
             if self.tokens[self.at].kind == "end":
@@ -200,10 +201,7 @@ class _Reader:
         offset = self.tokens[self.at].offset
         kind = self.take("word", "the type of a field")
         if kind == "map" and self.accept("<"):
-            while not self.accept(">"):
-                self.at += 1
-                if self.tokens[self.at].kind == "end":
-                    raise self.error("'>'")
+            self.pass_to(">")
             kind = "bytes"  # no Caffe file has a map; its text would be read as an untyped message
         name = self.take("word", "the name of a field")
         self.expect("=")

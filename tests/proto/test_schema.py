@@ -96,6 +96,11 @@ def test_a_forks_schema():
         ("message M { @ }", "f.proto:1:13: '@' has no place in a .proto file"),
         ("layer { name: 'x' }", "f.proto:1:1: expected a message, an enum"),
         ("message M { optional int32 x = 1 [default = b]; }", "b is no default for a field of type int32"),
+        ("service", "f.proto:1:8: expected '{', found 'the end of the file'"),
+        ("service S {", "f.proto:1:12: expected '}', found 'the end of the file'"),
+        ("message M { map<", "f.proto:1:17: expected '>', found 'the end of the file'"),
+        ("message M { optional int32 x = 1 [a = {", "expected '}', found 'the end of the file'"),
+        ("syntax = ", "expected ';', found 'the end of the file'"),
         ("message M {" * 60, "no more than 50 messages in one another"),
     ],
 )
