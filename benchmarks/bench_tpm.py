@@ -100,6 +100,8 @@ def measure(folder: Path, rounds: int, gpu: int | None) -> None:
                 seconds[f"{name} step"].append((clock() - start) / 50)
         if gpu is None:
             seconds["forwards"].append(timed(forwards, 50))
+    # It was sampling that was timed.
+    assert net.params["conv1_tpm"][4].data[1, 0] > 50 * rounds
     print(json.dumps(seconds))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +148,24 @@ def _finish(figure: Any, axis: Any, names: int, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if names <= _MOST_NAMES:
         figure.legend(loc="outside right upper", frameon=False, fontsize=6.5, ncols=1 + names // 16)
+
+
+def draw_runs(figure: Any, runs: Mapping[str, Sequence[Sequence[LayerScores]]], momentum: float) -> None:
+    """Trainings beside each other (name -> its windows, oldest first): mean TPM of the layers over the windows, and the
+    TPM of all kernels in the last one."""
+    figure.set_size_inches(9, 3.6)
+    over, last = figure.subplots(1, 2)
+    for place, (name, windows) in enumerate(runs.items()):
+        x = [(group[0].start + group[0].stop) / 2 for group in windows]
+        y = [np.mean([score.layer_tpm for score in group if not score.frozen]) for group in windows]
+        over.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name, **_line(place))
+        kernels = np.concatenate([score.tpm[~np.isnan(score.tpm)] for score in windows[-1]])
+        last.hist(kernels, bins=_BINS, histtype="step", linewidth=1.4, label=name, **_line(place))
+    groups = next(iter(runs.values()))
+    nulls = [null_tpm(group[0].steps, group[0].interval, momentum) for group in groups]
+    over.plot([(group[0].start + group[0].stop) / 2 for group in groups], nulls, label="pure noise", **_NULL)
+    last.axvline(nulls[-1], **_NULL)
+    _finish(figure, over, _MOST_NAMES + 1, "iteration (middle of the window)", "TPM, mean of the layers")
+    final = groups[-1][0]
+    _finish(figure, last, _MOST_NAMES + 1, f"TPM of the kernels, iterations {final.start} to {final.stop}", "kernels")
+    over.legend(fontsize=7, frameon=False, loc="lower right")

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.plot.tpm import draw_printed, draw_scores, write_picture
+from caffe_split.plot.tpm import draw_printed, draw_runs, draw_scores, write_picture
 from caffe_split.tpm.printed import Printed
 from caffe_split.tpm.scores import LayerScores, null_tpm
 
@@ -82,3 +82,17 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(CaffeSplitError, match="cannot write there"):
         write_picture(tmp_path / "none/x.png", lambda figure: None)
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_runs_beside_each_other() -> None:
+    figure = Figure()
+    runs = {
+        name: [[scores("a", [0.3, at], 100 * w, at), scores("b", [at, math.nan], 100 * w, at / 2)] for w in range(2)]
+        for name, at in (("one", 0.8), ("other", 0.4))
+    }
+    draw_runs(figure, runs, 0.0)
+    over, last = figure.axes
+    lines = {line.get_label(): line.get_ydata() for line in over.lines}
+    assert lines["one"] == pytest.approx([0.6, 0.6]) and lines["other"] == pytest.approx([0.3, 0.3])
+    assert lines["pure noise"] == pytest.approx([null_tpm(50, 2, 0.0)] * 2)
+    assert "iterations 100 to 200" in last.get_xlabel()
