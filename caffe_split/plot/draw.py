@@ -15,6 +15,7 @@ from caffe_split.proto import prototxt
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150
+MOST_PIXELS = 8000  # along the longer side; a net of hundreds of layers stays a picture one can open
 
 
 def draw_svg(
@@ -44,7 +45,10 @@ def draw_file(
         write_atomic(out, svg_text(page, title or _net_name(document)).encode())
         return
     with atomic_open(out) as stream:
-        _figure(page).savefig(stream, format=ending, dpi=DPI)
+        dpi = min(DPI, 72 * MOST_PIXELS / max(page.width, page.height))
+        _figure(page).savefig(
+            stream, format=ending, dpi=dpi, metadata={"CreationDate": None} if ending == "pdf" else None
+        )
 
 
 def picture_format(out: PathLike) -> str:
@@ -99,9 +103,12 @@ def _add(axes: Any, stroke: Stroke, order: int) -> None:
             )
         )  # fmt: skip
     elif isinstance(stroke, Curve):
-        for points in pieces(stroke):
-            codes = [Outline.MOVETO] + [Outline.CURVE4 if len(points) == 4 else Outline.LINETO] * (len(points) - 1)
-            outline = Outline(points, codes)
+        lines = [
+            Outline(line, [Outline.MOVETO] + [Outline.CURVE4 if len(line) == 4 else Outline.LINETO] * (len(line) - 1))
+            for line in pieces(stroke)
+        ]
+        if lines:
+            outline = Outline.make_compound_path(*lines)
             axes.add_patch(PathPatch(outline, fill=False, edgecolor=stroke.colour, linewidth=0.9, zorder=order))
         head = arrow_head(stroke)
         if head is not None:

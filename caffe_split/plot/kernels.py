@@ -44,7 +44,11 @@ def shown_layers(document: prototxt.Document, name: str) -> list[str]:
         raise CaffeSplitError(
             f"{document.filename}: '{name}' was split more than once; name one of its parts: {', '.join(deeper)}."
         )
-    near = difflib.get_close_matches(name, weighted, n=_MOST_NAMED) if len(weighted) > _MOST_NAMED else weighted
+    near = (
+        difflib.get_close_matches(name, weighted, n=_MOST_NAMED, cutoff=0.0)
+        if len(weighted) > _MOST_NAMED
+        else weighted
+    )
     listing = f"Nearest of the {len(weighted)} that have" if len(weighted) > _MOST_NAMED else "Those that have"
     raise CaffeSplitError(
         f"{document.filename}: no layer '{name}' with kernels. {listing}: {', '.join(near) or 'none'}."
