@@ -269,6 +269,20 @@ def test_new_lines_end_as_the_one_newline_of_the_file_wherever_it_stands(text):
     assert str(doc).count("\n") == str(doc).count("\r\n") > 4
 
 
+def test_a_message_set_anew_stands_as_deep_as_the_old_one():
+    doc = prototxt.parse(NET)
+    layer(doc, 0).set("convolution_param", {"num_output": 2, "weight_filler": {"type": "xavier"}})
+    text = """  convolution_param {
+    num_output: 2
+    weight_filler {
+      type: "xavier"
+    }
+  }
+}
+"""
+    assert text in str(doc)
+
+
 def test_a_new_name_keeps_the_quotes_of_the_old_one() -> None:
     doc = prototxt.parse("name: \"n\"\nlayer { name: 'a' type: \"ReLU\" }\nlayer { name: \"b\" }\n")
     doc.subs("layer")[0].set("name", "it's")

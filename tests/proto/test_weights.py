@@ -113,6 +113,7 @@ def test_unpacked_and_cut_and_double_values(tmp_path):
     assert weights["b"][0].tolist() == [[1, 2], [3, 4]]
     assert weights["c"][0].tolist() == [np.float32(0.1), np.inf, -2]
     assert weights["d"][0].tolist() == [0, 1, 2]
+    assert not any(weights[name][0].flags.writeable for name in "abcd")
     assert weights["e"][0].shape == (0,)
 
 
@@ -250,6 +251,9 @@ def test_bad_hdf5(tmp_path):
         "has the blobs 0, 2: some lack": lambda f: [f.create_dataset(f"data/c/{i}", data=[1.0]) for i in (0, 2)],
         "expected numbers": lambda f: f.create_dataset("data/c/0", data=b"text"),
         "needs 4000000000 bytes": lambda f: f.create_dataset("data/c/0", (10**9,), "f4", chunks=(1000,)),
+        "needs 800000000 bytes": lambda f: f.create_dataset("data/c/0", (2 * 10**8,), "f4", chunks=(1000,)).__setitem__(
+            0, 1.0
+        ),
         "is a link to elsewhere": lambda f: f.create_group("data").__setitem__("c", h5py.ExternalLink("/etc/x", "/")),
     }
     for expected, make in cases.items():
