@@ -114,6 +114,7 @@ def contestant(net: str, kind: str, splits: int) -> None:
 def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="only the jobs whose name has this in it, e.g. 'resnet20'")
     parser.add_argument("--contestant", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.contestant:
@@ -128,7 +129,8 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     jobs = [(net, kind, splits) for net in ("resnet20", "resnet50") for kind in (*KINDS, "fold") for splits in (9, 0)]
     jobs += [(net, "residual", 0) for net in NETS if net.startswith("chain")]
     contestants = {f"{net} {kind} {splits or 'all'}": (lambda job=(net, kind, splits): child(*job))
-                   for net, kind, splits in jobs}  # fmt: skip
+                   for net, kind, splits in jobs
+                   if options.only in f"{net} {kind} {splits or 'all'}"}  # fmt: skip
     results = in_turns(contestants, dict.fromkeys(contestants, options.rounds))
     print("plan, derive and write (fold: plan the folding), median seconds; imports apart")
     for name, result in results.items():

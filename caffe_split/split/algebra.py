@@ -44,7 +44,7 @@ class Kernels:
         columns = self.weight.reshape(count, -1)
         if self.bias is not None:
             columns = np.column_stack([columns, self.bias])
-        solved = np.linalg.solve(matrix, columns)
+        solved = np.asarray(np.linalg.solve(matrix, columns), dtype=np.float64)
         bias = None if self.bias is None else solved[:, -1]
         return Kernels(solved[:, : self.weight[0].size].reshape(self.weight.shape), bias)
 
