@@ -19,7 +19,7 @@ from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.proto.nets import read_net
 from caffe_split.proto.solverstate import SolverState
-from caffe_split.proto.upgrade import upgrade
+from caffe_split.proto.upgrade import upgrade_old
 from caffe_split.schedule import continued, parent_state
 from caffe_split.shapes import infer_shapes
 from caffe_split.solver import derived_solver
@@ -135,7 +135,7 @@ def _other_nets(
         named = test_nets + named
     for path in named:
         net = read_net(path, caffe_proto=training.caffe_proto)
-        notes += [f"{path}: {note}" for note in upgrade(net)]
+        notes += [f"{path}: {note}" for note in upgrade_old(net)]
         documents.append((path, edit.applied_to(net)))
     return documents, notes, named
 

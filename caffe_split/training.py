@@ -10,7 +10,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.proto import prototxt
 from caffe_split.proto.nets import read_net, read_net_or_solver, read_solver
-from caffe_split.proto.upgrade import upgrade as bring_to_today
+from caffe_split.proto.upgrade import upgrade_old
 
 # A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
 
@@ -116,7 +116,7 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
             )
         solver_path = named[0] if named else None
         solver = read_solver(solver_path, caffe_proto=caffe_proto) if solver_path is not None else None
-    notes = bring_to_today(net) if upgrade else []
+    notes = upgrade_old(net) if upgrade else []
     return Training(net_path, net, solver_path, solver, tuple(notes), False, caffe_proto)
 
 

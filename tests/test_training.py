@@ -10,6 +10,7 @@ from support import caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import all_layers
+from caffe_split.proto.nets import read_net
 from caffe_split.training import open_training, solver_net_path
 
 NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
@@ -51,6 +52,13 @@ def test_an_old_net_is_opened_in_todays_form_or_as_written() -> None:
     assert str(kept.net) == path.read_text() and kept.upgraded == ()
     with pytest.raises(CaffeSplitError, match=r"n.prototxt:2:1: the net is in the old form"):
         all_layers(kept.net)
+
+
+def test_a_net_of_today_is_opened_as_written() -> None:
+    text = NET + 'layer { name: "b" type: "BatchNorm" bottom: "data" param { lr_mult: 0 } param { } param { } }\n'
+    training = open_training(put("n.prototxt", text))
+    assert str(training.net) == text and training.upgraded == ()
+    assert str(read_net("n.prototxt", upgrade=True)) == text
 
 
 @pytest.mark.parametrize("key", ["net_param", "train_net_param"])

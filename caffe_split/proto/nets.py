@@ -34,7 +34,7 @@ def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None
     """
     document = _read(path, "net", caffe_proto)
     if upgrade:
-        upgrading.upgrade(document)
+        upgrading.upgrade_old(document)
     return document
 
 

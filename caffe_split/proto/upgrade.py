@@ -58,13 +58,19 @@ def upgrade(document: Document) -> list[str]:
     return notes
 
 
-def upgraded(document: Document) -> tuple[Document, list[str]]:
-    """A copy brought to today's form, and what `upgrade` says of it; the document itself stays as it is.
+def upgrade_old(document: Document) -> list[str]:
+    """`upgrade` a net with old layers or `input` fields, and leave one of today as it is written.
 
-    The copy's fields keep the lines they were read from.
+    To that Caffe would do one thing only, on every loading: set the multipliers of BatchNorm's statistics to 0.
     """
+    return upgrade(document) if document.has("layers") or document.has("input") else []
+
+
+def upgraded(document: Document) -> Document:
+    """A copy of a net as `upgrade_old` makes it; its fields keep the lines they were read from."""
     copy = document.copy()
-    return copy, upgrade(copy)
+    upgrade_old(copy)
+    return copy
 
 
 def refuse_mixed(net: Message) -> None:
