@@ -18,9 +18,14 @@ class Graph:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
         self._writers: dict[str, list[int]] = {}
+        self._names: dict[str, list[int]] = {}
+        self._params: dict[str, list[int]] = {}
         for index, layer in enumerate(self.layers):
+            self._names.setdefault(layer.name, []).append(index)
             for top in layer.tops:
                 self._writers.setdefault(top, []).append(index)
+            for name in layer.param_names():
+                self._params.setdefault(name, []).append(index)
         self._readers: dict[int, list[int]] = {}
         for index, layer in enumerate(self.layers):
             for bottom in layer.bottoms:
@@ -33,6 +38,14 @@ class Graph:
         writers = self._writers.get(blob, [])
         place = bisect.bisect_left(writers, reader)
         return writers[place - 1] if place else None
+
+    def named(self, name: str) -> list[int]:
+        """The indices of the layers of that name: one, or one a phase."""
+        return list(self._names.get(name, []))
+
+    def sharing(self, param: str) -> list[int]:
+        """The indices of the layers that have a parameter of that name; none for the empty name."""
+        return list(self._params.get(param, [])) if param else []
 
     def writers(self, blob: str) -> list[int]:
         """The indices of all layers that have `blob` as a top."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -63,11 +64,12 @@ def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]
     """
     layers = all_layers(document)
     watched = watchers(document)
-    names = [layer.name for layer in layers]
+    names = Counter(layer.name for layer in layers)
+    by_name = {layer.name: layer for layer in reversed(layers)}
     for name in shapes:
-        found = find_layer(document, name)
-        if names.count(name) > 1:
-            raise CaffeSplitError(f"{found.where} is written {names.count(name)} times; a TPM layer needs one.")
+        found = by_name.get(name) or find_layer(document, name)
+        if names[name] > 1:
+            raise CaffeSplitError(f"{found.where} is written {names[name]} times; a TPM layer needs one.")
         if name in watched:
             raise CaffeSplitError(
                 f"{found.where} is watched already, by '{watched[name].name}'. Use --remove first to change its window."
@@ -76,10 +78,9 @@ def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]
             raise CaffeSplitError(f"{document.filename}: the name '{name}{SUFFIX}' is taken; rename that layer.")
     last = layers[-1].field
     for name, shape in shapes.items():
-        layer = find_layer(document, name)
-        field = _watcher(name, _shared_name(layer), shape, windows)
+        field = _watcher(name, _shared_name(by_name[name]), shape, windows)
         document.insert_after(last, field)
-        last = document.all_fields("layer")[-1]
+        last = field
     return [name + SUFFIX for name in shapes]
 
 
@@ -152,16 +153,14 @@ def remove_watchers(document: prototxt.Document, names: Sequence[str] | None = N
 
     Gives back the text that `add_watchers` found. Returns the names of the layers no longer watched.
     """
-    removed = []
-    for name, watcher in watchers(document).items():
-        if names is not None and name not in names:
-            continue
+    wanted = None if names is None else set(names)
+    removed = {name: each for name, each in watchers(document).items() if wanted is None or name in wanted}
+    for watcher in removed.values():
         document.remove(watcher.field, keep_blank=False)
-        for layer in all_layers(document):
-            if layer.name == name:
-                _forget_name(layer)
-        removed.append(name)
-    return removed
+    for layer in all_layers(document) if removed else []:
+        if layer.name in removed:
+            _forget_name(layer)
+    return list(removed)
 
 
 def _forget_name(layer: Layer) -> None:

@@ -50,10 +50,17 @@ def stems(layers: Sequence[Layer]) -> list[str]:
     return list(dict.fromkeys(layer.name[: -len(LAST)] for layer in layers if _is_last(layer)))
 
 
-def innermost_first(found: Sequence[str]) -> list[str]:
-    """The same stems, once each, those inside another one's layers (X_split1 of X) before it."""
-    once = list(dict.fromkeys(found))
-    return sorted(once, key=lambda stem: -sum(stem.startswith(f"{other}_") for other in once))
+def innermost_first(found: Sequence[str]) -> list[list[str]]:
+    """The same stems, once each, in rounds: those inside another one's layers (X_split1 of X) in a round before it.
+
+    Stems of one round have no layers in common.
+    """
+    rounds: dict[int, list[str]] = {}
+    known = set(found)
+    for stem in dict.fromkeys(found):
+        inside = sum(stem[:place] in known for place, letter in enumerate(stem) if letter == "_")
+        rounds.setdefault(inside, []).append(stem)
+    return [rounds[inside] for inside in sorted(rounds, reverse=True)]
 
 
 def _is_last(layer: Layer) -> bool:
@@ -66,16 +73,13 @@ def unsplit(graph: Graph, stem: str, blobs: Blobs) -> list[Unsplit]:
     Raises `CannotFold` with the reason where X's layers are no linear map of one bottom, or something else looks
     at what lies between them.
     """
-    found = []
-    for index, layer in enumerate(graph.layers):
-        if layer.name == stem + LAST and _is_last(layer):
-            found.append(_occurrence(graph, stem, index, blobs))
-    return found
+    ends = [index for index in graph.named(stem + LAST) if _is_last(graph.layers[index])]
+    return [_occurrence(graph, stem, index, blobs) for index in ends]
 
 
 def _occurrence(graph: Graph, stem: str, last: int, blobs: Blobs) -> Unsplit:
     layers = graph.layers
-    start = next((i for i in range(last - 1, -1, -1) if layers[i].name == stem + FIRST), None)
+    start = next((index for index in reversed(graph.named(stem + FIRST)) if index < last), None)
     if start is None or layers[start].type != "Convolution":
         raise CannotFold(f"there is no convolution '{stem}{FIRST}' above {layers[last].where}")
     walk = _Walk(graph, stem, start, blobs)
@@ -103,13 +107,12 @@ def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
             if index != last and reader not in inside:
                 blob = next(b for b in layers[reader].bottoms if b in layer.tops)
                 raise CannotFold(f"{layers[reader].where} reads '{blob}', which would be gone")
-    names = {name: layers[index] for index in members for name in layers[index].param_names() if name}
-    for index, layer in enumerate(layers):
-        if index in inside or layer.type == "TPM" or layer.name in {layers[i].name for i in members}:
-            continue
-        for name in layer.param_names():
-            if name in names:
-                raise CannotFold(f"{names[name].where} shares its parameter '{name}' with {layer.where}")
+    own = {layers[index].name for index in members}
+    for index in members:
+        for name in layers[index].param_names():
+            for other in graph.sharing(name):
+                if layers[other].name not in own and layers[other].type != "TPM":
+                    raise CannotFold(f"{layers[index].where} shares its parameter '{name}' with {layers[other].where}")
     # X will stand where its first layer stands, and write its top from there.
     for index in range(members[0], last):
         if index not in inside and layers[last].tops[0] in layers[index].bottoms + layers[index].tops:

@@ -177,5 +177,6 @@ def test_a_kernel_that_looks_further_than_xs_own() -> None:
 
 def test_inner_stems_come_first() -> None:
     names = ["a", "conv1_split1", "conv1", "conv1_split1_split2_residual_pre", "conv11", "a"]
-    ordered = innermost_first(names)
-    assert ordered == ["conv1_split1_split2_residual_pre", "conv1_split1", "a", "conv1", "conv11"]
+    assert innermost_first(names) == [
+        ["conv1_split1_split2_residual_pre"], ["conv1_split1"], ["a", "conv1", "conv11"]
+    ]  # fmt: skip
