@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -55,11 +56,10 @@ def command(
         curves = collect([follower.log for follower in followers], x_axis, chosen)
         picture.draw(target, curves, average, log_scale)
 
-    kind = "file" if out is not None else _screen()
+    kind, why = ("file", "") if out is not None else _screen()
     if kind == "file":
         path = out or DEFAULT_FILE
         _write(path, draw)
-        why = "" if out is not None else "no display: "
         click.echo(f"{why}wrote {path}")
         return status
     from matplotlib import pyplot
@@ -91,25 +91,26 @@ def _open(logs: Sequence[str]) -> tuple[list[Follower], int]:
     return followers, status
 
 
-def _screen() -> str:
-    """Where a figure can be seen: notebook, window, or file when there is no display."""
+def _screen() -> tuple[str, str]:
+    """Where a figure can be seen: notebook, window, or file, with the reason, when no window can be opened."""
     if "IPython" in sys.modules:
         from IPython import get_ipython  # type: ignore[import-not-found, unused-ignore]
 
         shell = get_ipython()
         if shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell":
-            return "notebook"
+            return "notebook", ""
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not shown:
-        return "file"
+        return "file", "no display: "
     import matplotlib
     from matplotlib import pyplot
 
-    try:
+    with contextlib.suppress(ImportError):
         pyplot.switch_backend(matplotlib.rcParams["backend"])
-    except ImportError:
-        return "file"
-    return "file" if matplotlib.get_backend().lower() in ("agg", "svg", "pdf", "ps", "cairo") else "window"
+        if matplotlib.get_backend().lower() not in ("agg", "svg", "pdf", "ps", "cairo"):
+            return "window", ""
+    place = shown or "this machine"
+    return "file", f"no window on {place} (not a display, or no toolkit such as Debian's python3-tk): "
 
 
 def _write(path: str, draw: Any) -> None:

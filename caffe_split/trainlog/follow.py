@@ -8,9 +8,12 @@ import time
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser, open_log
 
+# So many of the last bytes read are compared at the next look.
+_TAIL = 256
+
 
 class Follower:
-    """Reads a growing log. A log that became shorter or was replaced is read again from its start."""
+    """Reads a growing log. A log that became shorter, or was replaced or written anew, is read from its start."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(path)
@@ -21,6 +24,7 @@ class Follower:
         self._parser = Parser(time.localtime(self._modified).tm_year)
         self._offset = 0
         self._inode = os.stat(self.path).st_ino
+        self._tail = b""
         self._log: TrainingLog | None = None
 
     def poll(self) -> bool:
@@ -29,13 +33,17 @@ class Follower:
         state = os.stat(self.path)
         if state.st_size < self._offset or state.st_ino != self._inode:
             self._start()
-        begin = self._offset
         self._modified = state.st_mtime
         with open(self.path, "rb", buffering=0) as stream:
-            stream.seek(self._offset)
+            stream.seek(self._offset - len(self._tail))
+            if stream.read(len(self._tail)) != self._tail:
+                self._start()
+                stream.seek(0)
+            begin = self._offset
             while block := stream.read(BLOCK):
                 self._parser.feed(block)
                 self._offset += len(block)
+                self._tail = (self._tail + block)[-_TAIL:] if len(block) < _TAIL else block[-_TAIL:]
         if self._offset != begin:
             self._log = None
         return self._offset != begin

@@ -15,7 +15,7 @@ from support import CAFFE, ROOT, caffe_split
 from caffe_split.diagram.boxes import Box, make_boxes
 from caffe_split.diagram.layered import Node, place, rank_nodes
 from caffe_split.diagram.page import net_page
-from caffe_split.diagram.picture import LINE_SIZE, NAME_SIZE, Frame, Picture, PlacedBox, text_width
+from caffe_split.diagram.picture import HEAD_HEIGHT, LINE_SIZE, NAME_SIZE, Frame, Picture, PlacedBox, text_width
 from caffe_split.diagram.splits import find_splits
 from caffe_split.diagram.strokes import FRAME_FILLS, SHADES, Curve, Rectangle, Text, drawing, pieces
 from caffe_split.errors import CaffeSplitError
@@ -127,6 +127,27 @@ def check_page(picture: Picture, layers: list[str]) -> None:
                 assert not crossed, (wire, thing)
 
 
+def check_joints(picture: Picture) -> None:
+    """Every wire begins under a box, a frame or a note, in a frame's head, or where another ends; and ends alike."""
+
+    def near(a: float, b: float) -> bool:
+        return abs(a - b) < 0.01
+
+    things = [*picture.boxes, *picture.frames, *picture.notes]
+    starts, ends = [w.points[0] for w in picture.wires], [w.points[-1] for w in picture.wires]
+    for wire in picture.wires:
+        (x, y), (to_x, to_y) = wire.points[0], wire.points[-1]
+        bottoms = [t for t in things if near(y, t.y + t.height) and t.x <= x <= t.x + t.width]
+        heads = [f for f in picture.frames if near(y, f.y + HEAD_HEIGHT) and f.x <= x <= f.x + f.width]
+        assert bottoms or heads or any(near(x, a) and near(y, b) for a, b in ends), wire
+        tops = [t for t in things if near(to_y, t.y) and t.x <= to_x <= t.x + t.width]
+        floors = [f for f in picture.frames if near(to_y, f.y + f.height) and f.x <= to_x <= f.x + f.width]
+        assert tops or floors or any(near(to_x, a) and near(to_y, b) for a, b in starts), wire
+        assert wire.arrow or not tops
+    for frame in picture.frames:
+        assert any(near(y, frame.y + frame.height) and frame.x <= x <= frame.x + frame.width for x, y in ends)
+
+
 def check_flow(picture: Picture, boxes: list[Box]) -> None:
     """Every input of every box is drawn: as wires from one to the other, through frames and turns, or as a note."""
     drawn = {(wire.source, wire.target) for wire in picture.wires}
@@ -160,6 +181,7 @@ def test_nothing_is_lost_or_hidden(rounds: dict[str, Path], name: str, whole: bo
     layers = phase_layers(prototxt.read(rounds[name]), "TRAIN")
     picture = net_page(layers, whole)
     check_page(picture, [layer.name for layer in layers])
+    check_joints(picture)
     if whole:
         check_flow(picture, make_boxes(layers))
     assert picture.width / picture.height == pytest.approx(1.3, rel=0.6)
@@ -177,6 +199,7 @@ def test_nets_of_caffe(phase: str) -> None:
         picture = net_page(layers)
         check_page(picture, [layer.name for layer in layers])
         check_flow(picture, make_boxes(layers))
+        check_joints(picture)
         count += 1
     assert count > 30
 
@@ -289,6 +312,16 @@ def test_labels_are_notes_not_wires(rounds: dict[str, Path]) -> None:
     assert not any(wire.source == "data" and wire.target in ("loss", "accuracy") for wire in picture.wires)
 
 
+def test_in_one_column_too() -> None:
+    text = layer("d", "DummyData", "", "d").replace('top: "d"', 'top: "d" top: "label"')
+    names = ["d", "a", "b", "c", "e"]
+    text += "".join(layer(name, "Convolution", bottom, name, CONV) for bottom, name in zip(names, names[1:]))
+    text += layer("loss", "SoftmaxWithLoss", "e label", "loss")
+    picture = net_page(phase_layers(prototxt.parse(text, "net"), "TRAIN"))
+    assert [note.text for note in picture.notes] == ["label from d"]
+    assert ("d", "loss") not in {(wire.source, wire.target) for wire in picture.wires}
+
+
 def test_a_split_layer_that_is_no_split() -> None:
     """Names alone do not make a split: it takes the concat and the reorder."""
     text = DATA + layer("a_split1", "Convolution", "d", "a_split1", CONV) + layer("a_concat", "Concat", "a_split1")
@@ -360,6 +393,8 @@ def test_svg_tells_roles_by_colour_and_label(rounds: dict[str, Path]) -> None:
     assert words["frozen"] == 1 and words["kernels of high TPM"] == 1 and words["never learns"] == 1
     fills = Counter(element.get("fill") for element in root.iter(f"{SVG}rect"))
     assert fills[SHADES["fast"][1]] == fills[SHADES["slow"][1]] == fills[SHADES["frozen"][1]] == 9
+    # The labels stand on the dark shade of the role; one more of each is in the legend.
+    assert [fills[SHADES[role][0]] for role in ("fast", "slow", "added", "frozen")] == [10, 10, 10, 10]
     dashed = [element for element in root.iter(f"{SVG}rect") if element.get("stroke-dasharray")]
     assert len([element for element in dashed if element.get("fill") == SHADES["frozen"][1]]) == 9
     baseline = Counter(element.text for element in svg_of(rounds["baseline"]).iter(f"{SVG}text"))

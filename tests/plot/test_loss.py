@@ -154,11 +154,19 @@ def test_every_log_can_be_drawn(name: str, average: int, log_scale: bool) -> Non
     drawn(collected(name), average, log_scale)
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
+    environment.update(variables)
     script = Path(__file__).parents[2] / "tools" / "plot_loss.py"
     command = [sys.executable, str(script), *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_display_that_is_none_writes_the_file_and_says_so(tmp_path: Path) -> None:
+    training(tmp_path / "a", 0)
+    done = run(tmp_path, "a/train.log", DISPLAY=":4711")
+    assert done.returncode == 0 and done.stdout.startswith("no window on :4711 (not a display, or no toolkit ")
+    assert done.stdout.endswith("): wrote loss.png\n") and (tmp_path / "loss.png").stat().st_size > 5000
 
 
 def test_no_display_writes_the_file_and_says_so(tmp_path: Path) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,6 +140,104 @@ def test_watch() -> None:
     assert status == 1 and "crashed: math_functions.cu:79]" in notes
 
 
+def start_watch(folder: Path, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "caffe_split", "watch", "train.log", "--every", "0.1", *words]
+    return subprocess.Popen(command, cwd=folder, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+
+
+def ended(child: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """Its status and what it said on stderr, within a minute."""
+    try:
+        said = child.communicate(timeout=60)[1]
+    finally:
+        child.kill()
+    return child.returncode, said.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "line", "end"),
+    [
+        ("bvlc_2016", 0, "iteration 200", "done"),
+        ("killed_by_sigterm", 1, "iteration ", "crashed: *** SIGTERM"),
+        ("fatal", 1, "iteration 10", "crashed: math_functions.cu:79] Check failed"),
+        ("glog_0_6", 0, "iteration ", "stopped"),
+    ],
+)
+def test_watch_ends_at_once_where_the_training_has(tmp_path: Path, name: str, status: int, line: str, end: str) -> None:
+    (tmp_path / "train.log").write_bytes((LOGS / f"{name}.log").read_bytes())
+    code, said = ended(start_watch(tmp_path))
+    shown, last = said.splitlines()
+    assert code == status and shown.startswith(line) and last.startswith(end)
+
+
+def test_watch_of_a_log_that_was_cut_off_long_ago(tmp_path: Path) -> None:
+    data = (LOGS / "bvlc_2016.log").read_bytes()
+    (tmp_path / "train.log").write_bytes(data[: data.index(b"Iteration 200")])
+    os.utime(tmp_path / "train.log", (1e9, 1e9))
+    code, said = ended(start_watch(tmp_path))
+    assert code == 0 and said.splitlines()[-1] == "cut off"
+
+
+def test_watch_of_no_log(tmp_path: Path) -> None:
+    code, said = ended(start_watch(tmp_path))
+    assert code == 1 and said == "caffe-split: cannot read the log train.log: No such file or directory\n"
+
+
+def test_watch_follows_to_the_end(tmp_path: Path) -> None:
+    lines = (LOGS / "bvlc_2016.log").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "train.log"
+    path.write_bytes(b"")  # Caffe has been started and has said nothing yet
+    child = start_watch(tmp_path)
+    time.sleep(3)  # so that it has surely seen the empty log
+    for count, line in enumerate(lines):
+        time.sleep(0.3 if b"Testing net" in line else 0.02)
+        assert child.poll() is None, "it ended before the training did"
+        with path.open("ab") as stream:
+            stream.write(b"max_iter: 200\n" * (count == 0) + line)
+    code, said = ended(child)
+    shown = [line for line in said.splitlines() if line.startswith("iteration")]
+    assert code == 0 and said.splitlines()[-1] == "done"
+    last = "iteration 200/200  loss 1.1  lr 0.01  accuracy 0.55 (best 0.55 at 200)"
+    assert len(shown) >= 2 and shown[-1].startswith(last)
+
+
+def test_watch_of_a_log_that_goes_away(tmp_path: Path) -> None:
+    data = (LOGS / "bvlc_2016.log").read_bytes()
+    path = tmp_path / "train.log"
+    path.write_bytes(data[: data.index(b"Iteration 200")])
+    child = start_watch(tmp_path)
+    assert child.stderr is not None and child.stderr.readline().startswith(b"iteration 100")
+    path.unlink()
+    code, said = ended(child)
+    assert code == 1 and said == "caffe-split: cannot read the log train.log: No such file or directory\n"
+
+
+def test_watch_is_left_by_an_interrupt(tmp_path: Path) -> None:
+    data = (LOGS / "bvlc_2016.log").read_bytes()
+    (tmp_path / "train.log").write_bytes(data[: data.index(b"Iteration 200")])
+    child = start_watch(tmp_path)
+    assert child.stderr is not None and child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    code, said = ended(child)
+    assert code == 130 and said.strip() == "caffe-split: interrupted"
+
+
+def test_watch_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_bytes((LOGS / "bvlc_2016.log").read_bytes())
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "150"}
+    child = start_watch(tmp_path, "--max-iter", "400", stderr=theirs, env=environment)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error
+        while block := os.read(ours, 1 << 16):
+            said += block
+    os.close(ours)
+    assert child.wait(60) == 0
+    shown = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", said).decode()
+    assert "200/400" in shown and " 50%" in shown and "loss 1.1  accuracy 0.55, best 0.55" in shown
+
+
 @pytest.mark.parametrize("command", ["best", "final", "table", "watch"])
 @pytest.mark.parametrize("path", ["missing.log", "empty.log", "folder", "binary", "no_test.log"])
 def test_bad_input_is_one_line(tmp_path: Path, command: str, path: str) -> None:
@@ -174,3 +278,23 @@ def test_follower_reads_what_was_appended(tmp_path: Path) -> None:
     path.write_bytes((LOGS / "bvlc_1_0.log").read_bytes()[:500])  # started anew
     os.utime(path, (1, 1))
     assert follower.poll() and follower.log.size == 500
+
+
+def test_follower_sees_that_a_log_was_written_anew(tmp_path: Path) -> None:
+    path, data = tmp_path / "train.log", (LOGS / "bvlc_2016.log").read_bytes()
+    other = (LOGS / "googlenet.log").read_bytes()
+    assert len(other) > len(data)
+    for first in (data[:1], data[:100], data):
+        path.write_bytes(first)
+        follower = Follower(path)
+        follower.poll()
+        path.write_bytes(other)  # the same file, and longer now
+        assert follower.poll() and follower.log.size == len(other)
+        assert repr(follower.log.runs) == repr(fresh(path).log.runs)
+        assert not follower.poll()
+
+
+def fresh(path: Path) -> Follower:
+    follower = Follower(path)
+    follower.poll()
+    return follower
