@@ -109,6 +109,14 @@ def test_removed_layers_stand_where_they_were() -> None:
     assert [p.name for p in pairs] == ["data", "conv", "relu", "fc"]
 
 
+def test_layers_that_moved_stand_where_the_second_net_has_them() -> None:
+    *first, relu, fc = BASE.splitlines(keepends=True)
+    prob = 'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }\n'
+    nets = ["".join([*first, *rest]) for rest in ([relu, fc, prob], [fc, prob, relu])]
+    pairs = pair_up(*(summarize(prototxt.parse(text, "net")) for text in nets))
+    assert [(p.name, p.change) for p in pairs] == [(name, "same") for name in ("data", "conv", "fc", "prob", "relu")]
+
+
 def test_side_by_side_of_a_skip_split(tmp_path: Path) -> None:
     """The added and removed layers are those of the split, and the frozen skip is told."""
     skip = BASE.replace(
