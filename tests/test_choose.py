@@ -1,0 +1,74 @@
+"""Which layers are chosen from given scores: highest entropy first, helpers and what cannot be split left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from caffe_split.choose import candidates, choose_layers
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto import prototxt
+from caffe_split.tpm.scores import LayerScores
+
+LAYER = (
+    'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" {more} '
+    "convolution_param {{ num_output: {count} kernel_size: 1 }} }}\n"
+)
+NAMES = ["a_split1", "a_split2", "a_split2_residual_pre", "a_split2_residual_post", "a_split2_extension",
+         "a_split2_skip", "a_reorder", "b", "c", "frozen", "single"]  # fmt: skip
+
+
+def net() -> prototxt.Document:
+    text = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
+    for bottom, name in zip(["data", *NAMES], NAMES):
+        more = "param { lr_mult: 0 decay_mult: 0 }" if name == "frozen" else ""
+        text += LAYER.format(name=name, bottom=bottom, more=more, count=1 if name == "single" else 4)
+    return prototxt.parse(text, "net")
+
+
+def scores(entropies: dict[str, int]) -> list[LayerScores]:
+    """Layers whose four kernels lie in so many different bins: entropy 0 to ln 4; 0 bins: frozen."""
+    found = []
+    for name, bins in entropies.items():
+        tpm = np.array([0.05 + 0.1 * (k % bins) for k in range(4)]) if bins else np.zeros(4)
+        path = np.full(4, 1.0 if bins else 0.0)
+        found.append(LayerScores(name, 0, 10, 1, 10, (4, 4, 1, 1), tpm, path, 0.1, path[0], 1.0, 1.0))
+    return found
+
+
+def chosen(entropies: dict[str, int], count: int) -> list[str]:
+    return [layer.name for layer in choose_layers(net(), None, count, scores(entropies))]
+
+
+def test_helpers_frozen_and_single_kernels_are_no_candidates() -> None:
+    assert [layer.name for layer in candidates(net())] == ["a_split1", "a_split2", "a_split2_residual_pre", "b", "c"]
+
+
+def test_the_highest_entropies_in_the_nets_order() -> None:
+    given = {name: 2 for name in NAMES} | {"c": 4, "a_split2": 3}
+    assert chosen(given, 1) == ["c"]
+    assert chosen(given, 2) == ["a_split2", "c"]
+
+
+def test_helpers_do_not_count_however_high() -> None:
+    given = {name: 4 if name.endswith(("_post", "_extension", "_skip", "_reorder")) else 1 for name in NAMES}
+    assert chosen(given | {"b": 2}, 1) == ["b"]
+
+
+def test_equal_entropies_go_by_the_nets_order() -> None:
+    assert chosen({name: 2 for name in NAMES}, 3) == ["a_split1", "a_split2", "a_split2_residual_pre"]
+
+
+def test_a_layer_that_did_not_move_is_not_chosen() -> None:
+    given = {name: 1 for name in NAMES} | {"a_split1": 0, "a_split2": 0}
+    assert chosen(given, 1) == ["a_split2_residual_pre"]
+    with pytest.raises(CaffeSplitError, match=r"4 layer\(s\) to choose .*, but only 3 .*residual_pre, b, c"):
+        choose_layers(net(), None, 4, scores(given))
+
+
+def test_named_layers() -> None:
+    assert [layer.name for layer in choose_layers(net(), ["c", "a_split1"], 1, [])] == ["a_split1", "c"]
+    for name, reason in (("a_reorder", "a helper of an earlier"), ("frozen", "frozen"), ("single", "one kernel"),
+                         ("nothing", "no such layer")):  # fmt: skip
+        with pytest.raises(CaffeSplitError, match=f"layer '{name}' cannot be split: .*{reason}.*that can: a_split1"):
+            choose_layers(net(), [name], 1, [])
