@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
-from caffe_split.net import Layer, all_layers
+from caffe_split.net import PHASES, Layer, all_layers, convolution_geometry
 from caffe_split.proto import prototxt
 from caffe_split.split.branch_norm import NormSettings
 from caffe_split.split.parts import Part
@@ -29,6 +29,9 @@ def rewrite(
     windows = {name: windows_of(watcher) for name, watcher in watchers(document).items() if name in splits}
     remove_watchers(document, list(windows))
     taken = {layer.name for layer in layers} | {blob for layer in layers for blob in layer.bottoms + layer.tops}
+    by_name: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_name.setdefault(layer.name, []).append(layer)
     for name, parts in splits.items():
         made = {part.name for part in parts} | {part.top for part in parts[:-1]}
         if made & taken:
@@ -36,18 +39,69 @@ def rewrite(
                 f"{document.filename}: splitting '{name}' makes layers or blobs named "
                 f"{', '.join(sorted(made & taken))}, which exist. Rename them."
             )
-        own = [layer for layer in layers if layer.name == name]
+        own = by_name.get(name, [])
+        _check_phases(document, own)
         for layer in own:
-            document.replace(layer.field, [_field(part, layer, norm or NormSettings()) for part in parts])
+            _check_alike(document, layer, parts)
+            document.replace(
+                layer.field, [_field(part, layer, norm or NormSettings()) for part in _between(parts, layer)]
+            )
+    watched: dict[Windows, dict[str, tuple[int, ...]]] = {}
     for name, window in windows.items():
         later = replace(window, pairs=tuple(pair for pair in window.pairs if pair[0] >= watch_from))
         if later.pairs:
-            _watch(document, splits[name], later)
+            copies = {part.name: part.blobs[0].shape for part in splits[name] if part.role == "copy"}
+            watched.setdefault(later, {}).update(copies)
+    for window, shapes in watched.items():
+        add_watchers(document, shapes, window)
 
 
-def _watch(document: prototxt.Document, parts: Sequence[Part], windows: Windows) -> None:
-    shapes = {part.name: part.blobs[0].shape for part in parts if part.role == "copy"}
-    add_watchers(document, shapes, windows)
+def _check_phases(document: prototxt.Document, occurrences: Sequence[Layer]) -> None:
+    """Raises `CaffeSplitError` where two layers of one name would be in the same net."""
+    for phase in PHASES:
+        both = [layer for layer in occurrences if layer.runs_in(phase)]
+        if len(both) > 1:
+            raise CaffeSplitError(
+                f"{document.filename}: {both[0].where} and {both[1].where} have one name in the {phase} phase, which "
+                "Caffe refuses. Rename one."
+            )
+
+
+def _check_alike(document: prototxt.Document, layer: Layer, parts: Sequence[Part]) -> None:
+    """Raises `CaffeSplitError` where another occurrence of a split layer is not the same convolution."""
+    copy = parts[0]
+    if layer.type != "Convolution":
+        raise CaffeSplitError(
+            f"{document.filename}: {layer.where} is a {layer.type} layer here, and a Convolution in the net that is "
+            "split. Do the files belong together?"
+        )
+    param = layer.message.sub("convolution_param")
+    count = sum(part.num_output for part in parts if part.name in (f"{layer.name}_split1", f"{layer.name}_split2"))
+    found = (int(param.get("num_output", 0)) if param else 0, convolution_geometry(layer), _has_bias(layer))
+    if found != (count, copy.geometry, len(copy.blobs) == 2) or len(layer.bottoms) != 1 or len(layer.tops) != 1:
+        raise CaffeSplitError(
+            f"{document.filename}: {layer.where} is another convolution here: found {found[0]} kernels, {found[1]}, "
+            f"{'bias' if found[2] else 'no bias'}, expected {count}, {copy.geometry}, "
+            f"{'bias' if len(copy.blobs) == 2 else 'no bias'}. Do the files belong together?"
+        )
+
+
+def _has_bias(layer: Layer) -> bool:
+    param = layer.message.sub("convolution_param")
+    return bool(param.get("bias_term", True)) if param is not None else True
+
+
+def _between(parts: Sequence[Part], layer: Layer) -> list[Part]:
+    """The parts between the bottom and the top of this occurrence of the layer, which may have other names there."""
+    bottom, top = parts[0].bottoms[0], parts[-1].top
+    return [
+        replace(
+            part,
+            bottoms=tuple(layer.bottoms[0] if name == bottom else name for name in part.bottoms),
+            top=layer.tops[0] if part.top == top else part.top,
+        )
+        for part in parts
+    ]
 
 
 def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
@@ -55,6 +109,9 @@ def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
         return _copy(part, layer)
     settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.role])]
     settings += [("bottom", bottom) for bottom in part.bottoms] + [("top", part.top)]
+    if part.role == "helper" and part.bottoms == layer.bottoms:
+        # What stands on X's bottom hands no more gradient to it than X does.
+        settings += [("propagate_down", value) for value in layer.message.get_all("propagate_down")]
     if part.role == "helper":
         settings.append(("param", _multipliers(layer, 0, part.frozen)))
     if part.role == "scale":
