@@ -77,6 +77,18 @@ def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, 
     assert "same function" in verified.stdout and re.search(r"fc .*\n|^fc ", verified.stdout)
 
 
+@pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
+def test_trained_branch_normalisation_folds(digits: Path, kind: str) -> None:
+    """What --branch-norm adds goes as it came: the baseline's text, no bias where it had none."""
+    derive(digits, *KINDS[kind], "--branch-norm", layers="conv1,res2_conv1")
+    train("derived1/solver.prototxt", digits)
+    plan = fold(digits, "derived1/train_val.prototxt", "derived1/digits_iter_100.caffemodel")
+    assert [layer["name"] for layer in plan["folded"]] == ["conv1", "res2_conv1"]
+    assert all("taken off the mean of" in layer["note"] for layer in plan["folded"])
+    assert plan["largest_difference"][0] < 1e-4
+    assert (digits / "folded/train_val.prototxt").read_bytes() == (digits / BASE).read_bytes()
+
+
 def test_rounds_fold_from_the_inside(digits: Path) -> None:
     derive(digits, layers="conv1,res2_conv1")
     train("derived1/solver.prototxt", digits)
