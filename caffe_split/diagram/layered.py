@@ -19,12 +19,16 @@ Edge = tuple[int, int]
 
 @dataclass(frozen=True)
 class Node:
-    """A box to be placed: its size, and where along its width edges come in (top) and go out (bottom)."""
+    """A box to be placed: its size, and where along its width edges come in (top) and go out (bottom).
+
+    `pin` may be 'first' or 'last': the rank in which it has to stand.
+    """
 
     width: float
     height: float
     enter: float
     leave: float
+    pin: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class _Graph:
     def __init__(self, nodes: Sequence[Node], edges: Sequence[Edge], side: float) -> None:
         self.count, self.nodes, self.side = len(nodes), list(nodes), side
         ranks = rank_nodes(len(nodes), edges)
+        for number, node in enumerate(nodes):
+            ranks[number] = {"first": 0, "last": max(ranks)}.get(node.pin, ranks[number])
         self.paths: dict[Edge, list[int]] = {}
         for u, v in edges:
             path = [u]

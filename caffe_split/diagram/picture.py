@@ -223,7 +223,8 @@ def arrange(
         links.append((leaves, EXIT))
     point = Picture()
     shown = {key: parts.get(key, point) for key in keys}
-    nodes = [Node(p.width, p.height, p.enter, p.leave) for p in shown.values()]
+    pins = {ENTRY: "first", EXIT: "last"}
+    nodes = [Node(p.width, p.height, p.enter, p.leave, pins.get(key, "")) for key, p in shown.items()]
     number = {key: index for index, key in enumerate(keys)}
     placed = place(nodes, sorted({(number[u], number[v]) for u, v in links}), side)
     corner = dict(zip(keys, placed.corners))

@@ -204,6 +204,42 @@ def test_nets_of_caffe(phase: str) -> None:
     assert count > 30
 
 
+def random_net(rng: np.random.Generator) -> str:
+    """Layers that read one to three of the blobs before them, near ones more often; some of them split by hand."""
+    text = [layer("d", "DummyData", "", "d").replace('top: "d"', 'top: "d" top: "label"')]
+    blobs = ["d"]
+    for number in range(int(rng.integers(1, 40))):
+        count = min(len(blobs), int(rng.choice([1, 1, 1, 2, 3])))
+        places = {max(0, len(blobs) - 1 - int(rng.exponential(2.0))) for _ in range(count)}
+        bottoms = [blobs[place] for place in sorted(places)]
+        name = f"n{number}"
+        if len(bottoms) > 1:
+            text.append(layer(name, "Eltwise", " ".join(bottoms)))
+        elif rng.random() < 0.3:
+            (bottom,) = bottoms
+            text += [layer(f"{name}_split{half}", "Convolution", bottom, "", CONV) for half in (1, 2)]
+            text.append(layer(f"{name}_concat", "Concat", f"{name}_split1 {name}_split2"))
+            text.append(layer(f"{name}_reorder", "Convolution", f"{name}_concat", name, CONV))
+        else:
+            text.append(layer(name, str(rng.choice(["Convolution", "Pooling", "ReLU"])), bottoms[0], "", CONV))
+        blobs.append(name)
+    text.append(layer("loss", "SoftmaxWithLoss", f"{blobs[-1]} label"))
+    return "".join(text)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_nets(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(6):
+        layers = phase_layers(prototxt.parse(random_net(rng), "net"), "TRAIN")
+        names = [each.name for each in layers]
+        picture = net_page(layers, True, aspect=float(rng.choice([0.4, 1.3, 4])))
+        check_page(picture, names)
+        check_joints(picture)
+        check_flow(picture, make_boxes(layers))
+        check_page(net_page(layers), names)
+
+
 def test_the_frames_are_the_splits(rounds: dict[str, Path]) -> None:
     picture = page(rounds["round3"])
     expected = {name for layers in ROUNDS for name in layers.split(",")}
