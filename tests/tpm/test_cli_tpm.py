@@ -171,3 +171,27 @@ def test_window_not_yet_sampled(digits: Path) -> None:
     train(SOLVER, digits)
     refused = caffe_split("tpm", SOLVER, cwd=digits, status=1)
     assert "its TPM layers look from 50 to 100. Choose an --iter after two samples" in refused.stderr
+
+
+def test_norms_of_earlier_windows_come_from_snapshots(digits: Path) -> None:
+    """A layer's state keeps the weights of its latest window alone."""
+    for path in (digits / "digits").glob("*_iter_*"):
+        path.unlink()
+    (digits / SOLVER).write_text((digits / SOLVER).read_text().replace("max_iter: 100", "max_iter: 30"))
+    net = "digits/train_val.prototxt"
+    caffe_split("instrument", net, "--remove", "--in-place", cwd=digits)
+    windows = ["--window", "0:10", "--window", "10:20", "--window", "20:30"]
+    refused = caffe_split("instrument", net, *windows, "--in-place", "--layers", "conv1,fc", cwd=digits, status=1)
+    assert "no convolution 'fc'" in refused.stderr
+    caffe_split("instrument", net, *windows, "--interval", 5, "--in-place", "--layers", "conv1", cwd=digits)
+    train(SOLVER, digits)
+    shown = caffe_split("tpm", SOLVER, cwd=digits).stdout.splitlines()
+    lines = [line for line in shown if line.startswith("((")]
+    assert [line.split(", (")[0] for line in lines] == ["((0, 10)", "((10, 20)", "((20, 30)"]
+    norms = [line.split("norm ")[1].split(" -> ") for line in lines]
+    assert norms[0][0] == "unknown", "there is no snapshot of iteration 0"
+    assert norms[0][1] == norms[1][0] and norms[1][1] == norms[2][0]
+    # Without the snapshots nobody knows.
+    (digits / "digits/digits_iter_10.caffemodel").unlink()
+    shown = caffe_split("tpm", SOLVER, cwd=digits).stdout
+    assert "norm unknown -> unknown" in shown and shown.count("unknown") == 3
