@@ -150,6 +150,47 @@ def test_batch_norm_folds_into_a_deploy_net_only(digits: Path) -> None:
     assert "no split layers in it" in nothing["error"]
 
 
+NORMED = """\
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "apart" type: "Convolution" bottom: "data" top: "apart" convolution_param { num_output: 4 kernel_size: 3
+  group: 1 bias_term: false } }
+layer { name: "apart_bn" type: "BatchNorm" bottom: "apart" top: "apart_bn" batch_norm_param { eps: 0.01 } }
+layer { name: "apart_scale" type: "Scale" bottom: "apart_bn" top: "apart_scale" }
+layer { name: "biased" type: "Convolution" bottom: "apart_scale" top: "biased" convolution_param { num_output: 4
+  kernel_size: 1 group: 2 } }
+layer { name: "biased_bn" type: "BatchNorm" bottom: "biased" top: "biased" }
+layer { name: "biased_relu" type: "ReLU" bottom: "biased" top: "biased" }
+layer { name: "read_twice" type: "Convolution" bottom: "biased" top: "read_twice" convolution_param { num_output: 4
+  kernel_size: 1 } }
+layer { name: "twice_bn" type: "BatchNorm" bottom: "read_twice" top: "twice_bn" }
+layer { name: "sum" type: "Eltwise" bottom: "read_twice" bottom: "twice_bn" top: "sum" }
+layer { name: "batchwise" type: "Convolution" bottom: "sum" top: "batchwise" convolution_param { num_output: 4
+  kernel_size: 1 } }
+layer { name: "batchwise_bn" type: "BatchNorm" bottom: "batchwise" top: "batchwise"
+  batch_norm_param { use_global_stats: false } }
+"""
+
+
+def test_which_batch_norms_fold(tmp_path: Path) -> None:
+    """Outside splits: in place or not, with a bias or without, with Scale or without; and what must stay."""
+    (tmp_path / "net.prototxt").write_text(NORMED)
+    rng = np.random.default_rng(0)
+    weights = {"apart": [rng.standard_normal((4, 3, 3, 3))], "apart_scale": [rng.standard_normal(4)]}
+    for name, channels in (("biased", 2), ("read_twice", 4), ("batchwise", 4)):
+        weights[name] = [rng.standard_normal((4, channels, 1, 1)), rng.standard_normal(4)]
+    for name in ("apart_bn", "biased_bn", "twice_bn", "batchwise_bn"):
+        weights[name] = [rng.standard_normal(4) * 3, rng.uniform(1, 2, 4) * 3, np.array([3.0])]
+    caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
+    plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--fold-batch-norm")
+    assert plan["batch_norm"] == {"apart": ["apart_bn", "apart_scale"], "biased": ["biased_bn"]}
+    assert set(plan["batch_norm_kept"]) == {"read_twice", "batchwise"}
+    assert "read by other layers than its BatchNorm" in plan["batch_norm_kept"]["read_twice"]
+    assert "uses each batch's own statistics" in plan["batch_norm_kept"]["batchwise"]
+    assert plan["largest_difference"][0] < 1e-4
+    layers = {layer.name: layer for layer in all_layers(prototxt.read(tmp_path / "folded/net.prototxt"))}
+    assert layers["apart"].tops == ("apart_scale",) and "apart_bn" not in layers and "twice_bn" in layers
+
+
 def add_norms(net: prototxt.Document, weights: dict[str, list[np.ndarray]], branch: str, in_place: bool) -> None:
     """BatchNorm and Scale with random numbers behind a layer of a branch."""
     rng = np.random.default_rng(len(weights))
