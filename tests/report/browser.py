@@ -104,6 +104,12 @@ class Page:
             self.mouse("mouseMoved", *place, 1)
         self.mouse("mouseReleased", *end, 1)
 
+    def touch(self, *places: tuple[float, float]) -> None:
+        """Put a finger down at the first place, move it over the others, and lift it."""
+        for kind, place in zip(["touchStart", *["touchMove"] * (len(places) - 1)], places):
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": place[0], "y": place[1]}])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def key(self, name: str) -> None:
         """Press and release a key by its DOM name; a single character is typed."""
         text = {"text": name} if len(name) == 1 else {}
@@ -131,22 +137,23 @@ def browser() -> Iterator[Page]:
     """A browser with an empty profile of its own, ended at the end."""
     program = find_browser()
     assert program is not None
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-        log = Path(profile, "stderr")
-        with log.open("wb") as stderr:
-            child = subprocess.Popen(command, stdout=stderr, stderr=stderr, start_new_session=True)
+    profile = Path(tempfile.mkdtemp())
+    command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    log = profile / "stderr"
+    with log.open("wb") as stderr:
+        child = subprocess.Popen(command, stdout=stderr, stderr=stderr, start_new_session=True)
+    try:
+        with connect(_address(child, profile, log), max_size=None, proxy=None) as socket:
+            yield Page(socket)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
         try:
-            with connect(_address(child, Path(profile), log), max_size=None, proxy=None) as socket:
-                yield Page(socket)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
-            try:
-                child.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        shutil.rmtree(profile, ignore_errors=True)
 
 
 def _address(child: subprocess.Popen[bytes], profile: Path, log: Path) -> str:

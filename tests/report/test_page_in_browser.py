@@ -216,6 +216,21 @@ def test_the_keyboard_reaches_everything(page: Page, runs: list[Written]) -> Non
     assert drawn_runs(page, "test loss") == {1}
 
 
+def test_a_finger_reads_and_zooms(tab: Page, report: Path, runs: list[Written]) -> None:
+    tab.open(report, width=390, height=700)
+    place = box(tab, plot("test accuracy"))
+    at = [(place["x"] + share * place["width"], place["y"] + 90) for share in (0.4, 0.5, 0.6, 0.8)]
+    tab.touch(at[1])
+    told = shown(tab, "test accuracy")
+    assert told is not None and 200 <= told[0] <= 300
+    assert told[1][0][1] == shortened(runs[0].said["test accuracy"][told[0]])
+    before = axis(tab, "test accuracy")
+    tab.touch(*at)
+    assert min(value for value, _ in axis(tab, "test accuracy")) > 100
+    press(tab, "#reset")
+    assert axis(tab, "test accuracy") == before
+
+
 def test_the_mean_of_displays_leaves_the_values_read_alone(page: Page, runs: list[Written]) -> None:
     def curve() -> str:
         found: str = page.run(f"document.querySelector('{plot('train loss')} path[data-run]').getAttribute('d')")
