@@ -17,7 +17,8 @@ from caffe_split.cli.options import caffe_proto_option
     "--split/--whole",
     "around_splits",
     default=None,
-    help="Draw stretches without a split as one box each, or every layer.  [default: --split where one is split]",
+    help="Draw stretches without a split as one box each, or every layer.  [default: --split where a layer is "
+    "split; else the same block several times in a row is drawn once]",
 )
 @click.option("--title", default="", help="Title of the picture.  [default: the net's name]")
 @click.option("--aspect", type=click.FloatRange(0.1, 10), default=1.3, show_default=True, help="Wanted width / height.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 RANK_GAP, NODE_GAP, BEND_GAP = 16.0, 10.0, 9.0
 # Sweeps for the order; for x at most so many, until no node moves further than `_STILL`.
-_SWEEPS, _SETTLINGS, _STILL = 16, 400, 0.02
+_SWEEPS, _SETTLINGS, _STILL = 16, 150, 0.05
 
 Point = tuple[float, float]
 Edge = tuple[int, int]
@@ -50,10 +50,12 @@ def rank_nodes(count: int, edges: Sequence[Edge]) -> list[int]:
     for u, v in sorted(edges, key=lambda edge: edge[1]):
         ranks[v] = max(ranks[v], ranks[u] + 1)
     entered = {v for _, v in edges}
-    for node in range(count):
-        targets = [ranks[v] for u, v in edges if u == node]
-        if node not in entered and targets:
-            ranks[node] = max(ranks[node], min(targets) - 1)
+    highest: dict[int, int] = {}
+    for u, v in edges:
+        highest[u] = min(highest.get(u, ranks[v]), ranks[v])
+    for node, rank in highest.items():
+        if node not in entered:
+            ranks[node] = rank - 1
     return ranks
 
 
@@ -76,8 +78,8 @@ class _Graph:
     def __init__(self, nodes: Sequence[Node], edges: Sequence[Edge], side: float) -> None:
         self.count, self.nodes, self.side = len(nodes), list(nodes), side
         ranks = rank_nodes(len(nodes), edges)
-        for number, node in enumerate(nodes):
-            ranks[number] = {"first": 0, "last": max(ranks)}.get(node.pin, ranks[number])
+        for number, pinned in enumerate(nodes):
+            ranks[number] = {"first": 0, "last": max(ranks)}.get(pinned.pin, ranks[number])
         self.paths: dict[Edge, list[int]] = {}
         for u, v in edges:
             path = [u]
@@ -101,11 +103,13 @@ class _Graph:
         self._depth_first()
         best, fewest = [list(row) for row in self.rows], self._crossings()
         for sweep in range(_SWEEPS):
+            if not fewest:
+                break
             down = sweep % 2 == 0
-            rows = self.rows[1:] if down else self.rows[-2::-1]
-            for row in rows:
-                near = self.above if down else self.below
-                place = {node: index for other in self.rows for index, node in enumerate(other)}
+            near = self.above if down else self.below
+            rows = self.rows if down else self.rows[::-1]
+            for before, row in zip(rows, rows[1:]):
+                place = {node: index for line in (before, row) for index, node in enumerate(line)}
                 centre = {
                     node: sum(place[n] for n in near[node]) / len(near[node]) if near[node] else place[node]
                     for node in row

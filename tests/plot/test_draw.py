@@ -196,7 +196,8 @@ def test_nets_of_caffe(phase: str) -> None:
         if document.kind != "net" or (phase == "TEST" and "autoencoder" in path.name):
             continue
         layers = phase_layers(document, phase)
-        picture = net_page(layers)
+        check_page(net_page(layers), [layer.name for layer in layers])
+        picture = net_page(layers, True)
         check_page(picture, [layer.name for layer in layers])
         check_flow(picture, make_boxes(layers))
         check_joints(picture)
@@ -341,6 +342,30 @@ def test_stretches_without_a_split_are_one_box(rounds: dict[str, Path], tmp_path
     check_page(around, [each.name for each in layers])
 
 
+def residual_block(name: str, bottom: str, kernels: int = 2) -> str:
+    text = layer(f"{name}_a", "Convolution", bottom, "", CONV.replace("2", str(kernels)))
+    text += layer(f"{name}_relu", "ReLU", f"{name}_a", f"{name}_a") + layer(f"{name}_b", "Pooling", f"{name}_a")
+    return text + layer(name, "Eltwise", f"{bottom} {name}_b")
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_blocks_that_are_the_same_are_drawn_once(count: int) -> None:
+    text = DATA + "".join(residual_block(f"r{i}", f"r{i - 1}" if i else "d") for i in range(count))
+    # One that differs, and more of those.
+    text += "".join(residual_block(f"s{i}", f"s{i - 1}" if i else f"r{count - 1}", 5) for i in range(4))
+    layers = phase_layers(prototxt.parse(text, "net"), "TRAIN")
+    picture = net_page(layers)
+    check_page(picture, [each.name for each in layers])
+    check_joints(picture)
+    joined = {placed.title: placed.lines for placed in picture.boxes if " to " in placed.title}
+    expected = {"s1_a to s3": ("the block above 3 times more, 12 layers",)}
+    if count > 3:
+        line = f"the block above {count - 1} times more, {4 * count - 4} layers"
+        expected[f"r1_a to r{count - 1}"] = (line,)
+    assert joined == expected
+    assert not any(" to " in placed.title for placed in net_page(layers, True).boxes)
+
+
 def test_labels_are_notes_not_wires(rounds: dict[str, Path]) -> None:
     net = ROOT / "prototxt/resnet20_cifar100/train_val.prototxt"
     picture = page(net, phase="TEST")
@@ -353,7 +378,7 @@ def test_in_one_column_too() -> None:
     names = ["d", "a", "b", "c", "e"]
     text += "".join(layer(name, "Convolution", bottom, name, CONV) for bottom, name in zip(names, names[1:]))
     text += layer("loss", "SoftmaxWithLoss", "e label", "loss")
-    picture = net_page(phase_layers(prototxt.parse(text, "net"), "TRAIN"))
+    picture = net_page(phase_layers(prototxt.parse(text, "net"), "TRAIN"), True)
     assert [note.text for note in picture.notes] == ["label from d"]
     assert ("d", "loss") not in {(wire.source, wire.target) for wire in picture.wires}
 
