@@ -42,12 +42,10 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
-    from caffe_split.files import check_out
-    from caffe_split.plot.draw import draw_file, picture_format
+    from caffe_split.plot.draw import check_picture, draw_file
     from caffe_split.training import open_training
 
-    picture_format(out)
-    check_out(out, force)
+    check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
     draw_file(document, out, phase, None if around_splits is None else not around_splits, title, aspect)
     click.echo(f"wrote {out}")
@@ -87,14 +85,12 @@ def kernels(
     \b
     Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
     """
-    from caffe_split.files import check_out
     from caffe_split.net import all_layers
-    from caffe_split.plot.draw import picture_format
+    from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
     from caffe_split.training import open_training
 
-    picture_format(out)
-    check_out(out, force)
+    check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
     names = {layer.name for layer in all_layers(document)}
     kernels_file(mosaics(document, weights, layers, channels), names, out, bgr)

@@ -59,6 +59,17 @@ def picture_format(out: PathLike) -> str:
     return ending[1:]
 
 
+def check_picture(out: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` where no picture may be written at `out`; `force` lets a file be replaced."""
+    picture_format(out)
+    if not out.parent.is_dir():
+        raise CaffeSplitError(f"{out.parent}: no such folder to write {out.name} in.")
+    if out.exists() and not out.is_file():
+        raise CaffeSplitError(f"{out} is there and no file; it is not replaced. Choose another --out.")
+    if out.exists() and not force:
+        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
+
+
 def _net_name(document: prototxt.Document) -> str:
     return str(document.get("name", "")) or Path(document.filename).name
 

@@ -555,6 +555,7 @@ def test_whole_and_split(rounds: dict[str, Path], tmp_path: Path) -> None:
         (["net.prototxt", "--out", "there.svg"], 1, "there.svg exists; nothing is overwritten unasked"),
         (["net.prototxt", "--out", "no/x.svg"], 1, "no such folder"),
         (["net.prototxt", "--out", "x.svg", "--split"], 1, "no layer of the net was split; draw the whole net"),
+        (["net.prototxt", "--out", "folder.svg", "--force"], 1, "folder.svg is there and no file"),
         (["empty.prototxt", "--out", "x.svg"], 1, "no layer of it runs in phase TRAIN"),
         (["net.prototxt"], 2, "--out"),
         (["net.prototxt", "--out", "x.svg", "--aspect", "0"], 2, "--aspect"),
@@ -564,6 +565,7 @@ def test_refused(tmp_path: Path, words: list[str], status: int, said: str) -> No
     (tmp_path / "net.prototxt").write_text(DATA + layer("c", "Convolution", "d", "c", CONV))
     (tmp_path / "empty.prototxt").write_text(layer("c", "Silence", "d", "c", "include { phase: TEST }"))
     (tmp_path / "there.svg").write_text("old")
+    (tmp_path / "folder.svg").mkdir()
     result = caffe_split("draw", *words, cwd=tmp_path, status=status)
     assert said in result.stderr and not (tmp_path / "x.svg").exists()
     assert (tmp_path / "there.svg").read_text() == "old"
