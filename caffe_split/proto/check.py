@@ -7,6 +7,7 @@ have counts as a slip when it is one or two letters from a name of the same mess
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -72,7 +73,17 @@ def check(document: Document) -> None:
                 refuse_mixed(net)
 
 
+@functools.cache
+def _required(kind: MessageType) -> tuple[str, ...]:
+    return tuple(known.name for known in kind.fields.values() if known.required)
+
+
 def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
+    for name in _required(kind):
+        if not message.has(name):
+            place = message._field
+            line, column = (place.line, place.column) if place is not None else (1, 1)
+            found.append(Problem(line, column, f"{kind.name} lacks {name!r}, which it must have", True))
     seen: dict[str, Field] = {}
     for field in message.fields:
         known = kind.fields.get(field.name)

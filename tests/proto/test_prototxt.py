@@ -171,6 +171,7 @@ VERDICTS = [
     ("input: 'a' \"b\" # c\n 'c'", True), ("name: abc", False), ("name: 3", False), ("layer: 3", False),
     ("name { }", False), ("layer { param: [{}, {}] }", True), ("layer { name: ['a'] }", False),
     ('name: "\\u00e9\\U0001F600\\x41\\7\\?"', True), ("layer { phase: 'TEST' }", False),
+    ("layer { clip_param { min: 1 } }", False), ("layer { clip_param { max: 1 min: 0 } }", True),
 ]  # fmt: skip
 
 
@@ -207,6 +208,7 @@ def test_verdicts_are_caffes(caffe_tool, tmp_path):
         ("base_lr: 1 max_itr: 5", "SolverParameter has no field 'max_itr'; did you mean 'max_iter'?"),
         ("layer { name: 'a' name: 'b' }", "name is given twice in one message, first at line 1"),
         ("layer { convolution_param { num_output: 'x' } }", "expected an integer, found 'x'"),
+        ("layer { clip_param { min: 1 } }", "<string>:1:9: ClipParameter lacks 'max', which it must have"),
     ],
 )
 def test_slips_are_named(text, problem):

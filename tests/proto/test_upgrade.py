@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from messages import ROOTS, protobuf_of
+from texts import message
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import prototxt
+from caffe_split.proto import check, prototxt, schema
 from caffe_split.proto.upgrade import upgrade
 from caffe_split.proto.v1 import V0_TYPES, V1_TYPES
 
 FILES = Path(__file__).parent / "files"
+
+V1_FIELDS = message(schema.caffe().messages["V1LayerParameter"], 1)
+V1_LAYERS = V1_FIELDS.map(lambda fields: f"layers {{{fields}\n}}\n")
+NET_FIELDS = message(schema.caffe().messages["NetParameter"], 0)
 
 ALL_TYPES = "\n".join(f'layers {{ name: "{name}" type: {name} }}' for name in V1_TYPES)
 V0_ALL = "\n".join(
@@ -78,6 +85,44 @@ def test_equals_caffes_own_upgrade_on_its_files(caffe_source, caffe_tool, tmp_pa
             folder = tmp_path / str(index)
             folder.mkdir()
             assert_upgrade_is_caffes(path.read_text(), tool, folder)
+
+
+V0_LAYERS = st.tuples(message(schema.caffe().messages["V0LayerParameter"], 1), V1_FIELDS).map(
+    lambda parts: f"layers {{ layer {{{parts[0]}\n}}{parts[1]}\n}}\n"
+)
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("layers", [V1_LAYERS, V0_LAYERS], ids=["v1", "v0"])
+def test_random_nets_equal_caffes_own_upgrade(layers, caffe_tool, tmp_path):
+    """What Caffe takes is taken and brought to the same message; what it refuses is refused."""
+    tool = caffe_tool("upgrade_net_proto_text")
+    taken = 0
+
+    # Without shrinking, which would run Caffe's program a thousand times.
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @given(NET_FIELDS, st.lists(layers, min_size=1, max_size=3))
+    def law(fields, some):
+        nonlocal taken
+        text = "\n".join([fields, *some])
+        (tmp_path / "in").write_text(text)
+        (tmp_path / "out").unlink(missing_ok=True)
+        subprocess.run([tool, tmp_path / "in", tmp_path / "out"], capture_output=True)
+        try:
+            doc = prototxt.parse(text, kind="net")
+            check.check(doc)
+            upgrade(doc)
+        except CaffeSplitError as error:
+            # Caffe reads past the end of too few input_dim.
+            assert not (tmp_path / "out").exists() or "input_dim" in str(error)
+            return
+        taken += 1
+        theirs = protobuf_of((tmp_path / "out").read_text(), "net")
+        # As text, since nan is not itself.
+        assert text_format.MessageToString(protobuf_of(str(doc), "net")) == text_format.MessageToString(theirs)
+
+    law()
+    assert taken > 10
 
 
 @pytest.mark.caffe
