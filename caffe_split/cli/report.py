@@ -26,8 +26,7 @@ def report(folders: tuple[Path, ...], out: Path, force: bool, output: str | None
     Example:
       caffe-split report baseline derived1 derived2 --out report.html
     """
-    from caffe_split.files import check_out
-    from caffe_split.report.page import write_report
+    from caffe_split.report.page import check_page, write_report
     from caffe_split.report.runs import read_runs
 
     complaints: list[str] = []
@@ -36,7 +35,7 @@ def report(folders: tuple[Path, ...], out: Path, force: bool, output: str | None
         complaints.append(text)
         click.echo(f"caffe-split: {text}", err=True)
 
-    check_out(out, force)
+    check_page(out, force)
     runs = read_runs(folders, say, output)
     write_report(runs, out, title, force)
     click.echo(f"wrote {out}")

@@ -11,7 +11,7 @@ from string import Template
 
 from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_out, write_atomic
+from caffe_split.files import write_atomic
 from caffe_split.plot.draw import draw_svg
 from caffe_split.proto import prototxt
 from caffe_split.report import sections
@@ -21,25 +21,40 @@ from caffe_split.report.runs import Run
 
 # Width / height of the drawings: as wide as the page's text, and as long as it takes.
 ASPECT = 0.8
+# Names that are longer together than this make no title.
+LONGEST_TITLE = 80
+
+
+def check_page(out: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` where `out` may not be written: without `force` where it exists, never over what is
+    no ordinary file."""
+    if out.is_dir():
+        raise CaffeSplitError(f"{out} is a folder; expected the name of a file, for example {out / 'report.html'}")
+    if out.exists() and not out.is_file():
+        raise CaffeSplitError(f"{out} is no ordinary file; expected a name such as report.html")
+    if out.exists() and not force:
+        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
+    if not out.parent.is_dir():
+        raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
 
 
 def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False) -> None:
-    """Write the page to `out`. Raises `CaffeSplitError` where that exists, unless `force`, or cannot be written."""
-    check_out(out, force)
-    if out.is_dir():
-        raise CaffeSplitError(f"{out} is a folder; expected the name of a file, for example {out / 'report.html'}")
+    """Write the page to `out`. Raises `CaffeSplitError`, see `check_page`."""
+    check_page(out, force)
     write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"))
 
 
 def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
     """The whole page as text."""
-    title = title or ", ".join(run.name for run in runs[:4]) + (" and others" if len(runs) > 4 else "")
+    count = f"{len(runs)} training{'s' if len(runs) > 1 else ''} in Caffe"
+    names = ", ".join(run.name for run in runs)
+    title = title or (names if len(names) <= LONGEST_TITLE else count)
     style, script = _part("page.css"), _part("page.js")
     curves = curve_data([run.log for run in runs], [run.name for run in runs])
     body = element(
         "main",
         element("h1", title),
-        element("p", f"{len(runs)} training{'s' if len(runs) > 1 else ''} in Caffe", class_="note"),
+        element("p", count, class_="note") if title != count else Html(""),
         sections.comparison(runs),
         sections.curves(bool(curves["panels"])),
         *(sections.split(run, _drawing(run)) for run in runs if run.manifest is not None),

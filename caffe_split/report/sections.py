@@ -15,6 +15,9 @@ from caffe_split.report.runs import Run
 from caffe_split.training import solvers_in
 from caffe_split.trainlog import show
 
+# As the page's script and style have them: so many colours, then the same with so many kinds of dashes.
+COLOURS, DASHES = 7, 4
+
 
 def comparison(runs: Sequence[Run]) -> Html:
     """The table of `caffe-split table --cost`."""
@@ -189,7 +192,8 @@ def _wide(label: str, headings: Sequence[str], body: Sequence[Html]) -> Html:
 
 
 def _swatch(run: int) -> Html:
-    line = element("line", x1=1, y1=5, x2=21, y2=5, class_=f"stroke run{run}")
+    style = f"stroke run{run % COLOURS} dash{run // COLOURS % DASHES}"
+    line = element("line", x1=1, y1=5, x2=21, y2=5, class_=style)
     return element("svg", line, viewBox="0 0 22 10", width=22, height=10, class_="swatch", aria_hidden="true")
 
 

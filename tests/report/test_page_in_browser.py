@@ -266,6 +266,23 @@ def test_values_that_are_none_are_said(tab: Page, tmp_path: Path) -> None:
     assert path.count("M") == 2 and "NaN" not in path and "Infinity" not in path
 
 
+def test_many_runs_are_told_apart(tab: Page, tmp_path: Path) -> None:
+    names = [f"a_run_of_quite_a_long_name_{k}" for k in range(9)]
+    for k, name in enumerate(names):
+        write_run(tmp_path / name, k / 80)
+    caffe_split("report", *names, cwd=tmp_path)
+    tab.open(tmp_path / "report.html", width=390)
+    assert tab.run("document.querySelector('h1').textContent") == "9 trainings in Caffe"
+    look = "(s => s.stroke + s.strokeDasharray)(getComputedStyle(e))"
+    styles = {
+        where: tab.run(f"[...document.querySelectorAll({where!r})].map(e => {look})")
+        for where in ("tbody .stroke", "#legend .stroke", f"{plot('train loss')} path[data-run]")
+    }
+    for where, found in styles.items():  # the table, the legend and the curves agree
+        assert len(set(found)) == 9 and found == styles["tbody .stroke"], where
+    assert tab.run("document.documentElement.scrollWidth") == 390
+
+
 @pytest.mark.parametrize("width", [320, 390, 1100])
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone_and_in_the_dark(tab: Page, report: Path, width: int, dark: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -191,6 +192,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (["binary"], "binary/train.log holds no line of a training"),
         (["one", "--out", "nowhere/x.html"], "nowhere"),
         (["one", "--out", "empty", "--force"], "empty is a folder"),
+        (["one", "--out", "pipe", "--force"], "pipe is no ordinary file"),
         (["one", "--output", "nonsense"], "no test output named nonsense; it has: accuracy, loss"),
     ],
 )
@@ -198,6 +200,7 @@ def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
     write_run(tmp_path / "one", 0.0)
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "binary/train.log").write_bytes(bytes(range(256)) * 10)
     done = caffe_split("report", *words, cwd=tmp_path, status=1)
     assert said in done.stderr and not list(tmp_path.rglob("*.html"))
