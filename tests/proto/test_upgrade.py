@@ -100,7 +100,7 @@ def test_random_nets_equal_caffes_own_upgrade(layers, caffe_tool, tmp_path):
     taken = 0
 
     # Without shrinking, which would run Caffe's program a thousand times.
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
     @given(NET_FIELDS, st.lists(layers, min_size=1, max_size=3))
     def law(fields, some):
         nonlocal taken
