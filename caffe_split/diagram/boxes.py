@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from caffe_split.diagram.describe import describe
@@ -40,15 +40,19 @@ class Box:
         return not self.inputs
 
 
-def make_boxes(layers: Sequence[Layer]) -> list[Box]:
-    """The boxes of a phase's layers, in file order; every layer is in exactly one."""
+def make_boxes(layers: Sequence[Layer], inputs: Mapping[str, Sequence[int]] | None = None) -> list[Box]:
+    """The boxes of a phase's layers, in file order; every layer is in exactly one.
+
+    Blobs that no layer gives have a box before them, without layers; `inputs` tells their shapes where it can.
+    """
+    given = {blob: dict(inputs or {}).get(blob, ()) for blob in _free_blobs(layers)}
     readers: dict[str, int] = {}
     for layer in layers:
         for bottom in set(layer.bottoms):
             readers[bottom] = readers.get(bottom, 0) + 1
-    groups: list[list[Layer]] = []
-    inputs: list[list[tuple[int, str]]] = []
-    writer: dict[str, int] = {}
+    groups: list[list[Layer]] = [[] for _ in given]
+    sources: list[list[tuple[int, str]]] = [[] for _ in given]
+    writer = {blob: number for number, blob in enumerate(given)}
     owner: dict[str, int] = {}
     for layer in layers:
         home = owner.get(_shared_weight(layer)) if layer.type == "TPM" else _home(layer, writer, readers, groups)
@@ -56,7 +60,7 @@ def make_boxes(layers: Sequence[Layer]) -> list[Box]:
             home = len(groups)
             groups.append([])
             pairs = [(writer[bottom], bottom) for bottom in layer.bottoms if bottom in writer]
-            inputs.append(list(dict.fromkeys(pairs)))
+            sources.append(list(dict.fromkeys(pairs)))
         groups[home].append(layer)
         if layer.type != "TPM":
             for name in layer.param_names()[:1]:
@@ -64,7 +68,24 @@ def make_boxes(layers: Sequence[Layer]) -> list[Box]:
         for top in layer.tops:
             writer[top] = home
     names = {layer.name for layer in layers}
-    return [_box(group, pairs, names) for group, pairs in zip(groups, inputs)]
+    free = [_input_box(blob, shape) for blob, shape in given.items()]
+    count = len(free)
+    return free + [_box(group, pairs, names) for group, pairs in zip(groups[count:], sources[count:])]
+
+
+def _free_blobs(layers: Sequence[Layer]) -> list[str]:
+    """The blobs that are read before any layer gives them, in order."""
+    made: set[str] = set()
+    free: dict[str, None] = {}
+    for layer in layers:
+        free.update((bottom, None) for bottom in layer.bottoms if bottom not in made)
+        made.update(layer.tops)
+    return list(free)
+
+
+def _input_box(blob: str, shape: Sequence[int]) -> Box:
+    words = " ".join(["input", "x".join(map(str, shape))]).strip()
+    return Box(name=blob, layers=(), role="plain", tag="", lines=(words,), followers=(), inputs=())
 
 
 def _shared_weight(layer: Layer) -> str:
@@ -79,6 +100,8 @@ def _home(
         return None
     bottom = layer.bottoms[0]
     home = writer[bottom]
+    if not groups[home]:
+        return None
     if layer.tops[0] == bottom:
         return home
     lone = layer.type in FOLLOWERS and readers[bottom] == 1

@@ -19,11 +19,12 @@ LONGEST_FROM_SOURCE = 3
 class Flow:
     """The outermost things of the page, a box or a split each, in the order of the net.
 
-    `edges` are triples (source, target, blob); `boxes` the numbers of the net's boxes in each thing.
+    `numbers` are those of the boxes, of a split that of its last one; `edges` triples (source, target, blob).
     """
 
     pictures: tuple[Picture, ...]
     names: tuple[str, ...]
+    numbers: tuple[int, ...]
     edges: tuple[tuple[int, int, str], ...]
     is_split: tuple[bool, ...]
     is_source: tuple[bool, ...]
@@ -58,6 +59,7 @@ def make_flow(boxes: Sequence[Box], splits: Sequence[Split]) -> Flow:
     return Flow(
         pictures=tuple(split_picture(by_last[k], boxes) if k in by_last else box_picture(boxes[k]) for k in keys),
         names=tuple(by_last[k].name if k in by_last else boxes[k].name for k in keys),
+        numbers=tuple(keys),
         edges=tuple(edges),
         is_split=tuple(k in by_last for k in keys),
         is_source=tuple(k not in by_last and boxes[k].is_source for k in keys),

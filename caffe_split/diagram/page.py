@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from caffe_split.diagram.boxes import make_boxes
@@ -28,14 +28,19 @@ COLUMN_GAP, TURN_GAP, MOST_COLUMNS = 34.0, 14.0, 16
 LOW_PAGE = 480.0
 
 
-def net_page(layers: Sequence[Layer], whole: bool | None = None, aspect: float = 1.3) -> Picture:
-    """The page of a phase's layers.
+def net_page(
+    layers: Sequence[Layer],
+    whole: bool | None = None,
+    aspect: float = 1.3,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+) -> Picture:
+    """The page of a phase's layers; `inputs` are shapes of blobs that no layer gives, as far as they are known.
 
     Unless `whole`, stretches without a split are a box each where there is any split, and blocks that are the same
     several times over are drawn once where there is none. `aspect` is the wanted width / height, which tells the
     number of columns. Raises `CaffeSplitError` where `whole` is False and no layer is split.
     """
-    boxes = make_boxes(layers)
+    boxes = make_boxes(layers, inputs)
     splits = find_splits(boxes)
     if whole is False and not splits:
         raise CaffeSplitError("no layer of the net was split; draw the whole net.")

@@ -48,18 +48,13 @@ def _blocks(flow: Flow) -> list[list[int]]:
     return blocks
 
 
-def _numbers(boxes: Sequence[Box], flow: Flow, things: Sequence[int]) -> list[int]:
-    index = {box.name: number for number, box in enumerate(boxes)}
-    return [index[flow.names[thing]] for thing in things]
-
-
 def _stretches(boxes: Sequence[Box], flow: Flow) -> list[_Group]:
     stretches: list[list[int]] = [[]]
     for block in _blocks(flow):
         if any(flow.is_split[thing] for thing in block):
             stretches.append([])
         else:
-            stretches[-1] += _numbers(boxes, flow, block)
+            stretches[-1] += [flow.numbers[thing] for thing in block]
     return [
         _Group(tuple(stretch), f"{_layer_count(boxes, stretch)} layers, none of them split")
         for stretch in stretches
@@ -68,7 +63,7 @@ def _stretches(boxes: Sequence[Box], flow: Flow) -> list[_Group]:
 
 
 def _repetitions(boxes: Sequence[Box], flow: Flow) -> list[_Group]:
-    blocks = [_numbers(boxes, flow, block) for block in _blocks(flow)]
+    blocks = [[flow.numbers[thing] for thing in block] for block in _blocks(flow)]
     alike = [_signature(boxes, block) for block in blocks]
     groups, start = [], 0
     while start < len(blocks):

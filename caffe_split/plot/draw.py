@@ -12,6 +12,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, atomic_open, write_atomic
 from caffe_split.net import phase_layers
 from caffe_split.proto import prototxt
+from caffe_split.shapes import document_inputs
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150
@@ -78,7 +79,7 @@ def _drawing(document: prototxt.Document, phase: str, whole: bool | None, title:
     layers = phase_layers(document, phase)
     if not layers:
         raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {phase}.")
-    return drawing(net_page(layers, whole, aspect), title or _net_name(document))
+    return drawing(net_page(layers, whole, aspect, document_inputs(document)), title or _net_name(document))
 
 
 def _figure(page: Drawing) -> Any:

@@ -328,6 +328,20 @@ def test_the_words_on_a_box() -> None:
     assert (boxes["c"].role, boxes["c"].tag) == ("frozen", "frozen")
 
 
+def test_inputs_that_no_layer_gives() -> None:
+    """Those of older deploy nets; a layer that works in place on one has a box of its own."""
+    text = layer("r", "ReLU", "data", "data") + layer("c", "Convolution", "data", "c", CONV)
+    declared = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 9 }\n' + text + layer("e", "Eltwise", "c other")
+    document = prototxt.parse(declared, "net")
+    boxes = make_boxes(phase_layers(document, "TEST"), {"data": (1, 3, 8, 9)})
+    assert [(box.name, box.layers, box.lines[0]) for box in boxes] == [
+        ("data", (), "input 1x3x8x9"), ("other", (), "input"), ("r", ("r",), "ReLU"), ("c", ("c",), "conv 3x3 to 2"),
+        ("e", ("e",), "sum"),
+    ]  # fmt: skip
+    svg = draw_svg(prototxt.parse('input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 9 }\n' + text, "net"))
+    assert ">input 1x3x8x9</text>" in svg
+
+
 def test_stretches_without_a_split_are_one_box(rounds: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "one"
     weights = rounds["round1"].parents[1] / "w.caffemodel"
