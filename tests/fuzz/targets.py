@@ -27,6 +27,11 @@ def fuzz_prototxt(data: bytes) -> None:
     assert doc.to_bytes() == data
     _read_all(doc)
     check.problems(doc)
+    assert doc.copy().to_bytes() == data
+    for field in doc.fields:
+        if field.message is not None:
+            inner = str(doc.inner(field.message))
+            assert str(prototxt.parse(inner)) == inner
     for field in doc.fields[:3]:
         copy = field.copy()
         doc.insert_before(field, copy)
