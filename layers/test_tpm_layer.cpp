@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <iostream>
 #include <limits>
 #include <string>
 #include <vector>
@@ -39,7 +41,7 @@ class TPMReference {
 
   double Path(const int kernel) const {
     double path = 0;
-    for (int j = 1; j < samples_.size(); ++j) {
+    for (int j = 1; j < num_samples(); ++j) {
       path += Distance(kernel, j, j - 1);
     }
     return path;
@@ -119,7 +121,8 @@ class TPMLayerTest : public MultiDeviceTest<TypeParam> {
   }
 
   void CopyState(TPMLayer<Dtype>* from, TPMLayer<Dtype>* to) {
-    for (int i = 1; i < from->blobs().size(); ++i) {
+    const int num_blobs = from->blobs().size();
+    for (int i = 1; i < num_blobs; ++i) {
       to->blobs()[i]->CopyFrom(*from->blobs()[i]);
     }
   }
@@ -152,6 +155,19 @@ class TPMLayerTest : public MultiDeviceTest<TypeParam> {
       EXPECT_NEAR(row[0], displacement, relative * displacement) << k;
       EXPECT_NEAR(double(row[1]) + double(row[2]), path, relative * path) << k;
     }
+  }
+
+  // The largest relative difference from double, of D and P of all kernels.
+  double WorstDifference(TPMLayer<Dtype>* layer,
+      const TPMReference& reference) {
+    const Dtype* row = layer->blobs()[3]->cpu_data();
+    double worst = 0;
+    for (int k = 0; k <= weight_->shape(0); ++k, row += 3) {
+      const double path = double(row[1]) + double(row[2]);
+      worst = std::max(worst, std::abs(row[0] / reference.Displacement(k) - 1));
+      worst = std::max(worst, std::abs(path / reference.Path(k) - 1));
+    }
+    return worst;
   }
 
   Dtype tpm() { return top_.cpu_data()[0]; }
@@ -239,6 +255,23 @@ TYPED_TEST(TPMLayerTest, TestVectorShape) {
     this->Iterate(layer.get(), 1);
   }
   this->ExpectResult(layer.get(), 0, reference);
+}
+
+// More kernels, and more weights in each, than a block of a GPU has threads.
+TYPED_TEST(TPMLayerTest, TestManyKernels) {
+  typedef typename TypeParam::Dtype Dtype;
+  this->weight_->Reshape(300, 7, 5, 7);
+  this->FillGaussian(this->weight_.get());
+  shared_ptr<TPMLayer<Dtype> > layer =
+      this->Layer(this->Param("start_iter: 0 stop_iter: 9"));
+  TPMReference reference(300);
+  for (int t = 0; t < 10; ++t) {
+    reference.Add(*this->weight_);
+    this->Iterate(layer.get(), 1);
+  }
+  this->ExpectResult(layer.get(), 0, reference);
+  EXPECT_NEAR(this->tpm(), reference.Displacement(300) / reference.Path(300),
+      1e-6);
 }
 
 TYPED_TEST(TPMLayerTest, TestSeveralWindows) {
@@ -343,6 +376,25 @@ TYPED_TEST(TPMLayerTest, TestManySmallSteps) {
   EXPECT_NEAR(path, reference.Path(5), 1e-10 * path);
 }
 
+// A random walk of 10,000 samples. The figure is printed for whoever compares
+// a GPU with a CPU.
+TYPED_TEST(TPMLayerTest, TestManySamples) {
+  typedef typename TypeParam::Dtype Dtype;
+  shared_ptr<TPMLayer<Dtype> > layer =
+      this->Layer(this->Param("start_iter: 0 stop_iter: 9999"));
+  TPMReference reference(5);
+  for (int t = 0; t < 10000; ++t) {
+    reference.Add(*this->weight_);
+    this->Iterate(layer.get(), 1);
+  }
+  const double worst = this->WorstDifference(layer.get(), reference);
+  std::cout << "[ MEASURED ] " << (Caffe::mode() == Caffe::GPU ? "GPU" : "CPU")
+      << ", " << 8 * sizeof(Dtype) << " bits, 10,000 samples: D and P are off "
+      << "by " << worst << " at most, relatively" << std::endl;
+  EXPECT_LT(worst, 1e-6);
+  EXPECT_GT(reference.Path(5), 0);
+}
+
 TYPED_TEST(TPMLayerTest, TestResume) {
   typedef typename TypeParam::Dtype Dtype;
   const LayerParameter param = this->Param("interval: 2 iter_size: 2 "
@@ -367,6 +419,35 @@ TYPED_TEST(TPMLayerTest, TestResume) {
     EXPECT_EQ(tpm, this->tpm());
   }
 }
+
+#ifndef CPU_ONLY
+// On a GPU the solver updates a parameter where it lies: state that was at the
+// host would cost a transfer, and a wait for it, in every iteration.
+TYPED_TEST(TPMLayerTest, TestStateStaysOnDevice) {
+  typedef typename TypeParam::Dtype Dtype;
+  if (Caffe::mode() != Caffe::GPU) { return; }
+  shared_ptr<TPMLayer<Dtype> > layer = this->Layer(this->Param(
+      "start_iter: 3 stop_iter: 6 start_iter: 6 stop_iter: 9 interval: 3"));
+  // Before, in, between and after the windows.
+  for (int t = 0; t < 12; ++t) {
+    layer->Forward(this->bottom_vec_, this->top_vec_);
+    EXPECT_EQ(SyncedMemory::HEAD_AT_GPU, this->top_.data()->head()) << t;
+    for (int i = 1; i < 5; ++i) {
+      EXPECT_NE(SyncedMemory::HEAD_AT_CPU, layer->blobs()[i]->data()->head())
+          << "blob " << i << " at " << t;
+      // What the solver does with a parameter whose gradient is zero.
+      caffe_gpu_set(layer->blobs()[i]->count(), Dtype(0),
+          layer->blobs()[i]->mutable_gpu_diff());
+      layer->blobs()[i]->Update();
+    }
+    EXPECT_EQ(SyncedMemory::HEAD_AT_GPU, layer->blobs()[4]->data()->head());
+    caffe_gpu_scal(this->weight_->count(), Dtype(1.5),
+        this->weight_->mutable_gpu_data());
+  }
+  EXPECT_EQ(12, layer->blobs()[4]->cpu_data()[1]);
+  EXPECT_EQ(1, this->tpm());
+}
+#endif
 
 // The state counts past 2^24, where floats are no longer exact.
 TYPED_TEST(TPMLayerTest, TestManyIterations) {
@@ -507,6 +588,48 @@ TYPED_TEST(TPMLayerTest, TestNet) {
           from_hdf5.layer_by_name("conv_tpm")->blobs()[i]->cpu_data()[j]);
     }
   }
+}
+
+// A weight that two layers share is one weight, whose step both have made.
+TYPED_TEST(TPMLayerTest, TestWeightOfTwoLayers) {
+  typedef typename TypeParam::Dtype Dtype;
+  const string convolution =
+      "  convolution_param { num_output: 3 kernel_size: 1 bias_term: false "
+      "    weight_filler { type: 'gaussian' } } } ";
+  const string text =
+      "name: 'siamese' state { phase: TRAIN } "
+      "layer { name: 'data' type: 'DummyData' top: 'data' top: 'label' "
+      "  dummy_data_param { shape { dim: 4 dim: 3 dim: 2 dim: 2 } "
+      "    data_filler { type: 'gaussian' } } } "
+      "layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' "
+      "  param { name: 'w' } " + convolution +
+      "layer { name: 'b' type: 'Convolution' bottom: 'a' top: 'b' "
+      "  param { name: 'w' } " + convolution +
+      "layer { name: 'tpm' type: 'TPM' top: 'tpm' param { name: 'w' } "
+      "  tpm_param { start_iter: 0 stop_iter: 30 "
+      "    shape { dim: 3 dim: 3 dim: 1 dim: 1 } } } "
+      "layer { name: 'loss' type: 'EuclideanLoss' bottom: 'b' "
+      "  bottom: 'label' top: 'loss' } ";
+  NetParameter param;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &param));
+  Net<Dtype> net(param);
+  // One weight, four blobs of state.
+  ASSERT_EQ(5, net.learnable_params().size());
+  const vector<shared_ptr<Blob<Dtype> > >& state =
+      net.layer_by_name("tpm")->blobs();
+  this->weight_->Reshape(3, 3, 1, 1);
+  TPMReference reference(3);
+  for (int t = 0; t < 10; ++t) {
+    reference.Add(*net.layer_by_name("b")->blobs()[0]);
+    EXPECT_EQ(net.layer_by_name("a")->blobs()[0]->cpu_data(),
+        state[0]->cpu_data());
+    net.ClearParamDiffs();
+    net.ForwardBackward();
+    caffe_scal(state[0]->count(), Dtype(0.01), state[0]->mutable_cpu_diff());
+    net.Update();
+  }
+  this->ExpectResult(dynamic_cast<TPMLayer<Dtype>*>(
+      net.layer_by_name("tpm").get()), 0, reference);
 }
 
 // What a user may get wrong, each told by name. One Dtype is enough.

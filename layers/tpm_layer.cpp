@@ -58,6 +58,13 @@ void TPMLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
     }
   }
   unshared_ = this->blobs_[WEIGHT]->data().get();
+  // glog cuts the net that Caffe prints at 30,000 bytes: here a log tells the
+  // windows, whatever the net's size.
+  for (int w = 0; w < num_windows() && this->phase_ == TRAIN; ++w) {
+    LOG_IF(INFO, Caffe::root_solver()) << self() << "window " << w << " from "
+        << start_iter(w) << " to " << stop_iter(w) << ", interval "
+        << interval();
+  }
 }
 
 template <typename Dtype>
@@ -244,17 +251,26 @@ void TPMLayer<Dtype>::Accumulate(const int w) {
 }
 
 template <typename Dtype>
+bool TPMLayer<Dtype>::IsDue(const int w, const int64_t iter) const {
+  return iter >= start_iter(w) && iter <= stop_iter(w) &&
+      (iter - start_iter(w)) % interval() == 0;
+}
+
+template <typename Dtype>
+int64_t TPMLayer<Dtype>::SamplesBefore(const int w, const int64_t iter,
+    const Dtype* counter) const {
+  const int64_t taken = ReadPair(counter_row(counter, w) + SAMPLES);
+  CHECK_EQ(taken, (iter - start_iter(w)) / interval()) << self()
+      << "at iteration " << iter << " its state holds another number of "
+      << "samples than window " << w << " has had: the state is damaged";
+  return taken;
+}
+
+template <typename Dtype>
 void TPMLayer<Dtype>::Sample(const int64_t iter, Dtype* counter) {
   for (int w = 0; w < num_windows(); ++w) {
-    if (iter < start_iter(w) || iter > stop_iter(w) ||
-        (iter - start_iter(w)) % interval() != 0) {
-      continue;
-    }
-    Dtype* samples = counter_row(counter, w) + SAMPLES;
-    const int64_t taken = ReadPair(samples);
-    CHECK_EQ(taken, (iter - start_iter(w)) / interval()) << self()
-        << "at iteration " << iter << " its state holds another number of "
-        << "samples than window " << w << " has had: the state is damaged";
+    if (!IsDue(w, iter)) { continue; }
+    const int64_t taken = SamplesBefore(w, iter, counter);
     if (taken == 0) {
       const int count = this->blobs_[WEIGHT]->count();
       const Dtype* weight = this->blobs_[WEIGHT]->cpu_data();
@@ -263,14 +279,29 @@ void TPMLayer<Dtype>::Sample(const int64_t iter, Dtype* counter) {
     } else {
       Accumulate(w);
     }
-    WritePair(taken + 1, samples);
+    WritePair(taken + 1, counter_row(counter, w) + SAMPLES);
   }
 }
 
 template <typename Dtype>
-Dtype TPMLayer<Dtype>::WholeTPM(const int64_t iter) {
+void TPMLayer<Dtype>::Count(const int64_t iter, Dtype* counter) const {
+  counter[FORWARDS] += 1;
+  if (counter[FORWARDS] == iter_size()) {
+    counter[FORWARDS] = 0;
+    WritePair(iter + 1, counter + ITER);
+  }
+}
+
+template <typename Dtype>
+int TPMLayer<Dtype>::LatestWindow(const int64_t iter) const {
   int w = num_windows() - 1;
   while (w >= 0 && start_iter(w) > iter) { --w; }
+  return w;
+}
+
+template <typename Dtype>
+Dtype TPMLayer<Dtype>::WholeTPM(const int64_t iter) {
+  const int w = LatestWindow(iter);
   if (w < 0) { return std::numeric_limits<Dtype>::quiet_NaN(); }
   const Blob<Dtype>& result = *this->blobs_[RESULT];
   const Dtype* whole =
@@ -284,35 +315,45 @@ Dtype TPMLayer<Dtype>::WholeTPM(const int64_t iter) {
 }
 
 template <typename Dtype>
-void TPMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-    const vector<Blob<Dtype>*>& top) {
-  if (this->phase_ == TEST) {
-    top[0]->mutable_cpu_data()[0] = std::numeric_limits<Dtype>::quiet_NaN();
-    return;
-  }
+void TPMLayer<Dtype>::CheckShared() const {
   // A misspelt name, or this layer before the watched one, would leave the
   // layer with a weight of its own, or make the watched layer train that one.
   CHECK(this->blobs_[WEIGHT]->data().get() != unshared_) << self() << "param '"
       << this->layer_param_.param(0).name() << "' names no weight of an "
       << "earlier layer: put this layer after the one it watches and give the "
       << "weight the same name in both";
-  Dtype* counter = this->blobs_[COUNTER]->mutable_cpu_data();
-  CheckState(counter);
-  const int64_t iter = ReadPair(counter + ITER);
+}
+
+template <typename Dtype>
+void TPMLayer<Dtype>::TellLoaded(const int64_t iter) {
   // Weights loaded to train anew bring their count with them: let it be seen.
   LOG_IF(INFO, first_forward_ && iter > 0 && Caffe::root_solver()) << self()
       << "its state was loaded and goes on counting at iteration " << iter;
   first_forward_ = false;
+}
+
+template <typename Dtype>
+void TPMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+    const vector<Blob<Dtype>*>& top) {
+  if (this->phase_ == TEST) {
+    top[0]->mutable_cpu_data()[0] = std::numeric_limits<Dtype>::quiet_NaN();
+    return;
+  }
+  CheckShared();
+  Dtype* counter = this->blobs_[COUNTER]->mutable_cpu_data();
+  CheckState(counter);
+  const int64_t iter = ReadPair(counter + ITER);
+  TellLoaded(iter);
   if (counter[FORWARDS] == 0) {
     Sample(iter, counter);
   }
-  counter[FORWARDS] += 1;
-  if (counter[FORWARDS] == iter_size()) {
-    counter[FORWARDS] = 0;
-    WritePair(iter + 1, counter + ITER);
-  }
+  Count(iter, counter);
   top[0]->mutable_cpu_data()[0] = WholeTPM(iter);
 }
+
+#ifdef CPU_ONLY
+STUB_GPU_FORWARD(TPMLayer, Forward);
+#endif
 
 INSTANTIATE_CLASS(TPMLayer);
 REGISTER_LAYER_CLASS(TPM);

@@ -7,6 +7,7 @@
 #include "caffe/blob.hpp"
 #include "caffe/common.hpp"
 #include "caffe/layer.hpp"
+#include "caffe/syncedmem.hpp"
 #include "caffe/proto/caffe.pb.h"
 
 namespace caffe {
@@ -33,6 +34,10 @@ namespace caffe {
  * A snapshot of iteration t is written before that forward: the state in it
  * covers the samples up to t - 1, and w(t) is the snapshot's own weight.
  * In the TEST phase the layer does nothing and its top is NaN.
+ *
+ * On a GPU nothing waits for the device: the host counts in a copy of the
+ * counter, and a forward is one kernel, which also writes counter and top.
+ * The value reaches the host when the solver displays it.
  *
  * State, kept in blobs so that it lives in snapshots. Blobs 1 to 4 always have
  * lr_mult 0 and decay_mult 0. W windows, K kernels:
@@ -76,10 +81,14 @@ class TPMLayer : public Layer<Dtype> {
   virtual inline int ExactNumTopBlobs() const { return 1; }
 
  protected:
-  // Forward_gpu is Layer's, which calls Forward_cpu: right, if slow, on a GPU.
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
+  virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom)
+  {}
+  virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom)
   {}
 
@@ -93,10 +102,22 @@ class TPMLayer : public Layer<Dtype> {
 
   void CheckOptions() const;
   void CheckParamSpecs();
+  void CheckShared() const;
   /// Makes fresh state, or checks that loaded state is of these windows.
   void CheckState(Dtype* counter);
+  /// Says in the log that a loaded state goes on counting, at first.
+  void TellLoaded(const int64_t iter);
+  /// Whether window w is sampled at iteration iter.
+  bool IsDue(const int w, const int64_t iter) const;
+  /// The samples that window w had before one that is due at iteration iter.
+  int64_t SamplesBefore(const int w, const int64_t iter,
+      const Dtype* counter) const;
   /// Takes the samples that are due at iteration iter.
   void Sample(const int64_t iter, Dtype* counter);
+  /// One forward more of iteration iter.
+  void Count(const int64_t iter, Dtype* counter) const;
+  /// The latest window that starts by iter, -1 when there is none.
+  int LatestWindow(const int64_t iter) const;
   /// One pass over the weight: D and P of window w, and the previous copy.
   void Accumulate(const int w);
   /// TPM of the whole weight in the latest window that started by iter.
@@ -105,6 +126,9 @@ class TPMLayer : public Layer<Dtype> {
   int64_t ReadPair(const Dtype* cells) const;
   static void WritePair(const int64_t value, Dtype* cells);
   Dtype* counter_row(Dtype* counter, const int w) const {
+    return counter + (w + 1) * COUNTER_CELLS;
+  }
+  const Dtype* counter_row(const Dtype* counter, const int w) const {
     return counter + (w + 1) * COUNTER_CELLS;
   }
   int num_windows() const {
@@ -127,9 +151,16 @@ class TPMLayer : public Layer<Dtype> {
     return "TPM layer '" + this->layer_param_.name() + "': ";
   }
 
-  /// The weight's memory at set-up, which sharing replaces: see Forward_cpu.
+  /// The weight's memory at set-up, which sharing replaces: see CheckShared.
   const void* unshared_;
   bool first_forward_;
+#ifndef CPU_ONLY
+  /// The counter as the host knows it; empty before the first forward.
+  vector<Dtype> host_counter_;
+  /// Device memory of the kernel: two sums for each kernel of the weight and
+  /// the number of blocks that have finished.
+  shared_ptr<SyncedMemory> block_sums_;
+#endif
 };
 
 }  // namespace caffe

@@ -103,6 +103,7 @@ def test_csv() -> None:
 def test_what_the_real_caffe_prints(trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "train.log"
     path.write_text(trained.log)
+    assert "] TPM layer 'conv1_tpm': window 0 from 0 to 100, interval 10\n" in trained.log
     printed = printed_tpm(read(path))
     assert len(printed) == 9 and {layer.windows for layer in printed} == {((0, 100),)}
     assert {(layer.interval, layer.momentum) for layer in printed} == {(10, 0.9)}
