@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import caffe_split, train
 
-from caffe_split.proto import caffe_pb2, prototxt
+from caffe_split.proto import caffe_pb2, caffemodel, prototxt
 
 pytestmark = pytest.mark.caffe
 
@@ -88,6 +88,19 @@ def test_old_net_and_old_weights(form: str, text: str, tmp_path: Path) -> None:
     assert all(line[line.index("#") :] in str(derived) for line in text.splitlines() if "#" in line)
     done = caffe_split("verify", "net.prototxt", "d/net.prototxt", cwd=tmp_path)
     assert "same function" in done.stdout
+
+
+@pytest.mark.parametrize("suffix", ["", ".h5"])
+def test_caffe_takes_old_weights_that_we_wrote_anew(suffix: str, tmp_path: Path) -> None:
+    """Inner products of 1x1xMxN and biases of 1x1x1xN, which Caffe takes in certain forms only."""
+    (tmp_path / "net.prototxt").write_text(INPUT + BODY)
+    old_weights(tmp_path / "w.caffemodel", "v1")
+    caffemodel.write_weights(tmp_path / f"copy.caffemodel{suffix}", caffemodel.read_weights(tmp_path / "w.caffemodel"))
+    done = caffe_split(
+        "verify", "net.prototxt", "net.prototxt", "--baseline-weights", "w.caffemodel",
+        "--derived-weights", f"copy.caffemodel{suffix}", cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert "largest relative difference 0.000e+00" in done
 
 
 def test_old_training(tmp_path: Path) -> None:
