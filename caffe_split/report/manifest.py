@@ -34,18 +34,25 @@ class Scores:
 
 @dataclass(frozen=True)
 class LayerSplit:
-    """One layer that was split: its kernels on both sides, the layers in its place. scores: None without TPM."""
+    """One layer that was split: its kernels on both sides, the layers in its place. scores: None without TPM.
+
+    note: what is special about it, or nothing.
+    """
 
     name: str
     fast: tuple[int, ...]
     slow: tuple[int, ...]
     parts: tuple[str, ...]
     scores: Scores | None
+    note: str
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A derivation as it was made. Paths are relative to where the command ran; costs (before, after) may be None."""
+    """A derivation as it was made. Paths are relative to where the command ran; costs (before, after) may be None.
+
+    notes: what was done to the net first, a line each.
+    """
 
     command: tuple[str, ...]
     net: str
@@ -55,6 +62,7 @@ class Manifest:
     out: str
     options: dict[str, Any]
     layers: tuple[LayerSplit, ...]
+    notes: tuple[str, ...]
     parameters: tuple[int | None, int | None]
     macs: tuple[int | None, int | None]
 
@@ -89,6 +97,7 @@ def _manifest(value: dict[str, Any]) -> Manifest:
         out=str(plan["out"]),
         options=dict(plan["options"]),
         layers=tuple(map(_layer, plan["layers"])),
+        notes=tuple(map(str, plan.get("upgraded") or ())),
         parameters=(_count(before["parameters"]), _count(after["parameters"])),
         macs=(_count(before["macs"]), _count(after["macs"])),
     )
@@ -99,7 +108,8 @@ def _layer(value: dict[str, Any]) -> LayerSplit:
     fast, slow = tuple(map(int, value["fast"])), tuple(map(int, value["slow"]))
     if scores is not None and sorted((*fast, *slow)) != list(range(len(scores.tpm))):
         raise ValueError(f"fast and slow of {value['name']} are not its {len(scores.tpm)} kernels")
-    return LayerSplit(str(value["name"]), fast, slow, tuple(map(str, value["parts"])), scores)
+    parts = tuple(map(str, value["parts"]))
+    return LayerSplit(str(value["name"]), fast, slow, parts, scores, str(value.get("note") or ""))
 
 
 def _scores(value: dict[str, Any]) -> Scores:

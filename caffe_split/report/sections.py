@@ -74,6 +74,7 @@ def split(run: Run, drawing: Html | None) -> Html:
             "p",
             f"Parameters {_change(manifest.parameters)}; multiply-adds an image {_change(manifest.macs)}.",
         ),
+        *(element("p", f"In today's form: {note}", class_="note") for note in manifest.notes),
         _layers(manifest),
     ]
     if pictures:
@@ -141,7 +142,10 @@ def _made(manifest: Manifest) -> str:
     options = manifest.options
     source = f"iteration {manifest.iteration}" if manifest.iteration is not None else "given weights"
     words = [f"{len(manifest.layers)} layer(s) of {manifest.net} at {source}"]
-    words += [f"{key} {options[key]}" for key in ("kind", "partition", "init", "noise", "seed") if key in options]
+    first = [key for key in ("kind", "partition", "init", "noise", "seed") if key in options]
+    # Of the others only those that were asked for.
+    others = [key for key in options if key not in first and options[key] not in (None, False, 0, "none")]
+    words += [f"{key.replace('_', ' ')} {options[key]}" for key in first + others]
     return ", ".join(words) + "."
 
 
@@ -179,7 +183,7 @@ def _layer(layer: LayerSplit) -> Html:
         element("th", layer.name, scope="row"),
         element("td", kernels),
         *(element("td", text) for text in numbers),
-        element("td", ", ".join(layer.parts), class_="names"),
+        element("td", ", ".join(layer.parts) + (f"; {layer.note}" if layer.note else ""), class_="names"),
     )
 
 

@@ -128,7 +128,10 @@ def test_the_split(runs: list[Written]) -> None:
     assert row[1:4] == ["4 / 4", "fast: 4, 5, 6, 7", "slow: 0, 1, 2, 3"]
     assert row[4:8] == ["1.200", "0.863", "0.117", "0.400"]
     assert row[8] == f"{NASTY_LAYER}_split1"
+    assert "kind residual, partition median, init exact, noise 0.01, seed 0, skip pool stride." in page
+    assert "In today&#x27;s form: layers renamed" in page
     named = cells[cells.index("named") :]
+    assert named[8] == "named_split1; <grouped>"
     assert named[4:8] == ["-"] * 4
     assert f"{NASTY_LAYER}entropy 1.200, 8 kernels, 1 frozen" in cells
     assert "Parameters 1,000 \u2192 1,500 (x1.500); multiply-adds an image not known: 5,000 \u2192 ?." in cells
