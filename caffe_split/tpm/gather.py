@@ -12,7 +12,7 @@ from caffe_split.instrument import SUFFIX, watchers, weight_owners, windows_of
 from caffe_split.net import all_layers, convolutions
 from caffe_split.proto import caffemodel
 from caffe_split.split.parts import is_helper
-from caffe_split.tpm.measure import Blobs, from_state, is_state
+from caffe_split.tpm.measure import from_state, is_state
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.series import from_snapshots, listing, norms_at
 from caffe_split.training import Training
@@ -81,7 +81,7 @@ def gather_series(
     """
     last = snapshots[max(snapshots)]
     weights = caffemodel.read_weights(last)
-    names = list(layers) if layers is not None else [name for name in weights if _has_kernels(name, weights[name])]
+    names = list(layers) if layers is not None else [name for name in weights if _has_kernels(weights, name)]
     if not names:
         raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
     if len(snapshots) == 1 and not windows:
@@ -126,11 +126,15 @@ def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
             raise CaffeSplitError(
                 f"{training.net_path}: no convolution '{name}'. Its convolutions: {', '.join(names) or 'none'}."
             )
-    return [name for name in [*names, *(set(watched) - set(names))] if name in layers]
+    return [name for name in [*names, *(name for name in watched if name not in names)] if name in layers]
 
 
-def _has_kernels(name: str, blobs: Blobs) -> bool:
-    return len(blobs) in (1, 2) and blobs[0].ndim == 4 and min(blobs[0].shape[:2]) > 0 and not is_helper(name)
+def _has_kernels(weights: caffemodel.Weights, name: str) -> bool:
+    # Inner products of 2014 have four axes, too, the first two of size 1.
+    if is_helper(name) or weights.types[name] == "InnerProduct":
+        return False
+    blobs = weights[name]
+    return len(blobs) in (1, 2) and blobs[0].ndim == 4 and blobs[0].size > 0
 
 
 def _from_layers(training: Training, iteration: int, names: Sequence[str]) -> list[LayerScores]:
