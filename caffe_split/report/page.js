@@ -58,6 +58,9 @@
       plot: make("svg", {class: "plot", tabindex: 0, role: "group"}),
       note: html("small", ""), tip: html("div", "tip"),
     };
+    const thinned = source.curves.filter((curve) => curve.of > curve.x.length);
+    const longest = thinned.sort((a, b) => b.of - a.of)[0];
+    panel.thinned = longest ? `lowest and highest of each bunch: ${longest.x.length} of ${longest.of} values` : "";
     panel.tip.hidden = true;
     panel.plot.setAttribute("aria-label", `${panel.title}: arrow keys read values, plus and minus zoom, 0 shows all`);
     panel.box = html("div", "panel", html("h3", "", panel.title, panel.note), panel.plot, panel.tip);
@@ -83,7 +86,7 @@
           return some.reduce((sum, value) => sum + value, 0) / some.length;
         });
       }
-      panel.about = count < 2 ? "" : `mean of ${count} displays`;
+      panel.about = count < 2 ? "" : `mean of ${count} ${panel.thinned ? "of the values drawn" : "displays"}`;
     }
   };
 
@@ -170,7 +173,7 @@
         free = at + size + 8;
       }
     }
-    panel.note.textContent = [panel.about, outside].filter(Boolean).join("; ");
+    panel.note.textContent = [panel.thinned, panel.about, outside].filter(Boolean).join("; ");
     xAxis.append(make("text", {x: inner.left - 6, y: inner.bottom + 15, "text-anchor": "end", class: "label"}, data.xLabel));
     const lines = make("g", {"clip-path": `url(#${clip})`}), marks = make("g", {"clip-path": `url(#${clip})`});
     for (const curve of visible(panel)) {

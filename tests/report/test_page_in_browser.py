@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,19 @@ def test_values_that_are_none_are_said(tab: Page, tmp_path: Path) -> None:
         assert shown(tab, "test accuracy") == (iteration, {0: (iteration, word)})
     path = tab.run(f"document.querySelector('{plot('test accuracy')} path[data-run]').getAttribute('d')")
     assert path.count("M") == 2 and "NaN" not in path and "Infinity" not in path
+
+
+def test_a_long_curve_says_that_it_is_thinned(tab: Page, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "long", 0.0, displays=9000)
+    caffe_split("report", "long", cwd=tmp_path)
+    tab.open(tmp_path / "report.html")
+    note = tab.run("document.querySelector('[data-panel=\"train loss\"] small').textContent")
+    count = int(re.fullmatch(r"lowest and highest of each bunch: (\d+) of 9000 values.*", note)[1])  # type: ignore[index]
+    assert 3000 < count < 4010
+    assert tab.run("document.querySelector('[data-panel=\"test accuracy\"] small').textContent") == ""
+    hover(tab, "train loss", 0.63)
+    told = shown(tab, "train loss")
+    assert told is not None and told[1][0][1] == shortened(run.said["train loss"][told[0]])
 
 
 def test_many_runs_are_told_apart(tab: Page, tmp_path: Path) -> None:
