@@ -28,14 +28,14 @@ def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
     shared = sharers(layers, layer)
     if shared:
         return f"it shares its weight with {', '.join(shared)}"
-    param = layer.message.sub("convolution_param")
-    kernels, group = (int(param.get("num_output", 0)), int(param.get("group", 1))) if param else (0, 1)
-    if kernels // group < 2:
-        return "depthwise, one kernel a group" if group > 1 else "it has one kernel"
     try:
-        convolution_geometry(layer)
+        group = convolution_geometry(layer).group
     except CaffeSplitError as error:
         return str(error)
+    param = layer.message.sub("convolution_param")
+    kernels = int(param.get("num_output", 0)) if param else 0
+    if kernels // group < 2:
+        return "depthwise, one kernel a group" if group > 1 else "it has one kernel"
     return None
 
 

@@ -14,7 +14,7 @@ from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
 from caffe_split.fit import WEIGHTS_NAME, Blobs, check_weights
 from caffe_split.instrument import remove_watchers, watchers, windows_of
-from caffe_split.net import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net import PHASES, Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.proto.nets import read_net
@@ -26,13 +26,15 @@ from caffe_split.solver import derived_solver
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.layer import SplitOptions, split_convolution
-from caffe_split.split.partition import PartitionRule, divide
+from caffe_split.split.partition import Partition, PartitionRule, divide
 from caffe_split.split.parts import Part
 from caffe_split.split.rewrite import rewrite
 from caffe_split.tpm.fresh import fresh_state
 from caffe_split.tpm.measure import is_state
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import Training
+
+Size = tuple[int, int]
 
 
 def make_plan(
@@ -47,21 +49,30 @@ def make_plan(
     momentum: float = 0.0,
     schedule: str = "restart",
     deploy: Path | None = None,
+    ignore_extra: bool = False,
     inputs: Mapping[str, tuple[int, ...]] | None = None,
 ) -> DerivePlan:
     """Work out the whole derivation in memory. `scores` may be empty when `rule` does not need them.
 
-    `schedule` is 'restart' or 'continue', which also makes a solver state; `deploy` a net to change alike; `inputs` the
-    shapes of data blobs that cannot be read off their source. Raises `CaffeSplitError` for weights that do not fit the
-    net, and whatever cannot be split.
+    `schedule` is 'restart' or 'continue', which also makes a solver state; `deploy` a net to change alike;
+    `ignore_extra` leaves weights of layers out that the net does not have; `inputs` gives the shapes of data blobs
+    that cannot be read off their source. Raises `CaffeSplitError` for weights that do not fit the net, and whatever
+    cannot be split.
     """
     weights = caffemodel.read_weights(weights_path)
-    check_weights(training.net, weights, weights_path)
+    stages = training.stages
+    check_weights(training.net, weights, weights_path, "TRAIN", stages, training.level, ignore_extra, inputs)
+    _check_trained(training, layers)
     parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
-    shapes = infer_shapes(phase_layers(training.net, "TRAIN"), inputs)
+    files = _read_files(training, out, deploy, {layer.name for layer in layers})
+    sizes = {}
+    if options.kind == "skip" and options.skip_pool == "average":
+        sizes = _input_sizes([net for _, net in files.nets], stages, inputs)
     plans = [
-        _plan_layer(layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, shapes.blobs)
+        _plan_layer(
+            layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())
+        )
         for layer in layers
     ]
     norm = norm_settings(training.net)
@@ -69,21 +80,21 @@ def make_plan(
         plans = _normalised(training, weights, plans, norm, options.branch_norm)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
-    derived = edit.applied_to(training.net)
-    nets, notes, read = _other_nets(training, out, deploy, edit)
+    documents = [(path, edit.applied_to(net)) for path, net in files.nets]
+    derived = documents[0][1]
     texts: dict[str, bytes] = {}
-    for path, net in [(training.net_path, derived), *nets]:
-        _put(texts, path, net)
-    blobs = _derived_weights(weights, edit.splits, () if parent is None else _kept_watchers(training.net, edit.splits))
-    state = None
+    for path, document in [*documents, *files.solver]:
+        _put(texts, path, document)
+    known = {layer.name for layer in all_layers(training.net)}
+    kept_states = () if parent is None else _kept_watchers(training.net, edit.splits)
+    blobs = _derived_weights({name: weights[name] for name in weights if name in known}, edit.splits, kept_states)
+    state, read = None, list(files.read)
     if parent is not None:
         _complete_states(blobs, derived, parent[1].iter)
         partitions = {plan.name: plan.partition for plan in plans}
-        learned_net = str(out / WEIGHTS_NAME)
         pairs = (training.net, weights), (derived, blobs)
-        state = continued(*parent, *pairs, partitions, learned_net, training.stages)
+        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), stages, training.level)
         read.append(parent[0])
-    solver_path = [] if training.solver_path is None else [training.solver_path]
     return DerivePlan(
         net_path=training.net_path,
         solver_path=training.solver_path,
@@ -94,15 +105,80 @@ def make_plan(
         partition=rule.text,
         schedule=schedule,
         layers=tuple(plans),
-        before=Cost.of(shapes),
-        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN"), inputs)),
+        before=Cost.of(infer_shapes(training.train_layers(), inputs)),
+        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN", stages, training.level), inputs)),
         texts=texts,
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(derived)},
         state=state,
-        inputs=tuple(path for path in (training.net_path, *solver_path, weights_path, *read) if path.is_file()),
-        notes=tuple(notes),
+        inputs=tuple(path for path in (*read, weights_path) if path.is_file()),
+        notes=files.notes,
     )
+
+
+def _check_trained(training: Training, layers: Sequence[Layer]) -> None:
+    """Raises `CaffeSplitError` for a layer that the training leaves out: there is nothing of it to go on from."""
+    trained = {layer.name for layer in training.train_layers()}
+    for layer in layers:
+        if layer.name not in trained:
+            raise CaffeSplitError(
+                f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
+                f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."
+            )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What is derived: `nets` the documents to change, the training net first; `solver` that of the derived net, if
+    any; `read` the files they came from (a net within its solver has none); `notes` what brought them to today's
+    form."""
+
+    nets: tuple[tuple[Path, prototxt.Document], ...]
+    solver: tuple[tuple[Path, prototxt.Document], ...]
+    read: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def _read_files(training: Training, out: Path, deploy: Path | None, splits: Collection[str]) -> _Files:
+    nets = [(training.net_path, training.net)]
+    solver = []
+    named = [] if deploy is None else [deploy]
+    read = [training.net_path]
+    if training.solver is not None and training.solver_path is not None:
+        document, inner, test_nets = derived_solver(training, out)
+        solver = [(training.solver_path, document)]
+        nets += inner
+        named = test_nets + named
+        read.append(training.solver_path)
+    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
+    for path in named:
+        net = read_net(path, caffe_proto=training.caffe_proto)
+        notes += [f"{path}: {note}" for note in upgrade_old(net)]
+        nets.append((path, net))
+        if path == deploy and not any(layer.name in splits for layer in all_layers(net)):
+            raise CaffeSplitError(
+                f"{path}: none of the layers to split is in it ({', '.join(sorted(splits))}). Is it a net of this "
+                "training?"
+            )
+    return _Files(tuple(nets), tuple(solver), (*read, *named), tuple(notes))
+
+
+def _input_sizes(
+    documents: Sequence[prototxt.Document],
+    stages: Sequence[str],
+    inputs: Mapping[str, tuple[int, ...]] | None,
+) -> dict[str, tuple[Size | None, ...]]:
+    """Layer -> the sizes (height, width) of its bottom in all documents and phases; None where one is not known."""
+    sizes: dict[str, list[Size | None]] = {}
+    for document in documents:
+        for phase in PHASES:
+            layers = phase_layers(document, phase, stages)
+            blobs = infer_shapes(layers, inputs).blobs
+            for layer in layers:
+                if layer.type == "Convolution":
+                    shape = blobs.get(layer.bottoms[0], ()) if layer.bottoms else ()
+                    sizes.setdefault(layer.name, []).append((shape[2], shape[3]) if len(shape) == 4 else None)
+    return {name: tuple(found) for name, found in sizes.items()}
 
 
 @dataclass(frozen=True)
@@ -122,24 +198,6 @@ class _Edit:
         return copy
 
 
-def _other_nets(
-    training: Training, out: Path, deploy: Path | None, edit: _Edit
-) -> tuple[list[tuple[Path, prototxt.Document]], list[str], list[Path]]:
-    """The derived solver, test nets and deploy net; what was done to bring files to today's form; the files read."""
-    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
-    named = [] if deploy is None else [deploy]
-    documents: list[tuple[Path, prototxt.Document]] = []
-    if training.solver is not None and training.solver_path is not None:
-        solver, inner, test_nets = derived_solver(training, out)
-        documents = [(training.solver_path, solver), *((path, edit.applied_to(net)) for path, net in inner)]
-        named = test_nets + named
-    for path in named:
-        net = read_net(path, caffe_proto=training.caffe_proto)
-        notes += [f"{path}: {note}" for note in upgrade_old(net)]
-        documents.append((path, edit.applied_to(net)))
-    return documents, notes, named
-
-
 def norm_settings(document: prototxt.Document) -> NormSettings:
     """The settings of the net's first BatchNorm layer; Caffe's defaults where it has none."""
     for layer in all_layers(document):
@@ -153,8 +211,7 @@ def _normalised(
     training: Training, weights: Blobs, plans: Sequence[LayerPlan], norm: NormSettings, batches: int
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
-    layers = phase_layers(training.net, "TRAIN", training.stages)
-    if all(layer.type == "Input" for layer in layers if not layer.bottoms and layer.type != "TPM"):
+    if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
         raise CaffeSplitError(
             f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
             "Give the training net or its solver, and this one as --deploy."
@@ -167,7 +224,7 @@ def _normalised(
         remove_watchers(derived)
         net.write_bytes(derived.to_bytes())
         caffemodel.write_weights(path, _derived_weights(weights, splits))
-        statistics = channel_statistics(net, path, ends, batches, training.stages)
+        statistics = channel_statistics(net, path, ends, batches, training.stages, training.level)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
 
@@ -206,7 +263,7 @@ def _plan_layer(
     rule: PartitionRule,
     options: SplitOptions,
     momentum: float,
-    shapes: Mapping[str, tuple[int, ...]],
+    sizes: tuple[Size | None, ...],
 ) -> LayerPlan:
     geometry = convolution_geometry(layer)
     weight = np.asarray(blobs[0], dtype=np.float64)
@@ -220,18 +277,28 @@ def _plan_layer(
         partition = divide(rule, values, geometry.group, salt=layer.name)
     except CaffeSplitError as error:
         raise CaffeSplitError(f"{layer.where}: {error}") from error
-    bottom = shapes.get(layer.bottoms[0], ())
+    kernels = Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
     parts = split_convolution(
-        layer.name,
-        layer.bottoms[0],
-        layer.tops[0],
-        geometry,
-        Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None),
-        partition,
-        options,
-        (bottom[2], bottom[3]) if len(bottom) == 4 else None,
+        layer.name, layer.bottoms[0], layer.tops[0], geometry, kernels, partition, options, sizes
     )
-    return LayerPlan(layer.name, partition, tuple(parts), scores, momentum)
+    note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
+    return LayerPlan(layer.name, partition, tuple(parts), scores, momentum, note)
+
+
+def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
+    """A warning where a skip is so much larger than a kernel that taking it off costs that kernel's digits.
+
+    split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
+    times their ratio.
+    """
+    skip = next((part for part in parts if part.name == f"{name}_split2_skip"), None)
+    if skip is None:
+        return ""
+    ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)
+    error = float(ratios.max()) * 2.0**-24
+    if error < 1e-5:
+        return ""
+    return f"the skip is up to {ratios.max():.1e} times a kernel's size: the start is exact to about {error:.0e} there"
 
 
 def _derived_weights(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -24,14 +25,21 @@ def replacing(path: PathLike) -> Iterator[str]:
     raises, so `path` is either the old file or the whole new one. The new file gets the mode that an
     ordinary `open` would have given it, or the mode of the file it replaces. A `path` that is a symbolic
     link stays one: the file it names is replaced.
+
+    Raises `CaffeSplitError` where `path` is a folder or a device, and where the system refuses to write.
     """
-    target = Path(os.path.realpath(path))
+    name = os.fspath(path)
     try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            # A device would be renamed away: /dev/null is not to become a file.
+            what = "a folder" if target.is_dir() else "no plain file"
+            raise CaffeSplitError(f"{name}: {what}; give the name of a file")
         descriptor, temporary = tempfile.mkstemp(
             prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent
         )
-    except OSError as error:
-        raise CaffeSplitError(f"{os.fspath(path)}: cannot write there: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{name}: cannot write there: {reason(error)}") from None
     os.close(descriptor)
     try:
         yield temporary
@@ -39,10 +47,17 @@ def replacing(path: PathLike) -> Iterator[str]:
             os.fsync(stream.fileno())
         os.chmod(temporary, _mode_for(target))
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise CaffeSplitError(f"{name}: cannot write it: {reason(error)}") from error
         raise
+
+
+def reason(error: OSError | ValueError) -> str:
+    """What the system says, without the number and the name; a name with a NUL gives a ValueError."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 @contextlib.contextmanager
@@ -70,43 +85,85 @@ def _mode_for(target: Path) -> int:
     try:
         return os.stat(target).st_mode & 0o777
     except FileNotFoundError:
-        umask = os.umask(0)
-        os.umask(umask)
-        return 0o666 & ~umask
+        return 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+MANIFEST = "manifest.json"
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `out` may not be written."""
-    if out.exists() and not force:
+    """Raises `CaffeSplitError` where `out` may not be written.
+
+    `force` lets a folder be replaced that this program made, as its manifest shows, and to which nothing has been
+    added since: a training's snapshots and logs are never deleted.
+    """
+    try:
+        there = os.path.lexists(out)
+        if not out.parent.is_dir():
+            raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    if there and not force:
         raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
-    if not out.parent.is_dir():
-        raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
+    if there:
+        added = _added(out)
+        if added is not None:
+            raise CaffeSplitError(f"{out} {added}; it is not replaced. Move it away, or choose another --out.")
+
+
+def _added(out: Path) -> str | None:
+    """Why a folder is not just what this program wrote; None where it is."""
+    if out.is_symlink() or not out.is_dir():
+        return "is not a folder"
+    try:
+        written = {*json.loads((out / MANIFEST).read_text(encoding="utf-8"))["outputs"], MANIFEST}
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"is no folder that caffe-split wrote: it has no {MANIFEST} that says so"
+    more = sorted(path.name for path in out.iterdir() if path.name not in written)
+    if more:
+        listed = ", ".join(more[:3]) + (f" and {len(more) - 3} more" if len(more) > 3 else "")
+        return f"holds more than was written into it: {listed}"
+    return None
 
 
 @contextlib.contextmanager
 def new_folder(out: Path, force: bool) -> Iterator[Path]:
     """A folder that becomes `out` when the block ends well, and is removed when it does not.
 
-    With `force` it takes the place of an `out` that exists, which is untouched until then. Raises `CaffeSplitError`
-    where the system refuses to write, for example because the disk is full.
+    With `force` it takes the place of an `out` that exists, which is untouched until then; see `check_out` for what
+    may be replaced. Raises `CaffeSplitError` where the system refuses to write, for example because the disk is full.
     """
     building: Path | None = None
     try:
-        building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        os.chmod(building, 0o755)
+        check_out(out, force)
+        building = Path(tempfile.mkdtemp(prefix=f".{out.name[:50]}.", dir=out.parent))
+        os.chmod(building, 0o777 & ~_umask())
         yield building
         _flush(building)
-        if force and out.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent)) / out.name
+        if os.path.lexists(out):
+            aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:50]}.old.", dir=out.parent)) / out.name
             os.rename(out, aside)
-            os.rename(building, out)
-            shutil.rmtree(aside.parent)
+            try:
+                os.rename(building, out)
+            except OSError:
+                os.rename(aside, out)
+                raise
+            shutil.rmtree(aside.parent, ignore_errors=True)
         else:
             os.rename(building, out)
-    except OSError as error:
+    except (OSError, CaffeSplitError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__  # one file of it could not be written
+        if not isinstance(cause, OSError):
+            raise
         raise CaffeSplitError(
-            f"{out}: cannot be written: {error.strerror or error}. Nothing is left behind, and nothing was replaced."
-        ) from error
+            f"{out}: cannot be written: {reason(cause)}. Nothing is left behind, and nothing was replaced."
+        ) from cause
     finally:
         if building is not None:
             shutil.rmtree(building, ignore_errors=True)

@@ -104,7 +104,7 @@ def make_fold(
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     weights = caffemodel.read_weights(weights_path)
-    check_weights(document, weights, weights_path)
+    check_weights(document, weights, weights_path, "TEST")
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
     before = Cost.of(infer_shapes(phase_layers(document, "TEST")))
     blobs = {name: list(weights[name]) for name in weights if len(weights[name]) and not is_state(weights[name])}

@@ -92,9 +92,11 @@ def all_layers(document: prototxt.Document) -> list[Layer]:
     return layers
 
 
-def phase_layers(document: prototxt.Document, phase: str, stages: Sequence[str] = ()) -> list[Layer]:
-    """The layers that Caffe would build for `phase` ('TRAIN' or 'TEST'), in file order."""
-    return [layer for layer in all_layers(document) if layer.runs_in(phase, stages)]
+def phase_layers(
+    document: prototxt.Document, phase: str, stages: Sequence[str] = (), level: int = 0
+) -> list[Layer]:
+    """The layers that Caffe would build for `phase` ('TRAIN' or 'TEST'), stages and level, in file order."""
+    return [layer for layer in all_layers(document) if layer.runs_in(phase, stages, level)]
 
 
 def find_layer(document: prototxt.Document, name: str) -> Layer:
@@ -133,7 +135,7 @@ class Geometry:
 
 def _pair(message: prototxt.Message, both: str, vertical: str, horizontal: str, default: int) -> tuple[int, int]:
     """A (height, width) setting, given once, twice, or under its two own names, as BaseConvolutionLayer reads it."""
-    if message.has(vertical) or message.has(horizontal):
+    if both not in (vertical, horizontal) and (message.has(vertical) or message.has(horizontal)):
         return int(message.get(vertical, default)), int(message.get(horizontal, default))
     values = [int(value) for value in message.get_all(both)] or [default]
     if len(values) > 2:
@@ -149,6 +151,9 @@ def convolution_geometry(layer: Layer) -> Geometry:
     if param.get("axis", 1) != 1:
         raise CaffeSplitError(f"{layer.where} convolves over axis {param.get('axis')}; only axis 1 is handled.")
     kernel = _pair(param, "kernel_size", "kernel_h", "kernel_w", 0)
+    group = int(param.get("group", 1))
+    if group < 1:
+        raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
     if min(kernel) < 1:
         raise CaffeSplitError(f"{layer.where} gives no kernel_size, or not both of kernel_h and kernel_w.")
     return Geometry(
@@ -156,7 +161,7 @@ def convolution_geometry(layer: Layer) -> Geometry:
         stride=_pair(param, "stride", "stride_h", "stride_w", 1),
         pad=_pair(param, "pad", "pad_h", "pad_w", 0),
         dilation=_pair(param, "dilation", "dilation", "dilation", 1),
-        group=int(param.get("group", 1)),
+        group=group,
     )
 
 

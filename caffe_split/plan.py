@@ -22,7 +22,8 @@ from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
 class LayerPlan:
     """One convolution that will be split, into which layers, and why.
 
-    `scores` is None where neither the choice of the layer nor its partition looked at TPM.
+    `scores` is None where neither the choice of the layer nor its partition looked at TPM; `note` warns of a start
+    that rounding makes less exact.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LayerPlan:
     parts: tuple[Part, ...]
     scores: LayerScores | None
     momentum: float
+    note: str = ""
 
     def why(self) -> str:
         """The scores that chose it, in a line."""
@@ -98,6 +100,8 @@ class DerivePlan:
                 f"  {layer.name}: {sides}; {layer.why()}",
                 "    " + ", ".join(p.name for p in layer.parts),
             ]
+            if layer.note:
+                lines.append(f"    note: {layer.note}")
         lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
         lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
         lines.append("writes " + ", ".join(str(self.out / name) for name in self.output_names()))
@@ -126,6 +130,7 @@ def _layer_dict(layer: LayerPlan) -> dict[str, Any]:
         "fast": list(layer.partition.fast),
         "slow": list(layer.partition.slow),
         "parts": [part.name for part in layer.parts],
+        "note": layer.note,
         "scores": None
         if scores is None
         else {
@@ -145,4 +150,5 @@ def change(before: int | None, after: int | None) -> str:
     """`1,000 -> 1,200 (x1.200)`, or what is not known."""
     if before is None or after is None:
         return "not known: " + " -> ".join("?" if value is None else f"{value:,}" for value in (before, after))
-    return f"{before:,} -> {after:,} (x{after / before:.3f})"
+    factor = f" (x{after / before:.3f})" if before else ""
+    return f"{before:,} -> {after:,}{factor}"

@@ -35,10 +35,12 @@ def state_beside(weights: Path) -> Path:
     )
 
 
-def learnable(document: prototxt.Document, weights: Blobs, stages: Sequence[str] = ()) -> Iterator[Slot]:
+def learnable(
+    document: prototxt.Document, weights: Blobs, stages: Sequence[str] = (), level: int = 0
+) -> Iterator[Slot]:
     """The learnable parameters of the TRAIN net in the solver's order, those shared by name once."""
     seen: set[str] = set()
-    for layer in phase_layers(document, "TRAIN", stages):
+    for layer in phase_layers(document, "TRAIN", stages, level):
         names = layer.param_names()
         for index in range(len(weights.get(layer.name, ()))):
             name = names[index] if index < len(names) else ""
@@ -74,13 +76,14 @@ def continued(
     partitions: Mapping[str, Partition],
     learned_net: str,
     stages: Sequence[str] = (),
+    level: int = 0,
 ) -> SolverState:
     """The solver state of the net `parent`, made to fit the net `derived` (document and blobs each).
 
     Iteration and step are the parent's. Raises `CaffeSplitError`, naming the file `path`, for a state that does not
     fit the parent.
     """
-    slots = list(learnable(*parent, stages))
+    slots = list(learnable(*parent, stages, level))
     count = len(state.history)
     if not slots or count % len(slots):
         raise CaffeSplitError(
@@ -98,7 +101,7 @@ def continued(
                     f"the blob {tuple(shape)}. Was it saved by a training of this net?"
                 )
         moved = _moved(old, partitions)
-        for name, index in learnable(*derived, stages):
+        for name, index in learnable(*derived, stages, level):
             shape = derived[1][name][index].shape
             history.append(np.asarray(moved.get((name, index), np.zeros(shape)), np.float32).reshape(shape))
     return SolverState(state.iter, learned_net, state.current_step, history)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
+from caffe_split.net import Layer, phase_layers
 from caffe_split.proto import prototxt
 from caffe_split.proto.nets import read_net, read_net_or_solver, read_solver
 from caffe_split.proto.upgrade import upgrade_old
@@ -37,6 +38,16 @@ class Training:
         """The stages in which the solver trains (`train_state`)."""
         state = self.solver.sub("train_state") if self.solver is not None else None
         return tuple(map(str, state.get_all("stage"))) if state is not None else ()
+
+    @property
+    def level(self) -> int:
+        """The level at which the solver trains (`train_state`)."""
+        state = self.solver.sub("train_state") if self.solver is not None else None
+        return int(state.get("level", 0)) if state is not None else 0
+
+    def train_layers(self) -> list[Layer]:
+        """The layers of the net that the solver trains, in file order."""
+        return phase_layers(self.net, "TRAIN", self.stages, self.level)
 
     @property
     def prefix(self) -> str | None:
@@ -163,12 +174,20 @@ def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
     return found
 
 
+def is_there(path: Path) -> bool:
+    """Whether something lies at `path`; not, where the system cannot even look (a name that is too long)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _names(solver: prototxt.Document, net: Path) -> bool:
     for key in ("net", "train_net"):
         named = solver.get(key, None)
         if named is None:
             continue
-        if Path(named).exists():
+        if is_there(Path(named)):
             return Path(named).resolve() == net.resolve()
         # Started from elsewhere: then the name is all there is to go by.
         return Path(named).name == net.name

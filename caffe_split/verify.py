@@ -11,24 +11,22 @@ from pathlib import Path
 from caffe_split.caffe import forward, opencv
 from caffe_split.caffe.forward import BlobDifference
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import MANIFEST
 from caffe_split.fit import WEIGHTS_NAME, check_weights
-from caffe_split.proto import caffemodel
+from caffe_split.net import all_layers, phase_layers
+from caffe_split.proto import caffemodel, prototxt
 from caffe_split.proto.nets import read_net
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The largest difference at every shared blob, and whether all lie within `tolerance` (relative).
+    """The largest difference at every shared blob and every output, and whether all lie within `tolerance` (relative).
 
     All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show.
     """
 
     rows: tuple[BlobDifference, ...]
     tolerance: float
-
-    @property
-    def outputs(self) -> list[BlobDifference]:
-        return [row for row in self.rows if row.is_output]
 
     @property
     def worst(self) -> float:
@@ -52,33 +50,49 @@ def verify(
     caffe_proto: Path | None = None,
     input_file: Path | None = None,
     engine: str | None = None,
+    stages: Sequence[str] = (),
+    level: int = 0,
+    ignore_extra: bool = False,
 ) -> Verification:
     """Forward both nets on the same input and compare them.
 
     `engine` is 'caffe', or 'opencv' for deploy nets in OpenCV's reader; by default the built Caffe where there is
     one. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it data layers read their
-    data sets, and inputs get Gaussian noise.
+    data sets, and inputs get Gaussian noise. `stages` and `level` are those of the nets' state in `phase`. With
+    `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
 
     Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
-    name different layers, and when the nets share no output.
+    name different layers, when the nets share no blob, and when no split layer is in the nets as they are run.
     """
     documents = [read_net(net, upgrade=True, caffe_proto=caffe_proto) for net in (baseline, derived)]
     weights = derived_weights or derived.parent / WEIGHTS_NAME
     original = baseline_weights or _recorded_weights(derived)
     for document, path in zip(documents, (original, weights)):
-        check_weights(document, caffemodel.read_weights(path), path)
+        check_weights(document, caffemodel.read_weights(path), path, phase, stages, level, ignore_extra)
+    _check_splits_run(documents[1], phase, stages, level)
     pairs = (baseline, original), (derived, weights)
     if (engine or default_engine()) == "caffe":
-        rows = forward.compare_nets(*pairs, batches, phase, seed, input_file)
+        rows = forward.compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
     else:
         if phase != "TEST":
             raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe.")
-        rows = opencv.compare_nets(*pairs, batches, seed, input_file)
-    result = Verification(tuple(rows), tolerance)
-    if not result.outputs:
-        raise CaffeSplitError(f"{baseline} and {derived} share no output blob; there is nothing to compare.")
-    return result
+        rows = opencv.compare_nets(*pairs, batches, seed, input_file, stages, level)
+    if not rows:
+        raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")
+    return Verification(tuple(rows), tolerance)
+
+
+def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> None:
+    """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
+    splits = {layer.name for layer in all_layers(derived) if layer.name.endswith("_reorder")}
+    run = {layer.name for layer in phase_layers(derived, phase, stages, level)}
+    if splits and not splits & run:
+        raise CaffeSplitError(
+            f"{derived.filename}: none of its splits is in the net of the {phase} phase with "
+            f"{'stages ' + ', '.join(stages) if stages else 'no stages'} and level {level}; nothing would be shown. "
+            "Give the right --phase, --stage or --level."
+        )
 
 
 def default_engine() -> str:
@@ -93,7 +107,7 @@ def default_engine() -> str:
 
 
 def _recorded_weights(derived: Path) -> Path:
-    manifest = derived.parent / "manifest.json"
+    manifest = derived.parent / MANIFEST
     try:
         return Path(json.loads(manifest.read_text(encoding="utf-8"))["plan"]["weights"])
     except (OSError, ValueError, KeyError, TypeError) as error:

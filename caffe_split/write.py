@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from caffe_split import __version__, jsontext
-from caffe_split.files import check_out, new_folder, sha256
+from caffe_split.files import MANIFEST, check_out, new_folder, sha256
 from caffe_split.fit import STATE_NAME, WEIGHTS_NAME
 from caffe_split.plan import DerivePlan
 from caffe_split.proto import caffemodel
@@ -33,4 +33,4 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
             "outputs": {name: sha256(folder / name) for name in plan.output_names()},
             "plan": plan.as_dict(),
         }
-        (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")

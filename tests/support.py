@@ -15,7 +15,9 @@ CAFFE = Path(sys.executable).parent / "caffe"
 def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does; its exit status must be `status`, and never a traceback."""
     command = [sys.executable, "-m", "caffe_split", *map(str, arguments)]
-    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    result = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=300, check=False
+    )
     assert result.returncode == status, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
     assert "Traceback" not in result.stderr
     return result

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,12 +45,15 @@ def compare_nets(
     phase: str = "TEST",
     seed: int = 0,
     input_file: Path | None = None,
+    stages: Sequence[str] = (),
+    level: int = 0,
 ) -> list[BlobDifference]:
     """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
 
     Data layers read their own data set from its start, so both see the same batches; Input layers get the same
-    Gaussian noise, or the array of `input_file` (.npy, NCHW). Blobs come in the first net's order. Raises
-    `CaffeSplitError` with Caffe's own last words.
+    Gaussian noise, or the array of `input_file` (.npy, NCHW). Caffe's random numbers (dropout, mirroring, fillers of
+    data) start from `seed` in both. Blobs come in the first net's order; one that is an output of one net alone is
+    there with an infinite difference. Raises `CaffeSplitError` with Caffe's own last words.
     """
     if input_file is not None:
         load_input(input_file)  # so that a bad file is an error here, not in the child
@@ -58,18 +62,28 @@ def compare_nets(
         "batches": batches,
         "phase": phase,
         "seed": seed,
+        "stages": list(stages),
+        "level": level,
         "input": None if input_file is None else str(input_file),
     }
     return [BlobDifference(**row) for row in run_job("caffe_split.caffe.forward", job)]
 
 
-def compare_blobs(
-    outputs: Sequence[str], ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np.ndarray]]
-) -> list[BlobDifference]:
-    """The difference at each blob that both nets have; a list holds one dictionary, blob -> values, a batch."""
+# A net's outputs and, for each batch, blob -> values.
+Forwarded = tuple[list[str], list[dict[str, np.ndarray]]]
+
+
+def compare_blobs(first: Forwarded, second: Forwarded) -> list[BlobDifference]:
+    """The difference at each blob that both nets have, and at outputs that one of them lacks.
+
+    What was forwarded is a net's outputs and, for each batch, blob -> values.
+    """
+    (outputs, ours), (their_outputs, theirs) = first, second
     rows = []
     for name in ours[0]:
         if name not in theirs[0]:
+            if name in outputs:
+                rows.append(BlobDifference(name, True, float("inf"), 0.0))
             continue
         pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(ours, theirs)]
         if any(a.shape != b.shape for a, b in pairs):
@@ -78,7 +92,8 @@ def compare_blobs(
             largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
         scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
         rows.append(BlobDifference(name, name in outputs, largest, scale))
-    return rows
+    lacking = [name for name in their_outputs if name not in ours[0]]
+    return rows + [BlobDifference(name, True, float("inf"), 0.0) for name in lacking]
 
 
 def load_input(path: Path) -> np.ndarray:
@@ -92,12 +107,16 @@ def load_input(path: Path) -> np.ndarray:
     return np.asarray(values, np.float32)
 
 
-def _forward(
-    net_and_weights: Sequence[str], batches: int, phase: str, seed: int, input_file: str | None
-) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+def _forward(job: dict[str, Any], path: str, weights: str) -> Forwarded:
     import caffe
 
-    net = caffe.Net(str(net_and_weights[0]), getattr(caffe, phase), weights=str(net_and_weights[1]))
+    seed, input_file = job["seed"], job["input"]
+    caffe.set_random_seed(seed)
+    net = caffe.Net(
+        path, getattr(caffe, job["phase"]), weights=weights, stages=job["stages"], level=job["level"]
+    )
+    # Once more: the nets' fillers have drawn different numbers.
+    caffe.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     runs = []
     # What a TPM layer says of the past is no part of the function; Split layers are Caffe's own copies.
@@ -109,11 +128,11 @@ def _forward(
     }
     if input_file is not None:
         if len(net.inputs) != 1:
-            sys.exit(f"{net_and_weights[0]}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
+            sys.exit(f"{path}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
         given = load_input(Path(input_file))
         net.blobs[net.inputs[0]].reshape(*given.shape)
         net.reshape()
-    for _ in range(batches):
+    for _ in range(job["batches"]):
         for name in net.inputs:
             blob = net.blobs[name].data
             blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
@@ -125,10 +144,8 @@ def _forward(
 def main() -> None:
     """The child: a job as JSON in the first argument, rows as JSON on the last line of standard output."""
     job = json.loads(sys.argv[1])
-    (outputs, ours), (_, theirs) = (
-        _forward(net, job["batches"], job["phase"], job["seed"], job["input"]) for net in job["nets"]
-    )
-    print(json.dumps([asdict(row) for row in compare_blobs(outputs, ours, theirs)]))
+    first, second = (_forward(job, *net) for net in job["nets"])
+    print(json.dumps([asdict(row) for row in compare_blobs(first, second)]))
 
 
 if __name__ == "__main__":

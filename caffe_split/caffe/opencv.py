@@ -26,14 +26,18 @@ def compare_nets(
     batches: int = 1,
     seed: int = 0,
     input_file: Path | None = None,
+    stages: Sequence[str] = (),
+    level: int = 0,
 ) -> list[BlobDifference]:
     """Forward two (deploy net, weights) pairs on the same input and compare all blobs that both have.
 
     The input is Gaussian noise, or the array of `input_file` (.npy, NCHW). Raises `CaffeSplitError` for a net with
     data layers and for what OpenCV refuses.
     """
-    (outputs, ours), (_, theirs) = (_forward(*pair, batches, seed, input_file) for pair in (first, second))
-    return compare_blobs(outputs, ours, theirs)
+    if stages or level:
+        raise CaffeSplitError("OpenCV knows no stages or levels; --stage and --level need the built Caffe.")
+    one, other = (_forward(*pair, batches, seed, input_file) for pair in (first, second))
+    return compare_blobs(one, other)
 
 
 def _forward(

@@ -17,7 +17,7 @@ from caffe_split.split.branch_norm import ChannelStatistics
 
 
 def channel_statistics(
-    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = ()
+    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = (), level: int = 0
 ) -> dict[str, ChannelStatistics]:
     """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1).
 
@@ -29,6 +29,7 @@ def channel_statistics(
         "blobs": list(blobs),
         "batches": batches,
         "stages": list(stages),
+        "level": level,
     }
     answer = run_job("caffe_split.caffe.statistics", job)
     return {name: ChannelStatistics(np.array(mean), np.array(var)) for name, (mean, var) in answer.items()}
@@ -38,7 +39,7 @@ def main() -> None:
     import caffe
 
     job = json.loads(sys.argv[1])
-    net = caffe.Net(job["net"], caffe.TRAIN, weights=job["weights"], stages=job["stages"])
+    net = caffe.Net(job["net"], caffe.TRAIN, weights=job["weights"], stages=job["stages"], level=job["level"])
     sums = {name: np.zeros((2, net.blobs[name].data.shape[1])) for name in job["blobs"]}
     counts = dict.fromkeys(job["blobs"], 0)
     shifts: dict[str, np.ndarray] = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_json
+from caffe_split.cli.options import WINDOW, caffe_proto_option, ignore_extra_option, names, print_json
 
 
 @click.command()
@@ -86,6 +87,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_jso
     help="New folder for the result.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
+@ignore_extra_option
 @caffe_proto_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -109,6 +111,7 @@ def make_derived(
     deploy: Path | None,
     out: Path,
     force: bool,
+    ignore_extra: bool,
     caffe_proto: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -142,6 +145,10 @@ def make_derived(
     training = open_training(net_or_solver, caffe_proto=caffe_proto)
     rule = parse_rule(partition)
     chosen = names(layers)
+    if chosen == []:
+        raise click.UsageError("--layers names no layer.")
+    if not math.isfinite(noise):
+        raise click.UsageError("--noise is not a finite number.")
     path = weights if weights is not None else training.snapshot(iteration or 0)
     scores = []
     if rule.needs_scores or chosen is None:
@@ -162,6 +169,7 @@ def make_derived(
         momentum_of(training),
         schedule,
         deploy,
+        ignore_extra,
     )
     if not dry_run:
         write_derived(plan, force)

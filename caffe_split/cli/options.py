@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ class WindowType(click.ParamType):
         if isinstance(value, tuple):
             return value
         start, colon, stop = str(value).partition(":")
-        if not (colon and start.isdigit() and stop.isdigit() and int(start) < int(stop)):
+        # Not isdigit, which takes digits of other scripts, and superscripts, too.
+        numbers = all(re.fullmatch(r"[0-9]{1,15}", number) for number in (start, stop))
+        if not (colon and numbers and int(start) < int(stop)):
             self.fail(
                 f"{value!r} is not START:STOP with START < STOP, two iterations, for example 40000:50000",
                 param,
@@ -29,6 +32,13 @@ class WindowType(click.ParamType):
 
 
 WINDOW = WindowType()
+
+ignore_extra_option = click.option(
+    "--ignore-extra-weights",
+    "ignore_extra",
+    is_flag=True,
+    help="Leave weights of layers out that the net does not have, as of a head that only training needs.",
+)
 
 # For commands that read nets: what a fork's schema knows is then checked and typed, too.
 caffe_proto_option = click.option(

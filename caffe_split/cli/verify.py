@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, print_json
+from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, print_json
 
 
 @click.command()
@@ -22,8 +22,19 @@ from caffe_split.cli.options import caffe_proto_option, print_json
     show_default=True,
     help="Phase of both nets.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise that Input layers are given.")
-@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@click.option("--stage", "stages", multiple=True, help="A stage of both nets; several times for several.")
+@click.option("--level", type=int, default=0, show_default=True, help="Level of both nets.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of all random numbers."
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="Largest relative difference of a blob.",
+)
+@ignore_extra_option
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
 @click.option(
     "--engine",
@@ -39,8 +50,11 @@ def verify(
     derived_weights: Path | None,
     batches: int,
     phase: str,
+    stages: tuple[str, ...],
+    level: int,
     seed: int,
     tolerance: float,
+    ignore_extra: bool,
     input_file: Path | None,
     engine: str | None,
     caffe_proto: Path | None,
@@ -67,6 +81,9 @@ def verify(
         caffe_proto,
         input_file,
         engine,
+        stages,
+        level,
+        ignore_extra,
     )
     if as_json:
         print_json(

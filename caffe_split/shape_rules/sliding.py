@@ -78,7 +78,7 @@ def convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     axis = axis_of(param.get("axis", 1), len(bottom), layer)
     window = _window(layer, param, len(bottom) - axis - 1)
     channels, count, group = bottom[axis], int(param.get("num_output", 0)), int(param.get("group", 1))
-    if count < 1 or channels % group or count % group:
+    if count < 1 or group < 1 or channels % group or count % group:
         raise CaffeSplitError(
             f"{layer.where}: {channels} input channels and {count} kernels do not divide into {group} groups."
         )
@@ -117,8 +117,10 @@ def pooling(layer: Layer, bottoms: list[Shape]) -> Found:
         [int(param.get(f"{key}_{axis}", 0) or param.get(both, usual)) for axis in "hw"]
         for key, both, usual in (("kernel", "kernel_size", 0), ("stride", "stride", 1), ("pad", "pad", 0))
     )
-    if min(kernel) < 1:
-        raise CaffeSplitError(f"{layer.where} gives no kernel_size, or not both of kernel_h and kernel_w.")
+    if min(kernel) < 1 or min(stride) < 1:
+        raise CaffeSplitError(
+            f"{layer.where} gives no kernel_size, not both of kernel_h and kernel_w, or a stride of 0."
+        )
     ceil = str(param.get("round_mode", "CEIL")) == "CEIL"
     sides = []
     for n, k, s, p in zip(sizes, kernel, stride, pad):
@@ -132,7 +134,7 @@ def pooling(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def spatial_pyramid(layer: Layer, bottoms: list[Shape]) -> Found:
     """1 + 4 + 16 + ... values a channel, for as many levels as the pyramid has; one level alone stays an image."""
-    bottoms_of(layer, bottoms, 1)
+    bottoms_of(layer, bottoms, 1, axes=4)
     height = int(param_of(layer, "spp_param").get("pyramid_height", 1))
     values = bottoms[0][1] * sum(4**level for level in range(height))
     return Found([(bottoms[0][0], values, 1, 1) if height == 1 else (bottoms[0][0], values)])

@@ -33,6 +33,11 @@ class Kernels:
         index = list(indices)
         return Kernels(self.weight[index], None if self.bias is None else self.bias[index])
 
+    @property
+    def sizes(self) -> Array:
+        """Length (2-norm) of each kernel's weights [n]."""
+        return np.asarray(np.linalg.norm(self.weight.reshape(len(self.weight), -1), axis=1), dtype=np.float64)
+
     def mixed(self, matrix: Array) -> Kernels:
         """Kernels whose outputs are `matrix` [m, n] times these kernels' outputs."""
         weight = np.tensordot(matrix, self.weight, axes=1)
@@ -53,16 +58,23 @@ class Kernels:
         return Kernels(self.weight - weight, self.bias)
 
 
-def noisy_identity(groups: npt.NDArray[np.intp], noise: float, rng: np.random.Generator) -> Array:
+def noisy_identity(
+    groups: npt.NDArray[np.intp], noise: float, rng: np.random.Generator, sizes: Array | None = None
+) -> Array:
     """Identity plus Gaussian noise of standard deviation `noise` among channels of the same group.
 
     `groups` [n] is each channel's group. Noise that would reach LARGEST_NOISE in spectral norm, as wide
-    layers make it do, is scaled down to it, so that the result can always be inverted well.
+    layers make it do, is scaled down to it, so that the result can always be inverted well. With `sizes` [n], the
+    lengths of the kernels behind the channels, what a larger one adds to a smaller one is scaled down to the smaller
+    one's size: else undoing it would cost a small channel, which a BatchNorm may well enlarge, its digits.
     """
     count = len(groups)
     if noise == 0:
         return np.eye(count)
     drawn = noise * rng.standard_normal((count, count)) * (groups[:, None] == groups[None, :])
+    if sizes is not None:
+        larger = sizes[None, :] > sizes[:, None]
+        drawn *= np.where(larger, sizes[:, None] / np.where(larger, sizes[None, :], 1.0), 1.0)
     length = _length(drawn)
     if length > LARGEST_NOISE:
         drawn *= LARGEST_NOISE / length

@@ -9,7 +9,8 @@ from caffe_split.split.parts import SlowPath, SplitContext, linear
 def slow_path(context: SplitContext) -> SlowPath:
     """extension(X_split2), the extension starting at identity + noise E; the exact start gives X_split2 E^-1."""
     slow = context.slow_name
-    matrix = noisy_identity(context.slow_groups, context.noise, context.rng)
+    sizes = context.sizes_of(context.slow_target.weight)
+    matrix = noisy_identity(context.slow_groups, context.noise, context.rng, sizes)
     kernels = context.slow_target.unmixed(matrix) if context.exact else context.slow_target
     name = f"{slow}_extension"
     return SlowPath((context.copy(slow, kernels), linear(name, slow, matrix)), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def split_convolution(
     kernels: Kernels,
     partition: Partition,
     options: SplitOptions,
-    input_size: tuple[int, int] | None = None,
+    input_sizes: tuple[tuple[int, int] | None, ...] = (),
 ) -> list[Part]:
     """The layers that take the place of convolution `name`, in order; the last one's top is `top`.
 
@@ -62,14 +62,14 @@ def split_convolution(
             f"layer '{name}': its weight has shape {kernels.weight.shape}; only 2-D convolutions can be split."
         )
     count, order = len(kernels.weight), list(partition.order)
-    rng = np.random.default_rng([options.seed, zlib.crc32(name.encode())])
+    rng = np.random.default_rng([options.seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
     groups = np.arange(count) // (count // geometry.group)
     # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
-    noisy = noisy_identity(groups[order], options.noise, rng)
-    reorder = np.empty_like(noisy)
-    reorder[order] = noisy
     exact = options.init == "exact"
     mixed = kernels.rows(partition.order)
+    noisy = noisy_identity(groups[order], options.noise, rng, mixed.sizes if exact else None)
+    reorder = np.empty_like(noisy)
+    reorder[order] = noisy
     if exact:
         mixed = mixed.unmixed(noisy)
     fast_count = len(partition.fast)
@@ -86,13 +86,13 @@ def split_convolution(
         rng=rng,
         activation=options.activation,
         skip_pool=options.skip_pool,
-        input_size=input_size,
+        input_sizes=input_sizes,
     )
     fast = context.copy(f"{name}_split1", _part_of(mixed, 0, fast_count))
     slow = KINDS[options.kind](context)
     concat = Part(f"{name}_concat", "concat", (fast.top, slow.top), f"{name}_concat")
     last = linear(f"{name}_reorder", concat.top, reorder)
-    return [fast, *slow.parts, concat, Part(**{**vars(last), "top": top})]
+    return [fast, *slow.parts, concat, replace(last, top=top)]
 
 
 def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:

@@ -56,6 +56,8 @@ def parse_rule(text: str) -> PartitionRule:
             return PartitionRule(text, True, otsu_count, _by_score)
         if name == "threshold":
             limit = float(argument)
+            if np.isnan(limit):
+                raise ValueError("the threshold is not a number")
             return PartitionRule(text, True, lambda scores: int(np.sum(scores >= limit)), _by_score)
         if name == "ratio":
             ratio = float(argument)
@@ -132,7 +134,8 @@ def otsu_count(scores: Scores) -> int:
 
 
 def _shuffled(count: int, seed: int, salt: str) -> list[int]:
-    return [int(i) for i in np.random.default_rng([seed, zlib.crc32(salt.encode())]).permutation(count)]
+    rng = np.random.default_rng([seed, zlib.crc32(salt.encode("utf-8", "surrogateescape"))])
+    return [int(i) for i in rng.permutation(count)]
 
 
 def _listed(chosen: list[int], count: int) -> list[int]:

@@ -10,8 +10,9 @@ from caffe_split.net import Geometry
 from caffe_split.split.algebra import Array, Kernels
 from caffe_split.split.partition import Partition
 
-# Names end so for layers that only help an earlier split; they are never split again.
-HELPER_SUFFIXES = ("_residual_post", "_extension", "_reorder", "_skip")
+# Names end so for layers that only help an earlier split; they are never split again. (A net's own layer may be called
+# conv1_skip.)
+HELPER_SUFFIXES = ("_split2_residual_post", "_split2_extension", "_split2_skip", "_reorder")
 
 
 def is_helper(name: str) -> bool:
@@ -48,7 +49,8 @@ class SplitContext:
     """All that a kind of split needs to know of the layer X that it divides.
 
     `original` are X's kernels, `slow_target` what the slow half has to compute together (X's slow kernels,
-    mixed where the reorder is noisy); `input_size` is (height, width) of the bottom where it is known.
+    mixed where the reorder is noisy); `input_sizes` are the (height, width) of the
+    bottom in all nets that are changed, None where one is not known.
     """
 
     name: str
@@ -63,7 +65,7 @@ class SplitContext:
     rng: np.random.Generator
     activation: str = "none"
     skip_pool: str = "stride"
-    input_size: tuple[int, int] | None = None
+    input_sizes: tuple[tuple[int, int] | None, ...] = ()
     slow_name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,10 @@ class SplitContext:
     @property
     def slow_count(self) -> int:
         return len(self.partition.slow)
+
+    def sizes_of(self, weight: Array) -> Array | None:
+        """Kernels' lengths by which noise among them is scaled: in the exact start alone."""
+        return Kernels(weight, None).sizes if self.exact else None
 
     def copy(self, name: str, kernels: Kernels) -> Part:
         """A convolution with X's text and geometry, from X's bottom."""

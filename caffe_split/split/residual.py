@@ -16,7 +16,7 @@ def slow_path(context: SplitContext) -> SlowPath:
     """
     slow, relu = context.slow_name, context.activation == "relu"
     pre = pre_weight(context.original.rows(context.partition.slow).weight)
-    post = noisy_identity(context.slow_groups, context.noise, context.rng)
+    post = noisy_identity(context.slow_groups, context.noise, context.rng, context.sizes_of(pre))
     if context.exact and relu:
         post = np.zeros_like(post)
     kernels = context.slow_target
