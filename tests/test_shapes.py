@@ -411,3 +411,39 @@ def test_inputs_of_old_deploy_nets() -> None:
     assert document_inputs(old) == {"a": (1, 2, 3, 4)}
     with pytest.raises(CaffeSplitError, match=r"1 input\(s\), but 0 shape"):
         document_inputs(prototxt.parse('input: "a"', "net"))
+
+
+SETTINGS = [
+    "", "axis: 7", "axis: -3", "num_output: 0", "num_output: 3 group: 0", "num_output: 2 kernel_size: 2 stride: 0",
+    "kernel_size: 2 stride: 0", "kernel_size: 9", "kernel_h: 2", "tiles: 0", "slice_point: 9", "top_k: 0",
+    "shape { }", "shape { dim: -1 dim: -1 }", "shape { dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 }", "num_axes: 9",
+    "batch_size: 0", "crop_size: 9", "end_axis: 9", "pyramid_height: 0", "expose_hidden: true num_output: 2",
+]  # fmt: skip
+OWN = {
+    "Scale": "scale_param", "Bias": "bias_param", "Concat": "concat_param", "Slice": "slice_param",
+    "Flatten": "flatten_param", "Reshape": "reshape_param", "ArgMax": "argmax_param", "Crop": "crop_param",
+    "Reduction": "reduction_param", "Tile": "tile_param", "Accuracy": "accuracy_param", "LSTM": "recurrent_param",
+    "RNN": "recurrent_param", "InnerProduct": "inner_product_param", "Embed": "embed_param", "SPP": "spp_param",
+    "Convolution": "convolution_param", "Deconvolution": "convolution_param", "Im2col": "convolution_param",
+    "Pooling": "pooling_param", "TPM": "tpm_param", "Parameter": "parameter_param", "Input": "input_param",
+    "DummyData": "dummy_data_param", "MemoryData": "memory_data_param", "PReLU": "prelu_param",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(RULES))
+def test_no_layer_ends_in_a_traceback(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong settings, and bottoms too few or of too few axes, are told or refused."""
+    monkeypatch.chdir(tmp_path)
+    shapes = [(), (4,), (4, 3), (4, 3, 2), (4, 3, 2, 2), (4, 3, 2, 2, 2)]
+    tried = 0
+    for settings in SETTINGS if kind in OWN else [""]:
+        text = f"{OWN[kind]} {{ {settings} }}" if settings else ""
+        for count in range(4):
+            for shape in shapes:
+                bottoms = "".join(f' bottom: "b{i}"' for i in range(count))
+                try:
+                    one_layer(f'type: "{kind}"{bottoms} top: "t" {text}', {f"b{i}": shape for i in range(count)})
+                except CaffeSplitError as error:
+                    assert "'x'" in str(error)
+                tried += 1
+    assert tried >= 24

@@ -56,10 +56,13 @@ def axis_of(value: object, rank: int, layer: Layer, past_end: bool = False) -> i
     return axis % length
 
 
-def bottoms_of(layer: Layer, bottoms: Sequence[Shape], count: int) -> None:
-    """Raises `CaffeSplitError` for fewer bottoms than the type needs."""
+def bottoms_of(layer: Layer, bottoms: Sequence[Shape], count: int, axes: int = 0) -> None:
+    """Raises `CaffeSplitError` for fewer bottoms than the type needs, and where one has fewer axes."""
     if len(bottoms) < count:
         raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {count} bottom(s); it has {len(bottoms)}.")
+    for bottom in bottoms[:count]:
+        if len(bottom) < axes:
+            raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {axes} axis(es); its bottom has {len(bottom)}.")
 
 
 def with_bias(weight: Shape, bias: Shape, has_bias: bool) -> list[Shape]:

@@ -138,7 +138,7 @@ def reshape(layer: Layer, bottoms: list[Shape]) -> Found:
 
 
 def arg_max(layer: Layer, bottoms: list[Shape]) -> Found:
-    bottoms_of(layer, bottoms, 1)
+    bottoms_of(layer, bottoms, 1, axes=1)
     param, bottom = param_of(layer, "argmax_param"), bottoms[0]
     top_k = int(param.get("top_k", 1))
     if param.has("axis"):
@@ -156,7 +156,7 @@ def crop(layer: Layer, bottoms: list[Shape]) -> Found:
 
 
 def batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:
-    bottoms_of(layer, bottoms, 2)
+    bottoms_of(layer, bottoms, 2, axes=1)
     return Found([(bottoms[1][0], *bottoms[0][1:])])
 
 
@@ -176,7 +176,7 @@ def tile(layer: Layer, bottoms: list[Shape]) -> Found:
 def recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
     """LSTM and RNN over (time, batch, ...). Weights of x, of the static input if there is one, of h, and, in an
     RNN, of the output; a bias beside x's and the output's. Multiply-adds are those of one sequence."""
-    bottoms_of(layer, bottoms, 2)
+    bottoms_of(layer, bottoms, 2, axes=2)
     param = param_of(layer, "recurrent_param")
     count, gates = int(param.get("num_output", 0)), 4 if layer.type == "LSTM" else 1
     steps, batch = bottoms[0][:2]
