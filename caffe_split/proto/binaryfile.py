@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import reason
 from caffe_split.proto import relatives
 
 
@@ -16,8 +17,8 @@ def head_of(name: str, what: str) -> bytes:
     try:
         with open(name, "rb") as stream:
             head = stream.read(relatives.HEAD_SIZE)
-    except OSError as error:
-        raise CaffeSplitError(f"{name}: cannot read {what}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{name}: cannot read {what}: {reason(error)}") from None
     if not head:
         raise CaffeSplitError(f"{name}: the file is empty; an interrupted copy or download?")
     relative = relatives.name_of(head)

@@ -246,17 +246,27 @@ def write_solverstate(name: str, state: SolverState) -> None:
             history.create_dataset(str(index), data=np.asarray(values, "<f4", order="C"))
 
 
-class _create:
+@contextlib.contextmanager
+def _create(name: str) -> Iterator[Any]:
     """An HDF5 file that takes the place of `name` when the block ends well."""
-
-    def __init__(self, name: str) -> None:
-        self._replacing = replacing(name)
-
-    def __enter__(self) -> Any:
+    with replacing(name) as temporary:
         # The oldest layout of the format: Caffe's own HDF5 may be of any age.
-        self._file = _h5py().File(self._replacing.__enter__(), "w", libver="earliest", track_order=False)
-        return self._file
+        file = _h5py().File(temporary, "w", libver="earliest", track_order=False)
+        try:
+            yield file
+        except BaseException as error:
+            with contextlib.suppress(OSError, RuntimeError):  # on a full disk closing fails once more
+                file.close()
+            if isinstance(error, OSError):
+                raise _told_plainly(error) from error
+            raise
+        try:
+            file.close()
+        except (OSError, RuntimeError) as error:
+            raise _told_plainly(error) from error
 
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
-        self._replacing.__exit__(*error)
+
+def _told_plainly(error: Exception) -> OSError:
+    """The system's own word for it, where h5py knows it, in the place of the library's long one."""
+    code = getattr(error, "errno", None)
+    return OSError(code or 0, os.strerror(code) if code else " ".join(str(error).split()))

@@ -18,7 +18,7 @@ import os
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike, write_atomic
+from caffe_split.files import PathLike, reason, write_atomic
 from caffe_split.proto import layout
 from caffe_split.proto import schema as schemas
 from caffe_split.proto.building import build
@@ -95,8 +95,8 @@ def read(path: PathLike, kind: str | None = None, schema: schemas.Schema | None 
     try:
         with open(path, "rb") as stream:
             data = stream.read()
-    except OSError as error:
-        raise CaffeSplitError(f"{name}: cannot read it: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{name}: cannot read it: {reason(error)}") from None
     return parse(data, kind, name, schema)
 
 

@@ -1,0 +1,72 @@
+"""Writing one file: whole or not at all, and never over what is no file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import write_atomic
+from caffe_split.proto import caffemodel, prototxt
+
+WRITERS = {
+    "weights": lambda path: caffemodel.write_weights(path, {"a": [np.ones(3)]}),
+    "hdf5": lambda path: caffemodel.write_weights(f"{path}.h5", {"a": [np.ones(3)]}),
+    "state": lambda path: caffemodel.write_solverstate(path, caffemodel.SolverState(1)),
+    "prototxt": lambda path: prototxt.write(prototxt.parse("name: 'a'"), path),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_is_no_file_is_never_replaced(writer: str, tmp_path: Path) -> None:
+    suffix = ".h5" if writer == "hdf5" else ""
+    (tmp_path / f"folder{suffix}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    (tmp_path / f"link{suffix}").symlink_to(f"pipe{suffix}")
+    before = sorted((path.name, path.is_fifo()) for path in tmp_path.iterdir())
+    for name, what in (("folder", "a folder"), ("pipe", "no plain file"), ("link", "no plain file")):
+        with pytest.raises(CaffeSplitError, match=f"{name}.*: {what}; give the name of a file"):
+            WRITERS[writer](tmp_path / name)
+    for name in ("no/where", "n" * 300, "a\0b"):
+        with pytest.raises(CaffeSplitError, match="cannot write"):
+            WRITERS[writer](tmp_path / name)
+    assert sorted((path.name, path.is_fifo()) for path in tmp_path.iterdir()) == before
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto import caffemodel
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    caffemodel.write_weights(sys.argv[1], {"a": [np.ones(100_000)]})
+except CaffeSplitError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.caffemodel", "x.caffemodel.h5"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{path}: cannot write it: " in done.stdout and done.stdout.count("\n") == 1
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == [name]
+
+
+def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
+    def pieces():  # type: ignore[no-untyped-def]
+        yield b"half"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "x", pieces())
+    assert os.listdir(tmp_path) == []
