@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-
+import numpy as np
 from google.protobuf import text_format
 
 from caffe_split.proto import caffe_pb2
@@ -44,7 +43,6 @@ def assert_same(ours: Message, theirs) -> None:
 
 
 def single(value: float) -> float:
-    """A number rounded to float32, as protobuf keeps it."""
-    if abs(value) > 3.5e38:
-        return value if value in (float("inf"), float("-inf")) else float("inf") * (1 if value > 0 else -1)
-    return struct.unpack("<f", struct.pack("<f", value))[0]
+    """A number rounded to float32, as protobuf keeps it: what is too large is infinite."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))

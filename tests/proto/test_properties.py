@@ -22,6 +22,7 @@ SOLVERS = message(caffe().messages["SolverParameter"], 3)
 
 
 @QUICK
+@example(("net", "layer { transform_param { scale: 3.403e+38 } }"))  # beyond float32
 @given(st.one_of(NETS.map(lambda text: ("net", text)), SOLVERS.map(lambda text: ("solver", text))))
 def test_random_documents_round_trip_and_read_as_protobuf_reads(sample):
     kind, text = sample
