@@ -16,6 +16,9 @@ from caffe_split.errors import CaffeSplitError
 
 PathLike = Union[str, "os.PathLike[str]"]
 
+# What says of a folder that this program wrote it, and from what.
+MANIFEST = "manifest.json"
+
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[str]:
@@ -94,9 +97,6 @@ def _umask() -> int:
     return umask
 
 
-MANIFEST = "manifest.json"
-
-
 def check_out(out: Path, force: bool) -> None:
     """Raises `CaffeSplitError` where `out` may not be written.
 
@@ -121,6 +121,8 @@ def _added(out: Path) -> str | None:
     """Why a folder is not just what this program wrote; None where it is."""
     if out.is_symlink() or not out.is_dir():
         return "is not a folder"
+    if not any(out.iterdir()):
+        return None
     try:
         written = {*json.loads((out / MANIFEST).read_text(encoding="utf-8"))["outputs"], MANIFEST}
     except (OSError, ValueError, KeyError, TypeError):
@@ -153,6 +155,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
                 os.rename(building, out)
             except OSError:
                 os.rename(aside, out)
+                aside.parent.rmdir()
                 raise
             shutil.rmtree(aside.parent, ignore_errors=True)
         else:

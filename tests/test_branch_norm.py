@@ -34,6 +34,11 @@ def derive(folder: Path, *options: object, status: int = 0) -> str:
 
 @pytest.mark.parametrize("kind", ENDS)
 def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
+    for name in ("train_val", "deploy"):
+        path = digits / f"digits/{name}.prototxt"
+        fraction = "moving_average_fraction: 0.95"
+        assert fraction in path.read_text()
+        path.write_text(path.read_text().replace(fraction, f"{fraction} eps: 0.5"))
     derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt")
     for name in ("train_val", "deploy"):
         result = caffe_split("verify", f"digits/{name}.prototxt", f"derived1/{name}.prototxt", "--json", cwd=digits)
@@ -46,6 +51,7 @@ def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
         assert norm.bottoms == norm.tops == scale.bottoms == scale.tops == (end,)
         # The net's own BatchNorm layers forget faster than Caffe's default.
         assert norm.message.sub("batch_norm_param").get("moving_average_fraction") == 0.95
+        assert norm.message.sub("batch_norm_param").get("eps") == 0.5
 
 
 def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:

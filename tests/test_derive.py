@@ -90,6 +90,8 @@ def test_only_the_split_layers_change(digits: Path) -> None:
 
 
 def test_derived_documents(digits: Path) -> None:
+    parent = digits / "digits/solver.prototxt"
+    parent.write_text(parent.read_text() + 'weights: "old.caffemodel"\n')
     derive(digits, "--layers", "res2_conv1", "--kind", "skip", "--deploy", "digits/deploy.prototxt")
     solver = prototxt.read(digits / "derived1/solver.prototxt")
     assert solver.get("net") == "derived1/train_val.prototxt"

@@ -131,6 +131,18 @@ def test_an_output_that_is_gone_fails(tmp_path: Path) -> None:
     assert worst(tmp_path) == 0
 
 
+def test_a_difference_that_no_output_shows_fails(tmp_path: Path) -> None:
+    zero = 'layer { name: "z" type: "Power" bottom: "c2" top: "z" power_param { scale: 0 } }\n'
+    odd.write(tmp_path, "net", PLAIN + zero)
+    derive(tmp_path, "--kind", "skip")
+    assert worst(tmp_path) < 1e-6
+    weights = caffemodel.read_weights(tmp_path / "d/init.caffemodel")
+    changed = {name: [np.array(blob) for blob in weights[name]] for name in weights}
+    changed["c2"][0] += 1
+    caffemodel.write_weights(tmp_path / "d/init.caffemodel", changed)
+    assert worst(tmp_path, status=1) > 1e-3
+
+
 def test_random_data_is_the_same_for_both(tmp_path: Path) -> None:
     noise = (
         'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 } '

@@ -13,7 +13,8 @@ from caffe_split.instrument import watchers
 from caffe_split.net import all_layers
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.proto.solverstate import read_solverstate, write_solverstate
-from caffe_split.schedule import learnable
+from caffe_split.schedule import _moved, learnable
+from caffe_split.split.partition import Partition
 
 pytestmark = pytest.mark.caffe
 
@@ -101,6 +102,11 @@ def test_history_goes_kernel_by_kernel(midway: Path) -> None:
     halves = np.concatenate([new["res2_conv2_split1", 0], new["res2_conv2_split2", 0]])
     assert sorted(map(bytes, halves)) == sorted(map(bytes, old["res2_conv2", 0])) and np.abs(halves).max() > 0
     assert np.array_equal(new["res1_conv2", 0], old["res1_conv2", 0])
+    # The digits net has no biases; its history of one goes with its kernel.
+    partition = Partition((1, 3), (0, 2))
+    moved = _moved({("x", 0): np.arange(8).reshape(4, 2, 1, 1), ("x", 1): np.arange(4)}, {"x": partition})
+    assert moved["x_split1", 1].tolist() == [1, 3] and moved["x_split2", 1].tolist() == [0, 2]
+    assert moved["x_split1", 0].ravel().tolist() == [2, 3, 6, 7]
     assert not np.any(new["res2_conv2_split2_residual_pre", 0]) and not np.any(new["res2_conv2_reorder", 0])
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from support import caffe_split
 
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import new_folder
+
 pytestmark = pytest.mark.caffe
 
 COMMAND = [
@@ -65,6 +68,25 @@ def test_a_killed_process_leaves_the_old_folder(digits: Path, at: str) -> None:
     assert files(digits / "derived1") == before
     caffe_split(*COMMAND, "--force", "--seed", 1, cwd=digits)
     assert files(digits / "derived1") != before
+
+
+def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with new_folder(out, False) as folder:
+        (folder / "manifest.json").write_text('{"outputs": {}}')
+    rename = os.rename
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(target) == out and ".old." not in str(source):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    said = "out: cannot be written: No space left on device. Nothing is left"
+    with pytest.raises(CaffeSplitError, match=said), new_folder(out, True) as folder:
+        (folder / "new").write_text("new")
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
