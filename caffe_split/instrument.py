@@ -19,6 +19,8 @@ from caffe_split.training import Training
 # The TPM layer of convolution X is X_tpm; it shares X's weight under the name X_tpm_w where X has given it none.
 SUFFIX = "_tpm"
 SHARED_SUFFIX = "_tpm_w"
+# In place of it where an empty `param` stood there, which --remove then leaves.
+KEPT_SUFFIX = "_tpm_weight"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]
             raise CaffeSplitError(f"{document.filename}: the name '{name}{SUFFIX}' is taken; rename that layer.")
     last = layers[-1].field
     for name, shape in shapes.items():
-        field = _watcher(name, _shared_name(by_name[name]), shape, windows)
+        layer = by_name[name]
+        field = _watcher(name, _shared_name(layer), _rules(layer), shape, windows)
         document.insert_after(last, field)
         last = field
     return [name + SUFFIX for name in shapes]
@@ -92,6 +95,8 @@ def _shared_name(layer: Layer) -> str:
         return name
     name = layer.name + SHARED_SUFFIX
     if specs:
+        if not specs[0].fields:
+            name = layer.name + KEPT_SUFFIX
         specs[0].set("name", name)
     else:
         # Before any other setting of the layer's own, where one looks for it.
@@ -100,7 +105,32 @@ def _shared_name(layer: Layer) -> str:
     return name
 
 
-def _watcher(name: str, shared: str, shape: Sequence[int], windows: Windows) -> prototxt.Field:
+Settings = list[tuple[str, object]]
+
+
+def _rules(layer: Layer) -> Settings:
+    """The include and exclude rules that have a TPM layer where the watched layer is, in the TRAIN phase."""
+    phase = ("phase", prototxt.Enum("TRAIN"))
+    rules: Settings = []
+    for rule in layer.message.subs("include"):
+        if rule.get("phase", "TRAIN") == "TRAIN":
+            rules.append(("include", [phase, *_states(rule)]))
+    for rule in layer.message.subs("exclude"):
+        if rule.get("phase", "TRAIN") == "TRAIN":
+            rules.append(("exclude", _states(rule)))
+    if any(kind == "exclude" for kind, _ in rules):
+        # Caffe takes rules of one kind in a layer.
+        return [*rules, ("exclude", [("phase", prototxt.Enum("TEST"))])]
+    return rules or [("include", [phase])]
+
+
+def _states(rule: prototxt.Message) -> Settings:
+    return [(key, value) for key in ("min_level", "max_level", "stage", "not_stage") for value in rule.get_all(key)]
+
+
+def _watcher(
+    name: str, shared: str, rules: Settings, shape: Sequence[int], windows: Windows
+) -> prototxt.Field:
     pairs = [(key, value) for pair in windows.pairs for key, value in zip(("start_iter", "stop_iter"), pair)]
     settings: list[tuple[str, object]] = [*pairs, ("interval", windows.interval)]
     if windows.iter_size != 1:
@@ -113,7 +143,7 @@ def _watcher(name: str, shared: str, shape: Sequence[int], windows: Windows) -> 
             ("type", "TPM"),
             ("top", name + SUFFIX),
             ("param", [("name", shared)]),
-            ("include", [("phase", prototxt.Enum("TRAIN"))]),
+            *rules,
             ("tpm_param", settings),
         ],
     )
@@ -166,7 +196,12 @@ def remove_watchers(document: prototxt.Document, names: Sequence[str] | None = N
 def _forget_name(layer: Layer) -> None:
     for field in layer.message.all_fields("param"):
         spec = field.message
-        if spec is not None and spec.get("name", "") == layer.name + SHARED_SUFFIX:
+        if spec is None:
+            continue
+        name = spec.get("name", "")
+        if name == layer.name + KEPT_SUFFIX:
+            spec.remove("name")
+        elif name == layer.name + SHARED_SUFFIX:
             spec.remove("name")
             if not spec.fields:
                 layer.message.remove(field)
@@ -240,7 +275,7 @@ def instrument_training(
     Changes the document only. Raises `CaffeSplitError` for layers that are not convolutions of the net, or share
     an earlier one's weight, windows outside the training, and weights whose shape cannot be told.
     """
-    layers = all_layers(training.net)
+    layers = training.train_layers()
     possible = [layer.name for layer in weight_owners(layers)]
     for name in names or ():
         if name not in possible:
@@ -283,7 +318,7 @@ def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[i
     Raises `CaffeSplitError` where neither is there.
     """
     net = upgraded(training.net)  # where `input` fields stand in the net as written, its shapes are known, too
-    inferred = infer_shapes(phase_layers(net, "TRAIN"))
+    inferred = infer_shapes(phase_layers(net, "TRAIN", training.stages, training.level))
     lacking = [name for name in names if name not in inferred.params]
     snapshots = training.snapshots() if lacking else {}
     stored = caffemodel.read_weights(snapshots[max(snapshots)]) if snapshots else {}

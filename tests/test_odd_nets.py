@@ -11,7 +11,7 @@ import numpy as np
 import odd
 import pytest
 from odd import convolution, input_layer
-from support import caffe_split
+from support import caffe_split, train
 
 from caffe_split.net import all_layers
 from caffe_split.proto import caffemodel, prototxt
@@ -356,3 +356,47 @@ def test_force_replaces_only_what_was_derived(tmp_path: Path) -> None:
     command[command.index("d")] = "elsewhere"
     assert "elsewhere is not a folder" in refused()
     assert re.search("manifest", " ".join(path.name for path in out.iterdir()))
+
+
+def test_watching_a_net_with_stages(tmp_path: Path) -> None:
+    """The TPM layer is where its convolution is, and real Caffe trains both nets."""
+    noise = (
+        'layer { name: "data" type: "DummyData" top: "data" top: "y" dummy_data_param { shape { dim: 2 dim: 4 dim: 8 '
+        'dim: 8 } shape { dim: 2 dim: 6 dim: 8 dim: 8 } data_filler { type: "gaussian" } '
+        'data_filler { type: "gaussian" } } }\n'
+    )
+    filler = 'num_output: 6 kernel_size: 3 pad: 1 weight_filler { type: "msra" }'
+    text = (
+        noise
+        + convolution("big", "data", "c", filler, 'include { stage: "big" }')
+        + convolution("small", "data", "c", filler, 'exclude { stage: "big" } exclude { phase: TEST }')
+        + convolution("tested", "data", "t", filler, "include { phase: TEST }")
+        + 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "y" include { phase: TRAIN } }\n'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    for stage, watched in (('stage: "big"', "big"), ("", "small")):
+        solver = f'net: "watched.prototxt" train_state {{ {stage} }} base_lr: 0.01 lr_policy: "fixed" max_iter: 4 '
+        (tmp_path / "solver.prototxt").write_text(solver + 'snapshot_prefix: "s" solver_mode: CPU')
+        (tmp_path / "watched.prototxt").write_text(text)
+        command = ["instrument", "solver.prototxt", "--window", "0:4", "--in-place"]
+        assert f"watched: {watched};" in caffe_split(*command, cwd=tmp_path).stderr
+        train("solver.prototxt", tmp_path)
+        report = caffe_split("tpm", "solver.prototxt", "--iter", 4, cwd=tmp_path).stdout
+        assert f"('{watched}', 6, 216)" in report
+        said = caffe_split(*command, "--layers", "tested", cwd=tmp_path, status=1).stderr
+        assert "no convolution 'tested'" in said
+        caffe_split("instrument", "watched.prototxt", "--remove", "--in-place", cwd=tmp_path)
+        assert (tmp_path / "watched.prototxt").read_text() == text
+
+
+def test_instrument_gives_back_an_empty_param(tmp_path: Path) -> None:
+    """Without it the bias's multipliers would become the weight's."""
+    text = input_layer() + convolution("a", "data", "a", more="param {} param { lr_mult: 2 }")
+    text += convolution("b", "a", "b")
+    (tmp_path / "net.prototxt").write_text(text)
+    caffe_split("instrument", "net.prototxt", "--window", "0:10", "--in-place", cwd=tmp_path)
+    assert (tmp_path / "net.prototxt").read_text().count("TPM") == 2
+    said = caffe_split("instrument", "net.prototxt", "--remove", "--layers", "c", "--in-place", cwd=tmp_path, status=1)
+    assert "no TPM layer watches c. Watched: a, b." in said.stderr
+    caffe_split("instrument", "net.prototxt", "--remove", "--in-place", cwd=tmp_path)
+    assert (tmp_path / "net.prototxt").read_text().split() == text.replace("{}", "{ }").split()

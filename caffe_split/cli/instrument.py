@@ -56,7 +56,7 @@ def instrument(
       caffe-split instrument train_val.prototxt --remove --in-place
     """
     from caffe_split.errors import CaffeSplitError
-    from caffe_split.instrument import instrument_training, remove_watchers, states_left_behind
+    from caffe_split.instrument import instrument_training, remove_watchers, states_left_behind, watchers
     from caffe_split.proto import prototxt
     from caffe_split.training import open_training
 
@@ -78,7 +78,14 @@ def instrument(
     for done_to_it in training.upgraded:
         click.echo(f"{training.net_path}: {done_to_it}", err=True)
     if remove:
-        done = remove_watchers(training.net, names(layers))
+        chosen = names(layers)
+        unwatched = sorted(set(chosen or ()) - set(watchers(training.net)))
+        if unwatched:
+            raise CaffeSplitError(
+                f"{training.net_path}: no TPM layer watches {', '.join(unwatched)}. Watched: "
+                f"{', '.join(watchers(training.net)) or 'none'}."
+            )
+        done = remove_watchers(training.net, chosen)
         note = f"no longer watched: {', '.join(done) or 'none was'}"
     else:
         note = str(instrument_training(training, windows, interval, names(layers)))
