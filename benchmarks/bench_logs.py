@@ -9,6 +9,7 @@ built source (tools/build_caffe --print-source) and runs with its one Python 2 p
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
 import statistics
@@ -97,8 +98,9 @@ def memory_of(command: list[str], log: Path) -> float:
     return float(done.stdout)
 
 
-def refresh(log: Path) -> tuple[float, float]:
-    """Seconds for a look at the log after it grew by 1 MB: to read and collect the curves, and to draw them."""
+def refresh(log: Path) -> tuple[float, float, float]:
+    """Seconds for a look at the log after it grew by 1 MB: to read and collect the curves, to draw them, and the
+    processor's for both."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -120,12 +122,12 @@ def refresh(log: Path) -> tuple[float, float]:
     picture.draw(figure, collect([follower.log]), 3)
     with log.open("ab") as stream:
         stream.write(more)
-    before = time.perf_counter()
+    before, worked = time.perf_counter(), time.process_time()
     assert follower.poll()
     curves = collect([follower.log])
     read = time.perf_counter() - before
     picture.draw(figure, curves, 3)
-    return read, time.perf_counter() - before - read
+    return read, time.perf_counter() - before - read, time.process_time() - worked
 
 
 def main() -> None:
@@ -175,8 +177,13 @@ def main() -> None:
             print(f"rows (train, test): ours {our_rows.strip()}, parse_log.py {their_rows.strip()}")
         for runs in (1, 6):
             write_log(log, options.megabytes, runs)
-            look, draw = (statistics.median(figures) for figures in zip(*(refresh(log) for _ in range(3))))
-            print(f"refresh after 1 MB more, {runs} run(s): {look:.3f} s, and {draw:.3f} s to draw")
+            looks = []
+            for _ in range(3):
+                looks.append(refresh(log))
+                gc.collect()
+            look, draw, worked = (statistics.median(figures) for figures in zip(*looks))
+            what = f"refresh after 1 MB more, {runs} run(s)"
+            print(f"{what}: {look:.3f} s, and {draw:.3f} s to draw; processor {worked:.3f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"memory of a whole log held by a Follower: {peak:.0f} MB at most")
 
