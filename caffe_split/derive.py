@@ -12,7 +12,7 @@ import numpy as np
 from caffe_split.caffe.statistics import channel_statistics
 from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
-from caffe_split.fit import WEIGHTS_NAME, Blobs, check_weights
+from caffe_split.fit import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.instrument import remove_watchers, watchers, windows_of
 from caffe_split.net import PHASES, Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
@@ -62,7 +62,7 @@ def make_plan(
     weights = caffemodel.read_weights(weights_path)
     stages = training.stages
     check_weights(training.net, weights, weights_path, "TRAIN", stages, training.level, ignore_extra, inputs)
-    _check_trained(training, layers)
+    _check_trained(training, layers, weights, weights_path)
     parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
     files = _read_files(training, out, deploy, {layer.name for layer in layers})
@@ -116,11 +116,16 @@ def make_plan(
     )
 
 
-def _check_trained(training: Training, layers: Sequence[Layer]) -> None:
-    """Raises `CaffeSplitError` for a layer that the training leaves out: there is nothing of it to go on from."""
+def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, path: Path) -> None:
+    """Raises `CaffeSplitError` for a layer that the training leaves out: there is nothing of it to go on from.
+
+    Without a solver there is no telling the stages: then a layer is good if it has weights that fit.
+    """
     trained = {layer.name for layer in training.train_layers()}
     for layer in layers:
-        if layer.name not in trained:
+        if layer.name not in trained and training.solver is None:
+            check_convolution(layer, weights.get(layer.name, ()), path)
+        elif layer.name not in trained:
             raise CaffeSplitError(
                 f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
                 f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."

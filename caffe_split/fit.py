@@ -55,11 +55,11 @@ def check_weights(
             if expected or layer.type in ("Convolution", "InnerProduct", "Deconvolution"):
                 raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of {document.filename}?")
             continue
-        _check_finite(layer, weights[layer.name], path)
         if expected:
             _check_shapes(layer, weights[layer.name], expected, document, path)
         elif layer.type == "Convolution":
-            _check_convolution(layer, weights[layer.name], path)
+            check_convolution(layer, weights[layer.name], path)
+        _check_finite(layer, weights[layer.name], path)
 
 
 def _check_finite(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
@@ -98,8 +98,11 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
-    """What can be told of a convolution whose input's shape is not known."""
+def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
+    """Raises `CaffeSplitError` for what can be told to be wrong where the convolution's input is not known."""
+    if not blobs:
+        raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of this net?")
+    _check_finite(layer, blobs, path)
     param = layer.message.sub("convolution_param")
     assert param is not None
     count, bias = int(param.get("num_output", 0)), bool(param.get("bias_term", True))

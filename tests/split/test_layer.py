@@ -65,7 +65,7 @@ def test_exact_start_is_the_same_function(
     partition = divide(parse_rule("random:1"), np.zeros(count), group)
     options = SplitOptions(kind=kind, noise=noise, seed=seed, activation=activation, skip_pool=pool)
     try:
-        parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, (side, side))
+        parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, ((side, side),))
     except CaffeSplitError as error:
         # Only a skip can be impossible, and says what it is that does not fit.
         assert kind == "skip" and ("does not fit" in str(error) or "no place" in str(error))
@@ -134,7 +134,7 @@ def test_average_skip_is_small_where_the_size_divides(side: int, kernel: tuple[i
     kernels, _ = make(geometry, 4, 4, False)
     options = SplitOptions(kind="skip", skip_pool="average")
     partition = Partition((0, 1), (2, 3))
-    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, (side, side))
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, ((side, side),))
     (skip,) = [part for part in parts if part.name == "x_split2_skip"]
     assert skip.blobs[0].shape[2:] == kernel
     assert skip.blobs[0][0, 2].sum() == pytest.approx(1.0) and skip.blobs[0].max() == 0.25
@@ -145,7 +145,7 @@ def test_average_that_does_not_fit_is_refused() -> None:
     kernels, _ = make(geometry, 4, 4, False)
     options = SplitOptions(kind="skip", skip_pool="average")
     with pytest.raises(CaffeSplitError, match="--skip-pool stride"):
-        split_convolution("x", "b", "t", geometry, kernels, Partition((0, 1), (2, 3)), options, (8, 8))
+        split_convolution("x", "b", "t", geometry, kernels, Partition((0, 1), (2, 3)), options, ((8, 8),))
 
 
 def test_noise_depends_on_seed_and_name_only() -> None:

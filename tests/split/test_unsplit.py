@@ -43,7 +43,7 @@ def split(
     count, channels = len(kernels.weight), kernels.weight.shape[1] * geometry.group
     document = prototxt.parse(text(geometry, count, channels, kernels.bias is not None, side), "net")
     partition = divide(parse_rule("random:1"), np.zeros(count), geometry.group)
-    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, (side, side))
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, ((side, side),))
     rewrite(document, {"x": parts})
     return document, parts
 
