@@ -16,6 +16,9 @@ from caffe_split.errors import CaffeSplitError
 
 PathLike = Union[str, "os.PathLike[str]"]
 
+# A write of more than a megabyte out of a mapped file waits for its pages one by one, and takes twice as long.
+CHUNK = 1 << 20
+
 # What says of a folder that this program wrote it, and from what.
 MANIFEST = "manifest.json"
 
@@ -78,10 +81,9 @@ def atomic_open(path: PathLike) -> Iterator[BinaryIO]:
 def write_atomic(path: PathLike, data: bytes | memoryview | Iterable[bytes | memoryview]) -> None:
     """Write bytes, or pieces of bytes one after another, to `path` by way of `atomic_open`."""
     with atomic_open(path) as stream:
-        if isinstance(data, (bytes, memoryview)):
-            stream.write(data)
-        else:
-            stream.writelines(data)
+        for piece in [data] if isinstance(data, (bytes, memoryview)) else data:
+            for start in range(0, len(piece), CHUNK):
+                stream.write(memoryview(piece)[start : start + CHUNK])
 
 
 def _mode_for(target: Path) -> int:
