@@ -1,0 +1,26 @@
+"""Where a training runs."""
+
+from __future__ import annotations
+
+import torch
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto.nets import read_solver
+
+
+def choose_device(asked: str | None, solver: str) -> torch.device:
+    """The device asked for, else what the solver's solver_mode says where it is written, else the CPU.
+
+    Raises `CaffeSplitError` where CUDA is wanted and none is there.
+    """
+    document = read_solver(solver)
+    says_gpu = document.has("solver_mode") and document.get("solver_mode") == "GPU"
+    if asked == "cpu" or (asked is None and not says_gpu):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        who = "--device cuda" if asked else f"{solver} says solver_mode: GPU"
+        raise CaffeSplitError(f"{who}, but PyTorch sees no CUDA device here; give --device cpu")
+    number = int(document.get("device_id"))
+    if number >= torch.cuda.device_count():
+        raise CaffeSplitError(f"{solver}: device_id is {number}, but there are {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", number)

@@ -1,0 +1,86 @@
+"""Layers that normalise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from caffe_split.engine.layers.base import Layer, Shape, Tops
+
+
+class BatchNorm(Layer):
+    """Blobs: running sum of means, running sum of variances, and the weight that both have gathered."""
+
+    options_name = "batch_norm_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
+        self.blobs = [torch.zeros(channels), torch.zeros(channels), torch.zeros(1)]
+        self.values = math.prod(bottoms[0]) // channels
+        written = self.options.has("use_global_stats")
+        self.is_global = bool(self.options.get("use_global_stats")) if written else not self.training
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (self.scaled(bottoms[0], None, None),)
+
+    def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+        """Normalise, and in the same pass multiply by a factor a channel and add a bias."""
+        shape = x.shape
+        if x.dim() == 1:
+            x = x.view(-1, 1)
+        eps = self.options.get("eps")
+        mean, variance, gathered = self.blobs
+        if self.is_global:
+            # Nothing gathered yet: Caffe takes a mean and a variance of 0.
+            scale = torch.where(gathered == 0, torch.zeros_like(gathered), 1 / gathered)
+            return F.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps).view(shape)
+        if self.values == 1:
+            # One value a channel has no variance, and PyTorch refuses it.
+            centred = (x - x) * eps**-0.5
+            batch_mean, batch_variance = x.detach().reshape(-1), torch.zeros_like(variance)
+            out = centred if weight is None else centred * weight.view(1, -1, *[1] * (x.dim() - 2))
+            out = out if bias is None else out + bias.view(1, -1, *[1] * (x.dim() - 2))
+        else:
+            # With momentum 1 these are the batch's own mean and its variance times m / (m - 1), Caffe's correction.
+            batch_mean, batch_variance = torch.zeros_like(mean), torch.ones_like(variance)
+            out = F.batch_norm(x, batch_mean, batch_variance, weight, bias, True, 1.0, eps)
+        if not x.is_meta:
+            with torch.no_grad():
+                fraction = self.options.get("moving_average_fraction")
+                mean.mul_(fraction).add_(batch_mean)
+                variance.mul_(fraction).add_(batch_variance)
+                gathered.mul_(fraction).add_(1)
+        return out.view(shape)
+
+
+class LRN(Layer):
+    options_name = "lrn_param"
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x = bottoms[0]
+        size, alpha, beta = (self.options.get(name) for name in ("local_size", "alpha", "beta"))
+        if self.options.get("norm_region") == "ACROSS_CHANNELS":
+            half = (size - 1) // 2
+            # A channel's neighbours laid side by side on the third axis.
+            squares = F.pad(x * x, (0, 0, 0, 0, half, half)).unfold(1, size, 1).sum(-1)
+            return (x * (self.options.get("k") + alpha / size * squares).pow(-beta),)
+        squares = F.avg_pool2d(x * x, size, 1, (size - 1) // 2)
+        return (x * (1 + alpha * squares).pow(-beta),)
+
+
+class MVN(Layer):
+    """Mean 0 and, when asked, variance 1 of each image, by channel or over all."""
+
+    options_name = "mvn_param"
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x = bottoms[0]
+        first = 1 if self.options.get("across_channels") else 2
+        axes = tuple(range(first, x.dim()))
+        out = x - x.mean(axes, keepdim=True)
+        if self.options.get("normalize_variance"):
+            out = out / ((out * out).mean(axes, keepdim=True).sqrt() + self.options.get("eps"))
+        return (out,)

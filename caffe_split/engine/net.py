@@ -1,0 +1,381 @@
+"""A Caffe net on PyTorch: one phase of a prototxt, its parameters as Caffe counts them, forward and the loss.
+
+    net = Net(read_net("deploy.prototxt", upgrade=True), "TEST")
+    net.load(read_weights("some.caffemodel"), "some.caffemodel")
+    blobs = net.forward({"data": images}, keep=True).blobs
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from caffe_split.engine.layers.base import Layer, Place, Shape
+from caffe_split.engine.layers.dense import Scale
+from caffe_split.engine.layers.norm import BatchNorm
+from caffe_split.engine.layers.pointwise import ReLU
+from caffe_split.engine.layers.source import Input
+from caffe_split.engine.support import KINDS, Note, check_net
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import Layer as Text
+from caffe_split.net import all_layers
+from caffe_split.proto import prototxt
+
+# Layers whose way back does without the values of their tops, so that a ReLU may write over them.
+_OVERWRITABLE = frozenset({"Convolution", "InnerProduct", "BatchNorm", "Scale", "Eltwise", "Bias", "Concat"})
+
+
+@dataclass(frozen=True)
+class Param:
+    """A learnable parameter: the layer and the place it is known by, its values, its multipliers."""
+
+    layer: str
+    index: int
+    values: torch.Tensor
+    lr_mult: float
+    decay_mult: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a forward gives: the blobs (the net's outputs, or all), and the weighted sum of all losses (a scalar)."""
+
+    blobs: dict[str, torch.Tensor]
+    loss: torch.Tensor
+
+
+@dataclass
+class _Step:
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    # A BatchNorm whose Scale follows is run by it.
+    norm: BatchNorm | None = None
+    detached: tuple[int, ...] = ()
+    done: list[str] = field(default_factory=list)
+
+    def run(self, blobs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+        given = [blobs[name] for name in self.bottoms]
+        for index in self.detached:
+            given[index] = given[index].detach()
+        if self.norm is None:
+            return self.layer.run(*given)
+        scale = self.layer.blobs
+        return (self.norm.scaled(given[0], scale[0], scale[1] if len(scale) > 1 else None),)
+
+
+class Net:
+    """One phase of a net. Raises `CaffeSplitError` for what is not handled, all of it at once, and for what does not fit.
+
+    stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
+    BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
+    else reads are then never there.
+    """
+
+    def __init__(
+        self,
+        document: prototxt.Document,
+        phase: str,
+        *,
+        stages: Sequence[str] = (),
+        level: int = 0,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        fuse: bool = False,
+    ) -> None:
+        self.document, self.phase, self.device = document, phase, torch.device(device)
+        self.name = str(document.get("name") or "")
+        texts = _filtered(document, phase, stages, level)
+        self.notes: list[Note] = check_net(document, texts)
+        self.generator = torch.Generator().manual_seed(seed)
+        place = Place(phase, self.generator, seed, self.device)
+        self.layers: list[Layer] = []
+        self.shapes: dict[str, Shape] = {}
+        self.params: list[Param] = []
+        # Names of layers and places of blobs that belong to another layer.
+        self.shared: set[tuple[str, int]] = set()
+        self._owners: dict[str, tuple[Layer, int]] = {}
+        self._losses: list[tuple[int, int, float]] = []
+        self.loss_weights: dict[str, float] = {}
+        for text in texts:
+            self._add(text, place)
+        self._settle()
+        self.outputs = self._outputs()
+        self._plain = self._steps(False)
+        self._steps_now = self._steps(True) if fuse else self._plain
+        self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
+
+    # -- building
+
+    def _add(self, text: Text, place: Place) -> None:
+        module = importlib.import_module(f"caffe_split.engine.layers.{KINDS[text.type].module}")
+        layer: Layer = getattr(module, text.type)(text, place)
+        bottoms = [self.shapes[name] for name in text.bottoms]
+        try:
+            layer.setup(bottoms)
+            shapes = layer.shapes(bottoms)
+        except CaffeSplitError as error:
+            raise _placed(error, text) from None
+        except (RuntimeError, IndexError, ValueError) as error:
+            listed = ", ".join(map(str, bottoms)) or "none"
+            raise layer.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}") from error
+        for name, shape in zip(text.tops, shapes):
+            self.shapes[name] = tuple(shape)
+        self.layers.append(layer)
+        for index in range(len(layer.blobs)):
+            self._share(layer, index)
+        weights = [float(value) for value in text.message.get_all("loss_weight")]
+        if not weights and KINDS[text.type].is_loss:
+            weights = [1.0] + [0.0] * (len(text.tops) - 1)
+        for index, weight in enumerate(weights):
+            if weight:
+                self._losses.append((len(self.layers) - 1, index, weight))
+                self.loss_weights[text.tops[index]] = weight
+
+    def _share(self, layer: Layer, index: int) -> None:
+        """Take the parameter of an earlier layer where both have one name for it."""
+        names = layer.text.param_names()
+        name = names[index] if index < len(names) else ""
+        if not name:
+            return
+        if name not in self._owners:
+            self._owners[name] = (layer, index)
+            return
+        owner, place = self._owners[name]
+        theirs, ours = owner.blobs[place], layer.blobs[index]
+        if theirs.shape != ours.shape:
+            raise layer.error(
+                f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' {tuple(theirs.shape)}; "
+                "sharing of unequal shapes is not handled."
+            )
+        layer.blobs[index] = theirs
+        self.shared.add((layer.name, index))
+
+    def _settle(self) -> None:
+        """Move everything to the device, and say what is learnt how."""
+        moved: dict[int, torch.Tensor] = {}
+        for layer in self.layers:
+            layer.buffers = [buffer.to(self.device) for buffer in layer.buffers]
+            for index, blob in enumerate(layer.blobs):
+                if id(blob) not in moved:
+                    target = torch.device("cpu") if index in layer.on_host else self.device
+                    moved[id(blob)] = blob.to(target)
+                    self.params.append(Param(layer.name, index, moved[id(blob)], *self._multipliers(layer, index)))
+                    if self.phase == "TRAIN" and self.params[-1].lr_mult:
+                        moved[id(blob)].requires_grad_(True)
+                layer.blobs[index] = moved[id(blob)]
+
+    def _multipliers(self, layer: Layer, index: int) -> tuple[float, float]:
+        """lr_mult and decay_mult of a parameter: its owner's, or where that is silent those of a layer that shares it."""
+        found: dict[str, float] = {}
+        for other in self.layers:
+            specs = other.text.message.subs("param")
+            for place, blob in enumerate(other.blobs[: len(specs)]):
+                if blob is not layer.blobs[index]:
+                    continue
+                for name in ("lr_mult", "decay_mult"):
+                    value = specs[place].get(name, None)
+                    if value is not None and found.setdefault(name, float(value)) != float(value):
+                        raise other.error(f"its {name} {value} of a shared param; layer '{layer.name}' has {found[name]}.")
+        if layer.text.type == "BatchNorm" or (layer.text.type == "TPM" and index):
+            if found.get("lr_mult", 0.0) != 0:
+                raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave it out.")
+            return 0.0, 0.0 if layer.text.type == "TPM" else found.get("decay_mult", 1.0)
+        return found.get("lr_mult", 1.0), found.get("decay_mult", 1.0)
+
+    def _outputs(self) -> list[str]:
+        """The blobs that no layer reads, sorted: Caffe's outputs."""
+        free: set[str] = set()
+        for layer in self.layers:
+            free.difference_update(layer.text.bottoms)
+            free.update(layer.text.tops)
+        return sorted(free)
+
+    def _steps(self, fuse: bool) -> list[_Step]:
+        steps: list[_Step] = []
+        for index, layer in enumerate(self.layers):
+            downs = layer.text.message.get_all("propagate_down")
+            detached = tuple(place for place, down in enumerate(downs) if not down)
+            step = _Step(layer, layer.text.bottoms, layer.text.tops, None, detached)
+            before = steps[-1] if steps else None
+            if fuse and before is not None and self._norm_goes_with(before, step, index):
+                assert isinstance(before.layer, BatchNorm)
+                step = _Step(layer, before.bottoms, step.tops, before.layer, before.detached)
+                steps.pop()
+            elif fuse and isinstance(layer, ReLU):
+                layer.in_place = self._may_overwrite(index)
+            steps.append(step)
+        last = {name: index for index, step in enumerate(steps) for name in (*step.bottoms, *step.tops)}
+        for name, index in last.items():
+            if name not in self.outputs:
+                steps[index].done.append(name)
+        return steps
+
+    def _norm_goes_with(self, before: _Step, step: _Step, index: int) -> bool:
+        return (
+            isinstance(before.layer, BatchNorm)
+            and isinstance(step.layer, Scale)
+            and before.norm is None
+            and step.bottoms == before.tops
+            and not step.detached
+            and step.layer.is_per_channel()
+            and self._readers(index - 1) == [index]
+        )
+
+    def _readers(self, writer: int) -> list[int]:
+        """The layers that read the top of layer `writer` as it wrote it."""
+        top = self.layers[writer].text.tops[0]
+        readers = []
+        for index in range(writer + 1, len(self.layers)):
+            text = self.layers[index].text
+            if top in text.bottoms:
+                readers.append(index)
+            if top in text.tops:
+                return readers
+        return [*readers, len(self.layers)] if top in self._outputs() else readers
+
+    def _may_overwrite(self, index: int) -> bool:
+        """Whether layer `index` alone reads its bottom, and who wrote that does not need it any more."""
+        bottom = self.layers[index].text.bottoms[0]
+        writers = [place for place in range(index) if bottom in self.layers[place].text.tops]
+        writer = self.layers[writers[-1]]
+        factors = writer.text.type == "Eltwise" and writer.options.get("operation") != "SUM"
+        return writer.text.type in _OVERWRITABLE and not factors and self._readers(writers[-1]) == [index]
+
+    # -- running
+
+    def forward(self, inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None, keep: bool = False) -> Output:
+        """Run all layers. `inputs` gives the tops of Input layers; `keep` gives all blobs, not only the outputs.
+
+        Of a blob that layers in place write again, the last values are given. Raises `CaffeSplitError` for inputs that
+        do not fit, and where data cannot be read.
+        """
+        self._give(inputs or {})
+        blobs: dict[str, torch.Tensor] = {}
+        losses: list[torch.Tensor] = []
+        weights = {(id(self.layers[index]), top): weight for index, top, weight in self._losses}
+        for step in self._plain if keep else self._steps_now:
+            tops = step.run(blobs)
+            for index, (name, top) in enumerate(zip(step.tops, tops)):
+                blobs[name] = top
+                weight = weights.get((id(step.layer), index))
+                if weight is not None:
+                    losses.append(top.sum() * weight if top.dim() or weight != 1 else top)
+            if not keep:
+                for name in step.done:
+                    blobs.pop(name, None)
+        total = torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
+        return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, total)
+
+    def _give(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> None:
+        for name, values in inputs.items():
+            layer = next((one for one in self.layers if isinstance(one, Input) and name in one.text.tops), None)
+            if layer is None:
+                raise CaffeSplitError(f"the net has no input '{name}'; its inputs: {', '.join(self.inputs) or 'none'}.")
+            tensor = torch.as_tensor(values, dtype=torch.float32, device=self.device)
+            if tuple(tensor.shape) != self.shapes[name]:
+                raise CaffeSplitError(
+                    f"input '{name}' has shape {tuple(tensor.shape)}; the net is built for {self.shapes[name]}."
+                )
+            layer.values[layer.text.tops.index(name)] = tensor
+
+    def first_not_finite(self) -> tuple[str, str] | None:
+        """(layer as people name it, what of it) where values first are not finite: parameters, else blobs of the next
+        batch. None where all are."""
+        for layer in self.layers:
+            for index, blob in enumerate(layer.blobs):
+                if layer.text.type != "TPM" and not bool(torch.isfinite(blob).all()):
+                    return layer.text.where, f"its blob {index} (a learnt parameter)"
+        blobs: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for step in self._plain:
+                for name, top in zip(step.tops, step.run(blobs)):
+                    blobs[name] = top
+                    if step.layer.text.type != "TPM" and not bool(torch.isfinite(top).all()):
+                        return step.layer.text.where, f"its top '{name}'"
+        return None
+
+    # -- weights
+
+    def load(self, weights: Mapping[str, Sequence[np.ndarray]], path: str) -> tuple[list[str], list[str]]:
+        """Copy the weights of layers of the same name, as Caffe does.
+
+        Returns (layers of the file that the net does not have, layers of the net that stay as they were). Raises
+        `CaffeSplitError` for another number of blobs, another shape, or a file of another net altogether.
+        """
+        todo = []
+        for layer in self.layers:
+            arrays = weights[layer.name] if layer.name in weights else []
+            if not len(arrays):
+                continue
+            if len(arrays) != len(layer.blobs):
+                raise layer.error(f"{path} has {len(arrays)} blobs of it; it has {len(layer.blobs)}.")
+            for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
+                if array.shape == (0,) and (layer.name, index) in self.shared:
+                    continue  # HDF5 leaves out what another layer holds.
+                if not _same_shape(array.shape, tuple(blob.shape)):
+                    raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
+                todo.append((blob, array))
+        if not todo:
+            raise CaffeSplitError(
+                f"{path}: none of its layers is one of {self.document.filename}'s ({', '.join(list(weights)[:5])}, ...)."
+            )
+        with torch.no_grad():
+            for blob, array in todo:
+                blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
+        ours = {layer.name for layer in self.layers}
+        missing = [layer.name for layer in self.layers if layer.blobs and layer.name not in weights]
+        return [name for name in weights if name not in ours and len(weights[name])], missing
+
+    def arrays(self) -> dict[str, list[np.ndarray]]:
+        """The parameters of every layer, for a snapshot; float32, copies on the host."""
+        return {
+            layer.name: [np.array(blob.detach().cpu().numpy(), order="C") for blob in layer.blobs]
+            for layer in self.layers
+        }
+
+    def types(self) -> dict[str, str]:
+        """The type of every layer."""
+        return {layer.name: layer.text.type for layer in self.layers}
+
+    def share_from(self, other: Net) -> None:
+        """Use the parameters of the layers of the same name in another net, as Caffe's test nets do."""
+        theirs = {layer.name: layer for layer in other.layers}
+        for layer in self.layers:
+            source = theirs.get(layer.name)
+            if source is None or not source.blobs:
+                continue
+            if [blob.shape for blob in layer.blobs] != [blob.shape for blob in source.blobs]:
+                raise layer.error("its parameters have other shapes in the TRAIN phase.")
+            layer.blobs = source.blobs
+
+
+def _filtered(document: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> list[Text]:
+    """The layers of the phase, with the state that the net itself adds."""
+    state = document.sub("state")
+    own: Sequence[str] = ()
+    if state is not None:
+        own = tuple(map(str, state.get_all("stage")))
+        level = level if level else int(state.get("level", 0))
+        if state.has("phase") and state.get("phase") != phase:
+            raise CaffeSplitError(
+                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; that "
+                "is not handled."
+            )
+    return [layer for layer in all_layers(document) if layer.runs_in(phase, (*own, *stages), level)]
+
+
+def _placed(error: CaffeSplitError, text: Text) -> CaffeSplitError:
+    message = str(error)
+    return error if f"'{text.name}'" in message else CaffeSplitError(f"{text.where}: {message}")
+
+
+def _same_shape(stored: Sequence[int], wanted: Shape) -> bool:
+    """Equal, or four axes of 2013-14 of which the first are 1."""
+    if tuple(stored) == wanted:
+        return True
+    return len(stored) == 4 and tuple(stored) == (1,) * (4 - len(wanted)) + wanted

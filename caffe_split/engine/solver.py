@@ -1,0 +1,374 @@
+"""Caffe's Solver: the loop, the tests, the snapshots and the lines of the log.
+
+    solver = Solver("solver.prototxt")
+    solver.step(100)
+    solver.snapshot()
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caffe_split.engine.log import Log, number
+from caffe_split.engine.net import Net, Output
+from caffe_split.engine.options import Options
+from caffe_split.engine.rates import Policy
+from caffe_split.engine.updates import Updater
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+from caffe_split.proto import prototxt
+from caffe_split.proto.caffemodel import nonfinite, read_weights, write_weights
+from caffe_split.proto.nets import read_net, read_solver
+from caffe_split.proto.solverstate import SolverState, read_solverstate, write_solverstate
+from caffe_split.training import open_training
+
+# Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
+_NO_TIME = 1.0
+
+
+class Diverged(CaffeSplitError):
+    """The loss is not finite any more."""
+
+
+class Solver:
+    """A training of a solver's prototxt, in the current directory as Caffe has it.
+
+    weights: caffemodels to start from in place of the solver's own `weights`; snapshot: a solver state to resume from.
+    seed: in place of `random_seed`. fuse: see `Net`. `wish` is asked at every iteration and says "stop", "snapshot" or
+    "". Raises `CaffeSplitError` for whatever does not fit, before anything is trained.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        weights: Sequence[str] | None = None,
+        snapshot: str | None = None,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        fuse: bool = True,
+        log: Log | None = None,
+        wish: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.path, self.device, self.fuse = str(path), torch.device(device), fuse
+        self.log = log if log is not None else Log()
+        self._wish = wish
+        document = read_solver(path, upgrade=True)
+        self.options = Options("SolverParameter", [document])
+        self._check()
+        self.policy = Policy.of(self.options)
+        given = int(self.options.get("random_seed"))
+        self.seed = seed if seed is not None else given if given >= 0 else int.from_bytes(np.random.bytes(4), "little")
+        torch.manual_seed(self.seed)
+        self.iter = self.current_step = 0
+        self._losses: list[float] = []
+        self._smoothed = 0.0
+        self._stopped = False
+        self.written: list[Path] = []
+        self.log.info(f"Initializing solver from parameters: \n{document}")
+        training = open_training(path)
+        self.net = self._net(training.net, "TRAIN", "train_state", 0)
+        self.log.info(f"Creating training net from net file: {training.net_path}")
+        for note in self.net.notes:
+            self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+        self.test_nets = list(self._make_test_nets(document, training.net))
+        self.updater = Updater(self.net.params, self.options)
+        if snapshot is None:
+            files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
+            for name in (one.strip() for names in files for one in names.split(",")):
+                self.log.info(f"Finetuning from {name}")
+                self._load(name)
+        self.log.info("Solver scaffolding done.")
+        if snapshot is not None:
+            self.log.info(f"Resuming from {snapshot}")
+            self.restore(snapshot)
+
+    # -- setting up
+
+    def _check(self) -> None:
+        """Refuse what is not handled, all of it at once."""
+        o = self.options
+        problems = [
+            f"{name} is not handled"
+            for name in ("debug_info", "snapshot_diff")
+            if o.has(name) and o.get(name)
+        ]
+        if not o.has("base_lr") and not o.has("lr_policy"):
+            problems.append("it gives no base_lr and no lr_policy")
+        if o.get("iter_size") < 1 or o.get("average_loss") < 1:
+            problems.append(f"iter_size {o.get('iter_size')} and average_loss {o.get('average_loss')} have to be 1 or more")
+        if o.get("snapshot_format") == "HDF5":
+            import importlib.util
+
+            if importlib.util.find_spec("h5py") is None:
+                problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
+        if not Path(self.prefix).parent.is_dir():
+            problems.append(f"snapshot_prefix: no folder {Path(self.prefix).parent} seen from {Path.cwd()}")
+        if problems:
+            raise CaffeSplitError(f"{self.path}: " + "; ".join(problems) + ".")
+
+    @property
+    def prefix(self) -> str:
+        """What the names of snapshots begin with; the solver's own name without snapshot_prefix, as Caffe has it."""
+        prefix = str(self.options.get("snapshot_prefix"))
+        if not prefix:
+            return str(Path(self.path).with_suffix(""))
+        return str(Path(prefix) / Path(self.path).stem) if Path(prefix).is_dir() else prefix
+
+    def _net(self, document: prototxt.Document, phase: str, state: str, index: int) -> Net:
+        states = self.options.subs(state) if state == "test_state" else [self.options.sub(state)]
+        chosen = states[index] if index < len(states) else Options("NetState", [])
+        return Net(
+            document,
+            phase,
+            stages=[str(stage) for stage in chosen.all("stage")],
+            level=int(chosen.get("level")),
+            device=self.device,
+            seed=self.seed,
+            fuse=self.fuse,
+        )
+
+    def _make_test_nets(self, document: prototxt.Document, net: prototxt.Document) -> Iterator[Net]:
+        counts = [int(count) for count in self.options.all("test_iter")]
+        documents = [document.inner(message) for message in document.subs("test_net_param")]
+        documents += [read_net(str(name), upgrade=True) for name in self.options.all("test_net")]
+        if len(counts) < len(documents) or (self.options.has("train_net") and len(counts) != len(documents)):
+            raise CaffeSplitError(f"{self.path}: {len(counts)} test_iter for {len(documents)} test nets.")
+        documents += [net] * (len(counts) - len(documents))
+        if documents and self.options.get("test_interval") < 1:
+            raise CaffeSplitError(f"{self.path}: test nets need a test_interval; found {self.options.get('test_interval')}.")
+        states = len(self.options.subs("test_state"))
+        if states not in (0, len(documents)):
+            raise CaffeSplitError(f"{self.path}: {states} test_state for {len(documents)} test nets; expected none or one each.")
+        self._test_iters = counts
+        for index, test in enumerate(documents):
+            self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
+            made = self._net(test, "TEST", "test_state", index)
+            made.share_from(self.net)
+            yield made
+
+    def _load(self, name: str) -> None:
+        """Weights into the train net, and into what the test nets have of their own."""
+        weights = read_weights(name)
+        strange, missing = self.net.load(weights, name)
+        for layer in strange:
+            self.log.info(f"Ignoring source layer {layer}")
+        for layer in missing:
+            self.log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+
+    # -- running
+
+    def solve(self) -> bool:
+        """Train to max_iter. Returns whether it got there; otherwise it was asked to stop."""
+        o = self.options
+        self.log.info("Starting Optimization")
+        self.log.info(f"Solving {self.net.name}")
+        self.log.info(f"Learning Rate Policy: {self.policy.name}")
+        start = self.iter
+        self.step(int(o.get("max_iter")) - self.iter)
+        every = int(o.get("snapshot"))
+        if o.get("snapshot_after_train") and (not every or self.iter % every):
+            self.snapshot()
+        if self._stopped:
+            self.log.info("Optimization stopped early.")
+            return False
+        display = int(o.get("display"))
+        if display and self.iter % display == 0:
+            with torch.no_grad():
+                loss = float(self.net.forward().loss)
+            self._smooth(loss, start)
+            self.log.info(f"Iteration {self.iter}, loss = {number(self._smoothed)}")
+        if o.get("test_interval") and self.iter % int(o.get("test_interval")) == 0:
+            self.test_all()
+        if self._stopped:
+            return False
+        self.log.info("Optimization Done.")
+        return True
+
+    def step(self, count: int) -> None:
+        """`count` iterations, with the tests, displays and snapshots that fall into them. Raises `Diverged`."""
+        o = self.options
+        start, stop = self.iter, self.iter + count
+        test_every, display_every, snapshot_every = (int(o.get(n)) for n in ("test_interval", "display", "snapshot"))
+        batches = int(o.get("iter_size"))
+        self._losses, self._smoothed = [], 0.0
+        clock, shown = time.perf_counter(), self.iter
+        while self.iter < stop:
+            if test_every and self.iter % test_every == 0 and (self.iter > 0 or o.get("test_initialization")):
+                self.test_all()
+                if self._stopped:
+                    return
+            loss = 0.0
+            for _ in range(batches):
+                output = self.net.forward()
+                if output.loss.requires_grad:
+                    output.loss.backward()
+                loss += float(output.loss.detach())
+            loss /= batches
+            if not math.isfinite(loss):
+                raise self._diverged(loss)
+            self._smooth(loss, start)
+            if display_every and self.iter % display_every == 0:
+                self._show(output, clock, shown)
+                clock, shown = time.perf_counter(), self.iter
+            self._update(bool(display_every) and self.iter % display_every == 0)
+            wish = self._wish()
+            if (snapshot_every and self.iter % snapshot_every == 0) or wish == "snapshot":
+                self.snapshot()
+            if wish == "stop":
+                self._stopped = True
+                return
+
+    def _update(self, show: bool) -> None:
+        step = self.policy.next_step(self.iter, self.current_step)
+        if step != self.current_step and self.policy.name == "multistep":
+            self.log.info(f"MultiStep Status: Iteration {self.iter}, step = {step}")
+        self.current_step = step
+        rate = self.policy.rate(self.iter, step)
+        if show:
+            self.log.info(f"Iteration {self.iter}, lr = {number(rate)}")
+        clipped = self.updater.apply(rate, self.iter)
+        if clipped:
+            self.log.info(clipped)
+        self.iter += 1
+
+    def _smooth(self, loss: float, start: int) -> None:
+        """The mean of the last `average_loss` losses, kept as Caffe keeps it."""
+        length = int(self.options.get("average_loss"))
+        if len(self._losses) < length:
+            self._losses.append(loss)
+            count = len(self._losses)
+            self._smoothed = (self._smoothed * (count - 1) + loss) / count
+        else:
+            place = (self.iter - start) % length
+            self._smoothed += (loss - self._losses[place]) / length
+            self._losses[place] = loss
+
+    @property
+    def smoothed_loss(self) -> float:
+        """What the log shows as the loss."""
+        return self._smoothed
+
+    def _show(self, output: Output, clock: float, shown: int) -> None:
+        seconds = time.perf_counter() - clock
+        speed = (self.iter - shown) / (seconds or _NO_TIME)
+        self.log.info(
+            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.options.get('display')} iters), "
+            f"loss = {number(self._smoothed)}"
+        )
+        index = 0
+        for name in self.net.outputs:
+            for value in _values(output.blobs[name]):
+                self.log.info(f"    Train net output #{index}: {self._line(self.net, name, value)}")
+                index += 1
+
+    def _line(self, net: Net, name: str, value: float) -> str:
+        weight = net.loss_weights.get(name)
+        share = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
+        return f"{name} = {number(value)}{share}"
+
+    def test_all(self) -> None:
+        """Run every test net for its test_iter batches, and say the means."""
+        for index in range(len(self.test_nets)):
+            if not self._stopped:
+                self.test(index)
+
+    @torch.no_grad()
+    def test(self, index: int) -> dict[str, list[float]] | None:
+        """Run one test net; the means of its outputs, None where it was asked to stop."""
+        self.log.info(f"Iteration {self.iter}, Testing net (#{index})")
+        net, count = self.test_nets[index], self._test_iters[index]
+        sums: dict[str, np.ndarray] = {}
+        loss = 0.0
+        for _ in range(count):
+            wish = self._wish()
+            if wish == "snapshot":
+                self.snapshot()
+            if wish == "stop":
+                self._stopped = True
+                self.log.info("Test interrupted.")
+                return None
+            output = net.forward()
+            loss += float(output.loss)
+            for name in net.outputs:
+                sums[name] = sums.get(name, 0.0) + np.array(_values(output.blobs[name]))
+        if self.options.get("test_compute_loss"):
+            self.log.info(f"Test loss: {number(loss / count)}")
+        means = {name: [float(value) / count for value in sums[name]] for name in net.outputs}
+        place = 0
+        for name in net.outputs:
+            for value in means[name]:
+                self.log.info(f"    Test net output #{place}: {self._line(net, name, value)}")
+                place += 1
+        return means
+
+    def _diverged(self, loss: float) -> Diverged:
+        found = self.net.first_not_finite()
+        where = f"the first values that are not finite: {found[0]}, {found[1]}" if found else "all blobs are finite again"
+        good = next((path for path in reversed(self.written) if _is_finite(path)), None)
+        resume = f"the last good snapshot is {good}" if good else "this run has written no good snapshot"
+        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {resume}.")
+
+    # -- snapshots
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Write weights and solver state, from which Caffe goes on as well as we do; their paths."""
+        hdf5 = self.options.get("snapshot_format") == "HDF5"
+        kind, ending = ("HDF5", ".h5") if hdf5 else ("binary proto", "")
+        stem = f"{self.prefix}_iter_{self.iter}"
+        weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+        self.log.info(f"Snapshotting to {kind} file {weights}")
+        arrays = self.net.arrays()
+        if hdf5:
+            # As Caffe, which leaves out what another layer holds.
+            for name, index in self.net.shared:
+                arrays[name][index] = np.empty(0, np.float32)
+        write_weights(weights, arrays, self.net.name, self.net.types())
+        self.log.info(f"Snapshotting solver state to {kind} file {state}")
+        history = [array.cpu().numpy() for array in self.updater.history]
+        write_solverstate(state, SolverState(self.iter, weights, self.current_step, history))
+        self.written.append(Path(state))
+        return Path(weights), Path(state)
+
+    def restore(self, path: str) -> None:
+        """Go on from a solver state and the weights saved with it. Raises `CaffeSplitError` where they do not fit."""
+        self.log.info(f"Restoring previous solver status from {path}")
+        state = read_solverstate(path)
+        if len(state.history) != len(self.updater.history):
+            raise CaffeSplitError(
+                f"{path}: {len(state.history)} blobs of history; this net with solver type {self.options.get('type')} has "
+                f"{len(self.updater.history)}. Was it saved by a training of this net?"
+            )
+        for place, (array, ours) in enumerate(zip(state.history, self.updater.history)):
+            if tuple(array.shape) != tuple(ours.shape):
+                raise CaffeSplitError(
+                    f"{path}: history blob {place} has shape {tuple(array.shape)}; here {tuple(ours.shape)}."
+                )
+        if state.learned_net:
+            if not Path(state.learned_net).is_file():
+                raise CaffeSplitError(
+                    f"{path}: its weights are {state.learned_net}, which is not there seen from {Path.cwd()}."
+                )
+            self._load(state.learned_net)
+        self.updater.restore([torch.from_numpy(np.array(array, np.float32)) for array in state.history])
+        self.iter, self.current_step = state.iter, state.current_step
+        self.log.info("SGDSolver: restoring history")
+
+
+def _values(blob: torch.Tensor) -> list[float]:
+    return [float(value) for value in blob.detach().reshape(-1).tolist()]
+
+
+def _is_finite(state: Path) -> bool:
+    """Whether the weights saved with a solver state are there and finite."""
+    try:
+        weights = read_weights(read_solverstate(state).learned_net)
+        return not nonfinite({name: weights[name] for name in weights if weights.types.get(name) != "TPM"})
+    except (CaffeSplitError, OSError):
+        return False
