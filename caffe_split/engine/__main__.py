@@ -79,8 +79,8 @@ def main() -> int:
             solver.solve()
         except torch.cuda.OutOfMemoryError as error:
             raise CaffeSplitError(
-                f"the device has no memory left ({str(error).splitlines()[0]}); take a smaller batch_size with a larger "
-                "iter_size"
+                f"the device has no memory left ({str(error).splitlines()[0]}); take a smaller batch_size and a "
+                "larger iter_size"
             ) from error
     except CaffeSplitError as error:
         log.fatal(" ".join(str(error).split("\n")))

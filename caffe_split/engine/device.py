@@ -22,5 +22,5 @@ def choose_device(asked: str | None, solver: str) -> torch.device:
         raise CaffeSplitError(f"{who}, but PyTorch sees no CUDA device here; give --device cpu")
     number = int(document.get("device_id"))
     if number >= torch.cuda.device_count():
-        raise CaffeSplitError(f"{solver}: device_id is {number}, but there are {torch.cuda.device_count()} CUDA devices")
+        raise CaffeSplitError(f"{solver}: device_id is {number}; there are {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", number)

@@ -69,7 +69,7 @@ class _Step:
 
 
 class Net:
-    """One phase of a net. Raises `CaffeSplitError` for what is not handled, all of it at once, and for what does not fit.
+    """One phase of a net. Raises `CaffeSplitError` for what is not handled, all at once, and for what does not fit.
 
     stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
     BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
@@ -149,8 +149,8 @@ class Net:
         theirs, ours = owner.blobs[place], layer.blobs[index]
         if theirs.shape != ours.shape:
             raise layer.error(
-                f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' {tuple(theirs.shape)}; "
-                "sharing of unequal shapes is not handled."
+                f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' "
+                f"{tuple(theirs.shape)}; sharing of unequal shapes is not handled."
             )
         layer.blobs[index] = theirs
         self.shared.add((layer.name, index))
@@ -170,7 +170,7 @@ class Net:
                 layer.blobs[index] = moved[id(blob)]
 
     def _multipliers(self, layer: Layer, index: int) -> tuple[float, float]:
-        """lr_mult and decay_mult of a parameter: its owner's, or where that is silent those of a layer that shares it."""
+        """lr_mult and decay_mult of a parameter: its owner's, or where that is silent a sharing layer's."""
         found: dict[str, float] = {}
         for other in self.layers:
             specs = other.text.message.subs("param")
@@ -180,7 +180,9 @@ class Net:
                 for name in ("lr_mult", "decay_mult"):
                     value = specs[place].get(name, None)
                     if value is not None and found.setdefault(name, float(value)) != float(value):
-                        raise other.error(f"its {name} {value} of a shared param; layer '{layer.name}' has {found[name]}.")
+                        raise other.error(
+                            f"its {name} of a shared param is {value}; that of layer '{layer.name}' is {found[name]}."
+                        )
         if layer.text.type == "BatchNorm" or (layer.text.type == "TPM" and index):
             if found.get("lr_mult", 0.0) != 0:
                 raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave it out.")
@@ -309,7 +311,7 @@ class Net:
         """
         todo = []
         for layer in self.layers:
-            arrays = weights[layer.name] if layer.name in weights else []
+            arrays = weights.get(layer.name, [])
             if not len(arrays):
                 continue
             if len(arrays) != len(layer.blobs):
@@ -318,11 +320,13 @@ class Net:
                 if array.shape == (0,) and (layer.name, index) in self.shared:
                     continue  # HDF5 leaves out what another layer holds.
                 if not _same_shape(array.shape, tuple(blob.shape)):
-                    raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
+                    raise layer.error(
+                        f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here."
+                    )
                 todo.append((blob, array))
         if not todo:
             raise CaffeSplitError(
-                f"{path}: none of its layers is one of {self.document.filename}'s ({', '.join(list(weights)[:5])}, ...)."
+                f"{path}: none of its layers ({', '.join(list(weights)[:5])}, ...) is in {self.document.filename}."
             )
         with torch.no_grad():
             for blob, array in todo:
@@ -363,8 +367,8 @@ def _filtered(document: prototxt.Document, phase: str, stages: Sequence[str], le
         level = level if level else int(state.get("level", 0))
         if state.has("phase") and state.get("phase") != phase:
             raise CaffeSplitError(
-                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; that "
-                "is not handled."
+                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; "
+                "that is not handled."
             )
     return [layer for layer in all_layers(document) if layer.runs_in(phase, (*own, *stages), level)]
 

@@ -102,7 +102,7 @@ class Solver:
         if not o.has("base_lr") and not o.has("lr_policy"):
             problems.append("it gives no base_lr and no lr_policy")
         if o.get("iter_size") < 1 or o.get("average_loss") < 1:
-            problems.append(f"iter_size {o.get('iter_size')} and average_loss {o.get('average_loss')} have to be 1 or more")
+            problems.append("iter_size and average_loss have to be 1 or more")
         if o.get("snapshot_format") == "HDF5":
             import importlib.util
 
@@ -142,10 +142,12 @@ class Solver:
             raise CaffeSplitError(f"{self.path}: {len(counts)} test_iter for {len(documents)} test nets.")
         documents += [net] * (len(counts) - len(documents))
         if documents and self.options.get("test_interval") < 1:
-            raise CaffeSplitError(f"{self.path}: test nets need a test_interval; found {self.options.get('test_interval')}.")
+            raise CaffeSplitError(f"{self.path}: test nets need a test_interval above 0.")
         states = len(self.options.subs("test_state"))
         if states not in (0, len(documents)):
-            raise CaffeSplitError(f"{self.path}: {states} test_state for {len(documents)} test nets; expected none or one each.")
+            raise CaffeSplitError(
+                f"{self.path}: {states} test_state for {len(documents)} test nets; expected none or one each."
+            )
         self._test_iters = counts
         for index, test in enumerate(documents):
             self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
@@ -310,7 +312,7 @@ class Solver:
 
     def _diverged(self, loss: float) -> Diverged:
         found = self.net.first_not_finite()
-        where = f"the first values that are not finite: {found[0]}, {found[1]}" if found else "all blobs are finite again"
+        where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
         good = next((path for path in reversed(self.written) if _is_finite(path)), None)
         resume = f"the last good snapshot is {good}" if good else "this run has written no good snapshot"
         return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {resume}.")
@@ -342,8 +344,8 @@ class Solver:
         state = read_solverstate(path)
         if len(state.history) != len(self.updater.history):
             raise CaffeSplitError(
-                f"{path}: {len(state.history)} blobs of history; this net with solver type {self.options.get('type')} has "
-                f"{len(self.updater.history)}. Was it saved by a training of this net?"
+                f"{path}: {len(state.history)} blobs of history; this net under solver type "
+                f"{self.options.get('type')} has {len(self.updater.history)}. Was it saved by a training of this net?"
             )
         for place, (array, ours) in enumerate(zip(state.history, self.updater.history)):
             if tuple(array.shape) != tuple(ours.shape):

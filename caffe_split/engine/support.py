@@ -186,8 +186,9 @@ KINDS: dict[str, Kind] = {
     ),
     # losses and measures
     "Softmax": Kind("loss", {"softmax_param": "axis"}, ignored=_ENGINE),
+    # A second top for the probabilities dies in Caffe, too, of its own check on loss_weight.
     "SoftmaxWithLoss": Kind(
-        "loss", {"softmax_param": "axis", "loss_param": _LOSS}, (2, 2), (1, 2), _ENGINE, is_loss=True
+        "loss", {"softmax_param": "axis", "loss_param": _LOSS}, (2, 2), (1, 1), _ENGINE, is_loss=True
     ),
     "SigmoidCrossEntropyLoss": Kind("loss", {"loss_param": _LOSS}, (2, 2), is_loss=True),
     "EuclideanLoss": Kind("loss", {}, (2, 2), ignored={"loss_param": "Caffe does not read it here"}, is_loss=True),

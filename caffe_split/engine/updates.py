@@ -74,7 +74,7 @@ class Updater:
 
     @torch.no_grad()
     def apply(self, rate: float, iteration: int) -> str | None:
-        """One update from the gradients that have been gathered, which are cleared. Returns what was clipped, if any."""
+        """One update from the gathered gradients, which are cleared. Returns what to say of clipping, if anything."""
         clipped = self._clip_gradients()
         count = len(self._params)
         for group in self._groups:

@@ -17,6 +17,11 @@ _LEAST_SOFTMAX = math.log(1.1754943508222875e-38)
 _LEAST = 1e-20
 
 
+def _limited(logs: torch.Tensor, least: float) -> torch.Tensor:
+    """Logarithms of at least `least`: as Caffe, which limits the value and not the gradient."""
+    return logs.detach().clamp(min=least) + (logs - logs.detach())
+
+
 class Softmax(Layer):
     options_name = "softmax_param"
 
@@ -85,14 +90,10 @@ class SoftmaxWithLoss(_Labelled):
         labels, counts = self.labels(bottoms[1])
         logs = torch.log_softmax(self.places(bottoms[0]), 1)
         logs_of = logs.gather(1, labels[:, None])[:, 0]
-        # As Caffe, which limits the value and not the gradient.
-        losses = -(logs_of + (logs_of.clamp(min=_LEAST_SOFTMAX) - logs_of).detach())
+        losses = -_limited(logs_of, _LEAST_SOFTMAX)
         if counts is not None:
             losses = losses * counts
-        loss = losses.sum() / self.normalizer("VALID", counts)
-        if len(self.text.tops) > 1:
-            return loss, logs.detach().exp().reshape(bottoms[0].shape)
-        return (loss,)
+        return (losses.sum() / self.normalizer("VALID", counts),)
 
 
 class InfogainLoss(_Labelled):
@@ -116,8 +117,7 @@ class InfogainLoss(_Labelled):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         labels, counts = self.labels(bottoms[1])
         matrix = (bottoms[2].detach() if len(bottoms) > 2 else self.buffers[0]).reshape(self.classes, self.classes)
-        logs = torch.log_softmax(self.places(bottoms[0]), 1)
-        logs = logs + (logs.clamp(min=math.log(_LEAST)) - logs).detach()
+        logs = _limited(torch.log_softmax(self.places(bottoms[0]), 1), math.log(_LEAST))
         losses = -(matrix[labels].movedim(-1, 1) * logs).sum(1)
         if counts is not None:
             losses = losses * counts

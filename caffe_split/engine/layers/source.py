@@ -47,7 +47,7 @@ class DummyData(_Source):
             shapes = [tuple(column) for column in zip(*(n * count if len(n) == 1 else n for n in lengths))]
         fillers = self.options.subs("data_filler") or [Options("FillerParameter", [])]
         if len(shapes) not in (1, count) or len(fillers) not in (1, count):
-            raise self.error(f"{len(shapes)} shapes and {len(fillers)} fillers for {count} tops; expected 1 or {count}.")
+            raise self.error(f"{len(shapes)} shapes, {len(fillers)} fillers for {count} tops; expected 1 or {count}.")
         self.top_shapes = shapes * count if len(shapes) == 1 else shapes
         self.fillers = fillers * count if len(fillers) == 1 else fillers
         # Constants are filled once.
