@@ -29,5 +29,6 @@ def find_caffe(chosen: str | os.PathLike[str] | None = None) -> Path:
     if found:
         return Path(found).absolute()
     raise CaffeSplitError(
-        f"no `caffe` beside {sys.executable} or on PATH; build it with tools/build_caffe, or name one with --caffe PATH"
+        f"no `caffe` beside {sys.executable} or on PATH; build it with tools/build_caffe, name one with --caffe PATH, "
+        "or train with --engine torch"
     )

@@ -32,6 +32,7 @@ class TrainPlan:
     environment: dict[str, str]
     log: Path
     append: bool
+    engine: str = "caffe"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,16 @@ def plan_training(
     append: bool = False,
     threads: int | None = None,
     caffe: str | None = None,
+    engine: str = "caffe",
+    device: str | None = None,
+    seed: int | None = None,
 ) -> TrainPlan:
     """Check everything that can be checked before Caffe starts, and lay out the command.
 
     weights: start from these (several: comma-separated). snapshot: a solverstate to resume from. log:
     default train.log beside the solver; one that holds something is replaced only with `force`, continued
-    only with `append`. threads: of OpenBLAS; None means 1 unless OPENBLAS_NUM_THREADS says otherwise.
+    only with `append`. threads: of OpenBLAS; None means 1 unless OPENBLAS_NUM_THREADS says otherwise. engine:
+    "caffe", or "torch" for the same training on PyTorch, which alone takes `device` and `seed`.
     CaffeSplitError: what does not fit together or is not there.
     """
     if weights is not None and snapshot is not None:
@@ -83,12 +88,20 @@ def plan_training(
         for file in (value or "").split(",") if value else ():
             if not Path(file).is_file():
                 raise CaffeSplitError(f"no {name} file {file}{_others(file)}")
-    program = find_caffe(caffe)
-    command = [str(program), "train", "-solver", str(solver)]
-    if weights is not None:
-        command += ["-weights", weights]
-    if snapshot is not None:
-        command += ["-snapshot", snapshot]
+    if engine == "torch":
+        if caffe is not None:
+            raise CaffeSplitError("--caffe names a program for --engine caffe; leave it out with --engine torch")
+        from caffe_split.engine.plan import command_for
+
+        command = command_for(Path(solver), weights, snapshot, device, seed, threads)
+    else:
+        if device is not None or seed is not None:
+            raise CaffeSplitError("--device and --seed are for --engine torch; Caffe takes both from the solver")
+        command = [str(find_caffe(caffe)), "train", "-solver", str(solver)]
+        if weights is not None:
+            command += ["-weights", weights]
+        if snapshot is not None:
+            command += ["-snapshot", snapshot]
     target = Path(log) if log is not None else Path(solver).parent / "train.log"
     if target.is_dir() or not target.parent.is_dir():
         raise CaffeSplitError(f"cannot write the log {target}: expected a file name in a folder that exists")
@@ -97,11 +110,14 @@ def plan_training(
             f"{target} holds an earlier training; --force replaces it, --append continues it, --log FILE "
             "chooses another"
         )
-    return TrainPlan(Path(solver), settings, command, _environment(threads), target, append)
+    environment = _torch_environment() if engine == "torch" else _environment(threads)
+    return TrainPlan(Path(solver), settings, command, environment, target, append, engine)
 
 
 def printable(plan: TrainPlan) -> str:
     """The command as one would type it, with what we add to the environment."""
+    if plan.engine == "torch":
+        return shlex.join(plan.command)
     threads = plan.environment["OPENBLAS_NUM_THREADS"]
     return f"OPENBLAS_NUM_THREADS={threads} {shlex.join(plan.command)}"
 
@@ -159,6 +175,8 @@ def latest_state(log: TrainingLog, settings: SolverSettings) -> str | None:
 def resume_command(plan: TrainPlan, state: str) -> str:
     """What to type to go on from a solver state."""
     words = ["caffe-split", "train", str(plan.solver), "--snapshot", state, "--append"]
+    if plan.engine != "caffe":
+        words += ["--engine", plan.engine]
     if plan.log != plan.solver.parent / "train.log":
         words += ["--log", str(plan.log)]
     return shlex.join(words)
@@ -205,6 +223,14 @@ def _environment(threads: int | None) -> dict[str, str]:
     # Our log is the log: no second copy in the temporary folder.
     if not any(name.lower() in ("glog_log_dir", "glog_alsologtostderr") for name in environment):
         environment.setdefault("GLOG_logtostderr", "1")
+    return environment
+
+
+def _torch_environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # Threads that wait by spinning stand in each other's way as soon as the machine has other work: on two cores
+    # shared with other programs a training was 14 times slower so.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
     return environment
 
 

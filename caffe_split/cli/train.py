@@ -16,7 +16,12 @@ from caffe_split.caffe.reporter import make_reporter
 @click.option("--force", is_flag=True, help="Replace a log that is there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option("--threads", type=click.IntRange(1), metavar="N",
-              help="OPENBLAS_NUM_THREADS; default: yours if set, else 1.")  # fmt: skip
+              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: default: all cores.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["caffe", "torch"]), default="caffe", show_default=True,
+              help="The real Caffe, or the same training on PyTorch.")  # fmt: skip
+@click.option("--device", type=click.Choice(["cpu", "cuda"]),
+              help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="In place of the solver's random_seed; torch only.")
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
 @click.option("--grace", default=training.GRACE, show_default=True, metavar="SECONDS",
               help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
@@ -30,19 +35,26 @@ def train(
     threads: int | None,
     caffe: str | None,
     grace: float,
+    engine: str,
+    device: str | None,
+    seed: int | None,
 ) -> int:
     """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
 
     Ctrl-C is passed to Caffe once, which writes a snapshot and ends; then the command to resume is shown.
-    The exit status is Caffe's own, or 130 after Ctrl-C.
+    The exit status is Caffe's own, or 130 after Ctrl-C. With --engine torch the same solver, net, LMDBs,
+    weights and solver states are trained by PyTorch, and no Caffe is needed.
 
     \b
     Example:
       caffe-split train derived1/solver.prototxt
       caffe-split train derived1/solver.prototxt --snapshot derived1_iter_500.solverstate --append
+      caffe-split train derived1/solver.prototxt --engine torch
     """
-    plan = training.plan_training(solver, weights, snapshot, log, force, append, threads, caffe)
-    click.echo(training.printable(plan), err=True)
+    plan = training.plan_training(
+        solver, weights, snapshot, log, force, append, threads, caffe, engine, device, seed
+    )
+    click.echo(f"engine {plan.engine}: {training.printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:
         outcome = training.run_training(plan, reporter, grace)
     if outcome.status == 0:
@@ -55,7 +67,7 @@ def train(
         reason = f"see the end of {plan.log}"
         if outcome.fatal:
             reason = f"{plan.log}:{outcome.line}: {outcome.fatal}"
-        click.echo(f"caffe-split: caffe ended with status {outcome.status}; {reason}", err=True)
+        click.echo(f"caffe-split: {plan.engine} ended with status {outcome.status}; {reason}", err=True)
     return outcome.status
 
 

@@ -19,10 +19,9 @@ from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
 from caffe_split.engine.layers.source import Input
-from caffe_split.engine.support import KINDS, Note, check_net
+from caffe_split.engine.support import KINDS, Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer as Text
-from caffe_split.net import all_layers
 from caffe_split.proto import prototxt
 
 # Layers whose way back does without the values of their tops, so that a ReLU may write over them.
@@ -89,7 +88,7 @@ class Net:
     ) -> None:
         self.document, self.phase, self.device = document, phase, torch.device(device)
         self.name = str(document.get("name") or "")
-        texts = _filtered(document, phase, stages, level)
+        texts = layers_of(document, phase, stages, level)
         self.notes: list[Note] = check_net(document, texts)
         self.generator = torch.Generator().manual_seed(seed)
         place = Place(phase, self.generator, seed, self.device)
@@ -356,21 +355,6 @@ class Net:
             if [blob.shape for blob in layer.blobs] != [blob.shape for blob in source.blobs]:
                 raise layer.error("its parameters have other shapes in the TRAIN phase.")
             layer.blobs = source.blobs
-
-
-def _filtered(document: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> list[Text]:
-    """The layers of the phase, with the state that the net itself adds."""
-    state = document.sub("state")
-    own: Sequence[str] = ()
-    if state is not None:
-        own = tuple(map(str, state.get_all("stage")))
-        level = level if level else int(state.get("level", 0))
-        if state.has("phase") and state.get("phase") != phase:
-            raise CaffeSplitError(
-                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; "
-                "that is not handled."
-            )
-    return [layer for layer in all_layers(document) if layer.runs_in(phase, (*own, *stages), level)]
 
 
 def _placed(error: CaffeSplitError, text: Text) -> CaffeSplitError:

@@ -59,7 +59,7 @@ class Store:
             self._store = _OPEN[real]
         self._records = self._walk()
         first, _ = self._decode(self._next(), 0)
-        self.shape: tuple[int, int, int] = first.shape  # type: ignore[assignment]
+        self.shape: tuple[int, int, int] = first.shape
         self._records = self._walk()
         self._count = 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from caffe_split.data.store import is_store
 from caffe_split.engine.options import Options
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer
+from caffe_split.net import Layer, all_layers
 from caffe_split.proto import prototxt
 from caffe_split.proto.schema import caffe
 
@@ -46,6 +46,15 @@ class Note:
     layer: str
     field: str
     reason: str
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """What the engine cannot run, and where."""
+
+    file: str
+    line: int
+    text: str
 
 
 _ENGINE = {"engine": "it chooses among Caffe's own implementations"}
@@ -214,11 +223,44 @@ _COMMON = {
 }  # fmt: skip
 
 
+def layers_of(document: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> list[Layer]:
+    """The layers that Caffe would build for this state and what the net's own `state` adds to it."""
+    state = document.sub("state")
+    own: Sequence[str] = ()
+    if state is not None:
+        own = tuple(map(str, state.get_all("stage")))
+        level = level if level else int(state.get("level", 0))
+        if state.has("phase") and state.get("phase") != phase:
+            raise CaffeSplitError(
+                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; "
+                "that is not handled."
+            )
+    return [layer for layer in all_layers(document) if layer.runs_in(phase, (*own, *stages), level)]
+
+
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
     """Check the layers of one phase. Returns what is ignored.
 
     Raises `CaffeSplitError` with all that is refused, a line each.
     """
+    problems, notes = judge(document, layers)
+    if problems:
+        raise refusal(problems)
+    return notes
+
+
+def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
+    """All that stands in the way, each once, in the order of the files."""
+    lines = list(dict.fromkeys(sorted(problems)))
+    files = " and ".join(dict.fromkeys(problem.file for problem in problems))
+    listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
+    return CaffeSplitError(
+        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run it):{listed}"
+    )
+
+
+def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
+    """What is refused of the layers of one phase, and what is ignored."""
     problems: list[tuple[int, str]] = []
     notes: list[Note] = []
     written: dict[str, str] = {}
@@ -229,13 +271,7 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, kind, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in _wiring(layer, written)]
-    if problems:
-        listed = "".join(f"\n  {document.filename}:{line}: {text}" for line, text in sorted(set(problems)))
-        raise CaffeSplitError(
-            f"the torch engine cannot run {document.filename}; {len(set(problems))} things stand in the way (--engine "
-            f"caffe may run them):{listed}"
-        )
-    return notes
+    return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
 def _problems(layer: Layer, kind: Kind, notes: list[Note]) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,55 @@
+"""What can be said of a training before PyTorch is loaded: whether the engine can run its nets, and the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from caffe_split.engine import require_torch
+from caffe_split.engine.options import Options
+from caffe_split.engine.support import judge, layers_of, refusal
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto import prototxt
+from caffe_split.proto.nets import read_net
+from caffe_split.training import open_training
+
+
+def check_training(solver: Path) -> None:
+    """Raises `CaffeSplitError` with whatever the engine cannot run in the nets of a solver, all of it at once."""
+    problems = []
+    for document, phase, state in _nets(solver):
+        stages, level = [str(stage) for stage in state.all("stage")], int(state.get("level"))
+        problems += judge(document, layers_of(document, phase, stages, level))[0]
+    if problems:
+        raise refusal(problems)
+
+
+def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
+    """The train net and the test nets, each with the state that the solver asks for."""
+    training = open_training(path)
+    solver = training.solver
+    if solver is None or training.solver_path is None or training.solver_path.resolve() != path.resolve():
+        raise CaffeSplitError(f"{path} is a net, not a solver; give the solver file that names it")
+    options = Options("SolverParameter", [solver])
+    yield training.net, "TRAIN", options.sub("train_state")
+    tests = [solver.inner(message) for message in solver.subs("test_net_param")]
+    tests += [read_net(str(name), upgrade=True) for name in options.all("test_net")]
+    tests += [training.net] * (len(options.all("test_iter")) - len(tests))
+    states = options.subs("test_state")
+    for index, document in enumerate(tests):
+        yield document, "TEST", states[index] if index < len(states) else Options("NetState", [])
+
+
+def command_for(
+    solver: Path, weights: str | None, snapshot: str | None, device: str | None, seed: int | None, threads: int | None
+) -> list[str]:
+    """The command that trains. Raises `CaffeSplitError` without PyTorch, and for nets that the engine cannot run."""
+    require_torch()
+    check_training(solver)
+    words = [sys.executable, "-m", "caffe_split.engine", str(solver)]
+    given = {"weights": weights, "snapshot": snapshot, "device": device, "seed": seed, "threads": threads}
+    for name, value in given.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    return words
