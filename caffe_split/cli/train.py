@@ -16,7 +16,7 @@ from caffe_split.caffe.reporter import make_reporter
 @click.option("--force", is_flag=True, help="Replace a log that is there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option("--threads", type=click.IntRange(1), metavar="N",
-              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: default: all cores.")  # fmt: skip
+              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: all cores.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["caffe", "torch"]), default="caffe", show_default=True,
               help="The real Caffe, or the same training on PyTorch.")  # fmt: skip
 @click.option("--device", type=click.Choice(["cpu", "cuda"]),

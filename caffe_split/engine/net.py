@@ -310,14 +310,16 @@ class Net:
         """
         todo = []
         for layer in self.layers:
-            arrays = weights.get(layer.name, [])
-            if not len(arrays):
+            arrays = list(weights.get(layer.name, []))
+            if not arrays:
                 continue
+            while len(arrays) < len(layer.blobs) and (layer.name, len(arrays)) in self.shared:
+                arrays.append(np.empty(0, np.float32))
             if len(arrays) != len(layer.blobs):
                 raise layer.error(f"{path} has {len(arrays)} blobs of it; it has {len(layer.blobs)}.")
             for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
                 if array.shape == (0,) and (layer.name, index) in self.shared:
-                    continue  # HDF5 leaves out what another layer holds.
+                    continue  # HDF5 leaves out what another layer holds, as an empty array or not at all.
                 if not _same_shape(array.shape, tuple(blob.shape)):
                     raise layer.error(
                         f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here."
@@ -331,7 +333,12 @@ class Net:
             for blob, array in todo:
                 blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
         ours = {layer.name for layer in self.layers}
-        missing = [layer.name for layer in self.layers if layer.blobs and layer.name not in weights]
+        missing = [
+            layer.name
+            for layer in self.layers
+            if not all((layer.name, index) in self.shared for index in range(len(layer.blobs)))
+            and not len(weights.get(layer.name, []))
+        ]
         return [name for name in weights if name not in ours and len(weights[name])], missing
 
     def arrays(self) -> dict[str, list[np.ndarray]]:

@@ -172,9 +172,9 @@ def write_weights(name: str, weights: Mapping[str, Sequence[Any]], types: Mappin
         for layer in weights:
             group = data.create_group(layer)
             arrays = weights[layer]
-            # Shared blobs, which the file that they come from left out too.
-            shared = next((index for index, array in enumerate(arrays) if np.shape(array) != (0,)), 0)
-            for index, array in list(enumerate(arrays))[shared:]:
+            for index, array in enumerate(arrays):
+                if np.shape(array) == (0,):
+                    continue  # Shared: another layer holds it, and Caffe leaves it out too.
                 values = blobs.as_array(array, f"layer {layer!r}, blob {index}")
                 values = values.reshape(_shape_of_today(values.shape, types.get(layer, ""), index))
                 group.create_dataset(str(index), data=np.asarray(values, "<f4", order="C"))

@@ -1,0 +1,121 @@
+"""Trainings by the engine and by the real Caffe: the same losses and snapshots, each going on from the other's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import compare, near, ours, theirs, write_training
+from support import ROOT, Trained, caffe_split, train
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.proto.caffemodel import read_weights  # noqa: E402
+from caffe_split.proto.solverstate import read_solverstate  # noqa: E402
+
+pytestmark = pytest.mark.caffe
+RELATIVE = 1e-3
+
+SOLVERS = {
+    "sgd": 'base_lr: 0.05 momentum: 0.9 weight_decay: 0.01 lr_policy: "multistep" gamma: 0.3 stepvalue: 4 stepvalue: 9',
+    "l1_clipped": 'base_lr: 0.05 momentum: 0.9 weight_decay: 0.003 regularization_type: "L1" lr_policy: "step" '
+    "gamma: 0.5 stepsize: 5 clip_gradients: 0.4",
+    "nesterov": 'type: "Nesterov" base_lr: 0.02 momentum: 0.8 weight_decay: 0.01 lr_policy: "inv" gamma: 0.1 '
+    "power: 0.7",
+    "adagrad": 'type: "AdaGrad" base_lr: 0.02 weight_decay: 0.01 lr_policy: "poly" power: 1.5',
+    "rmsprop": 'type: "RMSProp" rms_decay: 0.95 base_lr: 0.002 weight_decay: 0.01 lr_policy: "exp" gamma: 0.9',
+    "adadelta": 'type: "AdaDelta" base_lr: 1 momentum: 0.9 delta: 1e-6 weight_decay: 0.01 lr_policy: "fixed"',
+    "adam": 'type: "Adam" base_lr: 0.003 momentum: 0.9 momentum2: 0.99 delta: 1e-6 weight_decay: 0.01 '
+    'lr_policy: "sigmoid" gamma: 0.2 stepsize: 6 average_loss: 3',
+    "hdf5": 'base_lr: 0.01 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed" snapshot_format: HDF5',
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+
+
+def same_snapshots(iteration: int, ending: str = "") -> None:
+    """Weights, TPM states and histories of both."""
+    a, b = (read_weights(f"{who}_iter_{iteration}.caffemodel{ending}") for who in ("ours", "theirs"))
+    for name in b:
+        if not len(b[name]):
+            continue  # Caffe lists its own Split layers.
+        assert len(b[name]) == len(a[name]), name
+        for index, (x, y) in enumerate(zip(a[name], b[name])):
+            near(x, y, 1e-4 if name.endswith("_tpm") else RELATIVE, f"{name} {index}")
+    x, y = (read_solverstate(f"{who}_iter_{iteration}.solverstate{ending}") for who in ("ours", "theirs"))
+    assert (x.iter, x.current_step, len(x.history)) == (y.iter, y.current_step, len(y.history))
+    assert [h.shape for h in x.history] == [h.shape for h in y.history]
+    for index, (h, g) in enumerate(zip(x.history, y.history)):
+        near(h, g, RELATIVE, f"history {index}")
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_solver(name: str, tmp_path: Path) -> None:
+    ending = ".h5" if name == "hdf5" else ""
+    iter_size = 2 if name in ("rmsprop", "sgd") else 1
+    write_training(tmp_path, SOLVERS[name], 12, iter_size=iter_size)
+    # One start for both, drawn by our fillers.
+    start, _ = ours("solver.prototxt", seed=5, wish=lambda: "stop")
+    weights = start.snapshot()[0].rename(tmp_path / f"init.caffemodel{ending}")
+    _, our_log = ours("solver.prototxt", weights=[str(weights)])
+    their_log = theirs("solver.prototxt", tmp_path, "-weights", str(weights))
+    compare(our_log, their_log, RELATIVE)
+    same_snapshots(12, ending)
+    # Each goes on from its own and from the other's snapshot.
+    write_training(tmp_path, SOLVERS[name], 20, iter_size=iter_size)
+    _, from_ours = ours("solver.prototxt", snapshot=f"ours_iter_12.solverstate{ending}")
+    _, from_theirs = ours("solver.prototxt", snapshot=f"theirs_iter_12.solverstate{ending}")
+    caffe_from_ours = theirs("solver.prototxt", tmp_path, "-snapshot", f"ours_iter_12.solverstate{ending}")
+    caffe_from_theirs = theirs("solver.prototxt", tmp_path, "-snapshot", f"theirs_iter_12.solverstate{ending}")
+    for log in (from_ours, from_theirs, caffe_from_ours):
+        compare(log, caffe_from_theirs, RELATIVE)
+    same_snapshots(20, ending)
+
+
+def test_digits(trained: Trained, tmp_path: Path) -> None:
+    """Fifty iterations of the digits net, watched by TPM layers, from one start."""
+    shutil.copytree(ROOT / "prototxt/digits", "digits")
+    shutil.copytree(trained.folder / "data", "data")
+    watch = ("--window", "0:50", "--interval", 5, "--in-place")
+    caffe_split("instrument", "digits/train_val.prototxt", *watch, cwd=tmp_path)
+    text = Path("digits/solver.prototxt").read_text()
+    for old, new in (("max_iter: 2000", "max_iter: 50"), ("display: 20", "display: 1"), ("digits/digits", "ours")):
+        assert old in text
+        text = text.replace(old, new)
+    Path("solver.prototxt").write_text(text)
+    weights = ours("solver.prototxt", wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
+    _, our_log = ours("solver.prototxt", weights=[str(weights)])
+    compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE)
+    same_snapshots(50)
+
+
+@pytest.mark.parametrize("kind", ["residual", "skip", "extension", "branch-norm"])
+def test_derived(kind: str, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty iterations of a derived net from its initial weights."""
+    monkeypatch.chdir(digits)
+    words = ["--kind", "residual", "--branch-norm"] if kind == "branch-norm" else ["--kind", kind]
+    caffe_split(
+        "make-derived", "digits/solver.prototxt", "--iter", 50, "--layers", "conv1,res2_conv1", *words, "--out", "new",
+        cwd=digits,
+    )  # fmt: skip
+    solver = Path("new/solver.prototxt")
+    text = solver.read_text().replace("max_iter: 100", "max_iter: 20").replace("display: 20", "display: 1")
+    assert "max_iter: 20\n" in text and "display: 1\n" in text
+    solver.write_text(text)
+    _, our_log = ours("new/solver.prototxt")
+    compare(our_log, train("new/solver.prototxt", digits), RELATIVE)
+
+
+def test_weights_of_2014_shapes_are_taken(tmp_path: Path) -> None:
+    write_training(tmp_path, 'base_lr: 0.01 lr_policy: "fixed"', 1)
+    solver, _ = ours("solver.prototxt")
+    old = solver.net.arrays()
+    old["ip"] = [old["ip"][0].reshape(1, 1, 5, -1), old["ip"][1].reshape(1, 1, 1, 5)]
+    solver.net.load({"ip": old["ip"]}, "old")
+    assert np.array_equal(solver.net.arrays()["ip"][0].reshape(-1), old["ip"][0].reshape(-1))
