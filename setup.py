@@ -17,6 +17,7 @@ setup(
         "hdf5": ["h5py"],
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
+        "torch": ["torch>=2.1"],
         "test": [
             "pytest",
             "pytest-timeout",
