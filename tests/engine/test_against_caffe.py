@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support import ROOT, Trained, caffe_split, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+from caffe_split.data.store import write_store  # noqa: E402
 from caffe_split.proto.caffemodel import read_weights  # noqa: E402
 from caffe_split.proto.solverstate import read_solverstate  # noqa: E402
 
@@ -93,6 +95,34 @@ def test_digits(trained: Trained, tmp_path: Path) -> None:
     _, our_log = ours("solver.prototxt", weights=[str(weights)])
     compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE)
     same_snapshots(50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10_quick", "resnet20_cifar10", "resnet20_cifar100", "all_cnn_c_cifar10"])
+def test_baselines(name: str, tmp_path: Path) -> None:
+    """Fifty iterations on random images in batches of 16, without what draws random numbers: crop, mirror, dropout."""
+    shutil.copytree(ROOT / "prototxt" / name, name)
+    net = Path(name, "train_val.prototxt")
+    text = re.sub(r"(mirror|crop_size): .*|batch_size: \d+", _quiet, net.read_text())
+    text = re.sub(r"dropout_ratio: [\d.]+", "dropout_ratio: 1e-9", text)
+    net.write_text(text)
+    rng = np.random.default_rng(0)
+    classes = 100 if name.endswith("100") else 10
+    for source in set(re.findall(r'source: "(.*?)"', text)):
+        samples = ((rng.integers(0, 256, (3, 32, 32), dtype=np.uint8), int(rng.integers(classes))) for _ in range(320))
+        write_store(source, samples)
+    text = Path(name, "solver.prototxt").read_text()
+    for field in ("test_iter", "test_interval", "display", "max_iter", "snapshot", "snapshot_prefix"):
+        text = re.sub(rf"^{field}:.*\n", "", text, flags=re.M)
+    text += '\nmax_iter: 50\ndisplay: 1\ntest_iter: 2\ntest_interval: 25\nsnapshot_prefix: "ours"\n'
+    Path("solver.prototxt").write_text(text)
+    weights = ours("solver.prototxt", wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
+    _, our_log = ours("solver.prototxt", weights=[str(weights)])
+    print(name, compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE))
+
+
+def _quiet(match: re.Match[str]) -> str:
+    return "batch_size: 16" if match[0].startswith("batch_size") else ""
 
 
 @pytest.mark.parametrize("kind", ["residual", "skip", "extension", "branch-norm"])

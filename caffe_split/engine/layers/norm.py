@@ -28,15 +28,14 @@ class BatchNorm(Layer):
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise, and in the same pass multiply by a factor a channel and add a bias."""
-        shape = x.shape
         if x.dim() == 1:
-            x = x.view(-1, 1)
+            return self.scaled(x.view(-1, 1), weight, bias).view(-1)
         eps = self.options.get("eps")
         mean, variance, gathered = self.blobs
         if self.is_global:
             # Nothing gathered yet: Caffe takes a mean and a variance of 0.
             scale = torch.where(gathered == 0, torch.zeros_like(gathered), 1 / gathered)
-            return F.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps).view(shape)
+            return F.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps)
         if self.values == 1:
             # One value a channel has no variance, and PyTorch refuses it.
             centred = (x - x) * eps**-0.5
@@ -53,7 +52,7 @@ class BatchNorm(Layer):
                 mean.mul_(fraction).add_(batch_mean)
                 variance.mul_(fraction).add_(batch_variance)
                 gathered.mul_(fraction).add_(1)
-        return out.view(shape)
+        return out
 
 
 class LRN(Layer):

@@ -57,14 +57,18 @@ class Pooling(Layer):
         return count
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x, height, width = bottoms[0], *self.size
+        x = bottoms[0]
         if self.options.get("pool") == "AVE":
             if self.is_global:
-                return (x.mean((2, 3), keepdim=True),)
+                return (F.adaptive_avg_pool2d(x, 1),)
             x, pad = self._padded(x, 0.0)
-            return (F.avg_pool2d(x, self.kernel, self.stride, pad, True)[:, :, :height, :width],)
+            return (self._cut(F.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
         x, pad = self._padded(x, -torch.inf)
-        return (F.max_pool2d(x, self.kernel, self.stride, pad, 1, True)[:, :, :height, :width],)
+        return (self._cut(F.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
+
+    def _cut(self, y: torch.Tensor) -> torch.Tensor:
+        """The windows that Caffe has too."""
+        return y if tuple(y.shape[2:]) == self.size else y[:, :, : self.size[0], : self.size[1]]
 
     def _padded(self, x: torch.Tensor, value: float) -> tuple[torch.Tensor, tuple[int, int]]:
         """The bottom and the padding left to PyTorch, which takes none of more than half a kernel."""
