@@ -77,9 +77,11 @@ def main() -> int:
                 wish=wishes,
             )
             solver.solve()
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.cuda.OutOfMemoryError) and "not enough memory" not in str(error):
+                raise
             raise CaffeSplitError(
-                f"the device has no memory left ({str(error).splitlines()[0]}); take a smaller batch_size and a "
+                f"there is no memory left ({str(error).splitlines()[0]}); take a smaller batch_size and a "
                 "larger iter_size"
             ) from error
     except CaffeSplitError as error:

@@ -244,8 +244,10 @@ class Net:
         return [*readers, len(self.layers)] if top in self._outputs() else readers
 
     def _may_overwrite(self, index: int) -> bool:
-        """Whether layer `index` alone reads its bottom, and who wrote that does not need it any more."""
+        """Whether layer `index` is in place, alone reads its bottom, and who wrote that needs it no more."""
         bottom = self.layers[index].text.bottoms[0]
+        if self.layers[index].text.tops != (bottom,):
+            return False
         writers = [place for place in range(index) if bottom in self.layers[place].text.tops]
         writer = self.layers[writers[-1]]
         factors = writer.text.type == "Eltwise" and writer.options.get("operation") != "SUM"

@@ -17,6 +17,8 @@ class Options:
     def __init__(self, type_name: str, messages: list[prototxt.Message]) -> None:
         self._type: MessageType = caffe().messages[type_name]
         self._messages = messages
+        # Layers ask at every iteration, and the text of a net that runs does not change.
+        self._values: dict[str, Any] = {}
 
     @classmethod
     def of(cls, layer: prototxt.Message, name: str) -> Options:
@@ -30,10 +32,11 @@ class Options:
 
     def get(self, name: str) -> Any:
         """The value of the last occurrence, else the schema's default."""
-        for message in reversed(self._messages):
-            if message.has(name):
-                return message.get(name)
-        return self._type.fields[name].default
+        if name not in self._values:
+            written = next((message for message in reversed(self._messages) if message.has(name)), None)
+            default = self._type.fields[name].default
+            self._values[name] = written.get(name) if written is not None else default
+        return self._values[name]
 
     def all(self, name: str) -> list[Any]:
         """All values of a repeated field."""

@@ -60,6 +60,7 @@ class Updater:
             torch.zeros_like(param.values, requires_grad=False) for _ in range(copies) for param in self._params
         ]
         self._groups = self._grouped()
+        self._find_still()
 
     def _grouped(self) -> list[Group]:
         groups: dict[tuple[float, float, torch.device], list[int]] = {}
@@ -71,6 +72,18 @@ class Updater:
         """Take over a history of the same length and shapes."""
         for ours, theirs in zip(self.history, history):
             ours.copy_(theirs)
+        self._find_still()
+
+    def _find_still(self) -> None:
+        """The groups that no update changes: not learnt, nothing remembered, and nothing to remember."""
+        count = len(self._params)
+        forgets = self._method in (_sgd, _nesterov)
+        self._still = set()
+        for group in self._groups:
+            if group.lr_mult or not (forgets or not self._decay * group.decay_mult):
+                continue
+            if not any(bool(array.any()) for place in group.places for array in self.history[place::count]):
+                self._still.add(group)
 
     @torch.no_grad()
     def apply(self, rate: float, iteration: int) -> str | None:
@@ -78,15 +91,14 @@ class Updater:
         clipped = self._clip_gradients()
         count = len(self._params)
         for group in self._groups:
+            if group in self._still:
+                continue
             params = [self._params[place].values for place in group.places]
             decay = self._decay * group.decay_mult
             history = [
                 [self.history[copy * count + place] for place in group.places]
                 for copy in range(len(self.history) // count)
             ]
-            # Nothing that is not learnt, not decayed and never moved has anything to remember.
-            if not group.lr_mult and not decay and not any(bool(array.any()) for array in history[0]):
-                continue
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
             if self._batches > 1:
                 torch._foreach_mul_(gradients, 1 / self._batches)

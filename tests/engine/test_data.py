@@ -1,0 +1,104 @@
+"""Data layers: what is not random as the real Caffe makes it, what is random from the right set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto import blob as blobs
+from caffe_split.proto import prototxt
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.engine.sources import read_blob  # noqa: E402
+
+TRANSFORMS = {
+    "plain": "",
+    "scale": "scale: 0.00390625",
+    "mean": "mean_value: 100 scale: 0.5",
+    "means": "mean_value: 100 mean_value: 50.5 mean_value: 3",
+    "crop": "crop_size: 4",
+    "file": 'mean_file: "mean.binaryproto" scale: 0.1',
+    "file_crop": 'mean_file: "mean.binaryproto" crop_size: 5 scale: 0.1',
+}
+COUNT = 10
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Ten images of 3 x 7 x 8 in an LMDB "store", labels 0 to 9, and a mean image."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 256, (COUNT, 3, 7, 8), dtype=np.uint8)
+    write_store("store", ((image, index) for index, image in enumerate(values)))
+    mean = rng.uniform(0, 255, (1, 3, 7, 8)).astype(np.float32)
+    before, behind = blobs.head(mean)
+    Path("mean.binaryproto").write_bytes(before + b"".join(blobs.little_endian(mean)) + behind)
+    assert np.array_equal(read_blob("mean.binaryproto"), mean)
+    return values
+
+
+def data(transform: str, batch: int = 7) -> str:
+    return (
+        f'layer {{ name: "data" type: "Data" top: "data" top: "label" transform_param {{ {transform} }} '
+        f'data_param {{ source: "store" batch_size: {batch} backend: LMDB }} }}'
+    )
+
+
+@pytest.mark.caffe
+def test_as_caffe(images: np.ndarray) -> None:
+    jobs = []
+    for name, transform in TRANSFORMS.items():
+        Path(f"{name}.prototxt").write_text(data(transform))
+        np.savez(f"{name}.in.npz")
+        jobs.append({"name": name, "phase": "TEST", "back": False})
+    Path("jobs.json").write_text(json.dumps(jobs))
+    script = Path(__file__).with_name("pycaffe_job.py")
+    environment = {**os.environ, "GLOG_minloglevel": "2"}
+    subprocess.run([sys.executable, str(script), "."], check=True, env=environment, timeout=120)
+    for name, transform in TRANSFORMS.items():
+        ours = Net(prototxt.parse(data(transform), kind="net"), "TEST").forward().blobs
+        theirs = np.load(f"{name}.out.npz")
+        for blob in ("data", "label"):
+            assert np.allclose(ours[blob].numpy(), theirs[f"blob:{blob}"], rtol=1e-6, atol=1e-5), (name, blob)
+
+
+def test_records_come_in_order_and_over_again(images: np.ndarray) -> None:
+    net = Net(prototxt.parse(data(""), kind="net"), "TRAIN")
+    labels = [int(label) for _ in range(4) for label in net.forward().blobs["label"]]
+    assert labels == [index % COUNT for index in range(28)]
+
+
+def test_random_crops_and_mirrors_are_all_there(images: np.ndarray) -> None:
+    net = Net(prototxt.parse(data("crop_size: 6 mirror: true", COUNT), kind="net"), "TRAIN", seed=4)
+    seen = set()
+    for _ in range(20):
+        batch = net.forward().blobs["data"].numpy()
+        for image, whole in zip(batch, images):
+            found = [
+                (top, left, mirrored)
+                for top in range(2)
+                for left in range(3)
+                for mirrored in (False, True)
+                if np.array_equal(
+                    image[:, :, ::-1] if mirrored else image, whole[:, top : top + 6, left : left + 6]
+                )
+            ]
+            assert len(found) == 1
+            seen.update(found)
+    assert len(seen) == 12
+
+
+def test_no_blob(tmp_path: Path) -> None:
+    (tmp_path / "mean").write_bytes(b"no mean image")
+    with pytest.raises(CaffeSplitError, match="mean"):
+        read_blob(str(tmp_path / "mean"))

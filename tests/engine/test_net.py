@@ -1,0 +1,83 @@
+"""The net as a library: what running it in fewer passes must not change, and what it says of wrong inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import write_training
+from support import ROOT
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.proto import prototxt
+from caffe_split.proto.nets import read_net
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.net import Net  # noqa: E402
+
+SMALL = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+  num_output: 4 kernel_size: 3 weight_filler { type: "gaussian" } } }
+layer { name: "r" type: "ReLU" bottom: "c" top: "r" }
+layer { name: "s" type: "Sigmoid" bottom: "r" top: "r" }
+layer { name: "i" type: "ReLU" bottom: "r" top: "r" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_fewer_passes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_training(tmp_path, 'base_lr: 1 lr_policy: "fixed"', 1)
+    document = read_net("net.prototxt", upgrade=True)
+    plain, fused = (Net(document, "TRAIN", seed=1, fuse=fuse) for fuse in (False, True))
+    assert len(fused._steps_now) < len(plain._steps_now)
+    for _ in range(2):
+        losses = [net.forward().loss for net in (plain, fused)]
+        for loss in losses:
+            loss.backward()
+        assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-5)
+    for a, b in zip(plain.params, fused.params):
+        assert torch.allclose(a.values, b.values, rtol=1e-4, atol=1e-6), a
+        if a.values.grad is not None:
+            assert torch.allclose(a.values.grad, b.values.grad, rtol=1e-3, atol=1e-5), a
+
+
+def test_a_relu_writes_over_nothing_that_is_needed() -> None:
+    net = Net(prototxt.parse(SMALL, kind="net"), "TRAIN", fuse=True)
+    assert [layer.in_place for layer in net.layers if layer.text.type == "ReLU"] == [False, False]
+    blobs = net.forward({"x": np.random.default_rng(0).normal(size=(2, 3, 6, 6))}, keep=True).blobs
+    assert float(blobs["c"].min()) < 0
+    blobs["r"].sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [({"y": np.zeros(3)}, "no input 'y'; its inputs: x"), ({"x": np.zeros((1, 3, 6, 6))}, "built for (2, 3, 6, 6)")],
+)
+def test_wrong_inputs(inputs: dict[str, np.ndarray], expected: str) -> None:
+    with pytest.raises(CaffeSplitError) as said:
+        Net(prototxt.parse(SMALL, kind="net"), "TEST").forward(inputs)
+    assert expected in str(said.value)
+
+
+def test_weights_of_another_net(tmp_path: Path) -> None:
+    net = Net(prototxt.parse(SMALL, kind="net"), "TEST")
+    with pytest.raises(CaffeSplitError, match="none of its layers"):
+        net.load({"other": [np.zeros(3, np.float32)]}, "other.caffemodel")
+    with pytest.raises(CaffeSplitError, match="has 1 blobs of it"):
+        net.load({"c": [np.zeros((4, 3, 3, 3), np.float32)]}, "half.caffemodel")
+    with pytest.raises(CaffeSplitError, match="blob 0 has shape"):
+        net.load({"c": [np.zeros((4, 3, 3, 2), np.float32), np.zeros(4, np.float32)]}, "odd.caffemodel")
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "prototxt").iterdir()))
+def test_every_deploy_net_is_handled(name: str) -> None:
+    document = read_net(ROOT / "prototxt" / name / "deploy.prototxt", upgrade=True)
+    assert Net(document, "TEST").outputs
