@@ -102,8 +102,8 @@ def test_digits(trained: Trained, tmp_path: Path) -> None:
 def test_baselines(name: str, tmp_path: Path) -> None:
     """Fifty iterations on random images in batches of 16, without what draws random numbers: crop, mirror, dropout.
 
-    At a small rate. At the recipes' own rates such trainings are chaotic: two Caffes whose first weights differ by one
-    rounding part as fast as Caffe and the engine do, which is the second half of the test.
+    To 1e-3 at a small rate. At the recipes' own rates such trainings are chaotic: Caffes whose first weights differ by
+    one rounding, up or down, part as well, and the engine may be ten times as far from Caffe as they are at most.
     """
     shutil.copytree(ROOT / "prototxt" / name, name)
     net = Path(name, "train_val.prototxt")
@@ -122,25 +122,21 @@ def test_baselines(name: str, tmp_path: Path) -> None:
     Path("solver.prototxt").write_text(text)
     weights = ours("solver.prototxt", wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
     first = read_weights(weights)
-    moved = {layer: [np.nextafter(blob, np.float32(np.inf)) for blob in first[layer]] for layer in first}
-    write_weights("moved.caffemodel", moved, types=first.types)
+    for moved, towards in (("up.caffemodel", np.inf), ("down.caffemodel", -np.inf)):
+        blobs = {layer: [np.nextafter(blob, np.float32(towards)) for blob in first[layer]] for layer in first}
+        write_weights(moved, blobs, types=first.types)
     apart = {}
     for rate in (None, "0.0001"):
         if rate:
             Path("solver.prototxt").write_text(re.sub("base_lr: .*", f"base_lr: {rate}", text))
-        runs = [
-            ours("solver.prototxt", weights=[str(weights)])[1],
-            theirs("solver.prototxt", tmp_path, "-weights", str(weights)),
-            theirs("solver.prototxt", tmp_path, "-weights", "moved.caffemodel"),
-        ]
-        our, caffe, other = (np.array(numbers(log)["Train net output #0: loss"]) for log in runs)
-        apart[rate] = [np.abs(losses - caffe) / np.abs(caffe) for losses in (our, other)]
-        print(name, rate or "own rate", "engine", apart[rate][0].max(), "two Caffes", apart[rate][1].max())
-    assert apart["0.0001"][0].max() <= RELATIVE
-    engine, control = apart[None]
-    # As long as two Caffes agree to 1e-4, the engine agrees with them to 1e-3.
-    agree = int(np.argmax(np.append(control, 1) > 1e-4))
-    assert agree > 0 and engine[:agree].max() <= RELATIVE
+        starts = (str(weights), "up.caffemodel", "down.caffemodel")
+        runs = [theirs("solver.prototxt", tmp_path, "-weights", start) for start in starts]
+        runs.append(ours("solver.prototxt", weights=[str(weights)])[1])
+        caffe, *others = (np.array(numbers(log)["Train net output #0: loss"]) for log in runs)
+        apart[rate] = [float((np.abs(losses - caffe) / np.abs(caffe)).max()) for losses in others]
+        print(name, rate or "own rate", "Caffe one rounding up, down, engine:", apart[rate])
+    assert apart["0.0001"][2] <= RELATIVE
+    assert apart[None][2] <= 10 * max(*apart[None][:2], 1e-6)
 
 
 def _quiet(match: re.Match[str]) -> str:
