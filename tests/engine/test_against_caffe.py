@@ -112,7 +112,7 @@ def test_baselines(name: str, tmp_path: Path) -> None:
     net.write_text(text)
     rng = np.random.default_rng(0)
     classes = 100 if name.endswith("100") else 10
-    for source in set(re.findall(r'source: "(.*?)"', text)):
+    for source in sorted(set(re.findall(r'source: "(.*?)"', text))):
         samples = ((rng.integers(0, 256, (3, 32, 32), dtype=np.uint8), int(rng.integers(classes))) for _ in range(320))
         write_store(source, samples)
     text = Path(name, "solver.prototxt").read_text()
