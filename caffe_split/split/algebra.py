@@ -71,14 +71,20 @@ def noisy_identity(
     count = len(groups)
     if noise == 0:
         return np.eye(count)
-    drawn = noise * rng.standard_normal((count, count)) * (groups[:, None] == groups[None, :])
-    if sizes is not None:
-        larger = sizes[None, :] > sizes[:, None]
-        drawn *= np.where(larger, sizes[:, None] / np.where(larger, sizes[None, :], 1.0), 1.0)
+    # In place: these matrices are what a wide layer's derivation spends its time on.
+    drawn = rng.standard_normal((count, count))
+    drawn *= noise
+    if groups.min() != groups.max():
+        drawn *= groups[:, None] == groups[None, :]
+    if sizes is not None and sizes.min() != sizes.max():
+        # A kernel of zeros adds nothing to others, whatever its share of them.
+        share = sizes[:, None] / np.maximum(sizes, np.finfo(np.float64).tiny)[None, :]
+        drawn *= np.minimum(share, 1.0, out=share)
     length = _length(drawn)
     if length > LARGEST_NOISE:
         drawn *= LARGEST_NOISE / length
-    return np.eye(count) + drawn
+    drawn[np.diag_indices(count)] += 1.0
+    return drawn
 
 
 def _length(matrix: Array) -> float:
