@@ -8,6 +8,15 @@ from pathlib import Path
 import click
 
 
+_out = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder to write into.",
+)
+
+
 @click.group()
 def data() -> None:
     """Write data sets as the LMDBs that Caffe's Data layer reads.
@@ -20,13 +29,7 @@ def data() -> None:
 
 
 @data.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("data"),
-    show_default=True,
-    help="Folder to write into.",
-)
+@_out
 @click.option(
     "--train",
     type=int,
@@ -56,13 +59,7 @@ def _cifar(classes: int) -> click.Command:
         type=click.Path(path_type=Path),
         help="The published archive, or a folder with its files.",
     )
-    @click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        default=Path("data"),
-        show_default=True,
-        help="Folder to write into.",
-    )
+    @_out
     @click.option(
         "--pad",
         type=click.IntRange(0, 32),
