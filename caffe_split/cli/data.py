@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-
 _out = click.option(
     "--out",
     type=click.Path(path_type=Path),
