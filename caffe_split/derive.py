@@ -11,18 +11,16 @@ import numpy as np
 
 from caffe_split.caffe.statistics import channel_statistics
 from caffe_split.cost import Cost
+from caffe_split.derivefiles import Size, input_sizes, read_files
 from caffe_split.errors import CaffeSplitError
 from caffe_split.fit import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.instrument import remove_watchers, watchers, windows_of
-from caffe_split.net import PHASES, Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net import Layer, all_layers, convolution_geometry, phase_layers
 from caffe_split.plan import DerivePlan, LayerPlan
 from caffe_split.proto import caffemodel, prototxt
-from caffe_split.proto.nets import read_net
 from caffe_split.proto.solverstate import SolverState
-from caffe_split.proto.upgrade import upgrade_old
 from caffe_split.schedule import continued, parent_state
 from caffe_split.shapes import infer_shapes
-from caffe_split.solver import derived_solver
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.layer import SplitOptions, split_convolution
@@ -33,8 +31,6 @@ from caffe_split.tpm.fresh import fresh_state
 from caffe_split.tpm.measure import is_state
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import Training
-
-Size = tuple[int, int]
 
 
 def make_plan(
@@ -65,10 +61,10 @@ def make_plan(
     _check_trained(training, layers, weights, weights_path)
     parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
-    files = _read_files(training, out, deploy, {layer.name for layer in layers})
+    files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
-        sizes = _input_sizes([net for _, net in files.nets], stages, inputs)
+        sizes = input_sizes([net for _, net in files.nets], stages, inputs)
     plans = [
         _plan_layer(
             layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())
@@ -130,60 +126,6 @@ def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, 
                 f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
                 f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."
             )
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What is derived: `nets` the documents to change, the training net first; `solver` that of the derived net, if
-    any; `read` the files they came from (a net within its solver has none); `notes` what brought them to today's
-    form."""
-
-    nets: tuple[tuple[Path, prototxt.Document], ...]
-    solver: tuple[tuple[Path, prototxt.Document], ...]
-    read: tuple[Path, ...]
-    notes: tuple[str, ...]
-
-
-def _read_files(training: Training, out: Path, deploy: Path | None, splits: Collection[str]) -> _Files:
-    nets = [(training.net_path, training.net)]
-    solver = []
-    named = [] if deploy is None else [deploy]
-    read = [training.net_path]
-    if training.solver is not None and training.solver_path is not None:
-        document, inner, test_nets = derived_solver(training, out)
-        solver = [(training.solver_path, document)]
-        nets += inner
-        named = test_nets + named
-        read.append(training.solver_path)
-    notes = [f"{training.net_path}: {note}" for note in training.upgraded]
-    for path in named:
-        net = read_net(path, caffe_proto=training.caffe_proto)
-        notes += [f"{path}: {note}" for note in upgrade_old(net)]
-        nets.append((path, net))
-        if path == deploy and not any(layer.name in splits for layer in all_layers(net)):
-            raise CaffeSplitError(
-                f"{path}: none of the layers to split is in it ({', '.join(sorted(splits))}). Is it a net of this "
-                "training?"
-            )
-    return _Files(tuple(nets), tuple(solver), (*read, *named), tuple(notes))
-
-
-def _input_sizes(
-    documents: Sequence[prototxt.Document],
-    stages: Sequence[str],
-    inputs: Mapping[str, tuple[int, ...]] | None,
-) -> dict[str, tuple[Size | None, ...]]:
-    """Layer -> the sizes (height, width) of its bottom in all documents and phases; None where one is not known."""
-    sizes: dict[str, list[Size | None]] = {}
-    for document in documents:
-        for phase in PHASES:
-            layers = phase_layers(document, phase, stages)
-            blobs = infer_shapes(layers, inputs).blobs
-            for layer in layers:
-                if layer.type == "Convolution":
-                    shape = blobs.get(layer.bottoms[0], ()) if layer.bottoms else ()
-                    sizes.setdefault(layer.name, []).append((shape[2], shape[3]) if len(shape) == 4 else None)
-    return {name: tuple(found) for name, found in sizes.items()}
 
 
 @dataclass(frozen=True)
