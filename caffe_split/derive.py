@@ -64,7 +64,7 @@ def make_plan(
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
-        sizes = input_sizes([net for _, net in files.nets], stages, inputs)
+        sizes = input_sizes([net for _, net in files.nets], stages, training.level, inputs)
     plans = [
         _plan_layer(
             layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())

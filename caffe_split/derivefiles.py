@@ -61,13 +61,14 @@ def read_files(training: Training, out: Path, deploy: Path | None, splits: Colle
 def input_sizes(
     documents: Sequence[prototxt.Document],
     stages: Sequence[str],
+    level: int,
     inputs: Mapping[str, tuple[int, ...]] | None,
 ) -> dict[str, tuple[Size | None, ...]]:
     """Layer -> the sizes (height, width) of its bottom in all documents and phases; None where one is not known."""
     sizes: dict[str, list[Size | None]] = {}
     for document in documents:
         for phase in PHASES:
-            layers = phase_layers(document, phase, stages)
+            layers = phase_layers(document, phase, stages, level)
             blobs = infer_shapes(layers, inputs).blobs
             for layer in layers:
                 if layer.type == "Convolution":
