@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_split import __version__, jsontext
 from caffe_split.batchnorm import check_not_trained, merge_batch_norms
 from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_out, new_folder, sha256
+from caffe_split.files import new_folder
 from caffe_split.fit import check_weights
+from caffe_split.manifest import write_manifest
 from caffe_split.merge import FoldedLayer, merge_stems
 from caffe_split.net import all_layers, phase_layers
 from caffe_split.plan import change
@@ -145,7 +144,6 @@ def write_folded(
     is off). Raises `CaffeSplitError` where they differ by more than `tolerance`, or where the folder exists and not
     `force`. Returns the comparisons, one a net.
     """
-    check_out(plan.out, force)
     with new_folder(plan.out, force) as folder:
         for name, data in plan.texts.items():
             (folder / name).write_bytes(data)
@@ -164,13 +162,9 @@ def write_folded(
                     "raise --tolerance."
                 )
             results.append(result)
-        manifest = {
-            "caffe_split": __version__,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "inputs": {str(path): sha256(path) for path in (*plan.sources, plan.weights_path)},
-            "outputs": {name: sha256(folder / name) for name in (*plan.texts, FOLDED_WEIGHTS_NAME)},
-            "plan": plan.as_dict(),
-            "largest_difference": [result.worst for result in results],
-        }
-        (folder / "manifest.json").write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
+        outputs = (*plan.texts, FOLDED_WEIGHTS_NAME)
+        differences = [result.worst for result in results]
+        write_manifest(
+            folder, (*plan.sources, plan.weights_path), outputs, plan.as_dict(), largest_difference=differences
+        )
     return results

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-from caffe_split import __version__, jsontext
-from caffe_split.files import MANIFEST, check_out, new_folder, sha256
+from caffe_split.files import new_folder
 from caffe_split.fit import STATE_NAME, WEIGHTS_NAME
+from caffe_split.manifest import write_manifest
 from caffe_split.plan import DerivePlan
 from caffe_split.proto import caffemodel
 from caffe_split.proto.solverstate import write_solverstate
@@ -17,20 +14,12 @@ def write_derived(plan: DerivePlan, force: bool = False) -> None:
     """Write the plan's files into `plan.out`: all of them or nothing.
 
     They are made in a folder beside it, which is renamed at the end; manifest.json is written last. Raises
-    `CaffeSplitError` where the folder exists, unless `force`, which replaces it whole.
+    `CaffeSplitError` where the folder may not be written; see `new_folder` for `force`.
     """
-    check_out(plan.out, force)
     with new_folder(plan.out, force) as folder:
         for name, data in plan.texts.items():
             (folder / name).write_bytes(data)
         caffemodel.write_weights(folder / WEIGHTS_NAME, plan.weights, net_name="", types=plan.types)
         if plan.state is not None:
             write_solverstate(folder / STATE_NAME, plan.state)
-        manifest = {
-            "caffe_split": __version__,
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "inputs": {str(path): sha256(path) for path in plan.inputs},
-            "outputs": {name: sha256(folder / name) for name in plan.output_names()},
-            "plan": plan.as_dict(),
-        }
-        (folder / MANIFEST).write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
+        write_manifest(folder, plan.inputs, plan.output_names(), plan.as_dict())

@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_nothing(digits: Path, earlier: bool) -> None:
     assert not [path for path in digits.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("at", ["sha256", "new_folder"])
+@pytest.mark.parametrize("at", ["write_manifest", "new_folder"])
 def test_a_killed_process_leaves_the_old_folder(digits: Path, at: str) -> None:
     caffe_split(*COMMAND, cwd=digits)
     before = files(digits / "derived1")

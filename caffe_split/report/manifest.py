@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
-
-NAME = "manifest.json"
+from caffe_split.files import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Manifest:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The folder's manifest; None where there is none. CaffeSplitError: a file that is no such manifest."""
-    path = folder / NAME
+    path = folder / MANIFEST
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,0 +1,26 @@
+"""manifest.json: what a folder that this program wrote was made from, by which command, and what is in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from caffe_split import __version__, jsontext
+from caffe_split.files import MANIFEST, sha256
+
+
+def write_manifest(
+    folder: Path, inputs: Iterable[Path], outputs: Iterable[str], plan: Mapping[str, Any], **more: Any
+) -> None:
+    """Write the folder's manifest, last of all: `outputs` are names in the folder, hashed as they lie there."""
+    manifest = {
+        "caffe_split": __version__,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "inputs": {str(path): sha256(path) for path in inputs},
+        "outputs": {name: sha256(folder / name) for name in outputs},
+        "plan": plan,
+        **more,
+    }
+    (folder / MANIFEST).write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
