@@ -174,6 +174,17 @@ def convolutions(layers: Sequence[Layer]) -> Iterator[Layer]:
             yield layer
 
 
+def weight_owners(layers: Sequence[Layer]) -> list[Layer]:
+    """The convolutions, in order, without those that share an earlier one's weight: a weight is watched once."""
+    owners: dict[str, str] = {}
+    found = []
+    for layer in convolutions(layers):
+        shared = next(iter(layer.param_names()), "")
+        if not shared or owners.setdefault(shared, layer.name) == layer.name:
+            found.append(layer)
+    return found
+
+
 def sharers(layers: Sequence[Layer], layer: Layer) -> list[str]:
     """Names of the other layers that share a parameter with `layer` by name, watchers (TPM) apart."""
     names = {name for name in layer.param_names() if name}

@@ -8,19 +8,10 @@ import pytest
 from support import CAFFE, ROOT, Trained, caffe_split
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.instrument import (
-    Windows,
-    add_watchers,
-    check_windows,
-    instrument_training,
-    remove_watchers,
-    states_left_behind,
-    watch_cost,
-    watchers,
-    windows_of,
-)
+from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.training import open_training
+from caffe_split.watching import check_windows, instrument_training, states_left_behind, watch_cost
 
 NET = """# a net of mine
 name: "mine"

@@ -56,9 +56,10 @@ def instrument(
       caffe-split instrument train_val.prototxt --remove --in-place
     """
     from caffe_split.errors import CaffeSplitError
-    from caffe_split.instrument import instrument_training, remove_watchers, states_left_behind, watchers
+    from caffe_split.instrument import remove_watchers, watchers
     from caffe_split.proto import prototxt
     from caffe_split.training import open_training
+    from caffe_split.watching import instrument_training, states_left_behind
 
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")

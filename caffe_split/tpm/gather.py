@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.instrument import SUFFIX, watchers, weight_owners, windows_of
-from caffe_split.net import all_layers, convolutions
+from caffe_split.instrument import SUFFIX, watchers, windows_of
+from caffe_split.net import all_layers, convolutions, weight_owners
 from caffe_split.proto import caffemodel
 from caffe_split.split.parts import is_helper
 from caffe_split.tpm.measure import from_state, is_state
