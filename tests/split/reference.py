@@ -1,13 +1,27 @@
-"""A convolution and the parts of a split, computed the slow and plain way in float64."""
+"""A convolution and the parts of a split, computed the slow and plain way in float64; geometries to try them on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
 
 from caffe_split.net import Geometry
 from caffe_split.split.parts import Part
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> tuple[Geometry, int]:
+    """A geometry and the side of a square input that it fits into."""
+    kernel = draw(st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3])))
+    stride, dilation, group = (draw(st.sampled_from([1, 2])) for _ in range(3))
+    pad, side = draw(st.sampled_from([None, 0, 1])), draw(st.sampled_from([9, 10]))
+    same = tuple(dilation * (k - 1) // 2 for k in kernel)
+    geometry = Geometry(kernel, (stride, stride), same if pad is None else (pad, pad), (dilation, dilation), group)
+    assume(min(geometry.output_size((side, side))) > 0)
+    return geometry, side
 
 
 def convolve(image: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> np.ndarray:
