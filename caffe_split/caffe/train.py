@@ -13,12 +13,14 @@ from typing import Protocol
 from caffe_split.caffe.find import find_caffe
 from caffe_split.caffe.process import Child
 from caffe_split.caffe.settings import SolverSettings, solver_settings
+from caffe_split.engine.plan import Choices, command_for
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
 
 # How long an interrupted Caffe may take for its iteration and its snapshot, in seconds.
 GRACE = 300.0
+NO_CHOICES = Choices()
 _LOOK_EVERY = 0.2
 
 
@@ -33,6 +35,8 @@ class TrainPlan:
     log: Path
     append: bool
     engine: str = "caffe"
+    threads: int | None = None
+    choices: Choices = NO_CHOICES
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,14 @@ def plan_training(
     threads: int | None = None,
     caffe: str | None = None,
     engine: str = "caffe",
-    device: str | None = None,
-    seed: int | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> TrainPlan:
     """Check everything that can be checked before Caffe starts, and lay out the command.
 
     weights: start from these (several: comma-separated). snapshot: a solverstate to resume from. log:
     default train.log beside the solver; one that holds something is replaced only with `force`, continued
     only with `append`. threads: of OpenBLAS; None means 1 unless OPENBLAS_NUM_THREADS says otherwise. engine:
-    "caffe", or "torch" for the same training on PyTorch, which alone takes `device` and `seed`.
+    "caffe", or "torch" for the same training on PyTorch, which alone takes `choices`.
     CaffeSplitError: what does not fit together or is not there.
     """
     if weights is not None and snapshot is not None:
@@ -91,12 +94,13 @@ def plan_training(
     if engine == "torch":
         if caffe is not None:
             raise CaffeSplitError("--caffe names a program for --engine caffe; leave it out with --engine torch")
-        from caffe_split.engine.plan import command_for
-
-        command = command_for(Path(solver), weights, snapshot, device, seed, threads)
+        command = command_for(Path(solver), weights, snapshot, threads, choices)
     else:
-        if device is not None or seed is not None:
-            raise CaffeSplitError("--device and --seed are for --engine torch; Caffe takes both from the solver")
+        if choices != NO_CHOICES:
+            raise CaffeSplitError(
+                f"{' '.join(choices.words())}: for --engine torch only; Caffe has one precision, and takes the device "
+                "and the seed from the solver"
+            )
         command = [str(find_caffe(caffe)), "train", "-solver", str(solver)]
         if weights is not None:
             command += ["-weights", weights]
@@ -111,7 +115,7 @@ def plan_training(
             "chooses another"
         )
     environment = _torch_environment() if engine == "torch" else _environment(threads)
-    return TrainPlan(Path(solver), settings, command, environment, target, append, engine)
+    return TrainPlan(Path(solver), settings, command, environment, target, append, engine, threads, choices)
 
 
 def printable(plan: TrainPlan) -> str:
@@ -176,7 +180,9 @@ def resume_command(plan: TrainPlan, state: str) -> str:
     """What to type to go on from a solver state."""
     words = ["caffe-split", "train", str(plan.solver), "--snapshot", state, "--append"]
     if plan.engine != "caffe":
-        words += ["--engine", plan.engine]
+        words += ["--engine", plan.engine, *plan.choices.words()]
+    if plan.threads is not None:
+        words += ["--threads", str(plan.threads)]
     if plan.log != plan.solver.parent / "train.log":
         words += ["--log", str(plan.log)]
     return shlex.join(words)

@@ -6,6 +6,7 @@ import click
 
 from caffe_split.caffe import train as training
 from caffe_split.caffe.reporter import make_reporter
+from caffe_split.engine.plan import Choices
 
 
 @click.command()
@@ -22,6 +23,9 @@ from caffe_split.caffe.reporter import make_reporter
 @click.option("--device", type=click.Choice(["cpu", "cuda"]),
               help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="In place of the solver's random_seed; torch only.")
+@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]),
+              help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.")  # fmt: skip
+@click.option("--compile", is_flag=True, help="Through torch.compile: slow to start; for CUDA devices.")
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
 @click.option("--grace", default=training.GRACE, show_default=True, metavar="SECONDS",
               help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
@@ -38,6 +42,8 @@ def train(
     engine: str,
     device: str | None,
     seed: int | None,
+    precision: str | None,
+    compile: bool,
 ) -> int:
     """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
 
@@ -52,7 +58,8 @@ def train(
       caffe-split train derived1/solver.prototxt --engine torch
     """
     plan = training.plan_training(
-        solver, weights, snapshot, log, force, append, threads, caffe, engine, device, seed
+        solver, weights, snapshot, log, force, append, threads, caffe, engine,
+        Choices(device, seed, precision, compile),
     )
     click.echo(f"engine {plan.engine}: {training.printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:

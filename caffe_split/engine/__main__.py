@@ -1,6 +1,7 @@
 """One training as a program of its own, which `caffe-split train --engine torch` starts as it starts Caffe.
 
     python -m caffe_split.engine SOLVER [--weights FILE,FILE | --snapshot FILE] [--device cpu|cuda] [--seed N]
+        [--precision fp32|tf32|bf16] [--compile] [--threads N]
 
 The log goes to standard error. SIGINT snapshots and stops, SIGHUP snapshots. The status is 0 at the end or after a
 stop, 1 for a mistake, whose line in the log begins with F.
@@ -51,6 +52,8 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true")
     words = parser.parse_args()
     log = Log()
     wishes = _Wishes()
@@ -58,14 +61,18 @@ def main() -> int:
         require_torch()
         import torch
 
-        from caffe_split.engine.device import choose_device
+        from caffe_split.engine.device import choose_device, keep_memory
+        from caffe_split.engine.precision import set_precision
         from caffe_split.engine.solver import Solver
 
+        keep_memory()
         if words.threads:
             torch.set_num_threads(words.threads)
         device = choose_device(words.device, words.solver)
         log.info("Use CPU." if device.type == "cpu" else f"Using GPUs 0: {torch.cuda.get_device_name(device)}")
-        log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+        set_precision(words.precision, device)
+        how = f"{words.precision}{', compiled' if words.compile else ''}"
+        log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
         try:
             solver = Solver(
                 words.solver,
@@ -73,6 +80,8 @@ def main() -> int:
                 snapshot=words.snapshot,
                 device=device,
                 seed=words.seed,
+                precision=words.precision,
+                compiled=words.compile,
                 log=log,
                 wish=wishes,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from caffe_split.errors import CaffeSplitError
@@ -24,3 +26,18 @@ def choose_device(asked: str | None, solver: str) -> torch.device:
     if number >= torch.cuda.device_count():
         raise CaffeSplitError(f"{solver}: device_id is {number}; there are {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", number)
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next iteration, where it is glibc; else do nothing.
+
+    It would give the large blobs back to the system and take them anew at every layer, page by page: a quarter of an
+    iteration of cifar10_quick on a processor, a sixth of ResNet-20's. The most that a training holds stays the same.
+    """
+    mmap_threshold, trim_threshold = -3, -1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)

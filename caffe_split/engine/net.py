@@ -19,6 +19,7 @@ from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
 from caffe_split.engine.layers.source import Input
+from caffe_split.engine.precision import LOW, lower
 from caffe_split.engine.support import KINDS, Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer as Text
@@ -55,12 +56,18 @@ class _Step:
     # A BatchNorm whose Scale follows is run by it.
     norm: BatchNorm | None = None
     detached: tuple[int, ...] = ()
+    # Loss weights of tops.
+    weights: dict[int, float] = field(default_factory=dict)
+    # Whether it takes bottoms of 16 bits as they are.
+    low: bool = True
     done: list[str] = field(default_factory=list)
 
     def run(self, blobs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
         given = [blobs[name] for name in self.bottoms]
         for index in self.detached:
             given[index] = given[index].detach()
+        if not self.low:
+            given = [bottom.float() if bottom.dtype == torch.bfloat16 else bottom for bottom in given]
         if self.norm is None:
             return self.layer.run(*given)
         scale = self.layer.blobs
@@ -72,7 +79,8 @@ class Net:
 
     stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
     BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
-    else reads are then never there.
+    else reads are then never there. precision: see `caffe_split.engine.precision`. compiled: what follows the data goes
+    through `torch.compile`, except where all blobs are kept.
     """
 
     def __init__(
@@ -85,8 +93,11 @@ class Net:
         device: torch.device | str = "cpu",
         seed: int = 0,
         fuse: bool = False,
+        precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         self.document, self.phase, self.device = document, phase, torch.device(device)
+        self.precision = precision
         self.name = str(document.get("name") or "")
         texts = layers_of(document, phase, stages, level)
         self.notes: list[Note] = check_net(document, texts)
@@ -106,6 +117,7 @@ class Net:
         self.outputs = self._outputs()
         self._plain = self._steps(False)
         self._steps_now = self._steps(True) if fuse else self._plain
+        self._compute = torch.compile(self._follow) if compiled else self._follow
         # On processors convolutions are faster with a pixel's channels side by side: measured 1.4 times on
         # cifar10_quick, 1.05 on ResNet-20. Whatever follows keeps that order.
         convolves = any(text.type == "Convolution" for text in texts)
@@ -205,11 +217,13 @@ class Net:
         for index, layer in enumerate(self.layers):
             downs = layer.text.message.get_all("propagate_down")
             detached = tuple(place for place, down in enumerate(downs) if not down)
-            step = _Step(layer, layer.text.bottoms, layer.text.tops, None, detached)
+            weights = {top: weight for place, top, weight in self._losses if place == index}
+            low = layer.text.type in LOW
+            step = _Step(layer, layer.text.bottoms, layer.text.tops, None, detached, weights, low)
             before = steps[-1] if steps else None
             if fuse and before is not None and self._norm_goes_with(before, step, index):
                 assert isinstance(before.layer, BatchNorm)
-                step = _Step(layer, before.bottoms, step.tops, before.layer, before.detached)
+                step = _Step(layer, before.bottoms, step.tops, before.layer, before.detached, weights)
                 steps.pop()
             elif fuse and isinstance(layer, ReLU):
                 layer.in_place = self._may_overwrite(index)
@@ -262,23 +276,41 @@ class Net:
         do not fit, and where data cannot be read.
         """
         self._give(inputs or {})
+        steps = self._plain if keep else self._steps_now
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
-        weights = {(id(self.layers[index]), top): weight for index, top, weight in self._losses}
-        for step in self._plain if keep else self._steps_now:
-            tops = step.run(blobs)
-            for index, (name, top) in enumerate(zip(step.tops, tops)):
-                if self._channels_last and not step.bottoms and top.dim() == 4 and not keep:
-                    top = top.contiguous(memory_format=torch.channels_last)
-                blobs[name] = top
-                weight = weights.get((id(step.layer), index))
-                if weight is not None:
-                    losses.append(top.sum() * weight if top.dim() or weight != 1 else top)
+        # Data and what counts on the host come first, and stay outside of what is compiled.
+        for step in steps:
+            if not step.bottoms:
+                self._place(step, step.run(blobs), blobs, losses)
+        if self._channels_last and not keep:
+            for name, blob in blobs.items():
+                if blob.dim() == 4:
+                    blobs[name] = blob.contiguous(memory_format=torch.channels_last)
+        with lower(self.device, self.precision):
+            loss = (self._follow if keep else self._compute)(steps, blobs, losses, keep)
+        return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, loss)
+
+    def _follow(
+        self, steps: Sequence[_Step], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor], keep: bool
+    ) -> torch.Tensor:
+        """Run the layers behind the data; `blobs` afterwards holds all, or what is not done with. The loss."""
+        for step in steps:
+            if step.bottoms:
+                self._place(step, step.run(blobs), blobs, losses)
             if not keep:
                 for name in step.done:
                     blobs.pop(name, None)
-        total = torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
-        return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, total)
+        return torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
+
+    def _place(
+        self, step: _Step, tops: Sequence[torch.Tensor], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor]
+    ) -> None:
+        for index, (name, top) in enumerate(zip(step.tops, tops)):
+            blobs[name] = top
+            weight = step.weights.get(index)
+            if weight is not None:
+                losses.append(top.sum() * weight if top.dim() or weight != 1 else top)
 
     def _give(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> None:
         for name, values in inputs.items():

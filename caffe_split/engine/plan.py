@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.engine import require_torch
@@ -41,15 +42,34 @@ def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
         yield document, "TEST", states[index] if index < len(states) else Options("NetState", [])
 
 
+@dataclass(frozen=True)
+class Choices:
+    """How the engine is to train, None where it shall choose itself; as flags of `python -m caffe_split.engine`."""
+
+    device: str | None = None
+    seed: int | None = None
+    precision: str | None = None
+    compile: bool = False
+
+    def words(self) -> list[str]:
+        """The flags, on every command that trains so."""
+        words = []
+        for name, value in vars(self).items():
+            if value is True:
+                words.append(f"--{name}")
+            elif value is not None and value is not False:
+                words += [f"--{name}", str(value)]
+        return words
+
+
 def command_for(
-    solver: Path, weights: str | None, snapshot: str | None, device: str | None, seed: int | None, threads: int | None
+    solver: Path, weights: str | None, snapshot: str | None, threads: int | None, choices: Choices
 ) -> list[str]:
     """The command that trains. Raises `CaffeSplitError` without PyTorch, and for nets that the engine cannot run."""
     require_torch()
     check_training(solver)
     words = [sys.executable, "-m", "caffe_split.engine", str(solver)]
-    given = {"weights": weights, "snapshot": snapshot, "device": device, "seed": seed, "threads": threads}
-    for name, value in given.items():
+    for name, value in (("weights", weights), ("snapshot", snapshot), ("threads", threads)):
         if value is not None:
             words += [f"--{name}", str(value)]
-    return words
+    return words + choices.words()

@@ -40,8 +40,9 @@ class Solver:
     """A training of a solver's prototxt, in the current directory as Caffe has it.
 
     weights: caffemodels to start from in place of the solver's own `weights`; snapshot: a solver state to resume from.
-    seed: in place of `random_seed`. fuse: see `Net`. `wish` is asked at every iteration and says "stop", "snapshot" or
-    "". Raises `CaffeSplitError` for whatever does not fit, before anything is trained.
+    seed: in place of `random_seed`. fuse, precision, compiled: see `Net`; TEST nets stay fp32. `wish` is asked at every
+    iteration and says "stop", "snapshot" or "". Raises `CaffeSplitError` for whatever does not fit, before anything is
+    trained.
     """
 
     def __init__(
@@ -53,10 +54,13 @@ class Solver:
         device: torch.device | str = "cpu",
         seed: int | None = None,
         fuse: bool = True,
+        precision: str = "fp32",
+        compiled: bool = False,
         log: Log | None = None,
         wish: Callable[[], str] = lambda: "",
     ) -> None:
         self.path, self.device, self.fuse = str(path), torch.device(device), fuse
+        self._precision, self._compiled = precision, compiled
         self.log = log if log is not None else Log()
         self._wish = wish
         document = read_solver(path, upgrade=True)
@@ -132,6 +136,8 @@ class Solver:
             device=self.device,
             seed=self.seed,
             fuse=self.fuse,
+            precision=self._precision if phase == "TRAIN" else "fp32",
+            compiled=self._compiled,
         )
 
     def _make_test_nets(self, document: prototxt.Document, net: prototxt.Document) -> Iterator[Net]:

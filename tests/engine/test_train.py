@@ -81,6 +81,7 @@ def test_one_seed_gives_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_ctrl_c_snapshots_and_tells_how_to_go_on(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 10**6)
     command = [sys.executable, "-m", "caffe_split", "train", "solver.prototxt", "--engine", "torch", "--threads", "1"]
+    command += ["--precision", "bf16"]
     child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     log = tmp_path / "train.log"
@@ -92,7 +93,8 @@ def test_ctrl_c_snapshots_and_tells_how_to_go_on(tmp_path: Path) -> None:
     assert child.returncode == 130, said
     assert read(log).runs[-1].state == "stopped"
     words = said.strip().splitlines()[-1].split()
-    assert "--engine" in words and (tmp_path / words[words.index("--snapshot") + 1]).is_file()
+    assert "--engine torch --precision bf16 --threads 1" in " ".join(words)
+    assert (tmp_path / words[words.index("--snapshot") + 1]).is_file()
 
 
 @needs_torch
@@ -192,8 +194,9 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
 
 def test_options_of_the_other_engine(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
-    said = caffe_split("train", "solver.prototxt", "--seed", 3, cwd=tmp_path, status=1).stderr
-    assert "--device and --seed are for --engine torch" in said
+    words = ("--engine", "caffe", "--seed", 3, "--precision", "bf16")
+    said = caffe_split("train", "solver.prototxt", *words, cwd=tmp_path, status=1).stderr
+    assert "--seed 3 --precision bf16: for --engine torch only" in said
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here")

@@ -142,7 +142,7 @@ class Bias(Layer):
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         other = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
-        return (bottoms[0] + other.reshape(self.view),)
+        return (bottoms[0] + other.reshape(self.view).to(bottoms[0].dtype),)
 
 
 class Scale(Bias):
@@ -170,9 +170,9 @@ class Scale(Bias):
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         factor = bottoms[1] if len(bottoms) > 1 else self.blobs[0]
-        out = bottoms[0] * factor.reshape(self.view)
+        out = bottoms[0] * factor.reshape(self.view).to(bottoms[0].dtype)
         if self.options.get("bias_term"):
-            out = out + self.blobs[-1].reshape(self.view)
+            out = out + self.blobs[-1].reshape(self.view).to(out.dtype)
         return (out,)
 
 

@@ -35,7 +35,7 @@ class PReLU(Layer):
             self.blobs = [torch.full(shape, 0.25)]
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x, slope = bottoms[0], self.blobs[0]
+        x, slope = bottoms[0], self.blobs[0].to(bottoms[0].dtype)
         if slope.dim():
             slope = slope.view(1, -1, *[1] * (x.dim() - 2))
         return (x.clamp(min=0) + slope * x.clamp(max=0),)

@@ -1,0 +1,58 @@
+"""Training with fewer bits, or compiled: the same training but for rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import compare, numbers, ours, write_training
+from support import caffe_split
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+FIXED = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed" snapshot_after_train: false'
+
+
+def log_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> str:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(folder)
+    return ours("solver.prototxt", **options)[1]
+
+
+def test_bf16_is_near_and_tests_are_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_training(tmp_path, FIXED, 12)
+    full, low = (log_of(tmp_path, monkeypatch, precision=precision) for precision in ("fp32", "bf16"))
+    compare(full, low, 0.2)
+    a, b = numbers(full), numbers(low)
+    assert a["loss or rate"] != b["loss or rate"]
+    tests = [name for name in a if name.startswith("Test net") and name.endswith("loss")]
+    # Before anything is trained both have the same weights; all digits are those of fp32.
+    assert tests and all(a[name][0] == b[name][0] for name in tests)
+    assert any(a[name][1:] != b[name][1:] for name in tests)
+
+
+def test_bf16_computes_what_lies_between_with_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from caffe_split.engine.net import Net
+    from caffe_split.proto.nets import read_net
+
+    monkeypatch.chdir(tmp_path)
+    write_training(tmp_path, FIXED, 1)
+    net = Net(read_net("net.prototxt", upgrade=True), "TRAIN", precision="bf16")
+    blobs = net.forward(keep=True).blobs
+    found = {name: blob.dtype for name, blob in blobs.items()}
+    assert {found[name] for name in ("left", "right", "sum", "ip")} == {torch.bfloat16}
+    assert {found[name] for name in ("data", "label", "loss", "size")} == {torch.float32}
+    assert all(param.values.dtype == torch.float32 for param in net.params)
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_training(tmp_path, FIXED, 12)
+    plain, compiled = (log_of(tmp_path, monkeypatch, compiled=compiled) for compiled in (False, True))
+    compare(plain, compiled, 1e-3)
+
+
+def test_tf32_without_cuda(tmp_path: Path) -> None:
+    write_training(tmp_path, FIXED, 2)
+    words = ("train", "solver.prototxt", "--engine", "torch", "--precision", "tf32", "--device", "cpu")
+    assert "--precision tf32 is for CUDA devices" in caffe_split(*words, cwd=tmp_path, status=1).stderr
