@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lmdb
 import numpy as np
 
+from caffe_split.engine.group import Rows
 from caffe_split.engine.options import Options
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import blob as blobs
@@ -57,24 +58,29 @@ class Store:
             except lmdb.Error as error:
                 raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
             self._store = _OPEN[real]
-        self._records = self._walk()
+        self._cursor = self._store.begin(buffers=False).cursor()
+        self.entries = int(self._store.stat()["entries"])
+        if not self.entries:
+            raise CaffeSplitError(f"{self.path}: the LMDB holds no record.")
         first, _ = self._decode(self._next(), 0)
         self.shape: tuple[int, int, int] = first.shape
-        self._records = self._walk()
+        self._cursor = self._store.begin(buffers=False).cursor()
         self._count = 0
 
-    def _walk(self) -> Iterator[bytes]:
-        while True:
-            empty = True
-            with self._store.begin(buffers=False) as transaction:
-                for _, value in transaction.cursor():
-                    empty = False
-                    yield value
-            if empty:
-                raise CaffeSplitError(f"{self.path}: the LMDB holds no record.")
+    def _step(self) -> None:
+        if not self._cursor.next():
+            self._cursor.first()
 
     def _next(self) -> bytes:
-        return next(self._records)
+        self._step()
+        value: bytes = self._cursor.value()
+        return value
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` samples, which are not read."""
+        for _ in range(count % self.entries):
+            self._step()
+        self._count += count
 
     def _decode(self, record: bytes, index: int) -> tuple[np.ndarray, int]:
         try:
@@ -107,7 +113,7 @@ class Transformer:
     """
 
     def __init__(self, options: Options, shape: Sequence[int], phase: str, seed: int, where: str) -> None:
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
         self._training = phase == "TRAIN"
         self._crop = int(options.get("crop_size"))
         self._mirror = bool(options.get("mirror"))
@@ -131,22 +137,28 @@ class Transformer:
             raise CaffeSplitError(f"{where}: crop_size {self._crop} is larger than the images of {tuple(shape)}.")
         self.shape = (channels, self._crop, self._crop) if self._crop else (channels, self._height, self._width)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray, number: int, rows: Rows) -> np.ndarray:
+        """Transform `rows` of batch `number`.
+
+        What is random comes from the seed, the batch's number and the place in the whole batch, so that any process
+        draws it alike, at any time.
+        """
         count = len(images)
         if self._image is not None:
             images = images.astype(np.float32) - self._image
         if not self._crop and not self._mirror:
             return images
+        random = np.random.default_rng([self._seed, number])
         size = self._crop or None
         if size is None:
             tops = lefts = np.zeros(count, int)
         elif self._training:
-            tops = self._random.integers(self._height - size + 1, size=count)
-            lefts = self._random.integers(self._width - size + 1, size=count)
+            tops = random.integers(self._height - size + 1, size=rows.whole)[rows.slice]
+            lefts = random.integers(self._width - size + 1, size=rows.whole)[rows.slice]
         else:
             tops = np.full(count, (self._height - size) // 2)
             lefts = np.full(count, (self._width - size) // 2)
-        flips = self._random.integers(2, size=count) if self._mirror else np.zeros(count, int)
+        flips = random.integers(2, size=rows.whole)[rows.slice] if self._mirror else np.zeros(count, int)
         out = np.empty((count, *self.shape), images.dtype)
         for index in range(count):
             top, left = tops[index], lefts[index]
@@ -158,15 +170,26 @@ class Transformer:
 class Feeder:
     """Batches made ready ahead by a thread; an error there is raised where the batch is asked for."""
 
-    def __init__(self, store: Store, transformer: Transformer, batch_size: int, ahead: int) -> None:
-        self._make = lambda: self._batch(store, transformer, batch_size)
+    def __init__(self, store: Store, transformer: Transformer, rows: Rows, ahead: int) -> None:
+        self._store, self._transformer, self._rows = store, transformer, rows
+        self._number = 0
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(1, ahead))
         self._thread: threading.Thread | None = None
 
-    @staticmethod
-    def _batch(store: Store, transformer: Transformer, batch_size: int) -> Batch:
-        batch = store.read(batch_size)
-        return Batch(transformer(batch.images), batch.labels)
+    def go_to(self, number: int) -> None:
+        """Let the next batch be number `number`, counted from 0. Only before the first."""
+        assert self._thread is None
+        self._store.skip(number * self._rows.whole)
+        self._number = number
+
+    def _make(self) -> Batch:
+        rows = self._rows
+        self._store.skip(rows.first)
+        batch = self._store.read(rows.count)
+        self._store.skip(rows.whole - rows.first - rows.count)
+        images = self._transformer(batch.images, self._number, rows)
+        self._number += 1
+        return Batch(images, batch.labels)
 
     def _work(self) -> None:
         try:

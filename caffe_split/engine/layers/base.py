@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from caffe_split.engine.group import ALONE, Group
 from caffe_split.engine.options import Options
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer as Text
@@ -17,12 +18,13 @@ Tops = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a net is built: its phase, the random numbers of its fillers, a seed for those of its data."""
+    """Where a net is built: its phase, the random numbers of its fillers, a seed for those of its data, with whom."""
 
     phase: str
     generator: torch.Generator
     seed: int
     device: torch.device
+    group: Group = ALONE
 
 
 class Layer:

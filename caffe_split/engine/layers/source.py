@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import torch
 
 from caffe_split.engine.fillers import fill
+from caffe_split.engine.group import Rows, mixed
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.options import Options, shape_of
 from caffe_split.engine.sources import Feeder, Store, Transformer
+from caffe_split.errors import CaffeSplitError
 
 
 class _Source(Layer):
     top_shapes: list[Shape]
+
+    def go_to(self, number: int) -> None:
+        """Let the next batch be number `number`, counted from 0. Only before the first."""
+
+    def rows(self, batch: int) -> Rows:
+        """This process's part of a batch of that size."""
+        try:
+            return self.place.group.rows(batch)
+        except CaffeSplitError as error:
+            raise self.error(str(error)) from None
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return self.top_shapes
@@ -48,17 +61,29 @@ class DummyData(_Source):
         fillers = self.options.subs("data_filler") or [Options("FillerParameter", [])]
         if len(shapes) not in (1, count) or len(fillers) not in (1, count):
             raise self.error(f"{len(shapes)} shapes, {len(fillers)} fillers for {count} tops; expected 1 or {count}.")
-        self.top_shapes = shapes * count if len(shapes) == 1 else shapes
+        shapes = shapes * count if len(shapes) == 1 else shapes
+        self.parts = [self.rows(shape[0] if shape else 1) for shape in shapes]
+        self.wholes = [(rows.whole, *shape[1:]) if shape else () for rows, shape in zip(self.parts, shapes)]
+        self.top_shapes = [(rows.count, *shape[1:]) if shape else () for rows, shape in zip(self.parts, shapes)]
         self.fillers = fillers * count if len(fillers) == 1 else fillers
+        self.number = 0
+        self.random = torch.Generator()
         # Constants are filled once.
         self.values = [
             self._fill(index) if filler.get("type") == "constant" else None for index, filler in enumerate(self.fillers)
         ]
 
     def _fill(self, index: int) -> torch.Tensor:
-        return fill(self.top_shapes[index], self.fillers[index], self.place.generator).to(self.place.device)
+        """A process's rows of what all draw alike."""
+        whole = fill(self.wholes[index], self.fillers[index], self.random)
+        return (whole[self.parts[index].slice] if whole.dim() else whole).to(self.place.device)
+
+    def go_to(self, number: int) -> None:
+        self.number = number
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
+        self.random.manual_seed(mixed(self.place.seed, self.number, zlib.crc32(self.name.encode())))
+        self.number += 1
         return tuple(self._fill(index) if value is None else value for index, value in enumerate(self.values))
 
 
@@ -74,10 +99,14 @@ class Data(_Source):
         store = Store(str(self.options.get("source")))
         transform = Options.of(self.text.message, "transform_param")
         self.transformer = Transformer(transform, store.shape, self.place.phase, self.place.seed, self.text.where)
-        self.feeder = Feeder(store, self.transformer, size, min(int(self.options.get("prefetch")), 4))
-        self.top_shapes = [(size, *self.transformer.shape), (size,)][: len(self.text.tops)]
+        rows = self.rows(size)
+        self.feeder = Feeder(store, self.transformer, rows, min(int(self.options.get("prefetch")), 4))
+        self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
         mean = self.transformer.mean
         self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
+
+    def go_to(self, number: int) -> None:
+        self.feeder.go_to(number)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         batch = self.feeder.next()
