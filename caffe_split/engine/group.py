@@ -18,6 +18,10 @@ import torch.distributed as dist
 from caffe_split.errors import CaffeSplitError
 
 
+class NotShared(CaffeSplitError):
+    """Several processes cannot compute what one does."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """What a process takes of a batch of `whole` records: `count` of them from `first` on."""
@@ -62,11 +66,11 @@ class Group:
             self._quiet = before
 
     def rows(self, batch: int) -> Rows:
-        """This process's part of a batch. Raises `CaffeSplitError` for one that does not divide."""
+        """This process's part of a batch. Raises `NotShared` for one that does not divide."""
         if self.multiply:
             return Rows(batch * self.size, batch * self.rank, batch)
         if batch % self.size:
-            raise CaffeSplitError(
+            raise NotShared(
                 f"a batch of {batch} does not divide over {self.size} processes; take a batch_size that is a multiple "
                 f"of {self.size}, or --scale-batch for {batch} records in every process."
             )
@@ -77,11 +81,9 @@ class Group:
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes; no gradient goes through it."""
-        if not self.speaks:
+        if not self.speaks or values.is_meta:
             return values
-        values = values.detach().clone()
-        dist.all_reduce(values)
-        return values
+        return _sum(values)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The means over all processes of a few numbers."""
@@ -141,6 +143,13 @@ class Group:
         box: list[Any] = [None] * self.size
         dist.all_gather_object(box, value)
         return box
+
+
+@torch.compiler.disable
+def _sum(values: torch.Tensor) -> torch.Tensor:
+    values = values.detach().clone()
+    dist.all_reduce(values)
+    return values
 
 
 ALONE = Group()

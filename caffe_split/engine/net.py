@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from caffe_split.engine.group import ALONE, Group
 from caffe_split.engine.layers.base import Layer, Place, Shape
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
-from caffe_split.engine.layers.source import Input
+from caffe_split.engine.layers.source import Input, Source
+from caffe_split.engine.parts import EACH, MEAN, SUM, kinds_of
 from caffe_split.engine.precision import LOW, lower
 from caffe_split.engine.support import KINDS, Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
@@ -80,7 +82,7 @@ class Net:
     stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
     BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
     else reads are then never there. precision: see `caffe_split.engine.precision`. compiled: what follows the data goes
-    through `torch.compile`, except where all blobs are kept.
+    through `torch.compile`, except where all blobs are kept. group: with whom it shares its batches.
     """
 
     def __init__(
@@ -95,14 +97,16 @@ class Net:
         fuse: bool = False,
         precision: str = "fp32",
         compiled: bool = False,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.document, self.phase, self.device = document, phase, torch.device(device)
         self.precision = precision
         self.name = str(document.get("name") or "")
         texts = layers_of(document, phase, stages, level)
         self.notes: list[Note] = check_net(document, texts)
         self.generator = torch.Generator().manual_seed(seed)
-        place = Place(phase, self.generator, seed, self.device)
+        place = Place(phase, self.generator, seed, self.device, group)
         self.layers: list[Layer] = []
         self.shapes: dict[str, Shape] = {}
         self.params: list[Param] = []
@@ -111,8 +115,13 @@ class Net:
         self._owners: dict[str, tuple[Layer, int]] = {}
         self._losses: list[tuple[int, int, float]] = []
         self.loss_weights: dict[str, float] = {}
+        self._bottoms: list[dict[str, Shape]] = []
         for text in texts:
             self._add(text, place)
+        # How the tops of several processes make up those of the whole batch: see `parts`.
+        self.kinds: dict[str, str] = {}
+        if group.size > 1:
+            self._share_batches(texts)
         self._settle()
         self.outputs = self._outputs()
         self._plain = self._steps(False)
@@ -130,6 +139,7 @@ class Net:
         module = importlib.import_module(f"caffe_split.engine.layers.{KINDS[text.type].module}")
         layer: Layer = getattr(module, text.type)(text, place)
         bottoms = [self.shapes[name] for name in text.bottoms]
+        self._bottoms.append(dict(zip(text.bottoms, bottoms)))
         try:
             layer.setup(bottoms)
             shapes = layer.shapes(bottoms)
@@ -150,6 +160,16 @@ class Net:
             if weight:
                 self._losses.append((len(self.layers) - 1, index, weight))
                 self.loss_weights[text.tops[index]] = weight
+
+    def _share_batches(self, texts: Sequence[Text]) -> None:
+        """Weigh the losses so that their mean over all processes is the loss of the whole batch."""
+        kinds = kinds_of(self.document, texts, self._bottoms)
+        for text, tops in zip(texts, kinds):
+            self.kinds.update(zip(text.tops, tops))
+        self._losses = [
+            (index, top, weight * (self.group.size if kinds[index][top] in (EACH, SUM) else 1))
+            for index, top, weight in self._losses
+        ]
 
     def _share(self, layer: Layer, index: int) -> None:
         """Take the parameter of an earlier layer where both have one name for it."""
@@ -339,6 +359,22 @@ class Net:
                     if step.layer.text.type != "TPM" and not bool(torch.isfinite(top).all()):
                         return step.layer.text.where, f"its top '{name}'"
         return None
+
+    # -- several processes
+
+    def go_to(self, number: int) -> None:
+        """Let the next forward be of batch `number`, counted from 0. Only before the first forward."""
+        for layer in self.layers:
+            if isinstance(layer, Source):
+                layer.go_to(number)
+
+    def whole(self, name: str, part: torch.Tensor) -> torch.Tensor:
+        """An output of the whole batch, from this process's part of it (or from the mean of many)."""
+        kind = self.kinds.get(name)
+        if kind in (MEAN, SUM):
+            total = self.group.total(part.float())
+            return total / self.group.size if kind == MEAN else total
+        return self.group.rows_of_all(part) if kind == EACH else part
 
     # -- weights
 

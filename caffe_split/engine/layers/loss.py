@@ -71,7 +71,12 @@ class _Labelled(Layer):
         return labels, counts
 
     def normalizer(self, default: str, counts: torch.Tensor | None) -> torch.Tensor | float:
-        """What the sum is divided by, at least 1."""
+        """What the sum is divided by: at least 1.
+
+        Of several processes each divides by its share of what the whole batch is divided by, so that the mean of their
+        losses is the loss of the whole batch.
+        """
+        group = self.place.group
         param = Options.of(self.text.message, "loss_param")
         mode = default
         if param.has("normalization"):
@@ -79,8 +84,15 @@ class _Labelled(Layer):
         elif param.has("normalize"):
             mode = "VALID" if param.get("normalize") else "BATCH_SIZE"
         if mode == "VALID" and counts is not None:
-            return counts.sum().clamp(min=1)
-        return float(max(1, {"BATCH_SIZE": self.outer, "NONE": 1}.get(mode, self.outer * self.inner)))
+            return self.valid(counts.sum())
+        outer = self.outer * group.size
+        return float(max(1, {"BATCH_SIZE": outer, "NONE": 1}.get(mode, outer * self.inner))) / group.size
+
+    def valid(self, number: torch.Tensor) -> torch.Tensor:
+        """This process's share of the whole batch's number of labels that count, which is taken to be at least 1."""
+        group = self.place.group
+        whole = group.total(number).clamp(min=1)
+        return whole / group.size if group.size > 1 else whole
 
 
 class SoftmaxWithLoss(_Labelled):
@@ -142,12 +154,12 @@ class Accuracy(_Labelled):
         right = (better < int(self.options.get("top_k"))).float()
         weight = torch.ones_like(right) if counts is None else counts.float()
         right = right * weight
-        accuracy = right.sum() / weight.sum().clamp(min=1)
+        accuracy = right.sum() / self.valid(weight.sum())
         if len(self.text.tops) < 2:
             return (accuracy,)
         zeros = torch.zeros(self.classes, device=right.device)
         numbers = zeros.index_add(0, labels.reshape(-1), weight.reshape(-1))
-        return accuracy, zeros.index_add(0, labels.reshape(-1), right.reshape(-1)) / numbers.clamp(min=1)
+        return accuracy, zeros.index_add(0, labels.reshape(-1), right.reshape(-1)) / self.valid(numbers)
 
 
 class MultinomialLogisticLoss(_Labelled):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
+from caffe_split.engine import sync
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 
 
@@ -36,7 +37,10 @@ class BatchNorm(Layer):
             # Nothing gathered yet: Caffe takes a mean and a variance of 0.
             scale = torch.where(gathered == 0, torch.zeros_like(gathered), 1 / gathered)
             return F.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps)
-        if self.values == 1:
+        group = self.place.group
+        if group.sync_norms and group.speaks and not x.is_meta:
+            out, batch_mean, batch_variance = sync.norm(x, weight, bias, eps, group)
+        elif self.values == 1:
             # One value a channel has no variance, and PyTorch refuses it.
             centred = (x - x) * eps**-0.5
             batch_mean, batch_variance = x.detach().reshape(-1), torch.zeros_like(variance)

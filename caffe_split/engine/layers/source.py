@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import torch
 
 from caffe_split.engine.fillers import fill
-from caffe_split.engine.group import Rows, mixed
+from caffe_split.engine.group import NotShared, Rows, mixed
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.options import Options, shape_of
 from caffe_split.engine.sources import Feeder, Store, Transformer
-from caffe_split.errors import CaffeSplitError
 
 
-class _Source(Layer):
+class Source(Layer):
+    """A layer that makes batches, of which each process takes its rows."""
+
     top_shapes: list[Shape]
 
     def go_to(self, number: int) -> None:
@@ -25,14 +26,14 @@ class _Source(Layer):
         """This process's part of a batch of that size."""
         try:
             return self.place.group.rows(batch)
-        except CaffeSplitError as error:
-            raise self.error(str(error)) from None
+        except NotShared as error:
+            raise NotShared(str(self.error(str(error)))) from None
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return self.top_shapes
 
 
-class Input(_Source):
+class Input(Source):
     """Blobs that the caller fills; zeros until then."""
 
     options_name = "input_param"
@@ -49,7 +50,7 @@ class Input(_Source):
         return tuple(self.values)
 
 
-class DummyData(_Source):
+class DummyData(Source):
     options_name = "dummy_data_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -87,7 +88,7 @@ class DummyData(_Source):
         return tuple(self._fill(index) if value is None else value for index, value in enumerate(self.values))
 
 
-class Data(_Source):
+class Data(Source):
     """Batches from an LMDB; the mean values and the scale are applied on the device."""
 
     options_name = "data_param"
