@@ -1,7 +1,9 @@
 """One training as a program of its own, which `caffe-split train --engine torch` starts as it starts Caffe.
 
-    python -m caffe_split.engine SOLVER [--weights FILE,FILE | --snapshot FILE] [--device cpu|cuda] [--seed N]
-        [--precision fp32|tf32|bf16] [--compile] [--threads N]
+    python -m caffe_split.engine SOLVER [--weights FILE,FILE] [--snapshot FILE|auto] [--continue-data]
+        [--device cpu|cuda] [--seed N] [--precision fp32|tf32|bf16] [--compile] [--threads N]
+        [--processes K] [--sync-bn] [--scale-batch]
+    torchrun --nproc-per-node K -m caffe_split.engine SOLVER ...
 
 The log goes to standard error. SIGINT snapshots and stops, SIGHUP snapshots. The status is 0 at the end or after a
 stop, 1 for a mistake, whose line in the log begins with F.
@@ -10,13 +12,24 @@ stop, 1 for a mistake, whose line in the log begins with F.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import os
 import signal
 import sys
+import time
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from caffe_split.engine import require_torch
-from caffe_split.engine.log import Log
+from caffe_split.engine.launch import launch
+from caffe_split.engine.log import Log, Silent
 from caffe_split.errors import CaffeSplitError
+
+if TYPE_CHECKING:
+    from caffe_split.engine.join import Meeting
+    from caffe_split.engine.solver import Solver
 
 
 class _Wishes:
@@ -43,58 +56,135 @@ class _Wishes:
         return ""
 
 
-def main() -> int:
-    """Train; the exit status."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m caffe_split.engine")
     parser.add_argument("solver")
     parser.add_argument("--weights")
     parser.add_argument("--snapshot")
+    parser.add_argument("--continue-data", action="store_true")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
-    words = parser.parse_args()
-    log = Log()
-    wishes = _Wishes()
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--sync-bn", action="store_true")
+    parser.add_argument("--scale-batch", action="store_true")
+    return parser
+
+
+def _train(words: argparse.Namespace, run: Run) -> None:
+    """The training of this process. Raises `CaffeSplitError`."""
+    import torch
+
+    from caffe_split.engine.device import choose_device, keep_memory
+    from caffe_split.engine.group import ALONE
+    from caffe_split.engine.precision import set_precision
+    from caffe_split.engine.solver import Solver
+
+    log, meeting = run.log, run.meet()
+    keep_memory()
+    if words.threads:
+        torch.set_num_threads(words.threads)
+    device = meeting.device(words.device, words.solver) if meeting else choose_device(words.device, words.solver)
+    log.info("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}: {torch.cuda.get_device_name(device)}")
+    set_precision(words.precision, device)
+    how = f"{words.precision}{', compiled' if words.compile else ''}"
+    log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
+    group = ALONE
+    if meeting:
+        group = meeting.group(device, multiply=words.scale_batch, sync_norms=words.sync_bn)
+        log.info(
+            f"{group.size} processes, every one with {'a whole' if group.multiply else 'its part of a'} batch; "
+            f"BatchNorm's statistics by {'batch' if group.sync_norms else 'process, the first one keeping its own'}"
+        )
     try:
-        require_torch()
-        import torch
-
-        from caffe_split.engine.device import choose_device, keep_memory
-        from caffe_split.engine.precision import set_precision
-        from caffe_split.engine.solver import Solver
-
-        keep_memory()
-        if words.threads:
-            torch.set_num_threads(words.threads)
-        device = choose_device(words.device, words.solver)
-        log.info("Use CPU." if device.type == "cpu" else f"Using GPUs 0: {torch.cuda.get_device_name(device)}")
-        set_precision(words.precision, device)
-        how = f"{words.precision}{', compiled' if words.compile else ''}"
-        log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
-        try:
-            solver = Solver(
-                words.solver,
-                weights=[words.weights] if words.weights else None,
-                snapshot=words.snapshot,
-                device=device,
-                seed=words.seed,
-                precision=words.precision,
-                compiled=words.compile,
-                log=log,
-                wish=wishes,
-            )
-            solver.solve()
-        except RuntimeError as error:
-            if not isinstance(error, torch.cuda.OutOfMemoryError) and "not enough memory" not in str(error):
-                raise
+        run.solver = solver = Solver(
+            words.solver,
+            weights=[words.weights] if words.weights else None,
+            snapshot=words.snapshot,
+            device=device,
+            seed=words.seed,
+            precision=words.precision,
+            compiled=words.compile,
+            log=log,
+            wish=run.wishes,
+            group=group,
+            continue_data=words.continue_data,
+        )
+        if meeting:
+            solver.guard = meeting.watch.busy
+        solver.solve()
+    except RuntimeError as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error):
             raise CaffeSplitError(
                 f"there is no memory left ({str(error).splitlines()[0]}); take a smaller batch_size and a "
                 "larger iter_size"
             ) from error
+        if meeting:
+            # Mostly another process is gone, and this one is ended here.
+            meeting.watch.wait_for_end()
+        raise
+    if meeting:
+        meeting.leave()
+
+
+class Run:
+    """What a process of a training has, from the start on: its log, its wishes, and later the others and a solver."""
+
+    def __init__(self) -> None:
+        self.wishes = _Wishes()
+        # Of several processes the first one speaks.
+        self.log = Log() if os.environ.get("RANK", "0") == "0" else Silent()
+        self.meeting: Meeting | None = None
+        self.solver: Solver | None = None
+
+    def meet(self) -> Meeting | None:
+        """Find the other processes, if there are any. Raises `CaffeSplitError`."""
+        from caffe_split.engine.join import Meeting, seat
+
+        taken = seat()
+        self.meeting = Meeting(taken, self.say) if taken is not None else None
+        return self.meeting
+
+    def say(self, reason: str) -> None:
+        """The one line on why all processes end."""
+        reason = " ".join(reason.split("\n"))
+        if self.meeting is not None and self.solver is not None:
+            reason = f"{reason}; {self.solver.last_good()}"
+        Log().fatal(reason)
+
+    def fail(self, error: CaffeSplitError) -> None:
+        """End all processes for a mistake."""
+        reason = " ".join(str(error).split("\n"))
+        _tell_torchrun(reason)
+        if self.meeting is not None:
+            self.meeting.watch.fail(reason)
+        else:
+            self.log.fatal(reason)
+
+
+def _tell_torchrun(reason: str) -> None:
+    """Let torchrun's summary of a failure hold the reason, not "<NONE>"."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        word = {"message": {"message": reason, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(word))
+
+
+def main() -> int:
+    """Train; the exit status."""
+    parser = _parser()
+    words = parser.parse_args()
+    run = Run()
+    try:
+        require_torch()
+        if words.processes > 1 and "RANK" not in os.environ:
+            return launch(words.processes, sys.argv[1:], words.threads, run.log)
+        _train(words, run)
     except CaffeSplitError as error:
-        log.fatal(" ".join(str(error).split("\n")))
+        run.fail(error)
         return 1
     return 0
 

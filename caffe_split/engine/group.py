@@ -46,6 +46,10 @@ class Group:
         self.rank, self.size, self.multiply, self.sync_norms = rank, size, multiply, sync_norms
         self._quiet = False
 
+    def dividing(self) -> Group:
+        """The same processes, dividing every batch."""
+        return Group(self.rank, self.size, sync_norms=self.sync_norms) if self.multiply else self
+
     @property
     def is_first(self) -> bool:
         """Whether this process writes the log and the snapshots."""

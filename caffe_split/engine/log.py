@@ -31,6 +31,13 @@ class Log:
         self._stream.flush()
 
 
+class Silent(Log):
+    """Of a process that leaves the log to another."""
+
+    def _write(self, level: str, message: str) -> None:
+        pass
+
+
 def number(value: float) -> str:
     """A number as Caffe's streams print it: six digits that count."""
     return f"{value:.6g}"

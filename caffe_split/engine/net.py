@@ -131,6 +131,7 @@ class Net:
         # cifar10_quick, 1.05 on ResNet-20. Whatever follows keeps that order.
         convolves = any(text.type == "Convolution" for text in texts)
         self._channels_last = fuse and convolves and self.device.type == "cpu"
+        self.drops = any(text.type == "Dropout" for text in texts)
         self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
 
     # -- building

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from caffe_split.engine.group import ALONE, Group, NotShared, mixed
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.net import Net, Output
 from caffe_split.engine.options import Options
 from caffe_split.engine.rates import Policy
+from caffe_split.engine.resume import AUTO, is_whole, newest_pair, tests_before
 from caffe_split.engine.updates import Updater
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.proto import prototxt
-from caffe_split.proto.caffemodel import nonfinite, read_weights, write_weights
+from caffe_split.proto.caffemodel import read_weights, write_weights
 from caffe_split.proto.nets import read_net, read_solver
 from caffe_split.proto.solverstate import SolverState, read_solverstate, write_solverstate
 from caffe_split.training import open_training
@@ -41,8 +44,10 @@ class Solver:
 
     weights: caffemodels to start from in place of the solver's own `weights`; snapshot: a solver state to resume from.
     seed: in place of `random_seed`. fuse, precision, compiled: see `Net`; TEST nets stay fp32. `wish` is asked at every
-    iteration and says "stop", "snapshot" or "". Raises `CaffeSplitError` for whatever does not fit, before anything is
-    trained.
+    iteration and says "stop", "snapshot" or "". group: the processes that train together; the first one reads weights
+    and states for all, and writes the snapshots. snapshot "auto" is the newest whole one of the solver's
+    snapshot_prefix, if any. continue_data: data go on where the snapshot left them, not at the first record; "auto"
+    does so always. Raises `CaffeSplitError` for whatever does not fit, before anything is trained.
     """
 
     def __init__(
@@ -58,7 +63,10 @@ class Solver:
         compiled: bool = False,
         log: Log | None = None,
         wish: Callable[[], str] = lambda: "",
+        group: Group = ALONE,
+        continue_data: bool = False,
     ) -> None:
+        self.group = group
         self.path, self.device, self.fuse = str(path), torch.device(device), fuse
         self._precision, self._compiled = precision, compiled
         self.log = log if log is not None else Log()
@@ -69,29 +77,37 @@ class Solver:
         self.policy = Policy.of(self.options)
         given = int(self.options.get("random_seed"))
         self.seed = seed if seed is not None else given if given >= 0 else int.from_bytes(np.random.bytes(4), "little")
+        self.seed = group.spread_value(self.seed)
         torch.manual_seed(self.seed)
         self.iter = self.current_step = 0
         self._losses: list[float] = []
         self._smoothed = 0.0
         self._stopped = False
         self.written: list[Path] = []
+        # Held while a snapshot is written.
+        self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.log.info(f"Initializing solver from parameters: \n{document}")
         training = open_training(path)
-        self.net = self._net(training.net, "TRAIN", "train_state", 0)
+        self.net = self._net(training.net, "TRAIN", "train_state", 0, group)
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
             self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
         self.test_nets = list(self._make_test_nets(document, training.net))
         self.updater = Updater(self.net.params, self.options)
-        if snapshot is None:
+        if snapshot == AUTO:
+            snapshot, continue_data = self._newest(), True
+        if snapshot is None and group.is_first:
             files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
             for name in (one.strip() for names in files for one in names.split(",")):
                 self.log.info(f"Finetuning from {name}")
                 self._load(name)
         self.log.info("Solver scaffolding done.")
-        if snapshot is not None:
+        if snapshot is not None and group.is_first:
             self.log.info(f"Resuming from {snapshot}")
             self.restore(snapshot)
+        self._spread()
+        if continue_data:
+            self._continue_data()
 
     # -- setting up
 
@@ -125,7 +141,7 @@ class Solver:
             return str(Path(self.path).with_suffix(""))
         return str(Path(prefix) / Path(self.path).stem) if Path(prefix).is_dir() else prefix
 
-    def _net(self, document: prototxt.Document, phase: str, state: str, index: int) -> Net:
+    def _net(self, document: prototxt.Document, phase: str, state: str, index: int, group: Group) -> Net:
         states = self.options.subs(state) if state == "test_state" else [self.options.sub(state)]
         chosen = states[index] if index < len(states) else Options("NetState", [])
         return Net(
@@ -138,6 +154,7 @@ class Solver:
             fuse=self.fuse,
             precision=self._precision if phase == "TRAIN" else "fp32",
             compiled=self._compiled,
+            group=group,
         )
 
     def _make_test_nets(self, document: prototxt.Document, net: prototxt.Document) -> Iterator[Net]:
@@ -157,7 +174,12 @@ class Solver:
         self._test_iters = counts
         for index, test in enumerate(documents):
             self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
-            made = self._net(test, "TEST", "test_state", index)
+            try:
+                # A test's batch is the net's, whatever a training's is.
+                made = self._net(test, "TEST", "test_state", index, self.group.dividing())
+            except NotShared as error:
+                self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
+                made = self._net(test, "TEST", "test_state", index, ALONE)
             made.share_from(self.net)
             yield made
 
@@ -169,6 +191,35 @@ class Solver:
             self.log.info(f"Ignoring source layer {layer}")
         for layer in missing:
             self.log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+
+    def _newest(self) -> str | None:
+        """The newest whole snapshot, as the first process finds it."""
+        found = newest_pair(self.prefix, self.log.info) if self.group.is_first else None
+        if found is None:
+            self.log.info(f"No whole snapshot {self.prefix}_iter_*: starting from the beginning")
+        return str(found) if found is not None else None
+
+    def _spread(self) -> None:
+        """Let all processes start where the first one does."""
+        if self.group.size > 1:
+            self.iter, self.current_step = self.group.spread_value((self.iter, self.current_step))
+            self._spread_weights()
+            self.group.spread(self.updater.history)
+            self.updater.restore(self.updater.history)
+
+    def _spread_weights(self) -> None:
+        own = {id(param.values): param.values for net in (self.net, *self.test_nets) for param in net.params}
+        self.group.spread(list(own.values()))
+
+    def _continue_data(self) -> None:
+        """Let every net's data go on where they stood at this iteration."""
+        o = self.options
+        self.net.go_to(self.iter * int(o.get("iter_size")))
+        done = tests_before(self.iter, int(o.get("test_interval")), bool(o.get("test_initialization")))
+        for net, count in zip(self.test_nets, self._test_iters):
+            net.go_to(done * count)
+        if self.iter:
+            self.log.info(f"Data go on at batch {self.iter * int(o.get('iter_size'))}, tests at number {done}")
 
     # -- running
 
@@ -189,7 +240,8 @@ class Solver:
         display = int(o.get("display"))
         if display and self.iter % display == 0:
             with torch.no_grad():
-                loss = float(self.net.forward().loss)
+                self._reseed()
+                loss = self.group.mean([float(self.net.forward().loss)])[0]
             self._smooth(loss, start)
             self.log.info(f"Iteration {self.iter}, loss = {number(self._smoothed)}")
         if o.get("test_interval") and self.iter % int(o.get("test_interval")) == 0:
@@ -213,12 +265,13 @@ class Solver:
                 if self._stopped:
                     return
             loss = 0.0
+            self._reseed()
             for _ in range(batches):
                 output = self.net.forward()
                 if output.loss.requires_grad:
                     output.loss.backward()
                 loss += float(output.loss.detach())
-            loss /= batches
+            loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
                 raise self._diverged(loss)
             self._smooth(loss, start)
@@ -226,12 +279,24 @@ class Solver:
                 self._show(output, clock, shown)
                 clock, shown = time.perf_counter(), self.iter
             self._update(bool(display_every) and self.iter % display_every == 0)
-            wish = self._wish()
             if (snapshot_every and self.iter % snapshot_every == 0) or wish == "snapshot":
                 self.snapshot()
             if wish == "stop":
                 self._stopped = True
                 return
+
+    def _reseed(self) -> None:
+        """Dropout draws from the seed, the iteration and the process, so that a resumed training goes on with it."""
+        if self.net.drops:
+            torch.manual_seed(mixed(self.seed, self.iter, self.group.rank))
+
+    def _with_others(self, loss: float, wish: str) -> tuple[float, str]:
+        """Make the gradients those of the whole batch. Returns its loss, and what any process has been asked for."""
+        if self.group.size == 1:
+            return loss, wish
+        gradients = [param.values.grad for param in self.net.params if param.values.grad is not None]
+        loss, stop, keep = self.group.average(gradients, [loss, float(wish == "stop"), float(wish == "snapshot")])
+        return loss, "stop" if stop else "snapshot" if keep else ""
 
     def _update(self, show: bool) -> None:
         step = self.policy.next_step(self.iter, self.current_step)
@@ -272,7 +337,7 @@ class Solver:
         )
         index = 0
         for name in self.net.outputs:
-            for value in _values(output.blobs[name]):
+            for value in _values(self.net.whole(name, output.blobs[name])):
                 self.log.info(f"    Train net output #{index}: {self._line(self.net, name, value)}")
                 index += 1
 
@@ -283,6 +348,9 @@ class Solver:
 
     def test_all(self) -> None:
         """Run every test net for its test_iter batches, and say the means."""
+        # BatchNorm's statistics may differ by process: the first one's are those of the snapshots.
+        if self.group.size > 1:
+            self._spread_weights()
         for index in range(len(self.test_nets)):
             if not self._stopped:
                 self.test(index)
@@ -296,9 +364,10 @@ class Solver:
         loss = 0.0
         for _ in range(count):
             wish = self._wish()
-            if wish == "snapshot":
+            stop, keep = self.group.mean([float(wish == "stop"), float(wish == "snapshot")])
+            if keep:
                 self.snapshot()
-            if wish == "stop":
+            if stop:
                 self._stopped = True
                 self.log.info("Test interrupted.")
                 return None
@@ -307,8 +376,8 @@ class Solver:
             for name in net.outputs:
                 sums[name] = sums.get(name, 0.0) + np.array(_values(output.blobs[name]))
         if self.options.get("test_compute_loss"):
-            self.log.info(f"Test loss: {number(loss / count)}")
-        means = {name: [float(value) / count for value in sums[name]] for name in net.outputs}
+            self.log.info(f"Test loss: {number(self.group.mean([loss / count])[0])}")
+        means = {name: _values(net.whole(name, torch.from_numpy(sums[name] / count))) for name in net.outputs}
         place = 0
         for name in net.outputs:
             for value in means[name]:
@@ -317,11 +386,16 @@ class Solver:
         return means
 
     def _diverged(self, loss: float) -> Diverged:
-        found = self.net.first_not_finite()
+        with self.group.quiet():
+            found = self.net.first_not_finite()
+        found = next(filter(None, self.group.values_of_all(found)), None)
         where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
-        good = next((path for path in reversed(self.written) if _is_finite(path)), None)
-        resume = f"the last good snapshot is {good}" if good else "this run has written no good snapshot"
-        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {resume}.")
+        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.last_good()}.")
+
+    def last_good(self) -> str:
+        """What to say of the snapshots of this run."""
+        good = next((path for path in reversed(self.written) if is_whole(path)), None)
+        return f"the last good snapshot is {good}" if good else "this run has written no good snapshot"
 
     # -- snapshots
 
@@ -331,9 +405,18 @@ class Solver:
         kind, ending = ("HDF5", ".h5") if hdf5 else ("binary proto", "")
         stem = f"{self.prefix}_iter_{self.iter}"
         weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+        self.written.append(Path(state))
+        if self.group.is_first:
+            with self.guard:
+                self._write(weights, state, kind)
+        return Path(weights), Path(state)
+
+    def _write(self, weights: str, state: str, kind: str) -> None:
         self.log.info(f"Snapshotting to {kind} file {weights}")
+        # Between the two files no older state may seem to belong to the new weights.
+        Path(state).unlink(missing_ok=True)
         arrays = self.net.arrays()
-        if hdf5:
+        if kind == "HDF5":
             # As Caffe, which leaves out what another layer holds.
             for name, index in self.net.shared:
                 arrays[name][index] = np.empty(0, np.float32)
@@ -341,8 +424,6 @@ class Solver:
         self.log.info(f"Snapshotting solver state to {kind} file {state}")
         history = [array.cpu().numpy() for array in self.updater.history]
         write_solverstate(state, SolverState(self.iter, weights, self.current_step, history))
-        self.written.append(Path(state))
-        return Path(weights), Path(state)
 
     def restore(self, path: str) -> None:
         """Go on from a solver state and the weights saved with it. Raises `CaffeSplitError` where they do not fit."""
@@ -372,11 +453,3 @@ class Solver:
 def _values(blob: torch.Tensor) -> list[float]:
     return [float(value) for value in blob.detach().reshape(-1).tolist()]
 
-
-def _is_finite(state: Path) -> bool:
-    """Whether the weights saved with a solver state are there and finite."""
-    try:
-        weights = read_weights(read_solverstate(state).learned_net)
-        return not nonfinite({name: weights[name] for name in weights if weights.types.get(name) != "TPM"})
-    except (CaffeSplitError, OSError):
-        return False

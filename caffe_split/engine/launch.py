@@ -1,0 +1,78 @@
+"""Several processes on this machine, started and ended together.
+
+torchrun does the same for any program, and on many machines; but it ends a failure in a traceback of its own, gives a
+snapshot 30 seconds, and stands between the signals of `caffe-split train` and the processes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from caffe_split.engine.log import Log
+
+# Seconds that the others have to end by themselves after one has failed, and after they were asked to.
+_GRACE = 20.0
+
+
+def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> int:
+    """Run `python -m caffe_split.engine` with these words in `count` processes; the exit status, 0 or 1."""
+    environment = {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    if threads is None:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    command = [sys.executable, "-m", "caffe_split.engine", *words]
+    children: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    for rank in range(count):
+        children.append(subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
+    failed = None
+    while any(child.poll() is None for child in children):
+        if failed is None and any(child.returncode for child in children):
+            failed = time.monotonic()
+        elif failed is not None and time.monotonic() > failed + 2 * _GRACE:
+            _end(children, signal.SIGKILL)
+        elif failed is not None and time.monotonic() > failed + _GRACE:
+            _end(children, signal.SIGTERM)
+        time.sleep(0.05)
+    statuses = [child.returncode for child in children]
+    for rank, status in enumerate(statuses):
+        # Whoever is ended by a signal says nothing; what the others say of it is said before, if they had met.
+        if status < 0:
+            say = log.info if 1 in statuses else log.fatal
+            say(f"Process {rank} of {count} was ended by {signal.Signals(-status).name}.")
+    return 1 if any(statuses) else 0
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
