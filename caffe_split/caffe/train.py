@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from caffe_split.caffe.find import find_caffe
 from caffe_split.caffe.process import Child
 from caffe_split.caffe.settings import SolverSettings, solver_settings
 from caffe_split.engine.plan import Choices, command_for
+from caffe_split.engine.resume import AUTO
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
@@ -76,18 +77,25 @@ def plan_training(
 ) -> TrainPlan:
     """Check everything that can be checked before Caffe starts, and lay out the command.
 
-    weights: start from these (several: comma-separated). snapshot: a solverstate to resume from. log:
-    default train.log beside the solver; one that holds something is replaced only with `force`, continued
-    only with `append`. threads: of OpenBLAS; None means 1 unless OPENBLAS_NUM_THREADS says otherwise. engine:
-    "caffe", or "torch" for the same training on PyTorch, which alone takes `choices`.
+    weights: start from these (several: comma-separated). snapshot: a solverstate to resume from, with the torch
+    engine also "auto" for the newest whole one, or else `weights`. log: default train.log beside the solver; one that
+    holds something is replaced only with `force`, continued only with `append`. threads: of OpenBLAS; None means 1
+    unless OPENBLAS_NUM_THREADS says otherwise. engine: "caffe", or "torch" for the same training on PyTorch, which
+    alone takes `choices`.
     CaffeSplitError: what does not fit together or is not there.
     """
-    if weights is not None and snapshot is not None:
+    newest = engine == "torch" and snapshot == AUTO
+    if newest:
+        # Where it is stopped, it is to go on likewise.
+        choices = replace(choices, continue_data=True)
+    elif snapshot == AUTO:
+        raise CaffeSplitError("--snapshot auto is for --engine torch; give Caffe the name of a .solverstate")
+    elif weights is not None and snapshot is not None:
         raise CaffeSplitError("give either --weights (start from them) or --snapshot (resume), not both")
     if force and append:
         raise CaffeSplitError("give either --force (replace the log) or --append (continue it), not both")
     settings = solver_settings(solver)
-    for name, value in (("weights", weights), ("snapshot", snapshot)):
+    for name, value in (("weights", weights), ("snapshot", None if newest else snapshot)):
         for file in (value or "").split(",") if value else ():
             if not Path(file).is_file():
                 raise CaffeSplitError(f"no {name} file {file}{_others(file)}")

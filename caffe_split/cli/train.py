@@ -12,7 +12,8 @@ from caffe_split.engine.plan import Choices
 @click.command()
 @click.argument("solver", type=click.Path())
 @click.option("--weights", metavar="FILE[,FILE]", help="Start from these weights (.caffemodel).")
-@click.option("--snapshot", metavar="FILE", help="Resume from this .solverstate.")
+@click.option("--snapshot", metavar="FILE",
+              help="Resume from this .solverstate; torch: auto for the newest whole one, if any.")  # fmt: skip
 @click.option("--log", metavar="FILE", help="Where the log goes; default: train.log beside the solver.")
 @click.option("--force", is_flag=True, help="Replace a log that is there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
@@ -26,6 +27,12 @@ from caffe_split.engine.plan import Choices
 @click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]),
               help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.")  # fmt: skip
 @click.option("--compile", is_flag=True, help="Through torch.compile: slow to start; for CUDA devices.")
+@click.option("--processes", type=click.IntRange(1), metavar="K",
+              help="Divide every batch over K torch processes on this machine; over several: torchrun.")  # fmt: skip
+@click.option("--sync-bn", is_flag=True, help="With them, BatchNorm's statistics are those of the whole batch.")
+@click.option("--scale-batch", is_flag=True, help="With them, each takes the whole batch_size, as Caffe's GPUs do.")
+@click.option("--continue-data", is_flag=True,
+              help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.")  # fmt: skip
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
 @click.option("--grace", default=training.GRACE, show_default=True, metavar="SECONDS",
               help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
@@ -44,6 +51,10 @@ def train(
     seed: int | None,
     precision: str | None,
     compile: bool,
+    processes: int | None,
+    sync_bn: bool,
+    scale_batch: bool,
+    continue_data: bool,
 ) -> int:
     """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
 
@@ -56,10 +67,11 @@ def train(
       caffe-split train derived1/solver.prototxt
       caffe-split train derived1/solver.prototxt --snapshot derived1_iter_500.solverstate --append
       caffe-split train derived1/solver.prototxt --engine torch
+      caffe-split train derived1/solver.prototxt --engine torch --processes 2 --snapshot auto --append
     """
     plan = training.plan_training(
         solver, weights, snapshot, log, force, append, threads, caffe, engine,
-        Choices(device, seed, precision, compile),
+        Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
     )
     click.echo(f"engine {plan.engine}: {training.printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:

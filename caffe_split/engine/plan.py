@@ -50,15 +50,20 @@ class Choices:
     seed: int | None = None
     precision: str | None = None
     compile: bool = False
+    processes: int | None = None
+    sync_bn: bool = False
+    scale_batch: bool = False
+    continue_data: bool = False
 
     def words(self) -> list[str]:
         """The flags, on every command that trains so."""
         words = []
         for name, value in vars(self).items():
+            flag = f"--{name.replace('_', '-')}"
             if value is True:
-                words.append(f"--{name}")
+                words.append(flag)
             elif value is not None and value is not False:
-                words += [f"--{name}", str(value)]
+                words += [flag, str(value)]
         return words
 
 
