@@ -1,9 +1,12 @@
 """Training by the torch engine, by the built Caffe, and by the same net written by hand in PyTorch, in turns.
 
-`python benchmarks/bench_engine.py [--nets digits,cifar10_quick] [--iterations 20] [--rounds 3] [--threads 2] [--cpu]`.
+`python benchmarks/bench_engine.py [--nets digits,cifar10_quick] [--iterations 20] [--rounds 3] [--threads 2] [--cpu]
+[--precision bf16] [--device cuda [--caffe-gpu]]`.
 The images are random and the data is loaded as in a real training: from LMDBs by Caffe and the engine, from an array in
 memory by hand. A contestant's time is the median over its log's intervals after the first; Caffe has
-one thread and then all, and the faster counts. Ratios above 1 say that the engine is faster.
+one thread and then all, and the faster counts. Ratios above 1 say that the engine is faster. Precision and device are
+those of the engine and of the net written by hand; Caffe, always fp32, runs on the processor, or with `--caffe-gpu`,
+where it was built with CUDA, on the device.
 
 With `--cpu` everybody has one thread, and what counts is the processor's time, which other work on the machine
 disturbs less: that of a run of all iterations less that of one of four, by the iterations between.
@@ -90,11 +93,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--caffe-gpu", action="store_true")
     parser.add_argument("--by-hand", help=argparse.SUPPRESS)
     words = parser.parse_args(arguments)
     words.threads = 1 if words.cpu else words.threads
     if words.by_hand:
-        by_hand(words.by_hand, words.iterations, words.threads)
+        by_hand(words.by_hand, words.iterations, words.threads, words.device, words.precision)
         return
     print(f"{words.threads} threads, load {os.getloadavg()[0]:.1f} at the start")
     for name in words.nets.split(","):
@@ -103,16 +109,20 @@ def main(arguments: list[str]) -> None:
             continue
         with tempfile.TemporaryDirectory() as place:
             prepare(Path(place), name, words.iterations)
-            compare(name, Path(place), words.iterations, words.rounds, words.threads, words.cpu)
+            compare(name, Path(place), words)
 
 
-def compare(name: str, folder: Path, iterations: int, rounds: int, threads: int, cpu: bool) -> None:
+def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
     """All contestants in turns, so that a slow minute hits them alike; the median ratio of the rounds."""
+    iterations, rounds, threads, cpu = words.iterations, words.rounds, words.threads, words.cpu
     caffe = [str(Path(sys.executable).parent / "caffe"), "train", "-solver", "solver.prototxt"]
+    caffe += ["-gpu", "0"] if words.caffe_gpu else []
     passive = {"OMP_WAIT_POLICY": "passive"}
     ours = [sys.executable, "-m", "caffe_split.engine", "solver.prototxt", "--threads", str(threads)]
     hand = [sys.executable, str(Path(__file__).resolve()), "--by-hand", name, "--iterations", str(iterations)]
     hand += ["--threads", str(threads)]
+    for command in (ours, hand):
+        command += ["--precision", words.precision, "--device", words.device]
     if cpu:
         contestants: dict[str, Callable[[], float]] = {
             "caffe": lambda: processor_seconds(caffe, folder, iterations, OPENBLAS_NUM_THREADS="1"),
@@ -128,6 +138,7 @@ def compare(name: str, folder: Path, iterations: int, rounds: int, threads: int,
         }
     rows = [{who: run() for who, run in contestants.items()} for _ in range(rounds)]
     what = "processor ms, one thread" if cpu else f"ms, {threads} threads"
+    what += f", {words.device}, {words.precision}"
     print(f"{name}, batch {NETS[name][2]}, {what}:", flush=True)
     for who in contestants:
         print(f"  {who:20} {statistics.median(row[who] for row in rows) * 1000:9.2f} ms an iteration")
@@ -142,18 +153,19 @@ def compare(name: str, folder: Path, iterations: int, rounds: int, threads: int,
 # The same nets, as one would write them in PyTorch.
 
 
-def by_hand(name: str, iterations: int, threads: int) -> None:
+def by_hand(name: str, iterations: int, threads: int, device: str, precision: str) -> None:
     """Train a hand-written net, and log the intervals as Caffe does."""
     import torch
     from torch.nn import functional as F
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     size, channels, batch, crop = NETS[name]
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (1024, channels, size, size), dtype=np.uint8)
     labels = torch.from_numpy(rng.integers(10, size=1024))
-    net = _net(name).to(memory_format=torch.channels_last)
+    net = _net(name).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=1e-4, foreach=True)
     clock = time.perf_counter()
     for iteration in range(iterations):
@@ -163,8 +175,10 @@ def by_hand(name: str, iterations: int, threads: int) -> None:
             top, left = rng.integers(size - crop + 1, size=2)
             taken = taken[:, :, top : top + crop, left : left + crop]
             taken = taken[:, :, :, ::-1] if rng.integers(2) else taken
-        x = (torch.from_numpy(np.ascontiguousarray(taken)).float() - 120) * 0.015625
-        loss = F.cross_entropy(net(x.contiguous(memory_format=torch.channels_last)), labels[chosen])
+        x = (torch.from_numpy(np.ascontiguousarray(taken)).to(device).float() - 120) * 0.015625
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            scores = net(x.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(scores.float(), labels[chosen].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         value = float(loss)
