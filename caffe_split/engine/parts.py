@@ -58,10 +58,6 @@ def _source(_layer: Layer, _given: Sequence[str], _shapes: Shapes) -> str:
     return EACH
 
 
-def _caller(_layer: Layer, _given: Sequence[str], _shapes: Shapes) -> str:
-    raise _Mixed("an Input layer holds what a program gives it, and of several processes none does")
-
-
 def _same(_layer: Layer, _given: Sequence[str], _shapes: Shapes) -> str:
     return SAME
 
@@ -110,10 +106,12 @@ def _factor(message: str) -> Callable[[Layer, Sequence[str], Shapes], str]:
     """Scale and Bias, of which the second bottom, or the parameter, begins at an axis of the first."""
 
     def rule(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
-        first = _is_first(Options.of(layer.message, message).get("axis"), len(shapes[layer.bottoms[0]]))
+        options = Options.of(layer.message, message)
+        first = _is_first(options.get("axis"), len(shapes[layer.bottoms[0]]))
+        learns = len(given) == 1 or (message == "scale_param" and options.get("bias_term"))
+        if learns and first and given[0] == EACH:
+            raise _Mixed("it learns a value for each record of a batch")
         if len(given) == 1:
-            if first and given[0] == EACH:
-                raise _Mixed("it learns a value for each record of a batch")
             return _alone(layer, given, shapes)
         scalar = not shapes[layer.bottoms[1]]
         if given[0] == EACH and given[1] == (EACH if first and not scalar else SAME):
@@ -176,8 +174,7 @@ def _split(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
 
 Rule = Callable[[Layer, Sequence[str], Shapes], str]
 RULES: dict[str, Rule] = {
-    "Input": _caller,
-    **dict.fromkeys(("Data", "DummyData"), _source),
+    **dict.fromkeys(("Input", "Data", "DummyData"), _source),
     **dict.fromkeys(("Parameter", "TPM"), _same),
     **dict.fromkeys(
         ("ReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Swish", "Clip", "Threshold", "Exp", "Log", "Dropout",

@@ -1,8 +1,8 @@
 """Trainings of several processes each, for tests: `many_job.py JOBS.json`.
 
-A job is {"name", "folder", "size", "options": of `Group`, "solver": of `Solver`}. Process `rank` leaves its parameters
-in NAME.RANK.npz and its log in NAME.RANK.log, where it fails its error. The processes are forks of one that has
-loaded PyTorch already.
+A job is {"name", "folder", "size", "options": of `Group`, "solver": of `Solver`}, or with "layers" a folder of nets to
+run once. Process `rank` leaves its parameters in NAME.RANK.npz and its log in NAME.RANK.log, with the error where it is
+refused. The processes are forks of one that has loaded PyTorch already.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import torch.distributed as dist
 
 from caffe_split.engine.group import Group
 from caffe_split.engine.log import Log
+from caffe_split.engine.net import Net
 from caffe_split.engine.solver import Solver
 from caffe_split.errors import CaffeSplitError
+from caffe_split.proto.nets import read_net
 
 
 def train(job: dict[str, Any], rank: int) -> None:
@@ -42,6 +44,50 @@ def train(job: dict[str, Any], rank: int) -> None:
     np.savez(f"{name}.{rank}.npz", **arrays)
 
 
+def run_layers(job: dict[str, Any], rank: int) -> None:
+    """Every net of the folder, forward and back, on this process's rows of its inputs."""
+    os.chdir(job["folder"])
+    dist.init_process_group("gloo", store=dist.FileStore("store", job["size"]), rank=rank, world_size=job["size"])
+    group = Group(rank, job["size"], sync_norms=True)
+    for path in sorted(Path().glob("*.prototxt")):
+        given = np.load(path.with_suffix(".in.npz"))
+        try:
+            net = Net(read_net(path), str(given["phase"]), group=group)
+        except CaffeSplitError as error:
+            path.with_suffix(f".{rank}.refused").write_text(str(error))
+            continue
+        out = run(net, {name: given[name] for name in given.files}, group)
+        np.savez(path.with_suffix(f".{rank}.npz"), **out)
+
+
+def run(net: Net, given: dict[str, np.ndarray], group: Group) -> dict[str, np.ndarray]:
+    """Whole tops, and mean gradients of the parameters, from arrays "param:L:N", "blob:B" and "diff:T"."""
+    with torch.no_grad():
+        for param in net.params:
+            param.values.copy_(torch.tensor(given[f"param:{param.layer}:{param.index}"]))
+            param.values.requires_grad_(param.lr_mult != 0)
+    inputs = {name: torch.tensor(given[f"blob:{name}"][group.rows(len(given[f"blob:{name}"])).slice])
+              for name in net.inputs}  # fmt: skip
+    blobs = net.forward(inputs, keep=True).blobs
+    out = {}
+    total = torch.zeros(())
+    for key in [key for key in given if key.startswith("diff:")]:
+        top, diff = blobs[key[5:]], torch.tensor(given[key])
+        kind = net.kinds.get(key[5:])
+        if kind == "EACH":
+            diff = diff[group.rows(len(diff)).slice]
+        total = total + (top * diff).sum() * (group.size if kind in ("EACH", "SUM") else 1)
+        out[key[5:]] = net.whole(key[5:], top.detach()).numpy()
+    if total.requires_grad:
+        total.backward()
+    for param in net.params:
+        if param.values.grad is not None:
+            group.average([param.values.grad], [0.0])
+            out[f"{param.layer}:{param.index} diff"] = param.values.grad.numpy()
+        out[f"{param.layer}:{param.index}"] = param.values.detach().numpy()
+    return out
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for job in json.loads(Path(sys.argv[1]).read_text()):
@@ -51,7 +97,7 @@ def main() -> None:
             if not child:
                 status = 1
                 try:
-                    train(job, rank)
+                    (run_layers if job.get("layers") else train)(job, rank)
                     status = 0
                 except Exception:
                     traceback.print_exc()

@@ -34,7 +34,7 @@ class Source(Layer):
 
 
 class Input(Source):
-    """Blobs that the caller fills; zeros until then."""
+    """Blobs that the caller fills, in each process with its rows; zeros until then."""
 
     options_name = "input_param"
 
@@ -43,7 +43,8 @@ class Input(Source):
         count = len(self.text.tops)
         if len(shapes) not in (1, count):
             raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one a top.")
-        self.top_shapes = shapes * count if len(shapes) == 1 else shapes
+        shapes = shapes * count if len(shapes) == 1 else shapes
+        self.top_shapes = [(self.rows(shape[0]).count, *shape[1:]) if shape else () for shape in shapes]
         self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
