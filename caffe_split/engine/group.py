@@ -7,15 +7,19 @@ in one order in all processes; whoever is alone (`ALONE`) runs none.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from caffe_split.errors import CaffeSplitError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class NotShared(CaffeSplitError):
@@ -149,7 +153,22 @@ class Group:
         return box
 
 
-@torch.compiler.disable
+def outside_of_graphs(function: F) -> F:
+    """Keep what speaks with other processes out of what `torch.compile` makes.
+
+    `torch.compiler.disable` by itself takes a second to import, of every training.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        if "torch._dynamo" in sys.modules:
+            return torch.compiler.disable(function)(*arguments)
+        return function(*arguments)
+
+    return run  # type: ignore[return-value]
+
+
+@outside_of_graphs
 def _sum(values: torch.Tensor) -> torch.Tensor:
     values = values.detach().clone()
     dist.all_reduce(values)

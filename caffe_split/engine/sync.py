@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from caffe_split.engine.group import Group
+from caffe_split.engine.group import Group, outside_of_graphs
 
 Normed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -49,7 +49,7 @@ class _Norm(torch.autograd.Function):
         return (back * factor.view(form)).to(x.dtype), of_weight, ones if ctx.has_bias else None, None, None
 
 
-@torch.compiler.disable
+@outside_of_graphs
 def norm(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group
 ) -> Normed:
