@@ -1,0 +1,98 @@
+"""Going on: the newest whole snapshot, and data, tests and random numbers where they stood."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import NET, numbers, ours, write_training
+
+from caffe_split.proto.caffemodel import SolverState, write_solverstate, write_weights
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.resume import newest_pair  # noqa: E402
+
+RATE = 'base_lr: 0.01 momentum: 0.9 lr_policy: "step" gamma: 0.7 stepsize: 3'
+# Crops, mirrors, dropout, random blobs; 44 records by 8, tests of 2 x 7 of 20.
+RANDOM = (
+    NET.format(batch=8, iter_size=2)
+    .replace("scale:", "crop_size: 7 mirror: true scale:")
+    .replace("batch_size: 10", "batch_size: 7")
+    .replace('layer { name: "ip"', """layer { name: "drop" type: "Dropout" bottom: "frozen" top: "frozen" }
+layer { name: "noise" type: "DummyData" top: "noise" include { phase: TRAIN } dummy_data_param {
+  shape { dim: 8 dim: 3 } data_filler { type: "gaussian" } } }
+layer { name: "heard" type: "InnerProduct" bottom: "noise" top: "heard" include { phase: TRAIN }
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+layer { name: "loud" type: "Reduction" bottom: "heard" top: "loud" include { phase: TRAIN } loss_weight: 0.01
+  reduction_param { operation: SUMSQ } }
+layer { name: "ip\"""")
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+
+
+def pair(iteration: int, **changes: object) -> None:
+    weights = f"a_iter_{iteration}.caffemodel"
+    values = np.full((2, 3), changes.get("value", 1.0), np.float32)
+    write_weights(weights, {"ip": [values]}, "a", {"ip": "InnerProduct"})
+    state = SolverState(int(changes.get("iter", iteration)), weights, 0, [np.zeros((2, 3), np.float32)])  # type: ignore
+    write_solverstate(f"a_iter_{iteration}.solverstate", state)
+
+
+def test_the_newest_whole_pair() -> None:
+    said: list[str] = []
+    assert newest_pair("a", said.append) is None and not said
+    for iteration in (9, 10, 20, 30, 40, 50, 60):
+        pair(iteration)
+    pair(30, value=np.inf)
+    pair(40, iter=41)
+    Path("a_iter_20.caffemodel").write_bytes(Path("a_iter_20.caffemodel").read_bytes()[:-1])
+    Path("a_iter_50.caffemodel").unlink()
+    Path("a_iter_60.solverstate").write_bytes(Path("a_iter_60.solverstate").read_bytes()[:-30])
+    Path("a_iter_70.caffemodel").write_bytes(Path("a_iter_10.caffemodel").read_bytes())
+    Path(".a_iter_80.solverstate.x.tmp").touch()
+    assert newest_pair("a", said.append) == Path("a_iter_10.solverstate")
+    for line, iteration, why in zip(
+        said,
+        (60, 50, 40, 30, 20),
+        ("whole", "not there", "of iteration 41", "'ip' in a_iter_30.caffemodel are not finite", "not a whole"),
+    ):
+        assert line.startswith(f"Passing over a_iter_{iteration}.solverstate: ") and why in line, line
+    assert len(said) == 5
+
+
+def behind(log: str, iteration: int) -> dict[str, str]:
+    """The numbers of a log from the first line of an iteration on, as text: nan is nan."""
+    found = numbers(log[re.search(rf"\] Iteration {iteration}\b", log).start() :])  # type: ignore[union-attr]
+    assert "Test net output #0: accuracy" in found and len(found["loss or rate"]) > 10
+    return {name: str(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("stop", [6, 7])
+def test_goes_on_where_everything_stood(tmp_path: Path, stop: int) -> None:
+    """At the iteration of a test, and behind it."""
+    write_training(tmp_path, RATE, 14, iter_size=2, net=RANDOM)
+    solver, whole = ours("solver.prototxt")
+    text = Path("solver.prototxt").read_text()
+    Path("solver.prototxt").write_text(text.replace("max_iter: 14", f"max_iter: {stop}"))
+    for path in Path().glob("ours_iter_*"):
+        path.unlink()
+    assert "No whole snapshot ours_iter_*" in ours("solver.prototxt", snapshot="auto")[1]
+    Path("solver.prototxt").write_text(text)
+    again, rest = ours("solver.prototxt", snapshot="auto")
+    assert f"Resuming from ours_iter_{stop}.solverstate" in rest
+    assert behind(rest, stop) == behind(whole, stop)
+    for name, blobs in solver.net.arrays().items():
+        for ours_, theirs in zip(again.net.arrays()[name], blobs):
+            assert np.array_equal(ours_, theirs, equal_nan=True), name
+    # Caffe begins with the first record again, and so do we unless told otherwise.
+    state = f"ours_iter_{stop}.solverstate"
+    assert behind(ours("solver.prototxt", snapshot=state)[1], stop) != behind(whole, stop)
+    assert behind(ours("solver.prototxt", snapshot=state, continue_data=True)[1], stop) == behind(whole, stop)
