@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.caffe.statistics import channel_statistics
+from caffe_split.caffe import statistics as in_caffe
 from caffe_split.cost import Cost
 from caffe_split.derivefiles import Size, input_sizes, read_files
+from caffe_split.engine import require_torch
+from caffe_split.engines import choose_engine
 from caffe_split.errors import CaffeSplitError
 from caffe_split.fit import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.instrument import remove_watchers, watchers, windows_of
@@ -47,13 +49,14 @@ def make_plan(
     deploy: Path | None = None,
     ignore_extra: bool = False,
     inputs: Mapping[str, tuple[int, ...]] | None = None,
+    engine: str | None = None,
 ) -> DerivePlan:
     """Work out the whole derivation in memory. `scores` may be empty when `rule` does not need them.
 
     `schedule` is 'restart' or 'continue', which also makes a solver state; `deploy` a net to change alike;
     `ignore_extra` leaves weights of layers out that the net does not have; `inputs` gives the shapes of data blobs
-    that cannot be read off their source. Raises `CaffeSplitError` for weights that do not fit the net, and whatever
-    cannot be split.
+    that cannot be read off their source; `engine`, 'caffe' or 'torch', measures for `branch_norm` (default: the first
+    that is installed). Raises `CaffeSplitError` for weights that do not fit the net, and whatever cannot be split.
     """
     weights = caffemodel.read_weights(weights_path)
     stages = training.stages
@@ -72,8 +75,9 @@ def make_plan(
         for layer in layers
     ]
     norm = norm_settings(training.net)
-    if options.branch_norm:
-        plans = _normalised(training, weights, plans, norm, options.branch_norm)
+    engine = (engine or choose_engine()) if options.branch_norm else None
+    if engine is not None:
+        plans = _normalised(training, weights, plans, norm, options.branch_norm, engine)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
     documents = [(path, edit.applied_to(net)) for path, net in files.nets]
@@ -109,6 +113,7 @@ def make_plan(
         state=state,
         inputs=tuple(path for path in (*read, weights_path) if path.is_file()),
         notes=files.notes,
+        engine=engine,
     )
 
 
@@ -155,7 +160,8 @@ def norm_settings(document: prototxt.Document) -> NormSettings:
 
 
 def _normalised(
-    training: Training, weights: Blobs, plans: Sequence[LayerPlan], norm: NormSettings, batches: int
+    training: Training, weights: Blobs, plans: Sequence[LayerPlan], norm: NormSettings, batches: int,
+    engine: str,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
     if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
@@ -171,6 +177,11 @@ def _normalised(
         remove_watchers(derived)
         net.write_bytes(derived.to_bytes())
         caffemodel.write_weights(path, _derived_weights(weights, splits))
+        if engine == "torch":
+            require_torch()
+            from caffe_split.engine.evaluate import channel_statistics
+        else:
+            channel_statistics = in_caffe.channel_statistics
         statistics = channel_statistics(net, path, ends, batches, training.stages, training.level)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 

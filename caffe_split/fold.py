@@ -136,13 +136,14 @@ def make_fold(
 
 
 def write_folded(
-    plan: FoldPlan, force: bool = False, check: bool = True, tolerance: float = 1e-4, batches: int = 1
+    plan: FoldPlan, force: bool = False, check: bool = True, tolerance: float = 1e-4, batches: int = 1,
+    engine: str | None = None,
 ) -> list[Verification]:
     """Write the plan's files into `plan.out`: all of them or nothing; manifest.json last.
 
     Before the folder gets its name each folded net is forwarded beside its source in the TEST phase (unless `check`
-    is off). Raises `CaffeSplitError` where they differ by more than `tolerance`, or where the folder exists and not
-    `force`. Returns the comparisons, one a net.
+    is off), in `engine` (see `verify`). Raises `CaffeSplitError` where they differ by more than `tolerance`, or where
+    the folder exists and not `force`. Returns the comparisons, one a net.
     """
     with new_folder(plan.out, force) as folder:
         for name, data in plan.texts.items():
@@ -152,7 +153,7 @@ def write_folded(
         for source in plan.sources if check else []:
             result = verify(
                 source, folder / source.name, plan.weights_path, folder / FOLDED_WEIGHTS_NAME, batches,
-                tolerance=tolerance, caffe_proto=plan.caffe_proto,
+                tolerance=tolerance, caffe_proto=plan.caffe_proto, engine=engine,
             )  # fmt: skip
             if not result.passed:
                 worst = max(result.rows, key=lambda row: row.relative)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.cost import Cost
+from caffe_split.engines import ENGINES
 from caffe_split.fit import STATE_NAME, WEIGHTS_NAME
 from caffe_split.proto.solverstate import SolverState
 from caffe_split.split.layer import SplitOptions
@@ -80,6 +81,8 @@ class DerivePlan:
     inputs: tuple[Path, ...] = ()
     # What was done to bring old files to today's form, a line each.
     notes: tuple[str, ...] = ()
+    # What measured the branches for `options.branch_norm`.
+    engine: str | None = None
 
     def output_names(self) -> list[str]:
         """The files that are written beside manifest.json."""
@@ -94,6 +97,8 @@ class DerivePlan:
             f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
         ]
         lines += [f"  in today's form: {note}" for note in self.notes]
+        if self.engine is not None:
+            lines.append(f"branches normalised by {self.options.branch_norm} batches, run in {ENGINES[self.engine][1]}")
         for layer in self.layers:
             sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
             lines += [
@@ -117,6 +122,7 @@ class DerivePlan:
             "out": str(self.out),
             "options": {**vars(self.options), "partition": self.partition, "schedule": self.schedule},
             "upgraded": list(self.notes),
+            "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],
             "before": vars(self.before),
             "after": vars(self.after),

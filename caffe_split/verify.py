@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from caffe_split.caffe import forward, opencv
 from caffe_split.caffe.forward import BlobDifference
+from caffe_split.engine import require_torch
+from caffe_split.engines import ENGINES, choose_engine
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import MANIFEST
 from caffe_split.fit import WEIGHTS_NAME, check_weights
@@ -22,11 +23,21 @@ from caffe_split.proto.nets import read_net
 class Verification:
     """The largest difference at every shared blob and every output, and whether all lie within `tolerance` (relative).
 
-    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show.
+    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. `engine` is what ran the
+    nets.
     """
 
     rows: tuple[BlobDifference, ...]
     tolerance: float
+    engine: str = "caffe"
+
+    def verdict(self) -> str:
+        """The result in a line."""
+        said = "same function" if self.passed else "NOT the same function"
+        return (
+            f"{said}: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, "
+            f"run in {ENGINES[self.engine][1]}"
+        )
 
     @property
     def worst(self) -> float:
@@ -56,10 +67,10 @@ def verify(
 ) -> Verification:
     """Forward both nets on the same input and compare them.
 
-    `engine` is 'caffe', or 'opencv' for deploy nets in OpenCV's reader; by default the built Caffe where there is
-    one. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it data layers read their
-    data sets, and inputs get Gaussian noise. `stages` and `level` are those of the nets' state in `phase`. With
-    `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
+    `engine` is 'caffe', 'torch' for our own on PyTorch, or 'opencv' for deploy nets in OpenCV's reader; by default the
+    first of these that is installed. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it
+    data layers read their data sets, and inputs get Gaussian noise. `stages` and `level` are those of the nets' state
+    in `phase`. With `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
 
     Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
@@ -72,15 +83,21 @@ def verify(
         check_weights(document, caffemodel.read_weights(path), path, phase, stages, level, ignore_extra)
     _check_splits_run(documents[1], phase, stages, level)
     pairs = (baseline, original), (derived, weights)
-    if (engine or default_engine()) == "caffe":
+    engine = engine or choose_engine(("caffe", "torch", "opencv"))
+    if engine == "caffe":
         rows = forward.compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
+    elif engine == "torch":
+        require_torch()
+        from caffe_split.engine.evaluate import compare_nets
+
+        rows = compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
     else:
         if phase != "TEST":
             raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe.")
         rows = opencv.compare_nets(*pairs, batches, seed, input_file, stages, level)
     if not rows:
         raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")
-    return Verification(tuple(rows), tolerance)
+    return Verification(tuple(rows), tolerance, engine)
 
 
 def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> None:
@@ -93,17 +110,6 @@ def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[s
             f"{'stages ' + ', '.join(stages) if stages else 'no stages'} and level {level}; nothing would be shown. "
             "Give the right --phase, --stage or --level."
         )
-
-
-def default_engine() -> str:
-    """'caffe' where pycaffe is installed, else 'opencv'. Raises `CaffeSplitError` where neither is."""
-    for module, engine in (("caffe", "caffe"), ("cv2", "opencv")):
-        if importlib.util.find_spec(module) is not None:
-            return engine
-    raise CaffeSplitError(
-        "nets are run in pycaffe, which is not installed here: build it with ./tools/build_caffe. Deploy nets also run "
-        "in OpenCV: pip install 'opencv-python-headless<5'."
-    )
 
 
 def _recorded_weights(derived: Path) -> Path:

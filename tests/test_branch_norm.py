@@ -11,6 +11,7 @@ import pytest
 from support import caffe_split, train
 
 from caffe_split.data.store import read_store
+from caffe_split.engines import is_there
 from caffe_split.net import all_layers
 from caffe_split.proto import caffemodel, prototxt
 
@@ -73,6 +74,19 @@ def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:
     gamma, beta = weights["conv1_split1_scale"]
     np.testing.assert_allclose(gamma, np.sqrt(np.asarray(variance, np.float64) + 1e-5), rtol=1e-6)
     assert np.array_equal(beta, mean)
+
+
+@pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+def test_the_torch_engine_measures_the_same(digits: Path) -> None:
+    made = {}
+    for engine in ("caffe", "torch"):
+        said = derive(digits, "--kind", "residual", "--engine", engine, "--out", engine)
+        assert f"20 batches, run in {'Caffe' if engine == 'caffe' else 'the torch engine'}" in said
+        made[engine] = caffemodel.read_weights(digits / engine / "init.caffemodel")
+    assert list(made["caffe"]) == list(made["torch"])
+    for name in made["caffe"]:
+        for a, b in zip(made["torch"][name], made["caffe"][name]):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_it_trains_and_the_norms_learn(digits: Path) -> None:

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 from support import caffe_split
 
+from caffe_split import engines
+from caffe_split.engines import choose_engine, is_there
+from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import caffemodel
 
 pytestmark = pytest.mark.caffe
 
+needs_torch = pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+ENGINES = ["caffe", "opencv", pytest.param("torch", marks=needs_torch)]
 DEPLOY, DERIVED = "digits/deploy.prototxt", "d/deploy.prototxt"
 
 
@@ -41,7 +46,22 @@ def test_opencv_and_caffe_see_the_same_blobs(pair: Path) -> None:
         assert row["is_output"] == ours[name]["is_output"]
 
 
-@pytest.mark.parametrize("engine", ["caffe", "opencv"])
+@needs_torch
+@pytest.mark.parametrize("phase", ["TEST", "TRAIN"])
+def test_the_torch_engine_and_caffe_see_the_same_blobs(pair: Path, phase: str) -> None:
+    """On data, and with the batch's own statistics too."""
+    nets = ("digits/train_val.prototxt", "d/train_val.prototxt", "--phase", phase, "--batches", 3)
+    ours, theirs = (
+        json.loads(caffe_split("verify", *nets, "--json", "--engine", engine, cwd=pair).stdout)
+        for engine in ("torch", "caffe")
+    )
+    assert (ours["engine"], theirs["engine"]) == ("torch", "caffe") and ours["passed"]
+    assert [row["blob"] for row in ours["blobs"]] == [row["blob"] for row in theirs["blobs"]]
+    for row, other in zip(ours["blobs"], theirs["blobs"]):
+        assert row["scale"] == pytest.approx(other["scale"], rel=1e-4) and row["is_output"] == other["is_output"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_changed_weight_is_found_where_it_acts(pair: Path, engine: str) -> None:
     path = pair / "d/init.caffemodel"
     weights = caffemodel.read_weights(path)
@@ -52,7 +72,7 @@ def test_a_changed_weight_is_found_where_it_acts(pair: Path, engine: str) -> Non
     assert rows["res2"]["relative"] < 1e-4 < rows["res3"]["relative"]
 
 
-@pytest.mark.parametrize("engine", ["caffe", "opencv"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_array_as_input(pair: Path, engine: str) -> None:
     images = np.random.default_rng(5).normal(size=(3, 1, 8, 8)).astype(np.float32)
     np.save(pair / "images.npy", images)
@@ -80,3 +100,12 @@ def test_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> 
     result = caffe_split("verify", *arguments, cwd=pair, status=1)
     assert re.search(re.escape(message), result.stderr), result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_first_engine_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    all_of_them = ("caffe", "torch", "opencv")
+    for there in (all_of_them, ("torch", "opencv"), ("opencv",)):
+        monkeypatch.setattr(engines, "is_there", there.__contains__)
+        assert choose_engine(all_of_them) == there[0]
+    with pytest.raises(CaffeSplitError, match=r"build Caffe with ./tools/build_caffe, or install PyTorch with"):
+        choose_engine()

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from caffe_split.engines import INSTALL, is_there
 from caffe_split.errors import CaffeSplitError
 
 
@@ -29,6 +30,6 @@ def find_caffe(chosen: str | os.PathLike[str] | None = None) -> Path:
     if found:
         return Path(found).absolute()
     raise CaffeSplitError(
-        f"no `caffe` beside {sys.executable} or on PATH; build it with tools/build_caffe, name one with --caffe PATH, "
-        "or train with --engine torch"
+        f"no `caffe` beside {sys.executable} or on PATH; build it with ./tools/build_caffe, name one with --caffe "
+        f"PATH, or train with --engine torch{'' if is_there('torch') else f' ({INSTALL})'}"
     )

@@ -15,6 +15,7 @@ from caffe_split.caffe.process import Child
 from caffe_split.caffe.settings import SolverSettings, solver_settings
 from caffe_split.engine.plan import Choices, command_for
 from caffe_split.engine.resume import AUTO
+from caffe_split.engines import is_there
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
@@ -38,6 +39,8 @@ class TrainPlan:
     engine: str = "caffe"
     threads: int | None = None
     choices: Choices = NO_CHOICES
+    # Why that engine, where nobody asked for it.
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def plan_training(
     append: bool = False,
     threads: int | None = None,
     caffe: str | None = None,
-    engine: str = "caffe",
+    engine: str | None = None,
     choices: Choices = NO_CHOICES,
 ) -> TrainPlan:
     """Check everything that can be checked before Caffe starts, and lay out the command.
@@ -81,9 +84,12 @@ def plan_training(
     engine also "auto" for the newest whole one, or else `weights`. log: default train.log beside the solver; one that
     holds something is replaced only with `force`, continued only with `append`. threads: of OpenBLAS; None means 1
     unless OPENBLAS_NUM_THREADS says otherwise. engine: "caffe", or "torch" for the same training on PyTorch, which
-    alone takes `choices`.
+    alone takes `choices`; by default Caffe where a built one is found, else PyTorch where it is installed.
     CaffeSplitError: what does not fit together or is not there.
     """
+    why = ""
+    if engine is None:
+        engine, why = _engine(caffe)
     newest = engine == "torch" and snapshot == AUTO
     if newest:
         # Where it is stopped, it is to go on likewise.
@@ -123,7 +129,18 @@ def plan_training(
             "chooses another"
         )
     environment = _torch_environment() if engine == "torch" else _environment(threads)
-    return TrainPlan(Path(solver), settings, command, environment, target, append, engine, threads, choices)
+    return TrainPlan(Path(solver), settings, command, environment, target, append, engine, threads, choices, why)
+
+
+def _engine(caffe: str | None) -> tuple[str, str]:
+    """The engine that trains where none is asked for, and why it is not Caffe."""
+    try:
+        find_caffe(caffe)
+    except CaffeSplitError:
+        if caffe is None and is_there("torch"):
+            return "torch", "no built Caffe is found here"
+        raise
+    return "caffe", ""
 
 
 def printable(plan: TrainPlan) -> str:

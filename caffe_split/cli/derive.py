@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, caffe_proto_option, ignore_extra_option, names, print_json
+from caffe_split.cli.options import WINDOW, caffe_proto_option, engine_option, ignore_extra_option, names, print_json
 
 
 @click.command()
@@ -78,6 +78,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, ignore_extra_opt
     show_default=True,
     help="Batches of the net's training data that --branch-norm measures.",
 )
+@engine_option
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change alike.")
 @click.option(
     "--out",
@@ -108,6 +109,7 @@ def make_derived(
     schedule: str,
     branch_norm: bool,
     calibrate: int,
+    engine: str | None,
     deploy: Path | None,
     out: Path,
     force: bool,
@@ -170,6 +172,7 @@ def make_derived(
         schedule,
         deploy,
         ignore_extra,
+        engine=engine,
     )
     if not dry_run:
         write_derived(plan, force)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, print_json
+from caffe_split.cli.options import caffe_proto_option, engine_option, print_json
 
 
 @click.command()
@@ -30,6 +30,7 @@ from caffe_split.cli.options import caffe_proto_option, print_json
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@engine_option
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
 @click.option("--dry-run", is_flag=True, help="Print what would be folded and write nothing.")
@@ -44,6 +45,7 @@ def fold(
     check: bool,
     batches: int,
     tolerance: float,
+    engine: str | None,
     caffe_proto: Path | None,
     force: bool,
     dry_run: bool,
@@ -66,7 +68,7 @@ def fold(
 
     check_out(out, force or dry_run)
     plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup, caffe_proto)
-    results = [] if dry_run else write_folded(plan, force, check, tolerance, batches)
+    results = [] if dry_run else write_folded(plan, force, check, tolerance, batches, engine)
     if as_json:
         print_json({**plan.as_dict(), "largest_difference": [result.worst for result in results]})
         return
@@ -76,5 +78,5 @@ def fold(
         click.echo("nothing written (--dry-run)")
         return
     for result in results:
-        click.echo(f"same function: largest relative difference {result.worst:.3e}, tolerance {tolerance:g}")
+        click.echo(result.verdict())
     click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, FOLDED_WEIGHTS_NAME)))

@@ -40,6 +40,12 @@ ignore_extra_option = click.option(
     help="Leave weights of layers out that the net does not have, as of a head that only training needs.",
 )
 
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["caffe", "torch"]),
+    help="What runs the nets.  [default: the built Caffe where there is one, else torch]",
+)
+
 # For commands that read nets: what a fork's schema knows is then checked and typed, too.
 caffe_proto_option = click.option(
     "--caffe-proto",

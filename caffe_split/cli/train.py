@@ -19,8 +19,9 @@ from caffe_split.engine.plan import Choices
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option("--threads", type=click.IntRange(1), metavar="N",
               help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: all cores.")  # fmt: skip
-@click.option("--engine", type=click.Choice(["caffe", "torch"]), default="caffe", show_default=True,
-              help="The real Caffe, or the same training on PyTorch.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["caffe", "torch"]),
+              help="The real Caffe, or the same training on PyTorch.  "
+              "[default: caffe where a built one is found, else torch]")  # fmt: skip
 @click.option("--device", type=click.Choice(["cpu", "cuda"]),
               help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="In place of the solver's random_seed; torch only.")
@@ -46,7 +47,7 @@ def train(
     threads: int | None,
     caffe: str | None,
     grace: float,
-    engine: str,
+    engine: str | None,
     device: str | None,
     seed: int | None,
     precision: str | None,
@@ -59,8 +60,8 @@ def train(
     """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
 
     Ctrl-C is passed to Caffe once, which writes a snapshot and ends; then the command to resume is shown.
-    The exit status is Caffe's own, or 130 after Ctrl-C. With --engine torch the same solver, net, LMDBs,
-    weights and solver states are trained by PyTorch, and no Caffe is needed.
+    The exit status is Caffe's own, or 130 after Ctrl-C. With --engine torch, and where no Caffe is built, the
+    same solver, net, data, weights and solver states are trained by PyTorch.
 
     \b
     Example:
@@ -73,7 +74,8 @@ def train(
         solver, weights, snapshot, log, force, append, threads, caffe, engine,
         Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
     )
-    click.echo(f"engine {plan.engine}: {training.printable(plan)}", err=True)
+    why = f" ({plan.why})" if plan.why else ""
+    click.echo(f"engine {plan.engine}{why}: {training.printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:
         outcome = training.run_training(plan, reporter, grace)
     if outcome.status == 0:

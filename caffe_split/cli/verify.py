@@ -38,8 +38,8 @@ from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, pri
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
 @click.option(
     "--engine",
-    type=click.Choice(["caffe", "opencv"]),
-    help="What runs the nets; opencv: deploy nets only.  [default: caffe where it is installed]",
+    type=click.Choice(["caffe", "torch", "opencv"]),
+    help="What runs the nets; opencv: deploy nets only.  [default: the first of these that is installed]",
 )
 @caffe_proto_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -60,7 +60,7 @@ def verify(
     caffe_proto: Path | None,
     as_json: bool,
 ) -> int:
-    """Forward the nets BASELINE and DERIVED on the same input in Caffe; the largest difference a blob.
+    """Forward the nets BASELINE and DERIVED on the same input; the largest difference a blob.
 
     Ends with status 1 where a blob differs by more than the tolerance, relative to its largest value.
 
@@ -90,12 +90,12 @@ def verify(
             {
                 "passed": result.passed,
                 "tolerance": tolerance,
+                "engine": result.engine,
                 "blobs": [{**vars(row), "relative": row.relative} for row in result.rows],
             }
         )
     else:
         for line in verification.table(result.rows):
             click.echo(line)
-        verdict = "same function" if result.passed else "NOT the same function"
-        click.echo(f"{verdict}: largest relative difference {result.worst:.3e}, tolerance {tolerance:g}")
+        click.echo(result.verdict())
     return 0 if result.passed else 1

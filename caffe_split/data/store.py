@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,31 @@ Image = npt.NDArray[np.uint8]
 def is_store(path: PathLike) -> bool:
     """Whether an LMDB lies at `path`."""
     return (Path(path) / "data.mdb").is_file()
+
+
+# LMDB allows one opening of a store a process: (the store's data file, the opening), by real path.
+_OPEN: dict[str, tuple[tuple[int, int], lmdb.Environment]] = {}
+_LOCK = threading.Lock()
+
+
+def open_store(path: PathLike) -> lmdb.Environment:
+    """The store at `path`, to be read; it stays open, and whoever asks again gets the same.
+
+    Raises `CaffeSplitError` where there is none that LMDB can read.
+    """
+    real = os.path.realpath(path)
+    try:
+        found = os.stat(os.path.join(real, "data.mdb"))
+        file = (found.st_dev, found.st_ino)
+        with _LOCK:
+            if real in _OPEN and _OPEN[real][0] != file:
+                # Another store has been put there meanwhile.
+                _OPEN.pop(real)[1].close()
+            if real not in _OPEN:
+                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=False)
+            return _OPEN[real][1]
+    except (OSError, lmdb.Error) as error:
+        raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
 
 
 def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
@@ -54,15 +80,14 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
 
 def read_store(path: PathLike) -> Iterator[tuple[Image, int]]:
     """The samples of an LMDB in the order in which Caffe reads them."""
-    with lmdb.open(os.fspath(path), readonly=True, lock=False) as store, store.begin() as transaction:
+    with open_store(path).begin() as transaction:
         for _, value in transaction.cursor():
             yield decode_datum(value)
 
 
 def count_records(path: PathLike) -> int:
     """The number of records in an LMDB."""
-    with lmdb.open(os.fspath(path), readonly=True, lock=False) as store:
-        return int(store.stat()["entries"])
+    return int(open_store(path).stat()["entries"])
 
 
 def first_shape(path: PathLike) -> tuple[int, int, int]:

@@ -82,7 +82,8 @@ class Net:
     stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
     BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
     else reads are then never there. precision: see `caffe_split.engine.precision`. compiled: what follows the data goes
-    through `torch.compile`, except where all blobs are kept. group: with whom it shares its batches.
+    through `torch.compile`, except where all blobs are kept. group: with whom it shares its batches. inputs: shapes of
+    Input layers' tops in place of the ones that are written.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Net:
         precision: str = "fp32",
         compiled: bool = False,
         group: Group = ALONE,
+        inputs: Mapping[str, Shape] | None = None,
     ) -> None:
         self.group = group
         self.document, self.phase, self.device = document, phase, torch.device(device)
@@ -106,7 +108,7 @@ class Net:
         texts = layers_of(document, phase, stages, level)
         self.notes: list[Note] = check_net(document, texts)
         self.generator = torch.Generator().manual_seed(seed)
-        place = Place(phase, self.generator, seed, self.device, group)
+        place = Place(phase, self.generator, seed, self.device, group, inputs or {})
         self.layers: list[Layer] = []
         self.shapes: dict[str, Shape] = {}
         self.params: list[Param] = []

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lmdb
 import numpy as np
 
+from caffe_split.data.store import open_store
 from caffe_split.engine.group import Rows
 from caffe_split.engine.options import Options
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import blob as blobs
 from caffe_split.proto.binaryfile import map_file
 from caffe_split.proto.datum import decode_datum
-
-# LMDB allows one opening of a store a process.
-_OPEN: dict[str, lmdb.Environment] = {}
-_LOCK = threading.Lock()
 
 
 def read_blob(path: str) -> np.ndarray:
@@ -50,14 +45,7 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        real = os.path.realpath(path)
-        with _LOCK:
-            try:
-                if real not in _OPEN:
-                    _OPEN[real] = lmdb.open(real, readonly=True, lock=False, readahead=False, subdir=True)
-            except lmdb.Error as error:
-                raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
-            self._store = _OPEN[real]
+        self._store = open_store(path)
         self._cursor = self._store.begin(buffers=False).cursor()
         self.entries = int(self._store.stat()["entries"])
         if not self.entries:

@@ -222,3 +222,25 @@ def test_no_caffe_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find.find_caffe()
     stand_in(tmp_path, "")
     assert find.find_caffe() == tmp_path / "caffe"
+
+
+def test_which_engine_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caffe where it is found, else PyTorch where that is, else one line with both ways out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    write_solver(tmp_path, 10)
+    monkeypatch.setattr(train, "command_for", lambda *_: ["python", "-m", "caffe_split.engine"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(train, "is_there", lambda _: False)
+    monkeypatch.setattr(find, "is_there", lambda _: False)
+    with pytest.raises(CaffeSplitError, match=r"build it with ./tools/build_caffe.*torch \(install PyTorch with"):
+        train.plan_training("solver.prototxt")
+    monkeypatch.setattr(train, "is_there", lambda _: True)
+    plan = train.plan_training("solver.prototxt")
+    assert (plan.engine, plan.why) == ("torch", "no built Caffe is found here")
+    assert "--engine torch" in train.resume_command(plan, "tiny_iter_5.solverstate")
+    with pytest.raises(CaffeSplitError, match="missing is not a program"):
+        train.plan_training("solver.prototxt", caffe="missing")
+    stand_in(tmp_path, "")
+    plan = train.plan_training("solver.prototxt")
+    assert (plan.engine, plan.why) == ("caffe", "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,6 +25,7 @@ class Place:
     seed: int
     device: torch.device
     group: Group = ALONE
+    inputs: Mapping[str, Shape] = field(default_factory=dict)
 
 
 class Layer:

@@ -44,6 +44,7 @@ class Input(Source):
         if len(shapes) not in (1, count):
             raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one a top.")
         shapes = shapes * count if len(shapes) == 1 else shapes
+        shapes = [self.place.inputs.get(top, shape) for top, shape in zip(self.text.tops, shapes)]
         self.top_shapes = [(self.rows(shape[0]).count, *shape[1:]) if shape else () for shape in shapes]
         self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
 
