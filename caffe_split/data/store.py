@@ -8,16 +8,19 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Union
 
 import lmdb
 import numpy as np
 import numpy.typing as npt
 
+from caffe_split.data.images import decode_image
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
-from caffe_split.proto.datum import decode_datum, encode_datum
+from caffe_split.proto.datum import decode_datum, encode_datum, read_datum
 
 Image = npt.NDArray[np.uint8]
+Values = Union[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
 def is_store(path: PathLike) -> bool:
@@ -90,9 +93,16 @@ def count_records(path: PathLike) -> int:
     return int(open_store(path).stat()["entries"])
 
 
-def first_shape(path: PathLike) -> tuple[int, int, int]:
-    """(channels, height, width) of the first sample. Raises `CaffeSplitError` when the store is empty."""
-    for image, _ in read_store(path):
-        channels, height, width = image.shape
-        return channels, height, width
+def decode_record(record: bytes, color: bool | None = None) -> tuple[Values, int]:
+    """(image, label) of a Datum of any kind, an encoded one decoded in colour, in gray or (None) as it is."""
+    read = read_datum(record)
+    return (decode_image(read.encoded, color) if read.values is None else read.values), read.label
+
+
+def first_shape(path: PathLike, color: bool | None = None) -> tuple[int, int, int]:
+    """(channels, height, width) of the first sample of any kind. Raises `CaffeSplitError` where there is none."""
+    with open_store(path).begin() as transaction:
+        for _, value in transaction.cursor():
+            channels, height, width = decode_record(value, color)[0].shape
+            return channels, height, width
     raise CaffeSplitError(f"{path}: the LMDB holds no sample.")

@@ -19,7 +19,7 @@ from caffe_split.engine.layers.base import Layer, Place, Shape
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
-from caffe_split.engine.layers.source import Input, Source
+from caffe_split.engine.layers.source import Input, MemoryData, Source
 from caffe_split.engine.parts import EACH, MEAN, SUM, kinds_of
 from caffe_split.engine.precision import LOW, lower
 from caffe_split.engine.support import KINDS, Note, check_net, layers_of
@@ -346,6 +346,15 @@ class Net:
                     f"input '{name}' has shape {tuple(tensor.shape)}; the net is built for {self.shapes[name]}."
                 )
             layer.values[layer.text.tops.index(name)] = tensor
+
+    def set_input_arrays(
+        self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, layer: str = ""
+    ) -> None:
+        """Give a MemoryData layer (by default the net's first) its arrays: (N, C, height, width) and (N,)."""
+        found = [one for one in self.layers if isinstance(one, MemoryData) and layer in ("", one.name)]
+        if not found:
+            raise CaffeSplitError(f"{self.document.filename}: no MemoryData layer{f' {layer!r}' if layer else ''}.")
+        found[0].give(images, labels)
 
     def first_not_finite(self) -> tuple[str, str] | None:
         """(layer as people name it, what of it) where values first are not finite: parameters, else blobs of the next

@@ -174,7 +174,7 @@ def _split(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
 
 Rule = Callable[[Layer, Sequence[str], Shapes], str]
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Input", "Data", "DummyData"), _source),
+    **dict.fromkeys(("Input", "Data", "DummyData", "ImageData", "HDF5Data", "MemoryData"), _source),
     **dict.fromkeys(("Parameter", "TPM"), _same),
     **dict.fromkeys(
         ("ReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Swish", "Clip", "Threshold", "Exp", "Log", "Dropout",

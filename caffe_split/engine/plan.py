@@ -9,11 +9,13 @@ from pathlib import Path
 
 from caffe_split.engine import require_torch
 from caffe_split.engine.options import Options
-from caffe_split.engine.support import judge, layers_of, refusal
+from caffe_split.engine.support import Problem, judge, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto import prototxt
 from caffe_split.proto.nets import read_net
 from caffe_split.training import open_training
+
+_MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, net.set_input_arrays), not by a command"
 
 
 def check_training(solver: Path) -> None:
@@ -21,7 +23,13 @@ def check_training(solver: Path) -> None:
     problems = []
     for document, phase, state in _nets(solver):
         stages, level = [str(stage) for stage in state.all("stage")], int(state.get("level"))
-        problems += judge(document, layers_of(document, phase, stages, level))[0]
+        layers = layers_of(document, phase, stages, level)
+        problems += judge(document, layers)[0]
+        problems += [
+            Problem(document.filename, layer.field.line, f"layer '{layer.name}': {_MEMORY}")
+            for layer in layers
+            if layer.type == "MemoryData"
+        ]
     if problems:
         raise refusal(problems)
 

@@ -6,6 +6,7 @@ all refusals of a net together, before anything is read or allocated. Nothing he
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Problem:
 
 
 _ENGINE = {"engine": "it chooses among Caffe's own implementations"}
+_TRANSFORM = "scale mirror crop_size mean_file mean_value"
 _WEIGHTED = "num_output bias_term weight_filler bias_filler"
 _CONVOLUTION = f"{_WEIGHTED} pad kernel_size group stride dilation pad_h pad_w kernel_h kernel_w stride_h stride_w axis"
 _LOSS = "ignore_label normalize normalization"
@@ -78,15 +80,53 @@ def _value(message: str, name: str, *handled: str) -> Callable[[Layer], Iterator
 def _data(layer: Layer) -> Iterator[str]:
     options = Options.of(layer.message, "data_param")
     if options.get("backend") != "LMDB":
-        yield f"backend: {options.get('backend')} is not handled; LMDB is"
+        written = "" if options.has("backend") else " (Caffe's default, as none is written)"
+        yield (
+            f"backend: {options.get('backend')}{written} is not handled; write the data set anew as an LMDB "
+            "(convert_imageset --backend lmdb), and backend: LMDB"
+        )
     elif not is_store(str(options.get("source"))):
         yield (
             f"source: no LMDB at '{options.get('source')}' seen from {Path.cwd()}; paths are relative to the folder in "
             "which the training is started"
         )
+    transform = Options.of(layer.message, "transform_param")
+    if transform.get("force_color") and transform.get("force_gray"):
+        yield "force_color and force_gray; Caffe takes one of them"
+    yield from _mean(layer)
+
+
+def _mean(layer: Layer) -> Iterator[str]:
     mean = Options.of(layer.message, "transform_param").get("mean_file")
     if mean and not Path(mean).is_file():
         yield f"mean_file: no file '{mean}' seen from {Path.cwd()}"
+
+
+def _listed(message: str) -> Callable[[Layer], Iterator[str]]:
+    """The text file that lists a layer's files."""
+
+    def check(layer: Layer) -> Iterator[str]:
+        source = Options.of(layer.message, message).get("source")
+        if not Path(source or "").is_file():
+            yield f"source: no file '{source}' seen from {Path.cwd()}"
+
+    return check
+
+
+def _image_data(layer: Layer) -> Iterator[str]:
+    options = Options.of(layer.message, "image_data_param")
+    if bool(options.get("new_height")) != bool(options.get("new_width")):
+        yield "new_height and new_width go together; one of them is missing or 0"
+    yield from _listed("image_data_param")(layer)
+    yield from _mean(layer)
+
+
+def _hdf5_data(layer: Layer) -> Iterator[str]:
+    if layer.message.has("transform_param"):
+        yield "HDF5Data does not transform; take transform_param out"
+    if importlib.util.find_spec("h5py") is None:
+        yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
+    yield from _listed("hdf5_data_param")(layer)
 
 
 def _infogain(layer: Layer) -> Iterator[str]:
@@ -112,17 +152,31 @@ KINDS: dict[str, Kind] = {
         "source",
         {
             "data_param": "source batch_size backend prefetch",
-            "transform_param": "scale mirror crop_size mean_file mean_value",
+            "transform_param": f"{_TRANSFORM} force_color force_gray",
         },
         (0, 0),
         (1, 2),
-        {
-            "rand_skip": "Caffe's Data layer of today does not read it",
-            "force_color": "it concerns encoded images only",
-            "force_gray": "it concerns encoded images only",
-            "force_encoded_color": "it concerns encoded images only",
-        },
+        dict.fromkeys(("rand_skip", "force_encoded_color"), "Caffe's Data layer of today does not read it"),
         _data,
+    ),
+    "ImageData": Kind(
+        "source",
+        {
+            "image_data_param": "source batch_size rand_skip shuffle new_height new_width is_color root_folder",
+            "transform_param": _TRANSFORM,
+        },
+        (0, 0),
+        (2, 2),
+        dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
+        _image_data,
+    ),
+    "HDF5Data": Kind("source", {"hdf5_data_param": "source batch_size shuffle"}, (0, 0), (1, ANY), check=_hdf5_data),
+    "MemoryData": Kind(
+        "source",
+        {"memory_data_param": "batch_size channels height width"},
+        (0, 0),
+        (2, 2),
+        {"transform_param": "Caffe does not transform arrays that it is given"},
     ),
     # weights
     "Convolution": Kind(

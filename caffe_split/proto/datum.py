@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,19 +20,37 @@ def encode_datum(image: npt.NDArray[np.uint8], label: int) -> bytes:
     return record
 
 
-def decode_datum(record: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], int]:
-    """(image, label) of a raw uint8 Datum. Raises `CaffeSplitError` for other records."""
+@dataclass(frozen=True)
+class Record:
+    """A Datum: `values` (channels, height, width), uint8 or float32, or where it is encoded an image file's bytes."""
+
+    values: npt.NDArray[np.uint8] | npt.NDArray[np.float32] | None
+    encoded: bytes
+    label: int
+
+
+def read_datum(record: bytes | memoryview) -> Record:
+    """What a Datum holds. Raises `CaffeSplitError` for other bytes, and for values that do not fill its shape."""
     try:
         datum = caffe_pb2.Datum.FromString(bytes(record))
     except Exception as error:  # protobuf's DecodeError has moved between modules over its versions
         raise CaffeSplitError(f"a record of {len(record)} bytes is no Datum: {error}") from error
+    if datum.encoded:
+        return Record(None, datum.data, int(datum.label))
     shape = (datum.channels, datum.height, datum.width)
-    if datum.encoded or len(datum.data) != shape[0] * shape[1] * shape[2]:
-        raise CaffeSplitError(
-            f"a Datum of shape {shape} holds {'an encoded image' if datum.encoded else f'{len(datum.data)} bytes'}; "
-            "only raw uint8 records are read."
-        )
-    return np.frombuffer(datum.data, np.uint8).reshape(shape), int(datum.label)
+    values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or values.size != shape[0] * shape[1] * shape[2]:
+        raise CaffeSplitError(f"a Datum of shape {shape} holds {values.size} values")
+    return Record(values.reshape(shape), b"", int(datum.label))
+
+
+def decode_datum(record: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], int]:
+    """(image, label) of a raw uint8 Datum. Raises `CaffeSplitError` for other records."""
+    read = read_datum(record)
+    if read.values is None or read.values.dtype != np.uint8:
+        what = "an encoded image" if read.values is None else "float values"
+        raise CaffeSplitError(f"a Datum holds {what}; only raw uint8 records are read.")
+    return read.values.view(np.uint8), read.label
 
 
 def encode_mean(mean: npt.NDArray[np.float32]) -> bytes:

@@ -39,10 +39,18 @@ def data(layer: Layer, bottoms: list[Shape]) -> Found:
         what = "LevelDB data sets are not read" if _is_level(param, source) else f"seen from {Path.cwd()}"
         raise Untold(f"its data set '{source}' is not there, {what}" if "seen" in what else f"'{source}': {what}")
     try:
-        image = store.first_shape(source)
+        image = store.first_shape(source, _color(layer))
     except CaffeSplitError as error:
         raise Untold(str(error)) from error
     return _images(layer, int(param.get("batch_size", 1)), image)
+
+
+def _color(layer: Layer) -> bool | None:
+    """How encoded images are decoded: in colour, in gray, or as they are."""
+    transform = layer.message.sub("transform_param")
+    if transform is None or not (transform.get("force_color", False) or transform.get("force_gray", False)):
+        return None
+    return bool(transform.get("force_color", False))
 
 
 def _is_level(param: prototxt.Message, source: Path) -> bool:

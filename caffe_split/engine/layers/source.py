@@ -5,13 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from caffe_split.engine.fillers import fill
 from caffe_split.engine.group import NotShared, Rows, mixed
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.options import Options, shape_of
-from caffe_split.engine.sources import Feeder, Store, Transformer
+from caffe_split.engine.readers import Hdf5Files, ImageList, ImageReader, Store
+from caffe_split.engine.sources import Feeder, Transformer
 
 
 class Source(Layer):
@@ -90,30 +92,48 @@ class DummyData(Source):
         return tuple(self._fill(index) if value is None else value for index, value in enumerate(self.values))
 
 
-class Data(Source):
-    """Batches from an LMDB; the mean values and the scale are applied on the device."""
+class _Fed(Source):
+    """Batches made ready by a thread."""
 
-    options_name = "data_param"
-
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        size = int(self.options.get("batch_size") or 0)
-        if size < 1:
-            raise self.error("batch_size is missing or 0.")
-        store = Store(str(self.options.get("source")))
-        transform = Options.of(self.text.message, "transform_param")
-        self.transformer = Transformer(transform, store.shape, self.place.phase, self.place.seed, self.text.where)
-        rows = self.rows(size)
-        self.feeder = Feeder(store, self.transformer, rows, min(int(self.options.get("prefetch")), 4))
-        self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
-        mean = self.transformer.mean
-        self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
+    feeder: Feeder
 
     def go_to(self, number: int) -> None:
         self.feeder.go_to(number)
 
+    def batch_size(self) -> int:
+        size = int(self.options.get("batch_size") or 0)
+        if size < 1:
+            raise self.error("batch_size is missing or 0.")
+        return size
+
+    def _move(self, values: torch.Tensor) -> torch.Tensor:
+        if self.place.device.type == "cuda":
+            return values.pin_memory().to(self.place.device, non_blocking=True)
+        return values
+
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        batch = self.feeder.next()
-        images, labels = (self._move(torch.from_numpy(array)) for array in (batch.images, batch.labels))
+        return tuple(self._move(torch.from_numpy(array)) for array in self.feeder.next())
+
+
+class _Images(_Fed):
+    """Images and labels; the mean values and the scale are applied on the device."""
+
+    def reader(self) -> ImageReader:
+        raise NotImplementedError
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        rows, reader = self.rows(self.batch_size()), self.reader()
+        transform = Options.of(self.text.message, "transform_param")
+        self.transformer = Transformer(transform, reader.shape, self.place.phase, self.place.seed, self.text.where)
+        reader.objection = self.transformer.objection
+        ahead = min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4)
+        self.feeder = Feeder(reader, rows, ahead, self.transformer)
+        self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
+        mean = self.transformer.mean
+        self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        images, labels = super().run()
         images = images.float()
         if self.buffers:
             images = images - self.buffers[0]
@@ -121,7 +141,81 @@ class Data(Source):
             images = images * self.transformer.scale
         return (images, labels)[: len(self.text.tops)]
 
-    def _move(self, values: torch.Tensor) -> torch.Tensor:
-        if self.place.device.type == "cuda":
-            return values.pin_memory().to(self.place.device, non_blocking=True)
-        return values
+
+class Data(_Images):
+    """From an LMDB."""
+
+    options_name = "data_param"
+
+    def reader(self) -> ImageReader:
+        transform = Options.of(self.text.message, "transform_param")
+        color, gray = (bool(transform.get(name)) for name in ("force_color", "force_gray"))
+        return Store(str(self.options.get("source")), color if color or gray else None)
+
+
+class ImageData(_Images):
+    """From a list of image files."""
+
+    options_name = "image_data_param"
+
+    def reader(self) -> ImageReader:
+        get = self.options.get
+        size = (int(get("new_height")), int(get("new_width")))
+        return ImageList(
+            str(get("source")),
+            str(get("root_folder")),
+            bool(get("is_color")),
+            size if all(size) else None,
+            shuffle=bool(get("shuffle")),
+            skip=int(get("rand_skip")),
+            seed=self.place.seed,
+        )
+
+
+class HDF5Data(_Fed):
+    """Rows of HDF5 files, untransformed."""
+
+    options_name = "hdf5_data_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        rows, get = self.rows(self.batch_size()), self.options.get
+        files = Hdf5Files(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
+        self.feeder = Feeder(files, rows, 2)
+        self.top_shapes = [(rows.count, *shape) for shape in files.shapes]
+
+
+class MemoryData(Source):
+    """Arrays that the caller gives, batch after batch and over again; see `Net.set_input_arrays`."""
+
+    options_name = "memory_data_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        shape = tuple(int(self.options.get(name) or 0) for name in ("batch_size", "channels", "height", "width"))
+        if min(shape) < 1:
+            raise self.error("batch_size, channels, height and width have to be given, and to be 1 or more.")
+        self.part = self.rows(shape[0])
+        self.record = shape[1:]
+        self.top_shapes = [(self.part.count, *shape[1:]), (self.part.count,)]
+        self.number = 0
+        self.given: Tops = ()
+
+    def go_to(self, number: int) -> None:
+        self.number = number
+
+    def give(self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> None:
+        """Take these from the next batch on. Raises `CaffeSplitError` where they do not fit."""
+        values, found = (torch.as_tensor(array, dtype=torch.float32) for array in (images, labels))
+        count, batch = len(values), self.part.whole
+        if tuple(values.shape[1:]) != self.record or found.numel() != count or not count or count % batch:
+            raise self.error(
+                f"images of shape {tuple(values.shape)} and labels of {tuple(found.shape)}; expected (N, "
+                f"{', '.join(map(str, self.record))}) and (N,), N a multiple of its batch of {batch}."
+            )
+        self.given, self.number = (values, found.reshape(count)), 0
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        if not self.given:
+            raise self.error("a MemoryData layer is given no arrays: net.set_input_arrays(images, labels).")
+        start = self.number * self.part.whole % len(self.given[0]) + self.part.first
+        self.number += 1
+        return tuple(array[start : start + self.part.count].to(self.place.device) for array in self.given)
