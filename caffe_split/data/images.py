@@ -26,7 +26,7 @@ def decode_image(encoded: bytes, color: bool | None) -> npt.NDArray[np.uint8]:
                 raise CaffeSplitError(f"an image of mode {image.mode}; expected one of 8 bits a value")
             turned = image if color is None else ImageOps.exif_transpose(image)
             mode = _native_mode(turned) if color is None else "RGB" if color else "L"
-            values = np.asarray(turned.convert(mode))
+            values = np.array(turned.convert(mode))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CaffeSplitError(f"an image that cannot be decoded: {error}") from error
     if values.ndim == 2:

@@ -1,8 +1,9 @@
 """Runs nets in pycaffe, in a process of its own: `python pycaffe_job.py FOLDER`.
 
 FOLDER/jobs.json lists names. Of each, NAME.prototxt is the net and NAME.in.npz what to fill in: `blob:NAME` values,
-`param:LAYER:INDEX` values, `diff:NAME` the gradient at a top. NAME.out.npz gets all blobs, and after the way back the
-diffs of the blobs that were filled in and of all params, and the params.
+`param:LAYER:INDEX` values, `memory:images` and `memory:labels` for a MemoryData layer, `diff:NAME` the gradient at a
+top. NAME.out.npz gets all blobs, and after the way back the diffs of the blobs that were filled in and of all params,
+and the params.
 """
 
 import json
@@ -26,7 +27,10 @@ def main() -> None:
                 net.blobs[rest[0]].data[...] = given[key]
             elif kind == "param":
                 net.params[rest[0]][int(rest[1])].data[...] = given[key]
-        net.forward()
+        if "memory:images" in given.files:
+            net.set_input_arrays(given["memory:images"], given["memory:labels"])
+        for _ in range(job.get("forwards", 1)):
+            net.forward()
         out = {f"blob:{name}": blob.data.copy() for name, blob in net.blobs.items()}
         if job["back"]:
             for key in given.files:

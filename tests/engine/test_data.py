@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,22 +55,42 @@ def data(transform: str, batch: int = 7) -> str:
     )
 
 
-@pytest.mark.caffe
-def test_as_caffe(images: np.ndarray) -> None:
+def in_caffe(nets: dict[str, str], forwards: int = 1, **given: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """The blobs of nets (name -> text) that pycaffe has after so many forwards in the TEST phase."""
     jobs = []
-    for name, transform in TRANSFORMS.items():
-        Path(f"{name}.prototxt").write_text(data(transform))
-        np.savez(f"{name}.in.npz")
-        jobs.append({"name": name, "phase": "TEST", "back": False})
+    for name, text in nets.items():
+        Path(f"{name}.prototxt").write_text(text)
+        np.savez(f"{name}.in.npz", **{key.replace("_", ":"): value for key, value in given.items()})
+        jobs.append({"name": name, "phase": "TEST", "back": False, "forwards": forwards})
     Path("jobs.json").write_text(json.dumps(jobs))
     script = Path(__file__).with_name("pycaffe_job.py")
     environment = {**os.environ, "GLOG_minloglevel": "2"}
     subprocess.run([sys.executable, str(script), "."], check=True, env=environment, timeout=120)
+    found = {}
+    for name in nets:
+        out = np.load(f"{name}.out.npz")
+        found[name] = {key[5:]: out[key] for key in out.files if key.startswith("blob:")}
+    return found
+
+
+def here(text: str, phase: str = "TEST", **options: Any) -> Any:
+    return Net(prototxt.parse(text, kind="net"), phase, **options)
+
+
+def near(net: Any, theirs: dict[str, np.ndarray], forwards: int = 1) -> None:
+    """Hold the blobs after so many forwards to those of pycaffe."""
+    for _ in range(forwards):
+        ours = net.forward().blobs
+    assert set(ours) == set(theirs)
+    for name, blob in ours.items():
+        assert np.allclose(blob.numpy(), theirs[name].reshape(blob.shape), rtol=1e-6, atol=1e-5), name
+
+
+@pytest.mark.caffe
+def test_as_caffe(images: np.ndarray) -> None:
+    theirs = in_caffe({name: data(transform) for name, transform in TRANSFORMS.items()})
     for name, transform in TRANSFORMS.items():
-        ours = Net(prototxt.parse(data(transform), kind="net"), "TEST").forward().blobs
-        theirs = np.load(f"{name}.out.npz")
-        for blob in ("data", "label"):
-            assert np.allclose(ours[blob].numpy(), theirs[f"blob:{blob}"], rtol=1e-6, atol=1e-5), (name, blob)
+        near(here(data(transform)), theirs[name])
 
 
 def test_records_come_in_order_and_over_again(images: np.ndarray) -> None:
