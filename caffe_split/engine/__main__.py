@@ -79,6 +79,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
 
     from caffe_split.engine.device import choose_device, keep_memory
     from caffe_split.engine.group import ALONE
+    from caffe_split.engine.join import device_for
     from caffe_split.engine.precision import set_precision
     from caffe_split.engine.solver import Solver
 
@@ -86,7 +87,8 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     keep_memory()
     if words.threads:
         torch.set_num_threads(words.threads)
-    device = meeting.device(words.device, words.solver) if meeting else choose_device(words.device, words.solver)
+    asked = words.device, words.solver
+    device = device_for(meeting.seat, *asked) if meeting else choose_device(*asked)
     log.info("Use CPU." if device.type == "cpu" else f"Using GPUs {device.index}: {torch.cuda.get_device_name(device)}")
     set_precision(words.precision, device)
     how = f"{words.precision}{', compiled' if words.compile else ''}"
@@ -190,4 +192,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Where several processes computed together, PyTorch's threads at times abort a process that is taken down in order.
+    os._exit(status)

@@ -56,6 +56,21 @@ def seat(environment: Mapping[str, str] = os.environ) -> Seat | None:
     return Seat(rank, size, local, max(beside, local + 1), environment["MASTER_ADDR"]) if size > 1 else None
 
 
+def device_for(seat: Seat, asked: str | None, solver: str) -> torch.device:
+    """A process's own device, whatever the solver's device_id. Raises `CaffeSplitError` where there are too few."""
+    device = choose_device(asked, solver)
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count()
+    if seat.beside > count:
+        raise CaffeSplitError(
+            f"{seat.beside} processes on this machine, and PyTorch sees {count} CUDA device{'s' * (count > 1)}; start "
+            f"at most {count} on it, or give --device cpu"
+        )
+    torch.cuda.set_device(seat.local)
+    return torch.device("cuda", seat.local)
+
+
 class Meeting:
     """The processes of a training, from their coming together to their end."""
 
@@ -71,20 +86,6 @@ class Meeting:
             ) from None
         self._store = dist.PrefixStore("caffe_split", found[0])
         self.watch = Watch(seat.rank, seat.size, self._store, seat.host, say)
-
-    def device(self, asked: str | None, solver: str) -> torch.device:
-        """This process's own device. Raises `CaffeSplitError` where the machine has too few."""
-        device = choose_device(asked, solver)
-        if device.type == "cpu":
-            return device
-        count = torch.cuda.device_count()
-        if self.seat.beside > count:
-            raise CaffeSplitError(
-                f"{self.seat.beside} processes on this machine, and PyTorch sees {count} CUDA "
-                f"device{'s' * (count > 1)}; start at most {count} on it, or give --device cpu"
-            )
-        torch.cuda.set_device(self.seat.local)
-        return torch.device("cuda", self.seat.local)
 
     def group(self, device: torch.device, *, multiply: bool, sync_norms: bool) -> Group:
         """Connect for computing. Raises `CaffeSplitError` where that fails."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from runs import NET, numbers, ours, write_training
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.proto.caffemodel import SolverState, write_solverstate, write_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -66,6 +67,14 @@ def test_the_newest_whole_pair() -> None:
     ):
         assert line.startswith(f"Passing over a_iter_{iteration}.solverstate: ") and why in line, line
     assert len(said) == 5
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    write_training(tmp_path, RATE, 1)
+    path = Path("solver.prototxt")
+    path.write_text(path.read_text().replace('"ours"', '"nowhere/ours"'))
+    with pytest.raises(CaffeSplitError, match="snapshot_prefix: no folder nowhere seen from"):
+        ours("solver.prototxt", snapshot="auto")
 
 
 def behind(log: str, iteration: int) -> dict[str, str]:

@@ -1,0 +1,195 @@
+"""Several processes as a user meets them: one log, one line for every mistake, a clean end whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import numbers, write_training
+from support import ROOT, caffe_split
+
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.join import Seat, device_for, seat  # noqa: E402
+
+FIXED = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed"'
+needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def process(rank: int, folder: Path) -> int:
+    """The id of the process of that rank that trains in a folder."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "environ").read_bytes().split(b"\0")
+            trains = b"caffe_split.engine" in (path / "cmdline").read_bytes()
+            if trains and f"RANK={rank}".encode() in words and (path / "cwd").readlink() == folder:
+                return int(path.name)
+        except OSError:
+            continue  # It has ended meanwhile, or is another's.
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def wait_for(text: str, log: Path, child: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not (log.is_file() and text in log.read_text()):
+        assert time.monotonic() < end and child.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    shutil.copytree(ROOT / "prototxt" / "digits", folder / "digits")
+    caffe_split("data", "digits", "--out", "data", cwd=folder)
+    solver = folder / "digits" / "solver.prototxt"
+    text = solver.read_text()
+    for old, new in (("max_iter: 2000", "max_iter: 120"), ("snapshot: 100", "snapshot: 15"),
+                     ("test_interval: 50", "test_interval: 60")):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    solver.write_text(text + "test_initialization: false\n")
+    return folder
+
+
+GO = ("train", "digits/solver.prototxt", "--engine", "torch", "--processes", "2", "--threads", "1", "--snapshot",
+      "auto", "--append")  # fmt: skip
+
+
+@needs_proc
+def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        shutil.copytree(digits, folder)
+    caffe_split(*GO, cwd=whole)
+    log = killed / "digits" / "train.log"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True
+    )
+    wait_for("Iteration 40 ", log, child)
+    victim = process(1, killed)
+    os.kill(victim, signal.SIGKILL)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1
+    fatal = [line for line in log.read_text().splitlines() if line.startswith("F")]
+    assert len(fatal) == 1 and f"process 1 of 2 (host {socket.gethostname()}, pid {victim}) is gone" in fatal[0]
+    assert "the last good snapshot is digits/digits_iter_" in fatal[0] and fatal[0].split("] ")[1] in said
+    with pytest.raises(AssertionError, match="no process of rank 0"):
+        process(0, killed)
+    caffe_split(*GO, cwd=killed)
+    text = log.read_text()
+    assert re.search(r"Resuming from digits/digits_iter_(30|45|60|75|90|105)\.solverstate", text)
+    ends = [[line.split("] ")[1] for line in path.read_text().splitlines() if "Test net output" in line][-2:]
+            for path in (log, whole / "digits" / "train.log")]  # fmt: skip
+    assert ends[0] == ends[1] and "accuracy = " in ends[0][0]
+
+
+@needs_proc
+def test_two_nodes_and_one_interrupt(tmp_path: Path) -> None:
+    """torchrun on two machines, which are this one."""
+    write_training(tmp_path, f"{FIXED} test_initialization: false", 10**6)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    agents = []
+    for node in range(2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node)]
+        command += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        with (tmp_path / f"{node}.log").open("w") as log:
+            agents.append(
+                subprocess.Popen(
+                    [*command, "-m", "caffe_split.engine", "solver.prototxt", "--sync-bn"],
+                    cwd=tmp_path,
+                    env=ENVIRONMENT,
+                    stderr=log,
+                    text=True,
+                )
+            )
+    wait_for("Iteration 20 ", tmp_path / "0.log", agents[0])
+    os.kill(process(1, tmp_path), signal.SIGINT)
+    assert [agent.wait(60) for agent in agents] == [0, 0]
+    log = (tmp_path / "0.log").read_text()
+    states = list(tmp_path.glob("*.solverstate"))
+    assert len(states) == 1 and log.count("Snapshotting solver state") == 1
+    assert "2 processes, every one with its part of a batch; BatchNorm's statistics by batch" in log
+    iteration = int(re.search(r"_iter_(\d+)", states[0].name)[1])  # type: ignore[index]
+    assert len(numbers(log)["loss or rate"]) == 2 * iteration
+    assert "Optimization stopped early" in log and "engine.py" not in (tmp_path / "1.log").read_text()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[list[str]]:
+    yield [sys.executable, "-m", "caffe_split.engine", "solver.prototxt"]
+
+
+def fails(command: list[str], folder: Path, **environment: str) -> str:
+    """The one line of a program that ends with status 1."""
+    environment = {**ENVIRONMENT, **environment}
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    fatal = [line for line in result.stderr.splitlines() if line.startswith("F")]
+    assert result.returncode == 1 and len(fatal) == 1 and "Traceback" not in result.stderr, result.stderr
+    return fatal[0]
+
+
+def test_a_mistake_that_one_process_meets(tmp_path: Path, engine: list[str]) -> None:
+    """Of every 8 records the second process reads the last four."""
+    shapes = [(3, 9, 9)] * 13 + [(3, 8, 9)] + [(3, 9, 9)] * 10
+    write_store(tmp_path / "train", [(np.zeros(shape, np.uint8), 0) for shape in shapes])
+    write_training(tmp_path, FIXED, 20)
+    said = fails([*engine, "--processes", "2"], tmp_path)
+    assert "process 1 of 2 (" in said and "train: record 13 has shape (3, 8, 9), the first (3, 9, 9)" in said
+
+
+def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
+    write_training(tmp_path, FIXED, 2, batch=7)
+    words = ("train", "solver.prototxt", "--engine", "torch", "--processes", 2)
+    said = caffe_split(*words, cwd=tmp_path, status=1).stderr
+    assert re.search(r"train.log:\d+: .*layer 'data' \(line 3\): a batch of 7 does not divide over 2 processes", said)
+    assert len(re.findall("^F", (tmp_path / "train.log").read_text(), re.MULTILINE)) == 1
+
+
+def test_half_a_seat(tmp_path: Path, engine: list[str]) -> None:
+    write_training(tmp_path, FIXED, 2)
+    said = fails(engine, tmp_path, RANK="0", WORLD_SIZE="2")
+    assert "RANK and WORLD_SIZE in the environment, but no LOCAL_RANK and MASTER_ADDR and MASTER_PORT" in said
+
+
+FULL = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "29500"}
+
+
+def test_seats() -> None:
+    assert seat({}) is None and seat({"MASTER_ADDR": "there", "LOCAL_RANK": "0"}) is None
+    assert seat({**FULL, "LOCAL_WORLD_SIZE": "2"}) == Seat(3, 4, 1, 2, "there")
+    assert seat({**FULL, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
+    for change, expected in (
+        ({"RANK": "4"}, "RANK 4 and LOCAL_RANK 1 in the environment do not fit WORLD_SIZE 4"),
+        ({"MASTER_PORT": "x"}, "invalid literal"),
+        ({"MASTER_ADDR": ""}, "but no MASTER_ADDR: start several processes with torchrun"),
+    ):
+        with pytest.raises(CaffeSplitError, match=expected):
+            seat({**FULL, **change})
+
+
+def test_more_processes_than_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_training(tmp_path, FIXED, 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    solver = str(tmp_path / "solver.prototxt")
+    with pytest.raises(CaffeSplitError, match="2 processes on this machine, and PyTorch sees 1 CUDA device; start at"):
+        device_for(Seat(0, 4, 0, 2, "there"), "cuda", solver)
+    assert device_for(Seat(0, 4, 0, 2, "there"), None, solver).type == "cpu"
