@@ -101,6 +101,8 @@ def slices(layer: Layer, bottoms: list[Shape]) -> Found:
     param, bottom, tops = param_of(layer, "slice_param"), bottoms[0], len(layer.tops)
     axis = axis_of(param.get("slice_dim" if param.has("slice_dim") else "axis", 1), len(bottom), layer)
     points = [int(point) for point in param.get_all("slice_point")]
+    if not points and bottom[axis] % tops:
+        raise CaffeSplitError(f"{layer.where}: {bottom[axis]} along axis {axis} do not divide into {tops} tops.")
     if not points:
         points = [bottom[axis] // tops * cut for cut in range(1, tops)]
     sizes = [stop - start for start, stop in zip([0, *points], [*points, bottom[axis]])]
@@ -126,6 +128,8 @@ def reshape(layer: Layer, bottoms: list[Shape]) -> Found:
     start = axis_of(param.get("axis", 0), len(bottom), layer, past_end=True)
     count = int(param.get("num_axes", -1))
     stop = len(bottom) if count == -1 else start + count
+    if not start <= stop <= len(bottom):
+        raise CaffeSplitError(f"{layer.where}: {count} axes from {start} on do not lie in its bottom of {bottom}.")
     if any(dim == 0 and start + i >= len(bottom) for i, dim in enumerate(dims)):
         raise CaffeSplitError(f"{layer.where}: it keeps an axis that its bottom of {bottom} does not have.")
     dims = [bottom[start + i] if dim == 0 else dim for i, dim in enumerate(dims)]

@@ -12,8 +12,8 @@ from caffe_split.shape_rules.found import Found, Shape, Untold, axis_of, bottoms
 
 
 @dataclass(frozen=True)
-class _Window:
-    """The window of a convolution, a number for each spatial axis."""
+class Window:
+    """The window of a convolution or a pooling, a number for each spatial axis."""
 
     kernel: Shape
     stride: Shape
@@ -35,10 +35,11 @@ class _Window:
         )
 
 
-def _window(layer: Layer, param: prototxt.Message, rank: int) -> _Window:
+def window_of(layer: Layer, param: prototxt.Message, rank: int) -> Window:
+    """The window that a convolution's settings give over `rank` spatial axes. Raises `CaffeSplitError`."""
     if rank < 1:
         raise CaffeSplitError(f"{layer.where}: its bottom has no axis to slide over.")
-    window = _Window(
+    window = Window(
         _sides(layer, param, "kernel_size", ("kernel_h", "kernel_w"), rank, 0),
         _sides(layer, param, "stride", ("stride_h", "stride_w"), rank, 1),
         _sides(layer, param, "pad", ("pad_h", "pad_w"), rank, 0),
@@ -76,7 +77,7 @@ def convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     param = param_of(layer, "convolution_param")
     bottom = bottoms[0]
     axis = axis_of(param.get("axis", 1), len(bottom), layer)
-    window = _window(layer, param, len(bottom) - axis - 1)
+    window = window_of(layer, param, len(bottom) - axis - 1)
     channels, count, group = bottom[axis], int(param.get("num_output", 0)), int(param.get("group", 1))
     if count < 1 or group < 1 or channels % group or count % group:
         raise CaffeSplitError(
@@ -99,7 +100,7 @@ def im2col(layer: Layer, bottoms: list[Shape]) -> Found:
     param = param_of(layer, "convolution_param")
     axis = axis_of(param.get("axis", 1), len(bottoms[0]), layer)
     sizes = bottoms[0][axis + 1 :]
-    window = _window(layer, param, len(sizes))
+    window = window_of(layer, param, len(sizes))
     columns = bottoms[0][axis] * math.prod(window.kernel)
     return Found([(*bottoms[0][:axis], columns, *_fits(layer, window.slide(sizes), sizes))])
 
@@ -111,10 +112,16 @@ def pooling(layer: Layer, bottoms: list[Shape]) -> Found:
     if len(bottoms[0]) != 4:
         raise Untold(f"its bottom has shape {bottoms[0]}; Caffe pools (N, C, H, W) only")
     param, (batch, channels, *sizes) = param_of(layer, "pooling_param"), bottoms[0]
+    _, sides = pooling_window(layer, param, tuple(sizes))
+    return Found([(batch, channels, *_fits(layer, sides, tuple(sizes)))] * len(layer.tops))
+
+
+def pooling_window(layer: Layer, param: prototxt.Message, sizes: Shape) -> tuple[Window, Shape]:
+    """The window of a pooling over an image of `sizes`, and how often it fits. Raises `CaffeSplitError`."""
     if param.get("global_pooling", False):
-        return Found([(batch, channels, 1, 1)] * len(layer.tops))
+        return Window(sizes, (1, 1), (0, 0), (1, 1)), (1, 1)
     kernel, stride, pad = (
-        [int(param.get(f"{key}_{axis}", 0) or param.get(both, usual)) for axis in "hw"]
+        tuple(int(param.get(f"{key}_{axis}", 0) or param.get(both, usual)) for axis in "hw")
         for key, both, usual in (("kernel", "kernel_size", 0), ("stride", "stride", 1), ("pad", "pad", 0))
     )
     if min(kernel) < 1 or min(stride) < 1:
@@ -129,7 +136,7 @@ def pooling(layer: Layer, bottoms: list[Shape]) -> Found:
         if any(pad) and (side - 1) * s >= n + p:
             side -= 1
         sides.append(side)
-    return Found([(batch, channels, *_fits(layer, tuple(sides), tuple(sizes)))] * len(layer.tops))
+    return Window(kernel, stride, pad, (1, 1)), tuple(sides)
 
 
 def spatial_pyramid(layer: Layer, bottoms: list[Shape]) -> Found:

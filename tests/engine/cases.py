@@ -67,6 +67,19 @@ def convolution(rng: Rng, kind: str, group: bool = False, bias: bool = True) -> 
     return Case(layer(kind, options=f"convolution_param {{ {options} }}"), {"x": image(rng, channels, 7)})
 
 
+def slid(rng: Rng, kind: str, rank: int, options: str = "", before: int = 1) -> Case:
+    """A convolution over `rank` axes, behind `before` of them and that of the channels; a number for each axis."""
+    sides = [int(side) for side in rng.integers(5, 8, size=rank)]
+    given = " ".join(
+        f"{name}: {value}"
+        for name, low, high in (("kernel_size", 1, 4), ("stride", 1, 3), ("pad", 0, 2), ("dilation", 1, 3))
+        for value in rng.integers(low, high, size=rank)
+    )
+    shape = (*map(int, rng.integers(1, 4, size=before)), 4, *sides)
+    text = layer(kind, options=f"convolution_param {{ num_output: 6 group: 2 axis: {before} {given} {options} }}")
+    return Case(text, {"x": shape})
+
+
 def pooling(rng: Rng, pool: str, extra: str = "", tight: bool = False) -> Case:
     kernel = rng.integers(2, 4, size=2)
     stride = [int(rng.integers(1, k + 1)) for k in kernel]
@@ -162,6 +175,18 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "conv_no_bias": lambda r: convolution(r, "Convolution", bias=False),
     "deconv": lambda r: convolution(r, "Deconvolution"),
     "deconv_group": lambda r: convolution(r, "Deconvolution", group=True),
+    "conv_1d": lambda r: slid(r, "Convolution", 1),
+    "conv_2d_each": lambda r: slid(r, "Convolution", 2, "force_nd_im2col: true"),
+    "conv_3d": lambda r: slid(r, "Convolution", 3),
+    "conv_axis": lambda r: slid(r, "Convolution", 2, before=2),
+    "conv_axis_first": lambda r: slid(r, "Convolution", 2, before=0),
+    "deconv_1d": lambda r: slid(r, "Deconvolution", 1),
+    "deconv_3d": lambda r: slid(r, "Deconvolution", 3, "bias_term: false"),
+    "conv_two": lambda r: Case(
+        layer("Convolution", "a b", "y z", "convolution_param { num_output: 3 kernel_size: 2 }"),
+        dict.fromkeys("ab", image(r)),
+        ["y", "z"],
+    ),
     "inner": inner,
     "inner_axis": lambda r: inner(r, "axis: 2"),
     "inner_negative_axis": lambda r: inner(r, "axis: -1"),
@@ -174,6 +199,11 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "pool_ave": lambda r: pooling(r, "AVE"),
     "pool_ave_wide_pad": lambda r: pooling(r, "AVE", tight=True),
     "pool_ave_floor": lambda r: pooling(r, "AVE", "round_mode: FLOOR"),
+    # One side's padding cuts off the other's last window.
+    "pool_one_side": lambda r: Case(
+        layer("Pooling", options="pooling_param { kernel_h: 3 kernel_w: 1 stride_h: 1 stride_w: 3 pad_h: 1 pad_w: 0 }"),
+        {"x": (2, 3, 6, 5)},
+    ),
     "pool_global_ave": simple("Pooling", "pooling_param { pool: AVE global_pooling: true }"),
     "pool_global_max": simple("Pooling", "pooling_param { pool: MAX global_pooling: true }"),
     "relu": simple("ReLU"),

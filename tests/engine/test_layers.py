@@ -22,7 +22,7 @@ pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)
 RELATIVE = 1e-4
 # Layers without bottoms or with no values to compare, and those with tests of their own.
-ELSEWHERE = {"Input", "DummyData", "Data", "Parameter", "Split", "Silence", "TPM"}
+ELSEWHERE = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "Parameter", "Split", "Silence", "TPM"}
 
 
 @pytest.fixture(autouse=True)

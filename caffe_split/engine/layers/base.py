@@ -11,6 +11,8 @@ from caffe_split.engine.group import ALONE, Group
 from caffe_split.engine.options import Options
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer as Text
+from caffe_split.shape_rules.found import Found, Untold
+from caffe_split.shape_rules.table import RULES
 
 Shape = tuple[int, ...]
 Tops = tuple[torch.Tensor, ...]
@@ -68,6 +70,13 @@ class Layer:
         finally:
             self.blobs, self.buffers = blobs, buffers
         return [tuple(top.shape) for top in tops]
+
+    def told(self, bottoms: Sequence[Shape]) -> Found:
+        """The shapes of tops and blobs, as the rest of the program tells them. Raises `CaffeSplitError`."""
+        try:
+            return RULES[self.text.type](self.text, list(bottoms))
+        except Untold as reason:
+            raise self.error(f"{reason}.") from None
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         """The tops for these bottoms."""

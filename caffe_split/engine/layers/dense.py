@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -11,18 +11,17 @@ from torch.nn import functional as F
 from caffe_split.engine.fillers import fill
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.options import shape_of
-from caffe_split.net import convolution_geometry
+from caffe_split.shape_rules.sliding import window_of
 
 
 class _Weighted(Layer):
     def fill(self, shape: Sequence[int], name: str) -> torch.Tensor:
         return fill(shape, self.options.sub(name), self.place.generator)
 
-    def fill_both(self, weight: Sequence[int], bias: int) -> None:
+    def fill_blobs(self, bottoms: Sequence[Shape]) -> None:
         """The weight, and the bias where bias_term asks for it."""
-        self.blobs = [self.fill(weight, "weight_filler")]
-        if self.options.get("bias_term"):
-            self.blobs.append(self.fill((bias,), "bias_filler"))
+        names = ("weight_filler", "bias_filler")
+        self.blobs = [self.fill(shape, name) for shape, name in zip(self.told(bottoms).params, names)]
 
     def bias(self) -> torch.Tensor | None:
         return self.blobs[1] if len(self.blobs) > 1 else None
@@ -35,53 +34,59 @@ class _Weighted(Layer):
 
 
 class Convolution(_Weighted):
+    """Over one, two or three axes behind that of the channels."""
+
     options_name = "convolution_param"
+    by_rank: Sequence[Callable[..., torch.Tensor]] = (F.conv1d, F.conv2d, F.conv3d)
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.geometry = convolution_geometry(self.text)
-        count, shape, group = self.count(), bottoms[0], self.geometry.group
+        self.count()
+        shape = bottoms[0]
         for other in bottoms:
-            if len(other) != 4 or other[1] != shape[1]:
-                raise self.error(f"a bottom of shape {other}; expected (N, {shape[1]}, height, width).")
-        if shape[1] % group or count % group:
-            raise self.error(f"{shape[1]} input channels and {count} kernels do not divide into {group} groups.")
-        self.fill_both((count, shape[1] // group, *self.geometry.kernel), count)
-        if min(self.geometry.output_size((shape[2], shape[3]))) < 1:
-            raise self.error(f"its kernel {self.geometry.kernel} does not fit into {shape[2]}x{shape[3]}.")
+            if other != shape:
+                raise self.error(f"bottoms of shapes {shape} and {other}; expected one shape.")
+        self.fill_blobs(bottoms)
+        self.first = self.axis(self.options.get("axis"), len(shape))
+        rank = len(shape) - self.first - 1
+        if rank > len(self.by_rank):
+            raise self.error(f"a bottom of shape {shape} has {rank} axes to slide over; 1 to {len(self.by_rank)} are.")
+        param = self.text.message.sub("convolution_param")
+        assert param is not None
+        self.window = window_of(self.text, param, rank)
+        self.group = int(self.options.get("group"))
+        self.slide = self.by_rank[rank - 1]
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        g = self.geometry
-        return tuple(
-            F.conv2d(bottom, self.blobs[0], self.bias(), g.stride, g.pad, g.dilation, g.group) for bottom in bottoms
-        )
+        return tuple(self._behind(bottom) for bottom in bottoms)
+
+    def _behind(self, x: torch.Tensor) -> torch.Tensor:
+        """One bottom's top; PyTorch wants one axis before the channels."""
+        if self.first == 1:
+            return self.top(x)
+        y = self.top(x.reshape(math.prod(x.shape[: self.first]), *x.shape[self.first :]))
+        return y.view(*x.shape[: self.first], *y.shape[1:])
+
+    def top(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.window
+        return self.slide(x, self.blobs[0], self.bias(), w.stride, w.pad, w.dilation, self.group)
 
 
-class Deconvolution(_Weighted):
-    options_name = "convolution_param"
+class Deconvolution(Convolution):
+    by_rank = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.geometry = convolution_geometry(self.text)
-        count, shape, group = self.count(), bottoms[0], self.geometry.group
-        if len(shape) != 4 or shape[1] % group or count % group:
-            raise self.error(f"a bottom of shape {shape}, {count} outputs and {group} groups do not go together.")
-        self.fill_both((shape[1], count // group, *self.geometry.kernel), count)
-
-    def run(self, *bottoms: torch.Tensor) -> Tops:
-        g = self.geometry
-        return tuple(
-            F.conv_transpose2d(bottom, self.blobs[0], self.bias(), g.stride, g.pad, 0, g.group, g.dilation)
-            for bottom in bottoms
-        )
+    def top(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.window
+        return self.slide(x, self.blobs[0], self.bias(), w.stride, w.pad, 0, self.group, w.dilation)
 
 
 class InnerProduct(_Weighted):
     options_name = "inner_product_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.count()
         self.first = self.axis(self.options.get("axis"), len(bottoms[0]))
-        inputs, count = math.prod(bottoms[0][self.first :]), self.count()
         self.transposed = bool(self.options.get("transpose"))
-        self.fill_both((inputs, count) if self.transposed else (count, inputs), count)
+        self.fill_blobs(bottoms)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
@@ -94,13 +99,21 @@ class Embed(_Weighted):
     options_name = "embed_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        rows = int(self.options.get("input_dim") or 0)
-        if rows < 1:
+        self.length = int(self.options.get("input_dim") or 0)
+        if self.length < 1:
             raise self.error("input_dim is missing or 0.")
-        self.fill_both((rows, self.count()), self.count())
+        self.count()
+        self.fill_blobs(bottoms)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        rows = F.embedding(bottoms[0].long(), self.blobs[0])
+        places = bottoms[0].long()
+        if places.device.type == "cpu" and places.numel():
+            low, high = (int(value) for value in places.aminmax())
+            if low < 0 or high >= self.length:
+                raise self.error(
+                    f"bottom '{self.text.bottoms[0]}' asks for row {low if low < 0 else high} of {self.length}."
+                )
+        rows = F.embedding(places, self.blobs[0])
         bias = self.bias()
         return (rows if bias is None else rows + bias,)
 

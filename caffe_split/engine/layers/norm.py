@@ -18,9 +18,8 @@ class BatchNorm(Layer):
     options_name = "batch_norm_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
-        self.blobs = [torch.zeros(channels), torch.zeros(channels), torch.zeros(1)]
-        self.values = math.prod(bottoms[0]) // channels
+        self.blobs = [torch.zeros(shape) for shape in self.told(bottoms).state]
+        self.values = math.prod(bottoms[0]) // len(self.blobs[0])
         written = self.options.has("use_global_stats")
         self.is_global = bool(self.options.get("use_global_stats")) if written else not self.training
 

@@ -28,7 +28,7 @@ class PReLU(Layer):
     options_name = "prelu_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        shape = () if self.options.get("channel_shared") else (bottoms[0][1],)
+        (shape,) = self.told(bottoms).params
         if self.options.has("filler"):
             self.blobs = [fill(shape, self.options.sub("filler"), self.place.generator)]
         else:

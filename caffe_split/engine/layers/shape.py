@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.options import shape_of
 
 
 class Split(Layer):
@@ -27,11 +25,7 @@ class Concat(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         old = self.options.has("concat_dim")
         self.along = self.axis(self.options.get("concat_dim" if old else "axis"), len(bottoms[0]))
-        for shape in bottoms:
-            if len(shape) != len(bottoms[0]) or any(
-                a != b for i, (a, b) in enumerate(zip(shape, bottoms[0])) if i != self.along
-            ):
-                raise self.error(f"bottoms of shapes {bottoms[0]} and {shape} do not join along axis {self.along}.")
+        self.told(bottoms)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.cat(bottoms, self.along),)
@@ -43,17 +37,7 @@ class Slice(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         old = self.options.has("slice_dim")
         self.along = self.axis(self.options.get("slice_dim" if old else "axis"), len(bottoms[0]))
-        length, count = bottoms[0][self.along], len(self.text.tops)
-        points = [int(point) for point in self.options.all("slice_point")]
-        if points:
-            edges = [0, *points, length]
-        elif length % count == 0:
-            edges = list(range(0, length + 1, length // count))
-        else:
-            raise self.error(f"an axis of {length} does not divide into {count} tops.")
-        self.sizes = [b - a for a, b in zip(edges, edges[1:])]
-        if len(self.sizes) != count or min(self.sizes) < 1:
-            raise self.error(f"slice points {points} do not cut an axis of {length} into {count} tops.")
+        self.sizes = [top[self.along] for top in self.told(bottoms).tops]
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return tuple(torch.split(bottoms[0], self.sizes, self.along))
@@ -72,24 +56,7 @@ class Reshape(Layer):
     options_name = "reshape_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        shape, axis, count = bottoms[0], self.options.get("axis"), self.options.get("num_axes")
-        first = axis if axis >= 0 else len(shape) + axis + 1
-        last = len(shape) if count == -1 else first + count
-        if not 0 <= first <= last <= len(shape):
-            raise self.error(f"axis {axis} and num_axes {count} do not lie in a bottom of shape {shape}.")
-        new = list(shape_of(self.options.sub("shape")))
-        for index, length in enumerate(new):
-            if length == 0:
-                if first + index >= len(shape):
-                    raise self.error(f"its shape has a 0 where a bottom of shape {shape} has no axis to keep.")
-                new[index] = shape[first + index]
-        whole = [*shape[:first], *new, *shape[last:]]
-        known = math.prod(length for length in whole if length != -1)
-        if whole.count(-1) > 1 or (-1 in whole and (not known or math.prod(shape) % known)):
-            raise self.error(f"{math.prod(shape)} values do not fill the shape {whole}.")
-        self.target = tuple(math.prod(shape) // known if length == -1 else length for length in whole)
-        if math.prod(self.target) != math.prod(shape):
-            raise self.error(f"a bottom of shape {shape} does not fill the shape {self.target}.")
+        self.target = self.told(bottoms).tops[0]
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0].reshape(self.target),)
