@@ -115,6 +115,8 @@ class Net:
         # Names of layers and places of blobs that belong to another layer.
         self.shared: set[tuple[str, int]] = set()
         self._owners: dict[str, tuple[Layer, int]] = {}
+        # Parameters shared as other shapes: layer and place -> shape.
+        self._shaped: dict[tuple[str, int], Shape] = {}
         self._losses: list[tuple[int, int, float]] = []
         self.loss_weights: dict[str, float] = {}
         self._bottoms: list[dict[str, Shape]] = []
@@ -186,10 +188,14 @@ class Net:
         owner, place = self._owners[name]
         theirs, ours = owner.blobs[place], layer.blobs[index]
         if theirs.shape != ours.shape:
-            raise layer.error(
-                f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' "
-                f"{tuple(theirs.shape)}; sharing of unequal shapes is not handled."
-            )
+            permissive = layer.text.message.subs("param")[index].get("share_mode", "STRICT") == "PERMISSIVE"
+            if not permissive or theirs.numel() != ours.numel():
+                way = "Caffe shares as many values only" if permissive else "share_mode: PERMISSIVE shares its values"
+                raise layer.error(
+                    f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' "
+                    f"{tuple(theirs.shape)}; {way}."
+                )
+            self._shaped[layer.name, index] = tuple(ours.shape)
         layer.blobs[index] = theirs
         self.shared.add((layer.name, index))
 
@@ -206,6 +212,10 @@ class Net:
                     if self.phase == "TRAIN" and self.params[-1].lr_mult:
                         moved[id(blob)].requires_grad_(True)
                 layer.blobs[index] = moved[id(blob)]
+        for layer in self.layers:
+            for index, blob in enumerate(layer.blobs):
+                if (layer.name, index) in self._shaped:
+                    layer.blobs[index] = blob.view(self._shaped[layer.name, index])
 
     def _multipliers(self, layer: Layer, index: int) -> tuple[float, float]:
         """lr_mult and decay_mult of a parameter: its owner's, or where that is silent a sharing layer's."""

@@ -14,6 +14,7 @@ from support import ROOT, Trained, caffe_split, train
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.data.store import write_store  # noqa: E402
+from caffe_split.errors import CaffeSplitError  # noqa: E402
 from caffe_split.proto.caffemodel import read_weights, write_weights  # noqa: E402
 from caffe_split.proto.solverstate import read_solverstate  # noqa: E402
 
@@ -167,3 +168,42 @@ def test_weights_of_2014_shapes_are_taken(tmp_path: Path) -> None:
     old["ip"] = [old["ip"][0].reshape(1, 1, 5, -1), old["ip"][1].reshape(1, 1, 1, 5)]
     solver.net.load({"ip": old["ip"]}, "old")
     assert np.array_equal(solver.net.arrays()["ip"][0].reshape(-1), old["ip"][0].reshape(-1))
+
+
+PERMISSIVE = """
+name: "permissive"
+layer { name: "data" type: "Data" top: "data" top: "label" transform_param { scale: 0.01 }
+  data_param { source: "train" batch_size: 8 backend: LMDB } }
+layer { name: "a" type: "InnerProduct" bottom: "data" top: "a" param { name: "w" }
+  inner_product_param { num_output: 6 weight_filler { type: "xavier" } } }
+layer { name: "b" type: "InnerProduct" bottom: "a" top: "b" param { name: "w" share_mode: PERMISSIVE lr_mult: 1 }
+  inner_product_param { num_output: 243 bias_term: false } }
+layer { name: "c" type: "InnerProduct" bottom: "b" top: "c"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "loss" }
+"""
+
+
+def test_parameters_shared_as_other_shapes(tmp_path: Path) -> None:
+    """A weight of 6 x 243 that is also one of 243 x 6; the test net shares it with the train net."""
+    write_training(tmp_path, 'base_lr: 0.05 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed"', 12, net=PERMISSIVE)
+    weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
+    solver, our_log = ours("solver.prototxt", weights=[str(weights)])
+    compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE)
+    same_snapshots(12)
+    assert [param.layer for param in solver.net.params] == ["a", "a", "c", "c"]
+    arrays = solver.net.arrays()
+    assert arrays["b"][0].shape == (243, 6) and np.array_equal(arrays["a"][0].ravel(), arrays["b"][0].ravel())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("share_mode: PERMISSIVE", "", r"'w' has shape \(243, 6\), that of layer 'a' \(6, 243\); share_mode: PERM"),
+        ("num_output: 243", "num_output: 242", r"has shape \(242, 6\), .*; Caffe shares as many values only"),
+    ],
+)
+def test_parameters_that_cannot_be_shared(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    write_training(tmp_path, 'base_lr: 0.05 lr_policy: "fixed"', 2, net=PERMISSIVE.replace(old, new))
+    with pytest.raises(CaffeSplitError, match=expected):
+        ours("solver.prototxt")
