@@ -10,7 +10,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=find_packages(include=["caffe_split", "caffe_split.*"]),
-    package_data={"caffe_split": ["py.typed", "proto/caffe.proto", "report/page.*"]},
+    package_data={"caffe_split": ["py.typed", "proto/caffe.proto", "report/page.*", "study/Snakefile"]},
     python_requires=">=3.9",
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb", "pillow"],
     extras_require={
@@ -18,6 +18,7 @@ setup(
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
         "torch": ["torch>=2.1"],
+        "study": ["snakemake>=8; python_version >= '3.11'"],
         "test": [
             "pytest",
             "pytest-timeout",

@@ -29,6 +29,7 @@ COMMANDS = {
     "watch": "watch",
     "report": "report",
     "data": "data",
+    "study": "study",
 }
 
 

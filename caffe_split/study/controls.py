@@ -1,0 +1,71 @@
+"""The unsplit net of equal parameters: convolutions with more kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import Layer, all_layers, convolution_geometry, convolutions, phase_layers
+from caffe_split.proto import prototxt
+from caffe_split.shapes import infer_shapes
+
+# Layers that change the channels of no blob; what reads and what writes them has as many.
+_KEEPS = {"BatchNorm", "Scale", "Bias", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Swish", "Clip",
+          "Threshold", "Power", "Exp", "Log", "Dropout", "Pooling", "LRN", "MVN", "Eltwise", "Split"}  # fmt: skip
+
+
+def widened(
+    document: prototxt.Document, layers: Sequence[str], parameters: int
+) -> tuple[prototxt.Document, dict[str, list[int]]]:
+    """A copy of the net in which `layers` have so many more kernels that it has `parameters` or just more.
+
+    One kernel at a time, where the number has grown least in proportion; a convolution whose output is added to that
+    of others is raised with them. Returns the copy, and layer -> number of kernels before and after. Raises
+    `CaffeSplitError` where none of the layers can be raised.
+    """
+    copy = document.copy()
+    families = [family for family in _families(copy) if any(layer.name in layers for layer in family)]
+    families = [family for family in families if all(convolution_geometry(layer).group == 1 for layer in family)]
+    if not families:
+        raise CaffeSplitError(f"{document.filename}: none of {', '.join(layers)} can be given more kernels (groups).")
+    before = {layer.name: _kernels(layer) for family in families for layer in family}
+    least = {id(family): _kernels(family[0]) for family in families}
+    while _parameters(copy) < parameters:
+        family = min(families, key=lambda f: (_kernels(f[0]) / least[id(f)], before[f[0].name]))
+        for layer in family:
+            layer.message.sub("convolution_param").set("num_output", _kernels(layer) + 1)  # type: ignore[union-attr]
+    return copy, {layer.name: [before[layer.name], _kernels(layer)] for family in families for layer in family}
+
+
+def _parameters(document: prototxt.Document) -> int:
+    shapes = infer_shapes(phase_layers(document, "TRAIN"))
+    if shapes.parameter_count is None:
+        layer, why = next(iter(shapes.unknown.items()))
+        raise CaffeSplitError(f"{document.filename}: its parameters cannot be told: layer '{layer}': {why}")
+    return shapes.parameter_count
+
+
+def _kernels(layer: Layer) -> int:
+    param = layer.message.sub("convolution_param")
+    assert param is not None
+    return int(param.get("num_output"))
+
+
+def _families(document: prototxt.Document) -> list[list[Layer]]:
+    """The convolutions, those together whose outputs must have equally many channels."""
+    owner: dict[str, str] = {}
+
+    def find(blob: str) -> str:
+        while owner.setdefault(blob, blob) != blob:
+            blob = owner[blob]
+        return blob
+
+    for layer in all_layers(document):
+        if layer.type in _KEEPS:
+            for blob in (*layer.bottoms[1:], *layer.tops):
+                if layer.bottoms:
+                    owner[find(blob)] = find(layer.bottoms[0])
+    families: dict[str, list[Layer]] = {}
+    for layer in convolutions(all_layers(document)):
+        families.setdefault(find(layer.tops[0]), []).append(layer)
+    return list(families.values())

@@ -1,0 +1,41 @@
+"""What a training's log says: test accuracies and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog.parse import read
+from caffe_split.trainlog.query import final_values, summarise, values_of
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Final is that of the last test; best the highest in the log, the earliest where several are equal."""
+
+    output: str
+    final: float
+    best: float
+    best_iteration: int
+    curve: tuple[tuple[int, float], ...]
+
+
+def accuracies(log: Path) -> Accuracies:
+    """The test accuracies in a log, of the first accuracy-like output. Raises `CaffeSplitError` where it has none."""
+    parsed = read(log)
+    final = final_values(parsed)[0]
+    values = [value for value in values_of(parsed) if (value.net, value.output) == (final.net, final.output)]
+    best = max(values, key=lambda value: (value.value, -value.iteration))
+    curve = tuple((value.iteration, value.value) for value in values)
+    return Accuracies(final.output, final.value, best.value, best.iteration, curve)
+
+
+def measured(log: Path) -> dict[str, object]:
+    """Accuracies, time and speed of a training that is to have come to its end. Raises `CaffeSplitError` where not."""
+    row = summarise([read(log)])[0]
+    if row.state != "done":
+        raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
+    found = accuracies(log)
+    return {"output": found.output, "final": found.final, "best": found.best, "best_iteration": found.best_iteration,
+            "curve": found.curve, "training_seconds": row.seconds, "speed": row.speed}  # fmt: skip

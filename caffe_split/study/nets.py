@@ -1,0 +1,82 @@
+"""The nets and solvers of a study's runs: the user's files with their data, seed and length put in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import all_layers
+from caffe_split.proto import prototxt
+from caffe_split.proto.nets import read_net, read_solver
+from caffe_split.study.read import Study
+
+NET, SOLVER = "train_val.prototxt", "solver.prototxt"
+_SOURCES = (("data_param", "source"), ("hdf5_data_param", "source"), ("image_data_param", "source"),
+            ("data_param", "mean_file"), ("transform_param", "mean_file"))  # fmt: skip
+
+
+def study_solver(study: Study) -> prototxt.Document:
+    """The study's solver. Raises `CaffeSplitError` where it cannot be used."""
+    if not study.solver.is_file():
+        raise CaffeSplitError(f"{study.file}: solver: {study.solver} is not there")
+    solver = read_solver(study.solver, upgrade=True)
+    if not solver.has("net"):
+        raise CaffeSplitError(f"{study.solver}: a study needs a solver that names its net with `net`")
+    if int(solver.get("max_iter", 0)) <= (study.split if study.schedule == "continue" else 0):
+        raise CaffeSplitError(
+            f"{study.solver}: max_iter is {solver.get('max_iter', 0)}, so nothing is left after the split at "
+            f"{study.split}"
+        )
+    if not solver.has("test_iter"):
+        raise CaffeSplitError(f"{study.solver}: no test_iter, and a study compares test accuracies")
+    return solver
+
+
+def study_net(study: Study) -> prototxt.Document:
+    """The net that the solver names, its data files given by their whole names."""
+    name = str(study_solver(study).get("net"))
+    found = [place for place in (study.root / name, study.solver.parent / Path(name).name) if place.is_file()]
+    if not found:
+        raise CaffeSplitError(f"{study.solver}: its net {name} is not there, seen from {study.root} (the key `root`)")
+    net = read_net(found[0], upgrade=True)
+    for layer in all_layers(net):
+        for param, key in _SOURCES:
+            message = layer.message.sub(param)
+            if message is not None and message.has(key):
+                message.set(key, str(_place(study, str(message.get(key)))))
+    return net
+
+
+def data_files(study: Study) -> list[Path]:
+    """The data sets and mean files that the net names."""
+    found = []
+    for layer in all_layers(study_net(study)):
+        for param, key in _SOURCES:
+            message = layer.message.sub(param)
+            if message is not None and message.has(key):
+                found.append(Path(str(message.get(key))))
+    return list(dict.fromkeys(found))
+
+
+def _place(study: Study, name: str) -> Path:
+    if study.data is not None:
+        return study.data / Path(name).name
+    return study.root / name
+
+
+def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int) -> prototxt.Document:
+    """The study's solver for the run in `folder`."""
+    solver = study_solver(study)
+    solver.set("net", str(folder / NET))
+    solver.set("max_iter", max_iter)
+    solver.set("random_seed", seed)
+    solver.set("snapshot", max_iter)
+    solver.set("snapshot_prefix", prefix)
+    for key in ("weights", "snapshot_after_train"):
+        solver.remove(key)
+    return solver
+
+
+def length(study: Study) -> int:
+    """The iteration at which the trainings after the split end."""
+    return int(study_solver(study).get("max_iter"))

@@ -1,0 +1,43 @@
+"""Where a study keeps what, seen from its folder, in which every step runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from caffe_split import jsontext
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import write_atomic
+from caffe_split.study.read import Study
+
+PLAN = Path("plan.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that the study wrote. Raises `CaffeSplitError` where it is not whole."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{path}: cannot be read ({error}); remove it and start the study again.") from None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, (jsontext.dumps(value) + "\n").encode())
+
+
+def open_study() -> Study:
+    """The study in whose folder we are."""
+    return Study.from_dict(read_json(PLAN)["study"])
+
+
+def run_folder(seed: int, name: str) -> Path:
+    """The folder of one training."""
+    return Path(f"s{seed}") / name
+
+
+def prefix(study: Study, folder: Path) -> str:
+    """The snapshot_prefix of the training in a folder."""
+    return str(folder / study.solver.parent.name)

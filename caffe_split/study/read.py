@@ -1,0 +1,294 @@
+"""A study's YAML, read and checked whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_split.errors import CaffeSplitError
+
+KINDS = ("residual", "skip", "extension")
+SCHEDULES = ("continue", "restart")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to split. `layers` or `num_splits` says which convolutions; `batches` is of --calibrate."""
+
+    name: str
+    kind: str
+    partition: str = "median"
+    init: str = "exact"
+    layers: tuple[str, ...] = ()
+    num_splits: int = 0
+    noise: float = 0.01
+    branch_norm: bool = False
+    calibrate: int = 20
+    skip_pool: str = "stride"
+    residual_activation: str = "none"
+
+    @property
+    def folds(self) -> bool:
+        """Whether what is added is linear, so that it can be folded."""
+        return self.kind != "residual" or self.residual_activation == "none"
+
+    def words(self, seed: int) -> list[str]:
+        """The options of `caffe-split make-derived`."""
+        words = ["--kind", self.kind, "--partition", self.partition.replace("SEED", str(seed)), "--init", self.init]
+        words += ["--noise", repr(self.noise), "--seed", str(seed), "--skip-pool", self.skip_pool]
+        words += ["--residual-activation", self.residual_activation]
+        if self.layers:
+            words += ["--layers", ",".join(self.layers)]
+        else:
+            words += ["--num-splits", str(self.num_splits)]
+        if self.branch_norm:
+            words += ["--branch-norm", "--calibrate", str(self.calibrate)]
+        return words
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as read. Paths are absolute; `random` and `wider` name the arms that get that control.
+
+    `split` is the iteration whose snapshot is split, `window` and `interval` what TPM looks at (window None: no TPM is
+    needed). `make` is a data set that `caffe-split data` can make by itself.
+    """
+
+    name: str
+    file: Path
+    solver: Path
+    root: Path
+    data: Path | None
+    make: str
+    engine: str
+    precision: str
+    threads: int
+    seeds: tuple[int, ...]
+    split: int
+    window: tuple[int, int] | None
+    interval: int
+    schedule: str
+    arms: tuple[Arm, ...]
+    random: tuple[str, ...]
+    wider: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**asdict(self), **{key: str(getattr(self, key)) for key in ("file", "solver", "root")},
+                "data": None if self.data is None else str(self.data)}  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Study:
+        """From what `as_dict` gave."""
+        arms = tuple(Arm(**{**arm, "layers": tuple(arm["layers"])}) for arm in value["arms"])
+        paths = {key: Path(value[key]) for key in ("file", "solver", "root")}
+        return cls(**{
+            **value, **paths, "arms": arms, "data": None if value["data"] is None else Path(value["data"]),
+            "window": None if value["window"] is None else tuple(value["window"]),
+            **{key: tuple(value[key]) for key in ("seeds", "random", "wider")},
+        })  # fmt: skip
+
+    @property
+    def watches(self) -> bool:
+        """Whether the baseline is trained with TPM layers."""
+        return self.window is not None
+
+    def all_arms(self) -> list[Arm]:
+        """The arms, and the random partition of those that are to have that control."""
+        chosen = {arm.name: arm for arm in self.arms}
+        extra = [
+            Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"})
+            for name in self.random
+        ]
+        return [*self.arms, *extra]
+
+
+_TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "threads", "seeds", "split", "window",
+        "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
+_ARM = tuple(field for field in Arm.__dataclass_fields__)
+_CONTROLS = ("random", "wider")
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study file. Raises `CaffeSplitError`, one line, for whatever is wrong in it."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaffeSplitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except yaml.YAMLError as error:
+        raise CaffeSplitError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return _Reader(path).study(value)
+
+
+class _Reader:
+    """Takes the values out of a study file one by one; every complaint names the file and the key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def wrong(self, where: str, text: str) -> CaffeSplitError:
+        return CaffeSplitError(f"{self.path}: {where}: {text}")
+
+    def known(self, value: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.wrong(where, f"expected keys with values, found {value!r}")
+        for key in value:
+            if key not in keys:
+                near = difflib.get_close_matches(str(key), keys, 1, 0.5)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(keys)}"
+                raise self.wrong(where, f"unknown key '{key}'; {hint}")
+        return value
+
+    def whole(self, value: Any, where: str, least: int = 0) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.wrong(where, f"expected a whole number of {least} or more, found {value!r}")
+        return value
+
+    def one_of(self, value: Any, choices: Sequence[str], where: str) -> str:
+        if value not in choices:
+            near = difflib.get_close_matches(str(value), choices, 1, 0.5)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise self.wrong(where, f"'{value}' is none of {', '.join(choices)}{hint}")
+        return str(value)
+
+    def names(self, value: Any, where: str) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(where, f"expected a list of names, found {value!r}")
+        return tuple(value)
+
+    def study(self, value: Any) -> Study:
+        top = self.known(value, _TOP, "the study")
+        for key in ("solver", "seeds", "split", "arms"):
+            if key not in top:
+                raise self.wrong("the study", f"'{key}' is missing")
+        base = self.path.parent.resolve()
+        solver = base / str(top["solver"])
+        root = (base / str(top.get("root", "."))).resolve()
+        seeds = top["seeds"]
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            seeds = list(range(1, seeds + 1))
+        if not isinstance(seeds, list) or not seeds:
+            raise self.wrong("seeds", f"expected a number of seeds or a list of them, found {seeds!r}")
+        seeds = tuple(self.whole(seed, "seeds") for seed in seeds)
+        if len(set(seeds)) < len(seeds):
+            raise self.wrong("seeds", f"a seed is given twice: {seeds}")
+        engine = self.one_of(top.get("engine", "caffe"), ("caffe", "torch"), "engine")
+        precision = self.one_of(top.get("precision", "fp32"), ("fp32", "tf32", "bf16"), "precision")
+        if engine == "caffe" and precision != "fp32":
+            raise self.wrong("precision", f"'{precision}' is of the torch engine; Caffe computes in fp32")
+        split = self.whole(top["split"], "split", 1)
+        common: dict[str, Any] = {key: top[key] for key in ("layers", "num_splits") if key in top}
+        arms = self.arms(top["arms"], common)
+        window = self.window(top.get("window"), split, arms)
+        controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
+        named = [arm.name for arm in arms]
+        return Study(
+            name=self.name(top.get("name", self.path.stem), "name"),
+            file=self.path.resolve(),
+            solver=solver.resolve(),
+            root=root,
+            data=(base / str(top["data"])).resolve() if top.get("data") else None,
+            make=self.one_of(top.get("make_data", ""), ("", "digits"), "make_data"),
+            engine=engine,
+            precision=precision,
+            threads=self.whole(top.get("threads", 1), "threads", 1),
+            seeds=seeds,
+            split=split,
+            window=window,
+            interval=self.whole(top.get("interval", 1), "interval", 1),
+            schedule=self.one_of(top.get("schedule", "continue"), SCHEDULES, "schedule"),
+            arms=arms,
+            random=self.of_arms(controls.get("random", "first"), arms, named, "controls: random"),
+            wider=self.of_arms(controls.get("wider", "first"), arms, named, "controls: wider"),
+        )
+
+    def name(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise self.wrong(where, f"{value!r} is no name; expected letters, digits, '.', '_' and '-'")
+        return value
+
+    def arms(self, value: Any, common: Mapping[str, Any]) -> tuple[Arm, ...]:
+        if not isinstance(value, list) or not value:
+            raise self.wrong("arms", "expected a list of arms, each with a name and a kind")
+        arms: list[Arm] = []
+        for number, given in enumerate(value, 1):
+            label = str(given.get("name", number)) if isinstance(given, dict) else str(number)
+            arms.append(self.arm({**common, **self.known(given, _ARM, f"arm {label}")}, f"arm {label}"))
+        names = [arm.name for arm in arms]
+        for name in names:
+            if names.count(name) > 1:
+                raise self.wrong("arms", f"two arms are named '{name}'")
+            if name in ("baseline", "continue") or name.startswith(("random-", "wider-")):
+                raise self.wrong("arms", f"'{name}' is the name of a control; choose another")
+        return tuple(arms)
+
+    def arm(self, given: dict[str, Any], where: str) -> Arm:
+        from caffe_split.split.partition import parse_rule
+
+        kind = self.one_of(given.get("kind"), KINDS, f"{where}: kind")
+        partition = str(given.get("partition", "median"))
+        try:
+            parse_rule(partition.replace("SEED", "0"))
+        except CaffeSplitError as error:
+            raise self.wrong(f"{where}: partition", str(error)) from None
+        layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
+        count = self.whole(given.get("num_splits", 0), f"{where}: num_splits")
+        if bool(layers) == bool(count):
+            raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
+        noise = given.get("noise", 0.01)
+        if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < 10:
+            raise self.wrong(f"{where}: noise", f"expected a number from 0, found {noise!r}")
+        norm = given.get("branch_norm", False)
+        if not isinstance(norm, bool):
+            raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
+        return Arm(
+            name=self.name(given.get("name", kind), f"{where}: name"),
+            kind=kind,
+            partition=partition,
+            init=self.one_of(given.get("init", "exact"), ("exact", "study"), f"{where}: init"),
+            layers=layers,
+            num_splits=count,
+            noise=float(noise),
+            branch_norm=norm,
+            calibrate=self.whole(given.get("calibrate", 20), f"{where}: calibrate", 1),
+            skip_pool=self.one_of(given.get("skip_pool", "stride"), ("stride", "average"), f"{where}: skip_pool"),
+            residual_activation=self.one_of(
+                given.get("residual_activation", "none"), ("none", "relu"), f"{where}: residual_activation"
+            ),
+        )
+
+    def window(self, value: Any, split: int, arms: Sequence[Arm]) -> tuple[int, int] | None:
+        if value is None:
+            value = f"0:{split}"
+        found = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", str(value))
+        if not found or not int(found[1]) < int(found[2]) <= split:
+            raise self.wrong("window", f"{value!r} is not START:STOP with START < STOP <= {split}, the split")
+        from caffe_split.split.partition import parse_rule
+
+        if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):
+            return None
+        return int(found[1]), int(found[2])
+
+    def of_arms(self, value: Any, arms: Sequence[Arm], named: Sequence[str], where: str) -> tuple[str, ...]:
+        """`first`, `kinds` (the first arm of each kind), `all`, `none`, or arms by name."""
+        if value in ("none", False):
+            return ()
+        if value == "first":
+            return (named[0],)
+        if value == "all":
+            return tuple(named)
+        if value == "kinds":
+            return tuple({arm.kind: arm.name for arm in reversed(arms)}.values())[::-1]
+        names = self.names(value, where)
+        for name in names:
+            self.one_of(name, named, where)
+        return names

@@ -1,0 +1,160 @@
+"""The result of a study: a row an arm, with paired differences to the control."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from caffe_split.files import write_atomic
+from caffe_split.study.places import open_study, read_json, write_json
+from caffe_split.study.plan import Step, steps_of
+from caffe_split.study.read import Study
+from caffe_split.study.statistics import paired, spread
+
+RESULTS = Path("results")
+CONTROL = "continue"
+Marks = Mapping[tuple[int, str, str], Mapping[str, Any]]
+
+
+def write_results() -> None:
+    """Write `results/table.{md,csv,json}` from the marks of the steps that are done."""
+    study = open_study()
+    rows = rows_of(study, read_marks(study))
+    write_atomic(_results() / "table.md", markdown(rows).encode())
+    write_atomic(RESULTS / "table.csv", _csv(rows).encode())
+    write_json(RESULTS / "table.json", {"study": study.name, "rows": rows})
+
+
+def _results() -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    return RESULTS
+
+
+def read_marks(study: Study) -> Marks:
+    """(seed, run, verb) -> what the step said; of a step without a mark that it has none."""
+    return {(step.seed, step.name, step.verb): _mark(step) for step in steps_of(study)}
+
+
+def _mark(step: Step) -> Mapping[str, Any]:
+    path = Path(step.output)
+    return read_json(path) if path.exists() else {"failed": "it was not run to its end"}
+
+
+def rows_of(study: Study, marks: Marks) -> list[dict[str, Any]]:
+    """A row a run: n, accuracies, differences to the control, costs, folding, time, movements, what failed."""
+    names = [CONTROL, *(arm.name for arm in study.all_arms()), *(f"wider-{name}" for name in study.wider)]
+    return [_row(study, marks, name) for name in names]
+
+
+def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
+    runs = {seed: marks[seed, name, "train"] for seed in study.seeds}
+    good = {seed: run for seed, run in runs.items() if "failed" not in run}
+    control = {seed: marks[seed, CONTROL, "train"] for seed in study.seeds}
+    row: dict[str, Any] = {"run": name, "n": len(good)}
+    for value in ("final", "best"):
+        row[f"{value}_mean"], row[f"{value}_sd"] = spread([run[value] for run in good.values()])
+        pairs = [run[value] - control[seed][value] for seed, run in good.items() if "failed" not in control[seed]]
+        interval = paired(pairs) if name != CONTROL else None
+        row[f"{value}_difference"] = {**asdict(interval), "reading": interval.reading} if interval else None
+        row[f"{value}_by_seed"] = {str(seed): run[value] for seed, run in good.items()}
+    base = [marks[seed, "baseline", "train"] for seed in study.seeds]
+    for key in ("parameters", "macs"):
+        row[f"{key}_before"] = _same(run.get(key) for run in base if "failed" not in run)
+        row[key] = _same(run.get(key) for run in good.values())
+    folds = {seed: marks[seed, name, "fold"] for seed in good if (seed, name, "fold") in marks}
+    folded = {seed: fold for seed, fold in folds.items() if "failed" not in fold}
+    row["folded"] = {
+        "n": len(folded),
+        "parameters": _same(fold["parameters"] for fold in folded.values()),
+        "macs": _same(fold["macs"] for fold in folded.values()),
+        "accuracy_difference": max((abs(f["final"] - f["unfolded"]) for f in folded.values()), default=None),
+    } if folds else None  # fmt: skip
+    row["training_seconds"] = spread([run["training_seconds"] for run in good.values()])[0]
+    row["movements"] = _movements([run["movements"] for run in good.values() if "movements" in run])
+    failed = {seed: run["failed"] for seed, run in runs.items() if "failed" in run}
+    failed.update({seed: f"fold: {fold['failed']}" for seed, fold in folds.items() if "failed" in fold})
+    row["failed"] = {str(seed): why for seed, why in failed.items()}
+    return row
+
+
+def _same(values: Any) -> Any:
+    """What all have; the least and the most where they differ."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None
+    return known[0] if known[0] == known[-1] else [known[0], known[-1]]
+
+
+def _movements(runs: list[Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    """Part -> relative change of its weights, the mean over layers and seeds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for parts in run.values():
+            for part, value in parts.items():
+                if value is not None:
+                    found.setdefault(part, []).append(value)
+    return {part: spread(values)[0] for part, values in found.items()}
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown tables, accuracies in per cent."""
+    lines = _head("run", "n", "final %", "best %", "final - continue (95 % CI)", "best - continue (95 % CI)",
+                  "reading (final)")  # fmt: skip
+    for row in rows:
+        final, best = row["final_difference"], row["best_difference"]
+        cells = [row["run"], str(row["n"]), _percent(row, "final"), _percent(row, "best"), _interval(final)]
+        lines.append("| " + " | ".join([*cells, _interval(best), final["reading"] if final else "the control"]) + " |")
+    lines += ["", *_head("run", "parameters before", "parameters", "folded", "multiply-adds before", "multiply-adds",
+                         "folded", "folded - unfolded %", "training s")]  # fmt: skip
+    for row in rows:
+        fold = row["folded"] or {}
+        cells = [row["run"], *(_count(row[key]) for key in ("parameters_before", "parameters"))]
+        cells += [_count(fold.get("parameters")), _count(row["macs_before"]), _count(row["macs"])]
+        off = fold.get("accuracy_difference")
+        cells += [_count(fold.get("macs")), "" if off is None else f"{100 * off:.3f}", f"{row['training_seconds']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    parts = list(dict.fromkeys(part for row in rows for part in row["movements"]))
+    lines += ["", *_head("moved by", *parts)]
+    for row in rows:
+        if row["movements"]:
+            cells = [f"{row['movements'][part]:.4f}" if part in row["movements"] else "" for part in parts]
+            lines.append("| " + " | ".join([row["run"], *cells]) + " |")
+    failed = [f"- {row['run']}, seed {seed}: {why}" for row in rows for seed, why in row["failed"].items()]
+    if failed:
+        lines += ["", "Not finished:", "", *failed]
+    return "\n".join(lines) + "\n"
+
+
+def _head(*cells: str) -> list[str]:
+    return ["| " + " | ".join(cells) + " |", "|" + " --- |" * len(cells)]
+
+
+def _percent(row: Mapping[str, Any], value: str) -> str:
+    return f"{100 * row[f'{value}_mean']:.3f} ± {100 * row[f'{value}_sd']:.3f}"
+
+
+def _interval(interval: Mapping[str, Any] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{100 * interval['mean']:+.3f} ({100 * interval['low']:+.3f} .. {100 * interval['high']:+.3f})"
+
+
+def _count(value: Any) -> str:
+    if value is None:
+        return ""
+    return " .. ".join(f"{one:,}" for one in value) if isinstance(value, list) else f"{value:,}"
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """A line a run and seed."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["run", "seed", "final", "best", "parameters", "macs"])
+    for row in rows:
+        for seed, final in row["final_by_seed"].items():
+            writer.writerow([row["run"], seed, final, row["best_by_seed"][seed], row["parameters"], row["macs"]])
+    return out.getvalue()
