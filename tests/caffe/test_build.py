@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -246,3 +247,46 @@ def test_what_the_tests_look_through_is_wanted_and_not_needed(tmp_path):
     update, *installs = (tmp_path / "calls").read_text().splitlines()
     assert update.endswith(" update")
     assert [line.split()[-1] for line in installs] == ["chromium", "xvfb"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
+def test_flags_of_the_environment_go_together(tmp_path):
+    """With false programs: which of our extras are installed, when PyTorch is, and that Caffe's packages are not."""
+    checkout = tmp_path / "checkout"
+    (checkout / "tools").mkdir(parents=True)
+    script = Path(shutil.copy(ROOT / "tools" / "environment", checkout / "tools"))
+    for name in ("setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout)
+    version = subprocess.check_output(
+        ["/usr/bin/python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], text=True
+    ).strip()
+    binaries = checkout / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "pip").write_text(f"#!{binaries}/python\n")
+    calls = tmp_path / "calls"
+    stub(
+        binaries, "python",
+        f'case "$*" in *sys.prefix*) echo "{checkout}/.venv {version}" ;; '
+        f'*find_spec*) grep -q torch {calls} ;; *) echo "$*" >>{calls} ;; esac',
+    )  # fmt: skip
+    stub(tmp_path, "apt-get", f'echo "apt-get $*" >>{calls}; exit 1')
+    screens = "python3-tk | xvfb | chromium"
+    stub(tmp_path, "dpkg-query", f'for word; do case $word in {screens}) echo "installed $word" ;; esac; done')
+
+    def run(*words):
+        calls.write_text("")
+        done = run_environment(tmp_path, script=script, words=words)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return [re.search(r"\S+$", line)[0].replace(str(checkout), "") for line in calls.read_text().splitlines()]
+
+    assert run("--no-caffe") == ["[digits]"]
+    assert run("--no-caffe") == []
+    assert run("--no-caffe", "--torch", "--tests") == ["[test]", "torch==2.13.0+cpu"]
+    assert run("--no-caffe") == run("--no-caffe", "--tests") == []
+    with (checkout / "setup.py").open("a") as stream:
+        stream.write("# changed\n")
+    assert run("--no-caffe") == ["[test]"]
+    stub(tmp_path, "dpkg-query", "exit 1")
+    assert run_environment(tmp_path, script=script, words=["--caffe"]).returncode == 2
+    done = run_environment(tmp_path, script=script)
+    assert done.returncode == 1 and "apt-get update failed" in done.stderr
