@@ -61,15 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("solver")
     parser.add_argument("--weights")
     parser.add_argument("--snapshot")
-    parser.add_argument("--continue-data", action="store_true")
+    parser.add_argument("--continue-data", action="store_true", help="resumed data go on where they stopped")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sync-bn", action="store_true")
-    parser.add_argument("--scale-batch", action="store_true")
+    parser.add_argument("--processes", type=int, default=1, help="divide every batch over so many on this machine")
+    parser.add_argument("--sync-bn", action="store_true", help="BatchNorm's statistics are those of the whole batch")
+    parser.add_argument("--scale-batch", action="store_true", help="every process takes a whole batch_size")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,7 @@ SOLVERS = {
     "clip": f"{RATE} momentum: 0.9 clip_gradients: 0.5",
 }
 BN = re.compile(r'layer \{\{? name: "bn1".*?\n.*?\n')
+HDF5 = importlib.util.find_spec("h5py") is not None
 CROP = "crop_size: 7 mirror: true scale:"
 
 
@@ -64,6 +66,27 @@ layer { name: "drop" type: "Dropout" bottom: "ones" top: "drop" include { phase:
 layer { name: "ip" type: "InnerProduct" bottom: "ones" top: "ip" inner_product_param { num_output: 2 } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "ip" top: "loss" }
 """
+
+
+ROWS = """
+layer { name: "rows" type: "HDF5Data" top: "x" top: "y" include { phase: TRAIN }
+  hdf5_data_param { source: "list.txt" batch_size: 8 shuffle: true } }
+layer { name: "rows" type: "HDF5Data" top: "x" top: "y" include { phase: TEST }
+  hdf5_data_param { source: "list.txt" batch_size: 5 } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2
+  weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }
+"""
+
+
+def write_rows(folder: Path) -> None:
+    import h5py
+
+    rng = np.random.default_rng(5)
+    for name, count in (("a.h5", 11), ("b.h5", 10)):
+        with h5py.File(folder / name, "w") as file:
+            file["x"], file["y"] = rng.normal(size=(count, 3)), rng.normal(size=(count, 2))
+    (folder / "list.txt").write_text("a.h5\nb.h5\n")
 
 
 class Trained:
@@ -122,6 +145,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         all_.add(f"crop{size}", sgd, size, plain.replace("scale:", CROP))
         for mode in ("VALID", "FULL", "NONE"):
             all_.add(f"{mode}{size}", f"{RATE} momentum: 0.9", size, losses(mode), iterations=5)
+        if HDF5:
+            all_.add(f"rows{size}", f"{RATE} momentum: 0.9", size, ROWS)
+            write_rows(all_.folder / f"rows{size}")
     for name in ("drop", "again"):
         all_.add(name, RATE, 2, DROPS, iterations=3)
     all_.add("odd3", sgd, 3, plain)
@@ -179,6 +205,11 @@ def test_losses_of_every_kind(trained: Trained, mode: str) -> None:
 def test_crops_and_mirrors(trained: Trained) -> None:
     assert numbers(trained.log("crop1"))["loss or rate"] != numbers(trained.log("sgd1"))["loss or rate"]
     same(trained, "crop1", "crop2", 2)
+
+
+@pytest.mark.skipif(not HDF5, reason="h5py is not installed")
+def test_rows_of_files_shuffled(trained: Trained) -> None:
+    same(trained, "rows1", "rows2", 2)
 
 
 def test_dropout_differs_by_process_and_comes_again(trained: Trained) -> None:

@@ -41,6 +41,7 @@ REFUSED = {
     "scale_bottom": "do not go together record by record",
     "scale_all_axes": "learns a value for each record",
     "scale_bottom_bias": "learns a value for each record",
+    "conv_axis_first": "its axis is that of the records",
     "infogain": "its matrix 'h' is not the same in all",
     "concat_records": "its axis is that of the records",
     "concat_old": "its concat_dim is that of the records",
