@@ -11,11 +11,11 @@ from caffe_split import __version__, jsontext
 from caffe_split.files import MANIFEST, sha256
 
 
-def write_manifest(
+def manifest_of(
     folder: Path, inputs: Iterable[Path], outputs: Iterable[str], plan: Mapping[str, Any], **more: Any
-) -> None:
-    """Write the folder's manifest, last of all: `outputs` are names in the folder, hashed as they lie there."""
-    manifest = {
+) -> dict[str, Any]:
+    """What a manifest says: `outputs` are names in the folder, hashed as they lie there."""
+    return {
         "caffe_split": __version__,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "inputs": {str(path): sha256(path) for path in inputs},
@@ -23,4 +23,11 @@ def write_manifest(
         "plan": plan,
         **more,
     }
+
+
+def write_manifest(
+    folder: Path, inputs: Iterable[Path], outputs: Iterable[str], plan: Mapping[str, Any], **more: Any
+) -> None:
+    """Write the folder's manifest, last of all; see `manifest_of`."""
+    manifest = manifest_of(folder, inputs, outputs, plan, **more)
     (folder / MANIFEST).write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")

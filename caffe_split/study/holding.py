@@ -1,17 +1,99 @@
-"""Holding a lock file while something runs; the system lets go of it when the process ends, however it ends."""
+"""Holding a lock file while something runs; the system lets go of it when the last process that has it open ends.
+
+A step holds its lock together with the program that it runs. Whoever comes next waits; a program that goes on although
+its step was killed has nobody left to mark its end, and is ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from caffe_split.errors import CaffeSplitError
+
+_LOOK_EVERY = 0.2
+# After so long a wait, in seconds, a program that was interrupted is killed.
+_PATIENCE = 5.0
+
+
+class Held:
+    """A lock that is held: `fd` is for the programs that hold it too, `owners` says who they are."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.fd = stream.fileno()
+
+    def owners(self, *pids: int) -> None:
+        """Note the processes that hold the lock, the one that answers for it first."""
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._stream.write(" ".join([os.uname().nodename, *map(str, pids)]) + "\n")
+        self._stream.flush()
 
 
 @contextlib.contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Wait until nobody else holds `path`, and hold it."""
+def holding(path: Path, wait: bool = True) -> Iterator[Held]:
+    """Hold `path`, which is kept as an empty file afterwards.
+
+    Where its first owner is alive, here or on another machine, wait for it, or raise `CaffeSplitError` without `wait`.
+    Where it is dead and others still hold the lock, they are ended.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    with path.open("a+", encoding="utf-8") as stream:
+        held = Held(stream)
+        since: float | None = None
+        while not _locked(stream):
+            host, pids = _owners(path)
+            if host == os.uname().nodename and pids and not _alive(pids[0]):
+                since = since if since is not None else time.monotonic()
+                _end(pids[1:], signal.SIGTERM if time.monotonic() - since < _PATIENCE else signal.SIGKILL)
+            elif not wait:
+                raise CaffeSplitError(f"{path}: process {pids[0] if pids else '?'} on {host or '?'} holds it")
+            time.sleep(_LOOK_EVERY)
+        held.owners(os.getpid())
+        yield held
+        stream.truncate(0)
+
+
+def _locked(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock file."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return not _locked(stream)
+    except OSError:
+        return False
+
+
+def _owners(path: Path) -> tuple[str, list[int]]:
+    words = path.read_text(encoding="utf-8").split()
+    return (words[0] if words else ""), [int(word) for word in words[1:] if word.isdigit()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _end(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)

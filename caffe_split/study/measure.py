@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.parse import read
-from caffe_split.trainlog.query import final_values, summarise, values_of
+from caffe_split.trainlog.query import main_output, summarise, values_of
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,15 @@ class Accuracies:
 
 
 def accuracies(log: Path) -> Accuracies:
-    """The test accuracies in a log, of the first accuracy-like output. Raises `CaffeSplitError` where it has none."""
+    """The test accuracies in a log, of its main output. Raises `CaffeSplitError` where it has none."""
     parsed = read(log)
-    final = final_values(parsed)[0]
-    values = [value for value in values_of(parsed) if (value.net, value.output) == (final.net, final.output)]
+    chosen = main_output(parsed)
+    if chosen is None:
+        raise CaffeSplitError(f"{log}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
+    values = [value for value in values_of(parsed, chosen[1]) if value.net == chosen[0]]
     best = max(values, key=lambda value: (value.value, -value.iteration))
     curve = tuple((value.iteration, value.value) for value in values)
-    return Accuracies(final.output, final.value, best.value, best.iteration, curve)
+    return Accuracies(chosen[1], values[-1].value, best.value, best.iteration, curve)
 
 
 def measured(log: Path) -> dict[str, object]:

@@ -70,7 +70,9 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("net", str(folder / NET))
     solver.set("max_iter", max_iter)
     solver.set("random_seed", seed)
-    solver.set("snapshot", max_iter)
+    if study.engine == "caffe":
+        # It is started again where it is killed; see `fit`.
+        solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
     for key in ("weights", "snapshot_after_train"):
         solver.remove(key)

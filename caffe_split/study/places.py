@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,16 @@ def open_study() -> Study:
 def run_folder(seed: int, name: str) -> Path:
     """The folder of one training."""
     return Path(f"s{seed}") / name
+
+
+def made(folder: Path, files: Mapping[str, bytes]) -> None:
+    """A folder with these files: as it lies there, with what was trained in it, if they are the same; else anew."""
+    if not all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in files.items()):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            write_atomic(folder / name, data)
 
 
 def prefix(study: Study, folder: Path) -> str:

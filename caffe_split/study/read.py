@@ -67,6 +67,7 @@ class Study:
     make: str
     engine: str
     precision: str
+    device: str
     threads: int
     seeds: tuple[int, ...]
     split: int
@@ -108,8 +109,8 @@ class Study:
         return [*self.arms, *extra]
 
 
-_TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "threads", "seeds", "split", "window",
-        "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
+_TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "device", "threads", "seeds", "split",
+        "window", "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
 _ARM = tuple(field for field in Arm.__dataclass_fields__)
 _CONTROLS = ("random", "wider")
 
@@ -185,6 +186,9 @@ class _Reader:
         precision = self.one_of(top.get("precision", "fp32"), ("fp32", "tf32", "bf16"), "precision")
         if engine == "caffe" and precision != "fp32":
             raise self.wrong("precision", f"'{precision}' is of the torch engine; Caffe computes in fp32")
+        device = self.one_of(top.get("device", "cpu"), ("cpu", "cuda"), "device")
+        if engine == "caffe" and device != "cpu":
+            raise self.wrong("device", "'cuda' is of the torch engine; Caffe takes its device from the solver")
         split = self.whole(top["split"], "split", 1)
         common: dict[str, Any] = {key: top[key] for key in ("layers", "num_splits") if key in top}
         arms = self.arms(top["arms"], common)
@@ -200,6 +204,7 @@ class _Reader:
             make=self.one_of(top.get("make_data", ""), ("", "digits"), "make_data"),
             engine=engine,
             precision=precision,
+            device=device,
             threads=self.whole(top.get("threads", 1), "threads", 1),
             seeds=seeds,
             split=split,

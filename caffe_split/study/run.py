@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.study import nets
+from caffe_split.study.holding import holding, is_held
 from caffe_split.study.places import PLAN, read_json, write_json
 from caffe_split.study.plan import Step, steps_of
 from caffe_split.study.read import Study
@@ -72,8 +73,7 @@ def run_study(
     Raises `CaffeSplitError` where `out` holds another study, and where one is running in it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".running").open("a+") as lock:
-        _take(lock, out)
+    with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         _check_same(study, out)
         steps = steps_of(study)
         plan = {"study": study.as_dict(), "steps": [_planned(step, study) for step in steps]}
@@ -85,11 +85,8 @@ def run_study(
                    *extra]  # fmt: skip
         with (out / "snakemake.log").open("ab") as log:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                     pass_fds=(lock.fileno(),))  # fmt: skip
-            lock.seek(0)
-            lock.truncate()
-            lock.write(f"{os.uname().nodename} {child.pid}\n")
-            lock.flush()
+                                     pass_fds=(lock.fd,))  # fmt: skip
+            lock.owners(os.getpid(), child.pid)
             start = time.time()
             try:
                 while child.poll() is None:
@@ -112,14 +109,16 @@ def _planned(step: Step, study: Study) -> dict[str, Any]:
     return {"title": step.title, "needs": list(step.needs), "output": step.output, "threads": 1}
 
 
-def _take(lock: Any, out: Path) -> None:
-    """Hold the folder; a Snakemake whose `caffe-split study` was killed is ended first."""
-    for _ in range(2):
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder. Raises `CaffeSplitError` where another `caffe-split study` does."""
+    lock = out / "locks" / "study.lock"
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            raise CaffeSplitError(f"{out}: a study is running in this folder already") from None
+            stack.enter_context(holding(lock, wait=False))
+        except CaffeSplitError as error:
+            raise CaffeSplitError(f"{out}: a study is running in it already ({error})") from None
+        yield
 
 
 def _check_same(study: Study, out: Path) -> None:
@@ -161,7 +160,7 @@ def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
                 seconds += value["seconds"]
     running = tuple(
         step.title for step in steps
-        if not (out / step.output).exists() and (out / "locks" / f"{step.title}.lock").exists()
+        if not (out / step.output).exists() and is_held(out / "locks" / f"{step.title}.lock")
     )  # fmt: skip
     left = (sum(sizes.values()) - iterations) * seconds / timed / jobs if timed else None
     return Progress(done, failed, len(steps), running, left)
