@@ -64,12 +64,18 @@ class _Step:
     low: bool = True
     done: list[str] = field(default_factory=list)
 
-    def run(self, blobs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+    def given(self, blobs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """What the layer takes of these blobs."""
         given = [blobs[name] for name in self.bottoms]
         for index in self.detached:
             given[index] = given[index].detach()
         if not self.low:
             given = [bottom.float() if bottom.dtype == torch.bfloat16 else bottom for bottom in given]
+        return given
+
+    def run(self, blobs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The layer's tops."""
+        given = self.given(blobs)
         if self.norm is None:
             return self.layer.run(*given)
         scale = self.layer.blobs
@@ -128,8 +134,8 @@ class Net:
             self._share_batches(texts)
         self._settle()
         self.outputs = self._outputs()
-        self._plain = self._steps(False)
-        self._steps_now = self._steps(True) if fuse else self._plain
+        self.plain_steps = self._steps(False)
+        self._steps_now = self._steps(True) if fuse else self.plain_steps
         self._compute = torch.compile(self._follow) if compiled else self._follow
         # On processors convolutions are faster with a pixel's channels side by side: measured 1.4 times on
         # cifar10_quick, 1.05 on ResNet-20. Whatever follows keeps that order.
@@ -309,13 +315,13 @@ class Net:
         do not fit, and where data cannot be read.
         """
         self._give(inputs or {})
-        steps = self._plain if keep else self._steps_now
+        steps = self.plain_steps if keep else self._steps_now
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
         # Data and what counts on the host come first, and stay outside of what is compiled.
         for step in steps:
             if not step.bottoms:
-                self._place(step, step.run(blobs), blobs, losses)
+                self.place(step, step.run(blobs), blobs, losses)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
@@ -330,15 +336,16 @@ class Net:
         """Run the layers behind the data; `blobs` afterwards holds all, or what is not done with. The loss."""
         for step in steps:
             if step.bottoms:
-                self._place(step, step.run(blobs), blobs, losses)
+                self.place(step, step.run(blobs), blobs, losses)
             if not keep:
                 for name in step.done:
                     blobs.pop(name, None)
         return torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
 
-    def _place(
+    def place(
         self, step: _Step, tops: Sequence[torch.Tensor], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor]
     ) -> None:
+        """Put a layer's tops among the blobs, and its losses to the others."""
         for index, (name, top) in enumerate(zip(step.tops, tops)):
             blobs[name] = top
             weight = step.weights.get(index)
@@ -375,7 +382,7 @@ class Net:
                     return layer.text.where, f"its blob {index} (a learnt parameter)"
         blobs: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            for step in self._plain:
+            for step in self.plain_steps:
                 for name, top in zip(step.tops, step.run(blobs)):
                     blobs[name] = top
                     if step.layer.text.type != "TPM" and not bool(torch.isfinite(top).all()):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from caffe_split.engine.debug import DebugInfo
 from caffe_split.engine.group import ALONE, Group, NotShared, mixed
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.net import Net, Output
@@ -67,13 +68,15 @@ class Solver:
         continue_data: bool = False,
     ) -> None:
         self.group = group
-        self.path, self.device, self.fuse = str(path), torch.device(device), fuse
+        self.path, self.device = str(path), torch.device(device)
         self._precision, self._compiled = precision, compiled
         self.log = log if log is not None else Log()
         self._wish = wish
         document = read_solver(path, upgrade=True)
         self.options = Options("SolverParameter", [document])
         self._check()
+        self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
+        self.fuse = fuse and self._debug is None
         self.policy = Policy.of(self.options)
         given = int(self.options.get("random_seed"))
         self.seed = seed if seed is not None else given if given >= 0 else int.from_bytes(np.random.bytes(4), "little")
@@ -114,11 +117,9 @@ class Solver:
     def _check(self) -> None:
         """Refuse what is not handled, all of it at once."""
         o = self.options
-        problems = [
-            f"{name} is not handled"
-            for name in ("debug_info", "snapshot_diff")
-            if o.has(name) and o.get(name)
-        ]
+        problems = ["snapshot_diff is not handled"] if o.get("snapshot_diff") else []
+        if o.get("debug_info") and self.group.size > 1:
+            problems.append("debug_info is for one process")
         if not o.has("base_lr") and not o.has("lr_policy"):
             problems.append("it gives no base_lr and no lr_policy")
         if o.get("iter_size") < 1 or o.get("average_loss") < 1:
@@ -241,7 +242,7 @@ class Solver:
         if display and self.iter % display == 0:
             with torch.no_grad():
                 self._reseed()
-                loss = self.group.mean([float(self.net.forward().loss)])[0]
+                loss = self.group.mean([float(self._forward(self.net).loss)])[0]
             self._smooth(loss, start)
             self.log.info(f"Iteration {self.iter}, loss = {number(self._smoothed)}")
         if o.get("test_interval") and self.iter % int(o.get("test_interval")) == 0:
@@ -267,9 +268,11 @@ class Solver:
             loss = 0.0
             self._reseed()
             for _ in range(batches):
-                output = self.net.forward()
+                output = self._forward(self.net)
                 if output.loss.requires_grad:
                     output.loss.backward()
+                    if self._debug is not None:
+                        self._debug.backward()
                 loss += float(output.loss.detach())
             loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
@@ -284,6 +287,9 @@ class Solver:
             if wish == "stop":
                 self._stopped = True
                 return
+
+    def _forward(self, net: Net) -> Output:
+        return net.forward() if self._debug is None else self._debug.forward(net)
 
     def _reseed(self) -> None:
         """Dropout draws from the seed, the iteration and the process, so that a resumed training goes on with it."""
@@ -371,7 +377,7 @@ class Solver:
                 self._stopped = True
                 self.log.info("Test interrupted.")
                 return None
-            output = net.forward()
+            output = self._forward(net)
             loss += float(output.loss)
             for name in net.outputs:
                 sums[name] = sums.get(name, 0.0) + np.array(_values(output.blobs[name]))

@@ -207,3 +207,28 @@ def test_parameters_that_cannot_be_shared(tmp_path: Path, old: str, new: str, ex
     write_training(tmp_path, 'base_lr: 0.05 lr_policy: "fixed"', 2, net=PERMISSIVE.replace(old, new))
     with pytest.raises(CaffeSplitError, match=expected):
         ours("solver.prototxt")
+
+
+def debug_lines(log: str) -> list[tuple[str, float]]:
+    """What the [Forward] and [Backward] lines say, those of Caffe's own Split layers apart, whose blobs are theirs."""
+    found = []
+    for text in re.findall(r"\]     (\[(?:Forward|Backward)\] .*)", log):
+        if re.search(r"Layer \w+_split,", text):
+            continue
+        text = re.sub(r"\b(\w+?)_\w+?_\d+_split_\d+", r"\1", text).replace("-nan", "nan")
+        words, _, values = re.sub("L[12]", "", text).rpartition(": ")
+        found += [(words, float(value)) for value in re.findall(r"nan|[\d.]+(?:e[-+]\d+)?", values)]
+    return found
+
+
+@pytest.mark.parametrize("iter_size", [1, 2])
+def test_debug_info(tmp_path: Path, iter_size: int) -> None:
+    settings = 'base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" debug_info: true'
+    write_training(tmp_path, settings, 3, iter_size=iter_size)
+    weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
+    _, log = ours("solver.prototxt", weights=[str(weights)])
+    logs = log, theirs("solver.prototxt", tmp_path, "-weights", str(weights))
+    (here, mine), (there, others) = (zip(*debug_lines(log)) for log in logs)
+    assert here == there and len(here) > 250
+    np.testing.assert_allclose(mine, others, rtol=1e-3, atol=1e-7)
+    compare(*logs, RELATIVE)

@@ -203,3 +203,10 @@ def test_options_of_the_other_engine(tmp_path: Path) -> None:
 def test_without_torch(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     assert "pip install 'caffe-split[torch]'" in refused(tmp_path)
+
+
+@needs_torch
+def test_differences_are_not_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_training(tmp_path, f"{FIXED} snapshot_diff: true", 2)
+    with pytest.raises(CaffeSplitError, match="snapshot_diff is not handled"):
+        here(tmp_path, monkeypatch)
