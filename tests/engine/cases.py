@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Case:
     constant: tuple[str, ...] = ()
     # Whether to make Caffe go back to the inputs.
     force: bool = True
+    # The bottoms are drawn so many times as large; and whole, so that there are equal ones.
+    factor: float = 1
+    whole: bool = False
 
     def prototxt(self) -> str:
         """The whole net."""
@@ -251,6 +254,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "eltwise_coeff": lambda r: eltwise(r, "SUM", coeff=True),
     "eltwise_prod": lambda r: eltwise(r, "PROD"),
     "eltwise_max": lambda r: eltwise(r, "MAX"),
+    "eltwise_max_equal": lambda r: replace(eltwise(r, "MAX"), whole=True),
     "concat": lambda r: concat(r, 1),
     "concat_width": lambda r: concat(r, 3),
     "slice": lambda r: Case(
@@ -272,6 +276,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "softmax": simple("Softmax"),
     "softmax_axis": simple("Softmax", "softmax_param { axis: 2 }"),
     "softmax_loss": lambda r: labelled(r, "SoftmaxWithLoss"),
+    "softmax_loss_sure": lambda r: labelled(r, "SoftmaxWithLoss", factor=200),
     "softmax_loss_spatial": lambda r: labelled(r, "SoftmaxWithLoss", spatial=True),
     "softmax_loss_axis": lambda r: labelled(r, "SoftmaxWithLoss", "softmax_param { axis: 2 }", spatial=True, axis=2),
     "softmax_loss_ignore": lambda r: labelled(r, "SoftmaxWithLoss", "loss_param { ignore_label: 1 }", spatial=True),
@@ -291,10 +296,14 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "hinge": lambda r: labelled(r, "HingeLoss"),
     "hinge_l2": lambda r: labelled(r, "HingeLoss", "hinge_loss_param { norm: L2 }"),
     "infogain": infogain,
+    "infogain_sure": lambda r: replace(infogain(r), factor=200),
     "multinomial": lambda r: labelled(r, "MultinomialLogisticLoss", positive=("x",)),
+    "multinomial_zero": lambda r: labelled(r, "MultinomialLogisticLoss", factor=1e-21),
     "contrastive": pair,
+    "contrastive_near": lambda r: replace(pair(r), factor=1e-4),
     "contrastive_legacy": lambda r: pair(r, "legacy_version: true"),
     "accuracy": lambda r: labelled(r, "Accuracy", phase="TEST"),
+    "accuracy_equal": lambda r: labelled(r, "Accuracy", phase="TEST", whole=True),
     "accuracy_top": lambda r: labelled(r, "Accuracy", "accuracy_param { top_k: 3 }", phase="TEST"),
     "accuracy_ignore": lambda r: labelled(r, "Accuracy", "accuracy_param { ignore_label: 1 }", spatial=True),
     "accuracy_class": lambda r: labelled(r, "Accuracy", tops="y z", spatial=True),

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)
 RELATIVE = 1e-4
 # Layers without bottoms or with no values to compare, and those with tests of their own.
-ELSEWHERE = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "Parameter", "Split", "Silence", "TPM"}
+SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData"}
+ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM"}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,8 @@ def values(case: Case, net: Net, rng: np.random.Generator) -> dict[str, np.ndarr
         if name in case.integers:
             given[f"blob:{name}"] = rng.integers(case.integers[name], size=shape).astype(np.float32)
         else:
-            drawn = rng.normal(size=shape)
+            drawn = case.factor * rng.normal(size=shape)
+            drawn = np.round(drawn) if case.whole else drawn
             given[f"blob:{name}"] = (np.abs(drawn) + 0.1 if name in case.positive else drawn).astype(np.float32)
     for layer in net.layers:
         for index, blob in enumerate(layer.blobs):

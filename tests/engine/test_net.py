@@ -81,3 +81,13 @@ def test_weights_of_another_net(tmp_path: Path) -> None:
 def test_every_deploy_net_is_handled(name: str) -> None:
     document = read_net(ROOT / "prototxt" / name / "deploy.prototxt", upgrade=True)
     assert Net(document, "TEST").outputs
+
+
+def test_rows_that_an_embedding_does_not_have() -> None:
+    text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 } } }
+layer { name: "e" type: "Embed" bottom: "x" top: "y" embed_param { num_output: 2 input_dim: 4 } }"""
+    net = Net(prototxt.parse(text, kind="net"), "TEST")
+    assert tuple(net.forward({"x": np.array([0, 3, 1])}).blobs["y"].shape) == (3, 2)
+    for wrong in (4, -1):
+        with pytest.raises(CaffeSplitError, match=f"layer 'e' .*: bottom 'x' asks for row {wrong} of 4"):
+            net.forward({"x": np.array([0, wrong, 1])})
