@@ -159,11 +159,15 @@ def outside_of_graphs(function: F) -> F:
     `torch.compiler.disable` by itself takes a second to import, of every training.
     """
 
+    kept: list[Callable[..., Any]] = []
+
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
-        if "torch._dynamo" in sys.modules:
-            return torch.compiler.disable(function)(*arguments)
-        return function(*arguments)
+        if "torch._dynamo" not in sys.modules:
+            return function(*arguments)
+        if not kept:
+            kept.append(torch.compiler.disable(function))
+        return kept[0](*arguments)
 
     return run  # type: ignore[return-value]
 

@@ -1,8 +1,8 @@
 """Trainings of several processes each, for tests: `many_job.py JOBS.json`.
 
-A job is {"name", "folder", "size", "options": of `Group`, "solver": of `Solver`}, or with "layers" a folder of nets to
-run once. Process `rank` leaves its parameters in NAME.RANK.npz and its log in NAME.RANK.log, with the error where it is
-refused. The processes are forks of one that has loaded PyTorch already.
+A job is {"name", "folder", "size", "options": of `Group`, "solver": of `Solver`, "file": a solver's}, or with "layers"
+a folder of nets to run once. Process `rank` leaves its parameters in NAME.RANK.npz and its log in NAME.RANK.log, with
+the error where it is refused. The processes are forks of one that has loaded PyTorch already.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # Else every fork imports it, for shapes found without values.
 import torch.distributed as dist
 
 from caffe_split.engine.group import Group
@@ -34,7 +35,7 @@ def train(job: dict[str, Any], rank: int) -> None:
     group = Group(rank, size, **job.get("options", {}))
     with open(f"{name}.{rank}.log", "w") as stream:
         try:
-            solver = Solver("solver.prototxt", log=Log(stream), group=group, **job.get("solver", {}))
+            solver = Solver(job.get("file", "solver.prototxt"), log=Log(stream), group=group, **job.get("solver", {}))
             solver.solve()
         except CaffeSplitError as error:
             stream.write(f"refused: {error}\n")

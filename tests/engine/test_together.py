@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -74,7 +75,10 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         shutil.copytree(digits, folder)
-    caffe_split(*GO, cwd=whole)
+    jobs = [{"name": "whole", "folder": str(whole), "size": 2, "file": "digits/solver.prototxt"}]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    script = Path(__file__).with_name("many_job.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path / "jobs.json")], check=True, timeout=120)
     log = killed / "digits" / "train.log"
     child = subprocess.Popen(
         [sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True
@@ -93,7 +97,7 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
     text = log.read_text()
     assert re.search(r"Resuming from digits/digits_iter_(30|45|60|75|90|105)\.solverstate", text)
     ends = [[line.split("] ")[1] for line in path.read_text().splitlines() if "Test net output" in line][-2:]
-            for path in (log, whole / "digits" / "train.log")]  # fmt: skip
+            for path in (log, whole / "whole.0.log")]  # fmt: skip
     assert ends[0] == ends[1] and "accuracy = " in ends[0][0]
 
 
