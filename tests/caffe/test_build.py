@@ -279,7 +279,7 @@ def test_flags_of_the_environment_go_together(tmp_path):
         assert (done.returncode, done.stderr) == (0, ""), done
         return [re.search(r"\S+$", line)[0].replace(str(checkout), "") for line in calls.read_text().splitlines()]
 
-    assert run("--no-caffe") == ["[digits]"]
+    assert run("--no-caffe") == ["[digits,hdf5]"]
     assert run("--no-caffe") == []
     assert run("--no-caffe", "--torch", "--tests") == ["[test]", "torch==2.13.0+cpu"]
     assert run("--no-caffe") == run("--no-caffe", "--tests") == []
