@@ -84,7 +84,8 @@ def slid(rng: Rng, kind: str, rank: int, options: str = "", before: int = 1) -> 
 
 
 def pooling(rng: Rng, pool: str, extra: str = "", tight: bool = False) -> Case:
-    kernel = rng.integers(2, 4, size=2)
+    # Padding of more than half a kernel takes a way of its own.
+    kernel = rng.integers(3, 5, size=2) if tight else rng.integers(2, 4, size=2)
     stride = [int(rng.integers(1, k + 1)) for k in kernel]
     pad = [int(rng.integers(k - 1 if tight else 0, k)) for k in kernel]
     options = (

@@ -77,7 +77,7 @@ def test_weights_of_another_net(tmp_path: Path) -> None:
         net.load({"c": [np.zeros((4, 3, 3, 2), np.float32), np.zeros(4, np.float32)]}, "odd.caffemodel")
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "prototxt").iterdir()))
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in (ROOT / "prototxt").glob("*/deploy.prototxt")))
 def test_every_deploy_net_is_handled(name: str) -> None:
     document = read_net(ROOT / "prototxt" / name / "deploy.prototxt", upgrade=True)
     assert Net(document, "TEST").outputs
