@@ -42,7 +42,7 @@ REFUSED = {
     "scale_all_axes": "learns a value for each record",
     "scale_bottom_bias": "learns a value for each record",
     "conv_axis_first": "its axis is that of the records",
-    "infogain": "its matrix 'h' is not the same in all",
+    **dict.fromkeys(("infogain", "infogain_sure"), "its matrix 'h' is not the same in all"),
     "concat_records": "its axis is that of the records",
     "concat_old": "its concat_dim is that of the records",
     "slice_records": "its axis is that of the records",
