@@ -17,6 +17,7 @@ import torch
 from caffe_split.engine.group import ALONE, Group
 from caffe_split.engine.layers.base import Layer, Place, Shape
 from caffe_split.engine.layers.dense import Scale
+from caffe_split.engine.layers.loss import Labelled
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
 from caffe_split.engine.layers.source import Input, MemoryData, Source
@@ -133,6 +134,7 @@ class Net:
         if group.size > 1:
             self._share_batches(texts)
         self._settle()
+        self._check_labels()
         self.outputs = self._outputs()
         self.plain_steps = self._steps(False)
         self._steps_now = self._steps(True) if fuse else self.plain_steps
@@ -222,6 +224,17 @@ class Net:
             for index, blob in enumerate(layer.blobs):
                 if (layer.name, index) in self._shaped:
                     layer.blobs[index] = blob.view(self._shaped[layer.name, index])
+
+    def _check_labels(self) -> None:
+        """Refuse labels that are no class now, where the data say all of them at once."""
+        made: dict[str, Layer] = {}
+        for layer in self.layers:
+            if isinstance(layer, Labelled) and hasattr(layer, "classes"):
+                source = made.get(layer.text.bottoms[1])
+                labels = source.labels(layer.text.bottoms[1]) if isinstance(source, Source) else None
+                if labels is not None:
+                    layer.check_all(labels)
+            made.update(dict.fromkeys(layer.text.tops, layer))
 
     def _multipliers(self, layer: Layer, index: int) -> tuple[float, float]:
         """lr_mult and decay_mult of a parameter: its owner's, or where that is silent a sharing layer's."""

@@ -137,6 +137,10 @@ class ImageList(ImageReader):
         channels, height, width = self._look()[0].shape
         self.shape = (channels, height, width)
 
+    def labels(self) -> np.ndarray:
+        """All labels, in the list's order."""
+        return np.array([label for _, label in self._lines])
+
     def _line(self) -> tuple[str, int]:
         number, place = divmod(self._position, len(self._lines))
         if self._shuffle and number != self._round:
@@ -199,6 +203,14 @@ class Hdf5Files:
         # (number of the round, place in its order of files), and that file's rows in this round's order.
         self._open = (-1, -1)
         self._values: list[np.ndarray] = []
+
+    def column(self, top: str) -> np.ndarray:
+        """All values of a data set, in the files' order."""
+        found = []
+        for file in self._files:
+            with _hdf5(file) as stream:
+                found.append(np.asarray(stream[top][()], np.float32).ravel())
+        return np.concatenate(found)
 
     def _look(self, file: str) -> int:
         """Check a file; its number of rows."""

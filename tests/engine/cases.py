@@ -241,6 +241,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "lrn_within": simple("LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
     "mvn": simple("MVN"),
     "mvn_across": simple("MVN", "mvn_param { across_channels: true }"),
+    "mvn_eps": simple("MVN", "mvn_param { eps: 0.3 }"),
     "mvn_mean": simple("MVN", "mvn_param { normalize_variance: false }"),
     "scale": lambda r: learnt(r, "Scale", "scale_param", ""),
     "scale_bias": lambda r: learnt(r, "Scale", "scale_param", "bias_term: true"),

@@ -374,6 +374,25 @@ def test_hdf5_without_h5py(rows: dict[str, np.ndarray], monkeypatch: pytest.Monk
     assert "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'" in refused(layer("HDF5Data", LIST % (2, "")))
 
 
+LOSS = """
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: %d } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" loss_param { ignore_label: 99 } }
+"""
+
+
+def test_labels_are_looked_at_before_the_training(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
+    high = int(rows["label"].max())
+    for text, classes in ((image_data(1), 15), (layer("HDF5Data", LIST % (1, "")), high + 1)):
+        here(text + LOSS % classes)
+        with pytest.raises(CaffeSplitError, match=f"'loss' .*: a label is {classes - 1}, but bottom 'ip' scores"):
+            here(text + LOSS % (classes - 1))
+    Path("list.txt").write_text("0.png 99\n1.png 0\n")
+    here(image_data(1) + LOSS % 1)
+    Path("list.txt").write_text("0.png 99\n1.png -1\n")
+    with pytest.raises(CaffeSplitError, match="a label is -1"):
+        here(image_data(1) + LOSS % 1)
+
+
 def test_arrays_that_are_refused() -> None:
     text = layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }")
     assert "given no arrays: net.set_input_arrays(images, labels)" in refused(text)

@@ -29,7 +29,7 @@ class Softmax(Layer):
         return (torch.softmax(bottoms[0], self.axis(self.options.get("axis"), bottoms[0].dim())),)
 
 
-class _Labelled(Layer):
+class Labelled(Layer):
     """A layer over scores (outer, classes, inner) and labels (outer, inner), whatever axes these come from."""
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -62,13 +62,22 @@ class _Labelled(Layer):
             counts = labels != self.ignored
             labels = labels * counts
         if labels.device.type == "cpu":
-            low, high = (int(value) for value in labels.aminmax())
-            if low < 0 or high >= self.classes:
-                raise self.error(
-                    f"a label is {low if low < 0 else high}, but bottom '{self.text.bottoms[0]}' scores the "
-                    f"{self.classes} classes 0 to {self.classes - 1}."
-                )
+            self.check(*(int(value) for value in labels.aminmax()))
         return labels, counts
+
+    def check(self, low: int, high: int) -> None:
+        """Raises `CaffeSplitError` where the lowest or the highest of some labels is no class."""
+        if low < 0 or high >= self.classes:
+            raise self.error(
+                f"a label is {low if low < 0 else high}, but bottom '{self.text.bottoms[0]}' scores the "
+                f"{self.classes} classes 0 to {self.classes - 1}."
+            )
+
+    def check_all(self, labels: np.ndarray) -> None:
+        """Raises `CaffeSplitError` where one of the labels that count is no class."""
+        counted = labels.astype(int)[labels.astype(int) != self.ignored]
+        if counted.size:
+            self.check(int(counted.min()), int(counted.max()))
 
     def normalizer(self, default: str, counts: torch.Tensor | None) -> torch.Tensor | float:
         """What the sum is divided by: at least 1.
@@ -95,7 +104,7 @@ class _Labelled(Layer):
         return whole / group.size if group.size > 1 else whole
 
 
-class SoftmaxWithLoss(_Labelled):
+class SoftmaxWithLoss(Labelled):
     options_name = "softmax_param"
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -108,7 +117,7 @@ class SoftmaxWithLoss(_Labelled):
         return (losses.sum() / self.normalizer("VALID", counts),)
 
 
-class InfogainLoss(_Labelled):
+class InfogainLoss(Labelled):
     options_name = "infogain_loss_param"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -139,7 +148,7 @@ class InfogainLoss(_Labelled):
         return (loss,)
 
 
-class Accuracy(_Labelled):
+class Accuracy(Labelled):
     """The share of labels that fewer than top_k other classes reach; with a second top, class by class."""
 
     options_name = "accuracy_param"
@@ -162,7 +171,7 @@ class Accuracy(_Labelled):
         return accuracy, zeros.index_add(0, labels.reshape(-1), right.reshape(-1)) / self.valid(numbers)
 
 
-class MultinomialLogisticLoss(_Labelled):
+class MultinomialLogisticLoss(Labelled):
     """The loss of probabilities that are there already: one label an image, all values of it being classes."""
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -177,7 +186,7 @@ class MultinomialLogisticLoss(_Labelled):
         return (-(limited.log() + (chosen - chosen.detach()) / limited).sum() / self.outer,)
 
 
-class HingeLoss(_Labelled):
+class HingeLoss(Labelled):
     """One class against all others."""
 
     options_name = "hinge_loss_param"
@@ -201,7 +210,7 @@ class EuclideanLoss(Layer):
         return ((difference * difference).sum() / bottoms[0].shape[0] / 2,)
 
 
-class SigmoidCrossEntropyLoss(_Labelled):
+class SigmoidCrossEntropyLoss(Labelled):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many targets as scores.")

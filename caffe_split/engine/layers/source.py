@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -23,6 +24,10 @@ class Source(Layer):
 
     def go_to(self, number: int) -> None:
         """Let the next batch be number `number`, counted from 0. Only before the first."""
+
+    def labels(self, top: str) -> np.ndarray | None:
+        """All that a top will hold, where that can be told at once and is a value a record; else None."""
+        return None
 
     def rows(self, batch: int) -> Rows:
         """This process's part of a batch of that size."""
@@ -158,10 +163,13 @@ class ImageData(_Images):
 
     options_name = "image_data_param"
 
+    def labels(self, top: str) -> np.ndarray | None:
+        return self.list.labels() if top == self.text.tops[1] else None
+
     def reader(self) -> ImageReader:
         get = self.options.get
         size = (int(get("new_height")), int(get("new_width")))
-        return ImageList(
+        self.list = ImageList(
             str(get("source")),
             str(get("root_folder")),
             bool(get("is_color")),
@@ -170,6 +178,7 @@ class ImageData(_Images):
             skip=int(get("rand_skip")),
             seed=self.place.seed,
         )
+        return self.list
 
 
 class HDF5Data(_Fed):
@@ -179,9 +188,12 @@ class HDF5Data(_Fed):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, get = self.rows(self.batch_size()), self.options.get
-        files = Hdf5Files(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
-        self.feeder = Feeder(files, rows, 2)
-        self.top_shapes = [(rows.count, *shape) for shape in files.shapes]
+        self.files = Hdf5Files(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
+        self.feeder = Feeder(self.files, rows, 2)
+        self.top_shapes = [(rows.count, *shape) for shape in self.files.shapes]
+
+    def labels(self, top: str) -> np.ndarray | None:
+        return None if math.prod(self.top_shapes[self.text.tops.index(top)][1:]) > 1 else self.files.column(top)
 
 
 class MemoryData(Source):
