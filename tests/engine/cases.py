@@ -242,6 +242,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "mvn": simple("MVN"),
     "mvn_across": simple("MVN", "mvn_param { across_channels: true }"),
     "mvn_eps": simple("MVN", "mvn_param { eps: 0.3 }"),
+    "mvn_flat": simple("MVN", "mvn_param { eps: 0.3 }", factor=0),
     "mvn_mean": simple("MVN", "mvn_param { normalize_variance: false }"),
     "scale": lambda r: learnt(r, "Scale", "scale_param", ""),
     "scale_bias": lambda r: learnt(r, "Scale", "scale_param", "bias_term: true"),

@@ -84,5 +84,8 @@ class MVN(Layer):
         axes = tuple(range(first, x.dim()))
         out = x - x.mean(axes, keepdim=True)
         if self.options.get("normalize_variance"):
-            out = out / ((out * out).mean(axes, keepdim=True).sqrt() + self.options.get("eps"))
+            variance = (out * out).mean(axes, keepdim=True)
+            divisor = variance.detach().sqrt() + self.options.get("eps")
+            # Going back Caffe has eps within the deviation, which also serves where that is 0.
+            out = out / (divisor + (variance - variance.detach()) / (2 * divisor))
         return (out,)
