@@ -32,13 +32,18 @@ def study_solver(study: Study) -> prototxt.Document:
     return solver
 
 
+def net_path(study: Study) -> Path:
+    """The file of the net that the solver names. Raises `CaffeSplitError` where it is not there."""
+    name = str(study_solver(study).get("net"))
+    for place in (study.root / name, study.solver.parent / Path(name).name):
+        if place.is_file():
+            return place
+    raise CaffeSplitError(f"{study.solver}: its net {name} is not there, seen from {study.root} (the key `root`)")
+
+
 def study_net(study: Study) -> prototxt.Document:
     """The net that the solver names, its data files given by their whole names."""
-    name = str(study_solver(study).get("net"))
-    found = [place for place in (study.root / name, study.solver.parent / Path(name).name) if place.is_file()]
-    if not found:
-        raise CaffeSplitError(f"{study.solver}: its net {name} is not there, seen from {study.root} (the key `root`)")
-    net = read_net(found[0], upgrade=True)
+    net = read_net(net_path(study), upgrade=True)
     for layer in all_layers(net):
         for param, key in _SOURCES:
             message = layer.message.sub(param)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import reason, sha256
 from caffe_split.study import nets
+from caffe_split.study.fitting import Fit, fit
 from caffe_split.study.holding import holding, is_held
-from caffe_split.study.places import PLAN, read_json, write_json
+from caffe_split.study.places import PLAN, made, read_json, write_json
 from caffe_split.study.plan import Step, steps_of
+from caffe_split.study.programs import Crashed
 from caffe_split.study.read import Study
+from caffe_split.trainlog.parse import read
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
@@ -70,42 +78,68 @@ def run_study(
 ) -> int:
     """Run the study in the folder `out`, going on where an earlier start of it ended. Snakemake's exit status.
 
-    Raises `CaffeSplitError` where `out` holds another study, and where one is running in it.
+    `extra` are options of Snakemake's own, as for an executor. Raises `CaffeSplitError` where `out` holds another
+    study, where one is running in it, and where nothing can be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaffeSplitError(f"{out}: cannot be made: {reason(error)}") from None
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
-        _check_same(study, out)
         steps = steps_of(study)
-        plan = {"study": study.as_dict(), "steps": [_planned(step, study) for step in steps]}
-        write_json(out / PLAN, plan)
-        _forget_failures(out, steps)
-        (out / "results" / "table.json").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out),
-                   "--cores", str(jobs), "--keep-going", "--rerun-incomplete", "--nolock", "--rerun-triggers", "mtime",
-                   *extra]  # fmt: skip
+        _begin(study, out, steps)
+        # Locks of a Snakemake that was killed are not in the way: ours say whether one runs.
+        command = [
+            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), "--keep-going",
+            "--rerun-incomplete", "--nolock", "--rerun-triggers", "mtime", "--cores", str(jobs),
+            *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))), *extra,
+        ]  # fmt: skip
+        start = time.time()
         with (out / "snakemake.log").open("ab") as log:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                     pass_fds=(lock.fd,))  # fmt: skip
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock.fd,)
+            )
             lock.owners(os.getpid(), child.pid)
-            start = time.time()
-            try:
-                while child.poll() is None:
-                    if show is not None:
-                        show(progress_of(study, out, start, jobs))
-                    time.sleep(1)
-            except KeyboardInterrupt:
-                child.send_signal(signal.SIGINT)
-                child.wait()
-                raise
-        if show is not None:
-            show(progress_of(study, out, start, jobs))
+            _watch(child, lambda: show(progress_of(study, out, start, jobs)) if show is not None else None)
         if not (out / "results" / "table.json").exists():
-            # A step died without its mark: the table says so.
-            subprocess.run([sys.executable, "-m", "caffe_split.study", "table"], cwd=out, check=False)
+            _make_table(out)
         return child.returncode
 
 
-def _planned(step: Step, study: Study) -> dict[str, Any]:
+def _make_table(out: Path) -> None:
+    """Where a step died without its mark, Snakemake makes no table, and the table says so. Raises `CaffeSplitError`."""
+    command = [sys.executable, "-m", "caffe_split.study", "table"]
+    done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        raise CaffeSplitError(f"{out}: no table could be made: {said}")
+
+
+def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
+    """Wait for Snakemake; where we are interrupted, so is it."""
+    try:
+        while child.poll() is None:
+            look()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(1)
+        look()
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        child.wait()
+        raise
+
+
+def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
+    """Write the plan; what is not to be kept of an earlier start goes."""
+    inputs = {str(path): sha256(path) for path in (study.solver, nets.net_path(study))}
+    _check_same(study, inputs, out)
+    plan = {"study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps]}
+    write_json(out / PLAN, plan)
+    _forget_failures(out, steps)
+    (out / "results" / "table.json").unlink(missing_ok=True)
+
+
+def _planned(step: Step) -> dict[str, Any]:
     return {"title": step.title, "needs": list(step.needs), "output": step.output, "threads": 1}
 
 
@@ -121,17 +155,22 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _check_same(study: Study, out: Path) -> None:
+def _check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
+    """Raises `CaffeSplitError` where `out` holds runs that would not go with those of the study."""
     if not (out / PLAN).exists():
         return
-    before = read_json(out / PLAN)["study"]
-    now = study.as_dict()
-    for key in ("solver", "root", "engine", "precision", "seeds", "split", "window", "interval", "schedule"):
-        old, new = before.get(key), list(now[key]) if isinstance(now[key], tuple) else now[key]
-        if old != new and not (key == "seeds" and set(old) <= set(new)):
-            raise CaffeSplitError(
-                f"{out}: holds the study with {key} {old}, and the file says {new}; choose another --out"
-            )
+    plan = read_json(out / PLAN)
+    before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
+    for path, digest in inputs.items():
+        if plan.get("inputs", inputs).get(path, digest) != digest:
+            raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
+    for key in ("solver", "root", "engine", "precision", "split", "window", "interval", "schedule"):
+        if before.get(key) != now[key]:
+            raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
+    arms = {arm["name"]: arm for arm in before["arms"]}
+    for arm in now["arms"]:
+        if arms.get(arm["name"], arm) != arm:
+            raise CaffeSplitError(f"{out}: its arm {arm['name']} is another; choose another name, or another --out")
 
 
 def _forget_failures(out: Path, steps: Sequence[Step]) -> None:
@@ -143,24 +182,53 @@ def _forget_failures(out: Path, steps: Sequence[Step]) -> None:
 
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
-    """Look at the marks and the locks in the folder."""
-    steps = steps_of(study)
-    sizes = work(study)
-    done = failed = iterations = timed = 0
-    seconds = 0.0
+    """Look at the marks and the locks in the folder; `start` is when it was begun, in seconds of the epoch."""
+    steps, sizes = steps_of(study), work(study)
+    done = failed = 0
+    iterations = sum(sizes.values())
     for step in steps:
-        mark = out / step.output
-        if mark.exists():
-            value = read_json(mark)
+        if (out / step.output).exists():
             done += 1
-            failed += "failed" in value
-            iterations += sizes.get(step.title, 0)
-            if "failed" not in value and step.verb == "train":
-                timed += sizes[step.title]
-                seconds += value["seconds"]
+            failed += "failed" in read_json(out / step.output)
+            iterations -= sizes.get(step.title, 0)
     running = tuple(
         step.title for step in steps
         if not (out / step.output).exists() and is_held(out / "locks" / f"{step.title}.lock")
     )  # fmt: skip
-    left = (sum(sizes.values()) - iterations) * seconds / timed / jobs if timed else None
-    return Progress(done, failed, len(steps), running, left)
+    each = measured_speed(study, out)
+    return Progress(done, failed, len(steps), running, iterations * each / jobs if each else None)
+
+
+def measured_speed(study: Study, out: Path) -> float | None:
+    """Seconds an iteration of the trainings that are done in `out`, starting and testing included; None without any."""
+    sizes = work(study)
+    seconds = count = 0.0
+    for step in steps_of(study):
+        if step.verb == "train" and (out / step.output).exists():
+            mark = read_json(out / step.output)
+            if "failed" not in mark:
+                seconds, count = seconds + mark["seconds"], count + sizes[step.title]
+    return seconds / count if count else None
+
+
+def time_baseline(study: Study, iterations: int = 20) -> float:
+    """Seconds an iteration of the baseline, from a training of `iterations` in a folder that is removed again.
+
+    Arms, which cost more, and tests are not in it. Raises `CaffeSplitError` where it cannot be trained.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        solver = nets.solver_for(study, study.seeds[0], folder, str(folder / "net"), iterations)
+        for key, value in (("display", 0), ("snapshot", 0), ("snapshot_after_train", False), ("test_interval", 10**9)):
+            solver.set(key, value)
+        solver.set("test_initialization", False)
+        made(folder, {nets.NET: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
+        try:
+            with holding(folder / "lock") as held:
+                fit(study, held, Fit(folder, study.seeds[0], iterations))
+        except Crashed as error:
+            raise CaffeSplitError(f"the baseline does not train: {error}") from None
+        run = read(folder / "train.log").runs[-1]
+        if math.isnan(run.seconds):
+            raise CaffeSplitError("the baseline's log has no times")
+        return run.seconds / iterations

@@ -12,6 +12,10 @@ _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2
       2.0452, 2.0423)  # fmt: skip
 
 
+# So many seeds a claim needs.
+ENOUGH = 5
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean of paired differences with its 95 % confidence interval (NaN of fewer than two pairs)."""
@@ -26,9 +30,12 @@ class Interval:
         """What it says, in words."""
         if math.isnan(self.low):
             return "one pair or none: no interval"
+        if self.low == self.high:
+            return "all pairs alike: no interval"
+        few = f" ({self.pairs} seeds: too few for a claim)" if self.pairs < ENOUGH else ""
         if self.low <= 0 <= self.high:
-            return "not distinguishable from zero"
-        return "above zero" if self.low > 0 else "below zero"
+            return "not distinguishable from zero" + few
+        return ("above zero" if self.low > 0 else "below zero") + few
 
 
 def t_quantile(degrees: int) -> float:

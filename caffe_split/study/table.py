@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split.files import write_atomic
+from caffe_split.manifest import write_manifest
+from caffe_split.plot.pairs import draw_pairs
+from caffe_split.plot.tpm import write_picture
 from caffe_split.study.places import open_study, read_json, write_json
 from caffe_split.study.plan import Step, steps_of
 from caffe_split.study.read import Study
@@ -21,17 +24,19 @@ Marks = Mapping[tuple[int, str, str], Mapping[str, Any]]
 
 
 def write_results() -> None:
-    """Write `results/table.{md,csv,json}` from the marks of the steps that are done."""
+    """Write `results/`: the table as Markdown, CSV and JSON, the figure, and the manifest, from the steps' marks."""
     study = open_study()
     rows = rows_of(study, read_marks(study))
-    write_atomic(_results() / "table.md", markdown(rows).encode())
-    write_atomic(RESULTS / "table.csv", _csv(rows).encode())
-    write_json(RESULTS / "table.json", {"study": study.name, "rows": rows})
-
-
-def _results() -> Path:
     RESULTS.mkdir(exist_ok=True)
-    return RESULTS
+    write_atomic(RESULTS / "table.md", markdown(rows).encode())
+    write_atomic(RESULTS / "table.csv", _csv(rows).encode())
+    figure = RESULTS / "points.png"
+    columns = [(row["run"], {seed: 100 * value for seed, value in row["final_by_seed"].items()}) for row in rows]
+    write_picture(figure, lambda canvas: draw_pairs(canvas, columns, "final test accuracy, %"), force=True)
+    write_json(RESULTS / "table.json", {"study": study.name, "rows": rows})
+    outputs = ["table.md", "table.csv", figure.name, "table.json"]
+    marks = [Path(step.output) for step in steps_of(study) if Path(step.output).exists()]
+    write_manifest(RESULTS, [study.file, study.solver, *marks], outputs, study.as_dict())
 
 
 def read_marks(study: Study) -> Marks:

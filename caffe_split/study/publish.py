@@ -1,0 +1,144 @@
+"""A study's page: what was asked, how it was run, the table, and the honest reading of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from caffe_split import __version__
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import reason, write_atomic
+from caffe_split.study import nets
+from caffe_split.study.read import Study
+
+_BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
+_UNWRITTEN = "(to be written by a person)"
+FILES = ("table.csv", "table.json", "points.png")
+
+
+def publish_study(
+    study: Study, rows: Sequence[Mapping[str, Any]], out: Path, folder: Path, marks: Sequence[Mapping[str, Any]],
+    command: str,
+) -> Path:  # fmt: skip
+    """Write `folder`/NAME.md with its table and figure beside it; the page's path.
+
+    A page of that name that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other
+    file of that name, and where nothing can be written.
+    """
+    page = folder / f"{study.name}.md"
+    conclusion = _UNWRITTEN
+    if page.exists():
+        text = page.read_text(encoding="utf-8")
+        if _BEGIN not in text or _END not in text:
+            raise CaffeSplitError(f"{page} is not a study's page; nothing is overwritten unasked.")
+        conclusion = text.split(_BEGIN)[1].split(_END)[0].strip()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            target = folder / f"{study.name}{Path(name).suffix}"
+            shutil.copyfile(out / "results" / name, target)
+    except OSError as error:
+        raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
+    text = _page(study, rows, (out / "results" / "table.md").read_text(encoding="utf-8"), marks, command, conclusion)
+    write_atomic(page, text.encode())
+    return page
+
+
+def _page(
+    study: Study, rows: Sequence[Mapping[str, Any]], table: str, marks: Sequence[Mapping[str, Any]], command: str,
+    conclusion: str,
+) -> str:  # fmt: skip
+    source = study.file.read_text(encoding="utf-8").strip()
+    seconds = sum(mark.get("seconds", 0.0) for mark in marks)
+    lines = [
+        f"# {study.name}", "", f"    {command}", "",
+        f"{versions(study)}; {machine()}. The steps took {seconds / 3600:.2f} hours together.", "",
+        "## Conclusion", "", _BEGIN, conclusion, _END, "",
+        "## Reading", "", *readings(rows), "",
+        "## Table", "", table.rstrip(), "", f"![a point a seed and run]({study.name}.png)", "",
+        f"Each seed's values: [{study.name}.csv]({study.name}.csv); all: [{study.name}.json]({study.name}.json).", "",
+        "## How the runs compare", "", *_method(study), "",
+        "## The study", "", "```yaml", source, "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence a run on its difference to the control, and how far such sentences go."""
+    lines = []
+    for row in rows:
+        for value in ("final", "best"):
+            found = row[f"{value}_difference"]
+            if found is None:
+                continue
+            ends = "" if _none(found["low"]) else f", 95 % CI {100 * found['low']:+.3f} .. {100 * found['high']:+.3f}"
+            mean = "untold" if _none(found["mean"]) else f"{100 * found['mean']:+.3f} points"
+            text = f"{value} test accuracy less that of `continue`: {mean} (n = {found['pairs']}{ends})"
+            lines.append(f"- {row['run']}: {text}: {found['reading']}.")
+    count = sum(row["final_difference"] is not None for row in rows)
+    chance = 100 * (1 - 0.95**count)
+    note = (
+        f"The intervals are each of 95 % by themselves. Among {count} independent comparisons of runs that do not "
+        f"differ, one or more would leave zero out with a chance of {chance:.0f} %. The best of several tests of a run "
+        "is read off the test set, and flatters every run."
+    )
+    return [*lines, "", note]
+
+
+def _none(value: float | None) -> bool:
+    return value is None or value != value
+
+
+def _method(study: Study) -> list[str]:
+    end = nets.length(study)
+    data = "goes on where it stood" if study.engine == "torch" else "begins at the first record again"
+    after = f"iterations {study.split} to {end}" if study.schedule == "continue" else f"{end} iterations from 0"
+    momentum = (
+        "the solver state goes on: momentum stays with its kernels, new parameters start with none"
+        if study.schedule == "continue" else "no solver state is taken over: all momentum starts at zero"
+    )  # fmt: skip
+    return [
+        f"- Under each seed one baseline is trained to iteration {study.split}. From its snapshot `continue` trains "
+        "on, and that snapshot every arm splits.",
+        f"- After the split all train {after} of the same solver, by the same rates; {momentum}.",
+        f"- The data are in the same order in all runs: after the split the data set {data}, in the control, too.",
+        "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
+        "- `random-X` is the arm X with its kernels divided by chance.",
+        "- `wider-X` is the unsplit net whose split layers have more kernels, until it has the parameters of the "
+        f"unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
+        "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
+        "from the last snapshot; of the seeds the table has the largest difference.",
+        "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "
+        "seeds.",
+        "- Training seconds are those after the split.",
+    ]
+
+
+def versions(study: Study) -> str:
+    """What was run."""
+    found = [f"caffe-split {__version__}", f"Python {platform.python_version()}"]
+    for name in ("snakemake", *(("torch",) if study.engine == "torch" else ())):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} {'?' if importlib.util.find_spec(name) else 'not installed'}")
+    engine = "BVLC Caffe" if study.engine == "caffe" else f"the torch engine in {study.precision} on {study.device}"
+    return f"{', '.join(found)}; trained by {engine}, {study.threads} thread(s) a training"
+
+
+def machine() -> str:
+    """The kind of machine."""
+    return f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
+
+
+def command_of() -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["caffe-split", *sys.argv[1:]])
