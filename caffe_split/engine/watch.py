@@ -103,7 +103,7 @@ class Watch:
                     if word is None or "bye" in word:
                         selector.unregister(link.socket)
                     if word is None:
-                        self._end(f"{link.who} is gone: it was killed, or died without a word")
+                        self._end(f"{link.who} is gone: killed, cut off, or dead without a word")
                     elif "failed" in word:
                         self._end(f"{link.who}: {word['failed']}")
 
@@ -113,7 +113,7 @@ class Watch:
             return
         self._ended.set()
         if word is None and self.rank == 1:
-            self._end(f"{self._links[0].who} is gone: it was killed, or died without a word")
+            self._end(f"{self._links[0].who} is gone: killed, cut off, or dead without a word")
         if not self._leaving:
             self._exit()
 
