@@ -153,7 +153,8 @@ class Run:
         """The one line on why all processes end."""
         reason = " ".join(reason.split("\n"))
         if self.meeting is not None and self.solver is not None:
-            reason = f"{reason}; {self.solver.last_good()}"
+            good = self.solver.last_good()
+            reason = reason if good in reason else f"{reason.rstrip('.')}; {good}"
         Log().fatal(reason)
 
     def fail(self, error: CaffeSplitError) -> None:
