@@ -33,6 +33,6 @@ def last_words(errors: str) -> str:
     """The line that says why the child died."""
     lines = [line for line in errors.splitlines() if line.strip()]
     if any("No module named 'caffe'" in line for line in lines):
-        return "pycaffe is not installed in this environment; build it with ./tools/build_caffe, or give --engine torch."
+        return "pycaffe is not in this environment; build it with ./tools/build_caffe, or give --engine torch."
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
     return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
