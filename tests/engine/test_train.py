@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     assert "engine torch" in said and "caffe_split.engine solver.prototxt" in said and "done" in said
     log = read(tmp_path / "train.log")
     assert [run.state for run in log.runs] == ["done"]
+    # glog's prefix of today, which others' scripts read by column: level and date, time, process, file and line.
+    stamps = re.findall(r"^I(\d{8}) \d\d:\d\d:\d\d\.\d{6} \d+ engine\.py:\d+\] Iteration",
+                        (tmp_path / "train.log").read_text(), re.MULTILINE)  # fmt: skip
+    assert len(stamps) > 20 and all(abs((datetime.now() - datetime.strptime(day, "%Y%m%d")).days) < 2 for day in stamps)
     assert log.table("displays").iteration.tolist() == [*range(12), 12]
     assert log.table("tests").iteration.tolist() == [0, 6, 12]
     assert "accuracy" in caffe_split("best", "train.log", cwd=tmp_path).stdout
