@@ -1,0 +1,48 @@
+"""Bottoms of all shapes: a layer whose shapes are told says what does not fit, and its tops are as they are told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cases import CASES
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.layers.base import TOLD  # noqa: E402
+from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.errors import CaffeSplitError  # noqa: E402
+from caffe_split.proto import prototxt  # noqa: E402
+
+
+def others(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """A shape changed in one axis, or with one less or more."""
+    for axis in range(len(shape)):
+        for length in (1, shape[axis] + 1):
+            yield (*shape[:axis], length, *shape[axis + 1 :])
+    yield from (shape[:-1], (*shape, 2))
+
+
+def test_what_does_not_fit_is_said() -> None:
+    torch.set_num_threads(1)
+    ran, refused = set(), set()
+    for name, make in CASES.items():
+        if not set(re.findall(r'type: "(\w+)"', make(np.random.default_rng(1)).text)) <= TOLD:
+            continue
+        shapes = make(np.random.default_rng(1)).inputs
+        for bottom, shape in shapes.items():
+            for other in others(shape):
+                case = make(np.random.default_rng(1))
+                case.inputs[bottom] = other
+                try:
+                    net = Net(prototxt.parse(case.prototxt(), kind="net"), case.phase)
+                    blobs = net.forward(keep=True).blobs
+                except CaffeSplitError:
+                    refused.add(name)
+                    continue
+                ran.add(name)
+                assert {blob: tuple(values.shape) for blob, values in blobs.items()} == net.shapes, (name, other)
+    assert {"concat", "bias_bottom", "softmax_loss", "slice"} <= refused & ran
+    assert len(ran) > 40 and "eltwise_sum" in refused
