@@ -32,6 +32,8 @@ setup(
             "nbclient",
             "ipykernel",
             "opencv-python-headless<5",
+            "snakemake>=8; python_version >= '3.11'",
+            "snakemake-executor-plugin-cluster-generic; python_version >= '3.11'",
         ],
     },
     entry_points={

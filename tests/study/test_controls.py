@@ -1,0 +1,72 @@
+"""The unsplit net of equal parameters has them, within a kernel, and is still a net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net import phase_layers
+from caffe_split.proto import prototxt
+from caffe_split.proto.nets import read_net
+from caffe_split.shapes import infer_shapes
+from caffe_split.study.controls import widened
+
+
+def count(document: prototxt.Document) -> int:
+    found = infer_shapes(phase_layers(document, "TRAIN")).parameter_count
+    assert found is not None
+    return found
+
+
+def with_shapes(path: Path) -> prototxt.Document:
+    """The net, on Input in the place of its data set."""
+    text = (path.parent / "deploy.prototxt").read_text()
+    (document,) = [prototxt.parse(text, filename=str(path))]
+    return document
+
+
+@pytest.mark.parametrize("name", ["cifar10_quick", "digits"])
+@pytest.mark.parametrize("more", [0, 1, 700, 20_000])
+def test_parameters_reach_the_target_within_a_kernel(name: str, more: int) -> None:
+    net = with_shapes(ROOT / "prototxt" / name / "train_val.prototxt")
+    layers = ["conv1", "conv2"] if name == "cifar10_quick" else ["res1_conv1", "res2_conv1"]
+    target = count(net) + more
+    wide, raised = widened(net, layers, target)
+    assert set(raised) == set(layers)
+    assert count(wide) >= target
+    if more:
+        # One kernel less, of whichever was raised last, is too few.
+        less = []
+        for layer in layers:
+            if raised[layer][1] > raised[layer][0]:
+                copy = wide.copy()
+                for each in phase_layers(copy, "TRAIN"):
+                    if each.name == layer:
+                        param = each.message.sub("convolution_param")
+                        assert param is not None
+                        param.set("num_output", raised[layer][1] - 1)
+                less.append(count(copy))
+        assert min(less) < target
+    else:
+        assert wide.to_bytes() == net.to_bytes()
+
+
+def test_convolutions_whose_outputs_are_added_are_raised_together() -> None:
+    net = with_shapes(ROOT / "prototxt/digits/train_val.prototxt")
+    wide, raised = widened(net, ["res2_conv2"], count(net) + 1)
+    assert raised == {"res2_conv2": [32, 33], "res2_proj": [32, 33]}
+    assert infer_shapes(phase_layers(wide, "TRAIN")).unknown == {}
+
+
+def test_grouped_convolutions_are_refused() -> None:
+    net = read_net(ROOT / "prototxt/cifar10_quick/deploy.prototxt")
+    for layer in phase_layers(net, "TRAIN"):
+        if layer.name == "conv2":
+            param = layer.message.sub("convolution_param")
+            assert param is not None
+            param.add("group", 2)
+    with pytest.raises(CaffeSplitError, match="none of conv2 can be given more kernels"):
+        widened(net, ["conv2"], 10**6)

@@ -1,0 +1,91 @@
+"""A study's file is checked whole before anything runs; each mistake is one line that names the key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_files import write_study
+from support import ROOT, caffe_split
+
+from caffe_split.errors import CaffeSplitError
+
+pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+
+from caffe_split.study.read import Study, read_study  # noqa: E402
+
+
+def test_a_study_survives_its_json(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path, seeds=3, layers=["res1_conv1"], num_splits=None))
+    assert study.seeds == (1, 2, 3) and study.arms[0].layers == ("res1_conv1",) and study.window == (0, 10)
+    assert Study.from_dict(json.loads(json.dumps(study.as_dict()))) == study
+
+
+def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
+    arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
+    assert read_study(write_study(tmp_path, arms=arms, num_splits=None)).window is None
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"seed": 3}, "the study: unknown key 'seed'; did you mean 'seeds'?"),
+    ({"arms": [{"kind": "residul"}]}, "kind: 'residul' is none of residual, skip, extension; did you mean 'residual'?"),
+    ({"arms": [{"kind": "skip", "branchnorm": True}]}, "unknown key 'branchnorm'; did you mean 'branch_norm'?"),
+    ({"arms": [{"kind": "skip"}, {"kind": "skip"}]}, "two arms are named 'skip'"),
+    ({"arms": [{"kind": "skip", "name": "continue"}]}, "'continue' is the name of a control"),
+    ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
+    ({"arms": [{"kind": "skip", "layers": ["a"]}]}, "give either layers or num_splits"),
+    ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
+    ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
+    ({"window": "0:11"}, "window: '0:11' is not START:STOP with START < STOP <= 10"),
+    ({"precision": "bf16"}, "precision: 'bf16' is of the torch engine"),
+    ({"seeds": [1, 1]}, "seeds: a seed is given twice"),
+    ({"split": True}, "split: expected a whole number of 1 or more, found True"),
+    ({"split": None}, "the study: 'split' is missing"),
+    ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    file = write_study(tmp_path, **changes)
+    with pytest.raises(CaffeSplitError) as caught:
+        read_study(file)
+    assert str(caught.value).startswith(f"{file}: ") and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("seeds: [1, 2\narms: }")
+    with pytest.raises(CaffeSplitError, match="not YAML: .*line 2"):
+        read_study(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"make_data": None}, "digits_train_lmdb is not there; make it with `caffe-split data`"),
+        ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
+        ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
+        ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
+        ({"root": "."}, "its net digits/train_val.prototxt is not there"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_runs(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    pytest.importorskip("snakemake")
+    result = caffe_split("study", write_study(tmp_path, **changes), "--out", "out", cwd=tmp_path, status=1)
+    assert said in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_studies_of_the_repository_can_be_read(file: Path) -> None:
+    from caffe_split.study.nets import study_net
+    from caffe_split.study.plan import steps_of
+
+    study = read_study(file)
+    assert len(study.seeds) >= 5 and study.random and study.wider
+    study_net(study)
+    titles = [step.title for step in steps_of(study)]
+    assert len(set(titles)) == len(titles)

@@ -1,0 +1,190 @@
+"""A study from start to end with the real Caffe; killed and begun again; what crashes; what cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_files import write_study
+from support import ROOT, caffe_split
+
+from caffe_split.engines import is_there
+from caffe_split.study.holding import is_held
+
+pytestmark = [
+    pytest.mark.caffe,
+    pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="pip install 'caffe-split[study]'"),
+]
+NEEDS_TORCH = pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+COMMAND = [sys.executable, "-m", "caffe_split", "study"]
+
+
+def table(out: Path) -> str:
+    """The table but for the times."""
+    return re.sub(r"\| [0-9]+ \|$", "|", (out / "results/table.md").read_text(), flags=re.MULTILINE)
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["run"]: row for row in json.loads((out / "results/table.json").read_text())["rows"]}
+
+
+def kill_and_go_on(file: Path, out: Path, marks: int, group: bool, jobs: int = 2) -> None:
+    """SIGKILL the study once it has so many marks, the main process or all of its group, and begin it again."""
+    child = subprocess.Popen(
+        [*COMMAND, str(file), "--jobs", str(jobs), "--out", str(out)], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    while len(list((out / "done").glob("*.json"))) < marks or not any(map(is_held, (out / "locks").glob("s*.*.lock"))):
+        assert child.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    (os.killpg if group else os.kill)(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (out / "results/table.json").exists()
+    try:
+        caffe_split("study", file, "--jobs", jobs, "--out", out, cwd=out.parent)
+    finally:
+        # Whatever of the first start should still be there.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    file = write_study(tmp_path, seeds=[3])
+    caffe_split("study", file, "--jobs", 2, "--out", "whole", "--publish", "docs", cwd=tmp_path)
+    kill_and_go_on(file, tmp_path / "killed", marks=2, group=False)
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+
+    row = rows(tmp_path / "whole")["added"]
+    assert row["n"] == 1 and row["failed"] == {} and row["folded"]["accuracy_difference"] == 0
+    assert row["folded"]["parameters"] == row["parameters_before"] < row["parameters"]
+    assert set(row["movements"]) == {"split1", "split2", "residual_pre", "residual_post", "reorder"}
+    assert all(0 < value < 1 for value in row["movements"].values())
+
+    manifest = json.loads((tmp_path / "whole/results/manifest.json").read_text())
+    assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png"}
+    text = (tmp_path / "docs/tiny.md").read_text()
+    assert "caffe-split study" in text and "one pair or none: no interval" in text and f"{os.cpu_count()} cores" in text
+
+    # Done, it has nothing left to do; a conclusion that was written stays.
+    (tmp_path / "docs/tiny.md").write_text(text.replace("(to be written by a person)", "One seed tells nothing."))
+    caffe_split("study", file, "--out", "whole", "--publish", "docs", cwd=tmp_path)
+    assert "One seed tells nothing." in (tmp_path / "docs/tiny.md").read_text()
+    dry = caffe_split("study", file, "--out", "whole", "--dry-run", cwd=tmp_path).stdout
+    assert " 0 iterations to do: about 0:00:00" in dry and "as the runs in" in dry
+
+    # Other files in the place of those of the runs are refused.
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(solver.read_text().replace("base_lr: 0.01", "base_lr: 0.02"))
+    said = caffe_split("study", file, "--out", "whole", cwd=tmp_path, status=1).stderr
+    assert "solver.prototxt: it has changed since" in said and said.count("\n") == 1
+
+
+def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path) -> None:
+    """An arm without noise, and the control: the same losses at first, the same rates throughout. Another crashes."""
+    arms = [
+        {"name": "added", "kind": "extension", "noise": 0.0},
+        {"name": "bad", "kind": "skip", "partition": "list:99"},
+    ]
+    file = write_study(tmp_path, seeds=[3], arms=arms)
+    solver = tmp_path / "solver.prototxt"
+    text = solver.read_text().replace("display: 10", "display: 1").replace("stepvalue: 1200", "stepvalue: 15")
+    solver.write_text(text)
+    result = caffe_split("study", file, "--jobs", 2, "--out", "out", cwd=tmp_path, status=1)
+    logs = [(tmp_path / "out/s3" / name / "train.log").read_text() for name in ("continue", "added")]
+    losses = [[float(x) for x in re.findall(r"Iteration \d+ .*loss = ([0-9.e+-]+)", log)] for log in logs]
+    assert len(losses[0]) == len(losses[1]) == 20
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
+    # Another batch's loss would be another.
+    assert abs(losses[0][0] - losses[0][1]) > 1e-3 * losses[0][0]
+    rates = [re.findall(r"Iteration (\d+), lr = ([0-9.e+-]+)", log) for log in logs]
+    assert rates[0] == rates[1] and {rate for _, rate in rates[0]} == {"0.01", "0.001"}
+
+    found = rows(tmp_path / "out")
+    assert found["added"]["n"] == 1 and found["bad"]["n"] == 0
+    why = "after s3.bad.derive failed: caffe-split make-derived ended with status 1: caffe-split: "
+    assert found["bad"]["failed"]["3"].startswith(why) and f"- bad, seed 3: {why}" in result.stdout
+    # Begun again, what failed is tried again.
+    before = (tmp_path / "out/done/s3.bad.derive.json").stat().st_mtime_ns
+    caffe_split("study", file, "--out", "out", cwd=tmp_path, status=1)
+    assert (tmp_path / "out/done/s3.bad.derive.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("size", [500, pytest.param(100_000, marks=pytest.mark.slow)], ids=["the plan", "the weights"])
+def test_a_full_disk(tmp_path: Path, size: int) -> None:
+    file = write_study(tmp_path, seeds=[3])
+    caffe_split("data", "digits", "--out", "data", cwd=tmp_path)
+    result = subprocess.run(
+        [*COMMAND, str(file), "--out", "out"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )  # fmt: skip
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    if size == 500:
+        assert result.stderr == f"caffe-split: {tmp_path}/out/plan.json: cannot write it: File too large\n"
+    else:
+        assert "- continue, seed 3: after s3.baseline.train failed: the training was ended by SIG" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
+@pytest.mark.parametrize("engine", ["caffe", pytest.param("torch", marks=NEEDS_TORCH)])
+def test_two_seeds_with_controls_killed_often(tmp_path: Path, engine: str, group: bool) -> None:
+    arms = [{"name": "added", "kind": "residual"}, {"kind": "skip", "branch_norm": True, "calibrate": 2}]
+    file = write_study(tmp_path, arms=arms, controls={}, engine=engine)
+    caffe_split("study", file, "--jobs", 2, "--out", "whole", cwd=tmp_path)
+    for marks in (1, 5, 12):
+        out = tmp_path / f"killed{marks}"
+        kill_and_go_on(file, out, marks, group)
+        assert table(out) == table(tmp_path / "whole")
+        assert (out / "results/table.csv").read_bytes() == (tmp_path / "whole/results/table.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_digits_study_killed_is_the_digits_study(tmp_path: Path) -> None:
+    file = ROOT / "studies/digits.yaml"
+    for out in ("whole", "killed"):
+        if out == "killed":
+            kill_and_go_on(file, tmp_path / out, 30, group=True)
+        else:
+            command = [*COMMAND, str(file), "--jobs", "2", "--out", out]
+            subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+
+
+SUBMIT = """
+import os, subprocess, sys
+folder, script = sys.argv[1:]
+child = subprocess.Popen(["sh", script], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         start_new_session=True)
+with open(os.path.join(folder, "submitted"), "a") as stream:
+    stream.write(f"{child.pid}\\n")
+print(child.pid)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
+    reason="pip install snakemake-executor-plugin-cluster-generic",
+)
+def test_the_same_study_through_a_cluster_executor(tmp_path: Path) -> None:
+    """Two local nodes: a submit command that starts jobs and returns at once, as a cluster's does."""
+    submit = tmp_path / "submit.py"
+    submit.write_text(SUBMIT)
+    file = write_study(tmp_path, seeds=[3])
+    caffe_split("study", file, "--jobs", 2, "--out", "here", cwd=tmp_path)
+    words = ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", f"{sys.executable} {submit} {tmp_path}"]
+    words += ["--seconds-between-status-checks", "1", "--latency-wait", "30"]
+    caffe_split("study", file, "--jobs", 2, "--out", "there", "--", *words, cwd=tmp_path)
+    assert len((tmp_path / "submitted").read_text().split()) == 7  # every step of the study, and the table
+    assert table(tmp_path / "there") == table(tmp_path / "here")
