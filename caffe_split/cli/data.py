@@ -54,10 +54,10 @@ def _cifar(classes: int) -> click.Command:
     @click.option(
         "--from",
         "source",
-        required=True,
         type=click.Path(path_type=Path),
         help="The published archive, or a folder with its files.",
     )
+    @click.option("--download", is_flag=True, help="Fetch the archive from its publisher into --out first; resumable.")
     @_out
     @click.option(
         "--pad",
@@ -67,9 +67,13 @@ def _cifar(classes: int) -> click.Command:
         help="Zero pixels around the training images, for random crops.",
     )
     @click.option("--no-checksum", is_flag=True, help="Read an archive whatever its MD5.")
-    def command(source: Path, out: Path, pad: int, no_checksum: bool) -> None:
+    def command(source: Path | None, download: bool, out: Path, pad: int, no_checksum: bool) -> None:
         from caffe_split.data.cifar import write_cifar
 
+        if (source is None) != download:
+            raise click.UsageError("give either --from FILE or --download.")
+        if source is None:
+            source = _fetched(f"cifar-{classes}-binary.tar.gz", out)
         with click.progressbar(length=60_000, label="images", file=sys.stderr) as bar:
             counts = write_cifar(source, out, classes, pad, not no_checksum, bar.update)
         for path, count in counts.items():
@@ -84,9 +88,24 @@ def _cifar(classes: int) -> click.Command:
     {forms}; an archive with a published name must have its published MD5. What an interrupted run has finished is kept.
 
     \b
-    Example: caffe-split data cifar{classes} --from cifar-{classes}-python.tar.gz --out data --pad 4
+    Examples:
+      caffe-split data cifar{classes} --download --out data
+      caffe-split data cifar{classes} --from cifar-{classes}-python.tar.gz --out data --pad 4
     """
     return command
+
+
+def _fetched(name: str, folder: Path) -> Path:
+    from caffe_split.data.cifar import PUBLISHED
+    from caffe_split.data.download import CIFAR, fetch
+
+    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+
+        def show(have: int, whole: int) -> None:
+            bar.length = whole or None
+            bar.update(have - bar.pos)
+
+        return fetch(CIFAR, name, PUBLISHED[name], folder, show)
 
 
 data.add_command(_cifar(10))

@@ -1,0 +1,86 @@
+"""Fetching a published archive from its publisher: resumed where it was cut off, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from caffe_split.data.archive import check_md5
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import reason
+
+CIFAR = "https://www.cs.toronto.edu/~kriz/"
+_PIECE = 1 << 16
+# Without a byte for so long, in seconds, the connection is given up; what has come stays.
+_SILENCE = 60.0
+
+
+def fetch(
+    base: str, name: str, md5: str, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Fetch `base` + `name` into `folder` unless it is there already; its path.
+
+    What has come lies in NAME.part until it is whole, and the next call asks for the rest alone. `progress` gets the
+    bytes that are there and those expected (0 where the server does not say). Raises `CaffeSplitError` where it cannot
+    be fetched or written, and for content of another MD5, which is removed.
+    """
+    target, part = folder / name, folder / f"{name}.part"
+    if target.exists():
+        check_md5(target, {name: md5})
+        return target
+    by_hand = f"Fetch {base}{name} by hand (MD5 {md5}) and give it with --from {name}."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _receive(base + name, part, progress or (lambda _have, _all: None))
+    except urllib.error.HTTPError as error:
+        raise CaffeSplitError(f"{base}{name}: the server answers {error.code} {error.reason}. {by_hand}") from None
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        why = getattr(error, "reason", None) or error
+        raise CaffeSplitError(f"{base}{name}: cannot be fetched ({why}); run it again to go on. {by_hand}") from None
+    except OSError as error:
+        raise CaffeSplitError(f"{part}: cannot be written: {reason(error)}") from None
+    digest = _md5(part)
+    if digest != md5:
+        part.unlink()
+        raise CaffeSplitError(f"{base}{name}: what came has MD5 {digest}, expected {md5}; it was removed. {by_hand}")
+    os.replace(part, target)
+    return target
+
+
+def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    """The rest of `url` onto the end of `part`. Raises IncompleteRead where the connection ends early."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=_SILENCE)
+    except urllib.error.HTTPError as error:
+        if have and error.code == 416:  # Nothing is left of it.
+            return
+        raise
+    with contextlib.closing(answer):
+        if have and answer.status != 206:
+            have = 0  # A server that cannot resume sends all of it.
+        length = int(answer.headers.get("Content-Length") or 0)
+        whole = have + length if length else 0
+        with part.open("r+b" if have else "wb") as stream:
+            stream.seek(have)
+            while piece := answer.read(_PIECE):
+                stream.write(piece)
+                have += len(piece)
+                progress(have, whole)
+        if have < whole:
+            raise http.client.HTTPException(f"the connection ended after {have:,} of {whole:,} bytes")
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
