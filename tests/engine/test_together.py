@@ -101,6 +101,7 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
     assert ends[0] == ends[1] and "accuracy = " in ends[0][0]
 
 
+@pytest.mark.slow
 @needs_proc
 def test_two_nodes_and_one_interrupt(tmp_path: Path) -> None:
     """torchrun on two machines, which are this one."""
