@@ -193,6 +193,7 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
         pytest.skip("there is a CUDA device here")
     write_training(tmp_path, FIXED, 2)
     assert "--device cuda, but PyTorch sees no CUDA device" in failed(tmp_path, "--device", "cuda")
+    assert (tmp_path / "train.log").read_text().splitlines()[-1].startswith("F")
     edit(tmp_path / "solver.prototxt", ("solver_mode: CPU", "solver_mode: GPU"))
     assert "solver_mode: GPU, but PyTorch sees no CUDA device" in failed(tmp_path)
 
