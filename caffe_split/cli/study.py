@@ -48,7 +48,7 @@ def study(
         return 0
     with view(plan.name) as show:
         status = run_study(plan, out, jobs, snakemake, show)
-    return _results(plan, out, publish, as_json, status)
+    return _results(plan, out, publish, as_json, status, jobs)
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
@@ -70,7 +70,7 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
     )
 
 
-def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int) -> int:
+def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int, jobs: int) -> int:
     from caffe_split.cli.options import print_json
     from caffe_split.study.places import read_json
     from caffe_split.study.plan import steps_of
@@ -85,5 +85,5 @@ def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status
         from caffe_split.study.publish import command_of, publish_study
 
         marks = [read_json(out / step.output) for step in steps_of(plan) if (out / step.output).exists()]
-        click.echo(f"wrote {publish_study(plan, rows, out, publish, marks, command_of())}", err=True)
+        click.echo(f"wrote {publish_study(plan, rows, out, publish, marks, command_of(plan, publish, jobs))}", err=True)
     return 1 if status or any(row["failed"] for row in rows) else 0

@@ -27,6 +27,13 @@ def study_solver(study: Study) -> prototxt.Document:
             f"{study.solver}: max_iter is {solver.get('max_iter', 0)}, so nothing is left after the split at "
             f"{study.split}"
         )
+    late = [at for arm in study.arms for at in arm.rounds if at >= int(solver.get("max_iter"))]
+    if late:
+        raise CaffeSplitError(f"{study.file}: a round at {late[0]} is not before the end at {solver.get('max_iter')}")
+    if solver.get("lr_policy", None) == "poly":
+        raise CaffeSplitError(
+            f"{study.solver}: lr_policy poly takes its rates from max_iter, and a study trains in parts; use another"
+        )
     if not solver.has("test_iter"):
         raise CaffeSplitError(f"{study.solver}: no test_iter, and a study compares test accuracies")
     return solver

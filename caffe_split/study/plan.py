@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_split.study.read import Study
+from caffe_split.study.read import Arm, Study
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,31 @@ class Step:
         return f"done/{self.title}.json"
 
 
+@dataclass(frozen=True)
+class Stage:
+    """What an arm is from one split to the next: the run `name`, split from the run `parent` at iteration `at` by the
+    TPM of `window`, trained to `until` (None: to the end)."""
+
+    name: str
+    parent: str
+    at: int
+    until: int | None
+    window: tuple[int, int] | None
+
+
+def stages_of(study: Study, arm: Arm) -> list[Stage]:
+    """The arm's stages, one a round; the last has the arm's name, those before it `ARM@1`, ..."""
+    names = [*(f"{arm.name}@{number}" for number in range(1, len(arm.rounds) + 1)), arm.name]
+    windows = [study.window, *zip((study.split, *arm.rounds), arm.rounds)]
+    ends = zip(names, ["baseline", *names], (study.split, *arm.rounds), (*arm.rounds, None), windows)
+    return [Stage(*each) for each in ends]
+
+
+def stage_of(study: Study, name: str) -> tuple[Arm, Stage]:
+    """The arm and the stage of a run that was split."""
+    return next((arm, stage) for arm in study.all_arms() for stage in stages_of(study, arm) if stage.name == name)
+
+
 def steps_of(study: Study) -> list[Step]:
     """All steps but the table, each after those it needs."""
     steps = [Step("data", -1, "", ())]
@@ -38,10 +63,12 @@ def _of_seed(study: Study, seed: int, data: str) -> list[Step]:
     steps = [baseline, Step("train", seed, "continue", (baseline.output,))]
     derived = {}
     for arm in study.all_arms():
-        derive = Step("derive", seed, arm.name, (baseline.output,))
-        train = Step("train", seed, arm.name, (derive.output,))
-        derived[arm.name] = derive
-        steps += [derive, train]
+        train = baseline
+        for stage in stages_of(study, arm):
+            derive = Step("derive", seed, stage.name, (train.output,))
+            train = Step("train", seed, stage.name, (derive.output,))
+            derived[stage.name] = derive
+            steps += [derive, train]
         if arm.folds:
             steps.append(Step("fold", seed, arm.name, (train.output,)))
     for name in study.wider:

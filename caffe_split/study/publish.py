@@ -7,7 +7,6 @@ import os
 import platform
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -76,13 +75,8 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         for value in ("final", "best"):
-            found = row[f"{value}_difference"]
-            if found is None:
-                continue
-            ends = "" if _none(found["low"]) else f", 95 % CI {100 * found['low']:+.3f} .. {100 * found['high']:+.3f}"
-            mean = "untold" if _none(found["mean"]) else f"{100 * found['mean']:+.3f} points"
-            text = f"{value} test accuracy less that of `continue`: {mean} (n = {found['pairs']}{ends})"
-            lines.append(f"- {row['run']}: {text}: {found['reading']}.")
+            lines += _reading(row, f"{value} test accuracy", "continue", row[f"{value}_difference"])
+        lines += _reading(row, "final test accuracy", f"random-{row['run']}", row.get("final_difference_to_random"))
     count = sum(row["final_difference"] is not None for row in rows)
     chance = 100 * (1 - 0.95**count)
     note = (
@@ -91,6 +85,15 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "is read off the test set, and flatters every run."
     )
     return [*lines, "", note]
+
+
+def _reading(row: Mapping[str, Any], what: str, other: str, found: Mapping[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    ends = "" if _none(found["low"]) else f", 95 % CI {100 * found['low']:+.3f} .. {100 * found['high']:+.3f}"
+    mean = "untold" if _none(found["mean"]) else f"{100 * found['mean']:+.3f} points"
+    sentence = f"{what} less that of `{other}`: {mean} (n = {found['pairs']}{ends}): {found['reading']}."
+    return [f"- {row['run']}: {sentence}"]
 
 
 def _none(value: float | None) -> bool:
@@ -139,6 +142,8 @@ def machine() -> str:
     return f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
 
 
-def command_of() -> str:
-    """The command that is running, as one would type it."""
-    return shlex.join(["caffe-split", *sys.argv[1:]])
+def command_of(study: Study, folder: Path, jobs: int) -> str:
+    """The command that makes the page, as one would type it where the study file is seen from here."""
+    file = os.path.relpath(study.file)
+    words = ["caffe-split", "study", file, "--jobs", str(jobs), "--publish", os.path.relpath(folder)]
+    return shlex.join(words)

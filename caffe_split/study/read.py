@@ -18,7 +18,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to split. `layers` or `num_splits` says which convolutions; `batches` is of --calibrate."""
+    """One way to split. `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the
+    iterations at which what has come of it is split again."""
 
     name: str
     kind: str
@@ -31,6 +32,7 @@ class Arm:
     calibrate: int = 20
     skip_pool: str = "stride"
     residual_activation: str = "none"
+    rounds: tuple[int, ...] = ()
 
     @property
     def folds(self) -> bool:
@@ -86,7 +88,8 @@ class Study:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Study:
         """From what `as_dict` gave."""
-        arms = tuple(Arm(**{**arm, "layers": tuple(arm["layers"])}) for arm in value["arms"])
+        lists = ("layers", "rounds")
+        arms = tuple(Arm(**{**arm, **{key: tuple(arm.get(key, ())) for key in lists}}) for arm in value["arms"])
         paths = {key: Path(value[key]) for key in ("file", "solver", "root")}
         return cls(**{
             **value, **paths, "arms": arms, "data": None if value["data"] is None else Path(value["data"]),
@@ -98,6 +101,16 @@ class Study:
     def watches(self) -> bool:
         """Whether the baseline is trained with TPM layers."""
         return self.window is not None
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """The windows that TPM layers look at: up to the split, and from each split to the next round's."""
+        if self.window is None:
+            return []
+        found = [self.window]
+        for arm in self.arms:
+            found += zip((self.split, *arm.rounds), arm.rounds)
+        return list(dict.fromkeys(found))
 
     def all_arms(self) -> list[Arm]:
         """The arms, and the random partition of those that are to have that control."""
@@ -193,6 +206,12 @@ class _Reader:
         common: dict[str, Any] = {key: top[key] for key in ("layers", "num_splits") if key in top}
         arms = self.arms(top["arms"], common)
         window = self.window(top.get("window"), split, arms)
+        schedule = self.one_of(top.get("schedule", "continue"), SCHEDULES, "schedule")
+        for arm in arms:
+            falls = any(at >= after for at, after in zip((split, *arm.rounds), arm.rounds))
+            if falls or (arm.rounds and schedule == "restart"):
+                wanted = f"expected rising iterations after the split at {split}, and schedule: continue"
+                raise self.wrong(f"arm {arm.name}: rounds", f"{wanted}; found {list(arm.rounds)}, {schedule}")
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
         return Study(
@@ -210,7 +229,7 @@ class _Reader:
             split=split,
             window=window,
             interval=self.whole(top.get("interval", 1), "interval", 1),
-            schedule=self.one_of(top.get("schedule", "continue"), SCHEDULES, "schedule"),
+            schedule=schedule,
             arms=arms,
             random=self.of_arms(controls.get("random", "first"), arms, named, "controls: random"),
             wider=self.of_arms(controls.get("wider", "first"), arms, named, "controls: wider"),
@@ -247,6 +266,12 @@ class _Reader:
             raise self.wrong(f"{where}: partition", str(error)) from None
         layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
         count = self.whole(given.get("num_splits", 0), f"{where}: num_splits")
+        rounds = given.get("rounds", [])
+        if not isinstance(rounds, list):
+            raise self.wrong(f"{where}: rounds", f"expected a list of iterations, found {rounds!r}")
+        rounds = tuple(self.whole(at, f"{where}: rounds", 1) for at in rounds)
+        if rounds and not count:
+            raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
         if bool(layers) == bool(count):
             raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
         noise = given.get("noise", 0.01)
@@ -258,6 +283,7 @@ class _Reader:
         return Arm(
             name=self.name(given.get("name", kind), f"{where}: name"),
             kind=kind,
+            rounds=rounds,
             partition=partition,
             init=self.one_of(given.get("init", "exact"), ("exact", "study"), f"{where}: init"),
             layers=layers,

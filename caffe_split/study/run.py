@@ -24,7 +24,7 @@ from caffe_split.study import nets
 from caffe_split.study.fitting import Fit, fit
 from caffe_split.study.holding import holding, is_held
 from caffe_split.study.places import PLAN, made, read_json, write_json
-from caffe_split.study.plan import Step, steps_of
+from caffe_split.study.plan import Step, stage_of, steps_of
 from caffe_split.study.programs import Crashed
 from caffe_split.study.read import Study
 from caffe_split.trainlog.parse import read
@@ -67,9 +67,18 @@ def work(study: Study) -> dict[str, int]:
     after = end - study.split if study.schedule == "continue" else end
     found = {}
     for step in steps_of(study):
-        if step.verb == "train":
-            first = study.split if step.name == "baseline" or step.name.startswith("wider-") else 0
-            found[step.title] = first + (0 if step.name == "baseline" else after)
+        if step.verb != "train":
+            continue
+        if step.name == "baseline":
+            size = study.split
+        elif step.name == "continue":
+            size = after
+        elif step.name.startswith("wider-"):
+            size = study.split + after
+        else:
+            stage = stage_of(study, step.name)[1]
+            size = (stage.until or end) - (stage.at if study.schedule == "continue" else 0)
+        found[step.title] = size
     return found
 
 
@@ -169,7 +178,7 @@ def _check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
     arms = {arm["name"]: arm for arm in before["arms"]}
     for arm in now["arms"]:
-        if arms.get(arm["name"], arm) != arm:
+        if {"rounds": [], **arms.get(arm["name"], arm)} != arm:
             raise CaffeSplitError(f"{out}: its arm {arm['name']} is another; choose another name, or another --out")
 
 

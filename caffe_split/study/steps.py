@@ -20,9 +20,9 @@ from caffe_split.study.fitting import TRAINED, Fit, fit
 from caffe_split.study.holding import Held, holding
 from caffe_split.study.measure import accuracies, measured
 from caffe_split.study.places import PLAN, made, open_study, prefix, read_json, run_folder, write_json
-from caffe_split.study.plan import Step, steps_of
+from caffe_split.study.plan import Step, stage_of, stages_of, steps_of
 from caffe_split.study.programs import Crashed, run_ours
-from caffe_split.study.read import Arm, Study
+from caffe_split.study.read import Study
 from caffe_split.study.telemetry import movements
 
 WIDER = "wider-"
@@ -73,7 +73,7 @@ def _train(study: Study, step: Step, held: Held) -> dict[str, Any]:
         return _train_on(study, step.seed, held, folder)
     if step.name.startswith(WIDER):
         return _train_wider(study, step, held, folder)
-    return _train_derived(study, step.seed, held, folder)
+    return _train_derived(study, step, held, folder)
 
 
 def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> dict[str, Any]:
@@ -84,8 +84,9 @@ def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> dict[s
     if study.window is None:
         shutil.copyfile(plain, net)
     elif not net.exists():
-        window = f"{study.window[0]}:{study.window[1]}"
-        words = ["instrument", str(plain), "--window", window, "--interval", str(study.interval)]
+        words = ["instrument", str(plain), "--interval", str(study.interval)]
+        for start, stop in study.windows:
+            words += ["--window", f"{start}:{stop}"]
         run_ours([*words, "--out", str(net)], folder / "instrument.log", held)
     fit(study, held, Fit(folder, seed, study.split))
     return _row(study, folder, [plain, folder / nets.SOLVER], study.split)
@@ -101,10 +102,10 @@ def _train_on(study: Study, seed: int, held: Held, folder: Path) -> dict[str, An
     return _row(study, folder, [Path(f"{start}.caffemodel"), folder / nets.SOLVER], end)
 
 
-def _train_derived(study: Study, seed: int, held: Held, folder: Path) -> dict[str, Any]:
-    end = nets.length(study)
+def _train_derived(study: Study, step: Step, held: Held, folder: Path) -> dict[str, Any]:
+    end = stage_of(study, step.name)[1].until or nets.length(study)
     start = folder / "init.caffemodel"
-    fit(study, held, Fit(folder, seed, end, str(folder / "init")))
+    fit(study, held, Fit(folder, step.seed, end, str(folder / "init")))
     row = _row(study, folder, [start, folder / nets.NET, folder / nets.SOLVER], end)
     return {**row, "movements": movements(start, _weights(study, folder, end))}
 
@@ -112,33 +113,37 @@ def _train_derived(study: Study, seed: int, held: Held, folder: Path) -> dict[st
 def _train_wider(study: Study, step: Step, held: Held, folder: Path) -> dict[str, Any]:
     """The unsplit net of equal parameters, from scratch, with the stop at the split that the others have."""
     end = nets.length(study)
-    plan = read_json(run_folder(step.seed, step.name[len(WIDER) :]) / "manifest.json")["plan"]
-    names = [layer["name"] for layer in plan["layers"]]
-    net, raised = widened(nets.study_net(study), names, plan["after"]["parameters"])
+    arm = next(arm for arm in study.all_arms() if arm.name == step.name[len(WIDER) :])
+    stages = stages_of(study, arm)
+    first, last = (read_json(run_folder(step.seed, stages[i].name) / "manifest.json")["plan"] for i in (0, -1))
+    # The layers of later rounds are parts of these.
+    names = [layer["name"] for layer in first["layers"]]
+    net, raised = widened(nets.study_net(study), names, last["after"]["parameters"])
     start = f"{prefix(study, folder)}_first"
-    first = nets.solver_for(study, step.seed, folder, start, study.split)
-    second = nets.solver_for(study, step.seed, folder, prefix(study, folder), end)
-    made(folder, {nets.NET: net.to_bytes(), "first.prototxt": first.to_bytes(), nets.SOLVER: second.to_bytes()})
+    begin = nets.solver_for(study, step.seed, folder, start, study.split)
+    goes_on = nets.solver_for(study, step.seed, folder, prefix(study, folder), end)
+    made(folder, {nets.NET: net.to_bytes(), "first.prototxt": begin.to_bytes(), nets.SOLVER: goes_on.to_bytes()})
     fit(study, held, Fit(folder, step.seed, study.split, solver="first.prototxt", log="first.log"))
     fit(study, held, Fit(folder, step.seed, end, f"{start}_iter_{study.split}"))
     return {**_row(study, folder, [folder / nets.NET, folder / nets.SOLVER], end), "raised": raised}
 
 
 def _derive(study: Study, step: Step, held: Held) -> dict[str, Any]:
+    arm, stage = stage_of(study, step.name)
     folder = run_folder(step.seed, step.name)
-    # The parent whose schedule goes on is the baseline with the length of the whole.
+    # The parent whose schedule goes on is what was trained, with the length of what is to come.
     whole = run_folder(step.seed, f"parent-{step.name}")
-    parent = run_folder(step.seed, "baseline")
+    parent = run_folder(step.seed, stage.parent)
     for each in (folder, whole):
         if each.exists():
             shutil.rmtree(each)
-    solver = nets.solver_for(study, step.seed, whole, prefix(study, parent), nets.length(study))
+    end = stage.until or nets.length(study)
+    solver = nets.solver_for(study, step.seed, whole, prefix(study, parent), end)
     made(whole, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
-    words = ["make-derived", str(whole / nets.SOLVER), "--iter", str(study.split)]
-    words += [*_arm(study, step.name).words(step.seed), "--schedule", study.schedule]
-    words += ["--engine", study.engine, "--out", str(folder)]
-    if study.window is not None:
-        words += ["--window", f"{study.window[0]}:{study.window[1]}"]
+    words = ["make-derived", str(whole / nets.SOLVER), "--iter", str(stage.at), *arm.words(step.seed)]
+    words += ["--schedule", study.schedule, "--engine", study.engine, "--out", str(folder)]
+    if stage.window is not None:
+        words += ["--window", f"{stage.window[0]}:{stage.window[1]}"]
     run_ours(words, whole / "derive.log", held)
     return {"plan": read_json(folder / "manifest.json")["plan"]}
 
@@ -193,10 +198,6 @@ def _row(study: Study, folder: Path, inputs: list[Path], end: int) -> dict[str, 
             path.unlink()
     manifest = manifest_of(folder, inputs, [_weights(study, folder, end).name], {})
     return {"parameters": cost.parameters, "macs": cost.macs, **found, "manifest": manifest}
-
-
-def _arm(study: Study, name: str) -> Arm:
-    return next(arm for arm in study.all_arms() if arm.name == name)
 
 
 _VERBS: dict[str, Callable[[Study, Step, Held], dict[str, Any]]] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from caffe_split.manifest import write_manifest
 from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.tpm import write_picture
 from caffe_split.study.places import open_study, read_json, write_json
-from caffe_split.study.plan import Step, steps_of
+from caffe_split.study.plan import Step, stages_of, steps_of
 from caffe_split.study.read import Study
 from caffe_split.study.statistics import paired, spread
 
@@ -56,7 +57,8 @@ def rows_of(study: Study, marks: Marks) -> list[dict[str, Any]]:
 
 
 def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
-    runs = {seed: marks[seed, name, "train"] for seed in study.seeds}
+    rounds = [stage.name for arm in study.all_arms() if arm.name == name for stage in stages_of(study, arm)] or [name]
+    runs = {seed: _whole([marks[seed, each, "train"] for each in rounds]) for seed in study.seeds}
     good = {seed: run for seed, run in runs.items() if "failed" not in run}
     control = {seed: marks[seed, CONTROL, "train"] for seed in study.seeds}
     row: dict[str, Any] = {"run": name, "n": len(good)}
@@ -66,6 +68,10 @@ def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
         interval = paired(pairs) if name != CONTROL else None
         row[f"{value}_difference"] = {**asdict(interval), "reading": interval.reading} if interval else None
         row[f"{value}_by_seed"] = {str(seed): run[value] for seed, run in good.items()}
+    chance = {seed: marks.get((seed, f"random-{name}", "train"), {"failed": ""}) for seed in study.seeds}
+    pairs = [run["final"] - chance[seed]["final"] for seed, run in good.items() if "failed" not in chance[seed]]
+    interval = paired(pairs) if name in study.random else None
+    row["final_difference_to_random"] = {**asdict(interval), "reading": interval.reading} if interval else None
     base = [marks[seed, "baseline", "train"] for seed in study.seeds]
     for key in ("parameters", "macs"):
         row[f"{key}_before"] = _same(run.get(key) for run in base if "failed" not in run)
@@ -84,6 +90,20 @@ def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
     failed.update({seed: f"fold: {fold['failed']}" for seed, fold in folds.items() if "failed" in fold})
     row["failed"] = {str(seed): why for seed, why in failed.items()}
     return row
+
+
+def _whole(stages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """A run of several rounds as one: the last, with the best and the time of all, and each round's movements."""
+    last = stages[-1]
+    if "failed" in last or len(stages) == 1:
+        return last
+    moved = {
+        f"{layer}, round {number}": {f"{part}, round {number}": value for part, value in parts.items()}
+        for number, stage in enumerate(stages, 1) for layer, parts in stage["movements"].items()
+    }  # fmt: skip
+    seconds = sum(stage["training_seconds"] for stage in stages)
+    best = max(stage["best"] for stage in stages)
+    return {**last, "best": best, "training_seconds": seconds, "movements": moved}
 
 
 def _same(values: Any) -> Any:
@@ -120,14 +140,19 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [row["run"], *(_count(row[key]) for key in ("parameters_before", "parameters"))]
         cells += [_count(fold.get("parameters")), _count(row["macs_before"]), _count(row["macs"])]
         off = fold.get("accuracy_difference")
-        cells += [_count(fold.get("macs")), "" if off is None else f"{100 * off:.3f}", f"{row['training_seconds']:.0f}"]
+        cells += [_count(fold.get("macs")), "" if off is None else f"{100 * off:.3f}"]
+        cells.append(_seconds(row["training_seconds"]))
         lines.append("| " + " | ".join(cells) + " |")
-    parts = list(dict.fromkeys(part for row in rows for part in row["movements"]))
-    lines += ["", *_head("moved by", *parts)]
+    moved: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["movements"]:
-            cells = [f"{row['movements'][part]:.4f}" if part in row["movements"] else "" for part in parts]
-            lines.append("| " + " | ".join([row["run"], *cells]) + " |")
+        for key, value in row["movements"].items():
+            part, comma, number = key.partition(", ")
+            moved.setdefault(row["run"] + comma + number, {})[part] = value
+    parts = list(dict.fromkeys(part for values in moved.values() for part in values))
+    lines += ["", *_head("moved by", *parts)]
+    for run, values in moved.items():
+        cells = [f"{values[part]:.4f}" if part in values else "" for part in parts]
+        lines.append("| " + " | ".join([run, *cells]) + " |")
     failed = [f"- {row['run']}, seed {seed}: {why}" for row in rows for seed, why in row["failed"].items()]
     if failed:
         lines += ["", "Not finished:", "", *failed]
@@ -139,13 +164,23 @@ def _head(*cells: str) -> list[str]:
 
 
 def _percent(row: Mapping[str, Any], value: str) -> str:
-    return f"{100 * row[f'{value}_mean']:.3f} ± {100 * row[f'{value}_sd']:.3f}"
+    return f"{_points(row[f'{value}_mean'])} ± {_points(row[f'{value}_sd'])}"
 
 
 def _interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return ""
-    return f"{100 * interval['mean']:+.3f} ({100 * interval['low']:+.3f} .. {100 * interval['high']:+.3f})"
+    mean, low, high = (_points(interval[key], "+") for key in ("mean", "low", "high"))
+    return f"{mean} ({low} .. {high})"
+
+
+def _points(share: float, sign: str = "") -> str:
+    """A share in per cent; a dash where there is none."""
+    return "-" if math.isnan(share) else f"{100 * share:{sign}.3f}"
+
+
+def _seconds(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f}"
 
 
 def _count(value: Any) -> str:

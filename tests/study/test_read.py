@@ -43,6 +43,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [1, 1]}, "seeds: a seed is given twice"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
     ({"split": None}, "the study: 'split' is missing"),
+    ({"arms": [{"kind": "skip", "rounds": [10]}]}, "arm skip: rounds: expected rising iterations after"),
+    ({"arms": [{"kind": "skip", "rounds": [20, 15]}]}, "found [20, 15], continue"),
+    ({"arms": [{"kind": "skip", "rounds": [20]}], "schedule": "restart"}, "found [20], restart"),
+    ({"arms": [{"kind": "skip", "rounds": [20], "layers": ["conv1"]}], "num_splits": None}, "give num_splits"),
     ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
 ]
 
@@ -69,6 +73,7 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
         ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
         ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
         ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
+        ({"arms": [{"kind": "skip", "rounds": [20, 30]}]}, "a round at 30 is not before the end at 30"),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
     ],
 )
@@ -77,6 +82,14 @@ def test_what_is_not_there_is_said_before_anything_runs(tmp_path: Path, changes:
     result = caffe_split("study", write_study(tmp_path, **changes), "--out", "out", cwd=tmp_path, status=1)
     assert said in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_rates_that_depend_on_the_length_are_refused(tmp_path: Path) -> None:
+    file = write_study(tmp_path)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(solver.read_text().replace('"multistep"', '"poly"'))
+    said = caffe_split("study", file, "--out", "out", cwd=tmp_path, status=1).stderr
+    assert "lr_policy poly takes its rates from max_iter" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)

@@ -136,6 +136,18 @@ def test_a_full_disk(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.slow
+def test_rounds_of_splits_fold_back(tmp_path: Path) -> None:
+    arms = [{"name": "added", "kind": "residual", "rounds": [15, 20]}]
+    file = write_study(tmp_path, seeds=[3], arms=arms, controls={"random": "none", "wider": "first"}, interval=1)
+    caffe_split("study", file, "--jobs", 2, "--out", "out", cwd=tmp_path)
+    row = rows(tmp_path / "out")["added"]
+    assert row["folded"]["accuracy_difference"] == 0 and row["folded"]["parameters"] == row["parameters_before"]
+    assert {key.rpartition(", ")[2] for key in row["movements"]} == {"round 1", "round 2", "round 3"}
+    assert "| added, round 3 |" in (tmp_path / "out/results/table.md").read_text()
+    assert rows(tmp_path / "out")["wider-added"]["parameters"] >= row["parameters"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [False, True], ids=["main", "group"])
 @pytest.mark.parametrize("engine", ["caffe", pytest.param("torch", marks=NEEDS_TORCH)])
 def test_two_seeds_with_controls_killed_often(tmp_path: Path, engine: str, group: bool) -> None:
