@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Turn an unmodified tree of BVLC Caffe into the one we build: our edits, then our layers.
 
-Every edit is a row of EDITS with its reason. An edit whose place is not found exactly once stops the build
-by name: a tree that differs there needs a look, not a guess.
+Every edit is a row of EDITS with its reason, or of caffe_edits_cuda.py where a build with CUDA or OpenCV alone needs
+it. An edit whose place is not found exactly once stops the build by name: a tree that differs there needs a look, not
+a guess. `--list` prints the edits and their reasons and needs no tree.
 
-usage: caffe_edits.py TREE LAYERS
+usage: caffe_edits.py [--cuda] [--opencv] TREE LAYERS | caffe_edits.py --list
 """
 
 import shutil
@@ -12,6 +13,8 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from caffe_edits_cuda import CUDA_EDITS, OPENCV_EDITS
 
 PROTO = "src/caffe/proto/caffe.proto"
 
@@ -72,8 +75,7 @@ EDITS = (
         "pycaffe-resize",
         "python/caffe/io.py",
         "            im_std = (im - im_min) / (im_max - im_min)\n",
-        "            from skimage.transform import resize\n"
-        "            im_std = (im - im_min) / (im_max - im_min)\n",
+        "            from skimage.transform import resize\n            im_std = (im - im_min) / (im_max - im_min)\n",
         "imports scikit-image where it is used",
     ),
     Edit(
@@ -99,24 +101,43 @@ EDITS = (
         "as for pycaffe.py",
     ),
     Edit(
+        "pycaffe-tobytes",
+        "python/caffe/io.py",
+        "arr.tostring()",
+        "arr.tobytes()",
+        "numpy 2.3 has dropped the old name",
+    ),
+    Edit(
+        "pycaffe-frombuffer",
+        "python/caffe/io.py",
+        "np.fromstring(datum.data, dtype=np.uint8)",
+        "np.frombuffer(bytearray(datum.data), dtype=np.uint8)",
+        "numpy 2.3 has dropped reading bytes by fromstring; a bytearray keeps the result writable",
+    ),
+    Edit(
         "rpath",
         "cmake/Misc.cmake",
         "  set(CMAKE_INSTALL_RPATH ${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR})\n",
-        '  set(CMAKE_INSTALL_RPATH "\\$ORIGIN/../lib")\n',
-        "programs find libcaffe beside themselves, wherever the built tree is copied to",
+        '  set(CMAKE_INSTALL_RPATH "\\$ORIGIN/../lib" ${CAFFE_CUDA_RPATH})\n',
+        "programs find libcaffe beside themselves, wherever the built tree is copied to, and CUDA's libraries",
     ),
     Edit(
         "pycaffe-rpath",
         "python/CMakeLists.txt",
         'set_target_properties(pycaffe PROPERTIES PREFIX "" OUTPUT_NAME "_caffe")',
         'set_target_properties(pycaffe PROPERTIES PREFIX "" OUTPUT_NAME "_caffe"\n'
-        '                      INSTALL_RPATH "\\$ORIGIN/../../..")',
-        "pycaffe finds libcaffe from lib/pythonX.Y/site-packages/caffe with no environment variable",
+        '                      INSTALL_RPATH "\\$ORIGIN/../../..;${CAFFE_CUDA_RPATH_PYTHON}")',
+        "pycaffe finds libcaffe from lib/pythonX.Y/site-packages/caffe with no environment variable, and CUDA's",
     ),
 )
 
 # Where the files of a layer go, by what their names end with.
-PLACES = {".hpp": "include/caffe/layers", ".cpp": "src/caffe/layers", ".cu": "src/caffe/layers"}
+PLACES = {
+    "_compat.hpp": "include/caffe/util",
+    ".hpp": "include/caffe/layers",
+    ".cpp": "src/caffe/layers",
+    ".cu": "src/caffe/layers",
+}
 
 
 def edited(text: str, edit: Edit) -> str:
@@ -153,7 +174,7 @@ def add_layers(tree: Path, layers: Path) -> None:
         if path.suffix == ".proto":
             fragments.append(path.read_text(encoding="utf-8"))
             continue
-        place = PLACES.get(path.suffix)
+        place = next((folder for end, folder in PLACES.items() if path.name.endswith(end)), None)
         if place is None:
             raise EditError(f"layers/{path.name}: only .hpp, .cpp, .cu and .proto belong in Caffe's tree")
         if path.name.startswith("test_"):
@@ -167,12 +188,22 @@ def add_layers(tree: Path, layers: Path) -> None:
 
 
 def main(argv: list) -> int:
-    if len(argv) != 3:
+    words = argv[1:]
+    edits = list(EDITS)
+    for flag, more in (("--cuda", CUDA_EDITS), ("--opencv", OPENCV_EDITS)):
+        if flag in words or words == ["--list"]:
+            edits += [Edit(*row) for row in more]
+    folders = [word for word in words if not word.startswith("--")]
+    if words == ["--list"]:
+        for edit in edits:
+            print(f"{edit.name}  {edit.file}\n    {edit.reason}")
+        return 0
+    if len(folders) != 2 or set(words) - {*folders, "--cuda", "--opencv"}:
         print(__doc__.strip().splitlines()[-1], file=sys.stderr)
         return 2
     try:
-        apply_edits(Path(argv[1]))
-        add_layers(Path(argv[1]), Path(argv[2]))
+        apply_edits(Path(folders[0]), edits)
+        add_layers(Path(folders[0]), Path(folders[1]))
     except (EditError, OSError, UnicodeDecodeError) as error:
         print(f"tools/caffe_edits.py: {error}", file=sys.stderr)
         return 1

@@ -20,7 +20,12 @@ def load_edits():
     spec = importlib.util.spec_from_file_location("caffe_edits", ROOT / "tools" / "caffe_edits.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    # It stands beside the tables of edits that it imports.
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 
@@ -139,10 +144,21 @@ def test_edited_tree_is_left_as_it_is(tmp_path, find, put):
 
 def test_every_edit_is_documented():
     docs = (ROOT / "docs" / "caffe.md").read_text()
-    assert [e.name for e in caffe_edits.EDITS if f"`{e.name}`" not in docs] == []
-    assert len({e.name for e in caffe_edits.EDITS}) == len(caffe_edits.EDITS)
+    more = [Edit(*row) for row in (*caffe_edits.CUDA_EDITS, *caffe_edits.OPENCV_EDITS)]
+    edits = [*caffe_edits.EDITS, *more]
+    assert [e.name for e in edits if f"`{e.name}`" not in docs] == []
+    assert len({e.name for e in edits}) == len(edits)
     # What an edit puts is how a tree that has it already is known.
-    assert all(e.reason and e.put for e in caffe_edits.EDITS)
+    assert all(e.reason and e.put for e in edits)
+
+
+def test_edits_are_listed_with_their_reasons():
+    command = [sys.executable, ROOT / "tools" / "caffe_edits.py", "--list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "cuda-clock-rate  src/caffe/common.cpp\n    CUDA 13 has dropped" in listed
+    assert listed.count("\n") == 2 * sum(
+        map(len, (caffe_edits.EDITS, caffe_edits.CUDA_EDITS, caffe_edits.OPENCV_EDITS))
+    )
 
 
 def test_edits_script_ends_with_one_line(tmp_path):
@@ -237,7 +253,7 @@ def test_missing_packages_are_listed_in_one_line_without_root():
 @built
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
 def test_what_the_tests_look_through_is_wanted_and_not_needed(tmp_path):
-    stub(tmp_path, "dpkg-query", "/usr/bin/dpkg-query \"$@\" | grep -v -e chromium -e xvfb")
+    stub(tmp_path, "dpkg-query", '/usr/bin/dpkg-query "$@" | grep -v -e chromium -e xvfb')
     stub(tmp_path, "apt-get", f'echo "$*" >>{tmp_path}/calls; exit 1')
     run = run_environment(tmp_path)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "") and not (tmp_path / "calls").exists()

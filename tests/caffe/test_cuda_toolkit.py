@@ -1,0 +1,292 @@
+"""tools/cuda_toolkit.py finds nvcc and the libraries, and says in one line what is missing or does not fit."""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load():
+    spec = importlib.util.spec_from_file_location("cuda_toolkit", ROOT / "tools" / "cuda_toolkit.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+cuda_toolkit = load()
+ToolkitError = cuda_toolkit.ToolkitError
+
+# What a real nvcc answers to the questions it is asked, and an empty program for all that it compiles.
+NVCC = """#!/bin/sh
+case "$*" in
+  --version) echo "Cuda compilation tools, release {release}, V{release}.1" ;;
+  --dryrun*) echo '#$ _HERE_={home}/bin' >&2
+    echo '#$ INCLUDES="-I{home}/bin/..//include"  ' >&2
+    echo '#$ LIBRARIES=  "-L{home}/bin/..//lib64/stubs" "-L{home}/bin/..//lib64"' >&2 ;;
+  --list-gpu-code) printf 'sm_75\\nsm_80\\nsm_90\\nsm_100\\n' ;;
+  *) echo "$*" >>{home}/compiled; exit {status} ;;
+esac
+"""
+
+
+@pytest.fixture
+def toolkit(tmp_path, monkeypatch):
+    """A CUDA 13 toolkit of files with the right names, and the only one that there is."""
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.delenv("CUDACXX", raising=False)
+    monkeypatch.setattr(cuda_toolkit, "package_folders", lambda: iter(()))
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_INCLUDES", ())
+    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIBRARIES", ())
+    # No driver, so no devices.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    write_nvcc(tmp_path)
+    for name in ("cuda_runtime.h", "cublas_v2.h", "curand.h", "cccl/thrust/version.h"):
+        file(tmp_path / "include" / name)
+    for name in ("libcudart.so.13", "libcublas.so.13", "libcurand.so.10"):
+        file(tmp_path / "lib64" / name)
+    return tmp_path
+
+
+def file(path, text=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def write_nvcc(home, release="13.0", status=0):
+    file(home / "bin/nvcc", NVCC.format(home=home, release=release, status=status)).chmod(0o755)
+
+
+def choose(**asked):
+    return cuda_toolkit.choose(
+        argparse.Namespace(**{"arch": None, "cudnn": None, "nccl": False, "venv": None, "try_out": True, **asked})
+    )
+
+
+def add_cudnn(home, header="9.28", library=92800, cuda=13000):
+    """A real shared library that tells these versions, and a header that tells its own."""
+    major, minor = header.split(".")
+    text = f"#define CUDNN_MAJOR {major}\n#define CUDNN_MINOR {minor}\n#define CUDNN_PATCHLEVEL 1\n"
+    file(home / "include/cudnn_version.h", text)
+    source = file(home / "cudnn.c", "#include <stddef.h>\n")
+    source.write_text(
+        f"#include <stddef.h>\nsize_t cudnnGetVersion(void) {{ return {library}; }}\n"
+        f"size_t cudnnGetCudartVersion(void) {{ return {cuda}; }}\n"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", home / f"lib64/libcudnn.so.{major}"], check=True)
+
+
+def test_options_name_what_was_found(toolkit, capsys):
+    options = choose(arch="8.0;90")
+    assert "-DUSE_CUDNN=OFF" in options and "-DCPU_ONLY=OFF" in options
+    assert f"-DCUDA_NVCC_EXECUTABLE={toolkit}/bin/nvcc" in options
+    assert f"-DCAFFE_CUDA_INCLUDES={toolkit}/include;{toolkit}/include/cccl" in options
+    libraries = ";".join(f"{toolkit}/lib64/lib{name}" for name in ("cudart.so.13", "curand.so.10", "cublas.so.13"))
+    assert f"-DCAFFE_CUDA_LIBRARIES={libraries}" in options
+    assert "-DCUDA_ARCH_BIN=80 90" in options and "-DCUDA_ARCH_PTX=90" in options
+    assert f"-DCAFFE_CUDA_RPATH={toolkit}/lib64" in options
+    said = capsys.readouterr().err
+    assert "CUDA 13.0" in said and "sm_80 sm_90 (as asked)" in said and "none: no cudnn_version.h" in said
+    # All of it was tried before anything was said to be usable.
+    assert f"-Xlinker {toolkit}/lib64/libcublas.so.13" in (toolkit / "compiled").read_text()
+
+
+def test_without_devices_the_list_is_cut_to_what_nvcc_knows(toolkit, capsys):
+    assert "-DCUDA_ARCH_BIN=75 80 90 100" in choose()
+    assert "no device here" in capsys.readouterr().err
+
+
+def test_architectures_of_the_devices(toolkit, tmp_path, monkeypatch, capsys):
+    smi = file(tmp_path / "smi/nvidia-smi", "#!/bin/sh\nprintf '9.0\\n8.0\\n9.0\\n'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:/usr/bin:/bin")
+    assert "-DCUDA_ARCH_BIN=80 90" in choose()
+    assert "the devices here" in capsys.readouterr().err
+    smi.write_text("#!/bin/sh\necho 6.1\n")
+    with pytest.raises(
+        ToolkitError, match=r"CUDA 13\.0 makes no code for sm_61 \(the devices here\), but for 75 80 90"
+    ):
+        choose()
+
+
+@pytest.mark.parametrize("release", ["11.8", "14.0"])
+def test_other_versions_are_refused(toolkit, release):
+    write_nvcc(toolkit, release)
+    with pytest.raises(ToolkitError, match=rf"bin/nvcc is of CUDA {release}; Caffe builds with CUDA 12 and 13"):
+        choose()
+
+
+def test_no_nvcc(toolkit, monkeypatch):
+    (toolkit / "bin/nvcc").unlink()
+    monkeypatch.setattr(cuda_toolkit, "usual_places", lambda: [None, toolkit / "bin/nvcc"])
+    with pytest.raises(cuda_toolkit.NoNvccError, match="no nvcc in CUDACXX, CUDA_HOME, the PATH.*--cuda-packages"):
+        choose()
+    monkeypatch.setenv("CUDACXX", "/nowhere/nvcc")
+    with pytest.raises(ToolkitError, match="CUDACXX=/nowhere/nvcc is no program"):
+        choose()
+
+
+@pytest.mark.parametrize("name", ["libcudart.so.13", "libcublas.so.13", "libcurand.so.10"])
+def test_missing_library_is_named(toolkit, name):
+    (toolkit / "lib64" / name).unlink()
+    # A library of another CUDA is none.
+    file(toolkit / "lib64/libcublas.so.12")
+    with pytest.raises(ToolkitError, match=rf"no {name}, which CUDA 13 needs, beside {toolkit}/bin/nvcc"):
+        choose()
+
+
+def test_missing_header_is_named(toolkit):
+    (toolkit / "include/curand.h").unlink()
+    with pytest.raises(ToolkitError, match=r"no curand\.h beside"):
+        choose()
+
+
+def test_compiler_that_cannot_compile_here(toolkit):
+    write_nvcc(toolkit, status=1)
+    with pytest.raises(ToolkitError, match="bin/nvcc compiles and links no program here"):
+        choose()
+
+
+def test_cudnn_that_fits(toolkit, capsys):
+    add_cudnn(toolkit)
+    options = choose()
+    assert "-DUSE_CUDNN=ON" in options and f"-DCUDNN_LIBRARY={toolkit}/lib64/libcudnn.so.9" in options
+    assert "9.28 for CUDA 13" in capsys.readouterr().err
+    assert "-DUSE_CUDNN=OFF" in choose(cudnn=False)
+
+
+def test_cudnn_8_tells_its_version_otherwise(toolkit):
+    write_nvcc(toolkit, "12.4")
+    for name in ("libcudart.so.12", "libcublas.so.12"):
+        file(toolkit / "lib64" / name)
+    add_cudnn(toolkit, header="8.9", library=8907, cuda=12020)
+    assert f"-DCUDNN_LIBRARY={toolkit}/lib64/libcudnn.so.8" in choose()
+
+
+@pytest.mark.parametrize(
+    "cudnn, message",
+    [
+        ({"cuda": 12080}, r"cuDNN does not match: .*libcudnn\.so\.9 is for CUDA 12, nvcc of 13"),
+        ({"library": 90100}, r"cuDNN does not match: .*include is of 9\.28, .*libcudnn\.so\.9 of 9\.1"),
+    ],
+)
+def test_cudnn_that_does_not_match(toolkit, cudnn, message):
+    add_cudnn(toolkit, **cudnn)
+    for asked in (None, True):
+        with pytest.raises(ToolkitError, match=message + ".*--no-cudnn builds without it"):
+            choose(cudnn=asked)
+    assert "-DUSE_CUDNN=OFF" in choose(cudnn=False)
+
+
+def test_cudnn_that_is_asked_for_and_missing(toolkit):
+    with pytest.raises(ToolkitError, match=r"no cudnn_version\.h .*--no-cudnn builds without it"):
+        choose(cudnn=True)
+    add_cudnn(toolkit, header="7.6", library=7600, cuda=13000)
+    with pytest.raises(ToolkitError, match=r"is of cuDNN 7\.6; Caffe builds with 8 and 9"):
+        choose(cudnn=True)
+
+
+def test_libraries_in_the_environment_are_found_relative_to_it(toolkit):
+    options = choose(venv=toolkit)
+    assert "-DCAFFE_CUDA_RPATH=$ORIGIN/../lib64" in options
+    assert "-DCAFFE_CUDA_RPATH_PYTHON=$ORIGIN/../../../../lib64" in options
+
+
+def test_nccl_is_asked_for_and_missing(toolkit):
+    with pytest.raises(ToolkitError, match=r"no nccl\.h and libnccl\.so\.2"):
+        choose(nccl=True)
+    file(toolkit / "include/nccl.h")
+    file(toolkit / "lib64/libnccl.so.2")
+    assert f"-DNCCL_LIBRARIES={toolkit}/lib64/libnccl.so.2" in choose(nccl=True)
+
+
+def build(tmp_path, *words, **env):
+    """tools/build_caffe with a cache of its own, into a folder of its own."""
+    command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into", *words]
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **env}
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def stub(folder, name, script):
+    path = file(folder / name, f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_build_tells_of_a_version_in_one_line_and_leaves_nothing(tmp_path):
+    path = stub(tmp_path / "bin", "nvcc", 'echo "Cuda compilation tools, release 11.8, V11.8.89"')
+    run = build(tmp_path, "--cuda", PATH=path, CUDACXX="", CUDA_HOME="", CUDA_PATH="")
+    assert run.returncode == 1
+    message = "bin/nvcc is of CUDA 11.8; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
+    assert run.stderr.splitlines() == [f"tools/build_caffe: {tmp_path}/{message}"]
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "into").exists()
+
+
+def test_build_wants_space_first(tmp_path):
+    path = stub(tmp_path / "bin", "df", "echo ' Avail'; echo '  12M'")
+    run = build(tmp_path, PATH=path)
+    assert run.returncode == 1
+    message = f"tools/build_caffe: building Caffe needs 200 MB in {tmp_path}/cache/caffe-split, where 12 MB are free"
+    assert run.stderr.splitlines() == [message]
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "into").exists()
+
+
+def test_build_without_a_network(tmp_path):
+    path = stub(tmp_path / "bin", "apt-get", "exit 100")
+    run = build(tmp_path, PATH=path, CAFFE_SOURCE="")
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "no mirror this machine's apt knows has the source of Caffe" in line
+    assert not (tmp_path / "into").exists()
+    assert not list((tmp_path / "cache/caffe-split").glob("building-*"))
+
+
+def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
+    """cmake is stopped in the middle; the next build starts afresh."""
+    tree = tmp_path / "tree"
+    for edit in load_edits():
+        place = file(tree / edit.file) if not (tree / edit.file).exists() else tree / edit.file
+        place.write_text(place.read_text() + edit.find + "\n")
+    for folder in ("include/caffe/layers", "include/caffe/util", "src/caffe/layers", "src/caffe/test"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+    file(tree / "CMakeLists.txt")
+    path = stub(tmp_path / "bin", "cmake", f"touch {tmp_path}/started; exec sleep 60")
+    command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into"]
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path, "CAFFE_SOURCE": str(tree)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:  # fmt: skip
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None, process.communicate()
+        os.killpg(process.pid, 15)
+        process.communicate()
+    assert process.returncode == 143
+    assert not (tmp_path / "into").exists()
+    assert not list((tmp_path / "cache/caffe-split").glob("building-*"))
+    stub(tmp_path / "bin", "cmake", "exit 1")
+    run = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert run.returncode == 1 and "tools/build_caffe: cmake failed; see " in run.stderr.splitlines()[-1]
+
+
+def load_edits():
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import caffe_edits
+    finally:
+        sys.path.pop(0)
+    return caffe_edits.EDITS
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_a_real_nvcc_tells_its_folders():
+    nvcc = cuda_toolkit.describe(Path(shutil.which("nvcc")))
+    assert cuda_toolkit.find_header("cuda_runtime.h", nvcc) is not None
+    assert cuda_toolkit.find_library("cudart", (nvcc.version[0],), nvcc) is not None
+    assert {"80", "90"} <= set(cuda_toolkit.known_architectures(nvcc))

@@ -1,0 +1,91 @@
+# Sourced by tools/build_caffe: Caffe's source, its own or the one that is downloaded.
+
+source_version=1.0.0+git20180821.99bd997-8
+source_suite=bullseye
+source_sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
+
+identify_source() {  # sets own and source_id: what the source is, for the key, before it is fetched
+  own=${CAFFE_SOURCE-}
+  if [[ -n $own ]]; then
+    [[ $own == /* ]] || own=$start_dir/$own
+    if [[ -d $own ]]; then
+      [[ -f $own/src/caffe/proto/caffe.proto && -f $own/CMakeLists.txt ]] ||
+        fail "CAFFE_SOURCE=$own is no Caffe tree: it has no CMakeLists.txt or no src/caffe/proto/caffe.proto"
+      # A tree's build results and history are neither copied nor part of the key.
+      source_id=$(cd "$own" && find . \( -path ./.git -o -path './build*' -o -path './.build*' -o -name '__pycache__' \) -prune -o \
+        -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1)
+    elif [[ -f $own ]]; then
+      tar -tf "$own" >/dev/null 2>&1 || fail "CAFFE_SOURCE=$own is neither a folder nor a tar archive"
+      source_id=$(sha256sum <"$own" | cut -d' ' -f1)
+    else
+      fail "CAFFE_SOURCE=$own does not exist: give the folder or tarball of a Caffe tree, or leave it unset"
+    fi
+  else
+    source_id=$source_sha256
+  fi
+}
+
+# ---- The download, through a private apt that knows one more suite; the machine's own is only read.
+download() {  # download FILE
+  local apt_dir=$work/apt uri keyring keyrings fetched
+  command -v apt-get >/dev/null || fail "no apt-get to download Caffe with: give a tree by CAFFE_SOURCE=DIR-or-tarball"
+  mkdir -p "$apt_dir"/{lists,cache/archives}/partial "$apt_dir/source"
+  local options=(
+    -o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
+    -o "APT::Sandbox::User=$(id -un)" -o Acquire::Check-Valid-Until=false -o Acquire::Retries=3
+  )
+  # The keyrings this machine trusts, then the distribution's whole one (it covers older suites), then apt's default.
+  mapfile -t keyrings < <({
+    (grep -hoiE '(^|[[ ])signed-by[=:] *[^] ]+' /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} || true) \
+      2>/dev/null | sed -E 's/^[^=:]*[=:] *//'
+    echo /usr/share/keyrings/debian-archive-keyring.gpg
+    echo
+  } | awk '!seen[$0]++')
+  # Every place it gets packages from, asked without downloading: its lists may be empty. Security mirrors come last.
+  while IFS= read -r uri; do
+    for keyring in "${keyrings[@]}"; do
+      [[ -z $keyring || -f $keyring ]] || continue
+      echo "deb-src ${keyring:+[signed-by=$keyring] }$uri $source_suite main" >"$apt_dir/sources.list"
+      echo "== $(<"$apt_dir/sources.list")" >>"$log"
+      apt-get "${options[@]}" update >>"$log" 2>&1 || continue
+      (cd "$apt_dir/source" && apt-get "${options[@]}" source --download-only "caffe=$source_version") >>"$log" 2>&1 || continue
+      fetched=$(compgen -G "$apt_dir/source/*.orig.tar.gz") || continue
+      mv "$fetched" "$1.part"
+      echo "$source_sha256  $1.part" | sha256sum --check --status ||
+        fail "the downloaded source of Caffe has the wrong checksum; see $log"
+      mv "$1.part" "$1"
+      return
+    done
+  done < <(apt-get update --print-uris 2>>"$log" | sed -nE "s#^'([^']+)/dists/.*#\1#p" |
+    awk '!seen[$0]++ { print ($0 ~ /security/), $0 }' | sort -s -n -k1,1 | cut -d' ' -f2-)
+  fail "no mirror this machine's apt knows has the source of Caffe ($source_version of $source_suite);" \
+    "give a tree by CAFFE_SOURCE=DIR-or-tarball. Log: $log"
+}
+
+unpack() {  # unpack TARBALL DIR: the tree may lie one folder deep in the archive
+  local found
+  mkdir -p "$2.raw"
+  tar -xf "$1" -C "$2.raw"
+  found=$(find "$2.raw" -mindepth 4 -maxdepth 5 -path '*/src/caffe/proto/caffe.proto' | head -n 1)
+  [[ -n $found ]] || fail "$1 holds no Caffe tree: no src/caffe/proto/caffe.proto in it"
+  mv "${found%/src/caffe/proto/caffe.proto}" "$2"
+}
+
+fetch_source() {  # fetch_source TREE
+  if [[ -z $own ]]; then
+    local tarball=$cache/caffe-99bd997.tar.gz
+    if ! echo "$source_sha256  $tarball" | sha256sum --check --status 2>/dev/null; then
+      step "downloading the source of Caffe"
+      download "$tarball"
+    fi
+    unpack "$tarball" "$1"
+  elif [[ -d $own ]]; then
+    step "copying $own"
+    mkdir "$1"
+    tar -C "$own" --exclude=./.git --exclude='./build*' --exclude='./.build*' -cf - . | tar -C "$1" -xf -
+  else
+    step "unpacking $own"
+    unpack "$own" "$1"
+  fi
+}
