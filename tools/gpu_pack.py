@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Gather what tools/test_gpu runs into one folder that can be carried to a bare machine with a GPU.
+
+BUILD... are folders that `tools/build_caffe --cuda --caffe-tests --into BUILD` made, or .venv; each is named after its
+folder in the table. Programs, the libraries that they need (not the C library's, and CUDA's only with --cuda-libraries:
+1.5 GB), nets that bring their own data, derived nets, and the digits as LMDBs. Run with .venv/bin/python.
+
+usage: tools/gpu_pack.py [--cuda-libraries] DIR BUILD... | --nets-only DIR
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# These belong to the machine's own C library and driver.
+SYSTEM = re.compile(r"^(ld-linux|libc\.|libm\.|libpthread|libdl|librt|libresolv|libcuda\.|libnvidia)")
+CUDA = re.compile(r"^lib(cudart|cublas|cublasLt|curand|cudnn|nccl)[._]")
+
+# One convolution of each resolution, the one that halves the image among them.
+SPLIT = "conv1,res2_conv1,res3_conv2"
+
+
+def run(command: list, cwd: Path) -> None:
+    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"tools/gpu_pack.py: {' '.join(map(str, command))} failed:\n{done.stderr[-2000:]}")
+
+
+def copy_build(build: Path, target: Path, cuda_libraries: bool) -> None:
+    programs = [build / "bin/caffe", build / "libexec/caffe-test"]
+    for program in programs:
+        if not program.is_file():
+            sys.exit(f"tools/gpu_pack.py: {build} has no {program.relative_to(build)}: build it with --caffe-tests")
+        (target / program.relative_to(build)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(program, target / program.relative_to(build))
+    (target / "lib").mkdir()
+    needed = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True).stdout
+    for name, place in sorted(set(re.findall(r"^\s*(\S+) => (/\S+)", needed, re.M))):
+        if SYSTEM.match(name) or (CUDA.match(name) and not cuda_libraries):
+            continue
+        shutil.copy(place, target / "lib" / name)
+        if name.startswith("libcudnn."):
+            # These it loads itself.
+            for part in Path(place).parent.glob(f"libcudnn_*.so.{name.rsplit('.', 1)[1]}"):
+                shutil.copy(part, target / "lib")
+    shutil.copytree(build / "share/caffe/src/caffe/test", target / "share/src/caffe/test")
+    shutil.copytree(build / "share/caffe/examples/images", target / "share/examples/images")
+
+
+def own_data(text: str, shape: tuple, classes: int) -> str:
+    """The net with data of its own in place of its Data layers: noise, and labels of one class."""
+    from caffe_split.net import all_layers
+    from caffe_split.proto import prototxt
+
+    document = prototxt.parse(text)
+    for layer in all_layers(document):
+        if layer.type == "Data":
+            document.remove(layer.field)
+    dims = " ".join(f"dim: {size}" for size in shape)
+    return (
+        'layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param { '
+        f"shape {{ {dims} }} shape {{ dim: {shape[0]} }} "
+        'data_filler { type: "gaussian" } data_filler { type: "constant" value: '
+        f"{classes // 2} }} }} }}\n{document}"
+    )
+
+
+def write_nets(folder: Path) -> None:
+    """Every baseline with data of its own, three derived nets, ResNet-20 watched and not, and the digits."""
+    from benchmarks.bench_tpm import prepare
+
+    command = Path(sys.executable).parent / "caffe-split"
+    nets = folder / "nets"
+    nets.mkdir()
+    for path in sorted((ROOT / "prototxt").iterdir()):
+        shape, classes = ((16, 1, 8, 8), 10) if path.name == "digits" else ((8, 3, 32, 32), 10)
+        text = (path / "train_val.prototxt").read_text(encoding="utf-8")
+        (nets / f"{path.name}.prototxt").write_text(own_data(text, shape, classes), encoding="utf-8")
+
+    digits = folder / "digits"
+    shutil.copytree(ROOT / "prototxt/digits", digits)
+    run([command, "data", "digits", "--out", "data"], folder)
+    solver = (digits / "solver.prototxt").read_text(encoding="utf-8")
+    short = {"max_iter": "20", "display": "1", "test_interval": "1000000", "snapshot": "20"}
+    for field, value in short.items():
+        solver = re.sub(rf"^{field}: .*$", f"{field}: {value}", solver, flags=re.M)
+    solver += "test_initialization: false\n"
+    for mode in ("CPU", "GPU"):
+        text = re.sub(r"^solver_mode: .*$", f"solver_mode: {mode}", solver, flags=re.M)
+        text = text.replace("digits/digits", f"digits/{mode.lower()}")
+        (digits / f"{mode.lower()}.prototxt").write_text(text, encoding="utf-8")
+    run([Path(sys.executable).parent / "caffe", "train", "-solver", "digits/cpu.prototxt"], folder)
+    derive = [command, "make-derived", "digits/solver.prototxt", "--weights", "digits/cpu_iter_20.caffemodel"]
+    derive += ["--layers", SPLIT, "--partition", "random:0"]
+    for kind in ("extension", "residual", "skip"):
+        run([*derive, "--kind", kind, "--out", kind], folder)
+        text = (folder / kind / "train_val.prototxt").read_text(encoding="utf-8")
+        (nets / f"digits_{kind}.prototxt").write_text(own_data(text, (16, 1, 8, 8), 10), encoding="utf-8")
+        shutil.rmtree(folder / kind)
+    for left in digits.glob("cpu_iter_*"):
+        left.unlink()
+
+    speed = folder / "speed"
+    speed.mkdir()
+    prepare(speed, 128, "GPU")
+    for path in speed.glob("*_solver.prototxt"):
+        text = path.read_text(encoding="utf-8").replace(f"{folder}/", "")
+        text = text.replace("display: 0", "display: 100").replace("1000000", "1100")
+        path.write_text(text + "snapshot_after_train: false\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cuda-libraries", action="store_true")
+    parser.add_argument("--nets-only", action="store_true", help="no programs: the nets and the digits alone")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("builds", type=Path, nargs="*")
+    asked = parser.parse_args()
+    if bool(asked.builds) == asked.nets_only:
+        parser.error("give the folders of builds, or --nets-only")
+    folder = asked.folder.resolve()
+    if folder.exists():
+        sys.exit(f"tools/gpu_pack.py: {asked.folder} exists already")
+    folder.mkdir(parents=True)
+    for build in asked.builds:
+        (folder / "builds").mkdir(exist_ok=True)
+        copy_build(build.resolve(), folder / "builds" / build.resolve().name, asked.cuda_libraries)
+    sys.path.insert(0, str(ROOT))
+    write_nets(folder)
+    if asked.nets_only:
+        return 0
+    shutil.copy2(ROOT / "tools/test_gpu", folder)
+    shutil.copy(ROOT / "benchmarks/torch_resnet20.py", folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{asked.folder}: {size / 1e6:.0f} MB; on the machine with the GPU: python3 {asked.folder.name}/test_gpu")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
