@@ -1,0 +1,129 @@
+"""The Dockerfiles: thin, and their steps work in a bare Debian 12 root, which needs no Docker engine."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
+
+
+def steps(name):
+    """The (instruction, text) pairs of a Dockerfile; continued lines joined."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [tuple(line.split(None, 1)) for line in lines]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_every_step_is_one_of_our_scripts(name):
+    by_name = steps(name)
+    assert by_name[0] == ("FROM", "debian:12-slim")
+    (run,) = [text for instruction, text in by_name if instruction == "RUN"]
+    ours, cleaning = run.split(" && ", 1)
+    script = ROOT / shlex.split(ours)[0]
+    assert script.is_relative_to(ROOT / "tools") and os.access(script, os.X_OK)
+    assert cleaning.startswith("rm -rf /var/lib/apt/lists/*")
+    assert by_name[-1] == ("CMD", '["caffe-split", "--help"]')
+    # The options are ones that the script has.
+    usage = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
+    for word in shlex.split(ours)[1:]:
+        assert not word.startswith("--") or word in usage
+
+
+def mirrors():
+    """This machine's own apt: (address, suite) of the archive, security apart."""
+    done = subprocess.run(["apt-get", "update", "--print-uris"], capture_output=True, text=True)
+    found = re.findall(r"^'(\S+)/dists/(bookworm)/", done.stdout, re.M)
+    return sorted(set(found))
+
+
+def in_root(root, *command, **options):
+    """A command in the bare root, with an empty environment, as docker build runs it."""
+    environment = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+    # How the machine reaches its package indexes, and how busy it may be kept, is the machine's, not the image's.
+    ours = [name for name in os.environ if name.startswith("PIP_") or "_proxy" in name or name == "CAFFE_BUILD_JOBS"]
+    environment += [f"{name}={os.environ[name]}" for name in ours]
+    return subprocess.run(["chroot", root, "env", "-i", *environment, *command], **options)
+
+
+def size(root):
+    """Megabytes on disk, without what is mounted."""
+    return int(subprocess.run(["du", "-smx", root], capture_output=True, text=True, check=True).stdout.split()[0])
+
+
+@pytest.fixture
+def bare_root(tmp_path):
+    """A minimal Debian 12, as debian:12-slim is but for documentation, with this machine's ways to its mirrors."""
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        pytest.skip("needs root and debootstrap")
+    found = mirrors()
+    if not found:
+        pytest.skip("this machine's apt knows no mirror of Debian 12")
+    root = tmp_path / "root"
+    bootstrap = ["debootstrap", "--variant=minbase", "--include=ca-certificates", found[0][1], root, found[0][0]]
+    subprocess.run(bootstrap, check=True, capture_output=True)
+    shutil.rmtree(root / "etc/apt")
+    for name in (
+        "etc/apt",
+        "etc/pip.conf",
+        "etc/xdg/pip",
+        "etc/resolv.conf",
+        "etc/hosts",
+        "etc/ssl/certs/ca-certificates.crt",
+    ):
+        place = Path("/", name)
+        if place.is_dir():
+            shutil.copytree(place, root / name, dirs_exist_ok=True)
+        elif place.exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(place, root / name)
+    # The machine's own other lists of packages may need keys that only it has.
+    for extra in (root / "etc/apt/sources.list.d").glob("*"):
+        if "debian" not in extra.read_text():
+            extra.unlink()
+    with ExitStack() as mounts:
+        for name in ("proc", "dev", "sys"):
+            subprocess.run(["mount", "--bind", f"/{name}", root / name], check=True)
+            mounts.callback(subprocess.run, ["umount", "--lazy", root / name], check=True)
+        yield root
+    # Gigabytes; but never through a mount that stayed.
+    if str(root) not in Path("/proc/mounts").read_text():
+        shutil.rmtree(root)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_steps_work_in_a_bare_debian(bare_root, name):
+    before = size(bare_root)
+    by_name = steps(name)
+    (place,) = [text for instruction, text in by_name if instruction == "WORKDIR"]
+    subprocess.run(["git", "clone", "--quiet", ROOT, bare_root / place.strip("/")], check=True)
+    for instruction, text in by_name:
+        if instruction == "RUN":
+            # One architecture will do, as with --build-arg ARCH=90.
+            command = f"cd {place} && ARCH=90 && {text}"
+            done = in_root(
+                bare_root, "/bin/sh", "-c", command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            assert done.returncode == 0, done.stdout[-3000:]
+    print(f"{name}: {size(bare_root)} MB, {before} MB of them the bare Debian")
+    (path,) = [
+        text.split("=", 1)[1] for instruction, text in by_name if instruction == "ENV" and text.startswith("PATH=")
+    ]
+    path = path.replace("$PATH", "/usr/bin:/bin")
+    command = f"cd {place} && export PATH={path} && caffe-split --help && caffe --version"
+    run = in_root(bare_root, "/bin/sh", "-c", command, capture_output=True, text=True)
+    assert run.returncode == 0 and "make-derived" in run.stdout and "caffe version 1.0.0" in run.stdout, run.stderr
+    if name == "Dockerfile":
+        done = in_root(bare_root, "/bin/sh", "-c", f"cd {place} && PATH={path} ./tools/demo", stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert "done; the results are in /caffe-split/demo" in done.stdout
