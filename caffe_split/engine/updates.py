@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from caffe_split.engine.net import Param
 from caffe_split.engine.options import Options
+from caffe_split.engine.params import Param
 from caffe_split.errors import CaffeSplitError
 
 Tensors = list[torch.Tensor]

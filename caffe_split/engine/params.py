@@ -1,0 +1,152 @@
+"""The parameters of a net's layers: who shares whose, what is learnt how, and their way in from files of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caffe_split.engine.layers.base import Layer, Shape
+from caffe_split.errors import CaffeSplitError
+
+
+@dataclass(frozen=True)
+class Param:
+    """A learnable parameter: the layer and the place it is known by, its values, its multipliers."""
+
+    layer: str
+    index: int
+    values: torch.Tensor
+    lr_mult: float
+    decay_mult: float
+
+
+class Sharing:
+    """Which parameters belong to an earlier layer, because both have one name for them.
+
+    `shared` holds names of layers and places of blobs that are another layer's.
+    """
+
+    def __init__(self) -> None:
+        self.shared: set[tuple[str, int]] = set()
+        self._owners: dict[str, tuple[Layer, int]] = {}
+        # Parameters shared as other shapes: layer and place -> shape.
+        self._shaped: dict[tuple[str, int], Shape] = {}
+
+    def add(self, layer: Layer) -> None:
+        """Let the next layer of the net take parameters of earlier ones. Raises `CaffeSplitError` for other shapes."""
+        names = layer.text.param_names()
+        for index in range(len(layer.blobs)):
+            if index < len(names) and names[index]:
+                self._take(layer, index, names[index])
+
+    def _take(self, layer: Layer, index: int, name: str) -> None:
+        if name not in self._owners:
+            self._owners[name] = (layer, index)
+            return
+        owner, place = self._owners[name]
+        theirs, ours = owner.blobs[place], layer.blobs[index]
+        if theirs.shape != ours.shape:
+            permissive = layer.text.message.subs("param")[index].get("share_mode", "STRICT") == "PERMISSIVE"
+            if not permissive or theirs.numel() != ours.numel():
+                way = "Caffe shares as many values only" if permissive else "share_mode: PERMISSIVE shares its values"
+                raise layer.error(
+                    f"its param '{name}' has shape {tuple(ours.shape)}, that of layer '{owner.name}' "
+                    f"{tuple(theirs.shape)}; {way}."
+                )
+            self._shaped[layer.name, index] = tuple(ours.shape)
+        layer.blobs[index] = theirs
+        self.shared.add((layer.name, index))
+
+    def settle(self, layers: Sequence[Layer], device: torch.device, learns: bool) -> list[Param]:
+        """Move everything to the device; the parameters in Caffe's order. learns: whether gradients are wanted."""
+        params: list[Param] = []
+        moved: dict[int, torch.Tensor] = {}
+        for layer in layers:
+            layer.buffers = [buffer.to(device) for buffer in layer.buffers]
+            for index, blob in enumerate(layer.blobs):
+                if id(blob) not in moved:
+                    moved[id(blob)] = blob.to("cpu" if index in layer.on_host else device)
+                    multipliers = _multipliers(layers, layer, index)
+                    params.append(Param(layer.name, index, moved[id(blob)], *multipliers))
+                    if learns and params[-1].lr_mult:
+                        moved[id(blob)].requires_grad_(True)
+                layer.blobs[index] = moved[id(blob)]
+        for layer in layers:
+            for index, blob in enumerate(layer.blobs):
+                if (layer.name, index) in self._shaped:
+                    layer.blobs[index] = blob.view(self._shaped[layer.name, index])
+        return params
+
+
+def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[float, float]:
+    """lr_mult and decay_mult of a parameter: its owner's, or where that is silent a sharing layer's."""
+    found: dict[str, float] = {}
+    for other in layers:
+        specs = other.text.message.subs("param")
+        for place, blob in enumerate(other.blobs[: len(specs)]):
+            if blob is not layer.blobs[index]:
+                continue
+            for name in ("lr_mult", "decay_mult"):
+                value = specs[place].get(name, None)
+                if value is not None and found.setdefault(name, float(value)) != float(value):
+                    raise other.error(
+                        f"its {name} of a shared param is {value}; that of layer '{layer.name}' is {found[name]}."
+                    )
+    if layer.text.type == "BatchNorm" or (layer.text.type == "TPM" and index):
+        if found.get("lr_mult", 0.0) != 0:
+            raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave it out.")
+        return 0.0, 0.0 if layer.text.type == "TPM" else found.get("decay_mult", 1.0)
+    return found.get("lr_mult", 1.0), found.get("decay_mult", 1.0)
+
+
+def copy_weights(
+    layers: Sequence[Layer],
+    shared: set[tuple[str, int]],
+    weights: Mapping[str, Sequence[np.ndarray]],
+    path: str,
+    net: str,
+) -> tuple[list[str], list[str]]:
+    """Copy the weights of layers of the same name, as Caffe does; nothing where something does not fit.
+
+    path, net: what the files of both are called. Returns (layers of the file that the net does not have, layers of the
+    net that stay as they were). Raises `CaffeSplitError` for another number of blobs, another shape, or a file of
+    another net altogether.
+    """
+    todo = []
+    for layer in layers:
+        arrays = list(weights.get(layer.name, []))
+        if not arrays:
+            continue
+        while len(arrays) < len(layer.blobs) and (layer.name, len(arrays)) in shared:
+            arrays.append(np.empty(0, np.float32))
+        if len(arrays) != len(layer.blobs):
+            raise layer.error(f"{path} has {len(arrays)} blobs of it; it has {len(layer.blobs)}.")
+        for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
+            if array.shape == (0,) and (layer.name, index) in shared:
+                continue  # HDF5 leaves out what another layer holds, as an empty array or not at all.
+            if not _same_shape(array.shape, tuple(blob.shape)):
+                raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
+            todo.append((blob, array))
+    if not todo:
+        raise CaffeSplitError(f"{path}: none of its layers ({', '.join(list(weights)[:5])}, ...) is in {net}.")
+    with torch.no_grad():
+        for blob, array in todo:
+            blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
+    ours = {layer.name for layer in layers}
+    missing = [
+        layer.name
+        for layer in layers
+        if not all((layer.name, index) in shared for index in range(len(layer.blobs)))
+        and not len(weights.get(layer.name, []))
+    ]
+    return [name for name in weights if name not in ours and len(weights[name])], missing
+
+
+def _same_shape(stored: Sequence[int], wanted: Shape) -> bool:
+    """Equal, or four axes of 2013-14 of which the first are 1."""
+    if tuple(stored) == wanted:
+        return True
+    return len(stored) == 4 and tuple(stored) == (1,) * (4 - len(wanted)) + wanted
