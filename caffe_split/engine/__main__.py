@@ -115,7 +115,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
             continue_data=words.continue_data,
         )
         if meeting:
-            solver.guard = meeting.watch.busy
+            solver.snapshots.guard = meeting.watch.busy
         solver.solve()
     except RuntimeError as error:
         if isinstance(error, torch.cuda.OutOfMemoryError) or "not enough memory" in str(error):
@@ -153,7 +153,7 @@ class Run:
         """The one line on why all processes end."""
         reason = " ".join(reason.split("\n"))
         if self.meeting is not None and self.solver is not None:
-            good = self.solver.last_good()
+            good = self.solver.snapshots.last_good()
             reason = reason if good in reason else f"{reason.rstrip('.')}; {good}"
         Log().fatal(reason)
 

@@ -41,3 +41,23 @@ class Silent(Log):
 def number(value: float) -> str:
     """A number as Caffe's streams print it: six digits that count."""
     return f"{value:.6g}"
+
+
+class Smoothed:
+    """The mean of the last `length` losses (average_loss), kept as Caffe keeps it."""
+
+    def __init__(self, length: int) -> None:
+        self.value = 0.0
+        self._length = length
+        self._losses: list[float] = []
+
+    def add(self, loss: float, done: int) -> None:
+        """The loss of the next iteration, `done` being those before it."""
+        if len(self._losses) < self._length:
+            self._losses.append(loss)
+            count = len(self._losses)
+            self.value = (self.value * (count - 1) + loss) / count
+        else:
+            place = done % self._length
+            self.value += (loss - self._losses[place]) / self._length
+            self._losses[place] = loss

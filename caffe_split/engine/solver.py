@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,18 +17,17 @@ import torch
 
 from caffe_split.engine.debug import DebugInfo
 from caffe_split.engine.group import ALONE, Group, NotShared, mixed
-from caffe_split.engine.log import Log, number
+from caffe_split.engine.log import Log, Smoothed, number
 from caffe_split.engine.net import Net, Output
 from caffe_split.engine.options import Options
 from caffe_split.engine.rates import Policy
-from caffe_split.engine.resume import AUTO, is_whole, newest_pair, tests_before
+from caffe_split.engine.resume import AUTO, tests_before
+from caffe_split.engine.snapshots import Snapshots
 from caffe_split.engine.updates import Updater
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.proto import prototxt
-from caffe_split.proto.caffemodel import read_weights, write_weights
 from caffe_split.proto.nets import read_net, read_solver
-from caffe_split.proto.solverstate import SolverState, read_solverstate, write_solverstate
 from caffe_split.training import open_training
 
 # Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
@@ -83,12 +81,8 @@ class Solver:
         self.seed = group.spread_value(self.seed)
         torch.manual_seed(self.seed)
         self.iter = self.current_step = 0
-        self._losses: list[float] = []
-        self._smoothed = 0.0
+        self.loss = Smoothed(int(self.options.get("average_loss")))
         self._stopped = False
-        self.written: list[Path] = []
-        # Held while a snapshot is written.
-        self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         self.log.info(f"Initializing solver from parameters: \n{document}")
         training = open_training(path)
         self.net = self._net(training.net, "TRAIN", "train_state", 0, group)
@@ -97,17 +91,19 @@ class Solver:
             self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
         self.test_nets = list(self._make_test_nets(document, training.net))
         self.updater = Updater(self.net.params, self.options)
+        hdf5 = self.options.get("snapshot_format") == "HDF5"
+        self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
         if snapshot == AUTO:
-            snapshot, continue_data = self._newest(), True
+            snapshot, continue_data = self.snapshots.newest(), True
         if snapshot is None and group.is_first:
             files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
             for name in (one.strip() for names in files for one in names.split(",")):
                 self.log.info(f"Finetuning from {name}")
-                self._load(name)
+                self.snapshots.load(name)
         self.log.info("Solver scaffolding done.")
         if snapshot is not None and group.is_first:
             self.log.info(f"Resuming from {snapshot}")
-            self.restore(snapshot)
+            self.iter, self.current_step = self.snapshots.restore(snapshot)
         self._spread()
         if continue_data:
             self._continue_data()
@@ -184,22 +180,6 @@ class Solver:
             made.share_from(self.net)
             yield made
 
-    def _load(self, name: str) -> None:
-        """Weights into the train net, and into what the test nets have of their own."""
-        weights = read_weights(name)
-        strange, missing = self.net.load(weights, name)
-        for layer in strange:
-            self.log.info(f"Ignoring source layer {layer}")
-        for layer in missing:
-            self.log.info(f"Layer {layer} is not in {name} and starts from its fillers")
-
-    def _newest(self) -> str | None:
-        """The newest whole snapshot, as the first process finds it."""
-        found = newest_pair(self.prefix, self.log.info) if self.group.is_first else None
-        if found is None:
-            self.log.info(f"No whole snapshot {self.prefix}_iter_*: starting from the beginning")
-        return str(found) if found is not None else None
-
     def _spread(self) -> None:
         """Let all processes start where the first one does."""
         if self.group.size > 1:
@@ -243,8 +223,8 @@ class Solver:
             with torch.no_grad():
                 self._reseed()
                 loss = self.group.mean([float(self._forward(self.net).loss)])[0]
-            self._smooth(loss, start)
-            self.log.info(f"Iteration {self.iter}, loss = {number(self._smoothed)}")
+            self.loss.add(loss, self.iter - start)
+            self.log.info(f"Iteration {self.iter}, loss = {number(self.loss.value)}")
         if o.get("test_interval") and self.iter % int(o.get("test_interval")) == 0:
             self.test_all()
         if self._stopped:
@@ -258,7 +238,7 @@ class Solver:
         start, stop = self.iter, self.iter + count
         test_every, display_every, snapshot_every = (int(o.get(n)) for n in ("test_interval", "display", "snapshot"))
         batches = int(o.get("iter_size"))
-        self._losses, self._smoothed = [], 0.0
+        self.loss = Smoothed(int(o.get("average_loss")))
         clock, shown = time.perf_counter(), self.iter
         while self.iter < stop:
             if test_every and self.iter % test_every == 0 and (self.iter > 0 or o.get("test_initialization")):
@@ -277,7 +257,7 @@ class Solver:
             loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
                 raise self._diverged(loss)
-            self._smooth(loss, start)
+            self.loss.add(loss, self.iter - start)
             if display_every and self.iter % display_every == 0:
                 self._show(output, clock, shown)
                 clock, shown = time.perf_counter(), self.iter
@@ -317,29 +297,12 @@ class Solver:
             self.log.info(clipped)
         self.iter += 1
 
-    def _smooth(self, loss: float, start: int) -> None:
-        """The mean of the last `average_loss` losses, kept as Caffe keeps it."""
-        length = int(self.options.get("average_loss"))
-        if len(self._losses) < length:
-            self._losses.append(loss)
-            count = len(self._losses)
-            self._smoothed = (self._smoothed * (count - 1) + loss) / count
-        else:
-            place = (self.iter - start) % length
-            self._smoothed += (loss - self._losses[place]) / length
-            self._losses[place] = loss
-
-    @property
-    def smoothed_loss(self) -> float:
-        """What the log shows as the loss."""
-        return self._smoothed
-
     def _show(self, output: Output, clock: float, shown: int) -> None:
         seconds = time.perf_counter() - clock
         speed = (self.iter - shown) / (seconds or _NO_TIME)
         self.log.info(
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.options.get('display')} iters), "
-            f"loss = {number(self._smoothed)}"
+            f"loss = {number(self.loss.value)}"
         )
         index = 0
         for name in self.net.outputs:
@@ -396,64 +359,11 @@ class Solver:
             found = self.net.first_not_finite()
         found = next(filter(None, self.group.values_of_all(found)), None)
         where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
-        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.last_good()}.")
-
-    def last_good(self) -> str:
-        """What to say of the snapshots of this run."""
-        good = next((path for path in reversed(self.written) if is_whole(path)), None)
-        return f"the last good snapshot is {good}" if good else "this run has written no good snapshot"
-
-    # -- snapshots
+        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.snapshots.last_good()}.")
 
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and solver state, from which Caffe goes on as well as we do; their paths."""
-        hdf5 = self.options.get("snapshot_format") == "HDF5"
-        kind, ending = ("HDF5", ".h5") if hdf5 else ("binary proto", "")
-        stem = f"{self.prefix}_iter_{self.iter}"
-        weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
-        self.written.append(Path(state))
-        if self.group.is_first:
-            with self.guard:
-                self._write(weights, state, kind)
-        return Path(weights), Path(state)
-
-    def _write(self, weights: str, state: str, kind: str) -> None:
-        self.log.info(f"Snapshotting to {kind} file {weights}")
-        # Between the two files no older state may seem to belong to the new weights.
-        Path(state).unlink(missing_ok=True)
-        arrays = self.net.arrays()
-        if kind == "HDF5":
-            # As Caffe, which leaves out what another layer holds.
-            for name, index in self.net.shared:
-                arrays[name][index] = np.empty(0, np.float32)
-        write_weights(weights, arrays, self.net.name, self.net.types())
-        self.log.info(f"Snapshotting solver state to {kind} file {state}")
-        history = [array.cpu().numpy() for array in self.updater.history]
-        write_solverstate(state, SolverState(self.iter, weights, self.current_step, history))
-
-    def restore(self, path: str) -> None:
-        """Go on from a solver state and the weights saved with it. Raises `CaffeSplitError` where they do not fit."""
-        self.log.info(f"Restoring previous solver status from {path}")
-        state = read_solverstate(path)
-        if len(state.history) != len(self.updater.history):
-            raise CaffeSplitError(
-                f"{path}: {len(state.history)} blobs of history; this net under solver type "
-                f"{self.options.get('type')} has {len(self.updater.history)}. Was it saved by a training of this net?"
-            )
-        for place, (array, ours) in enumerate(zip(state.history, self.updater.history)):
-            if tuple(array.shape) != tuple(ours.shape):
-                raise CaffeSplitError(
-                    f"{path}: history blob {place} has shape {tuple(array.shape)}; here {tuple(ours.shape)}."
-                )
-        if state.learned_net:
-            if not Path(state.learned_net).is_file():
-                raise CaffeSplitError(
-                    f"{path}: its weights are {state.learned_net}, which is not there seen from {Path.cwd()}."
-                )
-            self._load(state.learned_net)
-        self.updater.restore([torch.from_numpy(np.array(array, np.float32)) for array in state.history])
-        self.iter, self.current_step = state.iter, state.current_step
-        self.log.info("SGDSolver: restoring history")
+        return self.snapshots.write(self.iter, self.current_step)
 
 
 def _values(blob: torch.Tensor) -> list[float]:

@@ -43,7 +43,7 @@ class Updater:
 
     def __init__(self, params: Sequence[Param], solver: Options) -> None:
         self._params = list(params)
-        kind = str(solver.get("type"))
+        self.kind = kind = str(solver.get("type"))
         if kind not in METHODS:
             raise CaffeSplitError(f"solver type {kind!r} is not one of {', '.join(METHODS)}.")
         self._method, copies = METHODS[kind]
