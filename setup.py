@@ -18,7 +18,7 @@ setup(
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
         "torch": ["torch>=2.1"],
-        "study": ["snakemake>=8; python_version >= '3.11'"],
+        "study": ["pyyaml", "snakemake>=8; python_version >= '3.11'"],
         "test": [
             "pytest",
             "pytest-timeout",

@@ -130,8 +130,10 @@ _CONTROLS = ("random", "wider")
 
 def read_study(path: Path) -> Study:
     """Read and check a study file. Raises `CaffeSplitError`, one line, for whatever is wrong in it."""
-    import yaml
-
+    try:
+        import yaml
+    except ImportError:
+        raise CaffeSplitError("a study needs PyYAML and Snakemake: pip install 'caffe-split[study]'") from None
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, changes: dict[str, Any]
     with pytest.raises(CaffeSplitError) as caught:
         read_study(file)
     assert str(caught.value).startswith(f"{file}: ") and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_study(tmp_path)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(CaffeSplitError, match=r"pip install 'caffe-split\[study\]'"):
+        read_study(file)
 
 
 def test_what_is_no_yaml(tmp_path: Path) -> None:
