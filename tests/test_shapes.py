@@ -358,6 +358,7 @@ MISTAKES = [
     (CONVOLUTION + '{ num_output: 3 kernel_size: 1 group: 2 }', "4 input channels and 3"),
     (CONVOLUTION + '{ num_output: 2 kernel_size: 1 axis: 4 }', "axis 4, but its bottom has 4"),
     (CONVOLUTION + '{ num_output: 2 kernel_size: [1, 1, 1] }', "3 values of kernel_size for 2"),
+    (CONVOLUTION + '{ num_output: 2 axis: 2 kernel_h: 3 kernel_w: 3 }', "kernel_h and kernel_w for 1 spatial axes"),
     ('type: "Pooling" bottom: "d"', "a Pooling without pooling_param"),
     ('type: "Pooling" bottom: "d" pooling_param { stride: 2 }', "no kernel_size"),
     ('type: "Concat" bottom: "d" bottom: "e"', "do not join along axis 1"),

@@ -15,7 +15,7 @@ from caffe_split.trainlog.show import duration, number
 # Plain lines come with every test phase, and otherwise at most this often, in seconds.
 PLAIN_EVERY = 10.0
 _STOPPING = (
-    "stopping: Caffe has the interrupt and finishes its iteration and a snapshot "
+    "stopping: the training has the interrupt and finishes its iteration and a snapshot "
     "(interrupt again to end it without one)"
 )
 

@@ -51,7 +51,10 @@ def window_of(layer: Layer, param: prototxt.Message, rank: int) -> Window:
 
 
 def _sides(layer: Layer, param: prototxt.Message, both: str, two: tuple[str, ...], rank: int, default: int) -> Shape:
-    if any(param.has(key) for key in two):
+    written = [key for key in two if param.has(key)]
+    if written:
+        if rank != 2:
+            raise CaffeSplitError(f"{layer.where}: {' and '.join(written)} for {rank} spatial axes; write {both}.")
         return tuple(int(param.get(key, default)) for key in two)
     values = tuple(int(value) for value in param.get_all(both)) or (default,)
     if len(values) not in (1, rank):
