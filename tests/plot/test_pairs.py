@@ -1,0 +1,20 @@
+"""The picture of paired points: a point a seed and column, joined by seed, with the columns' means."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.figure import Figure
+
+from caffe_split.plot.pairs import draw_pairs
+
+
+def test_points_lines_and_means() -> None:
+    figure = Figure(layout="constrained")
+    draw_pairs(figure, [("continue", {"1": 80.0, "2": 84.0}), ("skip", {"1": 81.0}), ("gone", {})], "accuracy, %")
+    (axis,) = figure.axes
+    seeds = [line for line in axis.lines if str(line.get_label()).startswith("seed ")]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in seeds] == [([0, 1], [80, 81]), ([0], [84])]
+    assert [text.get_text() for text in axis.texts] == ["82.00", "81.00"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["continue", "skip", "gone"]
+    assert axis.get_xlim() == pytest.approx((-0.5, 2.5))
+    figure.canvas.draw()

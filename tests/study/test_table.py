@@ -1,0 +1,78 @@
+"""The table from marks whose values are known: pairs, failures, costs that differ by seed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from study_files import write_study
+
+pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+
+from caffe_split.study.plan import steps_of  # noqa: E402
+from caffe_split.study.publish import readings  # noqa: E402
+from caffe_split.study.read import read_study  # noqa: E402
+from caffe_split.study.table import markdown, rows_of  # noqa: E402
+
+
+def run(final: float, parameters: int = 10) -> dict[str, Any]:
+    return {"final": final, "best": final + 0.01, "parameters": parameters, "macs": 7, "training_seconds": 3.0,
+            "movements": {"c": {"split1": final, "skip": None}}}  # fmt: skip
+
+
+def rows(tmp_path: Path, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of a study of five seeds; what `runs` does not name has failed."""
+    study = read_study(write_study(tmp_path, seeds=5, controls={"random": "first", "wider": "first"}))
+    marks: dict[tuple[int, str, str], dict[str, Any]] = {}
+    for step in steps_of(study):
+        given = runs.get(step.name)
+        marks[step.seed, step.name, step.verb] = {"failed": "no disk"}
+        if step.verb == "train" and given:
+            marks[step.seed, step.name, step.verb] = given[step.seed - 1]
+    return rows_of(study, marks)
+
+
+CONTROL = [run(value) for value in (0.80, 0.82, 0.84, 0.86, 0.88)]
+
+
+def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
+    added = [run(value, 10 + place) for place, value in enumerate((0.81, 0.83, 0.85, 0.88, 0.88))]
+    added[4] = {"failed": "the training was ended by SIGKILL"}
+    found = {row["run"]: row for row in rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})}
+    row = found["added"]
+    # Differences 1, 1, 1 and 2 points; the fifth seed has no pair.
+    assert row["n"] == 4 and row["final_difference"]["pairs"] == 4
+    assert row["final_difference"]["mean"] == pytest.approx(0.0125)
+    half = 3.1824 * 0.005 / 2
+    assert row["final_difference"]["low"] == pytest.approx(0.0125 - half, abs=1e-6)
+    assert row["final_difference"]["reading"] == "above zero (4 seeds: too few for a claim)"
+    assert row["parameters"] == [10, 13] and row["parameters_before"] == 10
+    assert row["movements"] == {"split1": pytest.approx((0.81 + 0.83 + 0.85 + 0.88) / 4)}
+    assert row["failed"]["5"] == "the training was ended by SIGKILL"
+    assert found["continue"]["final_difference"] is None
+    assert found["wider-added"]["n"] == 0 and math.isnan(found["wider-added"]["final_mean"])
+    assert found["added"]["final_difference_to_random"]["pairs"] == 0
+
+    text = markdown(list(found.values()))
+    assert "| added | 4 | 84.250 ± 2.986 |" in text and "+1.250 (+0.454 .. +2.046)" in text
+    assert "| 10 .. 13 |" in text and "- added, seed 5: the training was ended by SIGKILL" in text
+    assert "nan" not in text and "None" not in text
+
+
+def test_the_readings_say_each_comparison(tmp_path: Path) -> None:
+    better = [run(value["final"] + 0.02 + 0.001 * place) for place, value in enumerate(CONTROL)]
+    found = rows(tmp_path, {"continue": CONTROL, "added": better, "random-added": CONTROL, "baseline": CONTROL})
+    text = "\n".join(readings(found))
+    assert "- added: final test accuracy less that of `continue`: +2.200 points (n = 5" in text
+    assert text.count(": above zero.") == 3  # final, best, and against the random partition
+    assert "- random-added: final test accuracy less that of `continue`: +0.000 points (n = 5" in text
+    assert "Among 3 independent comparisons" in text and "chance of 14 %" in text
+
+
+def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
+    found = {row["run"]: row for row in rows(tmp_path, {"added": CONTROL})}
+    assert found["added"]["final_difference"]["pairs"] == 0
+    assert found["added"]["final_difference"]["reading"] == "one pair or none: no interval"
+    assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | - (- .. -) |" in markdown(list(found.values()))
