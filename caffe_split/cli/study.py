@@ -46,6 +46,10 @@ def study(
     if dry_run:
         _dry_run(plan, out, jobs)
         return 0
+    if publish is not None:
+        from caffe_split.study.publish import check_page
+
+        check_page(plan, publish)
     with view(plan.name) as show:
         status = run_study(plan, out, jobs, snakemake, show)
     return _results(plan, out, publish, as_json, status, jobs)

@@ -23,6 +23,23 @@ _UNWRITTEN = "(to be written by a person)"
 FILES = ("table.csv", "table.json", "points.png")
 
 
+def check_page(study: Study, folder: Path) -> tuple[Path, str]:
+    """The page of a study in `folder`, and the conclusion that stands in it.
+
+    Raises `CaffeSplitError` where another file is in its place.
+    """
+    page = folder / f"{study.name}.md"
+    if not page.exists():
+        return page, _UNWRITTEN
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if _BEGIN not in text or _END not in text:
+        raise CaffeSplitError(f"{page} is not a study's page; nothing is overwritten unasked.")
+    return page, text.split(_BEGIN)[1].split(_END)[0].strip()
+
+
 def publish_study(
     study: Study, rows: Sequence[Mapping[str, Any]], out: Path, folder: Path, marks: Sequence[Mapping[str, Any]],
     command: str,
@@ -32,13 +49,7 @@ def publish_study(
     A page of that name that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other
     file of that name, and where nothing can be written.
     """
-    page = folder / f"{study.name}.md"
-    conclusion = _UNWRITTEN
-    if page.exists():
-        text = page.read_text(encoding="utf-8")
-        if _BEGIN not in text or _END not in text:
-            raise CaffeSplitError(f"{page} is not a study's page; nothing is overwritten unasked.")
-        conclusion = text.split(_BEGIN)[1].split(_END)[0].strip()
+    page, conclusion = check_page(study, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:

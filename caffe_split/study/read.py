@@ -248,7 +248,8 @@ class _Reader:
         arms: list[Arm] = []
         for number, given in enumerate(value, 1):
             label = str(given.get("name", number)) if isinstance(given, dict) else str(number)
-            arms.append(self.arm({**common, **self.known(given, _ARM, f"arm {label}")}, f"arm {label}"))
+            own = self.known(given, _ARM, f"arm {label}")
+            arms.append(self.arm(own if {"layers", "num_splits"} & set(own) else {**common, **own}, f"arm {label}"))
         names = [arm.name for arm in arms]
         for name in names:
             if names.count(name) > 1:

@@ -36,7 +36,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip"}, {"kind": "skip"}]}, "two arms are named 'skip'"),
     ({"arms": [{"kind": "skip", "name": "continue"}]}, "'continue' is the name of a control"),
     ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
-    ({"arms": [{"kind": "skip", "layers": ["a"]}]}, "give either layers or num_splits"),
+    ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
     ({"window": "0:11"}, "window: '0:11' is not START:STOP with START < STOP <= 10"),
@@ -58,6 +58,21 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, changes: dict[str, Any]
     with pytest.raises(CaffeSplitError) as caught:
         read_study(file)
     assert str(caught.value).startswith(f"{file}: ") and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_arm_may_choose_its_own_layers(tmp_path: Path) -> None:
+    arms = [{"kind": "skip", "layers": ["conv1"]}, {"kind": "residual", "num_splits": 3}, {"kind": "extension"}]
+    read = read_study(write_study(tmp_path, arms=arms)).arms
+    assert [(arm.layers, arm.num_splits) for arm in read] == [(("conv1",), 0), ((), 3), ((), 2)]
+
+
+def test_a_page_that_is_in_the_way_is_seen_first(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    (tmp_path / "tiny.md").write_text("notes")
+    words = ["study", write_study(tmp_path), "--out", "out", "--publish", "."]
+    said = caffe_split(*words, cwd=tmp_path, status=1).stderr
+    assert said == "caffe-split: tiny.md is not a study's page; nothing is overwritten unasked.\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
