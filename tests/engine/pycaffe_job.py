@@ -19,6 +19,7 @@ def main() -> None:
     caffe.set_mode_cpu()
     for job in json.loads((folder / "jobs.json").read_text()):
         print(job["name"], flush=True)
+        caffe.set_random_seed(1)
         given = np.load(folder / f"{job['name']}.in.npz")
         net = caffe.Net(str(folder / f"{job['name']}.prototxt"), getattr(caffe, job["phase"]))
         for key in given.files:

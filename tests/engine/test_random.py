@@ -74,8 +74,8 @@ def test_fillers_have_caffes_distributions(theirs: Path, name: str) -> None:
         ours, other = param.values.detach().numpy(), found[f"param:{param.layer}:0"]
         scale = max(float(np.abs(other).max()), 1e-12)
         share = np.linspace(0.02, 0.98, 25)
-        np.testing.assert_allclose(np.quantile(ours, share), np.quantile(other, share), atol=0.015 * scale)
-        assert ours.std() == pytest.approx(other.std(), rel=0.02, abs=1e-7)
+        np.testing.assert_allclose(np.quantile(ours, share), np.quantile(other, share), atol=0.02 * scale)
+        assert ours.std() == pytest.approx(other.std(), rel=0.03, abs=1e-7)
         assert np.mean(ours == 0) == pytest.approx(np.mean(other == 0), abs=0.01)
         # Each kernel is drawn anew, and has the sum that Caffe's kernels have.
         rows, others = (values.reshape(len(values), -1) for values in (ours, other))
