@@ -24,6 +24,7 @@ CIFAR = [name for name in PLAIN if "cifar" in name]
 SIZES = {
     "all_cnn_c_cifar10": (9, 1_369_738, 270_798_336),
     "cifar10_quick": (3, 145_578, 12_354_176),
+    "cifar10_quick_bn": (3, 145_706, 12_354_176),
     "digits": (9, 39_354, 611_648),
     "resnet20_cifar10": (19, 269_722, 40_551_040),
     "resnet20_cifar100": (19, 275_572, 40_556_800),
