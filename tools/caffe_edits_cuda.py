@@ -171,6 +171,20 @@ CUDA_EDITS = (
 )
 
 OPENCV_EDITS = (
+    (
+        "opencv-find",
+        "cmake/Dependencies.cmake",
+        "    find_package(OpenCV REQUIRED COMPONENTS core highgui imgproc)\n",
+        "    find_path(OpenCV_INCLUDE_DIRS opencv2/core/core.hpp PATH_SUFFIXES opencv4)\n"
+        "    foreach(part core imgproc imgcodecs highgui)\n"
+        "      find_library(OpenCV_${part} opencv_${part})\n"
+        "      if(NOT OpenCV_INCLUDE_DIRS OR NOT OpenCV_${part})\n"
+        '        message(FATAL_ERROR "no header or library of opencv_${part}")\n'
+        "      endif()\n"
+        "      list(APPEND OpenCV_LIBS ${OpenCV_${part}})\n"
+        "    endforeach()\n",
+        "Debian's OpenCVConfig.cmake comes with all of OpenCV only, of which four libraries are used",
+    ),
     _images("io", "src/caffe/util/io.cpp"),
     _images("window-data", "src/caffe/layers/window_data_layer.cpp"),
     _images("test-io", "src/caffe/test/test_io.cpp"),
