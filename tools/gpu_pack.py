@@ -128,7 +128,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     for build in asked.builds:
         (folder / "builds").mkdir(exist_ok=True)
-        copy_build(build.resolve(), folder / "builds" / build.resolve().name, asked.cuda_libraries)
+        copy_build(build.resolve(), folder / "builds" / build.resolve().name.lstrip("."), asked.cuda_libraries)
     sys.path.insert(0, str(ROOT))
     write_nets(folder)
     if asked.nets_only:

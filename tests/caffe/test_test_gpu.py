@@ -86,6 +86,12 @@ def test_what_fails_is_told_and_is_the_status(pack, file, old, new, said):
     (line,) = [line for line in text.split("\n- ") if "FAILED" in line and said in line]
 
 
+def test_pack_without_builds_is_a_failure(pack):
+    (pack / "builds/cudnn").rename(pack / "elsewhere")
+    assert run(pack).returncode == 1
+    assert "- FAILED the pack holds no build" in (pack / "gpu.md").read_text()
+
+
 def test_no_torch_is_told(pack):
     (pack / "torch_resnet20.py").write_text("import no_such_module_here\n")
     assert run(pack).returncode == 0
