@@ -56,16 +56,24 @@ def study(
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
+    from caffe_split.study import nets
     from caffe_split.study.plan import steps_of
-    from caffe_split.study.run import measured_speed, time_baseline, work
+    from caffe_split.study.run import check_same, inputs_of, measured_speed, time_baseline, work
     from caffe_split.trainlog.show import duration
 
+    check_same(plan, inputs_of(plan), out)
     sizes, steps = work(plan), steps_of(plan)
     for step in steps:
         done = "  done" if (out / step.output).exists() else ""
         click.echo(f"{step.title}{f'  {sizes[step.title]} iterations' if step.title in sizes else ''}{done}")
     left = sum(size for title, size in sizes.items() if not (out / f"done/{title}.json").exists())
     each, source = measured_speed(plan, out), f"as the runs in {out} took, tests included"
+    if each is None and not all(path.exists() for path in nets.data_files(plan)):
+        click.echo(
+            f"{len(steps)} steps, {left:,} iterations to do: no estimate before the data are made; nothing run "
+            "(--dry-run)"
+        )
+        return
     if each is None:
         each, source = time_baseline(plan), "as 20 iterations of the baseline took just now; arms and tests take longer"
     click.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,13 +53,15 @@ def run_ours(words: Sequence[str], log: Path, held: Held) -> None:
     environment = {**os.environ, "COLUMNS": "200"}
     status = run([sys.executable, "-m", "caffe_split", *words], environment, log, held, fresh=False)
     if status:
-        raise Crashed(f"caffe-split {words[0]} {_ended(status)}: {last_line(log)}")
+        raise Crashed(f"caffe-split {words[0]} {_ended(status)}: {why(log)}")
 
 
-def last_line(log: Path) -> str:
-    """The last line of a program's output."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "nothing said"
+def why(log: Path) -> str:
+    """What a program's output says of its end: glog's first error, which stack frames follow, or the last line."""
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    errors = re.findall(r"^[EF]\d{4,} \S+ +\d+ (.*)$", text, re.M)
+    lines = errors[:1] or text.splitlines()
+    return str(lines[-1]) if lines else "nothing said"
 
 
 def _ended(status: int) -> str:
@@ -67,7 +70,7 @@ def _ended(status: int) -> str:
 
 def crash(what: str, status: int, log: Path) -> Crashed:
     """The exception for a program that ended with a status other than 0."""
-    return Crashed(f"{what} {_ended(status)}: {last_line(log)}")
+    return Crashed(f"{what} {_ended(status)}: {why(log)}")
 
 
 @contextlib.contextmanager

@@ -91,9 +91,9 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     count = sum(row["final_difference"] is not None for row in rows)
     chance = 100 * (1 - 0.95**count)
     note = (
-        f"The intervals are each of 95 % by themselves. Among {count} independent comparisons of runs that do not "
-        f"differ, one or more would leave zero out with a chance of {chance:.0f} %. The best of several tests of a run "
-        "is read off the test set, and flatters every run."
+        f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies "
+        "with `continue` independent, and no run different, one or more would leave zero out with a chance of "
+        f"{chance:.0f} %. The best of several tests of a run is read off the test set, and flatters every run."
     )
     return [*lines, "", note]
 
@@ -113,7 +113,8 @@ def _none(value: float | None) -> bool:
 
 def _method(study: Study) -> list[str]:
     end = nets.length(study)
-    data = "goes on where it stood" if study.engine == "torch" else "begins at the first record again"
+    goes_on = study.engine == "torch" and study.schedule == "continue"
+    data = "goes on where it stood" if goes_on else "begins at the first record again"
     after = f"iterations {study.split} to {end}" if study.schedule == "continue" else f"{end} iterations from 0"
     momentum = (
         "the solver state goes on: momentum stays with its kernels, new parameters start with none"

@@ -214,8 +214,23 @@ class _Reader:
             if falls or (arm.rounds and schedule == "restart"):
                 wanted = f"expected rising iterations after the split at {split}, and schedule: continue"
                 raise self.wrong(f"arm {arm.name}: rounds", f"{wanted}; found {list(arm.rounds)}, {schedule}")
+            if arm.rounds and engine == "caffe":
+                raise self.wrong(
+                    f"arm {arm.name}: rounds",
+                    "Caffe begins its data at the first record in every round, and its control does not: write "
+                    "engine: torch",
+                )
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
+        # An arm of chance is its own control.
+        drawn = [arm for arm in arms if not arm.partition.startswith("random")]
+        random = self.of_arms(controls.get("random", "first"), drawn, named, "controls: random")
+        for arm in arms:
+            if arm.name in random and arm.partition.startswith("random"):
+                raise self.wrong(
+                    "controls: random",
+                    f"arm {arm.name} has partition {arm.partition} itself; name the arms that are to have the control",
+                )
         return Study(
             name=self.name(top.get("name", self.path.stem), "name"),
             file=self.path.resolve(),
@@ -233,7 +248,7 @@ class _Reader:
             interval=self.whole(top.get("interval", 1), "interval", 1),
             schedule=schedule,
             arms=arms,
-            random=self.of_arms(controls.get("random", "first"), arms, named, "controls: random"),
+            random=random,
             wider=self.of_arms(controls.get("wider", "first"), arms, named, "controls: wider"),
         )
 
@@ -313,13 +328,13 @@ class _Reader:
         return int(found[1]), int(found[2])
 
     def of_arms(self, value: Any, arms: Sequence[Arm], named: Sequence[str], where: str) -> tuple[str, ...]:
-        """`first`, `kinds` (the first arm of each kind), `all`, `none`, or arms by name."""
+        """`first`, `kinds` (the first arm of each kind), `all` of `arms`, `none`, or any of `named` by name."""
         if value in ("none", False):
             return ()
         if value == "first":
-            return (named[0],)
+            return tuple(arm.name for arm in arms[:1])
         if value == "all":
-            return tuple(named)
+            return tuple(arm.name for arm in arms)
         if value == "kinds":
             return tuple({arm.kind: arm.name for arm in reversed(arms)}.values())[::-1]
         names = self.names(value, where)

@@ -139,8 +139,8 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
 
 def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     """Write the plan; what is not to be kept of an earlier start goes."""
-    inputs = {str(path): sha256(path) for path in (study.solver, nets.net_path(study))}
-    _check_same(study, inputs, out)
+    inputs = inputs_of(study)
+    check_same(study, inputs, out)
     plan = {"study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps]}
     write_json(out / PLAN, plan)
     _forget_failures(out, steps)
@@ -163,16 +163,25 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
+def inputs_of(study: Study) -> dict[str, str]:
+    """The files that all runs depend on, with their hashes; of an LMDB its data file."""
+    paths = [study.solver, nets.net_path(study)]
+    paths += [path / "data.mdb" if path.is_dir() else path for path in nets.data_files(study)]
+    return {str(path): sha256(path) for path in paths if path.is_file()}
+
+
+def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     """Raises `CaffeSplitError` where `out` holds runs that would not go with those of the study."""
     if not (out / PLAN).exists():
         return
     plan = read_json(out / PLAN)
+    if not isinstance(plan, dict) or not isinstance(plan.get("study"), dict) or "arms" not in plan["study"]:
+        raise CaffeSplitError(f"{out / PLAN}: no plan of a study; choose another --out")
     before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
     for path, digest in inputs.items():
         if plan.get("inputs", inputs).get(path, digest) != digest:
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
-    for key in ("solver", "root", "engine", "precision", "split", "window", "interval", "schedule"):
+    for key in ("solver", "root", "data", "engine", "device", "precision", "split", "window", "interval", "schedule"):
         if before.get(key) != now[key]:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
     arms = {arm["name"]: arm for arm in before["arms"]}

@@ -16,6 +16,10 @@ _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2
 ENOUGH = 5
 
 
+# An interval of equal differences is a rounding error wide.
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean of paired differences with its 95 % confidence interval (NaN of fewer than two pairs)."""
@@ -30,7 +34,7 @@ class Interval:
         """What it says, in words."""
         if math.isnan(self.low):
             return "one pair or none: no interval"
-        if self.low == self.high:
+        if self.high - self.low < _ROUNDING:
             return "all pairs alike: no interval"
         few = f" ({self.pairs} seeds: too few for a claim)" if self.pairs < ENOUGH else ""
         if self.low <= 0 <= self.high:

@@ -132,7 +132,7 @@ def _derive(study: Study, step: Step, held: Held) -> dict[str, Any]:
     arm, stage = stage_of(study, step.name)
     folder = run_folder(step.seed, step.name)
     # The parent whose schedule goes on is what was trained, with the length of what is to come.
-    whole = run_folder(step.seed, f"parent-{step.name}")
+    whole = run_folder(step.seed, f"{step.name}@parent")
     parent = run_folder(step.seed, stage.parent)
     for each in (folder, whole):
         if each.exists():
@@ -150,7 +150,7 @@ def _derive(study: Study, step: Step, held: Held) -> dict[str, Any]:
 
 def _fold(study: Study, step: Step, held: Held) -> dict[str, Any]:
     folder = run_folder(step.seed, step.name)
-    folded = run_folder(step.seed, f"{step.name}-folded")
+    folded = run_folder(step.seed, f"{step.name}@folded")
     if folded.exists():
         shutil.rmtree(folded)
     weights = _weights(study, folder, nets.length(study))

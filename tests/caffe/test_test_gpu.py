@@ -72,6 +72,8 @@ def test_table_of_a_device_on_which_all_is_well(pack):
         ("libexec/caffe-test", GTEST, FAILED, "test ConvolutionLayerTest/2.TestSobelConvolution failed"),
         ("libexec/caffe-test", f"cat <<'END'\n{GTEST}\nEND", "echo Check failed; exit 134", "(stopped: Check failed)"),
         ("bin/caffe", "2.301", "2.303", "losses: 1.3e-03 off the CPU"),
+        ("bin/caffe", "2.301", "nan", "losses: nan off the CPU"),
+        ("bin/caffe", "esac\nexit 0", "esac\ncase $3 in *plain*) echo no memory; exit 134;; esac", "plain: no memory"),
         ("bin/caffe", "seq 0 19", "seq 0 9", "losses: 10 and 10 losses were displayed, not 20"),
         ("bin/caffe", "exit 0", "echo out of memory; exit 1", "out of memory"),
     ],
@@ -83,7 +85,7 @@ def test_what_fails_is_told_and_is_the_status(pack, file, old, new, said):
     done = run(pack)
     assert done.returncode == 1
     text = (pack / "gpu.md").read_text()
-    (line,) = [line for line in text.split("\n- ") if "FAILED" in line and said in line]
+    assert [line for line in text.split("\n- ") if "FAILED" in line and said in line]
 
 
 def test_pack_without_builds_is_a_failure(pack):

@@ -17,7 +17,7 @@ from caffe_split.study.run import work  # noqa: E402
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
     arms = [{"name": "a", "kind": "residual", "rounds": [15, 20]}, {"name": "b-c", "kind": "skip"}, {"name": "b.c",
             "kind": "residual", "residual_activation": "relu"}]  # fmt: skip
-    study = read_study(write_study(tmp_path, arms=arms, controls={"random": "kinds", "wider": "all"}))
+    study = read_study(write_study(tmp_path, arms=arms, engine="torch", controls={"random": "kinds", "wider": "all"}))
     seen: set[str] = set()
     for step in steps_of(study):
         assert set(step.needs) <= seen
@@ -29,7 +29,7 @@ def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
 
 def test_an_arm_in_rounds(tmp_path: Path) -> None:
     arms = [{"name": "a", "kind": "residual", "rounds": [15, 20]}]
-    study = read_study(write_study(tmp_path, arms=arms))
+    study = read_study(write_study(tmp_path, arms=arms, engine="torch"))
     stages = stages_of(study, study.arms[0])
     assert [(s.name, s.parent, s.at, s.until, s.window) for s in stages] == [
         ("a@1", "baseline", 10, 15, (0, 10)), ("a@2", "a@1", 15, 20, (10, 15)), ("a", "a@2", 20, None, (15, 20)),

@@ -26,7 +26,8 @@ def test_a_study_survives_its_json(tmp_path: Path) -> None:
 
 def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
-    assert read_study(write_study(tmp_path, arms=arms, num_splits=None)).window is None
+    study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}))
+    assert study.window is None and study.random == ()
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -47,6 +48,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "rounds": [10]}]}, "arm skip: rounds: expected rising iterations after"),
     ({"arms": [{"kind": "skip", "rounds": [20, 15]}]}, "found [20, 15], continue"),
     ({"arms": [{"kind": "skip", "rounds": [20]}], "schedule": "restart"}, "found [20], restart"),
+    ({"arms": [{"kind": "skip", "rounds": [20]}]}, "Caffe begins its data at the first record in every round"),
+    ({"arms": [{"kind": "skip", "partition": "random:SEED"}], "controls": {"random": ["skip"]}}, "has partition"),
     ({"arms": [{"kind": "skip", "rounds": [20], "layers": ["conv1"]}], "num_splits": None}, "give num_splits"),
     ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
 ]
@@ -96,7 +99,10 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
         ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
         ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
         ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
-        ({"arms": [{"kind": "skip", "rounds": [20, 30]}]}, "a round at 30 is not before the end at 30"),
+        (
+            {"arms": [{"kind": "skip", "rounds": [20, 30]}], "engine": "torch"},
+            "a round at 30 is not before the end at 30",
+        ),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
     ],
 )

@@ -25,6 +25,8 @@ def test_a_worked_example() -> None:
         ([1.0], "one pair or none: no interval"),
         ([], "one pair or none: no interval"),
         ([0.5, 0.5, 0.5, 0.5, 0.5], "all pairs alike: no interval"),
+        # An image of 1,600 each time, in binary.
+        ([a - b for a, b in ((0.92, 0.919375), (0.93, 0.929375), (0.915, 0.914375))], "all pairs alike: no interval"),
     ],
 )
 def test_the_reading_is_honest(differences: list[float], reading: str) -> None:
