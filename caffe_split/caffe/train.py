@@ -102,7 +102,7 @@ def plan_training(
         raise CaffeSplitError("give either --force (replace the log) or --append (continue it), not both")
     settings = solver_settings(solver)
     for name, value in (("weights", weights), ("snapshot", None if newest else snapshot)):
-        for file in (value or "").split(",") if value else ():
+        for file in value.split(",") if value is not None else ():
             if not Path(file).is_file():
                 raise CaffeSplitError(f"no {name} file {file}{_others(file)}")
     if engine == "torch":

@@ -24,7 +24,8 @@ from caffe_split.engine.plan import Choices
               "[default: caffe where a built one is found, else torch]")  # fmt: skip
 @click.option("--device", type=click.Choice(["cpu", "cuda"]),
               help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="In place of the solver's random_seed; torch only.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
+              help="In place of the solver's random_seed; torch only.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]),
               help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.")  # fmt: skip
 @click.option("--compile", is_flag=True, help="Through torch.compile: slow to start; for CUDA devices.")

@@ -17,13 +17,15 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from caffe_split.engine import require_torch
-from caffe_split.engine.launch import launch
+from caffe_split.engine.launch import LAUNCHER, launch
 from caffe_split.engine.log import Log, Silent
 from caffe_split.errors import CaffeSplitError
 
@@ -56,6 +58,18 @@ class _Wishes:
         return ""
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """Whole numbers from `least` to what 63 bits hold."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value < 1 << 63:
+            raise argparse.ArgumentTypeError(f"{value} is not from {least} to 2^63 - 1")
+        return value
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m caffe_split.engine")
     parser.add_argument("solver")
@@ -63,11 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--snapshot")
     parser.add_argument("--continue-data", action="store_true", help="resumed data go on where they stopped")
     parser.add_argument("--device", choices=("cpu", "cuda"))
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seed", type=_whole(0))
+    parser.add_argument("--threads", type=_whole(1))
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--processes", type=int, default=1, help="divide every batch over so many on this machine")
+    parser.add_argument("--processes", type=_whole(1), default=1, help="divide every batch over so many processes here")
     parser.add_argument("--sync-bn", action="store_true", help="BatchNorm's statistics are those of the whole batch")
     parser.add_argument("--scale-batch", action="store_true", help="every process takes a whole batch_size")
     return parser
@@ -84,6 +98,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     from caffe_split.engine.solver import Solver
 
     log, meeting = run.log, run.meet()
+    _check(words, meeting)
     keep_memory()
     if words.threads:
         torch.set_num_threads(words.threads)
@@ -131,13 +146,28 @@ def _train(words: argparse.Namespace, run: Run) -> None:
         meeting.leave()
 
 
+def _check(words: argparse.Namespace, meeting: Meeting | None) -> None:
+    """Raises `CaffeSplitError` for flags that would mean nothing."""
+    size = meeting.seat.size if meeting else 1
+    if words.processes not in (1, size):
+        raise CaffeSplitError(
+            f"--processes {words.processes}, but the environment (RANK, WORLD_SIZE) says {size}: give one of them"
+        )
+    for name, given in (("--sync-bn", words.sync_bn), ("--scale-batch", words.scale_batch)):
+        if given and size == 1:
+            raise CaffeSplitError(f"{name} is for several processes: start them with --processes or torchrun")
+    if words.continue_data and words.snapshot is None:
+        raise CaffeSplitError("--continue-data is for a training that goes on: give --snapshot")
+
+
 class Run:
     """What a process of a training has, from the start on: its log, its wishes, and later the others and a solver."""
 
     def __init__(self) -> None:
         self.wishes = _Wishes()
-        # Of several processes the first one speaks.
-        self.log = Log() if os.environ.get("RANK", "0") == "0" else Silent()
+        # Of several processes the first one speaks; half an environment is no several.
+        others = os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ
+        self.log = Silent() if others else Log()
         self.meeting: Meeting | None = None
         self.solver: Solver | None = None
 
@@ -147,6 +177,9 @@ class Run:
 
         taken = seat()
         self.meeting = Meeting(taken, self.say) if taken is not None else None
+        launcher = os.environ.get(LAUNCHER)
+        if self.meeting is not None and taken is not None and taken.rank == 0 and launcher:
+            threading.Thread(target=_end_without, args=(int(launcher), self.meeting), daemon=True).start()
         return self.meeting
 
     def say(self, reason: str) -> None:
@@ -165,6 +198,12 @@ class Run:
             self.meeting.watch.fail(reason)
         else:
             self.log.fatal(reason)
+
+
+def _end_without(launcher: int, meeting: Meeting) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.5)
+    meeting.watch.end("the process that started the others is gone: it was killed")
 
 
 def _tell_torchrun(reason: str) -> None:

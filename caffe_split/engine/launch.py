@@ -17,8 +17,12 @@ from types import FrameType
 
 from caffe_split.engine.log import Log
 
-# Seconds that the others have to end by themselves after one has failed, and after they were asked to.
+# Which process started the others; they end where it is gone.
+LAUNCHER = "CAFFE_SPLIT_LAUNCHER"
+# Seconds that the others have to end by themselves after one has failed, and after they were asked to; the first one
+# may be writing a snapshot.
 _GRACE = 20.0
+_FIRST_GRACE = 620.0
 
 
 def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> int:
@@ -29,6 +33,7 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        LAUNCHER: str(os.getpid()),
     }
     if threads is None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
@@ -47,10 +52,9 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
     while any(child.poll() is None for child in children):
         if failed is None and any(child.returncode for child in children):
             failed = time.monotonic()
-        elif failed is not None and time.monotonic() > failed + 2 * _GRACE:
-            _end(children, signal.SIGKILL)
-        elif failed is not None and time.monotonic() > failed + _GRACE:
-            _end(children, signal.SIGTERM)
+        elif failed is not None:
+            gone = time.monotonic() - failed
+            _end(children[1:] if gone < _FIRST_GRACE else children, gone)
         time.sleep(0.05)
     statuses = [child.returncode for child in children]
     for rank, status in enumerate(statuses):
@@ -61,7 +65,11 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
     return 1 if any(statuses) else 0
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+def _end(children: Sequence[subprocess.Popen[bytes]], gone: float) -> None:
+    """End those that are still there so many seconds after a failure."""
+    if gone < _GRACE:
+        return
+    number = signal.SIGTERM if gone < 2 * _GRACE else signal.SIGKILL
     for child in children:
         if child.poll() is None:
             child.send_signal(number)

@@ -215,7 +215,8 @@ class Net:
         for layer in self.layers:
             for index, blob in enumerate(layer.blobs):
                 if layer.text.type != "TPM" and not bool(torch.isfinite(blob).all()):
-                    return layer.text.where, f"its blob {index} (a learnt parameter)"
+                    what = "running statistics" if layer.text.type == "BatchNorm" else "a learnt parameter"
+                    return layer.text.where, f"its blob {index} ({what})"
         blobs: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             for step in self.plain_steps:

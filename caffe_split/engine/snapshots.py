@@ -53,14 +53,20 @@ class Snapshots:
     def _write(self, weights: str, state: str, iteration: int, current_step: int) -> None:
         kind = "HDF5" if self._hdf5 else "binary proto"
         self._log.info(f"Snapshotting to {kind} file {weights}")
-        # Between the two files no older state may seem to belong to the new weights.
-        Path(state).unlink(missing_ok=True)
         arrays = self._net.arrays()
         if self._hdf5:
             # As Caffe, which leaves out what another layer holds.
             for name, index in self._net.shared:
                 arrays[name][index] = np.empty(0, np.float32)
-        write_weights(weights, arrays, self._net.name, self._net.types())
+        write_over = weights if not Path(state).exists() else weights.replace(".caffemodel", ".new.caffemodel")
+        write_weights(write_over, arrays, self._net.name, self._net.types())
+        if write_over != weights:
+            # Between the two files no older state may seem to belong to the new weights.
+            try:
+                Path(state).unlink()
+                Path(write_over).replace(weights)
+            except OSError as error:
+                raise CaffeSplitError(f"{state}: cannot replace this snapshot: {error.strerror}") from error
         self._log.info(f"Snapshotting solver state to {kind} file {state}")
         history = [array.cpu().numpy() for array in self._updater.history]
         write_solverstate(state, SolverState(iteration, weights, current_step, history))

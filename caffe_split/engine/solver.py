@@ -213,7 +213,8 @@ class Solver:
         start = self.iter
         self.step(int(o.get("max_iter")) - self.iter)
         every = int(o.get("snapshot"))
-        if o.get("snapshot_after_train") and (not every or self.iter % every):
+        # What a finished training is resumed from is its last snapshot.
+        if o.get("snapshot_after_train") and (not every or self.iter % every) and not (start and self.iter == start):
             self.snapshot()
         if self._stopped:
             self.log.info("Optimization stopped early.")

@@ -103,9 +103,9 @@ class Watch:
                     if word is None or "bye" in word:
                         selector.unregister(link.socket)
                     if word is None:
-                        self._end(f"{link.who} is gone: killed, cut off, or dead without a word")
+                        self.end(f"{link.who} is gone: killed, cut off, or dead without a word")
                     elif "failed" in word:
-                        self._end(f"{link.who}: {word['failed']}")
+                        self.end(f"{link.who}: {word['failed']}")
 
     def _hear_first(self) -> None:
         word = self._links[0].read()
@@ -113,11 +113,12 @@ class Watch:
             return
         self._ended.set()
         if word is None and self.rank == 1:
-            self._end(f"{self._links[0].who} is gone: killed, cut off, or dead without a word")
+            self.end(f"{self._links[0].who} is gone: killed, cut off, or dead without a word")
         if not self._leaving:
             self._exit()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Say why, and end this process and with it all; a snapshot that has begun is finished."""
         with self._speech:
             if self._said or self._leaving:
                 return

@@ -105,3 +105,32 @@ def test_goes_on_where_everything_stood(tmp_path: Path, stop: int) -> None:
     state = f"ours_iter_{stop}.solverstate"
     assert behind(ours("solver.prototxt", snapshot=state)[1], stop) != behind(whole, stop)
     assert behind(ours("solver.prototxt", snapshot=state, continue_data=True)[1], stop) == behind(whole, stop)
+
+
+def test_a_snapshot_that_cannot_be_written_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from caffe_split.engine import snapshots
+
+    write_training(tmp_path, RATE, 3)
+    solver, _ = ours("solver.prototxt")
+    before = {path.name: path.read_bytes() for path in Path().glob("ours_iter_3.*")}
+    assert len(before) == 2
+
+    def full(*_: object) -> None:
+        raise CaffeSplitError("no space left")
+
+    with monkeypatch.context() as context:
+        context.setattr(snapshots, "write_weights", full)
+        with pytest.raises(CaffeSplitError, match="no space left"):
+            solver.snapshot()
+    assert {path.name: path.read_bytes() for path in Path().glob("ours_iter_3.*")} == before
+    solver.snapshot()
+    assert {path.name for path in Path().glob("ours_iter_3.*")} == set(before)
+
+
+def test_a_finished_training_is_not_written_again(tmp_path: Path) -> None:
+    write_training(tmp_path, RATE, 3)
+    ours("solver.prototxt")
+    times = {path: path.stat().st_mtime_ns for path in Path().glob("ours_iter_3.*")}
+    log = ours("solver.prototxt", snapshot="auto")[1]
+    assert "Resuming from ours_iter_3" in log and "Optimization Done" in log and "Snapshotting" not in log
+    assert {path: path.stat().st_mtime_ns for path in Path().glob("ours_iter_3.*")} == times

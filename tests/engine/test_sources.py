@@ -246,6 +246,16 @@ def test_arrays_as_caffe() -> None:
     assert theirs["label"].reshape(-1).tolist() == [3, 4, 5]
 
 
+def test_arrays_given_to_a_training_that_goes_on() -> None:
+    images, labels = np.zeros((12, 2, 4, 5), np.float32), np.arange(12)
+    net = here(layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }"))
+    net.go_to(2)
+    net.set_input_arrays(images, labels)
+    assert net.forward().blobs["label"].tolist() == [6, 7, 8]
+    net.set_input_arrays(images, labels)
+    assert net.forward().blobs["label"].tolist() == [0, 1, 2]
+
+
 # -- all of them
 
 

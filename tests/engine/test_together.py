@@ -174,6 +174,54 @@ def test_half_a_seat(tmp_path: Path, engine: list[str]) -> None:
     assert "RANK and WORLD_SIZE in the environment, but no LOCAL_RANK and MASTER_ADDR and MASTER_PORT" in said
 
 
+def test_half_a_seat_of_another_rank_is_told_too(tmp_path: Path, engine: list[str]) -> None:
+    write_training(tmp_path, FIXED, 2)
+    assert "RANK in the environment, but no WORLD_SIZE" in fails(engine, tmp_path, RANK="1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sync-bn",), "--sync-bn is for several processes"),
+        (("--scale-batch",), "--scale-batch is for several processes"),
+        (("--continue-data",), "--continue-data is for a training that goes on: give --snapshot"),
+    ],
+)
+def test_flags_that_would_mean_nothing(
+    tmp_path: Path, engine: list[str], words: tuple[str, ...], said: str
+) -> None:
+    write_training(tmp_path, FIXED, 2)
+    assert said in fails([*engine, *words], tmp_path)
+
+
+def test_processes_beside_another_number(tmp_path: Path, engine: list[str]) -> None:
+    write_training(tmp_path, FIXED, 2)
+    seat = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    assert "--processes 2, but the environment" in fails([*engine, "--processes", "2"], tmp_path, **seat)
+
+
+@needs_proc
+def test_a_launcher_that_is_killed_ends_all(digits: Path, tmp_path: Path, engine: list[str]) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(digits, folder)
+    log = folder / "digits" / "train.log"
+    with log.open("wb") as stream:
+        words = [part if part != "solver.prototxt" else "digits/solver.prototxt" for part in engine]
+        child = subprocess.Popen([*words, "--processes", "2", "--threads", "1"], cwd=folder, stderr=stream)
+    wait_for("Iteration 20 ", log, child)
+    child.kill()
+    child.wait()
+    end = time.monotonic() + 60
+    while "F" not in {line[:1] for line in log.read_text().splitlines()}:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert "the process that started the others is gone" in log.read_text()
+    time.sleep(1)
+    for rank in (0, 1):
+        with pytest.raises(AssertionError, match="no process of rank"):
+            process(rank, folder)
+
+
 FULL = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "29500"}
 
 

@@ -223,7 +223,9 @@ class MemoryData(Source):
                 f"images of shape {tuple(values.shape)} and labels of {tuple(found.shape)}; expected (N, "
                 f"{', '.join(map(str, self.record))}) and (N,), N a multiple of its batch of {batch}."
             )
-        self.given, self.number = (values, found.reshape(count)), 0
+        if self.given:
+            self.number = 0  # Not with the first ones, since a resumed training has its place by then.
+        self.given = values, found.reshape(count)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         if not self.given:
