@@ -52,7 +52,8 @@ def holding(path: Path, wait: bool = True) -> Iterator[Held]:
             host, pids = _owners(path)
             if host == os.uname().nodename and pids and not _alive(pids[0]):
                 since = since if since is not None else time.monotonic()
-                _end(pids[1:], signal.SIGTERM if time.monotonic() - since < _PATIENCE else signal.SIGKILL)
+                number = signal.SIGTERM if time.monotonic() - since < _PATIENCE else signal.SIGKILL
+                _end([pid for pid in pids[1:] if _has_open(pid, path)], number)
             elif not wait:
                 raise CaffeSplitError(f"{path}: process {pids[0] if pids else '?'} on {host or '?'} holds it")
             time.sleep(_LOOK_EVERY)
@@ -91,6 +92,17 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has the file open: the number of one that has ended may be another's by now."""
+    folder = Path(f"/proc/{pid}/fd")
+    if not Path("/proc/self/fd").exists():
+        return True
+    try:
+        return any(link.resolve() == path.resolve() for link in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _end(pids: list[int], number: int) -> None:

@@ -74,3 +74,23 @@ def test_one_after_another(tmp_path: Path) -> None:
         with holding(tmp_path / "folder" / "lock"):
             assert is_held(tmp_path / "folder" / "lock")
     assert not is_held(tmp_path / "folder" / "lock") and not is_held(tmp_path / "none")
+
+
+def test_a_stranger_with_the_number_of_a_dead_program_lives(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    holder = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); "
+        "time.sleep(1.5)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", holder, str(lock)], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline()
+    lock.write_text(f"{os.uname().nodename} {gone.pid} {stranger.pid}\n")
+    try:
+        with holding(lock, wait=False):
+            assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        child.wait()
