@@ -93,7 +93,7 @@ def verify(
         rows = compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
     else:
         if phase != "TEST":
-            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe.")
+            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe, or PyTorch.")
         rows = opencv.compare_nets(*pairs, batches, seed, input_file, stages, level)
     if not rows:
         raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")

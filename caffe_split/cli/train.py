@@ -36,7 +36,7 @@ from caffe_split.engine.plan import Choices
 @click.option("--continue-data", is_flag=True,
               help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.")  # fmt: skip
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
-@click.option("--grace", default=training.GRACE, show_default=True, metavar="SECONDS",
+@click.option("--grace", type=click.FloatRange(0), default=training.GRACE, show_default=True, metavar="SECONDS",
               help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
 def train(
     solver: str,

@@ -165,6 +165,8 @@ class _Reader:
     def whole(self, value: Any, where: str, least: int = 0) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(where, f"expected a whole number of {least} or more, found {value!r}")
+        if value >= 1 << 63:
+            raise self.wrong(where, f"{value} does not fit int64")
         return value
 
     def one_of(self, value: Any, choices: Sequence[str], where: str) -> str:
@@ -320,7 +322,8 @@ class _Reader:
             value = f"0:{split}"
         found = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", str(value))
         if not found or not int(found[1]) < int(found[2]) <= split:
-            raise self.wrong("window", f"{value!r} is not START:STOP with START < STOP <= {split}, the split")
+            wanted = f"START:STOP in quotes with START < STOP <= {split}, the split"
+            raise self.wrong("window", f"{value!r} is not {wanted}")
         from caffe_split.split.partition import parse_rule
 
         if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):

@@ -40,7 +40,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
-    ({"window": "0:11"}, "window: '0:11' is not START:STOP with START < STOP <= 10"),
+    ({"window": "0:11"}, "window: '0:11' is not START:STOP in quotes with START < STOP <= 10"),
     ({"precision": "bf16"}, "precision: 'bf16' is of the torch engine"),
     ({"seeds": [1, 1]}, "seeds: a seed is given twice"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
