@@ -56,3 +56,12 @@ def test_tf32_without_cuda(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     words = ("train", "solver.prototxt", "--engine", "torch", "--precision", "tf32", "--device", "cpu")
     assert "--precision tf32 is for CUDA devices" in caffe_split(*words, cwd=tmp_path, status=1).stderr
+
+
+def test_test_nets_of_a_bf16_training_are_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    write_training(tmp_path, FIXED, 1)
+    solver, _ = ours("solver.prototxt", precision="bf16")
+    assert solver.net.forward(keep=True).blobs["left"].dtype == torch.bfloat16
+    assert solver.test_nets[0].forward(keep=True).blobs["left"].dtype == torch.float32
