@@ -289,6 +289,24 @@ def test_new_layers_learn_as_the_split_one(tmp_path: Path) -> None:
         assert [s.get("lr_mult") for s in layers["c1_split2"].subs("param")] == [3, 6]
 
 
+@pytest.mark.parametrize("more, own", [("", 0.1), ("param { lr_mult: 3 } param { lr_mult: 6 }", 0.3)])
+def test_added_layers_learn_at_a_rate_of_their_own(tmp_path: Path, more: str, own: float) -> None:
+    odd.write(tmp_path, "net", input_layer() + convolution("c1", "data", "c1", more=more))
+    added = {"residual": ("residual_pre", "residual_post"), "skip": (), "extension": ("extension",)}
+    for kind, names in added.items():
+        derive(tmp_path, "--kind", kind, "--added-lr", "0.1", "--force")
+        layers = {layer.name: layer.message for layer in all_layers(prototxt.read(tmp_path / "d/net.prototxt"))}
+        for name in (*(f"c1_split2_{name}" for name in names), "c1_reorder"):
+            assert [spec.get("lr_mult") for spec in layers[name].subs("param")] == [own], name
+        for name in ("c1_split1", "c1_split2"):
+            assert [spec.get("lr_mult") for spec in layers[name].subs("param")] == ([3, 6] if more else [])
+    derive(tmp_path, "--kind", "skip", "--added-lr", "0.1", "--force")
+    (frozen,) = {layer.name: layer.message for layer in all_layers(prototxt.read(tmp_path / "d/net.prototxt"))}[
+        "c1_split2_skip"
+    ].subs("param")
+    assert frozen.get("lr_mult") == 0
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

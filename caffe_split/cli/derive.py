@@ -70,6 +70,13 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, engine_option, i
     show_default=True,
     help="restart: the parent's solver from iteration 0; continue: also a solver state, to go on from.",
 )
+@click.option(
+    "--added-lr",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="What lr_mult of the added convolutions is multiplied by.",
+)
 @click.option("--branch-norm", is_flag=True, help="BatchNorm and Scale at the end of each branch; they fold, too.")
 @click.option(
     "--calibrate",
@@ -107,6 +114,7 @@ def make_derived(
     seed: int,
     window: tuple[int, int] | None,
     schedule: str,
+    added_lr: float,
     branch_norm: bool,
     calibrate: int,
     engine: str | None,
@@ -149,8 +157,9 @@ def make_derived(
     chosen = names(layers)
     if chosen == []:
         raise click.UsageError("--layers names no layer.")
-    if not math.isfinite(noise):
-        raise click.UsageError("--noise is not a finite number.")
+    for name, value in (("--noise", noise), ("--added-lr", added_lr)):
+        if not math.isfinite(value):
+            raise click.UsageError(f"{name} is not a finite number.")
     path = weights if weights is not None else training.snapshot(iteration or 0)
     scores = []
     if rule.needs_scores or chosen is None:
@@ -166,7 +175,9 @@ def make_derived(
         choose_layers(training.net, chosen, num_splits or 1, scores),
         scores,
         rule,
-        SplitOptions(kind, init, noise, seed, residual_activation, skip_pool, calibrate if branch_norm else 0),
+        SplitOptions(
+            kind, init, noise, seed, residual_activation, skip_pool, calibrate if branch_norm else 0, added_lr
+        ),
         out,
         momentum_of(training),
         schedule,

@@ -28,7 +28,8 @@ class SplitOptions:
 
     `init` is 'exact' (the derived net computes the baseline's function) or 'study' (the studies' numbers);
     `noise` the standard deviation of the symmetry-breaking noise; `seed` that of all noise; `branch_norm` the number of
-    batches to measure for normalised branches, 0 for branches without.
+    batches to measure for normalised branches, 0 for branches without; `added_lr` is what the lr_mult of the added
+    convolutions is multiplied by.
     """
 
     kind: str = "residual"
@@ -38,6 +39,7 @@ class SplitOptions:
     activation: str = "none"
     skip_pool: str = "stride"
     branch_norm: int = 0
+    added_lr: float = 1.0
 
 
 def split_convolution(
@@ -92,7 +94,8 @@ def split_convolution(
     slow = KINDS[options.kind](context)
     concat = Part(f"{name}_concat", "concat", (fast.top, slow.top), f"{name}_concat")
     last = linear(f"{name}_reorder", concat.top, reorder)
-    return [fast, *slow.parts, concat, replace(last, top=top)]
+    added = [replace(part, lr=options.added_lr) for part in (*slow.parts, concat, replace(last, top=top))]
+    return [fast, *(replace(part, lr=1.0) if part.name == context.slow_name else part for part in added)]
 
 
 def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:

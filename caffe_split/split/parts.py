@@ -25,9 +25,9 @@ class Part:
     """One layer of a split.
 
     `role` says how it is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of
-    `geometry` without bias (`frozen`: it never learns); 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat'
-    and 'relu' have no weights. `blobs` are its parameters (float64, stored as float32): weight, then bias if it has
-    one; mean, variance and 1; gamma and beta.
+    `geometry` without bias; 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat' and 'relu' have no weights.
+    `frozen` ones never learn, `lr` is their lr_mult relative to the split layer's. `blobs` are the parameters (float64,
+    stored as float32): weight, then bias if it has one; mean, variance and 1; gamma and beta.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Part:
     num_output: int = 0
     geometry: Geometry | None = None
     frozen: bool = False
+    lr: float = 1.0
     blobs: tuple[Array, ...] = ()
 
     @property

@@ -113,7 +113,7 @@ def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
         # What stands on X's bottom hands no more gradient to it than X does.
         settings += [("propagate_down", value) for value in layer.message.get_all("propagate_down")]
     if part.role == "helper":
-        settings.append(("param", _multipliers(layer, 0, part.frozen)))
+        settings.append(("param", _multipliers(layer, 0, part.lr, part.frozen)))
     if part.role == "scale":
         settings += [("param", _multipliers(layer, index)) for index in range(2)]
         settings.append(("scale_param", [("bias_term", True)]))
@@ -145,13 +145,21 @@ _TYPES = {
 }
 
 
-def _multipliers(layer: Layer, index: int, frozen: bool = False) -> list[tuple[str, object]]:
-    """lr_mult and decay_mult of a new parameter: 0 when frozen, else those of the split layer's.
+def _multipliers(layer: Layer, index: int, lr: float = 1, frozen: bool = False) -> list[tuple[str, object]]:
+    """lr_mult and decay_mult of a new parameter: 0 when frozen, else those of the split layer's, lr_mult times `lr`.
 
     `index` 0 is the weight, 1 the bias; without a bias the weight's serve.
     """
+    if frozen:
+        return [("lr_mult", 0), ("decay_mult", 0)]
     specs = layer.message.subs("param")[: index + 1]
-    return [(key, 0 if frozen else (specs[-1].get(key, 1) if specs else 1)) for key in ("lr_mult", "decay_mult")]
+    own, decay = ((specs[-1].get(key, 1) if specs else 1) for key in ("lr_mult", "decay_mult"))
+    return [("lr_mult", _times(own, lr)), ("decay_mult", decay)]
+
+
+def _times(multiplier: float, lr: float) -> float:
+    """Their product as Caffe's float holds it; what is not changed stays as the file has it."""
+    return multiplier if lr == 1 else float(f"{multiplier * lr:.7g}")
 
 
 def _convolution_settings(part: Part) -> list[tuple[str, object]]:
@@ -192,9 +200,13 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
         param.remove("bias_filler")
         for extra in message.all_fields("param")[1:]:
             message.remove(extra)
-    # A weight's own name would tie the halves together.
+    if part.lr != 1 and not message.has("param"):
+        message.insert_after(message.all_fields("top")[-1], prototxt.field("param", {"lr_mult": 1}))
     for spec in message.subs("param"):
+        # A weight's own name would tie the halves together.
         spec.remove("name")
+        if part.lr != 1:
+            spec.set("lr_mult", _times(spec.get("lr_mult", 1), part.lr))
     for spec_field in reversed(message.all_fields("param")):
         # An empty one in front of others keeps their places: the first is the weight's, the second the bias's.
         if spec_field.message is None or spec_field.message.fields:
