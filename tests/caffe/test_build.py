@@ -107,6 +107,21 @@ def test_source_corpus_is_where_print_source_says():
     assert (folder / "tools/extra/parse_log.py").exists()
 
 
+def test_source_corpus_of_another_folder_is_that_folders(tmp_path):
+    def print_source(cwd, into):
+        command = [ROOT / "tools" / "build_caffe", "--print-source", "--into", into]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+    run = print_source(tmp_path, "other build")
+    assert (run.returncode, run.stdout) == (1, "")
+    place = rf"{tmp_path}/other\ build"
+    message = f"no Caffe is installed in {tmp_path}/other build: run ./tools/build_caffe --into {place}"
+    assert run.stderr == f"tools/build_caffe: {message}\n"
+    (tmp_path / "other build/share/caffe").mkdir(parents=True)
+    run = print_source(tmp_path, "other build")
+    assert (run.returncode, run.stdout) == (0, f"{tmp_path}/other build/share/caffe\n")
+
+
 def edit(find="old();\n", put="new();\n"):
     return Edit("some-edit", "a.cpp", find, put, "the reason of it")
 
