@@ -1,5 +1,6 @@
 """What tools/build_caffe installs works by itself, and its edits say when they do not fit."""
 
+import fcntl
 import importlib.util
 import os
 import re
@@ -120,6 +121,54 @@ def test_source_corpus_of_another_folder_is_that_folders(tmp_path):
     (tmp_path / "other build/share/caffe").mkdir(parents=True)
     run = print_source(tmp_path, "other build")
     assert (run.returncode, run.stdout) == (0, f"{tmp_path}/other build/share/caffe\n")
+
+
+def build_caffe(tmp_path, *words, **env):
+    """The command and environment of tools/build_caffe with a cache of its own, into tmp_path/into."""
+    command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into", *words]
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **env}
+    return {"args": command, "env": env, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def cached_build(tmp_path, mark, *words, **env):
+    """The installed Caffe in that cache, as if it had been built with these options; its key. Some files hold `mark`."""
+    run = subprocess.run(**build_caffe(tmp_path, "--print-key", *words, **env), check=True)
+    (key,) = run.stdout.splitlines()
+    folder = tmp_path / "cache/caffe-split" / key
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    for name in ("bin/caffe", f"lib/{version}/site-packages/caffe/_caffe.so"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(Path(sys.prefix) / name, folder / name)
+    for library in Path(sys.prefix, "lib").glob("libcaffe.so*"):
+        shutil.copy2(library, folder / "lib")
+    (folder / "share/marks").mkdir(parents=True)
+    for number in range(20):
+        (folder / f"share/marks/{number}").write_text(mark)
+    return key
+
+
+@built
+@pytest.mark.caffe
+def test_two_builds_into_one_folder_take_turns(tmp_path):
+    """Both have to wait for this test's lock of the folder; then all that is there is of the one that says so."""
+    keys = {cached_build(tmp_path, "plain", "--cpu"): "plain"}
+    keys[cached_build(tmp_path, "other", "--cpu", CXXFLAGS="-DOTHER")] = "other"
+    assert len(keys) == 2
+    (tmp_path / "into").mkdir()
+    lock = os.open(tmp_path / "into", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    both = [subprocess.Popen(**build_caffe(tmp_path, "--cpu", **env)) for env in ({}, {"CXXFLAGS": "-DOTHER"})]
+    for process in both:
+        assert "installing Caffe into" in process.stdout.readline()
+        assert "another Caffe is being installed into" in process.stdout.readline()
+    assert list((tmp_path / "into").iterdir()) == []
+    os.close(lock)
+    for process in both:
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, "") and "Caffe is built and installed" in out
+    mark = keys[(tmp_path / "into/share/caffe-split/build-key").read_text().strip()]
+    assert {path.read_text() for path in (tmp_path / "into/share/marks").iterdir()} == {mark}
+    assert subprocess.run([tmp_path / "into/bin/caffe", "--version"], env={}).returncode == 0
 
 
 def edit(find="old();\n", put="new();\n"):
