@@ -4,8 +4,21 @@ source_version=1.0.0+git20180821.99bd997-8
 source_suite=bullseye
 source_sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 
+other_source="give CAFFE_SOURCE=DIR-or-tarball, or an empty CAFFE_SOURCE= for BVLC's"
+
 identify_source() {  # sets own and source_id: what the source is, for the key, before it is fetched
   own=${CAFFE_SOURCE-}
+  # The user's own Caffe is not replaced by BVLC's because a variable is no longer set.
+  if [[ -z ${CAFFE_SOURCE+given} && ${#last_source[@]} == 2 ]]; then
+    own=${last_source[1]}
+    if [[ ! -e $own ]]; then
+      # What was built from it can still be told, installed and found in the cache.
+      source_id=${last_source[0]}
+      step "the source of this Caffe, $own, is gone; for another, $other_source"
+      return
+    fi
+    step "the source is $own, as the last time; for another, $other_source"
+  fi
   if [[ -n $own ]]; then
     [[ $own == /* ]] || own=$start_dir/$own
     if [[ -d $own ]]; then
@@ -23,6 +36,8 @@ identify_source() {  # sets own and source_id: what the source is, for the key, 
   else
     source_id=$source_sha256
   fi
+  [[ ${#last_source[@]} != 2 || $own == "${last_source[1]}" ]] ||
+    step "the source is ${own:-that of BVLC}; it was ${last_source[1]} the last time"
 }
 
 # ---- The download, through a private apt that knows one more suite; the machine's own is only read.

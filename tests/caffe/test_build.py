@@ -127,11 +127,13 @@ def build_caffe(tmp_path, *words, **env):
     """The command and environment of tools/build_caffe with a cache of its own, into tmp_path/into."""
     command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into", *words]
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **env}
+    if env.get("CAFFE_SOURCE") is None:
+        env.pop("CAFFE_SOURCE", None)
     return {"args": command, "env": env, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 
 def cached_build(tmp_path, mark, *words, **env):
-    """The installed Caffe in that cache, as if it had been built with these options; its key. Some files hold `mark`."""
+    """The installed Caffe in that cache, as if built with these options; its key. Files in share say `mark`."""
     run = subprocess.run(**build_caffe(tmp_path, "--print-key", *words, **env), check=True)
     (key,) = run.stdout.splitlines()
     folder = tmp_path / "cache/caffe-split" / key
@@ -169,6 +171,41 @@ def test_two_builds_into_one_folder_take_turns(tmp_path):
     mark = keys[(tmp_path / "into/share/caffe-split/build-key").read_text().strip()]
     assert {path.read_text() for path in (tmp_path / "into/share/marks").iterdir()} == {mark}
     assert subprocess.run([tmp_path / "into/bin/caffe", "--version"], env={}).returncode == 0
+
+
+@built
+@pytest.mark.caffe
+def test_own_source_is_kept_until_another_is_asked_for(tmp_path):
+    own = tmp_path / "own"
+    (own / "src/caffe/proto").mkdir(parents=True)
+    for name in ("CMakeLists.txt", "src/caffe/proto/caffe.proto"):
+        (own / name).write_text("# mine\n")
+    key = cached_build(tmp_path, "own", CAFFE_SOURCE=str(own))
+    assert key != cached_build(tmp_path, "BVLC's", CAFFE_SOURCE="")
+
+    def run(*words, mark, **env):
+        env = {"CAFFE_SOURCE": None, **env}
+        done = subprocess.run(**build_caffe(tmp_path, *words, **env))
+        assert (tmp_path / "into/share/marks/0").read_text() == mark, done
+        assert done.returncode == 0 or done.stderr.count("\n") == 1
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    assert "the last time" not in run(mark="own", CAFFE_SOURCE=str(own))
+    kept = f"the source is {own}, as the last time; for another, give CAFFE_SOURCE=DIR-or-tarball"
+    assert kept in run(mark="own") and kept in run("--cpu", mark="own")
+    # A change of the tree is one of the source.
+    with (own / "CMakeLists.txt").open("a") as stream:
+        stream.write("# more\n")
+    assert run("--print-key", mark="own").strip() not in ("", key)
+    shutil.rmtree(own)
+    said = run(mark="own")
+    assert f"{own}, is gone" in said and f"Caffe is built and installed ({key})" in said
+    (tmp_path / "into/share/caffe-split/build-key").unlink()
+    assert "installing Caffe" in run(mark="own")
+    message = f"tools/build_caffe: Caffe must be built again, and its source {own} is gone: give CAFFE_SOURCE="
+    assert run(mark="own", CXXFLAGS="-DOTHER").startswith(message)
+    assert f"the source is that of BVLC; it was {own} the last time" in run(mark="BVLC's", CAFFE_SOURCE="")
+    assert "source" not in run(mark="BVLC's")
 
 
 def edit(find="old();\n", put="new();\n"):
