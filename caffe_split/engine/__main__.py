@@ -25,7 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from caffe_split.engine import require_torch
-from caffe_split.engine.launch import LAUNCHER, launch
+from caffe_split.engine.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.log import Log, Silent
 from caffe_split.errors import CaffeSplitError
 
@@ -177,6 +177,7 @@ class Run:
 
         taken = seat()
         self.meeting = Meeting(taken, self.say) if taken is not None else None
+        tell_met()
         launcher = os.environ.get(LAUNCHER)
         if self.meeting is not None and taken is not None and taken.rank == 0 and launcher:
             threading.Thread(target=_end_without, args=(int(launcher), self.meeting), daemon=True).start()

@@ -6,7 +6,9 @@ snapshot 30 seconds, and stands between the signals of `caffe-split train` and t
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -19,8 +21,10 @@ from caffe_split.engine.log import Log
 
 # Which process started the others; they end where it is gone.
 LAUNCHER = "CAFFE_SPLIT_LAUNCHER"
+# The pipe by which the first process tells that all have met.
+_MET = "CAFFE_SPLIT_MET"
 # Seconds that the others have to end by themselves after one has failed, and after they were asked to; the first one
-# may be writing a snapshot.
+# may be writing a snapshot, once they have met.
 _GRACE = 20.0
 _FIRST_GRACE = 620.0
 
@@ -46,23 +50,45 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
 
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, pass_on)
+    met, tell = os.pipe()
     for rank in range(count):
-        children.append(subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-    failed = None
-    while any(child.poll() is None for child in children):
+        own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), **({} if rank else {_MET: str(tell)})}
+        children.append(subprocess.Popen(command, env=own, pass_fds=() if rank else (tell,)))
+    os.close(tell)
+    failed, first_gone = None, list(range(count))
+    while None in [child.poll() for child in children]:
         if failed is None and any(child.returncode for child in children):
             failed = time.monotonic()
+            first_gone = [rank for rank, child in enumerate(children) if child.returncode]
         elif failed is not None:
             gone = time.monotonic() - failed
-            _end(children[1:] if gone < _FIRST_GRACE else children, gone)
+            _end(children[1:] if gone < _FIRST_GRACE and _told(met) else children, gone)
         time.sleep(0.05)
+    have_met = _told(met) and os.read(met, 1) != b""
+    os.close(met)
     statuses = [child.returncode for child in children]
+    # Whoever is ended by a signal says nothing; what the others say of it is said before, if they had met. Before that
+    # only the first one speaks.
+    is_told = 1 in (statuses if have_met else statuses[:1])
     for rank, status in enumerate(statuses):
-        # Whoever is ended by a signal says nothing; what the others say of it is said before, if they had met.
-        if status < 0:
-            say = log.info if 1 in statuses else log.fatal
-            say(f"Process {rank} of {count} was ended by {signal.Signals(-status).name}.")
+        if status < 0 or (status and not is_told):
+            how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            say = log.info if is_told or rank not in first_gone else log.fatal
+            say(f"Process {rank} of {count} {how}{'' if have_met else ' before all had met'}.")
     return 1 if any(statuses) else 0
+
+
+def tell_met() -> None:
+    """Let the process that started this one know, where there is one that asks, that all have met."""
+    pipe = os.environ.pop(_MET, None)
+    if pipe is not None:
+        with contextlib.suppress(OSError), open(int(pipe), "wb") as stream:
+            stream.write(b"\n")
+
+
+def _told(pipe: int) -> bool:
+    """Whether it was told, or the process that would tell it is gone."""
+    return bool(select.select([pipe], [], [], 0)[0])
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]], gone: float) -> None:

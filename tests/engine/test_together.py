@@ -44,6 +44,16 @@ def process(rank: int, folder: Path) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+def process_soon(rank: int, folder: Path) -> int:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return process(rank, folder)
+        except AssertionError:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
 def wait_for(text: str, log: Path, child: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 120
     while not (log.is_file() and text in log.read_text()):
@@ -220,6 +230,30 @@ def test_a_launcher_that_is_killed_ends_all(digits: Path, tmp_path: Path, engine
     for rank in (0, 1):
         with pytest.raises(AssertionError, match="no process of rank"):
             process(rank, folder)
+
+
+@needs_proc
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> None:
+    """It is killed while it still loads PyTorch; the other one would wait for it for minutes."""
+    write_training(tmp_path, FIXED, 10**6)
+    script = (
+        "import sys\nfrom caffe_split.engine import launch\nfrom caffe_split.engine.log import Log\n"
+        "launch._GRACE = 3.0\nsys.exit(launch.launch(2, ['solver.prototxt'], 1, Log()))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE,
+                             text=True)  # fmt: skip
+    os.kill(process_soon(rank, tmp_path), signal.SIGKILL)
+    try:
+        _, said = child.communicate(timeout=60)
+    finally:
+        child.terminate()
+    fatal = [line for line in said.splitlines() if line.startswith("F")]
+    assert child.returncode == 1 and len(fatal) == 1 and "Traceback" not in said, said
+    assert f"] Process {rank} of 2 was ended by SIGKILL before all had met." in fatal[0]
+    for other in (0, 1):
+        with pytest.raises(AssertionError, match="no process of rank"):
+            process(other, tmp_path)
 
 
 FULL = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "29500"}
