@@ -3,7 +3,8 @@
 
 nvcc is looked for in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda*, and in PyPI's nvidia packages (of this Python);
 the first one found is taken. Headers and libraries come from the places that nvcc itself names, then from PyPI's
-packages and the system's folders. What was found goes to stderr; stdout has options for CMake, one a line.
+packages and the system's folders. What was found goes to stderr; stdout has options for CMake, one a line, and in the
+last line the versions of nvcc, cuDNN and NCCL: they are part of the key of a build.
 
 usage: tools/cuda_toolkit.py [--arch '70;80'] [--cudnn | --no-cudnn] [--nccl] [--venv DIR] [--try] [--quiet]
        tools/cuda_toolkit.py --print-packages [--nccl] | --has-packages NAME==VERSION...
@@ -55,10 +56,11 @@ class NoNvccError(ToolkitError):
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A compiler that starts: where it is, its version, and the folders it names for headers and libraries."""
+    """A compiler that starts: its place, version as (major, minor) and in full, folders for headers and libraries."""
 
     path: Path
     version: tuple
+    release: str
     home: Path
     includes: tuple
     libraries: tuple
@@ -66,11 +68,12 @@ class Nvcc:
 
 @dataclass(frozen=True)
 class Cudnn:
-    """cuDNN as the library itself says it: version as (major, minor), and the CUDA major it was compiled for."""
+    """cuDNN as the library itself says it: version as (major, minor) and in full, and the CUDA major it is made for."""
 
     include: Path
     library: Path
     version: tuple
+    release: str
     cuda: int
 
 
@@ -110,7 +113,7 @@ def describe(nvcc: Path) -> Nvcc:
     """Ask a compiler for its version and its folders. It tells the folders as the compilation that it would run."""
     nvcc = Path(os.path.abspath(nvcc))
     done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
-    release = re.search(r"release (\d+)\.(\d+)", done.stdout)
+    release = re.search(r"release (\d+)\.(\d+)(?:, V([\d.]+))?", done.stdout)
     if done.returncode or not release:
         raise ToolkitError(f"{nvcc} --version fails or tells no release: name another nvcc by CUDACXX")
     version = (int(release[1]), int(release[2]))
@@ -127,7 +130,8 @@ def describe(nvcc: Path) -> Nvcc:
     flags = {flag: [Path(os.path.normpath(word[2:])) for word in words if word.startswith(f"-{flag}")] for flag in "IL"}
     includes = [*flags["I"], *(home / folder for folder in INCLUDE_FOLDERS)]
     libraries = [*flags["L"], *(home / folder for folder in LIBRARY_FOLDERS)]
-    return Nvcc(nvcc, version, home, tuple(includes), tuple(libraries))
+    full = release[3] or f"{release[1]}.{release[2]}"
+    return Nvcc(nvcc, version, full, home, tuple(includes), tuple(libraries))
 
 
 def find_header(name: str, nvcc: Nvcc) -> "Path | None":
@@ -165,9 +169,10 @@ def need_header(name: str, nvcc: Nvcc) -> Path:
     return folder
 
 
-def header_version(folder: Path) -> tuple:
-    text = (folder / "cudnn_version.h").read_text(encoding="utf-8", errors="replace")
-    found = [re.search(rf"define CUDNN_{part}\s+(\d+)", text) for part in ("MAJOR", "MINOR")]
+def header_version(header: Path, name: str = "CUDNN", parts: tuple = ("MAJOR", "MINOR")) -> tuple:
+    """The numbers that a header defines, e.g. CUDNN_MAJOR and CUDNN_MINOR; shorter where it lacks one."""
+    text = header.read_text(encoding="utf-8", errors="replace")
+    found = [re.search(rf"define {name}_{part}\s+(\d+)", text) for part in parts]
     return tuple(int(match[1]) for match in found if match)
 
 
@@ -176,7 +181,7 @@ def find_cudnn(nvcc: Nvcc) -> Cudnn:
     include = find_header("cudnn_version.h", nvcc)
     if include is None:
         raise ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
-    version = header_version(include)
+    version = header_version(include / "cudnn_version.h")
     if len(version) != 2 or version[0] not in CUDNN_SUPPORTED:
         raise ToolkitError(
             f"{include}/cudnn_version.h is of cuDNN {'.'.join(map(str, version))}; Caffe builds with 8 and 9"
@@ -198,13 +203,25 @@ def find_cudnn(nvcc: Nvcc) -> Cudnn:
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise ToolkitError(f"{library} cannot be loaded: {last[0]}") from None
-    loaded = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
-    if loaded != version:
+    parts = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
+    loaded = (*parts, number % 100)
+    if loaded[:2] != version:
         raise ToolkitError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
                            f"{loaded[0]}.{loaded[1]}")  # fmt: skip
     if cudart // 1000 != nvcc.version[0]:
         raise ToolkitError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
-    return Cudnn(include, library, version, cudart // 1000)
+    return Cudnn(include, library, version, ".".join(map(str, loaded)), cudart // 1000)
+
+
+def find_nccl(nvcc: Nvcc) -> tuple:
+    """(header's folder, library, version) of NCCL. ToolkitError: one is missing, or the header tells no version."""
+    library, include = find_library("nccl", (2,), nvcc), find_header("nccl.h", nvcc)
+    if library is None or include is None:
+        raise ToolkitError("no nccl.h and libnccl.so.2: install NCCL, or PyPI's nvidia-nccl-cu13 into .venv")
+    version = header_version(include / "nccl.h", "NCCL", ("MAJOR", "MINOR", "PATCH"))
+    if len(version) != 3:
+        raise ToolkitError(f"{include}/nccl.h tells no version (NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH)")
+    return include, library, ".".join(map(str, version))
 
 
 def known_architectures(nvcc: Nvcc) -> list:
@@ -312,9 +329,10 @@ def main(argv: list) -> int:
 
 
 def choose(asked: argparse.Namespace) -> list:
-    """Find everything, say it, and return the options for CMake."""
+    """Find everything, say it, and return the options for CMake and, last, the versions."""
     nvcc = find_nvcc()
     major = nvcc.version[0]
+    versions = [f"nvcc {nvcc.release}"]
     say("nvcc", f"{nvcc.path}, CUDA {major}.{nvcc.version[1]}")
     sonames = (("cudart", major), ("curand", 10), ("cublas", major))
     libraries = [need_library(name, number, nvcc) for name, number in sonames]
@@ -346,13 +364,13 @@ def choose(asked: argparse.Namespace) -> list:
     if cudnn:
         options += [f"-DCUDNN_INCLUDE={cudnn.include}", f"-DCUDNN_LIBRARY={cudnn.library}"]
         used.append(cudnn.library)
+        versions.append(f"cuDNN {cudnn.release}")
     if asked.nccl:
-        library, include = find_library("nccl", (2,), nvcc), find_header("nccl.h", nvcc)
-        if library is None or include is None:
-            raise ToolkitError("no nccl.h and libnccl.so.2: install NCCL, or PyPI's nvidia-nccl-cu13 into .venv")
-        say("NCCL", library)
+        include, library, version = find_nccl(nvcc)
+        say("NCCL", f"{version}, {library}")
         options += ["-DUSE_NCCL=ON", f"-DNCCL_INCLUDE_DIR={include}", f"-DNCCL_LIBRARIES={library}"]
         used.append(library)
+        versions.append(f"NCCL {version}")
     if asked.try_out:
         try_out(nvcc, archs[0], includes, libraries)
     rpaths = list(dict.fromkeys(rpath(path, asked.venv) for path in used))
@@ -376,6 +394,7 @@ def choose(asked: argparse.Namespace) -> list:
         f"-DCAFFE_CUDA_LIBRARIES={';'.join(map(str, libraries))}",
         f"-DCAFFE_CUDA_RPATH={';'.join(rpaths)}",
         f"-DCAFFE_CUDA_RPATH_PYTHON={';'.join(python_rpaths)}",
+        ", ".join(versions),
     ]
 
 

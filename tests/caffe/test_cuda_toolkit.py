@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ ToolkitError = cuda_toolkit.ToolkitError
 # What a real nvcc answers to the questions it is asked, and an empty program for all that it compiles.
 NVCC = """#!/bin/sh
 case "$*" in
-  --version) echo "Cuda compilation tools, release {release}, V{release}.1" ;;
+  --version) echo "Cuda compilation tools, release {release}, V{release}.{patch}" ;;
   --dryrun*) echo '#$ _HERE_={home}/bin' >&2
     echo '#$ INCLUDES="-I{home}/bin/..//include"  ' >&2
     echo '#$ LIBRARIES=  "-L{home}/bin/..//lib64/stubs" "-L{home}/bin/..//lib64"' >&2 ;;
@@ -61,8 +62,8 @@ def file(path, text=""):
     return path
 
 
-def write_nvcc(home, release="13.0", status=0):
-    file(home / "bin/nvcc", NVCC.format(home=home, release=release, status=status)).chmod(0o755)
+def write_nvcc(home, release="13.0", status=0, patch=48):
+    file(home / "bin/nvcc", NVCC.format(home=home, release=release, status=status, patch=patch)).chmod(0o755)
 
 
 def choose(**asked):
@@ -82,6 +83,11 @@ def add_cudnn(home, header="9.28", library=92800, cuda=13000):
         f"size_t cudnnGetCudartVersion(void) {{ return {cuda}; }}\n"
     )
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", home / f"lib64/libcudnn.so.{major}"], check=True)
+
+
+def add_nccl(home, patch):
+    file(home / "lib64/libnccl.so.2")
+    file(home / "include/nccl.h", f"#define NCCL_MAJOR 2\n#define NCCL_MINOR 28\n#define NCCL_PATCH {patch}\n")
 
 
 def test_options_name_what_was_found(toolkit, capsys):
@@ -203,8 +209,11 @@ def test_libraries_in_the_environment_are_found_relative_to_it(toolkit):
 def test_nccl_is_asked_for_and_missing(toolkit):
     with pytest.raises(ToolkitError, match=r"no nccl\.h and libnccl\.so\.2"):
         choose(nccl=True)
-    file(toolkit / "include/nccl.h")
     file(toolkit / "lib64/libnccl.so.2")
+    file(toolkit / "include/nccl.h", "#define NCCL_MAJOR 2\n")
+    with pytest.raises(ToolkitError, match=r"include/nccl\.h tells no version"):
+        choose(nccl=True)
+    add_nccl(toolkit, patch=9)
     assert f"-DNCCL_LIBRARIES={toolkit}/lib64/libnccl.so.2" in choose(nccl=True)
 
 
@@ -219,6 +228,36 @@ def stub(folder, name, script):
     path = file(folder / name, f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
+
+
+def test_versions_come_last_and_in_full(toolkit):
+    assert choose()[-1] == "nvcc 13.0.48"
+    add_cudnn(toolkit, library=92801)
+    add_nccl(toolkit, patch=9)
+    assert choose(nccl=True)[-1] == "nvcc 13.0.48, cuDNN 9.28.1, NCCL 2.28.9"
+
+
+def test_an_upgraded_toolkit_is_another_build(toolkit, tmp_path):
+    """The key of a build follows nvcc, cuDNN and NCCL in the same places; the CPU's has nothing of them."""
+    add_cudnn(toolkit)
+    add_nccl(toolkit, patch=9)
+
+    def key(*words):
+        run = build(tmp_path, "--print-key", *words, CUDACXX="", CUDA_HOME=str(toolkit), CAFFE_SOURCE="")
+        assert run.returncode == 0, run.stderr
+        assert re.fullmatch("[0-9a-f]{16}\n", run.stdout)
+        return run.stdout
+
+    cuda, cpu = ("--cuda", "--cudnn", "--nccl"), key("--cpu")
+    keys = [key(*cuda)]
+    assert key(*cuda) == keys[0]
+    add_nccl(toolkit, patch=10)
+    keys.append(key(*cuda))
+    write_nvcc(toolkit, patch=88)
+    keys.append(key(*cuda))
+    add_cudnn(toolkit, library=92801)
+    keys.append(key(*cuda))
+    assert len({*keys, cpu}) == 5 and key("--cpu") == cpu
 
 
 def test_build_tells_of_a_version_in_one_line_and_leaves_nothing(tmp_path):
