@@ -41,14 +41,22 @@ class Snapshots:
 
     def write(self, iteration: int, current_step: int) -> tuple[Path, Path]:
         """Write weights and solver state; their paths."""
-        ending = ".h5" if self._hdf5 else ""
-        stem = f"{self.prefix}_iter_{iteration}"
-        weights, state = f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+        weights, state = self._names(iteration)
         self._written.append(Path(state))
         if self._group.is_first:
             with self.guard:
                 self._write(weights, state, iteration, current_step)
         return Path(weights), Path(state)
+
+    def is_of(self, iteration: int, state: str | None) -> bool:
+        """Whether `state` is what `write` would write, and its weights are there under the name that it would give."""
+        weights, ours = self._names(iteration)
+        return state is not None and Path(ours).resolve() == Path(state).resolve() and Path(weights).is_file()
+
+    def _names(self, iteration: int) -> tuple[str, str]:
+        ending = ".h5" if self._hdf5 else ""
+        stem = f"{self.prefix}_iter_{iteration}"
+        return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
 
     def _write(self, weights: str, state: str, iteration: int, current_step: int) -> None:
         kind = "HDF5" if self._hdf5 else "binary proto"

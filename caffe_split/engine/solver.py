@@ -95,6 +95,7 @@ class Solver:
         self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
         if snapshot == AUTO:
             snapshot, continue_data = self.snapshots.newest(), True
+        self._resumed = snapshot
         if snapshot is None and group.is_first:
             files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
             for name in (one.strip() for names in files for one in names.split(",")):
@@ -213,8 +214,9 @@ class Solver:
         start = self.iter
         self.step(int(o.get("max_iter")) - self.iter)
         every = int(o.get("snapshot"))
-        # What a finished training is resumed from is its last snapshot.
-        if o.get("snapshot_after_train") and (not every or self.iter % every) and not (start and self.iter == start):
+        # Caffe writes the files that it has just read once more, byte for byte.
+        is_there = self.iter == start and self.snapshots.is_of(start, self._resumed)
+        if o.get("snapshot_after_train") and (not every or self.iter % every) and not is_there:
             self.snapshot()
         if self._stopped:
             self.log.info("Optimization stopped early.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from runs import NET, numbers, ours, write_training
+from support import train
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.proto.caffemodel import SolverState, write_solverstate, write_weights
@@ -134,3 +135,28 @@ def test_a_finished_training_is_not_written_again(tmp_path: Path) -> None:
     log = ours("solver.prototxt", snapshot="auto")[1]
     assert "Resuming from ours_iter_3" in log and "Optimization Done" in log and "Snapshotting" not in log
     assert {path: path.stat().st_mtime_ns for path in Path().glob("ours_iter_3.*")} == times
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("settings", ["", "snapshot: 2", "snapshot: 3", "snapshot_after_train: false"])
+def test_a_finished_training_under_another_prefix_is_written_as_caffe_does(tmp_path: Path, settings: str) -> None:
+    write_training(tmp_path, RATE, 3)
+    ours("solver.prototxt")
+    solver = Path("solver.prototxt")
+    solver.write_text(solver.read_text().replace('"ours"', '"again"') + settings)
+    ours("solver.prototxt", snapshot="ours_iter_3.solverstate")
+    solver.write_text(solver.read_text().replace('"again"', '"caffe"'))
+    train("solver.prototxt", tmp_path, "-snapshot", "ours_iter_3.solverstate")
+    made = [sorted(path.name.partition("_")[2] for path in Path().glob(f"{who}_iter_*")) for who in ("again", "caffe")]
+    assert made[0] == made[1] == ([] if settings in ("snapshot: 3", "snapshot_after_train: false") else
+                                  ["iter_3.caffemodel", "iter_3.solverstate"])  # fmt: skip
+
+
+def test_a_finished_training_is_written_in_the_other_format(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    write_training(tmp_path, RATE, 3)
+    ours("solver.prototxt")
+    solver = Path("solver.prototxt")
+    solver.write_text(solver.read_text() + "snapshot_format: HDF5")
+    ours("solver.prototxt", snapshot="ours_iter_3.solverstate")
+    assert Path("ours_iter_3.solverstate.h5").is_file() and Path("ours_iter_3.caffemodel.h5").is_file()
