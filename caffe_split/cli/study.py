@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from caffe_split.study.read import Study
+    from caffe_split.study.model import Study
 
 
 @click.command()
@@ -36,8 +36,9 @@ def study(
       caffe-split study studies/digits.yaml --jobs 2 --publish docs/results
       caffe-split study studies/digits.yaml --jobs 20 -- --executor slurm
     """
+    from caffe_split.study.checks import check_study
     from caffe_split.study.read import read_study
-    from caffe_split.study.run import check_study, run_study
+    from caffe_split.study.run import run_study
     from caffe_split.study.show import view
 
     plan = read_study(file)
@@ -57,8 +58,9 @@ def study(
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
     from caffe_split.study import nets
+    from caffe_split.study.checks import check_same, inputs_of
     from caffe_split.study.plan import steps_of
-    from caffe_split.study.run import check_same, inputs_of, measured_speed, time_baseline, work
+    from caffe_split.study.run import measured_speed, time_baseline, work
     from caffe_split.trainlog.show import duration
 
     check_same(plan, inputs_of(plan), out)
@@ -97,5 +99,6 @@ def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status
         from caffe_split.study.publish import command_of, publish_study
 
         marks = [read_json(out / step.output) for step in steps_of(plan) if (out / step.output).exists()]
-        click.echo(f"wrote {publish_study(plan, rows, out, publish, marks, command_of(plan, publish, jobs))}", err=True)
+        command = command_of(plan, out, publish, jobs)
+        click.echo(f"wrote {publish_study(plan, rows, out, publish, marks, command)}", err=True)
     return 1 if status or any(row["failed"] for row in rows) else 0

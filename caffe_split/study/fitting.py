@@ -11,8 +11,8 @@ from caffe_split.engine.resume import newest_pair
 from caffe_split.proto import prototxt
 from caffe_split.study import nets
 from caffe_split.study.holding import Held
+from caffe_split.study.model import Study
 from caffe_split.study.programs import crash, run
-from caffe_split.study.read import Study
 from caffe_split.training import find_snapshots
 
 TRAINED = "train.log"

@@ -8,7 +8,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net import all_layers
 from caffe_split.proto import prototxt
 from caffe_split.proto.nets import read_net, read_solver
-from caffe_split.study.read import Study
+from caffe_split.study.model import Study
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 _SOURCES = (("data_param", "source"), ("hdf5_data_param", "source"), ("image_data_param", "source"),
@@ -86,7 +86,8 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
         # It is started again where it is killed; see `fit`.
         solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
-    for key in ("weights", "snapshot_after_train"):
+    # Snapshots are the study's own affair, in the one form that its steps read.
+    for key in ("weights", "snapshot_after_train", "snapshot_format"):
         solver.remove(key)
     return solver
 

@@ -11,7 +11,7 @@ from typing import Any
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.study.read import Study
+from caffe_split.study.model import Study
 
 PLAN = Path("plan.json")
 

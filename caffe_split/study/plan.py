@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from caffe_split.study.read import Arm, Study
+from caffe_split.study.model import Arm, Study
 
 
 @dataclass(frozen=True)

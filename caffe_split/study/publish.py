@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import platform
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason, write_atomic
 from caffe_split.study import nets
-from caffe_split.study.read import Study
+from caffe_split.study.model import Study
+from caffe_split.study.places import PLAN, read_json
+from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
 _UNWRITTEN = "(to be written by a person)"
@@ -29,6 +27,8 @@ def check_page(study: Study, folder: Path) -> tuple[Path, str]:
     Raises `CaffeSplitError` where another file is in its place.
     """
     page = folder / f"{study.name}.md"
+    if folder.exists() and not folder.is_dir():
+        raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
     if not page.exists():
         return page, _UNWRITTEN
     try:
@@ -57,26 +57,29 @@ def publish_study(
             shutil.copyfile(out / "results" / name, target)
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
-    text = _page(study, rows, (out / "results" / "table.md").read_text(encoding="utf-8"), marks, command, conclusion)
-    write_atomic(page, text.encode())
+    write_atomic(page, _page(study, rows, out, marks, command, conclusion).encode())
     return page
 
 
 def _page(
-    study: Study, rows: Sequence[Mapping[str, Any]], table: str, marks: Sequence[Mapping[str, Any]], command: str,
+    study: Study, rows: Sequence[Mapping[str, Any]], out: Path, marks: Sequence[Mapping[str, Any]], command: str,
     conclusion: str,
 ) -> str:  # fmt: skip
-    source = study.file.read_text(encoding="utf-8").strip()
+    table = (out / "results" / "table.md").read_text(encoding="utf-8")
+    # The plan is of the study's last start; folders of earlier versions lack what is asked of it here.
+    plan = read_json(out / PLAN)
+    source = plan.get("source") or study.file.read_text(encoding="utf-8")
+    run_by = plan.get("run_by") or [f"{versions(study)}; {machine()}"]
     seconds = sum(mark.get("seconds", 0.0) for mark in marks)
     lines = [
         f"# {study.name}", "", f"    {command}", "",
-        f"{versions(study)}; {machine()}. The steps took {seconds / 3600:.2f} hours together.", "",
+        f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.", "",
         "## Conclusion", "", _BEGIN, conclusion, _END, "",
         "## Reading", "", *readings(rows), "",
         "## Table", "", table.rstrip(), "", f"![a point a seed and run]({study.name}.png)", "",
         f"Each seed's values: [{study.name}.csv]({study.name}.csv); all: [{study.name}.json]({study.name}.json).", "",
         "## How the runs compare", "", *_method(study), "",
-        "## The study", "", "```yaml", source, "```", "",
+        "## The study", "", "```yaml", source.strip(), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -137,25 +140,9 @@ def _method(study: Study) -> list[str]:
     ]
 
 
-def versions(study: Study) -> str:
-    """What was run."""
-    found = [f"caffe-split {__version__}", f"Python {platform.python_version()}"]
-    for name in ("snakemake", *(("torch",) if study.engine == "torch" else ())):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} {'?' if importlib.util.find_spec(name) else 'not installed'}")
-    engine = "BVLC Caffe" if study.engine == "caffe" else f"the torch engine in {study.precision} on {study.device}"
-    return f"{', '.join(found)}; trained by {engine}, {study.threads} thread(s) a training"
-
-
-def machine() -> str:
-    """The kind of machine."""
-    return f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
-
-
-def command_of(study: Study, folder: Path, jobs: int) -> str:
+def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
     """The command that makes the page, as one would type it where the study file is seen from here."""
-    file = os.path.relpath(study.file)
-    words = ["caffe-split", "study", file, "--jobs", str(jobs), "--publish", os.path.relpath(folder)]
-    return shlex.join(words)
+    file, place = os.path.relpath(study.file), os.path.relpath(out)
+    words = ["caffe-split", "study", file, "--jobs", str(jobs)]
+    words += ["--out", place] if place != study.name else []
+    return shlex.join([*words, "--publish", os.path.relpath(folder)])

@@ -5,123 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.study.model import Arm, Study
 
 KINDS = ("residual", "skip", "extension")
 SCHEDULES = ("continue", "restart")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to split. `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the
-    iterations at which what has come of it is split again."""
-
-    name: str
-    kind: str
-    partition: str = "median"
-    init: str = "exact"
-    layers: tuple[str, ...] = ()
-    num_splits: int = 0
-    noise: float = 0.01
-    branch_norm: bool = False
-    calibrate: int = 20
-    skip_pool: str = "stride"
-    residual_activation: str = "none"
-    rounds: tuple[int, ...] = ()
-
-    @property
-    def folds(self) -> bool:
-        """Whether what is added is linear, so that it can be folded."""
-        return self.kind != "residual" or self.residual_activation == "none"
-
-    def words(self, seed: int) -> list[str]:
-        """The options of `caffe-split make-derived`."""
-        words = ["--kind", self.kind, "--partition", self.partition.replace("SEED", str(seed)), "--init", self.init]
-        words += ["--noise", repr(self.noise), "--seed", str(seed), "--skip-pool", self.skip_pool]
-        words += ["--residual-activation", self.residual_activation]
-        if self.layers:
-            words += ["--layers", ",".join(self.layers)]
-        else:
-            words += ["--num-splits", str(self.num_splits)]
-        if self.branch_norm:
-            words += ["--branch-norm", "--calibrate", str(self.calibrate)]
-        return words
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study as read. Paths are absolute; `random` and `wider` name the arms that get that control.
-
-    `split` is the iteration whose snapshot is split, `window` and `interval` what TPM looks at (window None: no TPM is
-    needed). `make` is a data set that `caffe-split data` can make by itself.
-    """
-
-    name: str
-    file: Path
-    solver: Path
-    root: Path
-    data: Path | None
-    make: str
-    engine: str
-    precision: str
-    device: str
-    threads: int
-    seeds: tuple[int, ...]
-    split: int
-    window: tuple[int, int] | None
-    interval: int
-    schedule: str
-    arms: tuple[Arm, ...]
-    random: tuple[str, ...]
-    wider: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {**asdict(self), **{key: str(getattr(self, key)) for key in ("file", "solver", "root")},
-                "data": None if self.data is None else str(self.data)}  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Study:
-        """From what `as_dict` gave."""
-        lists = ("layers", "rounds")
-        arms = tuple(Arm(**{**arm, **{key: tuple(arm.get(key, ())) for key in lists}}) for arm in value["arms"])
-        paths = {key: Path(value[key]) for key in ("file", "solver", "root")}
-        return cls(**{
-            **value, **paths, "arms": arms, "data": None if value["data"] is None else Path(value["data"]),
-            "window": None if value["window"] is None else tuple(value["window"]),
-            **{key: tuple(value[key]) for key in ("seeds", "random", "wider")},
-        })  # fmt: skip
-
-    @property
-    def watches(self) -> bool:
-        """Whether the baseline is trained with TPM layers."""
-        return self.window is not None
-
-    @property
-    def windows(self) -> list[tuple[int, int]]:
-        """The windows that TPM layers look at: up to the split, and from each split to the next round's."""
-        if self.window is None:
-            return []
-        found = [self.window]
-        for arm in self.arms:
-            found += zip((self.split, *arm.rounds), arm.rounds)
-        return list(dict.fromkeys(found))
-
-    def all_arms(self) -> list[Arm]:
-        """The arms, and the random partition of those that are to have that control."""
-        chosen = {arm.name: arm for arm in self.arms}
-        extra = [
-            Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"})
-            for name in self.random
-        ]
-        return [*self.arms, *extra]
-
-
 _TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "device", "threads", "seeds", "split",
         "window", "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
 _ARM = tuple(field for field in Arm.__dataclass_fields__)
@@ -168,6 +60,11 @@ class _Reader:
         if value >= 1 << 63:
             raise self.wrong(where, f"{value} does not fit int64")
         return value
+
+    def number(self, value: Any, where: str, below: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
+            raise self.wrong(where, f"expected a number from 0 to less than {below:g}, found {value!r}")
+        return float(value)
 
     def one_of(self, value: Any, choices: Sequence[str], where: str) -> str:
         if value not in choices:
@@ -294,9 +191,6 @@ class _Reader:
             raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
         if bool(layers) == bool(count):
             raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
-        noise = given.get("noise", 0.01)
-        if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < 10:
-            raise self.wrong(f"{where}: noise", f"expected a number from 0, found {noise!r}")
         norm = given.get("branch_norm", False)
         if not isinstance(norm, bool):
             raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
@@ -308,8 +202,9 @@ class _Reader:
             init=self.one_of(given.get("init", "exact"), ("exact", "study"), f"{where}: init"),
             layers=layers,
             num_splits=count,
-            noise=float(noise),
+            noise=self.number(given.get("noise", 0.01), f"{where}: noise", 10),
             branch_norm=norm,
+            added_lr=self.number(given.get("added_lr", 1.0), f"{where}: added_lr", 1000),
             calibrate=self.whole(given.get("calibrate", 20), f"{where}: calibrate", 1),
             skip_pool=self.one_of(given.get("skip_pool", "stride"), ("stride", "average"), f"{where}: skip_pool"),
             residual_activation=self.one_of(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -16,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import reason, sha256
+from caffe_split.files import reason
 from caffe_split.study import nets
+from caffe_split.study.checks import check_same, inputs_of
 from caffe_split.study.fitting import Fit, fit
 from caffe_split.study.holding import holding, is_held
+from caffe_split.study.model import Study
 from caffe_split.study.places import PLAN, made, read_json, write_json
 from caffe_split.study.plan import Step, stage_of, steps_of
 from caffe_split.study.programs import Crashed
-from caffe_split.study.read import Study
+from caffe_split.study.versions import machine, versions
 from caffe_split.trainlog.parse import read
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
@@ -40,24 +39,6 @@ class Progress:
     total: int
     running: tuple[str, ...]
     left: float | None
-
-
-def check_study(study: Study) -> None:
-    """Check what can be checked before anything runs. Raises `CaffeSplitError` in one line."""
-    from caffe_split.choose import choose_layers
-
-    if importlib.util.find_spec("snakemake") is None:
-        raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'caffe-split[study]'")
-    net = nets.study_net(study)
-    missing = [path for path in nets.data_files(study) if not path.exists()]
-    if missing and not study.make:
-        raise CaffeSplitError(
-            f"{study.file}: data {missing[0]} is not there; make it with `caffe-split data`, or let the key `data` "
-            "name the folder that holds it"
-        )
-    for arm in study.arms:
-        if arm.layers:
-            choose_layers(net, arm.layers, 1, [])
 
 
 def work(study: Study) -> dict[str, int]:
@@ -141,10 +122,20 @@ def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     """Write the plan; what is not to be kept of an earlier start goes."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
-    plan = {"study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps]}
-    write_json(out / PLAN, plan)
+    write_json(out / PLAN, {
+        "study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps],
+        "source": study.file.read_text(encoding="utf-8"), "run_by": _run_by(study, out, steps),
+    })  # fmt: skip
     _forget_failures(out, steps)
     (out / "results" / "table.json").unlink(missing_ok=True)
+
+
+def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
+    """Versions and machine of each start that had something to do, the first one's first."""
+    before: list[str] = read_json(out / PLAN).get("run_by", []) if (out / PLAN).exists() else []
+    if all((out / step.output).exists() for step in steps):
+        return before
+    return list(dict.fromkeys([*before, f"{versions(study)}; {machine()}"]))
 
 
 def _planned(step: Step) -> dict[str, Any]:
@@ -161,33 +152,6 @@ def _alone(out: Path) -> Iterator[None]:
         except CaffeSplitError as error:
             raise CaffeSplitError(f"{out}: a study is running in it already ({error})") from None
         yield
-
-
-def inputs_of(study: Study) -> dict[str, str]:
-    """The files that all runs depend on, with their hashes; of an LMDB its data file."""
-    paths = [study.solver, nets.net_path(study)]
-    paths += [path / "data.mdb" if path.is_dir() else path for path in nets.data_files(study)]
-    return {str(path): sha256(path) for path in paths if path.is_file()}
-
-
-def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
-    """Raises `CaffeSplitError` where `out` holds runs that would not go with those of the study."""
-    if not (out / PLAN).exists():
-        return
-    plan = read_json(out / PLAN)
-    if not isinstance(plan, dict) or not isinstance(plan.get("study"), dict) or "arms" not in plan["study"]:
-        raise CaffeSplitError(f"{out / PLAN}: no plan of a study; choose another --out")
-    before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
-    for path, digest in inputs.items():
-        if plan.get("inputs", inputs).get(path, digest) != digest:
-            raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
-    for key in ("solver", "root", "data", "engine", "device", "precision", "split", "window", "interval", "schedule"):
-        if before.get(key) != now[key]:
-            raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
-    arms = {arm["name"]: arm for arm in before["arms"]}
-    for arm in now["arms"]:
-        if {"rounds": [], **arms.get(arm["name"], arm)} != arm:
-            raise CaffeSplitError(f"{out}: its arm {arm['name']} is another; choose another name, or another --out")
 
 
 def _forget_failures(out: Path, steps: Sequence[Step]) -> None:

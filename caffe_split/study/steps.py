@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from caffe_split.study.controls import widened
 from caffe_split.study.fitting import TRAINED, Fit, fit
 from caffe_split.study.holding import Held, holding
 from caffe_split.study.measure import accuracies, measured
+from caffe_split.study.model import Study
 from caffe_split.study.places import PLAN, made, open_study, prefix, read_json, run_folder, write_json
 from caffe_split.study.plan import Step, stage_of, stages_of, steps_of
 from caffe_split.study.programs import Crashed, run_ours
-from caffe_split.study.read import Study
 from caffe_split.study.telemetry import movements
 
 WIDER = "wider-"
@@ -48,6 +49,10 @@ def run_step(title: str) -> None:
             result = _VERBS[step.verb](study, step, held)
         except (CaffeSplitError, Crashed, OSError) as error:
             result = {"failed": " ".join(str(error).split())}
+        except Exception as error:
+            # A fault of ours stops no other run either; Snakemake's log has where it was.
+            traceback.print_exc()
+            result = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         write_json(mark, {**result, "step": title, "seconds": time.time() - start})
 
 

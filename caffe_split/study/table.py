@@ -14,13 +14,14 @@ from caffe_split.files import write_atomic
 from caffe_split.manifest import write_manifest
 from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.tpm import write_picture
+from caffe_split.study.model import Study
 from caffe_split.study.places import open_study, read_json, write_json
 from caffe_split.study.plan import Step, stages_of, steps_of
-from caffe_split.study.read import Study
 from caffe_split.study.statistics import paired, spread
 
 RESULTS = Path("results")
 CONTROL = "continue"
+_BY_SEED = ("final", "best", "parameters", "macs")
 Marks = Mapping[tuple[int, str, str], Mapping[str, Any]]
 
 
@@ -76,6 +77,7 @@ def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
     for key in ("parameters", "macs"):
         row[f"{key}_before"] = _same(run.get(key) for run in base if "failed" not in run)
         row[key] = _same(run.get(key) for run in good.values())
+        row[f"{key}_by_seed"] = {str(seed): run.get(key) for seed, run in good.items()}
     folds = {seed: marks[seed, name, "fold"] for seed in good if (seed, name, "fold") in marks}
     folded = {seed: fold for seed, fold in folds.items() if "failed" not in fold}
     row["folded"] = {
@@ -131,8 +133,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
                   "reading (final)")  # fmt: skip
     for row in rows:
         final, best = row["final_difference"], row["best_difference"]
-        cells = [row["run"], str(row["n"]), _percent(row, "final"), _percent(row, "best"), _interval(final)]
-        lines.append("| " + " | ".join([*cells, _interval(best), final["reading"] if final else "the control"]) + " |")
+        cells = [row["run"], str(row["n"]), _percent(row, "final"), _percent(row, "best")]
+        cells += [_interval(final, row["n"]), _interval(best, row["n"]), final["reading"] if final else "the control"]
+        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", *_head("run", "parameters before", "parameters", "folded", "multiply-adds before", "multiply-adds",
                          "folded", "folded - unfolded %", "training s")]  # fmt: skip
     for row in rows:
@@ -167,11 +170,12 @@ def _percent(row: Mapping[str, Any], value: str) -> str:
     return f"{_points(row[f'{value}_mean'])} ± {_points(row[f'{value}_sd'])}"
 
 
-def _interval(interval: Mapping[str, Any] | None) -> str:
+def _interval(interval: Mapping[str, Any] | None, runs: int) -> str:
+    """With the number of pairs where the control lacks seeds that the run has."""
     if interval is None:
         return ""
     mean, low, high = (_points(interval[key], "+") for key in ("mean", "low", "high"))
-    return f"{mean} ({low} .. {high})"
+    return f"{mean} ({low} .. {high})" + (f", {interval['pairs']} pairs" if interval["pairs"] < runs else "")
 
 
 def _points(share: float, sign: str = "") -> str:
@@ -193,8 +197,8 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     """A line a run and seed."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["run", "seed", "final", "best", "parameters", "macs"])
+    writer.writerow(["run", "seed", *_BY_SEED])
     for row in rows:
-        for seed, final in row["final_by_seed"].items():
-            writer.writerow([row["run"], seed, final, row["best_by_seed"][seed], row["parameters"], row["macs"]])
+        for seed in row["final_by_seed"]:
+            writer.writerow([row["run"], seed, *(row[f"{key}_by_seed"][seed] for key in _BY_SEED)])
     return out.getvalue()

@@ -9,6 +9,8 @@ from study_files import write_study
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
+from caffe_split.study import steps  # noqa: E402
+from caffe_split.study.places import PLAN, read_json, write_json  # noqa: E402
 from caffe_split.study.plan import stages_of, steps_of  # noqa: E402
 from caffe_split.study.read import read_study  # noqa: E402
 from caffe_split.study.run import work  # noqa: E402
@@ -23,6 +25,14 @@ def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
         assert set(step.needs) <= seen
         seen.add(step.output)
     assert len(seen) == len(steps_of(study))
+    needs = {step.title: step.needs for step in steps_of(study)}
+    for title, needed in (
+        ("s3.baseline.train", "data"), ("s3.continue.train", "s3.baseline.train"),
+        ("s3.a@1.derive", "s3.baseline.train"),
+        ("s3.a@2.derive", "s3.a@1.train"), ("s3.a.train", "s3.a.derive"), ("s3.a.fold", "s3.a.train"),
+        ("s3.random-a.derive", "s3.random-a@2.train"), ("s3.wider-a.train", "s3.a.derive"),
+    ):  # fmt: skip
+        assert needs[title] == (f"done/{needed}.json",)
     # A residual with ReLU between cannot be folded.
     assert "done/s3.b-c.fold.json" in seen and "done/s3.b.c.fold.json" not in seen
 
@@ -38,3 +48,20 @@ def test_an_arm_in_rounds(tmp_path: Path) -> None:
     # As long as the control, in parts.
     sizes = work(study)
     assert [sizes[f"s3.{name}.train"] for name in ("a@1", "a@2", "a", "continue")] == [5, 5, 10, 20]
+
+
+def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps behind it then end with its reason, and the table has it."""
+
+    def faulty(*_: object) -> dict[str, object]:
+        raise ZeroDivisionError("division by zero")
+
+    study = read_study(write_study(tmp_path, seeds=[3]))
+    monkeypatch.chdir(tmp_path)
+    write_json(PLAN, {"study": study.as_dict()})
+    monkeypatch.setitem(steps._VERBS, "data", faulty)
+    for title in ("data", "s3.baseline.train"):
+        steps.run_step(title)
+    assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
+    why = "after data failed: ZeroDivisionError: division by zero"
+    assert read_json(Path("done/s3.baseline.train.json"))["failed"] == why

@@ -15,7 +15,10 @@ from caffe_split.errors import CaffeSplitError
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
-from caffe_split.study.read import Study, read_study  # noqa: E402
+from caffe_split.study.checks import check_same  # noqa: E402
+from caffe_split.study.model import Study  # noqa: E402
+from caffe_split.study.places import PLAN, write_json  # noqa: E402
+from caffe_split.study.read import read_study  # noqa: E402
 
 
 def test_a_study_survives_its_json(tmp_path: Path) -> None:
@@ -52,6 +55,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "partition": "random:SEED"}], "controls": {"random": ["skip"]}}, "has partition"),
     ({"arms": [{"kind": "skip", "rounds": [20], "layers": ["conv1"]}], "num_splits": None}, "give num_splits"),
     ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
+    ({"arms": [{"kind": "skip", "noise": -1}]}, "noise: expected a number from 0 to less than 10, found -1"),
+    ({"arms": [{"kind": "skip", "added_lr": "half"}]}, "added_lr: expected a number from 0 to less than 1000"),
 ]
 
 
@@ -104,6 +109,7 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
             "a round at 30 is not before the end at 30",
         ),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
+        ({"num_splits": 40}, "arm added: num_splits is 40, and the net has 9 convolutions that can be split: conv1, "),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_runs(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -113,12 +119,87 @@ def test_what_is_not_there_is_said_before_anything_runs(tmp_path: Path, changes:
     assert not (tmp_path / "out").exists()
 
 
-def test_rates_that_depend_on_the_length_are_refused(tmp_path: Path) -> None:
-    file = write_study(tmp_path)
-    solver = tmp_path / "solver.prototxt"
-    solver.write_text(solver.read_text().replace('"multistep"', '"poly"'))
-    said = caffe_split("study", file, "--out", "out", cwd=tmp_path, status=1).stderr
-    assert "lr_policy poly takes its rates from max_iter" in said and said.count("\n") == 1
+def refused(folder: Path, *options: str, **changes: Any) -> str:
+    said = caffe_split("study", write_study(folder, **changes), "--out", "out", *options, cwd=folder, status=1).stderr
+    assert said.count("\n") == 1 and not (folder / "out").exists()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"multistep"', '"poly"', "lr_policy poly takes its rates from max_iter"),
+        ("test_interval: 10", "test_interval: 20", "test_interval is 20, so that nothing is tested at the end, at 30"),
+        ("test_interval: 10", "", "test_interval is 0, so that nothing is tested at the end, at 30"),
+    ],
+)
+def test_solvers_whose_runs_cannot_be_compared_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    pytest.importorskip("snakemake")
+    solver = write_study(tmp_path).with_name("solver.prototxt").rename(tmp_path / "other.prototxt")
+    edit(solver, old, new)
+    assert said in refused(tmp_path, solver=solver.name)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture
+def own_net(tmp_path: Path) -> Path:
+    """A copy of the net that a study in the folder is of."""
+    pytest.importorskip("snakemake")
+    (tmp_path / "digits").mkdir()
+    net = tmp_path / "digits/train_val.prototxt"
+    net.write_text((ROOT / "prototxt/digits/train_val.prototxt").read_text())
+    return net
+
+
+def test_a_net_that_tells_no_accuracy_is_refused(tmp_path: Path, own_net: Path) -> None:
+    edit(own_net, 'type: "Accuracy"', 'type: "ArgMax"')
+    edit(own_net, 'top: "accuracy"', 'top: "guess"')
+    said = refused(tmp_path, root=".")
+    assert "no Accuracy layer in the TEST phase" in said
+
+
+def test_a_net_without_a_wider_one_is_refused(tmp_path: Path, own_net: Path) -> None:
+    text = own_net.read_text()
+    start = text.index('name: "res1_conv1"')
+    own_net.write_text(text[:start] + text[start:].replace("num_output: 16", "num_output: 16 group: 2", 1))
+    settings = {"root": ".", "num_splits": None, "controls": {"wider": "first", "random": "none"}}
+    said = refused(tmp_path, arms=[{"kind": "skip", "layers": ["res1_conv1"]}], **settings)
+    assert "controls: wider-skip: " in said and "none of res1_conv1 can be given more kernels" in said
+
+
+def test_a_file_in_the_place_of_the_pages_is_seen_first(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    assert "tiny.yaml: --publish names a folder, and this is a file" in refused(tmp_path, "--publish", "tiny.yaml")
+
+
+def test_a_round_whose_window_was_not_measured_is_refused(tmp_path: Path) -> None:
+    """In a folder whose baselines are trained; before that they are trained for it."""
+    arm = {"name": "added", "kind": "residual"}
+    inputs: dict[str, str] = {}
+    begun = read_study(write_study(tmp_path, engine="torch", arms=[arm]))
+    twice = {"name": "twice", "kind": "skip", "rounds": [20]}
+    later = read_study(write_study(tmp_path, engine="torch", arms=[arm, twice]))
+    write_json(tmp_path / PLAN, {"study": begun.as_dict(), "inputs": inputs})
+    check_same(later, inputs, tmp_path)
+    write_json(tmp_path / "done/s3.baseline.train.json", {})
+    with pytest.raises(CaffeSplitError, match="their TPM was not measured over 10:20, which a round needs"):
+        check_same(later, inputs, tmp_path)
+
+
+def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path))
+    before = study.as_dict()
+    for arm in before["arms"]:
+        del arm["added_lr"], arm["rounds"]
+    write_json(tmp_path / PLAN, {"study": before})
+    check_same(study, {}, tmp_path)
+    other = read_study(write_study(tmp_path, arms=[{"name": "added", "kind": "residual", "added_lr": 0.1}]))
+    with pytest.raises(CaffeSplitError, match="its arm added is another"):
+        check_same(other, {}, tmp_path)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)

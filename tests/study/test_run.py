@@ -74,12 +74,15 @@ def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> Non
     manifest = json.loads((tmp_path / "whole/results/manifest.json").read_text())
     assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png"}
     text = (tmp_path / "docs/tiny.md").read_text()
-    assert "caffe-split study" in text and "one pair or none: no interval" in text and f"{os.cpu_count()} cores" in text
+    assert "caffe-split study tiny.yaml --jobs 2 --out whole --publish docs\n" in text
+    assert "one pair or none: no interval" in text and f"{os.cpu_count()} cores" in text
 
     # Done, it has nothing left to do; a conclusion that was written stays.
     (tmp_path / "docs/tiny.md").write_text(text.replace("(to be written by a person)", "One seed tells nothing."))
     caffe_split("study", file, "--out", "whole", "--publish", "docs", cwd=tmp_path)
     assert "One seed tells nothing." in (tmp_path / "docs/tiny.md").read_text()
+    csv = (tmp_path / "whole/results/table.csv").read_text().splitlines()
+    assert csv[0] == "run,seed,final,best,parameters,macs" and csv[2].endswith(f",{row['parameters']},{row['macs']}")
     dry = caffe_split("study", file, "--out", "whole", "--dry-run", cwd=tmp_path).stdout
     assert " 0 iterations to do: about 0:00:00" in dry and "as the runs in" in dry
 

@@ -44,6 +44,7 @@ def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
     row = found["added"]
     # Differences 1, 1, 1 and 2 points; the fifth seed has no pair.
     assert row["n"] == 4 and row["final_difference"]["pairs"] == 4
+    assert row["parameters_by_seed"] == {"1": 10, "2": 11, "3": 12, "4": 13}
     assert row["final_difference"]["mean"] == pytest.approx(0.0125)
     half = 3.1824 * 0.005 / 2
     assert row["final_difference"]["low"] == pytest.approx(0.0125 - half, abs=1e-6)
@@ -75,4 +76,4 @@ def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
     found = {row["run"]: row for row in rows(tmp_path, {"added": CONTROL})}
     assert found["added"]["final_difference"]["pairs"] == 0
     assert found["added"]["final_difference"]["reading"] == "one pair or none: no interval"
-    assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | - (- .. -) |" in markdown(list(found.values()))
+    assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | - (- .. -), 0 pairs |" in markdown(list(found.values()))

@@ -1,0 +1,111 @@
+"""What can be told before anything runs: whether a study can be trained, and goes with what its folder holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from caffe_split import jsontext
+from caffe_split.choose import candidates, choose_layers
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import sha256
+from caffe_split.net import phase_layers
+from caffe_split.proto import prototxt
+from caffe_split.study import nets
+from caffe_split.study.controls import widened
+from caffe_split.study.model import Arm, Study
+from caffe_split.study.places import PLAN, read_json
+from caffe_split.trainlog.query import is_accuracy
+
+
+def check_study(study: Study) -> None:
+    """Check what can be checked before anything runs. Raises `CaffeSplitError` in one line."""
+    if importlib.util.find_spec("snakemake") is None:
+        raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'caffe-split[study]'")
+    net = nets.study_net(study)
+    missing = [path for path in nets.data_files(study) if not path.exists()]
+    if missing and not study.make:
+        raise CaffeSplitError(
+            f"{study.file}: data {missing[0]} is not there; make it with `caffe-split data`, or let the key `data` "
+            "name the folder that holds it"
+        )
+    _check_tests(study, net)
+    for arm in study.arms:
+        _check_arm(study, net, arm)
+
+
+def _check_tests(study: Study, net: prototxt.Document) -> None:
+    """Raises `CaffeSplitError` where the last test would not be that of the trained net, or tells no accuracy."""
+    solver, end = nets.study_solver(study), nets.length(study)
+    every = int(solver.get("test_interval", 0))
+    if every < 1 or end % every:
+        raise CaffeSplitError(
+            f"{study.solver}: test_interval is {every}, so that nothing is tested at the end, at {end}; a study "
+            "compares the last tests: choose one that divides max_iter"
+        )
+    tested = phase_layers(net, "TEST")
+    if not any(layer.type == "Accuracy" or any(is_accuracy(top) for top in layer.tops) for layer in tested):
+        raise CaffeSplitError(
+            f"{net.filename}: no Accuracy layer in the TEST phase, and a study compares test accuracies; add one"
+        )
+
+
+def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
+    """Raises `CaffeSplitError` where layers cannot be split, are too few, or have no wider control."""
+    if arm.layers:
+        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [])]
+    else:
+        names = [layer.name for layer in candidates(net)]
+        if len(names) < arm.num_splits:
+            raise CaffeSplitError(
+                f"{study.file}: arm {arm.name}: num_splits is {arm.num_splits}, and the net has {len(names)} "
+                f"convolutions that can be split: {', '.join(names) or 'none'}"
+            )
+    if arm.name in study.wider:
+        try:
+            widened(net, names, 0)
+        except CaffeSplitError as error:
+            raise CaffeSplitError(f"{study.file}: controls: wider-{arm.name}: {error}") from None
+
+
+def inputs_of(study: Study) -> dict[str, str]:
+    """The files that all runs depend on, with their hashes; of an LMDB its data file."""
+    paths = [study.solver, nets.net_path(study)]
+    paths += [path / "data.mdb" if path.is_dir() else path for path in nets.data_files(study)]
+    return {str(path): sha256(path) for path in paths if path.is_file()}
+
+
+def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
+    """Raises `CaffeSplitError` where `out` holds runs that would not go with those of the study."""
+    if not (out / PLAN).exists():
+        return
+    plan = read_json(out / PLAN)
+    if not isinstance(plan, dict) or not isinstance(plan.get("study"), dict) or "arms" not in plan["study"]:
+        raise CaffeSplitError(f"{out / PLAN}: no plan of a study; choose another --out")
+    before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
+    for path, digest in inputs.items():
+        if plan.get("inputs", inputs).get(path, digest) != digest:
+            raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
+    for key in ("solver", "root", "data", "engine", "device", "precision", "split", "window", "interval", "schedule"):
+        if before.get(key) != now[key]:
+            raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
+    known = Study.from_dict(before)
+    arms = {arm.name: arm for arm in known.arms}
+    for arm in study.arms:
+        if arms.get(arm.name, arm) != arm:
+            raise CaffeSplitError(f"{out}: its arm {arm.name} is another; choose another name, or another --out")
+    _check_windows(study, known, out)
+
+
+def _check_windows(study: Study, known: Study, out: Path) -> None:
+    """Raises `CaffeSplitError` where the TPM of trained nets was not measured over a window that is now needed."""
+    trained: list[Any] = [seed for seed in known.seeds if (out / "done" / f"s{seed}.baseline.train.json").exists()]
+    new = [window for window in study.windows if window not in known.windows]
+    if trained and new:
+        start, stop = new[0]
+        raise CaffeSplitError(
+            f"{out}: its baselines are trained, and their TPM was not measured over {start}:{stop}, which a round "
+            "needs; choose another --out"
+        )

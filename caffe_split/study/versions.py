@@ -1,0 +1,28 @@
+"""With what a study is run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+from caffe_split import __version__
+from caffe_split.study.model import Study
+
+
+def versions(study: Study) -> str:
+    """What was run."""
+    found = [f"caffe-split {__version__}", f"Python {platform.python_version()}"]
+    for name in ("snakemake", *(("torch",) if study.engine == "torch" else ())):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} {'?' if importlib.util.find_spec(name) else 'not installed'}")
+    engine = "BVLC Caffe" if study.engine == "caffe" else f"the torch engine in {study.precision} on {study.device}"
+    return f"{', '.join(found)}; trained by {engine}, {study.threads} thread(s) a training"
+
+
+def machine() -> str:
+    """The kind of machine."""
+    return f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
