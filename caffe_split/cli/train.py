@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from caffe_split.caffe import train as training
@@ -88,9 +90,14 @@ def train(
     else:
         reason = f"see the end of {plan.log}"
         if outcome.fatal:
-            reason = f"{plan.log}:{outcome.line}: {outcome.fatal}"
+            reason = f"{plan.log}:{outcome.line}: {_reason(plan.engine, outcome.fatal)}"
         click.echo(f"caffe-split: {plan.engine} ended with status {outcome.status}; {reason}", err=True)
     return outcome.status
+
+
+def _reason(engine: str, line: str) -> str:
+    """What a line of the log says. A place in Caffe's source stays: its checks often mean little without."""
+    return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line) if engine == "torch" else line
 
 
 def _why_none(plan: training.TrainPlan) -> str:

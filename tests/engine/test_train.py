@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import re
 import signal
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 from runs import numbers, ours, write_training
 from support import caffe_split
 
+from caffe_split.cli.train import _reason
 from caffe_split.data.store import write_store
+from caffe_split.engine.log import Log
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read
 
@@ -192,10 +195,21 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     write_training(tmp_path, FIXED, 2)
-    assert "--device cuda, but PyTorch sees no CUDA device" in failed(tmp_path, "--device", "cuda")
+    said = failed(tmp_path, "--device", "cuda").splitlines()[-1]
+    # The reason stands right behind the log's line, without the place in the engine's own source.
+    assert re.match(r"caffe-split: torch ended with status 1; train.log:\d+: --device cuda, but PyTorch sees no", said)
     assert (tmp_path / "train.log").read_text().splitlines()[-1].startswith("F")
     edit(tmp_path / "solver.prototxt", ("solver_mode: CPU", "solver_mode: GPU"))
     assert "solver_mode: GPU, but PyTorch sees no CUDA device" in failed(tmp_path)
+
+
+def test_the_reason_alone_is_told() -> None:
+    """Of an engine that is killed the last line of the log is all there is."""
+    stream = io.StringIO()
+    Log(stream).info("Iteration 7, lr = 0.01")
+    assert _reason("torch", stream.getvalue().rstrip()) == "Iteration 7, lr = 0.01"
+    assert _reason("torch", "KeyError: 'engine.py:3] x'") == "KeyError: 'engine.py:3] x'"
+    assert _reason("caffe", "net.cpp:785] Check failed: a == b") == "net.cpp:785] Check failed: a == b"
 
 
 def test_options_of_the_other_engine(tmp_path: Path) -> None:
