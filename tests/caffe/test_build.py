@@ -299,6 +299,30 @@ def test_wrong_use_is_told():
     assert "usage: tools/build_caffe" in run.stderr
 
 
+def test_failures_in_scripts_are_not_hidden():
+    """`set -e` does not see the status of a process substitution: a list would be short or empty without a word."""
+    scripts = [path for path in (ROOT / "tools").iterdir() if path.is_file() and "bash" in path.read_text()[:40]]
+    scripts += (ROOT / "tools").glob("*.sh")
+    assert len(scripts) >= 8
+    assert [path.name for path in scripts if "<(" in path.read_text()] == []
+
+
+@pytest.mark.parametrize("broken", ["list of packages", "versions of packages"])
+def test_a_key_that_cannot_be_made_is_a_failure(tmp_path, broken):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    shutil.copytree(ROOT / "layers", tmp_path / "layers")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    stub(tmp_path / ".venv/bin", "python", f'exec {sys.executable} "$@"')
+    stub(tmp_path / "tools", "environment", 'case "$*" in *--packages*) echo coreutils; exit $LISTED ;; esac')
+    stub(tmp_path, "dpkg-query", 'echo "coreutils 9.1-1"; exit $ASKED')
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "LISTED": "0", "ASKED": "0"}
+    command = [tmp_path / "tools/build_caffe", "--print-key", "--cpu"]
+    assert subprocess.run(command, env=env, capture_output=True).returncode == 0
+    env["LISTED" if broken == "list of packages" else "ASKED"] = "3"
+    run = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (3, "")
+
+
 def stub(folder, name, script):
     """A program of that name that comes first in PATH."""
     path = folder / name
@@ -407,3 +431,22 @@ def test_flags_of_the_environment_go_together(tmp_path):
     assert run_environment(tmp_path, script=script, words=["--caffe"]).returncode == 2
     done = run_environment(tmp_path, script=script)
     assert done.returncode == 1 and "apt-get update failed" in done.stderr
+
+
+def test_packages_are_listed_wherever_their_flag_stands(tmp_path):
+    def listed(*words):
+        done = run_environment(tmp_path, words=words)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout.split()
+
+    plain = listed("--packages")
+    assert {"cmake", "liblmdb-dev"} <= set(plain) and not any("opencv" in name for name in plain)
+    assert listed("--packages", "--opencv") == listed("--opencv", "--packages")
+    assert listed("--packages", "--opencv")[: len(plain)] == plain and len(listed("--packages", "--opencv")) > len(plain)
+    assert listed("--packages", "--tests", "--no-caffe") == listed("--no-caffe", "--tests", "--packages")
+    assert listed("--packages", "--no-caffe", "--tests", "--torch") == [
+        "ca-certificates", "python3", "python3-venv", "chromium", "xvfb", "python3-tk",
+    ]  # fmt: skip
+    done = run_environment(tmp_path, words=["--packages", "--opencvv", "--tests", "all"])
+    assert done.returncode == 2 and done.stdout == ""
+    assert "tools/environment: unknown: '--opencvv' 'all'\nusage: tools/environment [--no-caffe]" in done.stderr
