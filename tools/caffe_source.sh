@@ -42,7 +42,7 @@ identify_source() {  # sets own and source_id: what the source is, for the key, 
 
 # ---- The download, through a private apt that knows one more suite; the machine's own is only read.
 download() {  # download FILE
-  local apt_dir=$work/apt uri keyring keyrings fetched
+  local apt_dir=$work/apt uri uris keyring keyrings fetched
   command -v apt-get >/dev/null || fail "no apt-get to download Caffe with: give a tree by CAFFE_SOURCE=DIR-or-tarball"
   mkdir -p "$apt_dir"/{lists,cache/archives}/partial "$apt_dir/source"
   local options=(
@@ -51,14 +51,19 @@ download() {  # download FILE
     -o "APT::Sandbox::User=$(id -un)" -o Acquire::Check-Valid-Until=false -o Acquire::Retries=3
   )
   # The keyrings this machine trusts, then the distribution's whole one (it covers older suites), then apt's default.
-  mapfile -t keyrings < <({
+  keyrings=$({
     (grep -hoiE '(^|[[ ])signed-by[=:] *[^] ]+' /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} || true) \
       2>/dev/null | sed -E 's/^[^=:]*[=:] *//'
     echo /usr/share/keyrings/debian-archive-keyring.gpg
-    echo
   } | awk '!seen[$0]++')
-  # Every place it gets packages from, asked without downloading: its lists may be empty. Security mirrors come last.
+  mapfile -t keyrings <<<"$keyrings"
+  keyrings+=('')
+  # Every place it gets packages from, asked without downloading: its lists may be empty. Security mirrors come last. Where
+  # apt-get fails it may have named some all the same; that there are none is told below.
+  uris=$({ apt-get update --print-uris 2>>"$log" || true; } | sed -nE "s#^'([^']+)/dists/.*#\1#p" |
+    awk '!seen[$0]++ { print ($0 ~ /security/), $0 }' | sort -s -n -k1,1 | cut -d' ' -f2-)
   while IFS= read -r uri; do
+    [[ -n $uri ]] || continue
     for keyring in "${keyrings[@]}"; do
       [[ -z $keyring || -f $keyring ]] || continue
       echo "deb-src ${keyring:+[signed-by=$keyring] }$uri $source_suite main" >"$apt_dir/sources.list"
@@ -72,8 +77,7 @@ download() {  # download FILE
       mv "$1.part" "$1"
       return
     done
-  done < <(apt-get update --print-uris 2>>"$log" | sed -nE "s#^'([^']+)/dists/.*#\1#p" |
-    awk '!seen[$0]++ { print ($0 ~ /security/), $0 }' | sort -s -n -k1,1 | cut -d' ' -f2-)
+  done <<<"$uris"
   fail "no mirror this machine's apt knows has the source of Caffe ($source_version of $source_suite);" \
     "give a tree by CAFFE_SOURCE=DIR-or-tarball. Log: $log"
 }
