@@ -16,9 +16,12 @@ AUTO = "auto"
 def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
     """The solver state of the highest iteration that is whole, and whose weights are whole and finite.
 
-    None where there is none. `say` is told why newer ones are passed over.
+    Of two of one iteration, binary and HDF5, that which was written last. None where there is none. `say` is told why
+    newer ones are passed over.
     """
-    for iteration, path in sorted(find_snapshots(prefix, "solverstate").items(), reverse=True):
+    forms = (find_snapshots(prefix, form) for form in ("solverstate", "solverstate.h5"))
+    found = {numbered for form in forms for numbered in form.items()}
+    for iteration, path in sorted(found, key=_age, reverse=True):
         try:
             _check(path, iteration)
         except (CaffeSplitError, OSError) as error:
@@ -26,6 +29,14 @@ def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
         else:
             return path
     return None
+
+
+def _age(numbered: tuple[int, Path]) -> tuple[int, int]:
+    iteration, path = numbered
+    try:
+        return iteration, path.stat().st_mtime_ns
+    except OSError:
+        return iteration, 0
 
 
 def is_whole(state: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -40,12 +41,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def pair(iteration: int, **changes: object) -> None:
-    weights = f"a_iter_{iteration}.caffemodel"
+def pair(iteration: int, form: str = "", **changes: object) -> None:
+    weights = f"a_iter_{iteration}.caffemodel{form}"
     values = np.full((2, 3), changes.get("value", 1.0), np.float32)
     write_weights(weights, {"ip": [values]}, "a", {"ip": "InnerProduct"})
     state = SolverState(int(changes.get("iter", iteration)), weights, 0, [np.zeros((2, 3), np.float32)])  # type: ignore
-    write_solverstate(f"a_iter_{iteration}.solverstate", state)
+    write_solverstate(f"a_iter_{iteration}.solverstate{form}", state)
 
 
 def test_the_newest_whole_pair() -> None:
@@ -68,6 +69,25 @@ def test_the_newest_whole_pair() -> None:
     ):
         assert line.startswith(f"Passing over a_iter_{iteration}.solverstate: ") and why in line, line
     assert len(said) == 5
+
+
+def test_both_forms_count() -> None:
+    """Of one iteration the one written last, the other where that is not whole."""
+    pytest.importorskip("h5py")
+    said: list[str] = []
+    for iteration, form in ((10, ""), (10, ".h5"), (20, ".h5"), (30, ""), (30, ".h5"), (40, "")):
+        pair(iteration, form, value=np.inf if iteration == 40 else 1.0)
+    for old, new in (("", ".h5"), (".h5", "")):
+        os.utime(f"a_iter_30.solverstate{old}", (1, 1))
+        os.utime(f"a_iter_30.solverstate{new}", (2, 2))
+        assert newest_pair("a", said.append) == Path(f"a_iter_30.solverstate{new}")
+    Path("a_iter_30.caffemodel").unlink()
+    assert newest_pair("a", said.append) == Path("a_iter_30.solverstate.h5")
+    Path("a_iter_30.caffemodel.h5").unlink()
+    assert newest_pair("a", said.append) == Path("a_iter_20.solverstate.h5")
+    assert [line.split(":")[0] for line in said[-3:]] == [
+        f"Passing over a_iter_{name}" for name in ("40.solverstate", "30.solverstate", "30.solverstate.h5")
+    ]
 
 
 def test_no_folder(tmp_path: Path) -> None:
