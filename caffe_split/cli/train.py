@@ -20,7 +20,8 @@ from caffe_split.engine.plan import Choices
 @click.option("--force", is_flag=True, help="Replace a log that is there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option("--threads", type=click.IntRange(1), metavar="N",
-              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: all cores.")  # fmt: skip
+              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads of every process; "
+              "default: OMP_NUM_THREADS if set, else all cores, which --processes divides.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["caffe", "torch"]),
               help="The real Caffe, or the same training on PyTorch.  "
               "[default: caffe where a built one is found, else torch]")  # fmt: skip

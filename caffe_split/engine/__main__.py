@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--continue-data", action="store_true", help="resumed data go on where they stopped")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=_whole(0))
-    parser.add_argument("--threads", type=_whole(1))
+    parser.add_argument("--threads", type=_whole(1), help="of every process; default: all cores, or its part of them")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--processes", type=_whole(1), default=1, help="divide every batch over so many processes here")

@@ -20,6 +20,7 @@ from runs import numbers, write_training
 from support import ROOT, caffe_split
 
 from caffe_split.data.store import write_store
+from caffe_split.engine.launch import _cores
 from caffe_split.errors import CaffeSplitError
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -170,10 +171,14 @@ def test_a_mistake_that_one_process_meets(tmp_path: Path, engine: list[str]) -> 
     assert "process 1 of 2 (" in said and "train: record 13 has shape (3, 8, 9), the first (3, 9, 9)" in said
 
 
-def test_a_batch_that_does_not_divide(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [None, 3])
+def test_a_batch_that_does_not_divide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None) -> None:
+    """And how many threads each process has."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_training(tmp_path, FIXED, 2, batch=7)
     words = ("train", "solver.prototxt", "--engine", "torch", "--processes", 2)
-    said = caffe_split(*words, cwd=tmp_path, status=1).stderr
+    said = caffe_split(*words, *(("--threads", threads) if threads else ()), cwd=tmp_path, status=1).stderr
+    assert f", {threads or max(1, _cores() // 2)} threads, fp32" in (tmp_path / "train.log").read_text()
     assert re.search(r"train.log:\d+: layer 'data' \(line 3\): a batch of 7 does not divide over 2 processes", said)
     assert len(re.findall("^F", (tmp_path / "train.log").read_text(), re.MULTILINE)) == 1
 
