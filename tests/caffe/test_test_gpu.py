@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 SMI = 'case "$1" in -L) echo "GPU 0: Some card" ;; *) echo "Some card, 580.1, 81559 MiB" ;; esac'
-GTEST = """[ MEASURED ] nets/digits.prototxt: GPU is off the CPU by 2e-06 (blobs), 3e-06 (gradients) at most, relatively
+MEASURED = "[ MEASURED ] nets/digits.prototxt: GPU is off the CPU by 2e-06 (blobs), 3e-06 (gradients) at most"
+SKIPPED = "[  SKIPPED ] DeviceAgreementTest.TestNets: no CUDA device"
+GTEST = f"""{MEASURED}
 [==========] 321 tests from 40 test cases ran. (1000 ms total)
 [  PASSED  ] 321 tests."""
 FAILED = """[  FAILED  ] ConvolutionLayerTest/2.TestSobelConvolution, where TypeParam = caffe::GPUDevice<float> (3 ms)
@@ -44,6 +46,8 @@ def pack(tmp_path):
     stub(build / "libexec/caffe-test", f"cat <<'END'\n{GTEST}\nEND")
     stub(build / "bin/caffe", CAFFE.replace("{digit}", "1").replace("{status}", "0"))
     stub(tmp_path / "bin/nvidia-smi", SMI)
+    (folder / "nets").mkdir()
+    (folder / "nets/digits.prototxt").write_text("")
     (folder / "test_gpu").write_bytes((ROOT / "tools/test_gpu").read_bytes())
     (folder / "torch_resnet20.py").write_text("print('812.30 iterations a second')\n")
     return folder
@@ -71,6 +75,10 @@ def test_table_of_a_device_on_which_all_is_well(pack):
     [
         ("libexec/caffe-test", GTEST, FAILED, "test ConvolutionLayerTest/2.TestSobelConvolution failed"),
         ("libexec/caffe-test", f"cat <<'END'\n{GTEST}\nEND", "echo Check failed; exit 134", "(stopped: Check failed)"),
+        ("libexec/caffe-test", MEASURED, SKIPPED, "not held to the CPU: DeviceAgreementTest.TestNets: no CUDA device"),
+        ("libexec/caffe-test", MEASURED, "", "digits.prototxt was not held to the CPU: no line of"),
+        ("libexec/caffe-test", "GPU is off", "CPU is off", "digits.prototxt was not held to the CPU: no line"),
+        ("libexec/caffe-test", "nets/digits", "nets/resnet20", "digits.prototxt was not held to the CPU: no line"),
         ("bin/caffe", "2.301", "2.303", "losses: 1.3e-03 off the CPU"),
         ("bin/caffe", "2.301", "nan", "losses: nan off the CPU"),
         ("bin/caffe", "esac\nexit 0", "esac\ncase $3 in *plain*) echo no memory; exit 134;; esac", "plain: no memory"),
@@ -86,6 +94,12 @@ def test_what_fails_is_told_and_is_the_status(pack, file, old, new, said):
     assert done.returncode == 1
     text = (pack / "gpu.md").read_text()
     assert [line for line in text.split("\n- ") if "FAILED" in line and said in line]
+
+
+def test_pack_without_nets_is_a_failure(pack):
+    (pack / "nets/digits.prototxt").unlink()
+    assert run(pack).returncode == 1
+    assert "- FAILED the pack holds no nets" in (pack / "gpu.md").read_text()
 
 
 def test_pack_without_builds_is_a_failure(pack):
