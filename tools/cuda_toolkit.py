@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Find nvcc and the CUDA libraries, check that they fit each other, and say what a build of Caffe uses of them.
 
-nvcc is looked for in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda*, and in PyPI's nvidia packages (of this Python);
-the first one found is taken. Headers and libraries come from the places that nvcc itself names, then from PyPI's
-packages and the system's folders. What was found goes to stderr; stdout has options for CMake, one a line, and in the
-last line the versions of nvcc, cuDNN and NCCL: they are part of the key of a build.
+tools/cuda_find.py looks for nvcc, headers and libraries, tools/cuda_libraries.py for cuDNN and NCCL. What was found
+goes to stderr; stdout has options for CMake, one a line, and in the last line the versions of nvcc, cuDNN and NCCL:
+they are part of the key of a build.
 
 usage: tools/cuda_toolkit.py [--arch '70;80'] [--cudnn | --no-cudnn] [--nccl] [--venv DIR] [--try] [--quiet]
        tools/cuda_toolkit.py --print-packages [--nccl] | --has-packages NAME==VERSION...
@@ -13,20 +12,17 @@ usage: tools/cuda_toolkit.py [--arch '70;80'] [--cudnn | --no-cudnn] [--nccl] [-
 import argparse
 import contextlib
 import io
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-SUPPORTED = (12, 13)
-CUDNN_SUPPORTED = (8, 9)
+from cuda_find import Nvcc, ToolkitError, find_header, find_nvcc, need_header, need_library
+from cuda_libraries import find_cudnn, find_nccl
+
 # With no device at hand: the data centre and workstation cards since 2017 that the nvcc found knows; the newest also as
 # PTX, for cards yet to come.
 ARCHITECTURES = ("70", "75", "80", "86", "89", "90", "100", "120")
@@ -39,189 +35,6 @@ PACKAGES = (
     "nvidia-cudnn-cu13==9.28.1.4",
 )
 NCCL_PACKAGE = "nvidia-nccl-cu13==2.28.9"
-LIBRARY_FOLDERS = ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib/x86_64-linux-gnu",
-                   "lib/aarch64-linux-gnu")  # fmt: skip
-SYSTEM_INCLUDES = (Path("/usr/local/include"), Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"))
-SYSTEM_LIBRARIES = (Path("/usr/local/lib"), Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
-INCLUDE_FOLDERS = ("include", "targets/x86_64-linux/include", "targets/sbsa-linux/include")
-
-
-class ToolkitError(Exception):
-    """What is missing or does not fit, in one line that says what to do."""
-
-
-class NoNvccError(ToolkitError):
-    """No nvcc in any of the usual places."""
-
-
-@dataclass(frozen=True)
-class Nvcc:
-    """A compiler that starts: its place, version as (major, minor) and in full, folders for headers and libraries."""
-
-    path: Path
-    version: tuple
-    release: str
-    home: Path
-    includes: tuple
-    libraries: tuple
-
-
-@dataclass(frozen=True)
-class Cudnn:
-    """cuDNN as the library itself says it: version as (major, minor) and in full, and the CUDA major it is made for."""
-
-    include: Path
-    library: Path
-    version: tuple
-    release: str
-    cuda: int
-
-
-def package_folders() -> Iterator[Path]:
-    """The folders nvidia/* of PyPI's packages, e.g. nvidia/cu13 and nvidia/cudnn."""
-    for folder in sys.path:
-        yield from sorted(Path(folder, "nvidia").glob("*"), reverse=True)
-
-
-def usual_places() -> list:
-    """Where nvcc may be, the first wish first."""
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    return [
-        os.environ.get("CUDACXX"),
-        home and Path(home, "bin/nvcc"),
-        shutil.which("nvcc"),
-        *(folder / "bin/nvcc" for folder in sorted(Path("/usr/local").glob("cuda*"))),
-        *(folder / "bin/nvcc" for folder in package_folders()),
-    ]
-
-
-def find_nvcc() -> Nvcc:
-    """The first nvcc in the usual places. NoNvccError: there is none; ToolkitError: a named one is no program."""
-    named = os.environ.get("CUDACXX")
-    if named and not os.access(named, os.X_OK):
-        raise ToolkitError(f"CUDACXX={named} is no program")
-    for place in usual_places():
-        if place and Path(place).is_file() and os.access(place, os.X_OK):
-            return describe(Path(place))
-    raise NoNvccError(
-        "no nvcc in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda* or .venv: install a CUDA toolkit, or give "
-        "--cuda-packages to install PyPI's into .venv"
-    )
-
-
-def describe(nvcc: Path) -> Nvcc:
-    """Ask a compiler for its version and its folders. It tells the folders as the compilation that it would run."""
-    nvcc = Path(os.path.abspath(nvcc))
-    done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
-    release = re.search(r"release (\d+)\.(\d+)(?:, V([\d.]+))?", done.stdout)
-    if done.returncode or not release:
-        raise ToolkitError(f"{nvcc} --version fails or tells no release: name another nvcc by CUDACXX")
-    version = (int(release[1]), int(release[2]))
-    if version[0] not in SUPPORTED:
-        raise ToolkitError(
-            f"{nvcc} is of CUDA {version[0]}.{version[1]}; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
-        )
-    plan = subprocess.run(
-        [str(nvcc), "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull], capture_output=True, text=True
-    ).stderr
-    here = re.search(r"^#\$ _HERE_=(.*)$", plan, re.M)
-    home = Path(here[1] if here else nvcc.parent).resolve().parent
-    words = shlex.split(" ".join(re.findall(r"^#\$ (?:INCLUDES|LIBRARIES)=(.*)$", plan, re.M)))
-    flags = {flag: [Path(os.path.normpath(word[2:])) for word in words if word.startswith(f"-{flag}")] for flag in "IL"}
-    includes = [*flags["I"], *(home / folder for folder in INCLUDE_FOLDERS)]
-    libraries = [*flags["L"], *(home / folder for folder in LIBRARY_FOLDERS)]
-    full = release[3] or f"{release[1]}.{release[2]}"
-    return Nvcc(nvcc, version, full, home, tuple(includes), tuple(libraries))
-
-
-def find_header(name: str, nvcc: Nvcc) -> "Path | None":
-    """The folder of a header: nvcc's own, PyPI's, the system's."""
-    folders = [*nvcc.includes, *(home / "include" for home in package_folders()), *SYSTEM_INCLUDES]
-    return next((folder for folder in folders if (folder / name).is_file()), None)
-
-
-def find_library(name: str, majors: tuple, nvcc: Nvcc) -> "Path | None":
-    """lib`name`.so of one of the versions; the first place that has it. Stubs are no libraries."""
-    folders = [folder for folder in nvcc.libraries if folder.name != "stubs"]
-    folders += [*(home / "lib" for home in package_folders()), *SYSTEM_LIBRARIES]
-    for folder in folders:
-        for major in majors:
-            path = folder / f"lib{name}.so.{major}"
-            if path.exists():
-                return path
-    return None
-
-
-def need_library(name: str, major: int, nvcc: Nvcc) -> Path:
-    path = find_library(name, (major,), nvcc)
-    if path is None:
-        raise ToolkitError(
-            f"no lib{name}.so.{major}, which CUDA {nvcc.version[0]} needs, beside {nvcc.path}, in PyPI's packages in "
-            ".venv or in the system's folders; --cuda-packages brings PyPI's"
-        )
-    return path
-
-
-def need_header(name: str, nvcc: Nvcc) -> Path:
-    folder = find_header(name, nvcc)
-    if folder is None:
-        raise ToolkitError(f"no {name} beside {nvcc.path}, in PyPI's packages in .venv or in the system's folders")
-    return folder
-
-
-def header_version(header: Path, name: str = "CUDNN", parts: tuple = ("MAJOR", "MINOR")) -> tuple:
-    """The numbers that a header defines, e.g. CUDNN_MAJOR and CUDNN_MINOR; shorter where it lacks one."""
-    text = header.read_text(encoding="utf-8", errors="replace")
-    found = [re.search(rf"define {name}_{part}\s+(\d+)", text) for part in parts]
-    return tuple(int(match[1]) for match in found if match)
-
-
-def find_cudnn(nvcc: Nvcc) -> Cudnn:
-    """cuDNN's header and library; ToolkitError where one is missing or header, library and CUDA do not fit."""
-    include = find_header("cudnn_version.h", nvcc)
-    if include is None:
-        raise ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
-    version = header_version(include / "cudnn_version.h")
-    if len(version) != 2 or version[0] not in CUDNN_SUPPORTED:
-        raise ToolkitError(
-            f"{include}/cudnn_version.h is of cuDNN {'.'.join(map(str, version))}; Caffe builds with 8 and 9"
-        )
-    library = find_library("cudnn", (version[0],), nvcc)
-    if library is None:
-        raise ToolkitError(f"no libcudnn.so.{version[0]} for the header in {include}")
-    try:
-        # In a process of its own: it would stay in this one, and it may be killed by what it finds.
-        program = (
-            "import ctypes, sys\nlibrary = ctypes.CDLL(sys.argv[1])\n"
-            "library.cudnnGetVersion.restype = library.cudnnGetCudartVersion.restype = ctypes.c_size_t\n"
-            "print(library.cudnnGetVersion(), library.cudnnGetCudartVersion())"
-        )
-        path = os.pathsep.join([*map(str, nvcc.libraries), *(str(home / "lib") for home in package_folders())])
-        done = subprocess.run([sys.executable, "-c", program, str(library)], capture_output=True, text=True,
-                              env={**os.environ, "LD_LIBRARY_PATH": path})  # fmt: skip
-        number, cudart = map(int, done.stdout.split())
-    except ValueError:
-        last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise ToolkitError(f"{library} cannot be loaded: {last[0]}") from None
-    parts = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
-    loaded = (*parts, number % 100)
-    if loaded[:2] != version:
-        raise ToolkitError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
-                           f"{loaded[0]}.{loaded[1]}")  # fmt: skip
-    if cudart // 1000 != nvcc.version[0]:
-        raise ToolkitError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
-    return Cudnn(include, library, version, ".".join(map(str, loaded)), cudart // 1000)
-
-
-def find_nccl(nvcc: Nvcc) -> tuple:
-    """(header's folder, library, version) of NCCL. ToolkitError: one is missing, or the header tells no version."""
-    library, include = find_library("nccl", (2,), nvcc), find_header("nccl.h", nvcc)
-    if library is None or include is None:
-        raise ToolkitError("no nccl.h and libnccl.so.2: install NCCL, or PyPI's nvidia-nccl-cu13 into .venv")
-    version = header_version(include / "nccl.h", "NCCL", ("MAJOR", "MINOR", "PATCH"))
-    if len(version) != 3:
-        raise ToolkitError(f"{include}/nccl.h tells no version (NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH)")
-    return include, library, ".".join(map(str, version))
 
 
 def known_architectures(nvcc: Nvcc) -> list:

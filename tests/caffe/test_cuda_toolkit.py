@@ -1,7 +1,7 @@
-"""tools/cuda_toolkit.py finds nvcc and the libraries, and says in one line what is missing or does not fit."""
+"""tools/cuda_toolkit.py and its parts find nvcc and the libraries, and say in one line what is missing or does not fit."""
 
 import argparse
-import importlib.util
+import importlib
 import os
 import re
 import shutil
@@ -14,16 +14,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("cuda_toolkit", ROOT / "tools" / "cuda_toolkit.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def load(name):
+    # They stand beside each other.
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
 
 
-cuda_toolkit = load()
-ToolkitError = cuda_toolkit.ToolkitError
+cuda_find = load("cuda_find")
+cuda_toolkit = load("cuda_toolkit")
+ToolkitError = cuda_find.ToolkitError
 
 # What a real nvcc answers to the questions it is asked, and an empty program for all that it compiles.
 NVCC = """#!/bin/sh
@@ -43,9 +45,9 @@ def toolkit(tmp_path, monkeypatch):
     """A CUDA 13 toolkit of files with the right names, and the only one that there is."""
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.delenv("CUDACXX", raising=False)
-    monkeypatch.setattr(cuda_toolkit, "package_folders", lambda: iter(()))
-    monkeypatch.setattr(cuda_toolkit, "SYSTEM_INCLUDES", ())
-    monkeypatch.setattr(cuda_toolkit, "SYSTEM_LIBRARIES", ())
+    monkeypatch.setattr(cuda_find, "package_folders", lambda: iter(()))
+    monkeypatch.setattr(cuda_find, "SYSTEM_INCLUDES", ())
+    monkeypatch.setattr(cuda_find, "SYSTEM_LIBRARIES", ())
     # No driver, so no devices.
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     write_nvcc(tmp_path)
@@ -132,8 +134,8 @@ def test_other_versions_are_refused(toolkit, release):
 
 def test_no_nvcc(toolkit, monkeypatch):
     (toolkit / "bin/nvcc").unlink()
-    monkeypatch.setattr(cuda_toolkit, "usual_places", lambda: [None, toolkit / "bin/nvcc"])
-    with pytest.raises(cuda_toolkit.NoNvccError, match="no nvcc in CUDACXX, CUDA_HOME, the PATH.*--cuda-packages"):
+    monkeypatch.setattr(cuda_find, "usual_places", lambda: [None, toolkit / "bin/nvcc"])
+    with pytest.raises(cuda_find.NoNvccError, match="no nvcc in CUDACXX, CUDA_HOME, the PATH.*--cuda-packages"):
         choose()
     monkeypatch.setenv("CUDACXX", "/nowhere/nvcc")
     with pytest.raises(ToolkitError, match="CUDACXX=/nowhere/nvcc is no program"):
@@ -291,7 +293,7 @@ def test_build_without_a_network(tmp_path):
 def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
     """cmake is stopped in the middle; the next build starts afresh."""
     tree = tmp_path / "tree"
-    for edit in load_edits():
+    for edit in load("caffe_edits").EDITS:
         place = file(tree / edit.file) if not (tree / edit.file).exists() else tree / edit.file
         place.write_text(place.read_text() + edit.find + "\n")
     for folder in ("include/caffe/layers", "include/caffe/util", "src/caffe/layers", "src/caffe/test"):
@@ -314,18 +316,9 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
     assert run.returncode == 1 and "tools/build_caffe: cmake failed; see " in run.stderr.splitlines()[-1]
 
 
-def load_edits():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import caffe_edits
-    finally:
-        sys.path.pop(0)
-    return caffe_edits.EDITS
-
-
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 def test_a_real_nvcc_tells_its_folders():
-    nvcc = cuda_toolkit.describe(Path(shutil.which("nvcc")))
-    assert cuda_toolkit.find_header("cuda_runtime.h", nvcc) is not None
-    assert cuda_toolkit.find_library("cudart", (nvcc.version[0],), nvcc) is not None
+    nvcc = cuda_find.describe(Path(shutil.which("nvcc")))
+    assert cuda_find.find_header("cuda_runtime.h", nvcc) is not None
+    assert cuda_find.find_library("cudart", (nvcc.version[0],), nvcc) is not None
     assert {"80", "90"} <= set(cuda_toolkit.known_architectures(nvcc))

@@ -1,0 +1,70 @@
+"""cuDNN and NCCL: found, and held to the nvcc that they are to go with. Used by tools/cuda_toolkit.py."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuda_find import Nvcc, ToolkitError, find_header, find_library, header_version, library_folders
+
+CUDNN_SUPPORTED = (8, 9)
+
+
+@dataclass(frozen=True)
+class Cudnn:
+    """cuDNN as the library itself says it: version as (major, minor) and in full, and the CUDA major it is made for."""
+
+    include: Path
+    library: Path
+    version: tuple
+    release: str
+    cuda: int
+
+
+def find_cudnn(nvcc: Nvcc) -> Cudnn:
+    """cuDNN's header and library; ToolkitError where one is missing or header, library and CUDA do not fit."""
+    include = find_header("cudnn_version.h", nvcc)
+    if include is None:
+        raise ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
+    version = header_version(include / "cudnn_version.h")
+    if len(version) != 2 or version[0] not in CUDNN_SUPPORTED:
+        raise ToolkitError(
+            f"{include}/cudnn_version.h is of cuDNN {'.'.join(map(str, version))}; Caffe builds with 8 and 9"
+        )
+    library = find_library("cudnn", (version[0],), nvcc)
+    if library is None:
+        raise ToolkitError(f"no libcudnn.so.{version[0]} for the header in {include}")
+    try:
+        # In a process of its own: it would stay in this one, and it may be killed by what it finds.
+        program = (
+            "import ctypes, sys\nlibrary = ctypes.CDLL(sys.argv[1])\n"
+            "library.cudnnGetVersion.restype = library.cudnnGetCudartVersion.restype = ctypes.c_size_t\n"
+            "print(library.cudnnGetVersion(), library.cudnnGetCudartVersion())"
+        )
+        path = os.pathsep.join(map(str, library_folders(nvcc)))
+        done = subprocess.run([sys.executable, "-c", program, str(library)], capture_output=True, text=True,
+                              env={**os.environ, "LD_LIBRARY_PATH": path})  # fmt: skip
+        number, cudart = map(int, done.stdout.split())
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise ToolkitError(f"{library} cannot be loaded: {last[0]}") from None
+    parts = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
+    loaded = (*parts, number % 100)
+    if loaded[:2] != version:
+        raise ToolkitError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
+                           f"{loaded[0]}.{loaded[1]}")  # fmt: skip
+    if cudart // 1000 != nvcc.version[0]:
+        raise ToolkitError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
+    return Cudnn(include, library, version, ".".join(map(str, loaded)), cudart // 1000)
+
+
+def find_nccl(nvcc: Nvcc) -> tuple:
+    """(header's folder, library, version) of NCCL. ToolkitError: one is missing, or the header tells no version."""
+    library, include = find_library("nccl", (2,), nvcc), find_header("nccl.h", nvcc)
+    if library is None or include is None:
+        raise ToolkitError("no nccl.h and libnccl.so.2: install NCCL, or PyPI's nvidia-nccl-cu13 into .venv")
+    version = header_version(include / "nccl.h", "NCCL", ("MAJOR", "MINOR", "PATCH"))
+    if len(version) != 3:
+        raise ToolkitError(f"{include}/nccl.h tells no version (NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH)")
+    return include, library, ".".join(map(str, version))
