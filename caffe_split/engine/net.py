@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from caffe_split.engine.group import ALONE, Group
+from caffe_split.engine.kinds import KINDS
 from caffe_split.engine.layers.base import Layer, Place, Shape
 from caffe_split.engine.layers.loss import Labelled
 from caffe_split.engine.layers.source import Input, MemoryData, Source
@@ -22,7 +23,7 @@ from caffe_split.engine.params import Sharing, copy_weights
 from caffe_split.engine.parts import EACH, MEAN, SUM, kinds_of
 from caffe_split.engine.precision import lower
 from caffe_split.engine.steps import Step, fused_steps, outputs_of, plain_steps
-from caffe_split.engine.support import KINDS, Note, check_net, layers_of
+from caffe_split.engine.support import Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net import Layer as Text
 from caffe_split.proto import prototxt

@@ -14,8 +14,8 @@ from cases import CASES, Case
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+from caffe_split.engine.kinds import KINDS  # noqa: E402
 from caffe_split.engine.net import Net  # noqa: E402
-from caffe_split.engine.support import KINDS  # noqa: E402
 from caffe_split.proto import prototxt  # noqa: E402
 
 pytestmark = pytest.mark.caffe
