@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from caffe_split.engine.debug import DebugInfo
-from caffe_split.engine.group import ALONE, Group, NotShared, mixed
+from caffe_split.engine.group import ALONE, Group, mixed
 from caffe_split.engine.log import Log, Smoothed, number
 from caffe_split.engine.net import Net, Output
 from caffe_split.engine.options import Options
+from caffe_split.engine.outputs import output_lines, values_of
 from caffe_split.engine.rates import Policy
 from caffe_split.engine.resume import AUTO, tests_before
+from caffe_split.engine.settings import Nets, check_solver, snapshot_prefix
 from caffe_split.engine.snapshots import Snapshots
 from caffe_split.engine.updates import Updater
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
-from caffe_split.proto import prototxt
-from caffe_split.proto.nets import read_net, read_solver
+from caffe_split.proto.nets import read_solver
 from caffe_split.training import open_training
 
 # Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
@@ -67,12 +68,13 @@ class Solver:
     ) -> None:
         self.group = group
         self.path, self.device = str(path), torch.device(device)
-        self._precision, self._compiled = precision, compiled
         self.log = log if log is not None else Log()
         self._wish = wish
         document = read_solver(path, upgrade=True)
         self.options = Options("SolverParameter", [document])
-        self._check()
+        check_solver(self.path, self.options, group)
+        # What the names of snapshots begin with.
+        self.prefix = snapshot_prefix(self.path, self.options)
         self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
         self.fuse = fuse and self._debug is None
         self.policy = Policy.of(self.options)
@@ -85,11 +87,13 @@ class Solver:
         self._stopped = False
         self.log.info(f"Initializing solver from parameters: \n{document}")
         training = open_training(path)
-        self.net = self._net(training.net, "TRAIN", "train_state", 0, group)
+        nets = Nets(self.path, self.options, self.device, self.seed, self.fuse, precision, compiled, self.log)
+        self.net = nets.train(training.net, group)
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
             self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
-        self.test_nets = list(self._make_test_nets(document, training.net))
+        self.test_nets = list(nets.tests(document, training.net, self.net, group))
+        self._test_iters = [int(count) for count in self.options.all("test_iter")]
         self.updater = Updater(self.net.params, self.options)
         hdf5 = self.options.get("snapshot_format") == "HDF5"
         self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
@@ -110,76 +114,6 @@ class Solver:
             self._continue_data()
 
     # -- setting up
-
-    def _check(self) -> None:
-        """Refuse what is not handled, all of it at once."""
-        o = self.options
-        problems = ["snapshot_diff is not handled"] if o.get("snapshot_diff") else []
-        if o.get("debug_info") and self.group.size > 1:
-            problems.append("debug_info is for one process")
-        if not o.has("base_lr") and not o.has("lr_policy"):
-            problems.append("it gives no base_lr and no lr_policy")
-        if o.get("iter_size") < 1 or o.get("average_loss") < 1:
-            problems.append("iter_size and average_loss have to be 1 or more")
-        if o.get("snapshot_format") == "HDF5":
-            import importlib.util
-
-            if importlib.util.find_spec("h5py") is None:
-                problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
-        if not Path(self.prefix).parent.is_dir():
-            problems.append(f"snapshot_prefix: no folder {Path(self.prefix).parent} seen from {Path.cwd()}")
-        if problems:
-            raise CaffeSplitError(f"{self.path}: " + "; ".join(problems) + ".")
-
-    @property
-    def prefix(self) -> str:
-        """What the names of snapshots begin with; the solver's own name without snapshot_prefix, as Caffe has it."""
-        prefix = str(self.options.get("snapshot_prefix"))
-        if not prefix:
-            return str(Path(self.path).with_suffix(""))
-        return str(Path(prefix) / Path(self.path).stem) if Path(prefix).is_dir() else prefix
-
-    def _net(self, document: prototxt.Document, phase: str, state: str, index: int, group: Group) -> Net:
-        states = self.options.subs(state) if state == "test_state" else [self.options.sub(state)]
-        chosen = states[index] if index < len(states) else Options("NetState", [])
-        return Net(
-            document,
-            phase,
-            stages=[str(stage) for stage in chosen.all("stage")],
-            level=int(chosen.get("level")),
-            device=self.device,
-            seed=self.seed,
-            fuse=self.fuse,
-            precision=self._precision if phase == "TRAIN" else "fp32",
-            compiled=self._compiled,
-            group=group,
-        )
-
-    def _make_test_nets(self, document: prototxt.Document, net: prototxt.Document) -> Iterator[Net]:
-        counts = [int(count) for count in self.options.all("test_iter")]
-        documents = [document.inner(message) for message in document.subs("test_net_param")]
-        documents += [read_net(str(name), upgrade=True) for name in self.options.all("test_net")]
-        if len(counts) < len(documents) or (self.options.has("train_net") and len(counts) != len(documents)):
-            raise CaffeSplitError(f"{self.path}: {len(counts)} test_iter for {len(documents)} test nets.")
-        documents += [net] * (len(counts) - len(documents))
-        if documents and self.options.get("test_interval") < 1:
-            raise CaffeSplitError(f"{self.path}: test nets need a test_interval above 0.")
-        states = len(self.options.subs("test_state"))
-        if states not in (0, len(documents)):
-            raise CaffeSplitError(
-                f"{self.path}: {states} test_state for {len(documents)} test nets; expected none or one each."
-            )
-        self._test_iters = counts
-        for index, test in enumerate(documents):
-            self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
-            try:
-                # A test's batch is the net's, whatever a training's is.
-                made = self._net(test, "TEST", "test_state", index, self.group.dividing())
-            except NotShared as error:
-                self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
-                made = self._net(test, "TEST", "test_state", index, ALONE)
-            made.share_from(self.net)
-            yield made
 
     def _spread(self) -> None:
         """Let all processes start where the first one does."""
@@ -307,16 +241,9 @@ class Solver:
             f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.options.get('display')} iters), "
             f"loss = {number(self.loss.value)}"
         )
-        index = 0
-        for name in self.net.outputs:
-            for value in _values(self.net.whole(name, output.blobs[name])):
-                self.log.info(f"    Train net output #{index}: {self._line(self.net, name, value)}")
-                index += 1
-
-    def _line(self, net: Net, name: str, value: float) -> str:
-        weight = net.loss_weights.get(name)
-        share = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
-        return f"{name} = {number(value)}{share}"
+        values = {name: values_of(self.net.whole(name, output.blobs[name])) for name in self.net.outputs}
+        for line in output_lines(self.net, "Train", values):
+            self.log.info(line)
 
     def test_all(self) -> None:
         """Run every test net for its test_iter batches, and say the means."""
@@ -346,15 +273,12 @@ class Solver:
             output = self._forward(net)
             loss += float(output.loss)
             for name in net.outputs:
-                sums[name] = sums.get(name, 0.0) + np.array(_values(output.blobs[name]))
+                sums[name] = sums.get(name, 0.0) + np.array(values_of(output.blobs[name]))
         if self.options.get("test_compute_loss"):
             self.log.info(f"Test loss: {number(self.group.mean([loss / count])[0])}")
-        means = {name: _values(net.whole(name, torch.from_numpy(sums[name] / count))) for name in net.outputs}
-        place = 0
-        for name in net.outputs:
-            for value in means[name]:
-                self.log.info(f"    Test net output #{place}: {self._line(net, name, value)}")
-                place += 1
+        means = {name: values_of(net.whole(name, torch.from_numpy(sums[name] / count))) for name in net.outputs}
+        for line in output_lines(net, "Test", means):
+            self.log.info(line)
         return means
 
     def _diverged(self, loss: float) -> Diverged:
@@ -367,8 +291,3 @@ class Solver:
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and solver state, from which Caffe goes on as well as we do; their paths."""
         return self.snapshots.write(self.iter, self.current_step)
-
-
-def _values(blob: torch.Tensor) -> list[float]:
-    return [float(value) for value in blob.detach().reshape(-1).tolist()]
-
