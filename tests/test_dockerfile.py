@@ -22,7 +22,7 @@ def steps(name):
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_every_step_is_one_of_our_scripts(name):
+def test_every_step_is_one_of_our_scripts(name, tmp_path):
     by_name = steps(name)
     assert by_name[0] == ("FROM", "debian:12-slim")
     (run,) = [text for instruction, text in by_name if instruction == "RUN"]
@@ -31,10 +31,22 @@ def test_every_step_is_one_of_our_scripts(name):
     assert script.is_relative_to(ROOT / "tools") and os.access(script, os.X_OK)
     assert cleaning.startswith("rm -rf /var/lib/apt/lists/*")
     assert by_name[-1] == ("CMD", '["caffe-split", "--help"]')
-    # The options are ones that the script has.
-    usage = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
-    for word in shlex.split(ours)[1:]:
-        assert not word.startswith("--") or word in usage
+    # The script takes these options together: it comes to say that a folder has no Caffe. (Wrong use is status 2.)
+    declared = {text.split("=")[0] for instruction, text in by_name if instruction == "ARG"}
+    shown = set(re.findall(r"--build-arg (\w+)=", (ROOT / name).read_text()))
+    assert shown == declared
+    for value in ("", "90"):
+        command = f'set -u; {ours} --print-source --into "{tmp_path}/none"'
+        environment = {"PATH": "/usr/bin:/bin", **dict.fromkeys(declared, value)}
+        tried = subprocess.run(["/bin/sh", "-c", command], env=environment, cwd=ROOT, capture_output=True, text=True)
+        assert tried.returncode == 1 and f"no Caffe is installed in {tmp_path}/none" in tried.stderr, tried.stderr
+
+
+def test_what_git_ignores_does_not_go_into_an_image():
+    def patterns(name):
+        return {line.lstrip("*/").rstrip("/") for line in (ROOT / name).read_text().split()}
+
+    assert patterns(".gitignore") - patterns(".dockerignore") == set()
 
 
 def mirrors():

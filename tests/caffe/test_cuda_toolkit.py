@@ -1,4 +1,4 @@
-"""tools/cuda_toolkit.py and its parts find nvcc and the libraries, and say in one line what is missing or does not fit."""
+"""tools/cuda_*.py find nvcc and the libraries, and say in one line what is missing or does not fit."""
 
 import argparse
 import importlib
