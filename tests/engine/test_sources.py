@@ -3,60 +3,22 @@
 from __future__ import annotations
 
 import io
-import re
-from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
 import pytest
 from PIL import Image
-from runs import write_training
-from support import caffe_split
+from source_files import LIST, encoded, image_data, layer, picture, write_records
 from test_data import here, in_caffe, near
 
 from caffe_split.data.images import decode_image
-from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import caffe_pb2
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
 from caffe_split.engine.group import Group  # noqa: E402
 
-LIST = 'hdf5_data_param { source: "list" batch_size: %d %s }'
-IMAGES = 'source: "list.txt" batch_size: %d %s'
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def layer(kind: str, options: str, tops: str = "data label") -> str:
-    wires = " ".join(f'top: "{top}"' for top in tops.split())
-    return f'layer {{ name: "data" type: "{kind}" {wires} {options} }}'
-
-
-def write_records(records: list[dict[str, Any]], path: str = "store") -> None:
-    with lmdb.open(path, map_size=1 << 24) as store, store.begin(write=True) as transaction:
-        for index, fields in enumerate(records):
-            datum = caffe_pb2.Datum(label=index, **fields).SerializeToString()
-            transaction.put(f"{index:08d}".encode(), datum)
-
-
-def picture(seed: int, size: tuple[int, int] = (9, 11), channels: int = 3) -> np.ndarray:
-    """Smooth, as photographs are, so that a JPEG of it is near to it: (height, width, channels)."""
-    rng = np.random.default_rng(seed)
-    grid = np.add.outer(np.arange(size[0]), np.arange(size[1]))[..., None]
-    return (128 + 100 * np.sin(grid * rng.uniform(0.1, 0.4, channels) + rng.uniform(0, 6, channels))).astype(np.uint8)
-
-
-def encoded(values: np.ndarray, form: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(values.squeeze()).save(stream, form, **options)
-    return stream.getvalue()
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # -- records of LMDBs
@@ -130,23 +92,6 @@ def test_encoded_records_of_many_sizes_are_cropped(options: str, channels: int) 
 # -- HDF5 files
 
 
-@pytest.fixture
-def rows(folder: Path) -> dict[str, np.ndarray]:
-    """Two files of 3 and 5 rows, of a double, an integer and a float data set."""
-    rng = np.random.default_rng(2)
-    found = {
-        "data": rng.normal(size=(8, 2, 3)),
-        "label": rng.integers(0, 99, size=8),
-        "far": rng.normal(size=(8, 4, 3, 2, 2)).astype(np.float32),
-    }
-    for name, part in (("a.h5", slice(0, 3)), ("b.h5", slice(3, 8))):
-        with h5py.File(name, "w") as stream:
-            for key, values in found.items():
-                stream[key] = values[part]
-    Path("list").write_text("a.h5\nb.h5\n")
-    return found
-
-
 @pytest.mark.caffe
 def test_hdf5_as_caffe(rows: dict[str, np.ndarray]) -> None:
     text = layer("HDF5Data", LIST % (7, ""), "data label far")
@@ -177,25 +122,6 @@ def test_hdf5_shuffled(rows: dict[str, np.ndarray]) -> None:
 
 
 # -- image files
-
-
-@pytest.fixture
-def listed(folder: Path) -> list[np.ndarray]:
-    """Five images of one size below "root/", with labels 10 to 14, a name with a blank among them."""
-    Path("root").mkdir()
-    found = [picture(seed, (12, 10)) for seed in range(5)]
-    lines = []
-    for index, values in enumerate(found):
-        name = f"an image {index}.png" if index == 2 else f"{index}.png"
-        Path("root", name).write_bytes(encoded(values, "PNG"))
-        lines.append(f"{name} {10 + index}\n")
-    Path("list.txt").write_text("".join(lines))
-    return found
-
-
-def image_data(batch: int, options: str = "", transform: str = "") -> str:
-    options = f'root_folder: "root/" {options}'
-    return layer("ImageData", f"image_data_param {{ {IMAGES % (batch, options)} }} transform_param {{ {transform} }}")
 
 
 @pytest.mark.parametrize("size", [None, (7, 13), (30, 8)])
@@ -281,149 +207,3 @@ def test_parts_and_numbers_of_batches(listed: list[np.ndarray], rows: dict[str, 
             for blob, values in whole.items():
                 assert torch.equal(values, torch.cat([half[blob] for half in halves])), (name, blob, number)
                 assert torch.equal(values, late[blob]), (name, blob, number)
-
-
-# -- mistakes
-
-
-def refused(text: str, **given: Any) -> str:
-    with pytest.raises(CaffeSplitError) as said:
-        net = here(text, "TRAIN")
-        if given:
-            net.set_input_arrays(**given)
-        for _ in range(3):
-            net.forward()
-    return str(said.value)
-
-
-STORE = 'data_param { source: "store" batch_size: 4 backend: LMDB }'
-
-
-@pytest.mark.parametrize(
-    ("records", "options", "expected"),
-    [
-        ([{"data": b"no image", "encoded": True}], STORE, "store: record 0: an image that cannot be decoded"),
-        ([{"channels": 1, "height": 2, "width": 2, "data": b"abc"}], STORE,
-         "store: record 0: a Datum of shape (1, 2, 2) holds 3 values"),
-        ([{"channels": 1, "height": 2, "width": 2, "float_data": [1.0] * 5}], STORE, "holds 5 values"),
-        ([{"data": encoded(picture(0, (4 + n, 5)), "PNG"), "encoded": True} for n in (0, 0, 1)], STORE,
-         "store: record 2 has shape (3, 5, 5), the first (3, 4, 5); one batch holds one shape."),
-        ([{"data": encoded(picture(0, (6 - n, 5)), "PNG"), "encoded": True} for n in (0, 0, 3)],
-         f"{STORE} transform_param {{ crop_size: 4 }}",
-         "store: record 2 has shape (3, 3, 5), less than its crop_size 4"),
-        ([{"data": encoded(picture(0, (6, 5), 3 - n), "PNG"), "encoded": True} for n in (0, 2)],
-         f"{STORE} transform_param {{ crop_size: 4 }}", "store: record 1 has shape (1, 6, 5), the first (3, 6, 5)"),
-        ([{"data": encoded(picture(0), "PNG"), "encoded": True}],
-         f"{STORE} transform_param {{ force_color: true force_gray: true }}", "Caffe takes one of them"),
-        ([], STORE.replace("LMDB", "LEVELDB"), "backend: LEVELDB is not handled; write the data set anew as an LMDB"),
-        ([], STORE.replace("backend: LMDB", ""), "LEVELDB (Caffe's default, as none is written)"),
-        ([], STORE, "store: the LMDB holds no record"),
-    ],
-)  # fmt: skip
-def test_records_that_are_refused(records: list[dict[str, Any]], options: str, expected: str) -> None:
-    write_records(records)
-    assert expected in refused(layer("Data", options))
-
-
-@pytest.mark.parametrize(
-    ("listing", "options", "expected"),
-    [
-        ("a.png 1\ngone.png 2\n", "", "list.txt:2: no image 'root/gone.png' seen from"),
-        ("a.png\n", "", "list.txt:1: 'a.png'; expected a file, a blank and a label"),
-        ("a.png one\n", "", "list.txt:1: 'a.png one'; expected"),
-        ("\n", "", "list.txt lists no image"),
-        ("bad.png 0\n", "", "root/bad.png: an image that cannot be decoded"),
-        ("a.png 0\nb.png 0\n", "", "root/b.png has shape (3, 5, 5), the first (3, 4, 5)"),
-        ("deep.png 0\n", "", "root/deep.png: an image of mode I;16; expected one of 8 bits"),
-        ("a.png 0\n", "new_height: 4", "new_height and new_width go together"),
-        ("a.png 0\n", "rand_skip: 900", "would pass over all of its 1 images"),
-        (None, "", "source: no file 'list.txt' seen from"),
-    ],
-)
-def test_image_lists_that_are_refused(listing: str | None, options: str, expected: str) -> None:
-    Path("root").mkdir()
-    for name, size in (("a", (4, 5)), ("b", (5, 5))):
-        Path(f"root/{name}.png").write_bytes(encoded(picture(1, size), "PNG"))
-    Path("root/bad.png").write_bytes(b"no image")
-    Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4)).save("root/deep.png")
-    if listing is not None:
-        Path("list.txt").write_text(listing)
-    assert expected in refused(image_data(2, options))
-
-
-@pytest.mark.parametrize(
-    ("listing", "options", "tops", "expected"),
-    [
-        ("gone.h5", "", "data", "no HDF5 file 'gone.h5' seen from"),
-        ("", "", "data", "list lists no HDF5 file"),
-        ("list", "", "data", "list: no HDF5 file that can be read"),
-        ("a.h5", "", "data labels", "a.h5: no data set 'labels'; it has data, far, label"),
-        ("c.h5", "", "data label", "c.h5: 3, 2 rows in its data sets"),
-        ("a.h5 d.h5", "", "data", "d.h5: rows of shapes [(4,)]; those of a.h5 are [(2, 3)]"),
-        ("d.h5", "", "text", "data set 'text' of type object and shape (2,); expected rows of numbers"),
-        ("a.h5", "transform_param { scale: 2 }", "data", "HDF5Data does not transform; take transform_param out"),
-        (None, "", "data", "source: no file 'list' seen from"),
-    ],
-)
-def test_hdf5_files_that_are_refused(
-    rows: dict[str, np.ndarray], listing: str | None, options: str, tops: str, expected: str
-) -> None:
-    with h5py.File("c.h5", "w") as stream:
-        stream["data"], stream["label"] = np.zeros((3, 2)), np.zeros(2)
-    with h5py.File("d.h5", "w") as stream:
-        stream["data"], stream["text"] = np.zeros((3, 4)), ["a", "b"]
-    if listing is None:
-        Path("list").unlink()
-    else:
-        Path("list").write_text(listing)
-    assert expected in refused(layer("HDF5Data", f"{LIST % (2, '')} {options}", tops))
-
-
-def test_hdf5_without_h5py(rows: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    from caffe_split.engine import checks
-
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda _: None)
-    assert "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'" in refused(layer("HDF5Data", LIST % (2, "")))
-
-
-LOSS = """
-layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: %d } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" loss_param { ignore_label: 99 } }
-"""
-
-
-def test_labels_are_looked_at_before_the_training(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
-    high = int(rows["label"].max())
-    for text, classes in ((image_data(1), 15), (layer("HDF5Data", LIST % (1, "")), high + 1)):
-        here(text + LOSS % classes)
-        with pytest.raises(CaffeSplitError, match=f"'loss' .*: a label is {classes - 1}, but bottom 'ip' scores"):
-            here(text + LOSS % (classes - 1))
-    Path("list.txt").write_text("0.png 99\n1.png 0\n")
-    here(image_data(1) + LOSS % 1)
-    Path("list.txt").write_text("0.png 99\n1.png -1\n")
-    with pytest.raises(CaffeSplitError, match="a label is -1"):
-        here(image_data(1) + LOSS % 1)
-
-
-def test_arrays_that_are_refused() -> None:
-    text = layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }")
-    assert "given no arrays: net.set_input_arrays(images, labels)" in refused(text)
-    for images, labels in (((4, 2, 4, 5), (4,)), ((3, 2, 5, 4), (3,)), ((3, 2, 4, 5), (4,)), ((0, 2, 4, 5), (0,))):
-        assert "N a multiple of its batch of 3" in refused(text, images=np.zeros(images), labels=np.zeros(labels))
-    assert "have to be given" in refused(text.replace("height: 4", ""))
-    with pytest.raises(CaffeSplitError, match="no MemoryData layer 'other'"):
-        here(text).set_input_arrays(np.zeros((3, 2, 4, 5)), np.zeros(3), "other")
-
-
-def test_a_command_cannot_give_arrays(folder: Path) -> None:
-    write_training(folder, 'base_lr: 0.01 lr_policy: "fixed"', 2)
-    net = folder / "net.prototxt"
-    lines = net.read_text().splitlines()
-    start = next(index for index, line in enumerate(lines) if 'type: "Data"' in line)
-    lines[start : start + 3] = [
-        layer("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 9 width: 9 }")
-        .replace('type: "MemoryData"', 'type: "MemoryData" include { phase: TRAIN }')
-    ]
-    net.write_text("\n".join(lines))
-    said = caffe_split("train", "solver.prototxt", "--engine", "torch", cwd=folder, status=1).stderr
-    assert re.search(r"net.prototxt:\d+: layer 'data': MemoryData is given its arrays in Python", said), said
