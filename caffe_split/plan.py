@@ -98,7 +98,7 @@ class DerivePlan:
         ]
         lines += [f"  in today's form: {note}" for note in self.notes]
         if self.options.added_lr != 1:
-            lines.append(f"added layers learn at {self.options.added_lr:g} times the rate of the split layer")
+            lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
         if self.engine is not None:
             lines.append(f"branches normalised by {self.options.branch_norm} batches, run in {ENGINES[self.engine][1]}")
         for layer in self.layers:

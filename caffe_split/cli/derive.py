@@ -75,7 +75,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, engine_option, i
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="What lr_mult of the added convolutions is multiplied by.",
+    help="What lr_mult of the added convolutions, a frozen skip apart, is multiplied by.",
 )
 @click.option("--branch-norm", is_flag=True, help="BatchNorm and Scale at the end of each branch; they fold, too.")
 @click.option(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 from caffe_split import jsontext
 from caffe_split.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import sha256
-from caffe_split.net import phase_layers
+from caffe_split.instrument import watchers, windows_of
+from caffe_split.net import all_layers
 from caffe_split.proto import prototxt
 from caffe_split.study import nets
-from caffe_split.study.controls import widened
+from caffe_split.study.controls import raisable
 from caffe_split.study.model import Arm, Study
-from caffe_split.study.places import PLAN, read_json
+from caffe_split.study.places import PLAN, read_json, run_folder
+from caffe_split.study.plan import stages_of
 from caffe_split.trainlog.query import is_accuracy
 
 
@@ -45,11 +46,23 @@ def _check_tests(study: Study, net: prototxt.Document) -> None:
             f"{study.solver}: test_interval is {every}, so that nothing is tested at the end, at {end}; a study "
             "compares the last tests: choose one that divides max_iter"
         )
-    tested = phase_layers(net, "TEST")
-    if not any(layer.type == "Accuracy" or any(is_accuracy(top) for top in layer.tops) for layer in tested):
-        raise CaffeSplitError(
-            f"{net.filename}: no Accuracy layer in the TEST phase, and a study compares test accuracies; add one"
-        )
+    starts = bool(solver.get("test_initialization", True))
+    for name, start, stop in _parts(study, end):
+        first = start if start or starts else 1
+        if stop // every * every < first:
+            raise CaffeSplitError(
+                f"{study.solver}: test_interval is {every}, so that nothing is tested in the training of {name}, "
+                f"{start} to {stop}; test more often"
+            )
+    # Rules and stages say where it is: whoever has one in the file means it.
+    if not any(layer.type == "Accuracy" or any(is_accuracy(top) for top in layer.tops) for layer in all_layers(net)):
+        raise CaffeSplitError(f"{net.filename}: no Accuracy layer, and a study compares test accuracies; add one")
+
+
+def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
+    """The trainings of which a study reads an accuracy: name, and first and last iteration."""
+    stages = {stage.name: (stage.at, stage.until or end) for arm in study.arms for stage in stages_of(study, arm)}
+    return [("the baseline", 0, study.split), *((f"arm {name}", *span) for name, span in stages.items())]
 
 
 def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
@@ -65,7 +78,7 @@ def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
             )
     if arm.name in study.wider:
         try:
-            widened(net, names, 0)
+            raisable(net, names)
         except CaffeSplitError as error:
             raise CaffeSplitError(f"{study.file}: controls: wider-{arm.name}: {error}") from None
 
@@ -91,21 +104,28 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     for key in ("solver", "root", "data", "engine", "device", "precision", "split", "window", "interval", "schedule"):
         if before.get(key) != now[key]:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
-    known = Study.from_dict(before)
+    try:
+        known = Study.from_dict(before)
+    except (TypeError, KeyError, AttributeError):
+        raise CaffeSplitError(f"{out / PLAN}: a plan of another version; choose another --out") from None
     arms = {arm.name: arm for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:
             raise CaffeSplitError(f"{out}: its arm {arm.name} is another; choose another name, or another --out")
-    _check_windows(study, known, out)
+    _check_windows(study, out)
 
 
-def _check_windows(study: Study, known: Study, out: Path) -> None:
-    """Raises `CaffeSplitError` where the TPM of trained nets was not measured over a window that is now needed."""
-    trained: list[Any] = [seed for seed in known.seeds if (out / "done" / f"s{seed}.baseline.train.json").exists()]
-    new = [window for window in study.windows if window not in known.windows]
-    if trained and new:
-        start, stop = new[0]
-        raise CaffeSplitError(
-            f"{out}: its baselines are trained, and their TPM was not measured over {start}:{stop}, which a round "
-            "needs; choose another --out"
-        )
+def _check_windows(study: Study, out: Path) -> None:
+    """Raises `CaffeSplitError` where a baseline that was begun is not watched over a window that is now needed."""
+    for seed in study.seeds:
+        path = out / run_folder(seed, "baseline") / nets.NET
+        if not path.exists():
+            continue
+        watched = {pair for layer in watchers(prototxt.read(path)).values() for pair in windows_of(layer).pairs}
+        new = [window for window in study.windows if window not in watched]
+        if new:
+            start, stop = new[0]
+            raise CaffeSplitError(
+                f"{out}: the baseline of seed {seed} was begun without TPM over {start}:{stop}, which a round needs; "
+                "choose another --out"
+            )

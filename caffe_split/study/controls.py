@@ -24,10 +24,7 @@ def widened(
     `CaffeSplitError` where none of the layers can be raised.
     """
     copy = document.copy()
-    families = [family for family in _families(copy) if any(layer.name in layers for layer in family)]
-    families = [family for family in families if all(convolution_geometry(layer).group == 1 for layer in family)]
-    if not families:
-        raise CaffeSplitError(f"{document.filename}: none of {', '.join(layers)} can be given more kernels (groups).")
+    families = raisable(copy, layers)
     before = {layer.name: _kernels(layer) for family in families for layer in family}
     least = {id(family): _kernels(family[0]) for family in families}
     while _parameters(copy) < parameters:
@@ -35,6 +32,18 @@ def widened(
         for layer in family:
             layer.message.sub("convolution_param").set("num_output", _kernels(layer) + 1)  # type: ignore[union-attr]
     return copy, {layer.name: [before[layer.name], _kernels(layer)] for family in families for layer in family}
+
+
+def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[list[Layer]]:
+    """The convolutions among `layers` that can have more kernels, each with those that have to grow with it.
+
+    Raises `CaffeSplitError` where there is none.
+    """
+    families = [family for family in _families(document) if any(layer.name in layers for layer in family)]
+    families = [family for family in families if all(convolution_geometry(layer).group == 1 for layer in family)]
+    if not families:
+        raise CaffeSplitError(f"{document.filename}: none of {', '.join(layers)} can be given more kernels (groups).")
+    return families
 
 
 def _parameters(document: prototxt.Document) -> int:

@@ -86,8 +86,10 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
         # It is started again where it is killed; see `fit`.
         solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
-    # Snapshots are the study's own affair, in the one form that its steps read.
-    for key in ("weights", "snapshot_after_train", "snapshot_format"):
+    if solver.get("snapshot_format") == "HDF5":
+        # Snapshots are the study's own affair, in the one form that its steps read.
+        solver.remove("snapshot_format")
+    for key in ("weights", "snapshot_after_train"):
         solver.remove(key)
     return solver
 

@@ -122,17 +122,19 @@ def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     """Write the plan; what is not to be kept of an earlier start goes."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
+    _forget_failures(out, steps)
     write_json(out / PLAN, {
         "study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps],
         "source": study.file.read_text(encoding="utf-8"), "run_by": _run_by(study, out, steps),
     })  # fmt: skip
-    _forget_failures(out, steps)
     (out / "results" / "table.json").unlink(missing_ok=True)
 
 
 def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
     """Versions and machine of each start that had something to do, the first one's first."""
-    before: list[str] = read_json(out / PLAN).get("run_by", []) if (out / PLAN).exists() else []
+    before: list[str] = []
+    if (out / PLAN).exists():
+        before = read_json(out / PLAN).get("run_by") or ["begun by a version that did not say so"]
     if all((out / step.output).exists() for step in steps):
         return before
     return list(dict.fromkeys([*before, f"{versions(study)}; {machine()}"]))

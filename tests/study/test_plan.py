@@ -13,7 +13,7 @@ from caffe_split.study import steps  # noqa: E402
 from caffe_split.study.places import PLAN, read_json, write_json  # noqa: E402
 from caffe_split.study.plan import stages_of, steps_of  # noqa: E402
 from caffe_split.study.read import read_study  # noqa: E402
-from caffe_split.study.run import work  # noqa: E402
+from caffe_split.study.run import _begin, work  # noqa: E402
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
@@ -65,3 +65,18 @@ def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypa
     assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
     why = "after data failed: ZeroDivisionError: division by zero"
     assert read_json(Path("done/s3.baseline.train.json"))["failed"] == why
+
+
+def test_who_ran_it_is_kept_for_what_was_run(tmp_path: Path) -> None:
+    """A start with nothing to do adds nothing; one that tries failures again does."""
+    study = read_study(write_study(tmp_path, seeds=[3]))
+    titles = steps_of(study)
+    write_json(tmp_path / PLAN, {"study": study.as_dict(), "run_by": ["an earlier one"]})
+    for step in titles:
+        write_json(tmp_path / step.output, {})
+    _begin(study, tmp_path, titles)
+    assert read_json(tmp_path / PLAN)["run_by"] == ["an earlier one"]
+    write_json(tmp_path / titles[-1].output, {"failed": "no disk"})
+    _begin(study, tmp_path, titles)
+    first, now = read_json(tmp_path / PLAN)["run_by"]
+    assert first == "an earlier one" and "trained by BVLC Caffe" in now and " cores" in now

@@ -12,6 +12,8 @@ from study_files import write_study
 from support import ROOT, caffe_split
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.instrument import Windows, add_watchers
+from caffe_split.proto import prototxt
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
@@ -109,6 +111,10 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
             "a round at 30 is not before the end at 30",
         ),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
+        (
+            {"arms": [{"kind": "skip", "rounds": [14, 17]}], "engine": "torch"},
+            "nothing is tested in the training of arm skip@2, 14 to 17; test more often",
+        ),
         ({"num_splits": 40}, "arm added: num_splits is 40, and the net has 9 convolutions that can be split: conv1, "),
     ],
 )
@@ -131,6 +137,11 @@ def refused(folder: Path, *options: str, **changes: Any) -> str:
         ('"multistep"', '"poly"', "lr_policy poly takes its rates from max_iter"),
         ("test_interval: 10", "test_interval: 20", "test_interval is 20, so that nothing is tested at the end, at 30"),
         ("test_interval: 10", "", "test_interval is 0, so that nothing is tested at the end, at 30"),
+        (
+            "test_interval: 10",
+            "test_interval: 15 test_initialization: false",
+            "nothing is tested in the training of the baseline, 0 to 10",
+        ),
     ],
 )
 def test_solvers_whose_runs_cannot_be_compared_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -159,7 +170,7 @@ def test_a_net_that_tells_no_accuracy_is_refused(tmp_path: Path, own_net: Path) 
     edit(own_net, 'type: "Accuracy"', 'type: "ArgMax"')
     edit(own_net, 'top: "accuracy"', 'top: "guess"')
     said = refused(tmp_path, root=".")
-    assert "no Accuracy layer in the TEST phase" in said
+    assert "no Accuracy layer, and a study compares test accuracies" in said
 
 
 def test_a_net_without_a_wider_one_is_refused(tmp_path: Path, own_net: Path) -> None:
@@ -177,17 +188,43 @@ def test_a_file_in_the_place_of_the_pages_is_seen_first(tmp_path: Path) -> None:
 
 
 def test_a_round_whose_window_was_not_measured_is_refused(tmp_path: Path) -> None:
-    """In a folder whose baselines are trained; before that they are trained for it."""
+    """Where a baseline was begun without it, trained to its end or not."""
     arm = {"name": "added", "kind": "residual"}
-    inputs: dict[str, str] = {}
     begun = read_study(write_study(tmp_path, engine="torch", arms=[arm]))
     twice = {"name": "twice", "kind": "skip", "rounds": [20]}
     later = read_study(write_study(tmp_path, engine="torch", arms=[arm, twice]))
-    write_json(tmp_path / PLAN, {"study": begun.as_dict(), "inputs": inputs})
-    check_same(later, inputs, tmp_path)
-    write_json(tmp_path / "done/s3.baseline.train.json", {})
-    with pytest.raises(CaffeSplitError, match="their TPM was not measured over 10:20, which a round needs"):
-        check_same(later, inputs, tmp_path)
+    write_json(tmp_path / PLAN, {"study": begun.as_dict(), "inputs": {}})
+    check_same(later, {}, tmp_path)
+    net = tmp_path / "s5/baseline/train_val.prototxt"
+    net.parent.mkdir(parents=True)
+    plain = ROOT / "prototxt/digits/train_val.prototxt"
+    for windows, refused in (((0, 10), True), ((0, 10, 10, 20), False)):
+        pairs = tuple(zip(windows[::2], windows[1::2]))
+        document = prototxt.read(plain)
+        add_watchers(document, {"conv1": (16, 1, 3, 3)}, Windows(pairs, 5))
+        net.write_bytes(document.to_bytes())
+        check_same(begun, {}, tmp_path)
+        if refused:
+            with pytest.raises(CaffeSplitError, match="the baseline of seed 5 was begun without TPM over 10:20, which"):
+                check_same(later, {}, tmp_path)
+        else:
+            check_same(later, {}, tmp_path)
+
+
+def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path))
+    plan = study.as_dict()
+    plan["arms"][0]["mystery"] = 3
+    write_json(tmp_path / PLAN, {"study": plan})
+    with pytest.raises(CaffeSplitError, match="a plan of another version; choose another --out"):
+        check_same(study, {}, tmp_path)
+
+
+def test_controls_are_checked_before_the_data_are_made(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    file = write_study(tmp_path, controls={"random": "first", "wider": "first"})
+    said = caffe_split("study", file, "--dry-run", cwd=tmp_path).stdout
+    assert "no estimate before the data are made" in said and "s3.wider-added.train" in said
 
 
 def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
@@ -209,7 +246,7 @@ def test_the_studies_of_the_repository_can_be_read(file: Path) -> None:
 
     study = read_study(file)
     # What is to say something has all controls; what has not says so itself.
-    assert (len(study.seeds) >= 5 and study.random and study.wider) or "not a claim" in file.read_text()
+    assert (len(study.seeds) >= 5 and study.random and study.wider) or file.stem.endswith("_look")
     study_net(study)
     titles = [step.title for step in steps_of(study)]
     assert len(set(titles)) == len(titles)
