@@ -6,14 +6,15 @@ source_sha256=e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c
 
 other_source="give CAFFE_SOURCE=DIR-or-tarball, or an empty CAFFE_SOURCE= for BVLC's"
 
-identify_source() {  # sets own and source_id: what the source is, for the key, before it is fetched
-  own=${CAFFE_SOURCE-}
+identify_source() {  # sets own, source_id and gone: what the source is, for the key, before it is fetched
+  own=${CAFFE_SOURCE-} gone=no
   # The user's own Caffe is not replaced by BVLC's because a variable is no longer set.
   if [[ -z ${CAFFE_SOURCE+given} && ${#last_source[@]} == 2 ]]; then
     own=${last_source[1]}
-    if [[ ! -e $own ]]; then
+    # A folder that is empty may be the place of a disk that is not mounted.
+    if [[ ! -e $own || -d $own && -z $(ls -A "$own") ]]; then
       # What was built from it can still be told, installed and found in the cache.
-      source_id=${last_source[0]}
+      source_id=${last_source[0]} gone=yes
       step "the source of this Caffe, $own, is gone; for another, $other_source"
       return
     fi

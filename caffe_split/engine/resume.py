@@ -20,7 +20,7 @@ def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
     newer ones are passed over.
     """
     forms = (find_snapshots(prefix, form) for form in ("solverstate", "solverstate.h5"))
-    found = {numbered for form in forms for numbered in form.items()}
+    found = [numbered for form in forms for numbered in form.items()]
     for iteration, path in sorted(found, key=_age, reverse=True):
         try:
             _check(path, iteration)
@@ -31,12 +31,12 @@ def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def _age(numbered: tuple[int, Path]) -> tuple[int, int]:
+def _age(numbered: tuple[int, Path]) -> tuple[int, int, str]:
     iteration, path = numbered
     try:
-        return iteration, path.stat().st_mtime_ns
+        return iteration, path.stat().st_mtime_ns, path.name
     except OSError:
-        return iteration, 0
+        return iteration, 0, path.name
 
 
 def is_whole(state: Path) -> bool:

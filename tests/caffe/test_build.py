@@ -345,6 +345,27 @@ def test_environment_that_is_ready_is_left_alone(tmp_path):
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
+def test_a_new_environment_keeps_how_caffe_was_built(tmp_path):
+    """Of an old .venv, made in another place, two files and nothing else. No index: it ends where packages come in."""
+    for name in ("tools/environment", "setup.py", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    kept = tmp_path / ".venv/share/caffe-split"
+    kept.mkdir(parents=True)
+    (tmp_path / ".venv/lib/old").mkdir(parents=True)
+    (tmp_path / ".venv/lib/old/link").symlink_to(ROOT)
+    for name in ("build-flags", "build-source", "build-key"):
+        (kept / name).write_text(f"{name}\n")
+    env = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run([tmp_path / "tools/environment", "--no-caffe"], env=env, capture_output=True, text=True)
+    assert "making .venv" in done.stdout and "pip install failed" in done.stderr
+    assert {path.name: path.read_text() for path in kept.iterdir()} == {
+        name: f"{name}\n" for name in ("build-flags", "build-source")
+    }
+    assert not (tmp_path / ".venv/lib/old").exists() and (tmp_path / ".venv/bin/python").exists()
+    assert (ROOT / "tools/environment").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
 def test_missing_packages_are_installed_by_root(tmp_path):
     stub(tmp_path, "dpkg-query", "echo 'installed cmake'; exit 1")

@@ -44,6 +44,8 @@ def test_all_is_well(tmp_path):
     [
         ([MEASURED, ENDED, FAILED], 1, "  failed: ConvolutionLayerTest/0.TestSobel\n"),
         ([MEASURED, ENDED, FAILED], 1, "tools/test_caffe: not the failures that are expected"),
+        ([MEASURED, ENDED, FAILED.replace("Convo", "A/Convo")], 1, "  failed: A/ConvolutionLayerTest/0.TestSobel\n"),
+        ([MEASURED, ENDED, PASSED], 139, "no test failed, and yet the test program ended with status 139"),
         (["F1125 blob.cpp:1] Check failed"], 134, "the test program stopped with status 134 before its end"),
         (["[  SKIPPED ] no nets", ENDED, PASSED], 0, "[  SKIPPED ] no nets\n"),
         (["[  SKIPPED ] no nets", ENDED, PASSED], 0, "DeviceAgreementTest compared 0 of 1 nets"),
