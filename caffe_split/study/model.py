@@ -48,7 +48,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as read. Paths are absolute; `random` and `wider` name the arms that get that control.
+    """A study as read. Paths are absolute; `random` and `wider` name the arms that get that control; `rates`
+    are what the controls `rate-X` multiply the rate by.
 
     `split` is the iteration whose snapshot is split, `window` and `interval` what TPM looks at (window None: no TPM is
     needed). `make` is a data set that `caffe-split data` can make by itself.
@@ -72,6 +73,7 @@ class Study:
     arms: tuple[Arm, ...]
     random: tuple[str, ...]
     wider: tuple[str, ...]
+    rates: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -87,7 +89,7 @@ class Study:
         return cls(**{
             **value, **paths, "arms": arms, "data": None if value["data"] is None else Path(value["data"]),
             "window": None if value["window"] is None else tuple(value["window"]),
-            **{key: tuple(value[key]) for key in ("seeds", "random", "wider")},
+            **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates")},
         })  # fmt: skip
 
     @property
@@ -104,6 +106,11 @@ class Study:
         for arm in self.arms:
             found += zip((self.split, *arm.rounds), arm.rounds)
         return list(dict.fromkeys(found))
+
+    @property
+    def rated(self) -> dict[str, float]:
+        """The names of the controls that train on without a split, at another rate, and by what it is multiplied."""
+        return {f"rate-{rate:g}": rate for rate in self.rates}
 
     def all_arms(self) -> list[Arm]:
         """The arms, and the random partition of those that are to have that control."""

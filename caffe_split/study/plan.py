@@ -60,7 +60,7 @@ def steps_of(study: Study) -> list[Step]:
 
 def _of_seed(study: Study, seed: int, data: str) -> list[Step]:
     baseline = Step("train", seed, "baseline", (data,))
-    steps = [baseline, Step("train", seed, "continue", (baseline.output,))]
+    steps = [baseline, *(Step("train", seed, name, (baseline.output,)) for name in ("continue", *study.rated))]
     derived = {}
     for arm in study.all_arms():
         train = baseline

@@ -129,6 +129,7 @@ def _method(study: Study) -> list[str]:
         f"- After the split all train {after} of the same solver, by the same rates; {momentum}.",
         f"- The data are in the same order in all runs: after the split the data set {data}, in the control, too.",
         "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
+        *(["- `rate-X` is `continue` at X times the rate after the split."] if study.rates else []),
         "- `random-X` is the arm X with its kernels divided by chance.",
         "- `wider-X` is the unsplit net whose split layers have more kernels, until it has the parameters of the "
         f"unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",

@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 _TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "device", "threads", "seeds", "split",
         "window", "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
 _ARM = tuple(field for field in Arm.__dataclass_fields__)
-_CONTROLS = ("random", "wider")
+_CONTROLS = ("random", "wider", "rates")
 
 
 def read_study(path: Path) -> Study:
@@ -149,6 +149,7 @@ class _Reader:
             arms=arms,
             random=random,
             wider=self.of_arms(controls.get("wider", "first"), arms, named, "controls: wider"),
+            rates=self.rates(controls.get("rates", [])),
         )
 
     def name(self, value: Any, where: str) -> str:
@@ -168,7 +169,7 @@ class _Reader:
         for name in names:
             if names.count(name) > 1:
                 raise self.wrong("arms", f"two arms are named '{name}'")
-            if name in ("baseline", "continue") or name.startswith(("random-", "wider-")):
+            if name in ("baseline", "continue") or name.startswith(("random-", "wider-", "rate-")):
                 raise self.wrong("arms", f"'{name}' is the name of a control; choose another")
         return tuple(arms)
 
@@ -224,6 +225,14 @@ class _Reader:
         if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):
             return None
         return int(found[1]), int(found[2])
+
+    def rates(self, value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list):
+            raise self.wrong("controls: rates", f"expected a list of numbers, found {value!r}")
+        rates = tuple(self.number(rate, "controls: rates", 1000) for rate in value)
+        if 0 in rates or 1 in rates or len(set(rates)) < len(rates):
+            raise self.wrong("controls: rates", f"expected different numbers, none of them 0 or 1, found {value!r}")
+        return rates
 
     def of_arms(self, value: Any, arms: Sequence[Arm], named: Sequence[str], where: str) -> tuple[str, ...]:
         """`first`, `kinds` (the first arm of each kind), `all` of `arms`, `none`, or any of `named` by name."""

@@ -51,7 +51,7 @@ def work(study: Study) -> dict[str, int]:
             continue
         if step.name == "baseline":
             size = study.split
-        elif step.name == "continue":
+        elif step.name == "continue" or step.name in study.rated:
             size = after
         elif step.name.startswith("wider-"):
             size = study.split + after

@@ -74,8 +74,8 @@ def _train(study: Study, step: Step, held: Held) -> dict[str, Any]:
     folder = run_folder(step.seed, step.name)
     if step.name == "baseline":
         return _train_baseline(study, step.seed, held, folder)
-    if step.name == "continue":
-        return _train_on(study, step.seed, held, folder)
+    if step.name == "continue" or step.name in study.rated:
+        return _train_on(study, step.seed, held, folder, study.rated.get(step.name, 1))
     if step.name.startswith(WIDER):
         return _train_wider(study, step, held, folder)
     return _train_derived(study, step, held, folder)
@@ -97,10 +97,12 @@ def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> dict[s
     return _row(study, folder, [plain, folder / nets.SOLVER], study.split)
 
 
-def _train_on(study: Study, seed: int, held: Held, folder: Path) -> dict[str, Any]:
-    """The control: the baseline, trained on without a split."""
+def _train_on(study: Study, seed: int, held: Held, folder: Path, rate: float) -> dict[str, Any]:
+    """The control: the baseline, trained on without a split, at `rate` times the solver's rate."""
     end, parent = nets.length(study), run_folder(seed, "baseline")
     solver = nets.solver_for(study, seed, folder, prefix(study, folder), end)
+    if rate != 1:
+        solver.set("base_lr", float(f"{rate * float(solver.get('base_lr')):.7g}"))
     made(folder, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
     start = f"{prefix(study, parent)}_iter_{study.split}"
     fit(study, held, Fit(folder, seed, end, start))

@@ -53,7 +53,7 @@ def _mark(step: Step) -> Mapping[str, Any]:
 
 def rows_of(study: Study, marks: Marks) -> list[dict[str, Any]]:
     """A row a run: n, accuracies, differences to the control, costs, folding, time, movements, what failed."""
-    names = [CONTROL, *(arm.name for arm in study.all_arms()), *(f"wider-{name}" for name in study.wider)]
+    names = [CONTROL, *study.rated, *(arm.name for arm in study.all_arms()), *(f"wider-{name}" for name in study.wider)]
     return [_row(study, marks, name) for name in names]
 
 

@@ -24,7 +24,9 @@ from caffe_split.study.read import read_study  # noqa: E402
 
 
 def test_a_study_survives_its_json(tmp_path: Path) -> None:
-    study = read_study(write_study(tmp_path, seeds=3, layers=["res1_conv1"], num_splits=None))
+    controls = {"random": "first", "rates": [2, 0.5]}
+    study = read_study(write_study(tmp_path, seeds=3, layers=["res1_conv1"], num_splits=None, controls=controls))
+    assert study.rated == {"rate-2": 2.0, "rate-0.5": 0.5}
     assert study.seeds == (1, 2, 3) and study.arms[0].layers == ("res1_conv1",) and study.window == (0, 10)
     assert Study.from_dict(json.loads(json.dumps(study.as_dict()))) == study
 
@@ -44,6 +46,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
     ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
+    ({"controls": {"rates": [2, 1]}}, "controls: rates: expected different numbers, none of them 0 or 1"),
+    ({"arms": [{"kind": "skip", "name": "rate-2"}]}, "'rate-2' is the name of a control"),
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
     ({"window": "0:11"}, "window: '0:11' is not START:STOP in quotes with START < STOP <= 10"),
     ({"precision": "bf16"}, "precision: 'bf16' is of the torch engine"),

@@ -99,22 +99,26 @@ def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path
         {"name": "added", "kind": "extension", "noise": 0.0},
         {"name": "bad", "kind": "skip", "partition": "list:99"},
     ]
-    file = write_study(tmp_path, seeds=[3], arms=arms)
+    controls = {"random": "none", "wider": "none", "rates": [2]}
+    file = write_study(tmp_path, seeds=[3], arms=arms, controls=controls)
     solver = tmp_path / "solver.prototxt"
     text = solver.read_text().replace("display: 10", "display: 1").replace("stepvalue: 1200", "stepvalue: 15")
     solver.write_text(text)
     result = caffe_split("study", file, "--jobs", 2, "--out", "out", cwd=tmp_path, status=1)
-    logs = [(tmp_path / "out/s3" / name / "train.log").read_text() for name in ("continue", "added")]
+    logs = [(tmp_path / "out/s3" / name / "train.log").read_text() for name in ("continue", "added", "rate-2")]
     losses = [[float(x) for x in re.findall(r"Iteration \d+ .*loss = ([0-9.e+-]+)", log)] for log in logs]
-    assert len(losses[0]) == len(losses[1]) == 20
+    assert len(losses[0]) == len(losses[1]) == len(losses[2]) == 20
+    # Another rate tells from the second iteration on.
+    assert losses[2][0] == losses[0][0] and losses[2][1] != losses[0][1]
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
     # Another batch's loss would be another.
     assert abs(losses[0][0] - losses[0][1]) > 1e-3 * losses[0][0]
     rates = [re.findall(r"Iteration (\d+), lr = ([0-9.e+-]+)", log) for log in logs]
     assert rates[0] == rates[1] and {rate for _, rate in rates[0]} == {"0.01", "0.001"}
+    assert [(at, float(rate)) for at, rate in rates[2]] == [(at, 2 * float(rate)) for at, rate in rates[0]]
 
     found = rows(tmp_path / "out")
-    assert found["added"]["n"] == 1 and found["bad"]["n"] == 0
+    assert found["added"]["n"] == found["rate-2"]["n"] == 1 and found["bad"]["n"] == 0
     why = "after s3.bad.derive failed: caffe-split make-derived ended with status 1: caffe-split: "
     assert found["bad"]["failed"]["3"].startswith(why) and f"- bad, seed 3: {why}" in result.stdout
     # Begun again, what failed is tried again.
