@@ -230,7 +230,7 @@ class _Reader:
         if not isinstance(value, list):
             raise self.wrong("controls: rates", f"expected a list of numbers, found {value!r}")
         rates = tuple(self.number(rate, "controls: rates", 1000) for rate in value)
-        if 0 in rates or 1 in rates or len(set(rates)) < len(rates):
+        if 0 in rates or 1 in rates or len({f"{rate:g}" for rate in rates}) < len(rates):
             raise self.wrong("controls: rates", f"expected different numbers, none of them 0 or 1, found {value!r}")
         return rates
 

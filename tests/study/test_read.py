@@ -46,6 +46,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
     ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
+    ({"controls": {"rates": [2.0000001, 2]}}, "controls: rates: expected different numbers"),
     ({"controls": {"rates": [2, 1]}}, "controls: rates: expected different numbers, none of them 0 or 1"),
     ({"arms": [{"kind": "skip", "name": "rate-2"}]}, "'rate-2' is the name of a control"),
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
