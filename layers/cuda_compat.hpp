@@ -26,6 +26,7 @@ inline int DeviceAttribute(const cudaDeviceAttr attribute, const int device) {
 #include <cudnn.h>
 #include <cstddef>
 #include <cstdlib>
+#include <vector>
 
 #include <glog/logging.h>
 
@@ -58,27 +59,42 @@ inline cudnnMathType_t MathType() {
 }
 
 // The first proposal that works within the limit; where none does, the working
-// one that needs least. Proposals come best first.
-template <typename Proposal, typename Algorithm>
-inline cudnnStatus_t Choose(const Proposal* proposals, const int count,
-    const size_t limit, Algorithm* algorithm) {
+// one that needs least. Proposals come best first, an algorithm once for each
+// kind of arithmetic. What they say of support and memory is for that kind,
+// but the descriptor's is what counts when Caffe calls: so size_of(algorithm,
+// &bytes) asks cuDNN under the descriptor. `otherwise` is deterministic, and
+// tried where no proposal will do.
+template <typename Proposal, typename Algorithm, typename SizeOf>
+inline cudnnStatus_t Choose(const std::vector<Proposal>& proposals,
+    const size_t limit, const Algorithm otherwise, const char* pass,
+    const SizeOf& size_of, Algorithm* algorithm) {
   const bool deterministic = Setting("CAFFE_CUDNN_DETERMINISTIC", 0);
-  const Proposal* best = NULL;
-  for (int i = 0; i < count; ++i) {
+  bool found = false;
+  size_t least = 0;
+  for (size_t i = 0; i < proposals.size() && (!found || least > limit); ++i) {
     const Proposal& proposal = proposals[i];
+    size_t size = 0;
     if (proposal.status != CUDNN_STATUS_SUCCESS ||
         (deterministic && proposal.determinism != CUDNN_DETERMINISTIC) ||
-        // These convert to half precision.
-        proposal.mathType == CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION) {
+        size_of(proposal.algo, &size) != CUDNN_STATUS_SUCCESS) {
       continue;
     }
-    if (best == NULL || (best->memory > limit && proposal.memory < best->memory)) {
-      best = &proposal;
+    if (!found || size < least) {
+      found = true;
+      least = size;
+      *algorithm = proposal.algo;
     }
   }
-  if (best == NULL) { return CUDNN_STATUS_NOT_SUPPORTED; }
-  *algorithm = best->algo;
-  return CUDNN_STATUS_SUCCESS;
+  if (found) { return CUDNN_STATUS_SUCCESS; }
+  *algorithm = otherwise;
+  const cudnnStatus_t status = size_of(otherwise, &least);
+  if (status != CUDNN_STATUS_SUCCESS) {
+    LOG(ERROR) << "cuDNN has no" << (deterministic ? " deterministic" : "")
+        << " algorithm for the " << pass << " pass of this convolution: "
+        << (deterministic ? "unset CAFFE_CUDNN_DETERMINISTIC, or " : "")
+        << "give the layer engine: CAFFE";
+  }
+  return status;
 }
 #endif
 
@@ -94,18 +110,27 @@ inline cudnnStatus_t Choose(const Proposal* proposals, const int count,
 #define CUDNN_CONVOLUTION_BWD_FILTER_SPECIFY_WORKSPACE_LIMIT 0
 #define CUDNN_CONVOLUTION_BWD_DATA_SPECIFY_WORKSPACE_LIMIT 0
 
-inline cudnnStatus_t cudnnGetConvolutionForwardAlgorithm(cudnnHandle_t handle,
-    const cudnnTensorDescriptor_t x, const cudnnFilterDescriptor_t w,
+inline cudnnStatus_t cudnnGetConvolutionForwardAlgorithm(
+    cudnnHandle_t handle, const cudnnTensorDescriptor_t x,
+    const cudnnFilterDescriptor_t w,
     const cudnnConvolutionDescriptor_t convolution,
     const cudnnTensorDescriptor_t y, int, size_t limit,
     cudnnConvolutionFwdAlgo_t* algorithm) {
-  cudnnConvolutionFwdAlgoPerf_t proposals[CUDNN_CONVOLUTION_FWD_ALGO_COUNT];
   int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionForwardAlgorithm_v7(handle,
-      x, w, convolution, y, CUDNN_CONVOLUTION_FWD_ALGO_COUNT, &count,
-      proposals);
-  return status != CUDNN_STATUS_SUCCESS ? status :
-      caffe::cudnn::Choose(proposals, count, limit, algorithm);
+  cudnnStatus_t status =
+      cudnnGetConvolutionForwardAlgorithmMaxCount(handle, &count);
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  std::vector<cudnnConvolutionFwdAlgoPerf_t> proposals(count);
+  status = cudnnGetConvolutionForwardAlgorithm_v7(handle,
+      x, w, convolution, y, proposals.size(), &count, proposals.data());
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  proposals.resize(count);
+  return caffe::cudnn::Choose(proposals, limit,
+      CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, "forward",
+      [=](const cudnnConvolutionFwdAlgo_t choice, size_t* size) {
+        return cudnnGetConvolutionForwardWorkspaceSize(handle,
+            x, w, convolution, y, choice, size);
+      }, algorithm);
 }
 
 inline cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm(
@@ -114,14 +139,21 @@ inline cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm(
     const cudnnConvolutionDescriptor_t convolution,
     const cudnnFilterDescriptor_t dw, int, size_t limit,
     cudnnConvolutionBwdFilterAlgo_t* algorithm) {
-  cudnnConvolutionBwdFilterAlgoPerf_t
-      proposals[CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT];
   int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(
-      handle, x, dy, convolution, dw, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_COUNT,
-      &count, proposals);
-  return status != CUDNN_STATUS_SUCCESS ? status :
-      caffe::cudnn::Choose(proposals, count, limit, algorithm);
+  cudnnStatus_t status =
+      cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(handle, &count);
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  std::vector<cudnnConvolutionBwdFilterAlgoPerf_t> proposals(count);
+  status = cudnnGetConvolutionBackwardFilterAlgorithm_v7(handle,
+      x, dy, convolution, dw, proposals.size(), &count, proposals.data());
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  proposals.resize(count);
+  return caffe::cudnn::Choose(proposals, limit,
+      CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, "backward filter",
+      [=](const cudnnConvolutionBwdFilterAlgo_t choice, size_t* size) {
+        return cudnnGetConvolutionBackwardFilterWorkspaceSize(handle,
+            x, dy, convolution, dw, choice, size);
+      }, algorithm);
 }
 
 inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
@@ -130,14 +162,21 @@ inline cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm(
     const cudnnConvolutionDescriptor_t convolution,
     const cudnnTensorDescriptor_t dx, int, size_t limit,
     cudnnConvolutionBwdDataAlgo_t* algorithm) {
-  cudnnConvolutionBwdDataAlgoPerf_t
-      proposals[CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT];
   int count = 0;
-  const cudnnStatus_t status = cudnnGetConvolutionBackwardDataAlgorithm_v7(
-      handle, w, dy, convolution, dx, CUDNN_CONVOLUTION_BWD_DATA_ALGO_COUNT,
-      &count, proposals);
-  return status != CUDNN_STATUS_SUCCESS ? status :
-      caffe::cudnn::Choose(proposals, count, limit, algorithm);
+  cudnnStatus_t status =
+      cudnnGetConvolutionBackwardDataAlgorithmMaxCount(handle, &count);
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  std::vector<cudnnConvolutionBwdDataAlgoPerf_t> proposals(count);
+  status = cudnnGetConvolutionBackwardDataAlgorithm_v7(handle,
+      w, dy, convolution, dx, proposals.size(), &count, proposals.data());
+  if (status != CUDNN_STATUS_SUCCESS) { return status; }
+  proposals.resize(count);
+  return caffe::cudnn::Choose(proposals, limit,
+      CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, "backward data",
+      [=](const cudnnConvolutionBwdDataAlgo_t choice, size_t* size) {
+        return cudnnGetConvolutionBackwardDataWorkspaceSize(handle,
+            w, dy, convolution, dx, choice, size);
+      }, algorithm);
 }
 
 #endif  // CUDNN_VERSION >= 8000

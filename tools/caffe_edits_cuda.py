@@ -6,6 +6,7 @@ A build without them leaves these places alone, so that a fork which differs the
 FACTORY = "src/caffe/layer_factory.cpp"
 COMMON = "src/caffe/common.cpp"
 CUDA_CMAKE = "cmake/Cuda.cmake"
+THREAD = "src/caffe/internal_thread.cpp"
 ON_GPU = "Caffe::mode() == Caffe::GPU"
 
 
@@ -57,6 +58,23 @@ def _aligned(kind: str) -> tuple:
         "  max_workspace = std::max(max_workspace, total_workspace_bwd_filter);\n"
         "  max_workspace = (max_workspace + 255) / 256 * 256;\n",
         "the workspaces of passes and groups lie one behind another, and each must be aligned as memory from CUDA is",
+    )
+
+
+def _no_memory(kind: str) -> tuple:
+    allocated = "    cudaError_t err = cudaMalloc(&(this->workspaceData), workspaceSizeInBytes);\n"
+    return (
+        f"cudnn-no-memory-{kind}",
+        f"src/caffe/layers/cudnn_{kind}_layer.cpp",
+        allocated,
+        f"{allocated}"
+        '    CHECK(err == cudaSuccess) << cudaGetErrorString(err) << ": \'"\n'
+        '        << this->layer_param_.name() << "\' wants a workspace of "\n'
+        '        << workspaceSizeInBytes << " bytes on the device; take a smaller "\n'
+        '        << "batch_size, or CAFFE_CUDNN_WORKSPACE_MB less than "\n'
+        "        << (workspace_limit_bytes >> 20);\n",
+        "what followed could not work: the next kernel's check found this error, the pointers were set all the same, and "
+        "its algorithms are not deterministic",
     )
 
 
@@ -119,6 +137,20 @@ CUDA_EDITS = (
         "a machine without a device is told so in a line, not by a failed check with a stack trace",
     ),
     (
+        "cuda-thread-start",
+        THREAD,
+        "  CUDA_CHECK(cudaGetDevice(&device));\n",
+        f"  if ({ON_GPU}) {{ CUDA_CHECK(cudaGetDevice(&device)); }}\n",
+        "a thread that reads data asked for the device in CPU mode too, and died there without a driver",
+    ),
+    (
+        "cuda-thread-entry",
+        THREAD,
+        "  CUDA_CHECK(cudaSetDevice(device));\n",
+        "  if (mode == Caffe::GPU) { CUDA_CHECK(cudaSetDevice(device)); }\n",
+        "as for the start of the thread",
+    ),
+    (
         "cuda-folders",
         CUDA_CMAKE,
         "list(APPEND Caffe_INCLUDE_DIRS PUBLIC ${CUDA_INCLUDE_DIRS})\n"
@@ -154,10 +186,26 @@ CUDA_EDITS = (
         "from Ampere on cuDNN rounds the inputs of float convolutions to 10 bits by default; asked for by "
         "CAFFE_CUDNN_TF32=1 only",
     ),
+    (
+        "cudnn-errors",
+        "include/caffe/util/cudnn.hpp",
+        "inline const char* cudnnGetErrorString(cudnnStatus_t status) {\n",
+        "#if !CUDNN_VERSION_MIN(8, 0, 0)\ninline const char* cudnnGetErrorString(cudnnStatus_t status) {\n",
+        "Caffe's table of errors took the place of the library's function, and knows none of cuDNN 9's",
+    ),
+    (
+        "cudnn-errors-end",
+        "include/caffe/util/cudnn.hpp",
+        '  return "Unknown cudnn status";\n}\n',
+        '  return "Unknown cudnn status";\n}\n#endif\n',
+        "as for the table's begin",
+    ),
     _workspace("conv"),
     _workspace("deconv"),
     _aligned("conv"),
     _aligned("deconv"),
+    _no_memory("conv"),
+    _no_memory("deconv"),
     _convolution("Convolution"),
     _convolution("Deconvolution"),
     *(_factory(layer) for layer in ("Pooling", "ReLU", "Sigmoid", "Softmax", "TanH")),
