@@ -73,8 +73,8 @@ def _no_memory(kind: str) -> tuple:
         '        << workspaceSizeInBytes << " bytes on the device; take a smaller "\n'
         '        << "batch_size, or CAFFE_CUDNN_WORKSPACE_MB less than "\n'
         "        << (workspace_limit_bytes >> 20);\n",
-        "what followed could not work: the next kernel's check found this error, the pointers were set all the same, and "
-        "its algorithms are not deterministic",
+        "what followed could not work: the next kernel's check found this error, the pointers were set all the same, "
+        "and its algorithms are not deterministic",
     )
 
 
