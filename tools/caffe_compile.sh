@@ -14,6 +14,8 @@ tests=tpm_layer
 progress() {  # progress TOTAL: one line that counts on a terminal, a line each tenth elsewhere
   local line percent last=-1 done=0
   while IFS= read -r line; do
+    # A folder that is not written into for half a day is taken for that of a killed build.
+    touch "$work"
     # make's own percentages start again with every target.
     [[ $line == *'Building CXX object'* || $line == *'Building NVCC (Device) object'* ]] || continue
     ((++done))
@@ -28,6 +30,30 @@ progress() {  # progress TOTAL: one line that counts on a terminal, a line each 
   [[ ! -t 1 ]] || echo
 }
 
+# The module that protoc writes goes with some versions of Python's protobuf only: those of protoc before 3.19 with none of
+# today's. This one, of the schema itself, goes with every protobuf from 3.20 on.
+write_caffe_pb2() {  # write_caffe_pb2 FOLDER-OF-caffe.proto FOLDER
+  PATH=$system_path protoc --proto_path="$1" --descriptor_set_out="$work/caffe.descriptors" caffe.proto >>"$log" 2>&1 ||
+    fail "protoc cannot read Caffe's schema; see $log"
+  "$python" - "$work/caffe.descriptors" "$2/caffe_pb2.py" <<'END'
+import sys
+from google.protobuf import descriptor_pb2
+with open(sys.argv[1], "rb") as stream:
+    (schema,) = descriptor_pb2.FileDescriptorSet.FromString(stream.read()).file
+with open(sys.argv[2], "w", encoding="ascii") as stream:
+    stream.write(f"""# The messages of caffe.proto.
+from google.protobuf import descriptor_pool
+from google.protobuf.internal import builder
+
+DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(
+    {schema.SerializeToString()!r}
+)
+builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
+builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "caffe.proto.caffe_pb2", globals())
+""")
+END
+}
+
 build() {
   local tree=$work/tree prefix=$work/prefix jobs
   jobs=${CAFFE_BUILD_JOBS:-$(nproc)}
@@ -37,7 +63,7 @@ build() {
   "$python" "$root/tools/caffe_edits.py" "${edit_flags[@]}" "$tree" "$root/layers"
 
   step "configuring Caffe; log: $log"
-  cmake -S "$tree" -B "$work/build" "${cmake_options[@]}" "-DBUILD_only_tests=$tests" \
+  PATH=$system_path "$(type -P cmake)" -S "$tree" -B "$work/build" "${cmake_options[@]}" "-DBUILD_only_tests=$tests" \
     "-DPYTHON_EXECUTABLE=$python" >>"$log" 2>&1 || fail "cmake failed; see $log"
   # What it does not find it leaves out with a word: not the part of Caffe that was asked for.
   [[ " ${cmake_options[*]} " != *' -DUSE_CUDNN=ON '* ]] || grep -q 'Found cuDNN' "$log" || fail "cmake finds no cuDNN; see $log"
@@ -46,7 +72,7 @@ build() {
     find "$work/build" -path "*/$target.dir/build.make" -exec grep -oE '^[^ ]+\.o: ' {} +
   done | sort -u | wc -l)
   step "compiling Caffe: $objects files, $jobs at a time"
-  if ! make -C "$work/build" "-j$jobs" "${targets[@]}" 2>&1 | tee -a "$log" | progress "$objects"; then
+  if ! PATH=$system_path make -C "$work/build" "-j$jobs" "${targets[@]}" 2>&1 | tee -a "$log" | progress "$objects"; then
     grep -nE -m 5 '(error|Error|Killed)[: ]' "$log" >&2 || true
     fail "compiling failed; see $log"
   fi
@@ -61,6 +87,7 @@ build() {
   rm -rf "$prefix/$site/caffe/test"
   find "$prefix/$site" -name '*.cpp' -delete
   cp -L "$work/build/lib/_caffe.so" "$prefix/$site/caffe/"
+  write_caffe_pb2 "$tree/src/caffe/proto" "$prefix/$site/caffe/proto"
   # What tests and readers use of the source: schema, model zoo, examples, scripts.
   (cd "$tree" && find src/caffe/proto/caffe.proto models examples scripts tools/extra -type f \
     \( -name '*.proto' -o -name '*.prototxt' -o -name '*.py' -o -name '*.sh' \) -print0 |

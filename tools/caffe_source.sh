@@ -43,22 +43,26 @@ identify_source() {  # sets own, source_id and gone: what the source is, for the
 
 # ---- The download, through a private apt that knows one more suite; the machine's own is only read.
 download() {  # download FILE
-  local apt_dir=$work/apt uri uris keyring keyrings fetched
+  local apt_dir=$work/apt uri uris keyring keyrings signed_by fetched
   command -v apt-get >/dev/null || fail "no apt-get to download Caffe with: give a tree by CAFFE_SOURCE=DIR-or-tarball"
   mkdir -p "$apt_dir"/{lists,cache/archives}/partial "$apt_dir/source"
   local options=(
     -o "Dir::Etc::sourcelist=$apt_dir/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o "Dir::State::lists=$apt_dir/lists" -o "Dir::Cache=$apt_dir/cache"
-    -o "APT::Sandbox::User=$(id -un)" -o Acquire::Check-Valid-Until=false -o Acquire::Retries=3
+    -o "APT::Sandbox::User=$(id -un)" -o Acquire::Check-Valid-Until=false -o Acquire::Retries=1
+    # Behind a firewall that drops what it gets each try would take its whole time, and no word be said for long.
+    -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20
   )
-  # The keyrings this machine trusts, then the distribution's whole one (it covers older suites), then apt's default.
+  # The keyrings this machine trusts and the distribution's whole one (it covers older suites); then apt's default.
   keyrings=$({
     (grep -hoiE '(^|[[ ])signed-by[=:] *[^] ]+' /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} || true) \
       2>/dev/null | sed -E 's/^[^=:]*[=:] *//'
     echo /usr/share/keyrings/debian-archive-keyring.gpg
   } | awk '!seen[$0]++')
-  mapfile -t keyrings <<<"$keyrings"
-  keyrings+=('')
+  while IFS= read -r keyring; do
+    [[ ! -f $keyring ]] || signed_by=${signed_by:+$signed_by,}$keyring
+  done <<<"$keyrings"
+  keyrings=(${signed_by:+"$signed_by"} '')
   # Every place it gets packages from, asked without downloading: its lists may be empty. Security mirrors come last. Where
   # apt-get fails it may have named some all the same; that there are none is told below.
   uris=$({ apt-get update --print-uris 2>>"$log" || true; } | sed -nE "s#^'([^']+)/dists/.*#\1#p" |
@@ -66,21 +70,19 @@ download() {  # download FILE
   while IFS= read -r uri; do
     [[ -n $uri ]] || continue
     for keyring in "${keyrings[@]}"; do
-      [[ -z $keyring || -f $keyring ]] || continue
       echo "deb-src ${keyring:+[signed-by=$keyring] }$uri $source_suite main" >"$apt_dir/sources.list"
       echo "== $(<"$apt_dir/sources.list")" >>"$log"
       apt-get "${options[@]}" update >>"$log" 2>&1 || continue
       (cd "$apt_dir/source" && apt-get "${options[@]}" source --download-only "caffe=$source_version") >>"$log" 2>&1 || continue
       fetched=$(compgen -G "$apt_dir/source/*.orig.tar.gz") || continue
-      mv "$fetched" "$1.part"
-      echo "$source_sha256  $1.part" | sha256sum --check --status ||
+      echo "$source_sha256  $fetched" | sha256sum --check --status ||
         fail "the downloaded source of Caffe has the wrong checksum; see $log"
-      mv "$1.part" "$1"
+      mv "$fetched" "$1"
       return
     done
   done <<<"$uris"
   fail "no mirror this machine's apt knows has the source of Caffe ($source_version of $source_suite);" \
-    "give a tree by CAFFE_SOURCE=DIR-or-tarball. Log: $log"
+    "give CAFFE_SOURCE=DIR-or-tarball: a clone of BVLC/caffe, or caffe_${source_version%-*}.orig.tar.gz of Debian. Log: $log"
 }
 
 unpack() {  # unpack TARBALL DIR: the tree may lie one folder deep in the archive

@@ -1,8 +1,9 @@
 """Where nvcc, headers and libraries of CUDA are. Used by tools/cuda_toolkit.py and tools/check_cuda.
 
-nvcc is looked for in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda*, and in PyPI's nvidia packages (of this Python);
-the first one found is taken. Headers and libraries come from the places that nvcc itself names, then from PyPI's
-packages and the system's folders.
+nvcc is looked for in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda*, and in PyPI's nvidia packages (of this Python).
+What a variable names is taken; else the first one of a version that Caffe builds with. Headers and libraries come from
+the places that nvcc itself names, then from the system's folders, then from PyPI's packages; for PyPI's nvcc from those
+first. PyTorch brings such packages along, and they need not be for the nvcc at hand.
 """
 
 import os
@@ -11,7 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,10 @@ class ToolkitError(Exception):
 
 class NoNvccError(ToolkitError):
     """No nvcc in any of the usual places."""
+
+
+class UnsupportedError(ToolkitError):
+    """An nvcc of a CUDA that Caffe is not built with."""
 
 
 @dataclass(frozen=True)
@@ -49,42 +54,66 @@ def package_folders() -> Iterator[Path]:
         yield from sorted(Path(folder, "nvidia").glob("*"), reverse=True)
 
 
-def usual_places() -> list:
-    """Where nvcc may be, the first wish first."""
+def named_places() -> list:
+    """Where the user's variables say that nvcc is."""
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return [os.environ.get("CUDACXX"), home and Path(home, "bin/nvcc")]
+
+
+def usual_places() -> list:
+    """Where else nvcc may be, the first wish first; in /usr/local cuda itself, then the newest."""
+    local = sorted(Path("/usr/local").glob("cuda*"), key=lambda folder: [*map(int, re.findall(r"\d+", folder.name))])
+    local.sort(key=lambda folder: folder.name != "cuda")
     return [
-        os.environ.get("CUDACXX"),
-        home and Path(home, "bin/nvcc"),
         shutil.which("nvcc"),
-        *(folder / "bin/nvcc" for folder in sorted(Path("/usr/local").glob("cuda*"))),
+        *(folder / "bin/nvcc" for folder in local),
         *(folder / "bin/nvcc" for folder in package_folders()),
     ]
 
 
 def find_nvcc() -> Nvcc:
-    """The first nvcc in the usual places. NoNvccError: there is none; ToolkitError: a named one is no program."""
+    """The nvcc that is named, else the first in the usual places that Caffe builds with.
+
+    NoNvccError: there is none. UnsupportedError: there are others only. ToolkitError: the one that is named is no
+    program, or tells no version.
+    """
     named = os.environ.get("CUDACXX")
-    if named and not os.access(named, os.X_OK):
+    if named and not is_program(named):
         raise ToolkitError(f"CUDACXX={named} is no program")
-    for place in usual_places():
-        if place and Path(place).is_file() and os.access(place, os.X_OK):
+    for place in filter(is_program, named_places()):
+        return describe(Path(place))
+    unsupported = None
+    for place in filter(is_program, usual_places()):
+        try:
             return describe(Path(place))
+        except UnsupportedError as error:
+            unsupported = unsupported or error
+    if unsupported is not None:
+        raise unsupported
     raise NoNvccError(
         "no nvcc in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda* or .venv: install a CUDA toolkit, or give "
         "--cuda-packages to install PyPI's into .venv"
     )
 
 
+def is_program(place: "str | Path | None") -> bool:
+    return bool(place) and Path(place).is_file() and os.access(place, os.X_OK)
+
+
 def describe(nvcc: Path) -> Nvcc:
     """Ask a compiler for its version and its folders. It tells the folders as the compilation that it would run."""
     nvcc = Path(os.path.abspath(nvcc))
-    done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
+    try:
+        done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True)
+    except OSError as error:
+        # One for another machine, for example.
+        raise ToolkitError(f"{nvcc} cannot be run: {error.strerror}; name another nvcc by CUDACXX") from None
     release = re.search(r"release (\d+)\.(\d+)(?:, V([\d.]+))?", done.stdout)
     if done.returncode or not release:
         raise ToolkitError(f"{nvcc} --version fails or tells no release: name another nvcc by CUDACXX")
     version = (int(release[1]), int(release[2]))
     if version[0] not in SUPPORTED:
-        raise ToolkitError(
+        raise UnsupportedError(
             f"{nvcc} is of CUDA {version[0]}.{version[1]}; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
         )
     plan = subprocess.run(
@@ -100,30 +129,42 @@ def describe(nvcc: Path) -> Nvcc:
     return Nvcc(nvcc, version, full, home, tuple(includes), tuple(libraries))
 
 
+def _ordered(nvcc: Nvcc, own: Iterable, packages: list, system: Iterable) -> list:
+    """nvcc's own folders, the system's, PyPI's; PyPI's second for an nvcc of theirs."""
+    of_packages = any(nvcc.home == home.resolve() for home in package_folders())
+    return [*own, *packages, *system] if of_packages else [*own, *system, *packages]
+
+
+def header_folders(name: str, nvcc: Nvcc) -> list:
+    """The folders that have a header, the first wish first."""
+    packages = [home / "include" for home in package_folders()]
+    return [folder for folder in _ordered(nvcc, nvcc.includes, packages, SYSTEM_INCLUDES) if (folder / name).is_file()]
+
+
 def find_header(name: str, nvcc: Nvcc) -> "Path | None":
-    """The folder of a header: nvcc's own, PyPI's, the system's."""
-    folders = [*nvcc.includes, *(home / "include" for home in package_folders()), *SYSTEM_INCLUDES]
-    return next((folder for folder in folders if (folder / name).is_file()), None)
+    """The folder of a header; None: there is none."""
+    return next(iter(header_folders(name, nvcc)), None)
 
 
-def library_folders(nvcc: Nvcc) -> list:
-    """nvcc's own, then PyPI's. Stubs are no libraries."""
+def library_folders(nvcc: Nvcc, system: Iterable = ()) -> list:
+    """Where libraries may be, the first wish first. Stubs are no libraries."""
     own = [folder for folder in nvcc.libraries if folder.name != "stubs"]
-    return [*own, *(home / "lib" for home in package_folders())]
+    return _ordered(nvcc, own, [home / "lib" for home in package_folders()], system)
 
 
-def find_library(name: str, majors: tuple, nvcc: Nvcc) -> "Path | None":
-    """lib`name`.so of one of the versions; the first place that has it, the system's last."""
-    for folder in [*library_folders(nvcc), *SYSTEM_LIBRARIES]:
-        for major in majors:
-            path = folder / f"lib{name}.so.{major}"
-            if path.exists():
-                return path
-    return None
+def find_libraries(name: str, major: int, nvcc: Nvcc) -> list:
+    """All of lib`name`.so of that version, the first wish first."""
+    places = (folder / f"lib{name}.so.{major}" for folder in library_folders(nvcc, SYSTEM_LIBRARIES))
+    return [path for path in places if path.exists()]
+
+
+def find_library(name: str, major: int, nvcc: Nvcc) -> "Path | None":
+    """The first of those; None: there is none."""
+    return next(iter(find_libraries(name, major, nvcc)), None)
 
 
 def need_library(name: str, major: int, nvcc: Nvcc) -> Path:
-    path = find_library(name, (major,), nvcc)
+    path = find_library(name, major, nvcc)
     if path is None:
         raise ToolkitError(
             f"no lib{name}.so.{major}, which CUDA {nvcc.version[0]} needs, beside {nvcc.path}, in PyPI's packages in "

@@ -6,7 +6,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuda_find import Nvcc, ToolkitError, find_header, find_library, header_version, library_folders
+from cuda_find import (
+    Nvcc,
+    ToolkitError,
+    find_header,
+    find_libraries,
+    find_library,
+    header_folders,
+    header_version,
+    library_folders,
+)
 
 CUDNN_SUPPORTED = (8, 9)
 
@@ -23,18 +32,40 @@ class Cudnn:
 
 
 def find_cudnn(nvcc: Nvcc) -> Cudnn:
-    """cuDNN's header and library; ToolkitError where one is missing or header, library and CUDA do not fit."""
-    include = find_header("cudnn_version.h", nvcc)
-    if include is None:
-        raise ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
+    """The first header and library of cuDNN that fit each other and nvcc.
+
+    ToolkitError where there are none: what is wrong with the first that there are.
+    """
+    wrong = None
+    for include in header_folders("cudnn_version.h", nvcc):
+        try:
+            version = supported_version(include)
+            libraries = find_libraries("cudnn", version[0], nvcc)
+            if not libraries:
+                raise ToolkitError(f"no libcudnn.so.{version[0]} for the header in {include}")
+        except ToolkitError as error:
+            wrong = wrong or error
+            continue
+        for library in libraries:
+            try:
+                return fitting_cudnn(include, version, library, nvcc)
+            except ToolkitError as error:
+                wrong = wrong or error
+    raise wrong or ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
+
+
+def supported_version(include: Path) -> tuple:
+    """(major, minor) that the header of cuDNN tells; ToolkitError for one that Caffe is not built with."""
     version = header_version(include / "cudnn_version.h")
     if len(version) != 2 or version[0] not in CUDNN_SUPPORTED:
         raise ToolkitError(
             f"{include}/cudnn_version.h is of cuDNN {'.'.join(map(str, version))}; Caffe builds with 8 and 9"
         )
-    library = find_library("cudnn", (version[0],), nvcc)
-    if library is None:
-        raise ToolkitError(f"no libcudnn.so.{version[0]} for the header in {include}")
+    return version
+
+
+def fitting_cudnn(include: Path, version: tuple, library: Path, nvcc: Nvcc) -> Cudnn:
+    """cuDNN as this library says it; ToolkitError where it cannot be loaded, or header, library and CUDA do not fit."""
     try:
         # In a process of its own: it would stay in this one, and it may be killed by what it finds.
         program = (
@@ -61,7 +92,7 @@ def find_cudnn(nvcc: Nvcc) -> Cudnn:
 
 def find_nccl(nvcc: Nvcc) -> tuple:
     """(header's folder, library, version) of NCCL. ToolkitError: one is missing, or the header tells no version."""
-    library, include = find_library("nccl", (2,), nvcc), find_header("nccl.h", nvcc)
+    library, include = find_library("nccl", 2, nvcc), find_header("nccl.h", nvcc)
     if library is None or include is None:
         raise ToolkitError("no nccl.h and libnccl.so.2: install NCCL, or PyPI's nvidia-nccl-cu13 into .venv")
     version = header_version(include / "nccl.h", "NCCL", ("MAJOR", "MINOR", "PATCH"))

@@ -12,7 +12,9 @@ usage: tools/cuda_toolkit.py [--arch '70;80'] [--cudnn | --no-cudnn] [--nccl] [-
 import argparse
 import contextlib
 import io
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from cuda_find import Nvcc, ToolkitError, find_header, find_nvcc, need_header, need_library
+from cuda_find import Nvcc, ToolkitError, find_header, find_nvcc, header_version, need_header, need_library
 from cuda_libraries import find_cudnn, find_nccl
 
 # With no device at hand: the data centre and workstation cards since 2017 that the nvcc found knows; the newest also as
@@ -32,6 +34,8 @@ PACKAGES = (
     "cuda-toolkit[nvcc,cudart,cccl,cublas,curand]==13.0.2",
     "nvidia-nvvm==13.0.88",
     "nvidia-cuda-crt==13.0.88",
+    # cuDNN loads it when it compiles a kernel, and does not say that it needs it.
+    "nvidia-cuda-nvrtc==13.0.88",
     "nvidia-cudnn-cu13==9.28.1.4",
 )
 NCCL_PACKAGE = "nvidia-nccl-cu13==2.28.9"
@@ -57,7 +61,7 @@ def choose_architectures(nvcc: Nvcc, wanted: "str | None") -> tuple:
     """What to compile for, and why: as asked, else the devices', else the list. ToolkitError for one nvcc lacks."""
     known = known_architectures(nvcc)
     release = ".".join(map(str, nvcc.version))
-    if wanted:
+    if wanted and re.search(r"\d", wanted):
         archs, why = [word.replace(".", "") for word in re.split(r"[;, ]+", wanted.strip()) if word], "as asked"
     else:
         archs, why = device_architectures(), "the devices here"
@@ -67,6 +71,13 @@ def choose_architectures(nvcc: Nvcc, wanted: "str | None") -> tuple:
         if arch not in known:
             raise ToolkitError(f"nvcc of CUDA {release} makes no code for sm_{arch} ({why}), but for {' '.join(known)}")
     return sorted(set(archs), key=int), why
+
+
+def host_compiler() -> str:
+    """nvcc's compiler for the host, as its own variables name it, else the one that the .cpp files are compiled with;
+    empty: the one that nvcc chooses."""
+    words = shlex.split(os.environ.get("CXX", ""))
+    return os.environ.get("CUDAHOSTCXX") or os.environ.get("NVCC_CCBIN") or (words[0] if len(words) == 1 else "")
 
 
 def try_out(nvcc: Nvcc, arch: str, includes: list, libraries: list) -> None:
@@ -81,6 +92,7 @@ def try_out(nvcc: Nvcc, arch: str, includes: list, libraries: list) -> None:
         file = Path(folder, "try.cu")
         file.write_text(source, encoding="utf-8")
         command = [str(nvcc.path), "-std=c++17", "-cudart", "none", "-gencode", f"arch=compute_{arch},code=sm_{arch}"]
+        command += ["-ccbin", host] if (host := host_compiler()) else []
         command += [*(f"-I{path}" for path in includes), str(file), "-o", str(file.with_suffix(""))]
         command += [word for path in libraries for word in ("-Xlinker", str(path))]
         # Libraries of libraries lie beside them; that is not asked here.
@@ -89,7 +101,8 @@ def try_out(nvcc: Nvcc, arch: str, includes: list, libraries: list) -> None:
     if done.returncode:
         lines = (done.stdout + done.stderr).strip().splitlines()
         error = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")
-        raise ToolkitError(f"{nvcc.path} compiles and links no program here: {error.strip()}")
+        hint = "; CUDAHOSTCXX names another g++" if "unsupported" in error else ""
+        raise ToolkitError(f"{nvcc.path} compiles and links no program here: {error.strip()}{hint}")
 
 
 def rpath(library: Path, venv: "Path | None") -> str:
@@ -156,6 +169,10 @@ def choose(asked: argparse.Namespace) -> list:
         raise ToolkitError(f"no thrust/version.h beside {nvcc.path} or in PyPI's packages in .venv (nvidia-cuda-cccl)")
     includes.append(thrust if (thrust / "thrust").is_dir() else thrust / "cccl")
     includes = list(dict.fromkeys(includes))
+    api = need_header("cuda_runtime_api.h", nvcc) / "cuda_runtime_api.h"
+    of_header = header_version(api, "CUDART", ("VERSION",))
+    if of_header and of_header[0] // 1000 != major:
+        raise ToolkitError(f"{api} is of CUDA {of_header[0] // 1000}, {nvcc.path} of {major}")
     say("libraries", ", ".join(map(str, libraries)))
     say("headers", ", ".join(map(str, includes)))
     archs, why = choose_architectures(nvcc, asked.arch)
@@ -196,6 +213,9 @@ def choose(asked: argparse.Namespace) -> list:
         f"-DCUDA_TOOLKIT_TARGET_DIR={nvcc.home}",
         f"-DCUDA_TOOLKIT_TARGET_DIR_INTERNAL={nvcc.home}",
         f"-DCUDA_NVCC_EXECUTABLE={nvcc.path}",
+        # Empty, nvcc chooses, as a distribution's does well; CMake would give it the compiler of the .c files. With a
+        # type, a name alone is not taken for a file in the folder of the build.
+        f"-DCUDA_HOST_COMPILER:STRING={host_compiler()}",
         f"-DCUDA_TOOLKIT_INCLUDE={includes[0]}",
         f"-DCUDA_CUDART_LIBRARY={libraries[0]}",
         "-DCUDA_ARCH_NAME=Manual",

@@ -3,7 +3,8 @@
 
 BUILD... are folders that `tools/build_caffe --cuda --caffe-tests --into BUILD` made, or .venv; each is named after its
 folder in the table. Programs, the libraries that they need (not the C library's, and CUDA's only with --cuda-libraries:
-1.5 GB), nets that bring their own data, derived nets, and the digits as LMDBs. Run with .venv/bin/python.
+1.5 GB), nets that bring their own data, derived nets, and the digits as LMDBs. Run with .venv/bin/python. The weights
+that are split are trained by the first build, on the CPU; with --nets-only by the caffe in .venv.
 
 usage: tools/gpu_pack.py [--cuda-libraries] DIR BUILD... | --nets-only DIR
 """
@@ -17,7 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # These belong to the machine's own C library and driver.
-SYSTEM = re.compile(r"^(ld-linux|libc\.|libm\.|libpthread|libdl|librt|libresolv|libcuda\.|libnvidia)")
+SYSTEM = re.compile(
+    r"^(ld-linux|lib(c|m|mvec|pthread|dl|rt|util|anl|nsl|crypt|resolv|BrokenLocale|thread_db)\.|libnss_|libcuda\.|libnvidia)"
+)
 CUDA = re.compile(r"^lib(cudart|cublas|cublasLt|curand|cudnn|nccl)[._]")
 
 # One convolution of each resolution, the one that halves the image among them.
@@ -38,8 +41,9 @@ def copy_build(build: Path, target: Path, cuda_libraries: bool) -> None:
         (target / program.relative_to(build)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(program, target / program.relative_to(build))
     (target / "lib").mkdir()
-    needed = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True).stdout
-    for name, place in sorted(set(re.findall(r"^\s*(\S+) => (/\S+)", needed, re.M))):
+    text = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True).stdout
+    needed = dict(re.findall(r"^\s*(\S+) => (/\S+)", text, re.M))
+    for name, place in sorted(needed.items()):
         if SYSTEM.match(name) or (CUDA.match(name) and not cuda_libraries):
             continue
         shutil.copy(place, target / "lib" / name)
@@ -47,8 +51,31 @@ def copy_build(build: Path, target: Path, cuda_libraries: bool) -> None:
             # These it loads itself.
             for part in Path(place).parent.glob(f"libcudnn_*.so.{name.rsplit('.', 1)[1]}"):
                 shutil.copy(part, target / "lib")
+    if cuda_libraries and any(name.startswith("libcudnn.") for name in needed):
+        compilers = nvrtc({name: Path(place) for name, place in needed.items() if CUDA.match(name)})
+        for path in compilers:
+            shutil.copy(path, target / "lib")
+        if not compilers:
+            print(f"{build}: no libnvrtc beside its CUDA libraries; cuDNN loads it where it compiles an algorithm anew")
     shutil.copytree(build / "share/caffe/src/caffe/test", target / "share/src/caffe/test")
     shutil.copytree(build / "share/caffe/examples/images", target / "share/examples/images")
+
+
+def nvrtc(needed: dict) -> list:
+    """CUDA's compiler as a library, of the same CUDA: cuDNN 9 loads it by name, so that ldd does not show it."""
+    major = next(name.rsplit(".", 1)[1] for name in needed if name.startswith("libcudart."))
+    own = re.compile(rf"libnvrtc\.so\.{major}|libnvrtc-builtins\.so\.{major}\.\d+")
+    folders = list(dict.fromkeys(path.parent for path in needed.values()))
+    # PyPI's packages for CUDA 12 have a folder each.
+    for folder in list(folders):
+        if folder.name == "lib" and folder.parents[1].name == "nvidia":
+            folders += sorted(folder.parents[1].glob("*/lib"))
+    found: dict = {}
+    for folder in folders:
+        for path in sorted(folder.glob("libnvrtc*")):
+            if own.fullmatch(path.name):
+                found.setdefault(path.name, path)
+    return list(found.values())
 
 
 def own_data(text: str, shape: tuple, classes: int) -> str:
@@ -69,7 +96,7 @@ def own_data(text: str, shape: tuple, classes: int) -> str:
     )
 
 
-def write_nets(folder: Path) -> None:
+def write_nets(folder: Path, caffe: Path) -> None:
     """Every baseline with data of its own, three derived nets, ResNet-20 watched and not, and the digits."""
     from benchmarks.bench_tpm import prepare
 
@@ -93,7 +120,7 @@ def write_nets(folder: Path) -> None:
         text = re.sub(r"^solver_mode: .*$", f"solver_mode: {mode}", solver, flags=re.M)
         text = text.replace("digits/digits", f"digits/{mode.lower()}")
         (digits / f"{mode.lower()}.prototxt").write_text(text, encoding="utf-8")
-    run([Path(sys.executable).parent / "caffe", "train", "-solver", "digits/cpu.prototxt"], folder)
+    run([caffe, "train", "-solver", "digits/cpu.prototxt"], folder)
     derive = [command, "make-derived", "digits/solver.prototxt", "--weights", "digits/cpu_iter_20.caffemodel"]
     derive += ["--layers", SPLIT, "--partition", "random:0"]
     for kind in ("extension", "residual", "skip"):
@@ -125,12 +152,16 @@ def main() -> int:
     folder = asked.folder.resolve()
     if folder.exists():
         sys.exit(f"tools/gpu_pack.py: {asked.folder} exists already")
+    builds = [build.resolve() for build in asked.builds]
+    caffe = (builds[0] / "bin" if builds else Path(sys.executable).parent) / "caffe"
+    if not caffe.is_file():
+        sys.exit(f"tools/gpu_pack.py: there is no {caffe}: make it by tools/build_caffe")
     folder.mkdir(parents=True)
-    for build in asked.builds:
+    for build in builds:
         (folder / "builds").mkdir(exist_ok=True)
-        copy_build(build.resolve(), folder / "builds" / build.resolve().name.lstrip("."), asked.cuda_libraries)
+        copy_build(build, folder / "builds" / build.name.lstrip("."), asked.cuda_libraries)
     sys.path.insert(0, str(ROOT))
-    write_nets(folder)
+    write_nets(folder, caffe)
     if asked.nets_only:
         return 0
     shutil.copy2(ROOT / "tools/test_gpu", folder)

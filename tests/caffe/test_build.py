@@ -98,6 +98,23 @@ def test_caffe_and_our_library_live_in_one_process():
 
 @built
 @pytest.mark.caffe
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_pycaffe_messages_are_those_of_the_schema(implementation):
+    run = python(
+        "import pickle, caffe.proto.caffe_pb2 as pb\n"
+        "from google.protobuf import text_format\n"
+        "net = text_format.Parse('layer { name: \"a\" type: \"TPM\" tpm_param { interval: 3 } }', pb.NetParameter())\n"
+        "blob = pb.BlobProto(data=[1, 2], shape=pb.BlobShape(dim=[2]))\n"
+        "print(pickle.loads(pickle.dumps(net)).layer[0].tpm_param.interval, pb.TEST, pb.PoolingParameter.MAX,\n"
+        "      pb.BlobProto.FromString(blob.SerializeToString()) == blob, len(blob.SerializeToString()))",
+        PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=implementation,
+    )
+    # Packed: two floats in ten bytes, the shape in five.
+    assert run.stdout.split() == ["3", "1", "0", "True", "15"], run.stderr
+
+
+@built
+@pytest.mark.caffe
 def test_source_corpus_is_where_print_source_says():
     run = subprocess.run([ROOT / "tools" / "build_caffe", "--print-source"], capture_output=True, text=True)
     folder = Path(run.stdout.strip())
@@ -293,6 +310,15 @@ def test_wrong_caffe_source_is_one_line(tmp_path, make, message):
         assert f"CAFFE_SOURCE={tmp_path / 'own'} {message}" in run.stderr
 
 
+def test_scripts_find_their_checkout_where_cd_speaks():
+    """With CDPATH set, cd prints the folder that it found by it."""
+    for script, words in (("build_caffe", ["--print-source"]), ("environment", ["--packages"])):
+        env = {**os.environ, "CDPATH": ".:/"}
+        run = subprocess.run([f"tools/{script}", *words], env=env, cwd=ROOT, capture_output=True, text=True)
+        assert str(ROOT) in run.stdout + run.stderr or "cmake" in run.stdout.split(), run
+        assert "No such file" not in run.stderr
+
+
 def test_wrong_use_is_told():
     run = subprocess.run([ROOT / "tools" / "build_caffe", "--nonsense"], capture_output=True, text=True)
     assert run.returncode == 2
@@ -367,6 +393,20 @@ def test_a_new_environment_keeps_how_caffe_was_built(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
+def test_another_apt_at_work_is_waited_for(tmp_path):
+    stub(tmp_path, "dpkg-query", "exit 1")
+    stub(
+        tmp_path, "apt-get",
+        f'echo "$3" >>{tmp_path}/calls; case "$3$(wc -l <{tmp_path}/calls)" in\n'
+        'update1) echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt)"; exit 100 ;;\n'
+        "install*) exit 1 ;; esac",
+    )  # fmt: skip
+    run = run_environment(tmp_path)
+    assert (tmp_path / "calls").read_text().split() == ["update", "update", "install"]
+    assert "apt-get install failed" in run.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
 def test_missing_packages_are_installed_by_root(tmp_path):
     stub(tmp_path, "dpkg-query", "echo 'installed cmake'; exit 1")
     stub(tmp_path, "apt-get", f'echo "$DEBIAN_FRONTEND $*" >>{tmp_path}/calls; exec test "$3" = update')
@@ -429,15 +469,16 @@ def test_flags_of_the_environment_go_together(tmp_path):
     stub(
         binaries, "python",
         f'case "$*" in *sys.prefix*) echo "{checkout}/.venv {version}" ;; '
-        f'*find_spec*) grep -q torch {calls} ;; *) echo "$*" >>{calls} ;; esac',
+        f'*find_spec*) grep -q torch {calls} ;; *pip.__version__*) exit "${{OLD_PIP-0}}" ;; '
+        f'*) echo "$*" >>{calls} ;; esac',
     )  # fmt: skip
     stub(tmp_path, "apt-get", f'echo "apt-get $*" >>{calls}; exit 1')
     screens = "python3-tk | xvfb | chromium"
     stub(tmp_path, "dpkg-query", f'for word; do case $word in {screens}) echo "installed $word" ;; esac; done')
 
-    def run(*words):
+    def run(*words, **env):
         calls.write_text("")
-        done = run_environment(tmp_path, script=script, words=words)
+        done = run_environment(tmp_path, script=script, words=words, **env)
         assert (done.returncode, done.stderr) == (0, ""), done
         return [re.search(r"\S+$", line)[0].replace(str(checkout), "") for line in calls.read_text().splitlines()]
 
@@ -448,6 +489,9 @@ def test_flags_of_the_environment_go_together(tmp_path):
     with (checkout / "setup.py").open("a") as stream:
         stream.write("# changed\n")
     assert run("--no-caffe") == ["[test]"]
+    with (checkout / "setup.py").open("a") as stream:
+        stream.write("# changed again\n")
+    assert run("--no-caffe", OLD_PIP="1") == ["pip", "[test]"]
     stub(tmp_path, "dpkg-query", "exit 1")
     assert run_environment(tmp_path, script=script, words=["--caffe"]).returncode == 2
     done = run_environment(tmp_path, script=script)

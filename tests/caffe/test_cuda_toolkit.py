@@ -66,6 +66,8 @@ def file(path, text=""):
 
 def write_nvcc(home, release="13.0", status=0, patch=48):
     file(home / "bin/nvcc", NVCC.format(home=home, release=release, status=status, patch=patch)).chmod(0o755)
+    major, minor = map(int, release.split("."))
+    file(home / "include/cuda_runtime_api.h", f"#define CUDART_VERSION  {1000 * major + 10 * minor}\n")
 
 
 def choose(**asked):
@@ -142,6 +144,81 @@ def test_no_nvcc(toolkit, monkeypatch):
         choose()
 
 
+def test_of_unnamed_compilers_the_first_that_fits_is_taken(tmp_path, monkeypatch):
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for release in ("11.8", "12.4", "10.0"):
+        write_nvcc(tmp_path / release, release)
+    places = [tmp_path / release / "bin/nvcc" for release in ("11.8", "12.4")]
+    monkeypatch.setattr(cuda_find, "usual_places", lambda: places)
+    assert cuda_find.find_nvcc().version == (12, 4)
+    # One that is named is not passed over.
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "11.8"))
+    with pytest.raises(cuda_find.UnsupportedError, match=r"CUDA 11\.8"):
+        cuda_find.find_nvcc()
+    monkeypatch.delenv("CUDA_HOME")
+    places[1:] = [tmp_path / "10.0/bin/nvcc"]
+    with pytest.raises(cuda_find.UnsupportedError, match=r"CUDA 11\.8"):
+        cuda_find.find_nvcc()
+
+
+def test_a_compiler_that_cannot_be_run(toolkit, monkeypatch):
+    (toolkit / "bin/nvcc").write_bytes(b"\x7fELF of another machine")
+    with pytest.raises(ToolkitError, match=r"bin/nvcc cannot be run: Exec format error; name another nvcc by CUDACXX"):
+        choose()
+    # A folder may be entered, which for a file is to be run.
+    monkeypatch.setenv("CUDACXX", str(toolkit / "bin"))
+    with pytest.raises(ToolkitError, match="CUDACXX=.*bin is no program"):
+        choose()
+
+
+def test_pypi_packages_are_looked_into_after_the_system(toolkit, tmp_path, monkeypatch):
+    """Unless nvcc is theirs: PyTorch brings some that need not be for the nvcc at hand."""
+    package, system = tmp_path / "nvidia/cu13", tmp_path / "system"
+    monkeypatch.setattr(cuda_find, "package_folders", lambda: iter([package]))
+    monkeypatch.setattr(cuda_find, "SYSTEM_INCLUDES", (system / "include",))
+    monkeypatch.setattr(cuda_find, "SYSTEM_LIBRARIES", (system / "lib",))
+    (toolkit / "include/curand.h").unlink()
+    (toolkit / "lib64/libcurand.so.10").unlink()
+    for folder in (package, system):
+        file(folder / "include/curand.h")
+        file(folder / "lib/libcurand.so.10")
+    assert f"-DCAFFE_CUDA_INCLUDES={toolkit}/include;{system}/include;{toolkit}/include/cccl" in choose()
+    assert f"-DCAFFE_CUDA_RPATH={toolkit}/lib64;{system}/lib" in choose()
+    write_nvcc(package)
+    for name in ("cuda_runtime.h", "cublas_v2.h", "cccl/thrust/version.h"):
+        file(package / "include" / name)
+    for name in ("cudart", "cublas"):
+        file(package / f"lib/lib{name}.so.13")
+    monkeypatch.setenv("CUDA_HOME", str(package))
+    assert f"-DCAFFE_CUDA_RPATH={package}/lib" in choose()
+
+
+def test_headers_of_another_cuda_are_told(toolkit):
+    file(toolkit / "include/cuda_runtime_api.h", "#define CUDART_VERSION  12040\n")
+    with pytest.raises(ToolkitError, match=r"include/cuda_runtime_api\.h is of CUDA 12, .*bin/nvcc of 13"):
+        choose()
+    file(toolkit / "include/cuda_runtime_api.h", "#define CUDART_VERSION  13000\n")
+    choose()
+
+
+def test_compiler_for_the_host_is_the_one_that_was_tried(toolkit, monkeypatch):
+    for name in ("CXX", "NVCC_CCBIN", "CUDAHOSTCXX"):
+        monkeypatch.delenv(name, raising=False)
+    assert "-DCUDA_HOST_COMPILER:STRING=" in choose()
+    assert "-ccbin" not in (toolkit / "compiled").read_text()
+    # Two words are a compiler with a launcher, which nvcc does not know.
+    for name, taken in (("CXX", ""), ("CXX", "g++-12"), ("NVCC_CCBIN", "g++-11"), ("CUDAHOSTCXX", "g++-10")):
+        monkeypatch.setenv(name, taken or "ccache g++")
+        assert f"-DCUDA_HOST_COMPILER:STRING={taken}" in choose()
+        assert (f"-ccbin {taken}" if taken else "try.cu") in (toolkit / "compiled").read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("wanted", [";", " ", ""])
+def test_an_empty_list_of_architectures_is_the_default(toolkit, wanted):
+    assert "-DCUDA_ARCH_BIN=75 80 90 100" in choose(arch=wanted)
+
+
 @pytest.mark.parametrize("name", ["libcudart.so.13", "libcublas.so.13", "libcurand.so.10"])
 def test_missing_library_is_named(toolkit, name):
     (toolkit / "lib64" / name).unlink()
@@ -192,6 +269,20 @@ def test_cudnn_that_does_not_match(toolkit, cudnn, message):
         with pytest.raises(ToolkitError, match=message + ".*--no-cudnn builds without it"):
             choose(cudnn=asked)
     assert "-DUSE_CUDNN=OFF" in choose(cudnn=False)
+
+
+def test_the_cudnn_that_fits_is_taken_though_it_comes_later(toolkit, tmp_path, monkeypatch):
+    add_cudnn(toolkit, library=92700, cuda=12080)
+    package = tmp_path / "nvidia/cudnn"
+    (package / "lib64").mkdir(parents=True)
+    add_cudnn(package)
+    (package / "lib64").rename(package / "lib")
+    monkeypatch.setattr(cuda_find, "package_folders", lambda: iter([package]))
+    assert f"-DCUDNN_LIBRARY={package}/lib/libcudnn.so.9" in choose()
+    # Where none fits the first is told of.
+    (package / "lib/libcudnn.so.9").unlink()
+    with pytest.raises(ToolkitError, match=rf"cuDNN does not match: {toolkit}/include is of 9\.28, .* of 9\.27"):
+        choose()
 
 
 def test_cudnn_that_is_asked_for_and_missing(toolkit):
@@ -263,8 +354,8 @@ def test_an_upgraded_toolkit_is_another_build(toolkit, tmp_path):
 
 
 def test_build_tells_of_a_version_in_one_line_and_leaves_nothing(tmp_path):
-    path = stub(tmp_path / "bin", "nvcc", 'echo "Cuda compilation tools, release 11.8, V11.8.89"')
-    run = build(tmp_path, "--cuda", PATH=path, CUDACXX="", CUDA_HOME="", CUDA_PATH="")
+    stub(tmp_path / "bin", "nvcc", 'echo "Cuda compilation tools, release 11.8, V11.8.89"')
+    run = build(tmp_path, "--cuda", CUDACXX=f"{tmp_path}/bin/nvcc", CUDA_HOME="", CUDA_PATH="")
     assert run.returncode == 1
     message = "bin/nvcc is of CUDA 11.8; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
     assert run.stderr.splitlines() == [f"tools/build_caffe: {tmp_path}/{message}"]
@@ -278,6 +369,15 @@ def test_build_wants_space_first(tmp_path):
     message = f"tools/build_caffe: building Caffe needs 200 MB in {tmp_path}/cache/caffe-split, where 12 MB are free"
     assert run.stderr.splitlines() == [message]
     assert not (tmp_path / "cache").exists() and not (tmp_path / "into").exists()
+
+
+def test_build_where_the_cache_cannot_be_written(tmp_path):
+    place = file(tmp_path / "file")
+    run = build(tmp_path, XDG_CACHE_HOME=str(place))
+    assert run.returncode == 1
+    message = f"cannot write in the cache folder {place}/caffe-split; XDG_CACHE_HOME=DIR names another place for it"
+    assert run.stderr.splitlines() == [f"tools/build_caffe: {message}"]
+    assert not (tmp_path / "into").exists()
 
 
 def test_build_without_a_network(tmp_path):
@@ -299,7 +399,7 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
     for folder in ("include/caffe/layers", "include/caffe/util", "src/caffe/layers", "src/caffe/test"):
         (tree / folder).mkdir(parents=True, exist_ok=True)
     file(tree / "CMakeLists.txt")
-    path = stub(tmp_path / "bin", "cmake", f"touch {tmp_path}/started; exec sleep 60")
+    path = stub(tmp_path / "bin", "cmake", f"echo $PATH >{tmp_path}/path; touch {tmp_path}/started; exec sleep 60")
     command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into"]
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path, "CAFFE_SOURCE": str(tree)}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -309,6 +409,8 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
         os.killpg(process.pid, 15)
         process.communicate()
     assert process.returncode == 143
+    # cmake looks beside the programs of the PATH, and a conda environment may come first there.
+    assert (tmp_path / "path").read_text().startswith("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:")
     assert not (tmp_path / "into").exists()
     assert not list((tmp_path / "cache/caffe-split").glob("building-*"))
     stub(tmp_path / "bin", "cmake", "exit 1")
@@ -320,5 +422,5 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
 def test_a_real_nvcc_tells_its_folders():
     nvcc = cuda_find.describe(Path(shutil.which("nvcc")))
     assert cuda_find.find_header("cuda_runtime.h", nvcc) is not None
-    assert cuda_find.find_library("cudart", (nvcc.version[0],), nvcc) is not None
+    assert cuda_find.find_library("cudart", nvcc.version[0], nvcc) is not None
     assert {"80", "90"} <= set(cuda_toolkit.known_architectures(nvcc))
