@@ -133,6 +133,23 @@ def states_left_behind(training: Training) -> str | None:
     )
 
 
+def several_gpus(training: Training) -> str | None:
+    """What the solver must say for a watched net on several GPUs; nothing where it says so, or trains on the CPU.
+
+    A watched weight is a shared one, and Caffe ends in the first iteration where it averages gradients layer by layer.
+    """
+    solver = training.solver
+    if solver is not None:
+        on_cpu = str(solver.get("solver_mode", "GPU")) == "CPU"
+        if on_cpu or not solver.get("layer_wise_reduce", True):
+            return None
+    return (
+        "note: to train on several GPUs, write `layer_wise_reduce: false` into "
+        f"{training.solver_path or 'the solver'}: a watched weight is a shared one, and Caffe stops in the first "
+        "iteration otherwise"
+    )
+
+
 def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Shape of each layer's weight: worked out from the data's shape, else read from the latest snapshot.
 

@@ -11,7 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
 from caffe_split.proto import caffemodel, prototxt
 from caffe_split.training import open_training
-from caffe_split.watching import check_windows, instrument_training, states_left_behind, watch_cost
+from caffe_split.watching import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
 
 NET = """# a net of mine
 name: "mine"
@@ -114,6 +114,34 @@ def test_a_shared_weight_is_watched_once(tmp_path: Path) -> None:
         instrument_training(open_training(path), [(0, 100)], 1, ["c"])
     assert remove_watchers(training.net) == ["a", "b"]
     assert str(training.net) == path.read_text()
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ("", True),
+        ("solver_mode: GPU", True),
+        ("solver_mode: GPU layer_wise_reduce: true", True),
+        ("layer_wise_reduce: false", False),
+        ("layer_wise_reduce: 0", False),
+        ("solver_mode: CPU", False),
+        ("solver_mode: 0", False),
+    ],
+)
+def test_what_several_gpus_want_is_told(tmp_path: Path, setting: str, told: bool) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(f'net: "{tmp_path}/net.prototxt" max_iter: 100 {setting}')
+    done = caffe_split("instrument", solver, "--window", "0:9", cwd=tmp_path)
+    notes = [line for line in done.stderr.splitlines() if "several GPUs" in line]
+    assert len(notes) == told
+    assert all(f"write `layer_wise_reduce: false` into {solver}: a watched" in note for note in notes)
+
+
+def test_several_gpus_without_a_solver(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    told = several_gpus(open_training(tmp_path / "net.prototxt"))
+    assert told is not None and "into the solver: " in told
 
 
 @pytest.mark.parametrize("solver, histories", [("SGD", 1), ("Adam", 2)])

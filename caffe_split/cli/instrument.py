@@ -59,7 +59,7 @@ def instrument(
     from caffe_split.instrument import remove_watchers, watchers
     from caffe_split.proto import prototxt
     from caffe_split.training import open_training
-    from caffe_split.watching import instrument_training, states_left_behind
+    from caffe_split.watching import instrument_training, several_gpus, states_left_behind
 
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")
@@ -100,6 +100,6 @@ def instrument(
             )
         prototxt.write(training.net, target)
     click.echo(note, err=True)
-    left = None if remove else states_left_behind(training)
-    if left is not None:
-        click.echo(left, err=True)
+    for more in () if remove else (states_left_behind(training), several_gpus(training)):
+        if more is not None:
+            click.echo(more, err=True)
