@@ -445,9 +445,26 @@ TYPED_TEST(TPMLayerTest, TestStateStaysOnDevice) {
         this->weight_->mutable_gpu_data());
   }
   EXPECT_EQ(12, layer->blobs()[4]->cpu_data()[1]);
-  EXPECT_EQ(1, this->tpm());
+  // A straight line, but for rounding.
+  EXPECT_NEAR(1, this->tpm(), 1e-6);
 }
 #endif
+
+// As Net::ShareTrainedLayersWith does, at any time.
+TYPED_TEST(TPMLayerTest, TestStateReplaced) {
+  typedef typename TypeParam::Dtype Dtype;
+  const LayerParameter param = this->Param("start_iter: 0 stop_iter: 30");
+  shared_ptr<TPMLayer<Dtype> > first = this->Layer(param);
+  this->Iterate(first.get(), 7);
+  shared_ptr<TPMLayer<Dtype> > second = this->Layer(param);
+  this->Iterate(second.get(), 2);
+  for (int i = 1; i < 5; ++i) {
+    second->blobs()[i]->ShareData(*first->blobs()[i]);
+  }
+  this->Iterate(second.get(), 3);
+  EXPECT_EQ(10, second->blobs()[4]->cpu_data()[1]);
+  EXPECT_EQ(10, second->blobs()[4]->cpu_data()[8]);
+}
 
 // The state counts past 2^24, where floats are no longer exact.
 TYPED_TEST(TPMLayerTest, TestManyIterations) {

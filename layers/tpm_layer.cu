@@ -137,10 +137,12 @@ void TPMLayer<Dtype>::Forward_gpu(const vector<Blob<Dtype>*>& bottom,
   }
   CheckShared();
   const int num_kernels = this->blobs_[WEIGHT]->shape(0);
-  // After the first forward the counter is at the host only when something
-  // else has written it there, as loading weights does.
-  const SyncedMemory::SyncedHead head = this->blobs_[COUNTER]->data()->head();
-  if (host_counter_.empty() || head == SyncedMemory::HEAD_AT_CPU) {
+  // After the first forward the counter is other memory, or at the host, only
+  // when something else has put it there, as sharing and loading weights do.
+  const shared_ptr<SyncedMemory>& memory = this->blobs_[COUNTER]->data();
+  if (memory != counter_memory_ ||
+      memory->head() == SyncedMemory::HEAD_AT_CPU) {
+    counter_memory_ = memory;
     Dtype* counter = this->blobs_[COUNTER]->mutable_cpu_data();
     CheckState(counter);
     host_counter_.assign(counter, counter + this->blobs_[COUNTER]->count());

@@ -36,7 +36,8 @@ namespace caffe {
  * In the TEST phase the layer does nothing and its top is NaN.
  *
  * On a GPU nothing waits for the device: the host counts in a copy of the
- * counter, and a forward is one kernel, which also writes counter and top.
+ * counter, and each forward launches one kernel, which also writes counter and
+ * top.
  * The value reaches the host when the solver displays it.
  *
  * State, kept in blobs so that it lives in snapshots. Blobs 1 to 4 always have
@@ -155,8 +156,10 @@ class TPMLayer : public Layer<Dtype> {
   const void* unshared_;
   bool first_forward_;
 #ifndef CPU_ONLY
-  /// The counter as the host knows it; empty before the first forward.
+  /// The counter as the host knows it, and the memory it was read from. What
+  /// is written there on the device alone (CopyFrom in GPU mode) is not seen.
   vector<Dtype> host_counter_;
+  shared_ptr<SyncedMemory> counter_memory_;
   /// Device memory of the kernel: two sums for each kernel of the weight and
   /// the number of blocks that have finished.
   shared_ptr<SyncedMemory> block_sums_;
