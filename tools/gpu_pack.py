@@ -127,6 +127,8 @@ def write_nets(folder: Path, caffe: Path) -> None:
         run([*derive, "--kind", kind, "--out", kind], folder)
         text = (folder / kind / "train_val.prototxt").read_text(encoding="utf-8")
         (nets / f"digits_{kind}.prototxt").write_text(own_data(text, (16, 1, 8, 8), 10), encoding="utf-8")
+        # What a derived net starts from is in its weights; its copies have no fillers, and would be all zero.
+        shutil.copy(folder / kind / "init.caffemodel", nets / f"digits_{kind}.caffemodel")
         shutil.rmtree(folder / kind)
     for left in digits.glob("cpu_iter_*"):
         left.unlink()
