@@ -1,4 +1,4 @@
-"""The Dockerfiles: thin, and their steps work in a bare Debian 12 root, which needs no Docker engine."""
+"""The Dockerfiles: thin, and their steps work in a bare Debian 12, which needs no Docker engine; other Debians, too."""
 
 import os
 import re
@@ -71,15 +71,16 @@ def size(root):
 
 
 @pytest.fixture
-def bare_root(tmp_path):
-    """A minimal Debian 12, as debian:12-slim is but for documentation, with this machine's ways to its mirrors."""
+def bare_root(tmp_path, request):
+    """A minimal Debian, as debian:12-slim is but for documentation, with this machine's ways to its mirrors."""
+    suite = getattr(request, "param", "bookworm")
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         pytest.skip("needs root and debootstrap")
     found = mirrors()
     if not found:
         pytest.skip("this machine's apt knows no mirror of Debian 12")
     root = tmp_path / "root"
-    bootstrap = ["debootstrap", "--variant=minbase", "--include=ca-certificates", found[0][1], root, found[0][0]]
+    bootstrap = ["debootstrap", "--variant=minbase", "--include=ca-certificates", suite, root, found[0][0]]
     subprocess.run(bootstrap, check=True, capture_output=True)
     shutil.rmtree(root / "etc/apt")
     for name in (
@@ -100,8 +101,11 @@ def bare_root(tmp_path):
     for extra in (root / "etc/apt/sources.list.d").glob("*"):
         if "debian" not in extra.read_text():
             extra.unlink()
+    for lists in (root / "etc/apt/sources.list", *(root / "etc/apt/sources.list.d").glob("*")):
+        if lists.exists():
+            lists.write_text(lists.read_text().replace("bookworm", suite))
     with ExitStack() as mounts:
-        for name in ("proc", "dev", "sys"):
+        for name in ("proc", "dev", "dev/pts", "sys"):
             subprocess.run(["mount", "--bind", f"/{name}", root / name], check=True)
             mounts.callback(subprocess.run, ["umount", "--lazy", root / name], check=True)
         yield root
@@ -139,3 +143,14 @@ def test_the_steps_work_in_a_bare_debian(bare_root, name):
                        stderr=subprocess.STDOUT, text=True)  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:]
         assert "done; the results are in /caffe-split/demo" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("bare_root", ["bullseye", "trixie"], indirect=True)
+def test_the_demo_works_on_the_debian_before_and_after(bare_root):
+    """From nothing: another Python, compiler, Boost, protoc and CMake."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, bare_root / "caffe-split"], check=True)
+    done = in_root(bare_root, "/caffe-split/tools/demo", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "done; the results are in /caffe-split/demo" in done.stdout

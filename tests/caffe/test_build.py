@@ -513,6 +513,9 @@ def test_packages_are_listed_wherever_their_flag_stands(tmp_path):
     assert listed("--packages", "--no-caffe", "--tests", "--torch") == [
         "ca-certificates", "python3", "python3-venv", "chromium", "xvfb", "python3-tk",
     ]  # fmt: skip
+    done = run_environment(tmp_path, words=["--packages", "--opencv", "--no-caffe"])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "--opencv is for a Caffe with OpenCV" in done.stderr
     done = run_environment(tmp_path, words=["--packages", "--opencvv", "--tests", "all"])
     assert done.returncode == 2 and done.stdout == ""
     assert "tools/environment: unknown: '--opencvv' 'all'\nusage: tools/environment [--no-caffe]" in done.stderr
