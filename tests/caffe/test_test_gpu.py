@@ -138,6 +138,8 @@ def test_table_of_a_device_on_which_all_is_well(pack):
         ("bin/caffe", "2.301", "2.3$(($i / 6))0", "losses: 1.3e-02 off the CPU's at most, at iteration 18; beyond "
          "1e-03 first at iteration 6, by 4.3e-03"),
         ("bin/caffe", "2.301", "nan", "losses: nan off the CPU"),
+        ("bin/caffe", "2.301", "$([ $i -gt 5 ] && echo nan || echo 2.301)", "losses: nan off the CPU's at most, at "
+         "iteration 6; beyond 1e-03 first at iteration 6, by nan"),
         ("bin/caffe", "esac\nexit 0", "esac\ncase $3 in *plain*) echo no memory; exit 134;; esac", "plain: no memory"),
         ("bin/caffe", "seq 0 19", "seq 0 9", "losses: 10 and 10 losses were displayed, not 20"),
         ("bin/caffe", "esac\nexit 0", "esac\necho out of memory; exit 1", "out of memory"),
