@@ -1,4 +1,4 @@
-"""Opening a binary file of Caffe's for reading."""
+"""Opening a binary file of Caffe's for reading, and how big one may be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import mmap
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason
 from caffe_split.proto import relatives
+
+# protobuf counts message sizes in a signed 32-bit int; Caffe reads no further.
+MAX_BINARY = 2**31 - 1
 
 
 def head_of(name: str, what: str) -> bytes:

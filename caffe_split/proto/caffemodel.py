@@ -1,27 +1,22 @@
 """Weights and solver states: `read_weights`, `write_weights`, `read_solverstate`, `write_solverstate`.
 
-Binary files are mapped, walked once from length to length, and the arrays are views of the mapping.
 Files in HDF5 are told by their first bytes, or by the suffix `.h5` when written.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike, write_atomic
-from caffe_split.proto import blob as blobs
-from caffe_split.proto import relatives, schema, wire
+from caffe_split.files import PathLike
+from caffe_split.proto import hdf5, relatives
 from caffe_split.proto.binaryfile import head_of, map_file
+from caffe_split.proto.binaryweights import BinaryWeights, write_binary
 from caffe_split.proto.solverstate import SolverState, read_solverstate, write_solverstate
-from caffe_split.proto.v1 import V0_TYPES, V1_TYPES
+from caffe_split.proto.weights import Weights, nonfinite
 
 __all__ = [
-    "MAX_BINARY",
     "SolverState",
     "Weights",
     "nonfinite",
@@ -30,174 +25,6 @@ __all__ = [
     "write_solverstate",
     "write_weights",
 ]
-
-Array = np.ndarray[Any, np.dtype[np.float32]]
-
-# protobuf counts message sizes in a signed 32-bit int; Caffe reads no further.
-MAX_BINARY = 2**31 - 1
-# Bounds on what the index of a file may take; real nets have hundreds of layers with up to ten blobs.
-MAX_LAYERS = 100_000
-MAX_BLOBS = 4096
-MAX_FIELDS = 10_000
-
-# Where a name, a type and the blobs stand in the layers of NetParameter's two fields, and in a V0 layer.
-_NAME, _LAYERS_V1, _LAYER = 1, 2, 100
-
-
-class _Form(NamedTuple):
-    name: int
-    type: int
-    blobs: int
-
-
-_FORMS = {_LAYER: _Form(1, 2, 7), _LAYERS_V1: _Form(4, 5, 6)}
-_V0_LAYER = 1
-_V0 = _Form(1, 2, 50)
-
-
-class _Layer(NamedTuple):
-    """One layer of a file: its type and where its message lies (of a V0 layer, the inner message)."""
-
-    type: str
-    form: _Form
-    start: int
-    end: int
-
-
-class Weights(Mapping[str, "list[Array]"]):
-    """The weights of a file: layer name -> list of float32 arrays, shapes as stored, read when asked for.
-
-    Every layer of the file is a key, those without weights with an empty list. Arrays are read-only views of
-    the mapped file (copy them to change them); files with unpacked or double values, and HDF5 files, give
-    copies. `types` maps layer names to layer types, `net_name` is the net's name. `shared` counts, for layers of an
-    HDF5 file, the first blobs that it leaves out because an earlier layer has them: these are arrays of shape (0,).
-    """
-
-    def __init__(self, path: str, net_name: str, types: dict[str, str]) -> None:
-        self.path = path
-        self.net_name = net_name
-        self.types = types
-        self.shared: dict[str, int] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.types)
-
-    def __len__(self) -> int:
-        return len(self.types)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.types
-
-    def __repr__(self) -> str:
-        return f"<Weights of {self.path}: {len(self)} layers>"
-
-
-class BinaryWeights(Weights):
-    """Weights over a mapped binary file; keeps where the layers lie, and nothing of their values."""
-
-    def __init__(self, path: str, buffer: memoryview) -> None:
-        self._buffer = buffer
-        self._layers: dict[str, _Layer] = {}
-        self._net_fields: list[tuple[int, int]] = []
-        net_name = self._index(path)
-        super().__init__(path, net_name, {name: layer.type for name, layer in self._layers.items()})
-
-    def __getitem__(self, name: str) -> list[Array]:
-        layer = self._layers[name]
-        return [blobs.array(self._buffer, blob) for blob in self._blobs(layer)]
-
-    def _blobs(self, layer: _Layer) -> Iterator[blobs.Blob]:
-        for entry in wire.entries(self._buffer, layer.start, layer.end):
-            if entry.number == layer.form.blobs and entry.kind == wire.BYTES:
-                yield blobs.locate(self._buffer, entry.start, entry.end)
-
-    def other_fields(self, name: str) -> tuple[bytes, list[bytes]]:
-        """What the file says of a layer besides name, type and weights: of the layer, and of each blob."""
-        layer = self._layers[name]
-        own = b""
-        if layer.form is _FORMS[_LAYER]:  # the fields of older layers mean something else in a new one
-            own = b"".join(
-                bytes(self._buffer[entry.tag : entry.end])
-                for entry in wire.entries(self._buffer, layer.start, layer.end)
-                if entry.number not in layer.form
-            )
-        return own, [blobs.extra_fields(self._buffer, blob) for blob in self._blobs(layer)]
-
-    def net_fields(self) -> bytes:
-        """What the file says of the net besides its name and layers."""
-        return b"".join(bytes(self._buffer[start:end]) for start, end in self._net_fields)
-
-    def _index(self, path: str) -> str:
-        """Walk the file once: names, types, bounds; every blob is checked, none is read."""
-        net_name = ""
-        kinds = set()
-        try:
-            for entry in wire.entries(self._buffer, 0, len(self._buffer)):
-                if entry.number in _FORMS and entry.kind == wire.BYTES:
-                    kinds.add(entry.number)
-                    self._index_layer(path, entry)
-                elif entry.number == _NAME and entry.kind == wire.BYTES:
-                    net_name = _text(self._buffer, entry)
-                elif entry.number == _NAME and entry.kind == wire.VARINT:
-                    raise CaffeSplitError(
-                        f"{path}: this is a solver state (iteration {entry.value}), not weights; give the "
-                        ".caffemodel that was saved with it"
-                    )
-                elif len(self._net_fields) >= MAX_FIELDS:
-                    raise CaffeSplitError(f"{path}: more than {MAX_FIELDS} fields that are no layers")
-                else:
-                    self._net_fields.append((entry.tag, entry.end))
-        except wire.WireError as error:
-            raise CaffeSplitError(
-                f"{path}: not a whole caffemodel: at byte {error.offset}, {error}"
-            ) from None
-        if len(kinds) == 2:
-            raise CaffeSplitError(
-                f"{path}: holds both old layers (`layers`) and new ones (`layer`); Caffe reads no such file"
-            )
-        if not kinds:
-            raise CaffeSplitError(
-                f"{path}: no layer in it: no caffemodel, or one of an empty net; give a .caffemodel or a "
-                ".caffemodel.h5"
-            )
-        return net_name
-
-    def _index_layer(self, path: str, entry: wire.Entry) -> None:
-        form, start, end = _FORMS[entry.number], entry.start, entry.end
-        name = layer_type = ""
-        if entry.number == _LAYERS_V1:
-            for inner in wire.entries(self._buffer, start, end):
-                if inner.number == _V0_LAYER and inner.kind == wire.BYTES:
-                    form, start, end = _V0, inner.start, inner.end
-        count = 0
-        place = f"{path}: a layer at byte {entry.tag}"
-        for inner in wire.entries(self._buffer, start, end):
-            if inner.number == form.name and inner.kind == wire.BYTES:
-                name = _text(self._buffer, inner)
-            elif inner.number == form.type:
-                if inner.kind == wire.BYTES:
-                    layer_type = _text(self._buffer, inner)
-                    if form is _V0:
-                        layer_type = V1_TYPES.get(V0_TYPES.get(layer_type, ""), layer_type)
-                elif inner.kind == wire.VARINT:
-                    layer_type = _v1_type(inner.value)
-            elif inner.number == form.blobs and inner.kind == wire.BYTES:
-                count += 1
-                if count > MAX_BLOBS:
-                    raise CaffeSplitError(f"{place} has more than {MAX_BLOBS} blobs")
-        place = f"{path}: layer {name!r}"
-        layer = _Layer(layer_type, form, start, end)
-        checked = 0
-        try:
-            for _ in self._blobs(layer):
-                checked += 1
-        except blobs.BlobError as error:
-            raise CaffeSplitError(f"{place}, blob {checked}: {error}") from None
-        if name in self._layers:
-            raise CaffeSplitError(f"{place} occurs twice (the second at byte {entry.tag}); names must differ")
-        if len(self._layers) >= MAX_LAYERS:
-            raise CaffeSplitError(f"{path}: more than {MAX_LAYERS} layers")
-        self._layers[name] = layer
 
 
 def read_weights(path: PathLike) -> Weights:
@@ -218,8 +45,6 @@ def read_weights(path: PathLike) -> Weights:
     """
     name = os.fspath(path)
     if head_of(name, "weights").startswith(relatives.HDF5_MAGIC):
-        from caffe_split.proto import hdf5
-
         return hdf5.Hdf5Weights(name)
     return BinaryWeights(name, map_file(name))
 
@@ -251,100 +76,6 @@ def write_weights(
         like = weights
     known_types = {**(like.types if like else {}), **(types or {})}
     if name.endswith(".h5"):
-        from caffe_split.proto import hdf5
-
         hdf5.write_weights(name, weights, known_types)
         return
-    if isinstance(weights, Weights) and weights.shared:
-        layer, count = next(iter(weights.shared.items()))
-        raise CaffeSplitError(
-            f"{name}: {weights.path} lacks the first {count} blob(s) of layer {layer!r}, which it shares with another "
-            "layer, and a binary caffemodel holds all; put them in, leave the layer out, or write HDF5"
-        )
-    net_name = net_name or (like.net_name if like else "")
-    source = like if isinstance(like, BinaryWeights) else None
-
-    head = wire.encode_bytes(_NAME, net_name.encode("utf-8", "surrogateescape")) if net_name else b""
-    heads = []
-    total = len(head)
-    for layer in weights:
-        heads.append(_LayerHead(layer, known_types.get(layer, ""), weights[layer], source))
-        total += heads[-1].total
-    tail = source.net_fields() if source else b""
-    total += len(tail)
-    if total > MAX_BINARY:
-        raise CaffeSplitError(
-            f"{name}: the model would take {total} bytes, and a binary caffemodel holds at most "
-            f"{MAX_BINARY}; write it as HDF5: {name}.h5"
-        )
-
-    def pieces() -> Iterator[bytes | memoryview]:
-        yield head
-        for layer in heads:
-            yield from layer.pieces(weights[layer.name])
-        yield tail
-
-    write_atomic(name, pieces())
-
-
-class _LayerHead:
-    """What stands around the values of a layer; made for all layers first, because lengths come first."""
-
-    def __init__(
-        self, name: str, layer_type: str, arrays: Sequence[Any], source: BinaryWeights | None
-    ) -> None:
-        self.name = name
-        own, extras = source.other_fields(name) if source is not None and name in source else (b"", [])
-        self.around: list[tuple[bytes, bytes]] = []
-        body = 0
-        for index, array in enumerate(arrays):
-            values = blobs.as_array(array, f"layer {name!r}, blob {index}")
-            before, behind = blobs.head(values, extras[index] if index < len(extras) else b"")
-            size = len(before) + values.size * 4 + len(behind)
-            before = wire.encode_tag(_FORMS[_LAYER].blobs, wire.BYTES) + wire.encode_varint(size) + before
-            self.around.append((before, behind))
-            body += len(before) + values.size * 4 + len(behind)
-        self.start = wire.encode_bytes(1, name.encode("utf-8", "surrogateescape"))
-        if layer_type:
-            self.start += wire.encode_bytes(2, layer_type.encode("utf-8", "surrogateescape"))
-        self.end = own
-        body += len(self.start) + len(self.end)
-        self.start = wire.encode_tag(_LAYER, wire.BYTES) + wire.encode_varint(body) + self.start
-        self.total = body + len(wire.encode_tag(_LAYER, wire.BYTES) + wire.encode_varint(body))
-
-    def pieces(self, arrays: Sequence[Any]) -> Iterator[bytes | memoryview]:
-        yield self.start
-        for (before, behind), array in zip(self.around, arrays):
-            yield before
-            yield from blobs.little_endian(array)
-            yield behind
-        yield self.end
-
-
-def nonfinite(weights: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[int, int]]]:
-    """NaN and infinite weights: layer -> for each blob (how many, of how many). Clean layers are left out.
-
-    >>> import numpy as np
-    >>> nonfinite({"a": [np.ones(3)], "b": [np.array([1.0, np.nan, np.inf]), np.zeros(2)]})
-    {'b': [(2, 3), (0, 2)]}
-    """
-    report = {}
-    for name in weights:
-        counts = []
-        for array in weights[name]:
-            flat = np.asarray(array).reshape(-1)
-            step = 1 << 22  # in pieces: a mask as big as the biggest layer is not needed
-            bad = sum(int((~np.isfinite(flat[i : i + step])).sum()) for i in range(0, flat.size, step))
-            counts.append((bad, int(flat.size)))
-        if any(bad for bad, _ in counts):
-            report[name] = counts
-    return report
-
-
-def _v1_type(number: int) -> str:
-    known = schema.caffe().enums["V1LayerParameter.LayerType"].name_of(number)
-    return V1_TYPES.get(known or "", "")
-
-
-def _text(buffer: memoryview, entry: wire.Entry) -> str:
-    return bytes(buffer[entry.start : entry.end]).decode("utf-8", "surrogateescape")
+    write_binary(name, weights, net_name or (like.net_name if like else ""), known_types, like)

@@ -16,9 +16,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import replacing
 from caffe_split.proto import blob as blobs
 from caffe_split.proto.binaryfile import map_file
-from caffe_split.proto.caffemodel import Array, Weights
 from caffe_split.proto.hdf5heap import check_member, check_root
-from caffe_split.proto.solverstate import SolverState
+from caffe_split.proto.weights import Array, SolverState, Weights
 
 
 def _h5py() -> Any:

@@ -7,38 +7,21 @@ data sets /iter, /learned_net, /current_step and /history/0, /history/1, ...
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, write_atomic
 from caffe_split.proto import blob as blobs
-from caffe_split.proto import relatives, wire
-from caffe_split.proto.binaryfile import head_of, map_file
+from caffe_split.proto import hdf5, relatives, wire
+from caffe_split.proto.binaryfile import MAX_BINARY, head_of, map_file
+from caffe_split.proto.weights import SolverState
 
-MAX_BINARY = 2**31 - 1
+__all__ = ["SolverState", "read_solverstate", "write_solverstate"]
+
 MAX_HISTORY = 100_000
 MAX_UNKNOWN = 10_000
 
 _ITER, _NET, _HISTORY, _STEP = 1, 2, 3, 4
-
-
-@dataclass(frozen=True)
-class SolverState:
-    """Where a training stood.
-
-    `iter` is the iteration, `learned_net` the weights file saved with it, `current_step` the count of rate
-    changes so far, and `history` the solver's arrays (for SGD one a weight, in the order of the net's
-    learnable weights; for Adam and AdaDelta two), float32 in their stored shapes. `unknown` holds the bytes
-    of fields that BVLC's Caffe does not have; they are written back.
-    """
-
-    iter: int
-    learned_net: str = ""
-    current_step: int = 0
-    history: Sequence[Any] = field(default_factory=list)
-    unknown: bytes = b""
 
 
 def read_solverstate(path: PathLike) -> SolverState:
@@ -56,8 +39,6 @@ def read_solverstate(path: PathLike) -> SolverState:
     """
     name = os.fspath(path)
     if head_of(name, "a solver state").startswith(relatives.HDF5_MAGIC):
-        from caffe_split.proto import hdf5
-
         return hdf5.read_solverstate(name)
     buffer = map_file(name)
     iteration, step, learned_net = 0, 0, ""
@@ -101,8 +82,6 @@ def write_solverstate(path: PathLike, state: SolverState) -> None:
     """
     name = os.fspath(path)
     if name.endswith(".h5"):
-        from caffe_split.proto import hdf5
-
         hdf5.write_solverstate(name, state)
         return
     start = wire.encode_tag(_ITER, wire.VARINT) + wire.encode_varint(state.iter)
