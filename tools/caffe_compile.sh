@@ -30,25 +30,30 @@ progress() {  # progress TOTAL: one line that counts on a terminal, a line each 
   [[ ! -t 1 ]] || echo
 }
 
-# The module that protoc writes goes with some versions of Python's protobuf only: those of protoc before 3.19 with none of
+# The module that protoc writes goes with some versions of Python's protobuf only: that of protoc before 3.19 with none of
 # today's. This one, of the schema itself, goes with every protobuf from 3.20 on.
 write_caffe_pb2() {  # write_caffe_pb2 FOLDER-OF-caffe.proto FOLDER
-  PATH=$system_path protoc --proto_path="$1" --descriptor_set_out="$work/caffe.descriptors" caffe.proto >>"$log" 2>&1 ||
-    fail "protoc cannot read Caffe's schema; see $log"
+  PATH=$system_path protoc --proto_path="$1" --include_imports --descriptor_set_out="$work/caffe.descriptors" \
+    caffe.proto >>"$log" 2>&1 || fail "protoc cannot read Caffe's schema; see $log"
   "$python" - "$work/caffe.descriptors" "$2/caffe_pb2.py" <<'END'
 import sys
 from google.protobuf import descriptor_pb2
 with open(sys.argv[1], "rb") as stream:
-    (schema,) = descriptor_pb2.FileDescriptorSet.FromString(stream.read()).file
+    schemas = descriptor_pb2.FileDescriptorSet.FromString(stream.read()).file
 with open(sys.argv[2], "w", encoding="ascii") as stream:
-    stream.write(f"""# The messages of caffe.proto.
+    stream.write("""# The messages of caffe.proto.
 from google.protobuf import descriptor_pool
 from google.protobuf.internal import builder
 
-DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(
-    {schema.SerializeToString()!r}
-)
-builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
+""")
+    # What it imports, if a Caffe of the user's own does, comes before it.
+    for schema in schemas:
+        if schema.name.startswith("google/protobuf/"):
+            stream.write(f"import {schema.name[:-len('.proto')].replace('/', '.')}_pb2\n")
+            continue
+        text = schema.SerializeToString()
+        stream.write(f"DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(\n    {text!r}\n)\n")
+    stream.write("""builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "caffe.proto.caffe_pb2", globals())
 """)
 END

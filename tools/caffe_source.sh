@@ -62,7 +62,8 @@ download() {  # download FILE
   while IFS= read -r keyring; do
     [[ ! -f $keyring ]] || signed_by=${signed_by:+$signed_by,}$keyring
   done <<<"$keyrings"
-  keyrings=(${signed_by:+"$signed_by"} '')
+  # One of them that apt cannot read may spoil them all.
+  keyrings=(${signed_by:+"$signed_by"} /usr/share/keyrings/debian-archive-keyring.gpg '')
   # Every place it gets packages from, asked without downloading: its lists may be empty. Security mirrors come last. Where
   # apt-get fails it may have named some all the same; that there are none is told below.
   uris=$({ apt-get update --print-uris 2>>"$log" || true; } | sed -nE "s#^'([^']+)/dists/.*#\1#p" |
@@ -70,6 +71,7 @@ download() {  # download FILE
   while IFS= read -r uri; do
     [[ -n $uri ]] || continue
     for keyring in "${keyrings[@]}"; do
+      [[ -z $keyring || -f ${keyring%%,*} ]] || continue
       echo "deb-src ${keyring:+[signed-by=$keyring] }$uri $source_suite main" >"$apt_dir/sources.list"
       echo "== $(<"$apt_dir/sources.list")" >>"$log"
       apt-get "${options[@]}" update >>"$log" 2>&1 || continue

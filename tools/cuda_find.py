@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SUPPORTED = (12, 13)
+LOCAL = Path("/usr/local")
+# Put before the PATH for the Debian packages' protoc and compiler: an active conda environment comes first there.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 LIBRARY_FOLDERS = ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib/x86_64-linux-gnu",
                    "lib/aarch64-linux-gnu")  # fmt: skip
 SYSTEM_INCLUDES = (Path("/usr/local/include"), Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"))
@@ -62,7 +65,7 @@ def named_places() -> list:
 
 def usual_places() -> list:
     """Where else nvcc may be, the first wish first; in /usr/local cuda itself, then the newest."""
-    local = sorted(Path("/usr/local").glob("cuda*"), key=lambda folder: [*map(int, re.findall(r"\d+", folder.name))])
+    local = sorted(LOCAL.glob("cuda*"), key=lambda folder: [*map(int, re.findall(r"\d+", folder.name))], reverse=True)
     local.sort(key=lambda folder: folder.name != "cuda")
     return [
         shutil.which("nvcc"),
@@ -74,23 +77,21 @@ def usual_places() -> list:
 def find_nvcc() -> Nvcc:
     """The nvcc that is named, else the first in the usual places that Caffe builds with.
 
-    NoNvccError: there is none. UnsupportedError: there are others only. ToolkitError: the one that is named is no
-    program, or tells no version.
+    NoNvccError: there is none. UnsupportedError or ToolkitError: what is wrong with the one that is named, or with the
+    first of those that there are, where none will do.
     """
     named = os.environ.get("CUDACXX")
     if named and not is_program(named):
         raise ToolkitError(f"CUDACXX={named} is no program")
     for place in filter(is_program, named_places()):
         return describe(Path(place))
-    unsupported = None
+    wrong = None
     for place in filter(is_program, usual_places()):
         try:
             return describe(Path(place))
-        except UnsupportedError as error:
-            unsupported = unsupported or error
-    if unsupported is not None:
-        raise unsupported
-    raise NoNvccError(
+        except ToolkitError as error:
+            wrong = wrong or error
+    raise wrong or NoNvccError(
         "no nvcc in CUDACXX, CUDA_HOME, the PATH, /usr/local/cuda* or .venv: install a CUDA toolkit, or give "
         "--cuda-packages to install PyPI's into .venv"
     )
@@ -114,7 +115,8 @@ def describe(nvcc: Path) -> Nvcc:
     version = (int(release[1]), int(release[2]))
     if version[0] not in SUPPORTED:
         raise UnsupportedError(
-            f"{nvcc} is of CUDA {version[0]}.{version[1]}; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
+            f"{nvcc} is of CUDA {version[0]}.{version[1]}; Caffe builds with CUDA 12 and 13: name another by CUDACXX, "
+            "or give --cuda-packages"
         )
     plan = subprocess.run(
         [str(nvcc), "--dryrun", "-x", "cu", "-c", os.devnull, "-o", os.devnull], capture_output=True, text=True

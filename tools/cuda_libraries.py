@@ -20,6 +20,10 @@ from cuda_find import (
 CUDNN_SUPPORTED = (8, 9)
 
 
+class MismatchError(ToolkitError):
+    """cuDNN is there, and cannot be used: not for this nvcc, not of its header, or not at all."""
+
+
 @dataclass(frozen=True)
 class Cudnn:
     """cuDNN as the library itself says it: version as (major, minor) and in full, and the CUDA major it is made for."""
@@ -49,8 +53,9 @@ def find_cudnn(nvcc: Nvcc) -> Cudnn:
         for library in libraries:
             try:
                 return fitting_cudnn(include, version, library, nvcc)
-            except ToolkitError as error:
-                wrong = wrong or error
+            except MismatchError as error:
+                # More telling than a header that has no library.
+                wrong = error if not isinstance(wrong, MismatchError) else wrong
     raise wrong or ToolkitError("no cudnn_version.h (of cuDNN 8 or 9)")
 
 
@@ -65,7 +70,7 @@ def supported_version(include: Path) -> tuple:
 
 
 def fitting_cudnn(include: Path, version: tuple, library: Path, nvcc: Nvcc) -> Cudnn:
-    """cuDNN as this library says it; ToolkitError where it cannot be loaded, or header, library and CUDA do not fit."""
+    """cuDNN as this library says it; MismatchError where it cannot be loaded, or does not fit its header or nvcc."""
     try:
         # In a process of its own: it would stay in this one, and it may be killed by what it finds.
         program = (
@@ -79,14 +84,14 @@ def fitting_cudnn(include: Path, version: tuple, library: Path, nvcc: Nvcc) -> C
         number, cudart = map(int, done.stdout.split())
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise ToolkitError(f"{library} cannot be loaded: {last[0]}") from None
+        raise MismatchError(f"{library} cannot be loaded: {last[0]}") from None
     parts = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
     loaded = (*parts, number % 100)
     if loaded[:2] != version:
-        raise ToolkitError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
-                           f"{loaded[0]}.{loaded[1]}")  # fmt: skip
+        raise MismatchError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
+                            f"{loaded[0]}.{loaded[1]}")  # fmt: skip
     if cudart // 1000 != nvcc.version[0]:
-        raise ToolkitError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
+        raise MismatchError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
     return Cudnn(include, library, version, ".".join(map(str, loaded)), cudart // 1000)
 
 

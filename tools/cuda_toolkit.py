@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cuda_find import Nvcc, ToolkitError, find_header, find_nvcc, header_version, need_header, need_library
-from cuda_libraries import find_cudnn, find_nccl
+from cuda_libraries import MismatchError, find_cudnn, find_nccl
 
 # With no device at hand: the data centre and workstation cards since 2017 that the nvcc found knows; the newest also as
 # PTX, for cards yet to come.
@@ -102,6 +102,8 @@ def try_out(nvcc: Nvcc, arch: str, includes: list, libraries: list) -> None:
         lines = (done.stdout + done.stderr).strip().splitlines()
         error = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no message")
         hint = "; CUDAHOSTCXX names another g++" if "unsupported" in error else ""
+        if "exception specification" in error:
+            hint = "; this CUDA is older than the C library here: --cuda-packages brings one that knows it"
         raise ToolkitError(f"{nvcc.path} compiles and links no program here: {error.strip()}{hint}")
 
 
@@ -172,9 +174,11 @@ def choose(asked: argparse.Namespace) -> list:
     api = need_header("cuda_runtime_api.h", nvcc) / "cuda_runtime_api.h"
     of_header = header_version(api, "CUDART", ("VERSION",))
     if of_header and of_header[0] // 1000 != major:
-        raise ToolkitError(f"{api} is of CUDA {of_header[0] // 1000}, {nvcc.path} of {major}")
+        raise ToolkitError(f"{api} is of CUDA {of_header[0] // 1000}, {nvcc.path} of {major}: install the headers "
+                           f"of CUDA {major}, or give --cuda-packages")  # fmt: skip
     say("libraries", ", ".join(map(str, libraries)))
     say("headers", ", ".join(map(str, includes)))
+    say("host compiler", host_compiler() or "the one that nvcc chooses")
     archs, why = choose_architectures(nvcc, asked.arch)
     say("architectures", f"{' '.join('sm_' + arch for arch in archs)} ({why}), and compute_{archs[-1]} for later ones")
     cudnn = None
@@ -184,7 +188,7 @@ def choose(asked: argparse.Namespace) -> list:
             say("cuDNN", f"{cudnn.version[0]}.{cudnn.version[1]} for CUDA {cudnn.cuda}, {cudnn.library}")
         except ToolkitError as error:
             # One that is there and does not fit is an error unless cuDNN was refused; none at all is not.
-            if asked.cudnn or "does not match" in str(error) or "cannot be loaded" in str(error):
+            if asked.cudnn or isinstance(error, MismatchError):
                 raise ToolkitError(f"{error}; --no-cudnn builds without it") from None
             say("cuDNN", f"none: {error}")
     else:

@@ -4,13 +4,14 @@
 BUILD... are folders that `tools/build_caffe --cuda --caffe-tests --into BUILD` made, or .venv; each is named after its
 folder in the table. Programs, the libraries that they need (not the C library's, and CUDA's only with --cuda-libraries:
 1.5 GB), nets that bring their own data, derived nets, and the digits as LMDBs. Run with .venv/bin/python. The weights
-that are split are trained by the first build, on the CPU; with --nets-only by the caffe in .venv.
+that are split are trained by the first build, on the CPU.
 
-usage: tools/gpu_pack.py [--cuda-libraries] DIR BUILD... | --nets-only DIR
+usage: tools/gpu_pack.py [--cuda-libraries | --nets-only] DIR BUILD...
 """
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # These belong to the machine's own C library and driver.
 SYSTEM = re.compile(
-    r"^(ld-linux|lib(c|m|mvec|pthread|dl|rt|util|anl|nsl|crypt|resolv|BrokenLocale|thread_db)\.|libnss_|libcuda\.|libnvidia)"
+    r"^(ld-linux|lib(c|m|mvec|pthread|dl|rt|util|anl|nsl|crypt|resolv|BrokenLocale|thread_db)\."
+    r"|libnss_|libcuda\.|libnvidia)"
 )
 CUDA = re.compile(r"^lib(cudart|cublas|cublasLt|curand|cudnn|nccl)[._]")
 
@@ -147,23 +149,22 @@ def main() -> int:
     parser.add_argument("--cuda-libraries", action="store_true")
     parser.add_argument("--nets-only", action="store_true", help="no programs: the nets and the digits alone")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("builds", type=Path, nargs="*")
+    parser.add_argument("builds", type=Path, nargs="+")
     asked = parser.parse_args()
-    if bool(asked.builds) == asked.nets_only:
-        parser.error("give the folders of builds, or --nets-only")
     folder = asked.folder.resolve()
     if folder.exists():
         sys.exit(f"tools/gpu_pack.py: {asked.folder} exists already")
     builds = [build.resolve() for build in asked.builds]
-    caffe = (builds[0] / "bin" if builds else Path(sys.executable).parent) / "caffe"
-    if not caffe.is_file():
-        sys.exit(f"tools/gpu_pack.py: there is no {caffe}: make it by tools/build_caffe")
-    folder.mkdir(parents=True)
     for build in builds:
+        if not (build / "bin/caffe").is_file():
+            how = f"tools/build_caffe --cuda --caffe-tests --into {shlex.quote(str(build))}"
+            sys.exit(f"tools/gpu_pack.py: {build} has no bin/caffe: make it by {how}")
+    folder.mkdir(parents=True)
+    for build in [] if asked.nets_only else builds:
         (folder / "builds").mkdir(exist_ok=True)
         copy_build(build, folder / "builds" / build.name.lstrip("."), asked.cuda_libraries)
     sys.path.insert(0, str(ROOT))
-    write_nets(folder, caffe)
+    write_nets(folder, builds[0] / "bin/caffe")
     if asked.nets_only:
         return 0
     shutil.copy2(ROOT / "tools/test_gpu", folder)

@@ -103,7 +103,7 @@ def test_pycaffe_messages_are_those_of_the_schema(implementation):
     run = python(
         "import pickle, caffe.proto.caffe_pb2 as pb\n"
         "from google.protobuf import text_format\n"
-        "net = text_format.Parse('layer { name: \"a\" type: \"TPM\" tpm_param { interval: 3 } }', pb.NetParameter())\n"
+        'net = text_format.Parse(\'layer { name: "a" type: "TPM" tpm_param { interval: 3 } }\', pb.NetParameter())\n'
         "blob = pb.BlobProto(data=[1, 2], shape=pb.BlobShape(dim=[2]))\n"
         "print(pickle.loads(pickle.dumps(net)).layer[0].tpm_param.interval, pb.TEST, pb.PoolingParameter.MAX,\n"
         "      pb.BlobProto.FromString(blob.SerializeToString()) == blob, len(blob.SerializeToString()))",
@@ -155,9 +155,10 @@ def cached_build(tmp_path, mark, *words, **env):
     (key,) = run.stdout.splitlines()
     folder = tmp_path / "cache/caffe-split" / key
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    for name in ("bin/caffe", f"lib/{version}/site-packages/caffe/_caffe.so"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(Path(sys.prefix) / name, folder / name)
+    package = f"lib/{version}/site-packages/caffe"
+    shutil.copytree(Path(sys.prefix) / package, folder / package)
+    (folder / "bin").mkdir()
+    shutil.copy2(Path(sys.prefix) / "bin/caffe", folder / "bin")
     for library in Path(sys.prefix, "lib").glob("libcaffe.so*"):
         shutil.copy2(library, folder / "lib")
     (folder / "share/marks").mkdir(parents=True)
@@ -188,6 +189,22 @@ def test_two_builds_into_one_folder_take_turns(tmp_path):
     mark = keys[(tmp_path / "into/share/caffe-split/build-key").read_text().strip()]
     assert {path.read_text() for path in (tmp_path / "into/share/marks").iterdir()} == {mark}
     assert subprocess.run([tmp_path / "into/bin/caffe", "--version"], env={}).returncode == 0
+
+
+@built
+@pytest.mark.caffe
+@pytest.mark.parametrize("part", ["caffe", "pycaffe"])
+def test_a_caffe_that_does_not_work_is_not_said_to_be_installed(tmp_path, part):
+    folder = tmp_path / "cache/caffe-split" / cached_build(tmp_path, "broken", "--cpu")
+    if part == "caffe":
+        stub(folder / "bin", "caffe", "echo no such library >&2; exit 127")
+    else:
+        (next(folder.glob("lib/*/site-packages/caffe")) / "__init__.py").write_text("import no_such_module\n")
+    done = subprocess.run(**build_caffe(tmp_path, "--cpu"))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    said = {"caffe": "does not start: no such library", "pycaffe": "No module named 'no_such_module'"}
+    assert said[part] in done.stderr
+    assert not (tmp_path / "into/share/caffe-split/build-key").exists()
 
 
 @built
@@ -310,13 +327,14 @@ def test_wrong_caffe_source_is_one_line(tmp_path, make, message):
         assert f"CAFFE_SOURCE={tmp_path / 'own'} {message}" in run.stderr
 
 
-def test_scripts_find_their_checkout_where_cd_speaks():
+@built
+@pytest.mark.parametrize("script, words", [("build_caffe", ["--print-source"]), ("environment", [])])
+def test_scripts_find_their_checkout_where_cd_speaks(script, words):
     """With CDPATH set, cd prints the folder that it found by it."""
-    for script, words in (("build_caffe", ["--print-source"]), ("environment", ["--packages"])):
-        env = {**os.environ, "CDPATH": ".:/"}
-        run = subprocess.run([f"tools/{script}", *words], env=env, cwd=ROOT, capture_output=True, text=True)
-        assert str(ROOT) in run.stdout + run.stderr or "cmake" in run.stdout.split(), run
-        assert "No such file" not in run.stderr
+    env = {**os.environ, "CDPATH": ".:/"}
+    run = subprocess.run([f"tools/{script}", *words], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == (f"{sys.prefix}/share/caffe\n" if words else "")
 
 
 def test_wrong_use_is_told():

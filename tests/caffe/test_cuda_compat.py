@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# Its compiler and glog are those of Caffe.
+pytestmark = pytest.mark.caffe
 
 RUNTIME = """
 typedef int cudaDeviceAttr; typedef int cudaError_t; const int cudaSuccess = 0;

@@ -49,7 +49,8 @@ def toolkit(tmp_path, monkeypatch):
     monkeypatch.setattr(cuda_find, "SYSTEM_INCLUDES", ())
     monkeypatch.setattr(cuda_find, "SYSTEM_LIBRARIES", ())
     # No driver, so no devices.
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    file(tmp_path / "smi/nvidia-smi", "#!/bin/sh\nexit 9\n").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/smi:/usr/bin:/bin")
     write_nvcc(tmp_path)
     for name in ("cuda_runtime.h", "cublas_v2.h", "curand.h", "cccl/thrust/version.h"):
         file(tmp_path / "include" / name)
@@ -162,6 +163,21 @@ def test_of_unnamed_compilers_the_first_that_fits_is_taken(tmp_path, monkeypatch
         cuda_find.find_nvcc()
 
 
+def test_the_newest_of_several_toolkits_is_taken(tmp_path, monkeypatch):
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(cuda_find, "LOCAL", tmp_path)
+    monkeypatch.setattr(cuda_find, "package_folders", lambda: iter(()))
+    for name in ("cuda-12.2", "cuda-13.0", "cuda-12.10", "cuda", "cuda-14.0"):
+        write_nvcc(tmp_path / name, name[5:] or "12.4")
+    places = [place.parts[-3] for place in cuda_find.usual_places()[1:]]
+    assert places == ["cuda", "cuda-14.0", "cuda-13.0", "cuda-12.10", "cuda-12.2"]
+    assert cuda_find.find_nvcc().version == (12, 4)
+    shutil.rmtree(tmp_path / "cuda")
+    assert cuda_find.find_nvcc().version == (13, 0)
+
+
 def test_a_compiler_that_cannot_be_run(toolkit, monkeypatch):
     (toolkit / "bin/nvcc").write_bytes(b"\x7fELF of another machine")
     with pytest.raises(ToolkitError, match=r"bin/nvcc cannot be run: Exec format error; name another nvcc by CUDACXX"):
@@ -211,7 +227,8 @@ def test_compiler_for_the_host_is_the_one_that_was_tried(toolkit, monkeypatch):
     for name, taken in (("CXX", ""), ("CXX", "g++-12"), ("NVCC_CCBIN", "g++-11"), ("CUDAHOSTCXX", "g++-10")):
         monkeypatch.setenv(name, taken or "ccache g++")
         assert f"-DCUDA_HOST_COMPILER:STRING={taken}" in choose()
-        assert (f"-ccbin {taken}" if taken else "try.cu") in (toolkit / "compiled").read_text().splitlines()[-1]
+        tried = (toolkit / "compiled").read_text().splitlines()[-1]
+        assert f"-ccbin {taken} " in tried if taken else "-ccbin" not in tried
 
 
 @pytest.mark.parametrize("wanted", [";", " ", ""])
@@ -279,9 +296,15 @@ def test_the_cudnn_that_fits_is_taken_though_it_comes_later(toolkit, tmp_path, m
     (package / "lib64").rename(package / "lib")
     monkeypatch.setattr(cuda_find, "package_folders", lambda: iter([package]))
     assert f"-DCUDNN_LIBRARY={package}/lib/libcudnn.so.9" in choose()
-    # Where none fits the first is told of.
+    # Where none fits the first is told of, but for a header that is all that there is.
     (package / "lib/libcudnn.so.9").unlink()
     with pytest.raises(ToolkitError, match=rf"cuDNN does not match: {toolkit}/include is of 9\.28, .* of 9\.27"):
+        choose()
+    (toolkit / "lib64/libcudnn.so.9").unlink()
+    file(package / "lib/libcudnn.so.9", "no library")
+    file(package / "include/cudnn_version.h", "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 1\n")
+    file(toolkit / "include/cudnn_version.h", "#define CUDNN_MAJOR 8\n#define CUDNN_MINOR 9\n")
+    with pytest.raises(ToolkitError, match=r"nvidia/cudnn/lib/libcudnn\.so\.9 cannot be loaded"):
         choose()
 
 
@@ -357,8 +380,8 @@ def test_build_tells_of_a_version_in_one_line_and_leaves_nothing(tmp_path):
     stub(tmp_path / "bin", "nvcc", 'echo "Cuda compilation tools, release 11.8, V11.8.89"')
     run = build(tmp_path, "--cuda", CUDACXX=f"{tmp_path}/bin/nvcc", CUDA_HOME="", CUDA_PATH="")
     assert run.returncode == 1
-    message = "bin/nvcc is of CUDA 11.8; Caffe builds with CUDA 12 and 13: name another by CUDACXX"
-    assert run.stderr.splitlines() == [f"tools/build_caffe: {tmp_path}/{message}"]
+    message = "Caffe builds with CUDA 12 and 13: name another by CUDACXX, or give --cuda-packages"
+    assert run.stderr.splitlines() == [f"tools/build_caffe: {tmp_path}/bin/nvcc is of CUDA 11.8; {message}"]
     assert not (tmp_path / "cache").exists() and not (tmp_path / "into").exists()
 
 
@@ -410,7 +433,7 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
         process.communicate()
     assert process.returncode == 143
     # cmake looks beside the programs of the PATH, and a conda environment may come first there.
-    assert (tmp_path / "path").read_text().startswith("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:")
+    assert (tmp_path / "path").read_text().startswith("/usr/sbin:/usr/bin:/sbin:/bin:")
     assert not (tmp_path / "into").exists()
     assert not list((tmp_path / "cache/caffe-split").glob("building-*"))
     stub(tmp_path / "bin", "cmake", "exit 1")

@@ -71,7 +71,6 @@ def pack(tmp_path):
     (build / "share").mkdir(parents=True)
     stub(build / "libexec/caffe-test", TESTS)
     stub(build / "bin/caffe", CAFFE)
-    stub(tmp_path / "bin/nvidia-smi", SMI)
     (folder / "nets").mkdir()
     (folder / "nets/digits.prototxt").write_text("")
     (folder / "test_gpu").write_bytes((ROOT / "tools/test_gpu").read_bytes())
@@ -85,9 +84,10 @@ def replace(path, old, new):
 
 
 def run(pack, smi=True, **env):
-    path = f"{pack.parent / 'bin'}:/usr/bin:/bin" if smi else "/usr/bin:/bin"
+    # Where there is a driver, its own program is in /usr/bin.
+    stub(pack.parent / "bin/nvidia-smi", SMI if smi else "exit 9")
     command = [sys.executable, pack / "test_gpu", "--out", pack / "gpu.md"]
-    env = {**os.environ, "PATH": path, **env}
+    env = {**os.environ, "PATH": f"{pack.parent / 'bin'}:/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "0", **env}
     return subprocess.run(command, env=env, cwd=pack, capture_output=True, text=True)
 
 
@@ -175,6 +175,13 @@ def test_the_table_is_there_while_it_is_made(pack):
     assert ALL_WELL in (pack / "gpu.md").read_text()
 
 
+def test_a_program_that_cannot_be_run_ends_alone(pack):
+    (pack / "builds/cudnn/libexec/caffe-test").chmod(0o644)
+    assert run(pack).returncode == 1
+    assert ALL_WELL.split("4.3e-04")[1].split("321")[0] in (pack / "gpu.md").read_text()
+    assert "libexec/caffe-test cannot be run: Permission denied" in problems(pack)[0]
+
+
 def test_pack_without_nets_is_a_failure(pack):
     (pack / "nets/digits.prototxt").unlink()
     assert run(pack).returncode == 1
@@ -210,6 +217,7 @@ def test_the_built_caffe_says_whether_there_is_a_device(pack):
     replace(caffe, NONE, 'echo "F20261125 07:26:37.020287 1 a.cpp:1] CPU-only"; exit 134\n')
     done = run(pack, smi=False)
     assert done.returncode == 1 and "caffe device_query fails: CPU-only" in done.stderr
+    assert "a build for a GPU is made by tools/build_caffe --cuda" in done.stderr
     caffe.unlink()
     done = run(pack)
     assert done.returncode == 1 and "has no bin/caffe: make it by tools/build_caffe --cuda --caffe-tests" in done.stderr
@@ -250,6 +258,10 @@ def test_libraries_of_another_cuda_are_left_out(tmp_path, monkeypatch):
         return [path.split("/")[-2] for path in test_gpu.libraries("/b").split(":")[1:]]
 
     assert taken("13") == ["cu13", "cudnn", "curand"]
+    # cuDNN and cuRAND tell no CUDA; without cu13 they are those of the others.
+    (tmp_path / "nvidia/cu13").rename(tmp_path / "cu13")
+    assert taken("13") == []
+    (tmp_path / "cu13").rename(tmp_path / "nvidia/cu13")
     assert taken("12") == ["cublas", "cuda_runtime", "cudnn", "curand"]
     assert taken("") == sorted(places)
 
@@ -285,7 +297,8 @@ def test_a_build_without_caffe_cannot_be_packed(tmp_path):
     command = [sys.executable, ROOT / "tools/gpu_pack.py", tmp_path / "pack", tmp_path / "build"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == f"tools/gpu_pack.py: there is no {tmp_path}/build/bin/caffe: make it by tools/build_caffe\n"
+    how = f"tools/build_caffe --cuda --caffe-tests --into {tmp_path}/build"
+    assert done.stderr == f"tools/gpu_pack.py: {tmp_path}/build has no bin/caffe: make it by {how}\n"
     assert not (tmp_path / "pack").exists()
 
 
