@@ -208,6 +208,12 @@ def test_pypi_packages_are_looked_into_after_the_system(toolkit, tmp_path, monke
         file(package / f"lib/lib{name}.so.13")
     monkeypatch.setenv("CUDA_HOME", str(package))
     assert f"-DCAFFE_CUDA_RPATH={package}/lib" in choose()
+    # What it has not itself comes from its like first, as cuDNN does.
+    monkeypatch.setattr(cuda_find, "package_folders", lambda: iter([package, package.parent / "cudnn"]))
+    for folder in (system, package.parent / "cudnn"):
+        file(folder / "include/cudnn_version.h")
+    header = cuda_find.find_header("cudnn_version.h", cuda_find.find_nvcc())
+    assert header == package.parent / "cudnn/include"
 
 
 def test_headers_of_another_cuda_are_told(toolkit):
