@@ -91,7 +91,7 @@ unpack() {  # unpack TARBALL DIR: the tree may lie one folder deep in the archiv
   local found
   mkdir -p "$2.raw"
   tar -xf "$1" -C "$2.raw"
-  found=$(find "$2.raw" -mindepth 4 -maxdepth 5 -path '*/src/caffe/proto/caffe.proto' | head -n 1)
+  found=$(find "$2.raw" -mindepth 4 -maxdepth 5 -path '*/src/caffe/proto/caffe.proto' -print -quit)
   [[ -n $found ]] || fail "$1 holds no Caffe tree: no src/caffe/proto/caffe.proto in it"
   mv "${found%/src/caffe/proto/caffe.proto}" "$2"
 }
