@@ -230,4 +230,4 @@ def little_endian(value: Any) -> Iterator[memoryview]:
     """The bytes of an array as packed floats; a float32 array in order is not copied."""
     array = np.asarray(value, "<f4", order="C")
     if array.size:
-        yield memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        yield array.reshape(-1).view(np.uint8).data
