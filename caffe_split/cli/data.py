@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,6 +75,7 @@ def _cifar(classes: int) -> click.Command:
             raise click.UsageError("give either --from FILE or --download.")
         if source is None:
             source = _fetched(f"cifar-{classes}-binary.tar.gz", out)
+        bar: Any  # click 8.1, the last one for Python 3.9, leaves open of what it is
         with click.progressbar(length=60_000, label="images", file=sys.stderr) as bar:
             counts = write_cifar(source, out, classes, pad, not no_checksum, bar.update)
         for path, count in counts.items():
@@ -99,6 +101,7 @@ def _fetched(name: str, folder: Path) -> Path:
     from caffe_split.data.cifar import PUBLISHED
     from caffe_split.data.download import CIFAR, fetch
 
+    bar: Any  # as above
     with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
 
         def show(have: int, whole: int) -> None:
