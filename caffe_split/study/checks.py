@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 from caffe_split import jsontext
@@ -24,6 +25,9 @@ from caffe_split.trainlog.query import is_accuracy
 def check_study(study: Study) -> None:
     """Check what can be checked before anything runs. Raises `CaffeSplitError` in one line."""
     if importlib.util.find_spec("snakemake") is None:
+        if sys.version_info < (3, 11):
+            version = ".".join(map(str, sys.version_info[:2]))
+            raise CaffeSplitError(f"a study needs Snakemake 8, and that Python 3.11 or later; this is Python {version}")
         raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'caffe-split[study]'")
     net = nets.study_net(study)
     missing = [path for path in nets.data_files(study) if not path.exists()]
