@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Result, in_turns, report, run
-from caffe_split.choose import candidates, choose_layers
-from caffe_split.derive import make_plan
-from caffe_split.fold import make_fold
-from caffe_split.net import all_layers, phase_layers
-from caffe_split.proto import caffemodel, prototxt
-from caffe_split.shapes import infer_shapes
+from caffe_split.derive.choose import candidates, choose_layers
+from caffe_split.derive.make import make_plan
+from caffe_split.derive.write import write_derived
+from caffe_split.fold.make import make_fold
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.training import open_training
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.partition import parse_rule
-from caffe_split.training import open_training
-from caffe_split.write import write_derived
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("residual", "skip", "extension")

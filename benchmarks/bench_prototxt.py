@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from benchmarks.common import Result, in_turns, report, run
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
 
 LAYER = """\
 layer {{
@@ -36,7 +36,7 @@ def contestant(name: str, layers: int) -> None:
     else:
         from google.protobuf import text_format
 
-        from caffe_split.proto import caffe_pb2
+        from caffe_split.formats import caffe_pb2
 
         report(lambda: text_format.MessageToString(text_format.Parse(source, caffe_pb2.NetParameter())))
 

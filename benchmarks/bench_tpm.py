@@ -37,10 +37,10 @@ solver_mode: {mode} display: 0 random_seed: 1
 
 def prepare(folder: Path, batch: int, mode: str) -> int:
     """Write the net and its watched copy, with their solvers; returns how many layers are watched."""
-    from caffe_split.net import all_layers
-    from caffe_split.proto import prototxt
-    from caffe_split.training import open_training
-    from caffe_split.watching import instrument_training
+    from caffe_split.formats import prototxt
+    from caffe_split.net.layers import all_layers
+    from caffe_split.net.training import open_training
+    from caffe_split.tpm.attach import instrument_training
 
     document = prototxt.read(NET)
     for layer in all_layers(document):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Result, in_turns, report, run
-from caffe_split.proto import caffemodel
+from caffe_split.formats.weights import caffemodel
 
 # VGG-16: (name, inputs, outputs) of the convolutions, 0 for a pooling behind; then the inner products.
 CONVS = [
@@ -67,7 +67,7 @@ def ours(source: str, target: str) -> None:
 
 def protobuf(source: str, target: str) -> None:
     """As a script on plain protobuf does it: arrays out of the message, and into a new one."""
-    from caffe_split.proto import caffe_pb2
+    from caffe_split.formats import caffe_pb2
 
     model = caffe_pb2.NetParameter()
     with open(source, "rb") as stream:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
-    from caffe_split.proto.caffemodel import read_weights, write_weights
-    from caffe_split.proto.nets import read_net, read_solver
+    from caffe_split.formats.prototxt.nets import read_net, read_solver
+    from caffe_split.formats.weights.caffemodel import read_weights, write_weights
 
 __version__ = "0.1.0"
 
 __all__ = ["CaffeSplitError", "read_net", "read_solver", "read_weights", "write_weights"]
 
 _LAZY = {
-    "read_net": "caffe_split.proto.nets",
-    "read_solver": "caffe_split.proto.nets",
-    "read_weights": "caffe_split.proto.caffemodel",
-    "write_weights": "caffe_split.proto.caffemodel",
+    "read_net": "caffe_split.formats.prototxt.nets",
+    "read_solver": "caffe_split.formats.prototxt.nets",
+    "read_weights": "caffe_split.formats.weights.caffemodel",
+    "write_weights": "caffe_split.formats.weights.caffemodel",
 }
 
 

@@ -10,7 +10,7 @@ class CaffeSplitError(Exception):
     line prints it in place of a traceback and ends with status 1. Anything else that escapes is a bug
     of ours and keeps its traceback.
 
-    >>> from caffe_split.proto import prototxt
+    >>> from caffe_split.formats import prototxt
     >>> try:
     ...     prototxt.parse("layer {\\n  name: 'conv1\\n}", filename="net.prototxt")
     ... except CaffeSplitError as error:

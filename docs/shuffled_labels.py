@@ -18,9 +18,9 @@ import numpy as np
 
 from caffe_split.data.digits import write_digits
 from caffe_split.data.store import read_store, write_store
-from caffe_split.plot.tpm import draw_runs, write_picture
-from caffe_split.tpm.gather import by_window, gather
-from caffe_split.training import open_training
+from caffe_split.net.training import open_training
+from caffe_split.plot.tpm_figure import draw_runs, write_picture
+from caffe_split.tpm.collect import by_window, gather
 
 DIGITS = Path(__file__).resolve().parents[1] / "prototxt/digits"
 PROGRAMS = Path(sys.executable).parent

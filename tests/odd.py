@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.net import phase_layers
-from caffe_split.proto import caffemodel, prototxt
-from caffe_split.shapes import infer_shapes
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import phase_layers
 
 Blobs = dict[str, list[np.ndarray]]
 

@@ -12,9 +12,9 @@ import pytest
 from support import ROOT, caffe_split, run_caffe, train
 
 from caffe_split.data.store import write_store
-from caffe_split.net import all_layers, convolutions, phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.shapes import infer_shapes
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import all_layers, convolutions, phase_layers
 from caffe_split.split.parts import is_helper
 
 PLAIN = sorted(path.parent.name for path in ROOT.glob("prototxt/*/solver.prototxt"))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from support import caffe_split, train
 
+from caffe_split.backends.choose import is_there
 from caffe_split.data.store import read_store
-from caffe_split.engines import is_there
-from caffe_split.net import all_layers
-from caffe_split.proto import caffemodel, prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import all_layers
 
 pytestmark = pytest.mark.caffe
 

@@ -12,7 +12,8 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.proto import caffemodel, prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
 
 WRITERS = {
     "weights": lambda path: caffemodel.write_weights(path, {"a": [np.ones(3)]}),
@@ -42,7 +43,7 @@ FULL = """
 import resource, signal, sys
 import numpy as np
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import caffemodel
+from caffe_split.formats.weights import caffemodel
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from support import ROOT, caffe_split, train
 
-from caffe_split.net import all_layers
-from caffe_split.proto import caffemodel, prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import all_layers
 
 pytestmark = pytest.mark.caffe
 

@@ -8,10 +8,11 @@ import pytest
 from support import CAFFE, ROOT, Trained, caffe_split
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.instrument import Windows, add_watchers, remove_watchers, watchers, windows_of
-from caffe_split.proto import caffemodel, prototxt
-from caffe_split.training import open_training
-from caffe_split.watching import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.training import open_training
+from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
+from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 
 NET = """# a net of mine
 name: "mine"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support import caffe_split, train
 
-from caffe_split.proto import caffe_pb2, caffemodel, prototxt
+from caffe_split.formats import caffe_pb2, prototxt
+from caffe_split.formats.weights import caffemodel
 
 pytestmark = pytest.mark.caffe
 
@@ -159,7 +160,7 @@ def test_nets_within_a_solver(tmp_path: Path) -> None:
 
 
 def caffe_split_upgraded(text: str) -> str:
-    from caffe_split.proto.upgrade import upgrade
+    from caffe_split.formats.prototxt.upgrade import upgrade
 
     document = prototxt.parse(text)
     upgrade(document)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from support import caffe_split, train
 
-from caffe_split.instrument import watchers
-from caffe_split.net import all_layers
-from caffe_split.proto import caffemodel, prototxt
-from caffe_split.proto.solverstate import read_solverstate, write_solverstate
-from caffe_split.schedule import _moved, learnable
+from caffe_split.derive.history import _moved, learnable
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.formats.weights.solverstate import read_solverstate, write_solverstate
+from caffe_split.net.layers import all_layers
 from caffe_split.split.partition import Partition
+from caffe_split.tpm.layers import watchers
 
 pytestmark = pytest.mark.caffe
 

@@ -14,10 +14,10 @@ from support import CAFFE, ROOT
 
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import all_layers, phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.shape_rules.table import NO_RULE, RULES
-from caffe_split.shapes import NetShapes, document_inputs, infer_shapes
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shapes
+from caffe_split.layertypes.table import NO_RULE, RULES
+from caffe_split.net.layers import all_layers, phase_layers
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
 

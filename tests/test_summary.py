@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support import CAFFE, ROOT, caffe_split
 
-from caffe_split.proto import prototxt
-from caffe_split.summary import pair_up, summarize
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.summary import pair_up, summarize
 
 MODELS = CAFFE.parents[1] / "share" / "caffe" / "models"
 BASE = """name: "small"

@@ -9,9 +9,9 @@ import pytest
 from support import caffe_split
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import all_layers
-from caffe_split.proto.nets import read_net
-from caffe_split.training import open_training, solver_net_path
+from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.net.layers import all_layers
+from caffe_split.net.training import open_training, solver_net_path
 
 NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
 CONV = (
@@ -108,7 +108,7 @@ def test_a_solver_beside_the_net_is_checked_too(here: Path) -> None:
 
 def test_a_forks_schema(here: Path) -> None:
     """A fork's field that looks like a slip is refused without its schema, and taken with it."""
-    ours = (importlib.resources.files("caffe_split.proto") / "caffe.proto").read_text()
+    ours = (importlib.resources.files("caffe_split.formats.prototxt") / "caffe.proto").read_text()
     fork = put("fork.proto", ours.replace(
         "message ConvolutionParameter {", "message ConvolutionParameter { repeated uint32 kernel_sizes = 901;"
     ))  # fmt: skip

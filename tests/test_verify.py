@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from support import caffe_split
 
-from caffe_split import engines
-from caffe_split.engines import choose_engine, is_there
+from caffe_split.backends import choose
+from caffe_split.backends.choose import choose_engine, is_there
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import caffemodel
+from caffe_split.formats.weights import caffemodel
 
 pytestmark = pytest.mark.caffe
 
@@ -105,7 +105,7 @@ def test_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> 
 def test_the_first_engine_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     all_of_them = ("caffe", "torch", "opencv")
     for there in (all_of_them, ("torch", "opencv"), ("opencv",)):
-        monkeypatch.setattr(engines, "is_there", there.__contains__)
+        monkeypatch.setattr(choose, "is_there", there.__contains__)
         assert choose_engine(all_of_them) == there[0]
     with pytest.raises(CaffeSplitError, match=r"build Caffe with ./tools/build_caffe, or install PyTorch with"):
         choose_engine()

@@ -82,8 +82,8 @@ def nvrtc(needed: dict) -> list:
 
 def own_data(text: str, shape: tuple, classes: int) -> str:
     """The net with data of its own in place of its Data layers: noise, and labels of one class."""
-    from caffe_split.net import all_layers
-    from caffe_split.proto import prototxt
+    from caffe_split.formats import prototxt
+    from caffe_split.net.layers import all_layers
 
     document = prototxt.parse(text)
     for layer in all_layers(document):

@@ -137,15 +137,15 @@ def make_derived(
       caffe-split make-derived solver.prototxt --iter 50000 --num-splits 9 --kind skip --out skip9
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
-    from caffe_split.choose import choose_layers
-    from caffe_split.derive import make_plan
+    from caffe_split.backends.check_weights import STATE_NAME
+    from caffe_split.derive.choose import choose_layers
+    from caffe_split.derive.make import make_plan
+    from caffe_split.derive.write import write_derived
     from caffe_split.files import check_out
-    from caffe_split.fit import STATE_NAME
+    from caffe_split.net.training import open_training
     from caffe_split.split.layer import SplitOptions
     from caffe_split.split.partition import parse_rule
-    from caffe_split.tpm.gather import gather, latest_window, momentum_of
-    from caffe_split.training import open_training
-    from caffe_split.write import write_derived
+    from caffe_split.tpm.collect import gather, latest_window, momentum_of
 
     if (iteration is None) == (weights is None):
         raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")

@@ -42,8 +42,8 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
+    from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture, draw_file
-    from caffe_split.training import open_training
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
@@ -85,10 +85,10 @@ def kernels(
     \b
     Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
     """
-    from caffe_split.net import all_layers
+    from caffe_split.net.layers import all_layers
+    from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
-    from caffe_split.training import open_training
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net

@@ -56,10 +56,10 @@ def instrument(
       caffe-split instrument train_val.prototxt --remove --in-place
     """
     from caffe_split.errors import CaffeSplitError
-    from caffe_split.instrument import remove_watchers, watchers
-    from caffe_split.proto import prototxt
-    from caffe_split.training import open_training
-    from caffe_split.watching import instrument_training, several_gpus, states_left_behind
+    from caffe_split.formats import prototxt
+    from caffe_split.net.training import open_training
+    from caffe_split.tpm.attach import instrument_training, several_gpus, states_left_behind
+    from caffe_split.tpm.layers import remove_watchers, watchers
 
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")

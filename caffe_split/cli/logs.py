@@ -187,7 +187,7 @@ def table(
 
 
 def _with_cost(row: query.Summary) -> query.Summary:
-    from caffe_split.cost import cost_beside  # reads nets: not what a log needs
+    from caffe_split.layertypes.cost import cost_beside  # reads nets: not what a log needs
 
     try:
         found = cost_beside(Path(row.path))

@@ -39,7 +39,7 @@ def study(
     from caffe_split.study.checks import check_study
     from caffe_split.study.read import read_study
     from caffe_split.study.run import run_study
-    from caffe_split.study.show import view
+    from caffe_split.study.view import view
 
     plan = read_study(file)
     check_study(plan)
@@ -86,7 +86,7 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
 
 def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int, jobs: int) -> int:
     from caffe_split.cli.options import print_json
-    from caffe_split.study.places import read_json
+    from caffe_split.study.paths import read_json
     from caffe_split.study.plan import steps_of
 
     rows = read_json(out / "results" / "table.json")["rows"]

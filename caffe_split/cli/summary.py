@@ -61,9 +61,9 @@ def summary(
     \b
     Example: caffe-split summary baseline.prototxt derived1/baseline.prototxt
     """
-    from caffe_split import summary_text as text
-    from caffe_split.summary import summarize
-    from caffe_split.training import open_training
+    from caffe_split.layertypes import summary_text as text
+    from caffe_split.layertypes.summary import summarize
+    from caffe_split.net.training import open_training
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")

@@ -14,8 +14,8 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_jso
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
+    from caffe_split.tpm.given import Source
     from caffe_split.tpm.scores import LayerScores
-    from caffe_split.tpm.source import Source
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -76,7 +76,7 @@ def tpm(
       caffe-split tpm train.log
       caffe-split tpm --suggest-window train.log
     """
-    from caffe_split.tpm.source import tell
+    from caffe_split.tpm.given import tell
 
     if length is not None and not suggest_window:
         raise click.UsageError("--length belongs to --suggest-window.")
@@ -115,8 +115,8 @@ def _scores(
     caffe_proto: Path | None,
 ) -> tuple[list[LayerScores], float | None]:
     """The scores, and the momentum where it is known."""
-    from caffe_split.tpm.gather import gather, gather_series, momentum_of
-    from caffe_split.training import open_training
+    from caffe_split.net.training import open_training
+    from caffe_split.tpm.collect import gather, gather_series, momentum_of
 
     if source.kind == "snapshots":
         if iteration is not None:
@@ -138,7 +138,7 @@ def _scores(
 
 
 def _show(scores: list[LayerScores], momentum: float, kernels: bool, as_json: bool) -> None:
-    from caffe_split.tpm.gather import by_window, latest_window
+    from caffe_split.tpm.collect import by_window, latest_window
     from caffe_split.tpm.report import as_dict, comparable, entropy_lines, header_line, kernel_lines, window_lines
 
     if as_json:
@@ -160,14 +160,14 @@ def _write(
     scores: list[LayerScores], momentum: float, csv_file: Path | None, picture: Path | None, force: bool
 ) -> None:
     from caffe_split.files import write_atomic
-    from caffe_split.tpm.gather import by_window, latest_window
+    from caffe_split.tpm.collect import by_window, latest_window
     from caffe_split.tpm.report import as_csv
 
     if csv_file is not None:
         write_atomic(csv_file, as_csv(scores, momentum).encode())
         click.echo(f"wrote {csv_file}", err=True)
     if picture is not None:
-        from caffe_split.plot.tpm import draw_scores, write_picture
+        from caffe_split.plot.tpm_figure import draw_scores, write_picture
 
         last = latest_window(scores)
         windows = [group for group in by_window(scores) if group != last]
@@ -185,7 +185,7 @@ def _show_log(
     force: bool,
 ) -> None:
     from caffe_split.files import write_atomic
-    from caffe_split.tpm.printed import choose, printed_as_csv, printed_as_dict, printed_lines, printed_tpm
+    from caffe_split.tpm.from_log import choose, printed_as_csv, printed_as_dict, printed_lines, printed_tpm
     from caffe_split.trainlog import read
 
     printed = choose(printed_tpm(read(path)), layers, momentum, path)
@@ -193,7 +193,7 @@ def _show_log(
         write_atomic(csv_file, printed_as_csv(printed).encode())
         click.echo(f"wrote {csv_file}", err=True)
     if picture is not None:
-        from caffe_split.plot.tpm import draw_printed, write_picture
+        from caffe_split.plot.tpm_figure import draw_printed, write_picture
 
         write_picture(picture, lambda figure: draw_printed(figure, printed), force)
         click.echo(f"wrote {picture}", err=True)
@@ -229,7 +229,7 @@ def _check_outputs(csv_file: Path | None, picture: Path | None, force: bool) -> 
             f"{csv_file} exists; nothing is overwritten unasked. Choose another name, or add --force."
         )
     if picture is not None:
-        from caffe_split.plot.tpm import check_picture
+        from caffe_split.plot.tpm_figure import check_picture
 
         check_picture(picture, force)
 

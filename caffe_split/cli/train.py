@@ -6,9 +6,9 @@ import re
 
 import click
 
-from caffe_split.caffe import train as training
-from caffe_split.caffe.reporter import make_reporter
-from caffe_split.engine.plan import Choices
+from caffe_split.backends import train as training
+from caffe_split.backends.reporter import make_reporter
+from caffe_split.engine.spec.command import Choices
 
 
 @click.command()

@@ -67,7 +67,7 @@ def verify(
     \b
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
     """
-    from caffe_split import verify as verification
+    from caffe_split.backends import verify as verification
 
     result = verification.verify(
         baseline,

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from caffe_split.caffe.reporter import make_reporter
+from caffe_split.backends.reporter import make_reporter
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import progress, query
 from caffe_split.trainlog.follow import Follower

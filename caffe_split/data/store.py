@@ -17,7 +17,7 @@ import numpy.typing as npt
 from caffe_split.data.images import decode_image
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
-from caffe_split.proto.datum import decode_datum, encode_datum, read_datum
+from caffe_split.formats.weights.datum import decode_datum, encode_datum, read_datum
 
 Image = npt.NDArray[np.uint8]
 Values = Union[npt.NDArray[np.uint8], npt.NDArray[np.float32]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from caffe_split.diagram.describe import describe
-from caffe_split.net import Layer
+from caffe_split.net.layers import Layer
 from caffe_split.split.parts import HELPER_SUFFIXES
 
 # Layers that work on each value or channel by itself: one that is alone in reading a blob joins its writer's box.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer, convolution_geometry
+from caffe_split.net.layers import Layer, convolution_geometry
 
 
 def describe(layer: Layer) -> list[str]:

@@ -10,18 +10,11 @@ from dataclasses import replace
 from caffe_split.diagram.boxes import make_boxes
 from caffe_split.diagram.flow import Flow, cuts, from_far, make_flow
 from caffe_split.diagram.layered import RANK_GAP
-from caffe_split.diagram.picture import (
-    ENTRY,
-    Picture,
-    Wire,
-    arrange,
-    aspect_distance,
-    note_picture,
-)
+from caffe_split.diagram.picture import ENTRY, Picture, Wire, arrange, aspect_distance, note_picture
 from caffe_split.diagram.shorten import shortened
 from caffe_split.diagram.splits import find_splits
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer
+from caffe_split.net.layers import Layer
 
 COLUMN_GAP, TURN_GAP, MOST_COLUMNS = 34.0, 14.0, 16
 # A page lower than this, in points, is not divided into more columns.

@@ -25,13 +25,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from caffe_split.engine import require_torch
-from caffe_split.engine.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.log import Log, Silent
+from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
-    from caffe_split.engine.join import Meeting
-    from caffe_split.engine.solver import Solver
+    from caffe_split.engine.parallel.join import Meeting
+    from caffe_split.engine.training.solver import Solver
 
 
 class _Wishes:
@@ -92,10 +92,10 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     import torch
 
     from caffe_split.engine.device import choose_device, keep_memory
-    from caffe_split.engine.group import ALONE
-    from caffe_split.engine.join import device_for
-    from caffe_split.engine.precision import set_precision
-    from caffe_split.engine.solver import Solver
+    from caffe_split.engine.model.precision import set_precision
+    from caffe_split.engine.parallel.group import ALONE
+    from caffe_split.engine.parallel.join import device_for
+    from caffe_split.engine.training.solver import Solver
 
     log, meeting = run.log, run.meet()
     _check(words, meeting)
@@ -173,7 +173,7 @@ class Run:
 
     def meet(self) -> Meeting | None:
         """Find the other processes, if there are any. Raises `CaffeSplitError`."""
-        from caffe_split.engine.join import Meeting, seat
+        from caffe_split.engine.parallel.join import Meeting, seat
 
         taken = seat()
         self.meeting = Meeting(taken, self.say) if taken is not None else None

@@ -7,7 +7,7 @@ import ctypes
 import torch
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto.nets import read_solver
+from caffe_split.formats.prototxt.nets import read_solver
 
 
 def choose_device(asked: str | None, solver: str) -> torch.device:

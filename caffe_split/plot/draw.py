@@ -10,9 +10,9 @@ from caffe_split.diagram.strokes import Curve, Drawing, Rectangle, Stroke, Text,
 from caffe_split.diagram.svg import FONT, svg_text
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, atomic_open, write_atomic
-from caffe_split.net import phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.shapes import document_inputs
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shapes import document_inputs
+from caffe_split.net.layers import phase_layers
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from caffe_split.backends.check_weights import check_weights
 from caffe_split.diagram.boxes import role_of
 from caffe_split.diagram.mosaic import Mosaic, kernel_mosaic, largest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, atomic_open
-from caffe_split.fit import check_weights
-from caffe_split.net import all_layers
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import all_layers
 from caffe_split.plot.draw import DPI, picture_format
-from caffe_split.proto import caffemodel, prototxt
 
 _WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
 # Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.

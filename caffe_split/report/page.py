@@ -12,8 +12,8 @@ from string import Template
 from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
+from caffe_split.formats import prototxt
 from caffe_split.plot.draw import draw_svg
-from caffe_split.proto import prototxt
 from caffe_split.report import sections
 from caffe_split.report.curves import curve_data
 from caffe_split.report.markup import Html, data_block, element

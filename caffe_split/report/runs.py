@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.cost import cost_beside
 from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.cost import cost_beside
 from caffe_split.report.manifest import Manifest, read_manifest
 from caffe_split.trainlog import parse, pipeline, query
 from caffe_split.trainlog.model import TrainingLog

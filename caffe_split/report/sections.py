@@ -7,12 +7,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_split.plan import change
+from caffe_split.derive.plan import change
+from caffe_split.net.training import solvers_in
 from caffe_split.report.histogram import histogram
 from caffe_split.report.manifest import LayerSplit, Manifest
 from caffe_split.report.markup import Html, element
 from caffe_split.report.runs import Run
-from caffe_split.training import solvers_in
 from caffe_split.trainlog import show
 
 # As the page's script and style have them: so many colours, then the same with so many kinds of dashes.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_split.net import Layer
+from caffe_split.net.layers import Layer
 from caffe_split.split.algebra import Array, Kernels
 
 

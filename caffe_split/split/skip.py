@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Geometry
+from caffe_split.net.layers import Geometry
 from caffe_split.split.algebra import Array, aligned_position, identity_channels
 from caffe_split.split.parts import Part, SlowPath, SplitContext
 

@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 
 from caffe_split import jsontext
-from caffe_split.choose import candidates, choose_layers
+from caffe_split.derive.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import sha256
-from caffe_split.instrument import watchers, windows_of
-from caffe_split.net import all_layers
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
+from caffe_split.net.layers import all_layers
 from caffe_split.study import nets
 from caffe_split.study.controls import raisable
 from caffe_split.study.model import Arm, Study
-from caffe_split.study.places import PLAN, read_json, run_folder
+from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
+from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog.query import is_accuracy
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer, all_layers, convolution_geometry, convolutions, phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.shapes import infer_shapes
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, phase_layers
 
 # Layers that change the channels of no blob; what reads and what writes them has as many.
 _KEEPS = {"BatchNorm", "Scale", "Bias", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Swish", "Clip",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import all_layers
-from caffe_split.proto import prototxt
-from caffe_split.proto.nets import read_net, read_solver
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net, read_solver
+from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"

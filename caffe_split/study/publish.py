@@ -13,7 +13,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason, write_atomic
 from caffe_split.study import nets
 from caffe_split.study.model import Study
-from caffe_split.study.places import PLAN, read_json
+from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"

@@ -18,12 +18,12 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason
 from caffe_split.study import nets
 from caffe_split.study.checks import check_same, inputs_of
-from caffe_split.study.fitting import Fit, fit
-from caffe_split.study.holding import holding, is_held
+from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
-from caffe_split.study.places import PLAN, made, read_json, write_json
+from caffe_split.study.paths import PLAN, made, read_json, write_json
 from caffe_split.study.plan import Step, stage_of, steps_of
-from caffe_split.study.programs import Crashed
+from caffe_split.study.processes import Crashed
+from caffe_split.study.train import Fit, fit
 from caffe_split.study.versions import machine, versions
 from caffe_split.trainlog.parse import read
 

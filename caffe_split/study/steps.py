@@ -9,22 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from caffe_split.cost import Cost
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import manifest_of
-from caffe_split.net import phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.shapes import infer_shapes
+from caffe_split.net.layers import phase_layers
 from caffe_split.study import nets
+from caffe_split.study.accuracies import accuracies, measured
 from caffe_split.study.controls import widened
-from caffe_split.study.fitting import TRAINED, Fit, fit
-from caffe_split.study.holding import Held, holding
-from caffe_split.study.measure import accuracies, measured
+from caffe_split.study.locks import Held, holding
 from caffe_split.study.model import Study
-from caffe_split.study.places import PLAN, made, open_study, prefix, read_json, run_folder, write_json
+from caffe_split.study.paths import PLAN, made, open_study, prefix, read_json, run_folder, write_json
 from caffe_split.study.plan import Step, stage_of, stages_of, steps_of
-from caffe_split.study.programs import Crashed, run_ours
+from caffe_split.study.processes import Crashed, run_ours
 from caffe_split.study.telemetry import movements
+from caffe_split.study.train import TRAINED, Fit, fit
 
 WIDER = "wider-"
 

@@ -13,9 +13,9 @@ from typing import Any
 from caffe_split.files import write_atomic
 from caffe_split.manifest import write_manifest
 from caffe_split.plot.pairs import draw_pairs
-from caffe_split.plot.tpm import write_picture
+from caffe_split.plot.tpm_figure import write_picture
 from caffe_split.study.model import Study
-from caffe_split.study.places import open_study, read_json, write_json
+from caffe_split.study.paths import open_study, read_json, write_json
 from caffe_split.study.plan import Step, stages_of, steps_of
 from caffe_split.study.statistics import paired, spread
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.proto.caffemodel import read_weights
+from caffe_split.formats.weights.caffemodel import read_weights
 
 # What a split leaves in the place of X, by the end of its layers' names.
 PARTS = ("split1", "split2", "residual_pre", "residual_post", "skip", "extension", "reorder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_split.instrument import Windows
+from caffe_split.tpm.layers import Windows
 
 LAYOUT_VERSION = 1
 

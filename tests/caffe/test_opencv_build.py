@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caffe_split.proto import caffe_pb2
-from caffe_split.proto.caffemodel import write_weights
+from caffe_split.formats import caffe_pb2
+from caffe_split.formats.weights.caffemodel import write_weights
 
 pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[2]

@@ -304,8 +304,8 @@ def test_a_build_without_caffe_cannot_be_packed(tmp_path):
 
 def test_torch_net_has_the_parameters_of_the_prototxt():
     torch = pytest.importorskip("torch")
-    from caffe_split.proto import prototxt
-    from caffe_split.summary import summarize
+    from caffe_split.formats import prototxt
+    from caffe_split.layertypes.summary import summarize
 
     names = {}
     exec(compile((ROOT / "benchmarks/torch_resnet20.py").read_text(), "torch_resnet20.py", "exec"), names)

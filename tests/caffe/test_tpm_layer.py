@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.tpm.gather import gather
+from caffe_split.net.training import open_training
+from caffe_split.tpm.collect import gather
 from caffe_split.tpm.scores import null_tpm
-from caffe_split.training import open_training
 
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
 pytestmark = [

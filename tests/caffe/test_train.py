@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe_split.caffe import find, train
+from caffe_split.backends import train
+from caffe_split.backends.caffe import find
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read
 

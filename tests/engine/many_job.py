@@ -19,12 +19,12 @@ import torch
 import torch._dynamo  # Else every fork imports it, for shapes found without values.
 import torch.distributed as dist
 
-from caffe_split.engine.group import Group
 from caffe_split.engine.log import Log
-from caffe_split.engine.net import Net
-from caffe_split.engine.solver import Solver
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.parallel.group import Group
+from caffe_split.engine.training.solver import Solver
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto.nets import read_net
+from caffe_split.formats.prototxt.nets import read_net
 
 
 def train(job: dict[str, Any], rank: int) -> None:

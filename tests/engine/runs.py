@@ -72,7 +72,7 @@ def write_training(
 def ours(solver: str, **options: Any) -> tuple[Any, str]:
     """Train with the engine here; the solver and its log."""
     from caffe_split.engine.log import Log
-    from caffe_split.engine.solver import Solver
+    from caffe_split.engine.training.solver import Solver
 
     stream = io.StringIO()
     trained = Solver(solver, log=Log(stream), **options)

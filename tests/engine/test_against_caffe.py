@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 
 from caffe_split.data.store import write_store  # noqa: E402
 from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.proto.caffemodel import read_weights, write_weights  # noqa: E402
-from caffe_split.proto.solverstate import read_solverstate  # noqa: E402
+from caffe_split.formats.weights.caffemodel import read_weights, write_weights  # noqa: E402
+from caffe_split.formats.weights.solverstate import read_solverstate  # noqa: E402
 
 pytestmark = pytest.mark.caffe
 RELATIVE = 1e-3

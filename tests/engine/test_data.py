@@ -15,13 +15,13 @@ import pytest
 
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import blob as blobs
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import blob as blobs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.net import Net  # noqa: E402
-from caffe_split.engine.sources import read_blob  # noqa: E402
+from caffe_split.engine.data.batches import read_blob  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
 
 TRANSFORMS = {
     "plain": "",

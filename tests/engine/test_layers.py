@@ -14,9 +14,9 @@ from cases import CASES, Case
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.kinds import KINDS  # noqa: E402
-from caffe_split.engine.net import Net  # noqa: E402
-from caffe_split.proto import prototxt  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.spec.kinds import KINDS  # noqa: E402
+from caffe_split.formats import prototxt  # noqa: E402
 
 pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)

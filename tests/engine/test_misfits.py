@@ -12,9 +12,9 @@ from cases import CASES
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.engine.layers.base import TOLD  # noqa: E402
-from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
 from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.proto import prototxt  # noqa: E402
+from caffe_split.formats import prototxt  # noqa: E402
 
 
 def others(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

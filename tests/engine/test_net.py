@@ -10,12 +10,12 @@ from runs import write_training
 from support import ROOT
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import prototxt
-from caffe_split.proto.nets import read_net
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
 
 SMALL = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 
 from many_job import run  # noqa: E402
 
-from caffe_split.engine.group import ALONE  # noqa: E402
-from caffe_split.engine.net import Net  # noqa: E402
-from caffe_split.proto import prototxt  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.parallel.group import ALONE  # noqa: E402
+from caffe_split.formats import prototxt  # noqa: E402
 
 FEW = "layer { name: \"few\" type: \"Parameter\" top: \"s\" parameter_param { shape { dim: 3 dim: 2 } } }\n"
 MORE = {

@@ -32,8 +32,8 @@ def test_bf16_is_near_and_tests_are_fp32(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_bf16_computes_what_lies_between_with_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from caffe_split.engine.net import Net
-    from caffe_split.proto.nets import read_net
+    from caffe_split.engine.model.net import Net
+    from caffe_split.formats.prototxt.nets import read_net
 
     monkeypatch.chdir(tmp_path)
     write_training(tmp_path, FIXED, 1)

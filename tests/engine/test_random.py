@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net  # noqa: E402
 
 FILLERS = {
     "constant": "value: 0.7",

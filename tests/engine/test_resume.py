@@ -12,11 +12,11 @@ from runs import NET, numbers, ours, write_training
 from support import train
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto.caffemodel import SolverState, write_solverstate, write_weights
+from caffe_split.formats.weights.caffemodel import SolverState, write_solverstate, write_weights
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.resume import newest_pair  # noqa: E402
+from caffe_split.net.resume import newest_pair  # noqa: E402
 
 RATE = 'base_lr: 0.01 momentum: 0.9 lr_policy: "step" gamma: 0.7 stepsize: 3'
 # Crops, mirrors, dropout, random blobs; 44 records by 8, tests of 2 x 7 of 20.
@@ -129,7 +129,7 @@ def test_goes_on_where_everything_stood(tmp_path: Path, stop: int) -> None:
 
 
 def test_a_snapshot_that_cannot_be_written_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from caffe_split.engine import snapshots
+    from caffe_split.engine.training import snapshots
 
     write_training(tmp_path, RATE, 3)
     solver, _ = ours("solver.prototxt")

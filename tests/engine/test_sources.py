@@ -16,7 +16,7 @@ from caffe_split.data.images import decode_image
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
-from caffe_split.engine.group import Group  # noqa: E402
+from caffe_split.engine.parallel.group import Group  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("folder")
 

@@ -20,12 +20,12 @@ from runs import numbers, write_training
 from support import ROOT, caffe_split
 
 from caffe_split.data.store import write_store
-from caffe_split.engine.launch import _cores
+from caffe_split.engine.parallel.launch import _cores
 from caffe_split.errors import CaffeSplitError
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.join import Seat, device_for, seat  # noqa: E402
+from caffe_split.engine.parallel.join import Seat, device_for, seat  # noqa: E402
 
 FIXED = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed"'
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.proto import caffe_pb2, caffemodel, schema
+from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import schema
+from caffe_split.formats.weights import caffemodel
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "proto"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "formats"))
 
 
 def seeds() -> dict[str, list[bytes]]:
-    files = Path(__file__).resolve().parents[1] / "proto" / "files"
+    files = Path(__file__).resolve().parents[1] / "formats" / "files"
     model = caffe_pb2.NetParameter(name="n")
     layer = model.layer.add(name="conv", type="Convolution", bottom=["a"])
     layer.blobs.add(data=[1, 2, 3, 4], shape=caffe_pb2.BlobShape(dim=[2, 2]))

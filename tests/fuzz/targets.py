@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Callable
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import caffemodel, check, protofile, prototxt
-from caffe_split.proto.tree import Message
-from caffe_split.proto.upgrade import upgrade
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check, proto2
+from caffe_split.formats.prototxt.tree import Message
+from caffe_split.formats.prototxt.upgrade import upgrade
+from caffe_split.formats.weights import caffemodel
 
 _FOLDER = tempfile.mkdtemp(prefix="fuzz-")
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
@@ -117,7 +119,7 @@ def fuzz_hdf5(data: bytes) -> None:
 def fuzz_proto(data: bytes) -> None:
     """Read a schema."""
     with contextlib.suppress(CaffeSplitError):
-        protofile.parse(data.decode("utf-8", "surrogateescape"))
+        proto2.parse(data.decode("utf-8", "surrogateescape"))
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

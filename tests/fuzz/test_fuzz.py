@@ -14,9 +14,10 @@ from seeds import seeds
 from targets import TARGETS
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import check, prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "proto"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "formats"))
 
 from wire_files import blob, layer, net, raw_field  # noqa: E402
 
@@ -69,7 +70,7 @@ def test_time_is_linear_in_the_text(shape, before):
 
 MEMORY = """
 import resource, sys
-from caffe_split.proto import caffemodel
+from caffe_split.formats.weights import caffemodel
 from caffe_split.errors import CaffeSplitError
 import numpy
 def peak():

@@ -19,10 +19,11 @@ from caffe_split.diagram.picture import HEAD_HEIGHT, LINE_SIZE, NAME_SIZE, Frame
 from caffe_split.diagram.splits import find_splits
 from caffe_split.diagram.strokes import FRAME_FILLS, SHADES, Curve, Rectangle, Text, drawing, pieces
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import phase_layers
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.layertypes.shapes import document_inputs, infer_shapes
+from caffe_split.net.layers import phase_layers
 from caffe_split.plot.draw import draw_file, draw_svg
-from caffe_split.proto import caffemodel, prototxt
-from caffe_split.shapes import document_inputs, infer_shapes
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
 RESNET = ROOT / "prototxt/resnet20_cifar100/deploy.prototxt"

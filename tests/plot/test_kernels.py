@@ -17,9 +17,10 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure  # noqa: E402
 
 from caffe_split.diagram.mosaic import MOST_TILES, kernel_mosaic, largest  # noqa: E402
-from caffe_split.net import all_layers  # noqa: E402
+from caffe_split.formats import prototxt  # noqa: E402
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import all_layers  # noqa: E402
 from caffe_split.plot.kernels import draw_kernels, mosaics, shown_layers  # noqa: E402
-from caffe_split.proto import caffemodel, prototxt  # noqa: E402
 
 DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
 

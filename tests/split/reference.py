@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from caffe_split.net import Geometry
+from caffe_split.net.layers import Geometry
 from caffe_split.split.parts import Part
 
 

@@ -13,15 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import caffe_split, run_caffe
 
-from caffe_split.caffe.forward import compare_nets
+from caffe_split.backends.caffe.forward import compare_nets
+from caffe_split.derive.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
-from caffe_split.merge import merge_stems
-from caffe_split.net import Geometry, all_layers, phase_layers
-from caffe_split.proto import caffemodel, prototxt
+from caffe_split.fold.merge import merge_stems
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import Geometry, all_layers, phase_layers
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
-from caffe_split.split.rewrite import rewrite
 
 pytestmark = pytest.mark.caffe
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import convolve, forward, geometries
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Geometry
+from caffe_split.net.layers import Geometry
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
 from caffe_split.split.partition import Partition, divide, parse_rule

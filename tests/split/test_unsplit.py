@@ -8,16 +8,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import convolve, forward, geometries
 
+from caffe_split.derive.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
-from caffe_split.graph import Graph
-from caffe_split.net import Geometry, all_layers
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
+from caffe_split.net.graph import Graph
+from caffe_split.net.layers import Geometry, all_layers
 from caffe_split.split.affine import CannotFold
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
 from caffe_split.split.parts import Part
-from caffe_split.split.rewrite import rewrite
 from caffe_split.split.unsplit import grouped, innermost_first, unsplit
 
 

@@ -8,10 +8,10 @@ import pytest
 from support import ROOT
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import phase_layers
-from caffe_split.proto import prototxt
-from caffe_split.proto.nets import read_net
-from caffe_split.shapes import infer_shapes
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import phase_layers
 from caffe_split.study.controls import widened
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.study.holding import holding, is_held
+from caffe_split.study.locks import holding, is_held
 
 # A step that runs a program which would go on for a minute.
 STEP = """

@@ -10,7 +10,7 @@ from study_files import write_study
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study import steps  # noqa: E402
-from caffe_split.study.places import PLAN, read_json, write_json  # noqa: E402
+from caffe_split.study.paths import PLAN, read_json, write_json  # noqa: E402
 from caffe_split.study.plan import stages_of, steps_of  # noqa: E402
 from caffe_split.study.read import read_study  # noqa: E402
 from caffe_split.study.run import _begin, work  # noqa: E402

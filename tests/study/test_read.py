@@ -12,14 +12,14 @@ from study_files import write_study
 from support import ROOT, caffe_split
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.instrument import Windows, add_watchers
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
+from caffe_split.tpm.layers import Windows, add_watchers
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study.checks import check_same  # noqa: E402
 from caffe_split.study.model import Study  # noqa: E402
-from caffe_split.study.places import PLAN, write_json  # noqa: E402
+from caffe_split.study.paths import PLAN, write_json  # noqa: E402
 from caffe_split.study.read import read_study  # noqa: E402
 
 

@@ -19,8 +19,8 @@ import pytest
 from study_files import write_study
 from support import ROOT, caffe_split
 
-from caffe_split.engines import is_there
-from caffe_split.study.holding import is_held
+from caffe_split.backends.choose import is_there
+from caffe_split.study.locks import is_held
 
 pytestmark = [
     pytest.mark.caffe,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.proto.caffemodel import write_weights
+from caffe_split.formats.weights.caffemodel import write_weights
 from caffe_split.study.telemetry import movements
 
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_measured(trained: Trained, arguments: list, message: str
 
 
 def test_series_with_another_nets_snapshot(digits: Path) -> None:
-    from caffe_split.proto import caffemodel
+    from caffe_split.formats.weights import caffemodel
 
     path = digits / "digits/digits_iter_50.caffemodel"
     weights = {name: list(blobs) for name, blobs in caffemodel.read_weights(path).items()}

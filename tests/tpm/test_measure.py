@@ -9,10 +9,10 @@ import pytest
 from support import Trained
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.proto import caffemodel
-from caffe_split.tpm.gather import gather, latest_window
-from caffe_split.tpm.measure import from_state, is_state
-from caffe_split.training import Training, find_snapshots, open_training
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.training import Training, find_snapshots, open_training
+from caffe_split.tpm.collect import gather, latest_window
+from caffe_split.tpm.state import from_state, is_state
 
 
 def reference(trained: Trained, layer: str, iterations: list[int]) -> np.ndarray:

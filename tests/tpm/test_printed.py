@@ -12,7 +12,7 @@ import pytest
 from support import Trained
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.tpm.printed import Printed, choose, printed_as_csv, printed_lines, printed_tpm, window_values
+from caffe_split.tpm.from_log import Printed, choose, printed_as_csv, printed_lines, printed_tpm, window_values
 from caffe_split.tpm.scores import null_tpm
 from caffe_split.trainlog import read
 

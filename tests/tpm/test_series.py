@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.tpm.from_snapshots import choose_iterations, from_snapshots, snapshots_of
 from caffe_split.tpm.lengths import lengths
-from caffe_split.tpm.series import choose_iterations, from_snapshots, snapshots_of
 
 
 def walk(steps: int, seed: int = 0) -> dict[int, np.ndarray]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from caffe_split.engine.group import ALONE, Group
-from caffe_split.engine.options import Options
+from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Layer as Text
-from caffe_split.shape_rules.found import Found, Untold
-from caffe_split.shape_rules.table import RULES
+from caffe_split.layertypes.rule import Found, Untold
+from caffe_split.layertypes.table import RULES
+from caffe_split.net.layers import Layer as Text
+from caffe_split.net.options import Options
 
 Shape = tuple[int, ...]
 Tops = tuple[torch.Tensor, ...]

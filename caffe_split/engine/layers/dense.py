@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
-from caffe_split.engine.fillers import fill
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.options import shape_of
-from caffe_split.shape_rules.sliding import window_of
+from caffe_split.engine.model.fillers import fill
+from caffe_split.layertypes.sliding import window_of
+from caffe_split.net.options import shape_of
 
 
 class _Weighted(Layer):

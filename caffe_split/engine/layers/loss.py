@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.options import Options
+from caffe_split.net.options import Options
 
 # Caffe takes no logarithm of less: FLT_MIN for softmax, 1e-20 for the two losses on probabilities.
 _LEAST_SOFTMAX = math.log(1.1754943508222875e-38)
@@ -128,7 +128,7 @@ class InfogainLoss(Labelled):
             raise self.error(f"an infogain matrix of shape {bottoms[2]} for {self.classes} classes.")
 
     def _matrix(self) -> np.ndarray:
-        from caffe_split.engine.sources import read_blob
+        from caffe_split.engine.data.batches import read_blob
 
         values = read_blob(str(self.options.get("source")))
         if values.size != self.classes**2:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from caffe_split.engine import sync
 from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.parallel import sync_norm
 
 
 class BatchNorm(Layer):
@@ -38,7 +38,7 @@ class BatchNorm(Layer):
             return F.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps)
         group = self.place.group
         if group.sync_norms and group.speaks and not x.is_meta:
-            out, batch_mean, batch_variance = sync.norm(x, weight, bias, eps, group)
+            out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, group)
         elif self.values == 1:
             # One value a channel has no variance, and PyTorch refuses it.
             centred = (x - x) * eps**-0.5

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from caffe_split.engine.fillers import fill
 from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.model.fillers import fill
 
 
 class ReLU(Layer):

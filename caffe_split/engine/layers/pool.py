@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.shape_rules.sliding import pooling_window
+from caffe_split.layertypes.sliding import pooling_window
 
 
 class Pooling(Layer):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.options import shape_of
+from caffe_split.net.options import shape_of
 
 _PAIR = 1 << 24
 _WEIGHT, _START, _PREVIOUS, _RESULT, _COUNTER = range(5)

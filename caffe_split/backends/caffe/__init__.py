@@ -1,0 +1,1 @@
+"""The built Caffe as a child process."""

@@ -1,0 +1,116 @@
+"""Do weights fit a net? Caffe would warn and train on from noise; we refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shapes import Shape, infer_shapes
+from caffe_split.net.layers import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.tpm.state import is_state
+
+Blobs = Mapping[str, Sequence[np.ndarray]]
+
+# What the weights of a derived net are called, beside it, and the solver state to go on from.
+WEIGHTS_NAME = "init.caffemodel"
+STATE_NAME = "init.solverstate"
+
+
+def check_weights(
+    document: prototxt.Document,
+    weights: Blobs,
+    path: Path,
+    phase: str = "TRAIN",
+    stages: Sequence[str] = (),
+    level: int = 0,
+    ignore_extra: bool = False,
+    inputs: Mapping[str, Shape] | None = None,
+) -> None:
+    """Raises `CaffeSplitError` where weights and net do not name the same layers, or their shapes differ.
+
+    The layers that `phase`, `stages` and `level` admit must all have their blobs, finite ones; weights of layers that
+    the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they can
+    be told without the data set; `inputs` gives those of data blobs.
+    """
+    known = {layer.name for layer in all_layers(document)}
+    # A snapshot also lists Caffe's own Split layers, without blobs, and the state of TPM layers, which a deploy net
+    # does not have.
+    strange = [name for name in weights if name not in known and len(weights[name]) and not is_state(weights[name])]
+    if strange and not ignore_extra:
+        raise CaffeSplitError(
+            f"{path}: it has weights of {', '.join(map(repr, strange))}, which {document.filename} does not have. "
+            "Is it a snapshot of this net? --ignore-extra-weights leaves them out."
+        )
+    layers = phase_layers(document, phase, stages, level)
+    shapes = infer_shapes(layers, inputs)
+    for layer in layers:
+        if layer.type == "TPM":
+            continue
+        expected = [*shapes.params.get(layer.name, ()), *shapes.state.get(layer.name, ())]
+        if not weights.get(layer.name):
+            if expected or layer.type in ("Convolution", "InnerProduct", "Deconvolution"):
+                raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of {document.filename}?")
+            continue
+        if expected:
+            _check_shapes(layer, weights[layer.name], expected, document, path)
+        elif layer.type == "Convolution":
+            check_convolution(layer, weights[layer.name], path)
+        _check_finite(layer, weights[layer.name], path)
+
+
+def _check_finite(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
+    for blob in blobs:
+        if not np.isfinite(blob).all():
+            raise CaffeSplitError(
+                f"{path}: the weights of {layer.where} are not finite ({np.count_nonzero(~np.isfinite(blob))} of "
+                f"{blob.size}). Take an earlier snapshot."
+            )
+
+
+def _check_shapes(
+    layer: Layer, blobs: Sequence[np.ndarray], expected: Sequence[Shape], document: prototxt.Document, path: Path
+) -> None:
+    names = layer.param_names()
+    for index, shape in enumerate(expected):
+        found = tuple(blobs[index].shape) if index < len(blobs) else None
+        if found == (0,) and index < len(names) and names[index]:
+            continue  # HDF5 leaves out what an earlier layer has under the same name
+        if found is None or _without_ones(found) != _without_ones(shape):
+            break
+    else:
+        if len(blobs) == len(expected):
+            return
+    raise CaffeSplitError(
+        f"{path}: {layer.where} has blobs {[tuple(blob.shape) for blob in blobs]}, but {document.filename} asks for "
+        f"{[tuple(shape) for shape in expected]}. Is it a snapshot of this net?"
+    )
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape as the oldest files have it, too: four axes, those in front 1. Any number of ones may stand in front."""
+    sizes = list(shape)
+    while sizes and sizes[0] == 1:
+        sizes.pop(0)
+    return tuple(sizes)
+
+
+def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
+    """Raises `CaffeSplitError` for what can be told to be wrong where the convolution's input is not known."""
+    if not blobs:
+        raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of this net?")
+    _check_finite(layer, blobs, path)
+    param = layer.message.sub("convolution_param")
+    assert param is not None
+    count, bias = int(param.get("num_output", 0)), bool(param.get("bias_term", True))
+    kernel = convolution_geometry(layer).kernel
+    found = tuple(blobs[0].shape)
+    fits = len(found) == 4 and found[0] == count and found[2:] == kernel and len(blobs) == (2 if bias else 1)
+    if not fits or (bias and blobs[1].size != count):
+        raise CaffeSplitError(
+            f"{path}: {layer.where} has blobs {[tuple(blob.shape) for blob in blobs]}, but the net asks for {count} "
+            f"kernels of {kernel[0]}x{kernel[1]} {'and a bias' if bias else 'without bias'}."
+        )

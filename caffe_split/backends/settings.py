@@ -1,0 +1,41 @@
+"""The few solver settings that following a training needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """Of a solver file: iterations to do (0: not said), what its snapshots' names begin with, whether it
+    writes one when it ends."""
+
+    max_iter: int
+    snapshot_prefix: str
+    snapshot_after_train: bool
+
+
+def solver_settings(path: str | os.PathLike[str]) -> SolverSettings:
+    """Read a solver. CaffeSplitError: no readable file, no prototxt, or not a solver but a net."""
+    from caffe_split.formats import prototxt
+
+    solver = Path(path)
+    if not solver.is_file():
+        folder = solver if solver.is_dir() else solver.parent
+        there = sorted(str(path) for path in folder.glob("*solver*.prototxt"))
+        hint = f"; solvers there: {', '.join(there)}" if there else ""
+        what = "it is a folder" if solver.is_dir() else "no such file"
+        raise CaffeSplitError(f"no solver {solver}: {what}{hint}")
+    document = prototxt.read(solver)
+    if document.get("layer") is not None or document.get("layers") is not None:
+        raise CaffeSplitError(f"{solver} is a net, not a solver; give the solver file that names it")
+    after = document.get("snapshot_after_train")
+    return SolverSettings(
+        max_iter=int(document.get("max_iter") or 0),
+        snapshot_prefix=str(document.get("snapshot_prefix") or ""),
+        snapshot_after_train=str(after).lower() not in ("false", "0", "f"),
+    )

@@ -1,0 +1,73 @@
+"""Which convolutions of a net are split: all that can be, those named, or those of highest TPM entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, sharers
+from caffe_split.split.parts import is_helper
+from caffe_split.tpm.report import ranked
+from caffe_split.tpm.scores import LayerScores
+
+
+def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
+    """Why a convolution cannot be split, or None."""
+    if layer.type != "Convolution":
+        return f"it is a {layer.type} layer"
+    if is_helper(layer.name):
+        return "it is a helper of an earlier split"
+    specs = layer.message.subs("param")
+    if specs and specs[0].get("lr_mult", 1) == 0:
+        return "it is frozen (lr_mult 0)"
+    if len(layer.bottoms) != 1 or len(layer.tops) != 1:
+        return f"it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops"
+    if layer.message.has("loss_weight"):
+        return "its top is a loss"
+    shared = sharers(layers, layer)
+    if shared:
+        return f"it shares its weight with {', '.join(shared)}"
+    try:
+        group = convolution_geometry(layer).group
+    except CaffeSplitError as error:
+        return str(error)
+    param = layer.message.sub("convolution_param")
+    kernels = int(param.get("num_output", 0)) if param else 0
+    if kernels // group < 2:
+        return "depthwise, one kernel a group" if group > 1 else "it has one kernel"
+    return None
+
+
+def candidates(document: prototxt.Document) -> list[Layer]:
+    """The convolutions that can be split, in the net's order."""
+    layers = all_layers(document)
+    return [layer for layer in convolutions(layers) if why_not(layer, layers) is None]
+
+
+def choose_layers(
+    document: prototxt.Document, names: Sequence[str] | None, count: int, scores: Sequence[LayerScores]
+) -> list[Layer]:
+    """The layers to split, in the net's order: those of `names`, or the `count` of highest TPM entropy.
+
+    Raises `CaffeSplitError` for a name that is not there or cannot be split, naming those that can, and when
+    fewer than `count` layers have scores.
+    """
+    layers = all_layers(document)
+    possible = {layer.name: layer for layer in candidates(document)}
+    listing = ", ".join(possible) or "none"
+    if names is not None:
+        for name in names:
+            if name not in possible:
+                found = next((layer for layer in layers if layer.name == name), None)
+                reason = "there is no such layer" if found is None else why_not(found, layers)
+                raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
+        return [layer for name, layer in possible.items() if name in names]
+    best = [score.layer for score in ranked(scores) if score.layer in possible][:count]
+    if len(best) < count:
+        raise CaffeSplitError(
+            f"{count} layer(s) to choose by TPM entropy, but only {len(best)} that can be split have scores "
+            f"({', '.join(best) or 'none'}). Layers that can be split: {listing}. Watch more layers with "
+            "`caffe-split instrument`, or lower --num-splits."
+        )
+    return [layer for name, layer in possible.items() if name in best]

@@ -1,0 +1,121 @@
+"""Going on with the parent's schedule: its solver state, carried over to the derived net.
+
+A solver keeps an array of history (SGD's momentum; Adam two) for each learnable parameter, in the net's order. A
+kernel that the split moved takes its history along; new parameters start with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.backends.check_weights import Blobs
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
+from caffe_split.net.layers import phase_layers
+from caffe_split.split.partition import Partition
+
+# A layer's name and the place of the blob among its blobs.
+Slot = tuple[str, int]
+
+
+def state_beside(weights: Path) -> Path:
+    """The solver state that was saved with a snapshot of weights. Raises `CaffeSplitError` where there is none."""
+    name = weights.name[: -len(".h5")] if weights.name.endswith(".h5") else weights.name
+    stem = name[: -len(".caffemodel")] if name.endswith(".caffemodel") else name
+    for ending in (".solverstate", ".solverstate.h5"):
+        if (weights.parent / (stem + ending)).is_file():
+            return weights.parent / (stem + ending)
+    raise CaffeSplitError(
+        f"{weights}: --schedule continue needs the solver state that Caffe saved with it, "
+        f"{weights.parent / stem}.solverstate, which is not there. Use --schedule restart, or another snapshot."
+    )
+
+
+def learnable(
+    document: prototxt.Document, weights: Blobs, stages: Sequence[str] = (), level: int = 0
+) -> Iterator[Slot]:
+    """The learnable parameters of the TRAIN net in the solver's order, those shared by name once."""
+    seen: set[str] = set()
+    for layer in phase_layers(document, "TRAIN", stages, level):
+        names = layer.param_names()
+        for index in range(len(weights.get(layer.name, ()))):
+            name = names[index] if index < len(names) else ""
+            if name in seen:
+                continue
+            if name:
+                seen.add(name)
+            yield layer.name, index
+
+
+def parent_state(weights: Path, iteration: int | None, max_iter: int | None) -> tuple[Path, SolverState]:
+    """The solver state saved with `weights`, and its file; `iteration` is what it has to be of, where that is known.
+
+    Raises `CaffeSplitError` where there is none, for another iteration's, and at the end of the training.
+    """
+    path = state_beside(weights)
+    state = read_solverstate(path)
+    if iteration is not None and state.iter != iteration:
+        raise CaffeSplitError(f"{path}: it is of iteration {state.iter}, expected {iteration}. Was the file renamed?")
+    if max_iter is not None and state.iter >= max_iter:
+        raise CaffeSplitError(
+            f"{path}: the training ends at its iteration {state.iter} (max_iter is {max_iter}); no schedule is left "
+            "to continue. Use --schedule restart, or raise the solver's max_iter."
+        )
+    return path, state
+
+
+def continued(
+    path: Path,
+    state: SolverState,
+    parent: tuple[prototxt.Document, Blobs],
+    derived: tuple[prototxt.Document, Blobs],
+    partitions: Mapping[str, Partition],
+    learned_net: str,
+    stages: Sequence[str] = (),
+    level: int = 0,
+) -> SolverState:
+    """The solver state of the net `parent`, made to fit the net `derived` (document and blobs each).
+
+    Iteration and step are the parent's. Raises `CaffeSplitError`, naming the file `path`, for a state that does not
+    fit the parent.
+    """
+    slots = list(learnable(*parent, stages, level))
+    count = len(state.history)
+    if not slots or count % len(slots):
+        raise CaffeSplitError(
+            f"{path}: {count} blobs of history, but {parent[0].filename} has {len(slots)} learnable parameters. "
+            "Was it saved by a training of this net?"
+        )
+    history: list[np.ndarray] = []
+    for first in range(0, count, len(slots)):
+        old = dict(zip(slots, state.history[first : first + len(slots)]))
+        for slot, values in old.items():
+            shape = parent[1][slot[0]][slot[1]].shape
+            if tuple(values.shape) != tuple(shape):
+                raise CaffeSplitError(
+                    f"{path}: the history of layer '{slot[0]}', blob {slot[1]}, has shape {tuple(values.shape)}, and "
+                    f"the blob {tuple(shape)}. Was it saved by a training of this net?"
+                )
+        moved = _moved(old, partitions)
+        for name, index in learnable(*derived, stages, level):
+            shape = derived[1][name][index].shape
+            history.append(np.asarray(moved.get((name, index), np.zeros(shape)), np.float32).reshape(shape))
+    return SolverState(state.iter, learned_net, state.current_step, history)
+
+
+def _moved(old: Mapping[Slot, np.ndarray], partitions: Mapping[str, Partition]) -> dict[Slot, np.ndarray]:
+    """History under the names of the derived net: of split layers the rows of either side."""
+    moved = {}
+    for (name, index), values in old.items():
+        if name not in partitions:
+            moved[name, index] = values
+            continue
+        # A bias is stored with one axis, or with four of which the last counts in the oldest files.
+        rows = values.reshape(-1) if index else values
+        moved[f"{name}_split1", index] = rows[list(partitions[name].fast)]
+        moved[f"{name}_split2", index] = rows[list(partitions[name].slow)]
+    return moved

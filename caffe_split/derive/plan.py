@@ -1,0 +1,162 @@
+"""The plan of a derivation: what will change, said before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
+from caffe_split.backends.choose import ENGINES
+from caffe_split.formats.weights.solverstate import SolverState
+from caffe_split.layertypes.cost import Cost
+from caffe_split.split.layer import SplitOptions
+from caffe_split.split.partition import Partition
+from caffe_split.split.parts import Part
+from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One convolution that will be split, into which layers, and why.
+
+    `scores` is None where neither the choice of the layer nor its partition looked at TPM; `note` warns of a start
+    that rounding makes less exact.
+    """
+
+    name: str
+    partition: Partition
+    parts: tuple[Part, ...]
+    scores: LayerScores | None
+    momentum: float
+    note: str = ""
+
+    def why(self) -> str:
+        """The scores that chose it, in a line."""
+        if self.scores is None:
+            return "chosen by name"
+        fast, slow = (self._mean(self.scores.tpm, side) for side in (self.partition.fast, self.partition.slow))
+        z = z_scores(self.scores, self.momentum)
+        return (
+            f"entropy {self.scores.entropy:.3f}, TPM fast {fast:.3f} slow {slow:.3f} "
+            f"(noise {null_tpm(self.scores.steps, self.scores.interval, self.momentum):.3f}, "
+            f"z {self._mean(z, self.partition.fast):+.1f} {self._mean(z, self.partition.slow):+.1f})"
+        )
+
+    @staticmethod
+    def _mean(values: np.ndarray, chosen: Sequence[int]) -> float:
+        """Mean over the chosen kernels that move; NaN when none does."""
+        moving = values[list(chosen)]
+        moving = moving[~np.isnan(moving)]
+        return float(moving.mean()) if len(moving) else float("nan")
+
+
+@dataclass(frozen=True)
+class DerivePlan:
+    """All that `make-derived` will write.
+
+    `texts` are the prototxt files, name in the output folder -> content; `weights` the derived net's blobs, layer ->
+    blobs; `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path`
+    need not exist: a net within its solver gets that name.
+    """
+
+    net_path: Path
+    solver_path: Path | None
+    weights_path: Path
+    iteration: int | None
+    out: Path
+    options: SplitOptions
+    partition: str
+    schedule: str
+    layers: tuple[LayerPlan, ...]
+    before: Cost
+    after: Cost
+    texts: dict[str, bytes]
+    weights: dict[str, list[np.ndarray]]
+    types: dict[str, str]
+    state: SolverState | None = None
+    inputs: tuple[Path, ...] = ()
+    # What was done to bring old files to today's form, a line each.
+    notes: tuple[str, ...] = ()
+    # What measured the branches for `options.branch_norm`.
+    engine: str | None = None
+
+    def output_names(self) -> list[str]:
+        """The files that are written beside manifest.json."""
+        return [*self.texts, WEIGHTS_NAME, *([STATE_NAME] if self.state is not None else [])]
+
+    def lines(self) -> list[str]:
+        """The plan for a reader."""
+        source = f"iteration {self.iteration}" if self.iteration is not None else "the given weights"
+        lines = [
+            f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}",
+            f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.partition}, "
+            f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
+        ]
+        lines += [f"  in today's form: {note}" for note in self.notes]
+        if self.options.added_lr != 1:
+            lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
+        if self.engine is not None:
+            lines.append(f"branches normalised by {self.options.branch_norm} batches, run in {ENGINES[self.engine][1]}")
+        for layer in self.layers:
+            sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
+            lines += [
+                f"  {layer.name}: {sides}; {layer.why()}",
+                "    " + ", ".join(p.name for p in layer.parts),
+            ]
+            if layer.note:
+                lines.append(f"    note: {layer.note}")
+        lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
+        lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
+        lines.append("writes " + ", ".join(str(self.out / name) for name in self.output_names()))
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON has it, kernels' scores included."""
+        return {
+            "net": str(self.net_path),
+            "solver": None if self.solver_path is None else str(self.solver_path),
+            "weights": str(self.weights_path),
+            "iteration": self.iteration,
+            "out": str(self.out),
+            "options": {**vars(self.options), "partition": self.partition, "schedule": self.schedule},
+            "upgraded": list(self.notes),
+            "engine": self.engine,
+            "layers": [_layer_dict(layer) for layer in self.layers],
+            "before": vars(self.before),
+            "after": vars(self.after),
+        }
+
+
+def _layer_dict(layer: LayerPlan) -> dict[str, Any]:
+    scores = layer.scores
+    return {
+        "name": layer.name,
+        "fast": list(layer.partition.fast),
+        "slow": list(layer.partition.slow),
+        "parts": [part.name for part in layer.parts],
+        "note": layer.note,
+        "scores": None
+        if scores is None
+        else {
+            "window": [scores.start, scores.stop],
+            "interval": scores.interval,
+            "steps": scores.steps,
+            "momentum": layer.momentum,
+            "entropy": scores.entropy,
+            "null": null_tpm(scores.steps, scores.interval, layer.momentum),
+            # JSON has no NaN: a frozen kernel is null there.
+            "tpm": [None if np.isnan(value) else float(value) for value in scores.tpm],
+        },
+    }
+
+
+def change(before: int | None, after: int | None) -> str:
+    """`1,000 -> 1,200 (x1.200)`, or what is not known."""
+    if before is None or after is None:
+        return "not known: " + " -> ".join("?" if value is None else f"{value:,}" for value in (before, after))
+    factor = f" (x{after / before:.3f})" if before else ""
+    return f"{before:,} -> {after:,}{factor}"

@@ -1,0 +1,60 @@
+"""The solver of a derived net: its parent's, with the new files in the place of the old."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caffe_split.backends.check_weights import WEIGHTS_NAME
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.upgrade import upgrade
+from caffe_split.net.training import Training, inline_name
+
+Net = tuple[Path, prototxt.Document]
+
+
+def derived_solver(training: Training, out: Path) -> tuple[prototxt.Document, list[Net], list[Path]]:
+    """The parent's solver in today's form, training the derived net from its weights into the folder `out`.
+
+    Nets that stand in the solver itself become files of their own, beside it. Returns the solver; its inner test
+    nets as (path, document), the path being the name that each gets; and the paths of the test nets it names. All
+    these are to be derived, too, and written into `out` under their names.
+    """
+    assert training.solver is not None and training.solver_path is not None and training.prefix is not None
+    solver = training.solver.copy()
+    upgrade(solver)
+    key = _name_net(solver, training, out)
+    inner, named = _name_test_nets(solver, training.solver_path, out)
+    solver.set("snapshot_prefix", str(out / Path(training.prefix).name))
+    solver.remove("weights")
+    solver.add("weights", str(out / WEIGHTS_NAME), after=solver.field(key))
+    return solver, inner, named
+
+
+def _name_net(solver: prototxt.Document, training: Training, out: Path) -> str:
+    """Name the derived training net; the field that does."""
+    name = str(out / training.net_path.name)
+    for key in ("net", "train_net"):
+        if solver.has(key):
+            solver.set(key, name)
+            return key
+    key = "net" if solver.has("net_param") else "train_net"
+    field = solver.field(f"{key}_param")
+    assert field is not None
+    solver.replace(field, [prototxt.field(key, name)])
+    return key
+
+
+def _name_test_nets(solver: prototxt.Document, solver_path: Path, out: Path) -> tuple[list[Net], list[Path]]:
+    """Name the derived test nets. Caffe counts inner ones first, then named ones; and so do the fields written."""
+    inner = [
+        (inline_name(solver_path, f"test{index}_net_param"), solver.inner(message))
+        for index, message in enumerate(solver.subs("test_net_param"))
+    ]
+    named = [Path(str(name)) for name in solver.get_all("test_net")]
+    old = [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
+    if old:
+        paths = [path for path, _ in inner] + named
+        for field in old[1:]:
+            solver.remove(field)
+        solver.replace(old[0], [prototxt.field("test_net", str(out / path.name)) for path in paths])
+    return inner, named

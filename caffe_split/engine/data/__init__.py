@@ -1,0 +1,1 @@
+"""Records read, transformed and made ready as batches."""

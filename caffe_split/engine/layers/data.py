@@ -1,0 +1,235 @@
+"""Layers that make data."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from caffe_split.engine.data.batches import Feeder, Transformer
+from caffe_split.engine.data.readers import Hdf5Files, ImageList, ImageReader, Store
+from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.model.fillers import fill
+from caffe_split.engine.parallel.group import NotShared, Rows, mixed
+from caffe_split.net.options import Options, shape_of
+
+
+class Source(Layer):
+    """A layer that makes batches, of which each process takes its rows."""
+
+    top_shapes: list[Shape]
+
+    def go_to(self, number: int) -> None:
+        """Let the next batch be number `number`, counted from 0. Only before the first."""
+
+    def labels(self, top: str) -> np.ndarray | None:
+        """All that a top will hold, where that can be told at once and is a value a record; else None."""
+        return None
+
+    def rows(self, batch: int) -> Rows:
+        """This process's part of a batch of that size."""
+        try:
+            return self.place.group.rows(batch)
+        except NotShared as error:
+            raise NotShared(str(self.error(str(error)))) from None
+
+    def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
+        return self.top_shapes
+
+
+class Input(Source):
+    """Blobs that the caller fills, in each process with its rows; zeros until then."""
+
+    options_name = "input_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        shapes = [shape_of(shape) for shape in self.options.subs("shape")]
+        count = len(self.text.tops)
+        if len(shapes) not in (1, count):
+            raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one a top.")
+        shapes = shapes * count if len(shapes) == 1 else shapes
+        shapes = [self.place.inputs.get(top, shape) for top, shape in zip(self.text.tops, shapes)]
+        self.top_shapes = [(self.rows(shape[0]).count, *shape[1:]) if shape else () for shape in shapes]
+        self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return tuple(self.values)
+
+
+class DummyData(Source):
+    options_name = "dummy_data_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        count = len(self.text.tops)
+        shapes = [shape_of(shape) for shape in self.options.subs("shape")]
+        if not shapes:
+            lengths = [[int(n) for n in self.options.all(name)] for name in ("num", "channels", "height", "width")]
+            shapes = [tuple(column) for column in zip(*(n * count if len(n) == 1 else n for n in lengths))]
+        fillers = self.options.subs("data_filler") or [Options("FillerParameter", [])]
+        if len(shapes) not in (1, count) or len(fillers) not in (1, count):
+            raise self.error(f"{len(shapes)} shapes, {len(fillers)} fillers for {count} tops; expected 1 or {count}.")
+        shapes = shapes * count if len(shapes) == 1 else shapes
+        self.parts = [self.rows(shape[0] if shape else 1) for shape in shapes]
+        self.wholes = [(rows.whole, *shape[1:]) if shape else () for rows, shape in zip(self.parts, shapes)]
+        self.top_shapes = [(rows.count, *shape[1:]) if shape else () for rows, shape in zip(self.parts, shapes)]
+        self.fillers = fillers * count if len(fillers) == 1 else fillers
+        self.number = 0
+        self.random = torch.Generator()
+        # Constants are filled once.
+        self.values = [
+            self._fill(index) if filler.get("type") == "constant" else None for index, filler in enumerate(self.fillers)
+        ]
+
+    def _fill(self, index: int) -> torch.Tensor:
+        """A process's rows of what all draw alike."""
+        whole = fill(self.wholes[index], self.fillers[index], self.random)
+        return (whole[self.parts[index].slice] if whole.dim() else whole).to(self.place.device)
+
+    def go_to(self, number: int) -> None:
+        self.number = number
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        self.random.manual_seed(mixed(self.place.seed, self.number, zlib.crc32(self.name.encode())))
+        self.number += 1
+        return tuple(self._fill(index) if value is None else value for index, value in enumerate(self.values))
+
+
+class _Fed(Source):
+    """Batches made ready by a thread."""
+
+    feeder: Feeder
+
+    def go_to(self, number: int) -> None:
+        self.feeder.go_to(number)
+
+    def batch_size(self) -> int:
+        size = int(self.options.get("batch_size") or 0)
+        if size < 1:
+            raise self.error("batch_size is missing or 0.")
+        return size
+
+    def _move(self, values: torch.Tensor) -> torch.Tensor:
+        if self.place.device.type == "cuda":
+            return values.pin_memory().to(self.place.device, non_blocking=True)
+        return values
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return tuple(self._move(torch.from_numpy(array)) for array in self.feeder.next())
+
+
+class _Images(_Fed):
+    """Images and labels; the mean values and the scale are applied on the device."""
+
+    def reader(self) -> ImageReader:
+        raise NotImplementedError
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        rows, reader = self.rows(self.batch_size()), self.reader()
+        transform = Options.of(self.text.message, "transform_param")
+        self.transformer = Transformer(transform, reader.shape, self.place.phase, self.place.seed, self.text.where)
+        reader.objection = self.transformer.objection
+        ahead = min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4)
+        self.feeder = Feeder(reader, rows, ahead, self.transformer)
+        self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
+        mean = self.transformer.mean
+        self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        images, labels = super().run()
+        images = images.float()
+        if self.buffers:
+            images = images - self.buffers[0]
+        if self.transformer.scale != 1:
+            images = images * self.transformer.scale
+        return (images, labels)[: len(self.text.tops)]
+
+
+class Data(_Images):
+    """From an LMDB."""
+
+    options_name = "data_param"
+
+    def reader(self) -> ImageReader:
+        transform = Options.of(self.text.message, "transform_param")
+        color, gray = (bool(transform.get(name)) for name in ("force_color", "force_gray"))
+        return Store(str(self.options.get("source")), color if color or gray else None)
+
+
+class ImageData(_Images):
+    """From a list of image files."""
+
+    options_name = "image_data_param"
+
+    def labels(self, top: str) -> np.ndarray | None:
+        return self.list.labels() if top == self.text.tops[1] else None
+
+    def reader(self) -> ImageReader:
+        get = self.options.get
+        size = (int(get("new_height")), int(get("new_width")))
+        self.list = ImageList(
+            str(get("source")),
+            str(get("root_folder")),
+            bool(get("is_color")),
+            size if all(size) else None,
+            shuffle=bool(get("shuffle")),
+            skip=int(get("rand_skip")),
+            seed=self.place.seed,
+        )
+        return self.list
+
+
+class HDF5Data(_Fed):
+    """Rows of HDF5 files, untransformed."""
+
+    options_name = "hdf5_data_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        rows, get = self.rows(self.batch_size()), self.options.get
+        self.files = Hdf5Files(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
+        self.feeder = Feeder(self.files, rows, 2)
+        self.top_shapes = [(rows.count, *shape) for shape in self.files.shapes]
+
+    def labels(self, top: str) -> np.ndarray | None:
+        return None if math.prod(self.top_shapes[self.text.tops.index(top)][1:]) > 1 else self.files.column(top)
+
+
+class MemoryData(Source):
+    """Arrays that the caller gives, batch after batch and over again; see `Net.set_input_arrays`."""
+
+    options_name = "memory_data_param"
+
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        shape = tuple(int(self.options.get(name) or 0) for name in ("batch_size", "channels", "height", "width"))
+        if min(shape) < 1:
+            raise self.error("batch_size, channels, height and width have to be given, and to be 1 or more.")
+        self.part = self.rows(shape[0])
+        self.record = shape[1:]
+        self.top_shapes = [(self.part.count, *shape[1:]), (self.part.count,)]
+        self.number = 0
+        self.given: Tops = ()
+
+    def go_to(self, number: int) -> None:
+        self.number = number
+
+    def give(self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> None:
+        """Take these from the next batch on. Raises `CaffeSplitError` where they do not fit."""
+        values, found = (torch.as_tensor(array, dtype=torch.float32) for array in (images, labels))
+        count, batch = len(values), self.part.whole
+        if tuple(values.shape[1:]) != self.record or found.numel() != count or not count or count % batch:
+            raise self.error(
+                f"images of shape {tuple(values.shape)} and labels of {tuple(found.shape)}; expected (N, "
+                f"{', '.join(map(str, self.record))}) and (N,), N a multiple of its batch of {batch}."
+            )
+        if self.given:
+            self.number = 0  # Not with the first ones, since a resumed training has its place by then.
+        self.given = values, found.reshape(count)
+
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        if not self.given:
+            raise self.error("a MemoryData layer is given no arrays: net.set_input_arrays(images, labels).")
+        start = self.number * self.part.whole % len(self.given[0]) + self.part.first
+        self.number += 1
+        return tuple(array[start : start + self.part.count].to(self.place.device) for array in self.given)

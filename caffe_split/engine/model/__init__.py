@@ -1,0 +1,1 @@
+"""A net on PyTorch: its layers, parameters and steps."""

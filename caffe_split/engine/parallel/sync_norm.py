@@ -1,0 +1,61 @@
+"""BatchNorm over the batch of all processes; PyTorch's own SyncBatchNorm is for CUDA only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from caffe_split.engine.parallel.group import Group, outside_of_graphs
+
+Normed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class _Norm(torch.autograd.Function):
+    """What one process would compute of the whole batch, forward and back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group
+    ) -> Normed:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        count = group.size * x.numel() // x.shape[1]
+        variance, mean = torch.var_mean(x.float(), axes, unbiased=False)
+        # Every process has as many values. Variances of parts and of their means add up without a loss of digits.
+        parts = group.rows_of_all(torch.stack([mean, variance])[None]).double()
+        whole = parts[:, 0].mean(0)
+        spread = parts[:, 1].mean(0) + (parts[:, 0] - whole).square().mean(0)
+        mean, variance = whole.float(), spread.float()
+        out = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        ctx.axes, ctx.count, ctx.group, ctx.has_bias = axes, count, group, bias is not None
+        corrected = variance * (count / (count - 1)) if count > 1 else variance
+        ctx.mark_non_differentiable(mean, corrected)
+        return out, mean, corrected
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        form = (1, -1, *[1] * (x.dim() - 2))
+        grad = grads[0].float()
+        centred = x.float() - mean.view(form)
+        ones, along = grad.sum(ctx.axes), (grad * centred).sum(ctx.axes)
+        # The sum of all processes' losses is what this goes back from; the mean of their gradients makes it the mean.
+        means = ctx.group.total(torch.stack([ones, along])) / ctx.count
+        back = grad - means[0].view(form) - centred * (inverse.square() * means[1]).view(form)
+        factor = inverse if weight is None else inverse * weight
+        of_weight = None if weight is None else along * inverse
+        return (back * factor.view(form)).to(x.dtype), of_weight, ones if ctx.has_bias else None, None, None
+
+
+@outside_of_graphs
+def norm(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group
+) -> Normed:
+    """x (N, C, ...) normalised over all processes' rows, times weight (C,), plus bias (C,).
+
+    Also the mean and the variance times m / (m - 1) of each channel, m values being in the whole batch. The processes
+    have equally many rows. Equal bits in every process.
+    """
+    return _Norm.apply(x, weight, bias, eps, group)

@@ -1,0 +1,1 @@
+"""What the engine handles, checked without PyTorch."""

@@ -1,0 +1,1 @@
+"""The training loop of Caffe: solver, updates, rates, snapshots, log."""

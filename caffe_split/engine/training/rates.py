@@ -1,0 +1,67 @@
+"""Caffe's learning rate policies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.options import Options
+
+POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the rate goes: the policy's name and its numbers, as the solver gives them."""
+
+    name: str
+    base: float
+    gamma: float
+    power: float
+    step: int
+    steps: Sequence[int]
+    max_iter: int
+
+    @classmethod
+    def of(cls, solver: Options) -> Policy:
+        """That of a solver. Raises `CaffeSplitError` for an unknown policy and for numbers that Caffe refuses."""
+        policy = cls(
+            str(solver.get("lr_policy")),
+            float(solver.get("base_lr")),
+            float(solver.get("gamma")),
+            float(solver.get("power")),
+            int(solver.get("stepsize")),
+            tuple(int(value) for value in solver.all("stepvalue")),
+            int(solver.get("max_iter")),
+        )
+        if policy.name not in POLICIES:
+            raise CaffeSplitError(f"lr_policy {policy.name!r} is not one of {', '.join(POLICIES)}.")
+        if policy.name in ("step", "sigmoid") and policy.step < 1:
+            raise CaffeSplitError(f"lr_policy {policy.name!r} needs a stepsize; found {policy.step}.")
+        if policy.name not in ("fixed", "poly") and policy.gamma < 0:
+            raise CaffeSplitError(f"lr_policy {policy.name!r} needs a gamma of 0 or more; found {policy.gamma}.")
+        return policy
+
+    def next_step(self, iteration: int, current: int) -> int:
+        """The count of rate changes, given the count so far; multistep takes one step an iteration, as Caffe does."""
+        if self.name == "step":
+            return iteration // self.step
+        if self.name == "multistep" and current < len(self.steps) and iteration >= self.steps[current]:
+            return current + 1
+        return current
+
+    def rate(self, iteration: int, current: int) -> float:
+        """The rate of an iteration, after `next_step`."""
+        if self.name in ("step", "multistep"):
+            return self.base * self.gamma**current
+        if self.name == "exp":
+            return self.base * self.gamma**iteration
+        if self.name == "inv":
+            return self.base * (1 + self.gamma * iteration) ** -self.power
+        if self.name == "poly":
+            return self.base * (1 - iteration / self.max_iter) ** self.power
+        if self.name == "sigmoid":
+            return self.base / (1 + math.exp(-self.gamma * (iteration - self.step)))
+        return self.base

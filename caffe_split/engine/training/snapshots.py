@@ -1,0 +1,120 @@
+"""The files that a training starts from and leaves: weights and solver states, from which Caffe goes on as well."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caffe_split.engine.log import Log
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.parallel.group import Group
+from caffe_split.engine.training.updates import Updater
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+from caffe_split.formats.weights.solverstate import SolverState, read_solverstate, write_solverstate
+from caffe_split.net.resume import is_whole, newest_pair
+
+
+class Snapshots:
+    """A training's snapshots, whose names begin with `prefix`; the first process of the group writes them.
+
+    `guard` is held while one is written.
+    """
+
+    def __init__(self, prefix: str, hdf5: bool, net: Net, updater: Updater, log: Log, group: Group) -> None:
+        self.prefix, self._hdf5, self._net, self._updater = prefix, hdf5, net, updater
+        self._log, self._group = log, group
+        self._written: list[Path] = []
+        self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+
+    def load(self, name: str) -> None:
+        """Weights into the train net, and so into what the test nets share with it."""
+        weights = read_weights(name)
+        strange, missing = self._net.load(weights, name)
+        for layer in strange:
+            self._log.info(f"Ignoring source layer {layer}")
+        for layer in missing:
+            self._log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+
+    def write(self, iteration: int, current_step: int) -> tuple[Path, Path]:
+        """Write weights and solver state; their paths."""
+        weights, state = self._names(iteration)
+        self._written.append(Path(state))
+        if self._group.is_first:
+            with self.guard:
+                self._write(weights, state, iteration, current_step)
+        return Path(weights), Path(state)
+
+    def is_of(self, iteration: int, state: str | None) -> bool:
+        """Whether `state` is what `write` would write, and its weights are there under the name that it would give."""
+        weights, ours = self._names(iteration)
+        return state is not None and Path(ours).resolve() == Path(state).resolve() and Path(weights).is_file()
+
+    def _names(self, iteration: int) -> tuple[str, str]:
+        ending = ".h5" if self._hdf5 else ""
+        stem = f"{self.prefix}_iter_{iteration}"
+        return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
+
+    def _write(self, weights: str, state: str, iteration: int, current_step: int) -> None:
+        kind = "HDF5" if self._hdf5 else "binary proto"
+        self._log.info(f"Snapshotting to {kind} file {weights}")
+        arrays = self._net.arrays()
+        if self._hdf5:
+            # As Caffe, which leaves out what another layer holds.
+            for name, index in self._net.shared:
+                arrays[name][index] = np.empty(0, np.float32)
+        write_over = weights if not Path(state).exists() else weights.replace(".caffemodel", ".new.caffemodel")
+        write_weights(write_over, arrays, self._net.name, self._net.types())
+        if write_over != weights:
+            # Between the two files no older state may seem to belong to the new weights.
+            try:
+                Path(state).unlink()
+                Path(write_over).replace(weights)
+            except OSError as error:
+                raise CaffeSplitError(f"{state}: cannot replace this snapshot: {error.strerror}") from error
+        self._log.info(f"Snapshotting solver state to {kind} file {state}")
+        history = [array.cpu().numpy() for array in self._updater.history]
+        write_solverstate(state, SolverState(iteration, weights, current_step, history))
+
+    def restore(self, path: str) -> tuple[int, int]:
+        """Take up a solver state and the weights saved with it; iteration and current step.
+
+        Raises `CaffeSplitError` where they do not fit.
+        """
+        self._log.info(f"Restoring previous solver status from {path}")
+        state = read_solverstate(path)
+        ours = self._updater.history
+        if len(state.history) != len(ours):
+            raise CaffeSplitError(
+                f"{path}: {len(state.history)} blobs of history; this net under solver type {self._updater.kind} has "
+                f"{len(ours)}. Was it saved by a training of this net?"
+            )
+        for place, (array, own) in enumerate(zip(state.history, ours)):
+            if tuple(array.shape) != tuple(own.shape):
+                raise CaffeSplitError(
+                    f"{path}: history blob {place} has shape {tuple(array.shape)}; here {tuple(own.shape)}."
+                )
+        if state.learned_net:
+            if not Path(state.learned_net).is_file():
+                raise CaffeSplitError(
+                    f"{path}: its weights are {state.learned_net}, which is not there seen from {Path.cwd()}."
+                )
+            self.load(state.learned_net)
+        self._updater.restore([torch.from_numpy(np.array(array, np.float32)) for array in state.history])
+        self._log.info("SGDSolver: restoring history")
+        return state.iter, state.current_step
+
+    def newest(self) -> str | None:
+        """The newest whole solver state under the prefix, as the first process finds it."""
+        found = newest_pair(self.prefix, self._log.info) if self._group.is_first else None
+        if found is None:
+            self._log.info(f"No whole snapshot {self.prefix}_iter_*: starting from the beginning")
+        return str(found) if found is not None else None
+
+    def last_good(self) -> str:
+        """What to say of the snapshots of this run."""
+        good = next((path for path in reversed(self._written) if is_whole(path)), None)
+        return f"the last good snapshot is {good}" if good else "this run has written no good snapshot"

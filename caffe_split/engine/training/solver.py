@@ -1,0 +1,293 @@
+"""Caffe's Solver: the loop, the tests, the snapshots and the lines of the log.
+
+    solver = Solver("solver.prototxt")
+    solver.step(100)
+    solver.snapshot()
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caffe_split.engine.log import Log, Smoothed, number
+from caffe_split.engine.model.net import Net, Output
+from caffe_split.engine.model.outputs import output_lines, values_of
+from caffe_split.engine.parallel.group import ALONE, Group, mixed
+from caffe_split.engine.training.debug import DebugInfo
+from caffe_split.engine.training.rates import Policy
+from caffe_split.engine.training.settings import Nets, check_solver, snapshot_prefix
+from caffe_split.engine.training.snapshots import Snapshots
+from caffe_split.engine.training.updates import Updater
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+from caffe_split.formats.prototxt.nets import read_solver
+from caffe_split.net.options import Options
+from caffe_split.net.resume import AUTO, tests_before
+from caffe_split.net.training import open_training
+
+# Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
+_NO_TIME = 1.0
+
+
+class Diverged(CaffeSplitError):
+    """The loss is not finite any more."""
+
+
+class Solver:
+    """A training of a solver's prototxt, in the current directory as Caffe has it.
+
+    weights: caffemodels to start from in place of the solver's own `weights`; snapshot: a solver state to resume from.
+    seed: in place of `random_seed`. fuse, precision, compiled: see `Net`; TEST nets stay fp32. `wish` is asked at every
+    iteration and says "stop", "snapshot" or "". group: the processes that train together; the first one reads weights
+    and states for all, and writes the snapshots. snapshot "auto" is the newest whole one of the solver's
+    snapshot_prefix, if any. continue_data: data go on where the snapshot left them, not at the first record; "auto"
+    does so always. Raises `CaffeSplitError` for whatever does not fit, before anything is trained.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        *,
+        weights: Sequence[str] | None = None,
+        snapshot: str | None = None,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        fuse: bool = True,
+        precision: str = "fp32",
+        compiled: bool = False,
+        log: Log | None = None,
+        wish: Callable[[], str] = lambda: "",
+        group: Group = ALONE,
+        continue_data: bool = False,
+    ) -> None:
+        self.group = group
+        self.path, self.device = str(path), torch.device(device)
+        self.log = log if log is not None else Log()
+        self._wish = wish
+        document = read_solver(path, upgrade=True)
+        self.options = Options("SolverParameter", [document])
+        check_solver(self.path, self.options, group)
+        # What the names of snapshots begin with.
+        self.prefix = snapshot_prefix(self.path, self.options)
+        self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
+        self.fuse = fuse and self._debug is None
+        self.policy = Policy.of(self.options)
+        given = int(self.options.get("random_seed"))
+        self.seed = seed if seed is not None else given if given >= 0 else int.from_bytes(np.random.bytes(4), "little")
+        self.seed = group.spread_value(self.seed)
+        torch.manual_seed(self.seed)
+        self.iter = self.current_step = 0
+        self.loss = Smoothed(int(self.options.get("average_loss")))
+        self._stopped = False
+        self.log.info(f"Initializing solver from parameters: \n{document}")
+        training = open_training(path)
+        nets = Nets(self.path, self.options, self.device, self.seed, self.fuse, precision, compiled, self.log)
+        self.net = nets.train(training.net, group)
+        self.log.info(f"Creating training net from net file: {training.net_path}")
+        for note in self.net.notes:
+            self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+        self.test_nets = list(nets.tests(document, training.net, self.net, group))
+        self._test_iters = [int(count) for count in self.options.all("test_iter")]
+        self.updater = Updater(self.net.params, self.options)
+        hdf5 = self.options.get("snapshot_format") == "HDF5"
+        self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
+        if snapshot == AUTO:
+            snapshot, continue_data = self.snapshots.newest(), True
+        self._resumed = snapshot
+        if snapshot is None and group.is_first:
+            files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
+            for name in (one.strip() for names in files for one in names.split(",")):
+                self.log.info(f"Finetuning from {name}")
+                self.snapshots.load(name)
+        self.log.info("Solver scaffolding done.")
+        if snapshot is not None and group.is_first:
+            self.log.info(f"Resuming from {snapshot}")
+            self.iter, self.current_step = self.snapshots.restore(snapshot)
+        self._spread()
+        if continue_data:
+            self._continue_data()
+
+    # -- setting up
+
+    def _spread(self) -> None:
+        """Let all processes start where the first one does."""
+        if self.group.size > 1:
+            self.iter, self.current_step = self.group.spread_value((self.iter, self.current_step))
+            self._spread_weights()
+            self.group.spread(self.updater.history)
+            self.updater.restore(self.updater.history)
+
+    def _spread_weights(self) -> None:
+        own = {id(param.values): param.values for net in (self.net, *self.test_nets) for param in net.params}
+        self.group.spread(list(own.values()))
+
+    def _continue_data(self) -> None:
+        """Let every net's data go on where they stood at this iteration."""
+        o = self.options
+        self.net.go_to(self.iter * int(o.get("iter_size")))
+        done = tests_before(self.iter, int(o.get("test_interval")), bool(o.get("test_initialization")))
+        for net, count in zip(self.test_nets, self._test_iters):
+            net.go_to(done * count)
+        if self.iter:
+            self.log.info(f"Data go on at batch {self.iter * int(o.get('iter_size'))}, tests at number {done}")
+
+    # -- running
+
+    def solve(self) -> bool:
+        """Train to max_iter. Returns whether it got there; otherwise it was asked to stop."""
+        o = self.options
+        self.log.info("Starting Optimization")
+        self.log.info(f"Solving {self.net.name}")
+        self.log.info(f"Learning Rate Policy: {self.policy.name}")
+        start = self.iter
+        self.step(int(o.get("max_iter")) - self.iter)
+        every = int(o.get("snapshot"))
+        # Caffe writes the files that it has just read once more, byte for byte.
+        is_there = self.iter == start and self.snapshots.is_of(start, self._resumed)
+        if o.get("snapshot_after_train") and (not every or self.iter % every) and not is_there:
+            self.snapshot()
+        if self._stopped:
+            self.log.info("Optimization stopped early.")
+            return False
+        display = int(o.get("display"))
+        if display and self.iter % display == 0:
+            with torch.no_grad():
+                self._reseed()
+                loss = self.group.mean([float(self._forward(self.net).loss)])[0]
+            self.loss.add(loss, self.iter - start)
+            self.log.info(f"Iteration {self.iter}, loss = {number(self.loss.value)}")
+        if o.get("test_interval") and self.iter % int(o.get("test_interval")) == 0:
+            self.test_all()
+        if self._stopped:
+            return False
+        self.log.info("Optimization Done.")
+        return True
+
+    def step(self, count: int) -> None:
+        """`count` iterations, with the tests, displays and snapshots that fall into them. Raises `Diverged`."""
+        o = self.options
+        start, stop = self.iter, self.iter + count
+        test_every, display_every, snapshot_every = (int(o.get(n)) for n in ("test_interval", "display", "snapshot"))
+        batches = int(o.get("iter_size"))
+        self.loss = Smoothed(int(o.get("average_loss")))
+        clock, shown = time.perf_counter(), self.iter
+        while self.iter < stop:
+            if test_every and self.iter % test_every == 0 and (self.iter > 0 or o.get("test_initialization")):
+                self.test_all()
+                if self._stopped:
+                    return
+            loss = 0.0
+            self._reseed()
+            for _ in range(batches):
+                output = self._forward(self.net)
+                if output.loss.requires_grad:
+                    output.loss.backward()
+                    if self._debug is not None:
+                        self._debug.backward()
+                loss += float(output.loss.detach())
+            loss, wish = self._with_others(loss / batches, self._wish())
+            if not math.isfinite(loss):
+                raise self._diverged(loss)
+            self.loss.add(loss, self.iter - start)
+            if display_every and self.iter % display_every == 0:
+                self._show(output, clock, shown)
+                clock, shown = time.perf_counter(), self.iter
+            self._update(bool(display_every) and self.iter % display_every == 0)
+            if (snapshot_every and self.iter % snapshot_every == 0) or wish == "snapshot":
+                self.snapshot()
+            if wish == "stop":
+                self._stopped = True
+                return
+
+    def _forward(self, net: Net) -> Output:
+        return net.forward() if self._debug is None else self._debug.forward(net)
+
+    def _reseed(self) -> None:
+        """Dropout draws from the seed, the iteration and the process, so that a resumed training goes on with it."""
+        if self.net.drops:
+            torch.manual_seed(mixed(self.seed, self.iter, self.group.rank))
+
+    def _with_others(self, loss: float, wish: str) -> tuple[float, str]:
+        """Make the gradients those of the whole batch. Returns its loss, and what any process has been asked for."""
+        if self.group.size == 1:
+            return loss, wish
+        gradients = [param.values.grad for param in self.net.params if param.values.grad is not None]
+        loss, stop, keep = self.group.average(gradients, [loss, float(wish == "stop"), float(wish == "snapshot")])
+        return loss, "stop" if stop else "snapshot" if keep else ""
+
+    def _update(self, show: bool) -> None:
+        step = self.policy.next_step(self.iter, self.current_step)
+        if step != self.current_step and self.policy.name == "multistep":
+            self.log.info(f"MultiStep Status: Iteration {self.iter}, step = {step}")
+        self.current_step = step
+        rate = self.policy.rate(self.iter, step)
+        if show:
+            self.log.info(f"Iteration {self.iter}, lr = {number(rate)}")
+        clipped = self.updater.apply(rate, self.iter)
+        if clipped:
+            self.log.info(clipped)
+        self.iter += 1
+
+    def _show(self, output: Output, clock: float, shown: int) -> None:
+        seconds = time.perf_counter() - clock
+        speed = (self.iter - shown) / (seconds or _NO_TIME)
+        self.log.info(
+            f"Iteration {self.iter} ({number(speed)} iter/s, {number(seconds)}s/{self.options.get('display')} iters), "
+            f"loss = {number(self.loss.value)}"
+        )
+        values = {name: values_of(self.net.whole(name, output.blobs[name])) for name in self.net.outputs}
+        for line in output_lines(self.net, "Train", values):
+            self.log.info(line)
+
+    def test_all(self) -> None:
+        """Run every test net for its test_iter batches, and say the means."""
+        # BatchNorm's statistics may differ by process: the first one's are those of the snapshots.
+        if self.group.size > 1:
+            self._spread_weights()
+        for index in range(len(self.test_nets)):
+            if not self._stopped:
+                self.test(index)
+
+    @torch.no_grad()
+    def test(self, index: int) -> dict[str, list[float]] | None:
+        """Run one test net; the means of its outputs, None where it was asked to stop."""
+        self.log.info(f"Iteration {self.iter}, Testing net (#{index})")
+        net, count = self.test_nets[index], self._test_iters[index]
+        sums: dict[str, np.ndarray] = {}
+        loss = 0.0
+        for _ in range(count):
+            wish = self._wish()
+            stop, keep = self.group.mean([float(wish == "stop"), float(wish == "snapshot")])
+            if keep:
+                self.snapshot()
+            if stop:
+                self._stopped = True
+                self.log.info("Test interrupted.")
+                return None
+            output = self._forward(net)
+            loss += float(output.loss)
+            for name in net.outputs:
+                sums[name] = sums.get(name, 0.0) + np.array(values_of(output.blobs[name]))
+        if self.options.get("test_compute_loss"):
+            self.log.info(f"Test loss: {number(self.group.mean([loss / count])[0])}")
+        means = {name: values_of(net.whole(name, torch.from_numpy(sums[name] / count))) for name in net.outputs}
+        for line in output_lines(net, "Test", means):
+            self.log.info(line)
+        return means
+
+    def _diverged(self, loss: float) -> Diverged:
+        with self.group.quiet():
+            found = self.net.first_not_finite()
+        found = next(filter(None, self.group.values_of_all(found)), None)
+        where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
+        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.snapshots.last_good()}.")
+
+    def snapshot(self) -> tuple[Path, Path]:
+        """Write weights and solver state, from which Caffe goes on as well as we do; their paths."""
+        return self.snapshots.write(self.iter, self.current_step)

@@ -1,0 +1,1 @@
+"""Folding a derived net back: every linear branch into the convolution that it was split from."""

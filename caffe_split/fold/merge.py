@@ -1,0 +1,205 @@
+"""Merging the splits of documents back: text, watchers and blobs of all files that belong together.
+
+A round at a time, the splits inside others' layers first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.fold.batch_norm import add_bias
+from caffe_split.formats import prototxt
+from caffe_split.net.graph import Graph, rules
+from caffe_split.net.layers import all_layers
+from caffe_split.split.affine import CannotFold
+from caffe_split.split.algebra import Array
+from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, stems, unsplit
+from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
+
+Blobs = dict[str, "list[np.ndarray]"]
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """A convolution made of the layers of one split: `kind` what the split had added, `layers` how many they were,
+    `note` what else had to change."""
+
+    name: str
+    kind: str
+    layers: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A stem that can be folded: `places` its occurrences (the document's number, what stands there), `kernels` and
+    `bias` the convolution's new parameters (float64), `norm` blobs of a BatchNorm behind it that change, by name."""
+
+    stem: str
+    places: tuple[tuple[int, Unsplit], ...]
+    kernels: Array
+    bias: Array | None
+    group: int
+    norm: Blobs
+    notes: tuple[str, ...]
+
+    @property
+    def folded(self) -> FoldedLayer:
+        found = self.places[0][1]
+        return FoldedLayer(self.stem, found.kind, len(found.members), ", ".join(self.notes))
+
+
+def merge_stems(
+    documents: Sequence[prototxt.Document], blobs: Blobs, ungroup: bool = False
+) -> tuple[list[FoldedLayer], dict[str, str], Blobs]:
+    """Fold all stems that can be in all documents alike.
+
+    Changes the documents. Returns what was folded, stem -> why it stays for the others, and the new blobs. `ungroup`
+    lets a convolution lose its groups where the split has learnt to mix them.
+    """
+    folded: list[FoldedLayer] = []
+    kept: dict[str, str] = {}
+    for names in innermost_first([stem for each in documents for stem in stems(all_layers(each))]):
+        graphs = [Graph(all_layers(document)) for document in documents]
+        merges = []
+        for stem in names:
+            try:
+                merges.append(_merged(graphs, stem, blobs, ungroup))
+            except CannotFold as reason:
+                kept[stem] = str(reason)
+        for number, document in enumerate(documents):
+            _put_back(document, [(each, found) for each in merges for n, found in each.places if n == number])
+        blobs = _replaced(blobs, merges)
+        folded += [merge.folded for merge in merges]
+    return folded, kept, blobs
+
+
+def _merged(graphs: Sequence[Graph], stem: str, blobs: Blobs, ungroup: bool) -> _Merge:
+    """What folding a stem comes to, or `CannotFold`."""
+    places = tuple((number, found) for number, graph in enumerate(graphs) for found in unsplit(graph, stem, blobs))
+    first = places[0][1]
+    if any(graph.named(stem) for graph in graphs):
+        raise CannotFold(f"there is another layer named '{stem}'")
+    if not all(_same(first, found) for _, found in places):
+        raise CannotFold("the nets put its layers together differently")
+    weight, bias, group = first.kernels.weight, first.kernels.bias, first.geometry.group
+    notes = []
+    try:
+        weight = grouped(weight, group)
+    except CannotFold:
+        if not ungroup:
+            raise
+        notes.append(f"group {group} -> 1")
+        group = 1
+    param = first.first.message.sub("convolution_param")
+    norm: Blobs = {}
+    if param is not None and not param.get("bias_term", True):
+        if bias is not None and bias.any():
+            name = _absorbing_norm(graphs, places, blobs)
+            if name is None:
+                notes.append("with a bias, which it did not have")
+            else:
+                notes.append(f"its new bias taken off the mean of '{name}'")
+                norm, bias = {name: _shifted(blobs[name], bias)}, None
+        else:
+            bias = None
+    return _Merge(stem, places, weight, bias, group, norm, tuple(notes))
+
+
+def _same(one: Unsplit, other: Unsplit) -> bool:
+    """Whether two occurrences of a stem, of two phases or files, are the same convolution."""
+    if one is other:
+        return True
+    if one.geometry != other.geometry or one.kernels.weight.shape != other.kernels.weight.shape:
+        return False
+    first, second = (np.zeros(1) if each.kernels.bias is None else each.kernels.bias for each in (one, other))
+    return np.allclose(one.kernels.weight, other.kernels.weight) and np.allclose(first, second)
+
+
+def _absorbing_norm(graphs: Sequence[Graph], places: Sequence[tuple[int, Unsplit]], blobs: Blobs) -> str | None:
+    """The BatchNorm that alone reads X's top, everywhere the same: a constant in front of it can move into its mean,
+    and X stays without bias, as it was."""
+    names = set()
+    for number, found in places:
+        graph = graphs[number]
+        last = next(i for i in graph.named(found.members[-1].name) if graph.layers[i] is found.members[-1])
+        reader = graph.sole_reader(last)
+        if reader is None or graph.layers[reader].type != "BatchNorm":
+            return None
+        norm = graph.layers[reader]
+        if rules(norm) != rules(found.first) or len(blobs.get(norm.name, [])) != 3:
+            return None
+        names.add(norm.name)
+    name = names.pop() if len(names) == 1 else None
+    return name if name is not None and blobs[name][2].reshape(-1)[0] != 0 else None
+
+
+def _shifted(norm: Sequence[np.ndarray], bias: Array) -> list[np.ndarray]:
+    """BatchNorm's blobs for an input that lacks `bias`: Caffe keeps the mean times the third blob."""
+    mean = np.asarray(norm[0], dtype=np.float64) - (bias * float(norm[2].reshape(-1)[0])).reshape(norm[0].shape)
+    return [mean.astype(np.float32), *norm[1:]]
+
+
+def _replaced(blobs: Blobs, merges: Sequence[_Merge]) -> Blobs:
+    """The blobs with each X in the place of its first layer, and its other layers gone."""
+    starts = {merge.places[0][1].first.name: merge for merge in merges}
+    gone = {layer.name for merge in merges for _, found in merge.places for layer in found.members}
+    changed = {name: values for merge in merges for name, values in merge.norm.items()}
+    replaced: Blobs = {}
+    for name, values in blobs.items():
+        if name in starts:
+            merge = starts[name]
+            parameters = [merge.kernels] if merge.bias is None else [merge.kernels, merge.bias]
+            replaced[merge.stem] = [np.asarray(each, dtype=np.float32) for each in parameters]
+        elif name not in gone:
+            replaced[name] = changed.get(name, values)
+    return replaced
+
+
+def _put_back(document: prototxt.Document, merges: Sequence[tuple[_Merge, Unsplit]]) -> None:
+    """X's text, which is that of X_split1 with another name, top and number of kernels, in place of all parts; what
+    watched a part watches X."""
+    windows = {name: windows_of(watcher) for name, watcher in watchers(document).items()}
+    remove_watchers(document, [layer.name for _, found in merges for layer in found.members])
+    watched: dict[Windows, dict[str, tuple[int, ...]]] = {}
+    for merge, found in merges:
+        message = found.first.message
+        message.set("name", found.stem)
+        message.set("top", found.top)
+        param = message.sub("convolution_param")
+        assert param is not None
+        param.set("num_output", len(merge.kernels))
+        if merge.group != found.geometry.group:
+            param.remove("group")
+        if merge.bias is not None:
+            add_bias(message)
+        seen = [windows[layer.name] for layer in (found.first, *found.members) if layer.name in windows]
+        if seen:
+            watched.setdefault(seen[0], {})[found.stem] = merge.kernels.shape
+        for layer in found.members:
+            if layer is not found.first:
+                document.remove(layer.field, keep_blank=False)
+    for window, shapes in watched.items():
+        add_watchers(document, shapes, window)
+    _sort_watchers(document, {stem for shapes in watched.values() for stem in shapes})
+
+
+def _sort_watchers(document: prototxt.Document, new: set[str]) -> None:
+    """Put new watchers, the last layers, before those of layers further down: the order that `instrument` makes."""
+    if not new:
+        return
+    found = watchers(document)
+    place = {layer.name: index for index, layer in reversed(list(enumerate(all_layers(document))))}
+    order = sorted(found, key=lambda name: place[found[name].name])
+    for name in sorted(new, key=lambda name: place[name], reverse=True):
+        order.remove(name)
+        after = next((index for index, other in enumerate(order) if place[other] > place[name]), None)
+        if after is None:
+            order.append(name)
+            continue
+        document.remove(found[name].field, keep_blank=False)
+        document.insert_before(found[order[after]].field, found[name].field)
+        order.insert(after, name)

@@ -1,0 +1,20 @@
+"""Nets and solvers as text, without loss: parse, read by name and type, edit in place, write.
+
+This is the room's door: other rooms import `prototxt` and use the names below.
+"""
+
+from caffe_split.formats.prototxt.document import (
+    UNSET,
+    Document,
+    Enum,
+    Field,
+    ListValue,
+    Message,
+    Scalar,
+    field,
+    parse,
+    read,
+    write,
+)
+
+__all__ = ["UNSET", "Document", "Enum", "Field", "ListValue", "Message", "Scalar", "field", "parse", "read", "write"]

@@ -1,0 +1,140 @@
+"""Nets and solvers as text, without loss: parse, read by name and type, edit in place, write.
+
+>>> doc = parse('name: "tiny" # a net\\nlayer {\\n  name: "c"\\n  type: "Convolution"\\n}\\n')
+>>> doc.kind, doc.get("name"), [layer.get("type") for layer in doc.subs("layer")]
+('net', 'tiny', ['Convolution'])
+>>> doc.set("name", "small")
+>>> print(doc, end="")
+name: "small" # a net
+layer {
+  name: "c"
+  type: "Convolution"
+}
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike, reason, write_atomic
+from caffe_split.formats.prototxt import layout
+from caffe_split.formats.prototxt import schema as schemas
+from caffe_split.formats.prototxt.building import build
+from caffe_split.formats.prototxt.nodes import UNSET, Field, ListValue, Scalar
+from caffe_split.formats.prototxt.scalars import Enum
+from caffe_split.formats.prototxt.scanner import Scanner
+from caffe_split.formats.prototxt.tree import Document, Message
+
+__all__ = [
+    "UNSET",
+    "Document",
+    "Enum",
+    "Field",
+    "ListValue",
+    "Message",
+    "Scalar",
+    "field",
+    "parse",
+    "read",
+    "write",
+]
+
+_ROOTS = {"net": "NetParameter", "solver": "SolverParameter"}
+# Fields that only one of the two has (`name`, `debug_info` and the like tell nothing).
+_NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
+_SOLVER_ONLY = {
+    "net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param", "base_lr", "lr_policy",
+    "max_iter", "test_iter", "test_interval", "solver_mode", "solver_type", "snapshot", "snapshot_prefix",
+    "momentum", "weight_decay", "display", "stepsize", "random_seed", "gamma",
+}  # fmt: skip
+
+
+def parse(
+    text: str | bytes,
+    kind: str | None = None,
+    filename: str = "<string>",
+    schema: schemas.Schema | None = None,
+) -> Document:
+    """Read a prototxt from its text or bytes.
+
+    `kind` is "net", "solver", the name of any message of the schema ("BlobProto"), or None: then the
+    content tells, and a text that looks like neither stays untyped (`doc.kind` is None). `schema` is a
+    fork's own (`protofile.load`). Unknown fields are kept; `str(doc)` is the text again.
+
+    Raises `CaffeSplitError` with line and column when the text is not in protobuf's text format.
+
+    >>> doc = parse("base_lr: 1e-2 # try more\\nsolver_mode: CPU\\n")
+    >>> doc.kind, doc.get("base_lr"), doc.get("solver_mode"), doc.get("momentum2")
+    ('solver', 0.01, 'CPU', 0.999)
+    >>> str(doc)
+    'base_lr: 1e-2 # try more\\nsolver_mode: CPU\\n'
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    else:
+        try:
+            text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise CaffeSplitError(f"{filename}: the text holds a lone surrogate at {error.start}") from None
+    document = Document(filename, schema if schema is not None else schemas.caffe(), layout.newline_of(text))
+    Scanner(text, filename).read(document)
+    document.kind = kind if kind is not None else _tell(document)
+    if document.kind is not None:
+        name = _ROOTS.get(document.kind, document.kind)
+        document._type = document.schema.messages.get(name)
+        if document._type is None:
+            raise ValueError(f"no message {name} in the schema")
+    return document
+
+
+def read(path: PathLike, kind: str | None = None, schema: schemas.Schema | None = None) -> Document:
+    """Read a prototxt file; see `parse`. Raises `CaffeSplitError` when it cannot be read."""
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{name}: cannot read it: {reason(error)}") from None
+    return parse(data, kind, name, schema)
+
+
+def write(document: Document, path: PathLike) -> None:
+    """Write the document's bytes to `path`, whole or not at all."""
+    write_atomic(path, document.to_bytes())
+
+
+def field(name: str, value: Any) -> Field:
+    """Build a detached field, to be inserted in a message.
+
+    `value` is a str, int, float, bool or `Enum`; for a message a dict, or a list of (name, value) pairs and
+    detached fields; in a dict, a list of values gives one occurrence each. The text is made on insertion, in
+    the style of the file; a str for a field that the schema knows as an enum is then written bare.
+
+    >>> print(field("layer", {"bottom": ["a", "b"], "eltwise_param": {"operation": Enum("SUM")}}))
+    layer {
+      bottom: "a"
+      bottom: "b"
+      eltwise_param {
+        operation: SUM
+      }
+    }
+    """
+    return build(name, value)
+
+
+def _tell(document: Document) -> str | None:
+    """Net or solver, by the fields only one of the two has; a tie goes to the net."""
+    names = {f.name for f in document._fields}
+    nets, solvers = len(names & _NET_ONLY), len(names & _SOLVER_ONLY)
+    if nets >= solvers and nets:
+        return "net"
+    if solvers:
+        return "solver"
+    if not names:
+        return None
+    for kind, root in _ROOTS.items():
+        if names <= document.schema.messages[root].fields.keys():
+            return kind
+    return None

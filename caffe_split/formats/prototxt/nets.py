@@ -1,0 +1,105 @@
+"""Reading nets and solvers for use: checked, and brought to today's form when asked."""
+
+from __future__ import annotations
+
+import os
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check, proto2
+from caffe_split.formats.prototxt import upgrade as upgrading
+from caffe_split.formats.prototxt.schema import Schema
+from caffe_split.formats.prototxt.tree import Document
+
+LR_POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+_TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
+
+
+def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None = None) -> Document:
+    """Read a net's prototxt without loss; with `upgrade`, bring an old net to today's form.
+
+    Returns the document (see `proto.prototxt`): comments, order and unknown fields stay. `caffe_proto` is
+    the caffe.proto of a fork, whose fields are then known, too.
+
+    Raises `CaffeSplitError` when the file cannot be read, is not in the text format, is a solver, misspells
+    a field or a value of a message that Caffe has, or mixes `layer` and `layers`.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.prototxt")
+    >>> with open(path, "w") as stream:
+    ...     _ = stream.write('layer { name: "data" type: "Input" top: "data" } # one layer\\n')
+    >>> net = read_net(path)
+    >>> [layer.get("name") for layer in net.subs("layer")], str(net)
+    (['data'], 'layer { name: "data" type: "Input" top: "data" } # one layer\\n')
+    """
+    document = _read(path, "net", caffe_proto)
+    if upgrade:
+        upgrading.upgrade_old(document)
+    return document
+
+
+def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None = None) -> Document:
+    """Read a solver's prototxt without loss; with `upgrade`, the old enum `solver_type` becomes `type`.
+
+    Returns the document; a path in it means what it means to Caffe, relative to the directory in which Caffe
+    is started. Raises `CaffeSplitError` as `read_net` does, and when the solver does not name one training
+    net (by `net`, `net_param`, `train_net` or `train_net_param`) or misspells its `lr_policy`.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "solver.prototxt")
+    >>> with open(path, "w") as stream:
+    ...     _ = stream.write('net: "net.prototxt"\\nbase_lr: 0.01\\nlr_policy: "fixed"\\n')
+    >>> solver = read_solver(path)
+    >>> solver.get("net"), solver.get("base_lr"), solver.get("type")
+    ('net.prototxt', 0.01, 'SGD')
+    """
+    document = _read(path, "solver", caffe_proto)
+    _check_solver(document)
+    if upgrade:
+        upgrading.upgrade(document)
+    return document
+
+
+def read_net_or_solver(path: PathLike, caffe_proto: PathLike | None = None) -> Document:
+    """Read a net or a solver, told apart by content (`document.kind`), and check it as `read_net` and `read_solver` do.
+
+    Raises `CaffeSplitError` as they do, and for a file that is neither.
+    """
+    document = _read(path, None, caffe_proto)
+    if document.kind == "solver":
+        _check_solver(document)
+    return document
+
+
+def _check_solver(document: Document) -> None:
+    given = [name for name in _TRAIN_NETS if document.has(name)]
+    if len(given) != 1:
+        found = " and ".join(given) if given else "none"
+        raise CaffeSplitError(
+            f"{document.filename}: a solver names one training net, by one of {', '.join(_TRAIN_NETS)}; "
+            f"found {found}"
+        )
+    policy = document.field("lr_policy")
+    if policy is not None and document.get("lr_policy") not in LR_POLICIES:
+        near = check.nearest(document.get("lr_policy"), LR_POLICIES)
+        if near is not None:  # any other name may be a fork's
+            raise policy.error(f"no lr_policy {document.get('lr_policy')!r}; did you mean {near!r}?")
+
+
+def _read(path: PathLike, wanted: str | None, caffe_proto: PathLike | None) -> Document:
+    schema: Schema | None = proto2.load(caffe_proto) if caffe_proto is not None else None
+    document = prototxt.read(path, schema=schema)
+    what = wanted or "net or a solver"
+    if wanted is not None and document.kind not in (wanted, None):
+        raise CaffeSplitError(
+            f"{os.fspath(path)}: this is a {document.kind}, expected a {wanted}; give the {wanted}'s file"
+        )
+    if not document.fields:
+        raise CaffeSplitError(f"{os.fspath(path)}: nothing in it; expected a {what}")
+    if document.kind is None:
+        if wanted is None:
+            raise CaffeSplitError(f"{os.fspath(path)}: expected a {what}, but it has no field of either")
+        document = prototxt.read(path, wanted, schema)
+    check.check(document)
+    return document

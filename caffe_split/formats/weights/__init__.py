@@ -1,0 +1,1 @@
+"""Weights, solver states and records: binary and HDF5, at memory speed."""

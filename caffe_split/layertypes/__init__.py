@@ -1,0 +1,1 @@
+"""What is known of each layer type, without PyTorch: shapes, parameters, cost, description."""

@@ -1,0 +1,121 @@
+"""Blob shapes of a net without running it, and from them parameters and multiply-adds.
+
+What a layer makes of its bottoms is a rule of `shape_rules.table`. Where a type has no rule, or its data set is
+not there, the layer is 'unknown': its tops have no shape, and what depends on them has none either; it is listed,
+never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.rule import Found, Shape, Untold
+from caffe_split.layertypes.table import NO_RULE, RULES
+from caffe_split.net.layers import Layer
+
+__all__ = ["NetShapes", "Shape", "document_inputs", "infer_shapes"]
+
+
+@dataclass
+class NetShapes:
+    """What is known of a net, layers by name.
+
+    `blobs` name -> shape; `params` layer -> shapes of its parameters; `shared` layer -> which of them (by index)
+    an earlier layer has under the same name; `state` layer -> shapes of its other blobs (BatchNorm statistics, a
+    TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops; `unknown`
+    the layers whose shapes could not be told, and why.
+    """
+
+    blobs: dict[str, Shape] = field(default_factory=dict)
+    params: dict[str, list[Shape]] = field(default_factory=dict)
+    shared: dict[str, frozenset[int]] = field(default_factory=dict)
+    state: dict[str, list[Shape]] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    tops: dict[str, list[Shape]] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def parameters_of(self, layer: str) -> int:
+        """Parameters of a layer, those apart that an earlier layer has; 0 for a layer without any."""
+        shared = self.shared.get(layer, frozenset())
+        return sum(math.prod(shape) for i, shape in enumerate(self.params.get(layer, ())) if i not in shared)
+
+    @property
+    def parameter_count(self) -> int | None:
+        """Learnable parameters and frozen ones (lr_mult 0), shared ones once; statistics and TPM state apart.
+
+        None where the shapes of some layer are not known.
+        """
+        return None if self.unknown else sum(self.parameters_of(layer) for layer in self.params)
+
+    @property
+    def mac_count(self) -> int | None:
+        """Multiply-adds of convolutions, inner products and recurrent layers for one image; None if unknown."""
+        return None if self.unknown else sum(self.macs.values())
+
+
+def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = None) -> NetShapes:
+    """Shapes of all blobs of `layers` (of one phase, in order).
+
+    `inputs` gives shapes of blobs that no layer gives or whose source does not tell, blob -> (N, C, H, W). Raises
+    `CaffeSplitError` for a layer that Caffe would refuse.
+    """
+    given = dict(inputs or {})
+    made = {top for layer in layers for top in layer.tops}
+    net = NetShapes(blobs={blob: shape for blob, shape in given.items() if blob not in made})
+    owners: dict[str, str] = {}
+    for layer in layers:
+        try:
+            found = _find(net, layer, given)
+        except Untold as reason:
+            net.unknown[layer.name] = str(reason)
+            continue
+        net.tops[layer.name] = list(found.tops)
+        net.blobs.update(zip(layer.tops, found.tops))
+        if found.params:
+            net.params[layer.name] = list(found.params)
+            net.shared[layer.name] = _shared(layer, len(found.params), owners)
+        if found.state:
+            net.state[layer.name] = list(found.state)
+        if found.macs:
+            net.macs[layer.name] = found.macs
+    return net
+
+
+def document_inputs(document: prototxt.Document) -> dict[str, Shape]:
+    """The inputs that an older deploy net declares at its top: `input` with `input_shape` or four `input_dim`."""
+    names = [str(name) for name in document.get_all("input")]
+    shapes = [tuple(int(d) for d in shape.get_all("dim")) for shape in document.subs("input_shape")]
+    dims = [int(d) for d in document.get_all("input_dim")]
+    shapes += [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
+    if len(shapes) != len(names) or any(len(dims) % 4 for _ in names):
+        raise CaffeSplitError(
+            f"{document.filename}: {len(names)} input(s), but {len(shapes)} shape(s) of them. Give each `input` an "
+            "`input_shape`, or four `input_dim`."
+        )
+    return dict(zip(names, shapes))
+
+
+def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
+    if not layer.bottoms and layer.tops and layer.tops[0] in inputs:
+        # What is not given with the data has an entry an image, as labels have.
+        first = inputs[layer.tops[0]]
+        return Found([inputs.get(top, first[:1]) for top in layer.tops])
+    rule = RULES.get(layer.type)
+    if rule is None:
+        reason = NO_RULE.get(layer.type, "the type is not one of Caffe's own")
+        raise Untold(f"shapes of {layer.type} layers are not known here: {reason}")
+    lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
+    if lacking:
+        raise Untold(f"the shape of its bottom '{lacking[0]}' is not known")
+    return rule(layer, [net.blobs[bottom] for bottom in layer.bottoms])
+
+
+def _shared(layer: Layer, count: int, owners: dict[str, str]) -> frozenset[int]:
+    names = layer.param_names()[:count]
+    shared = frozenset(i for i, name in enumerate(names) if name in owners)
+    owners.update({name: layer.name for name in names if name and name not in owners})
+    return shared

@@ -1,0 +1,189 @@
+"""What a net consists of, layer by layer, and what it costs; two nets side by side."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.shapes import NetShapes, Shape, document_inputs, infer_shapes
+from caffe_split.net.layers import Layer, phase_layers
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: the shapes of its tops, its parameters and multiply-adds for one image; None where not known.
+
+    `settings` is all that its text says, name apart, in an order of its own; `frozen` counts the parameters whose
+    lr_mult is 0.
+    """
+
+    name: str
+    type: str
+    tops: tuple[Shape, ...] | None
+    parameters: int | None
+    frozen: int
+    macs: int | None
+    settings: tuple[tuple[str, str], ...]
+
+    @property
+    def output(self) -> str:
+        """`64x16x32x32`, several tops with a blank between, `scalar` for a number, `?` where not known."""
+        if self.tops is None:
+            return "?"
+        return " ".join("x".join(map(str, shape)) or "scalar" for shape in self.tops) or "-"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A net's layers of one phase, in order, and its totals; `unknown` says of which layers the shapes are not."""
+
+    net: str
+    phase: str
+    rows: tuple[Row, ...]
+    cost: Cost
+    unknown: dict[str, str]
+
+    @property
+    def frozen(self) -> int:
+        return sum(row.frozen for row in self.rows)
+
+
+def summarize(document: prototxt.Document, phase: str = "TRAIN", inputs: Mapping[str, Shape] | None = None) -> Summary:
+    """The summary of a net without running it.
+
+    `inputs` gives shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises
+    `CaffeSplitError` where such a shape is missing, for an input that the net does not have, and for a layer that
+    Caffe would refuse.
+    """
+    layers = phase_layers(document, phase)
+    if not layers:
+        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {phase}.")
+    declared = document_inputs(document)
+    _check_inputs(document, layers, declared, inputs or {})
+    shapes = infer_shapes(layers, {**declared, **(inputs or {})})
+    _check_sources(document, layers, shapes)
+    rows = tuple(_row(layer, shapes) for layer in layers)
+    return Summary(document.filename, phase, rows, Cost.of(shapes), dict(shapes.unknown))
+
+
+def _check_inputs(
+    document: prototxt.Document, layers: Sequence[Layer], declared: Mapping[str, Shape], inputs: Mapping[str, Shape]
+) -> None:
+    """Raises `CaffeSplitError` where a shape is given for a blob that is no input of the net."""
+    given = {top for layer in layers if not layer.bottoms for top in layer.tops} | set(declared)
+    free = {blob for layer in layers for blob in layer.bottoms} - {top for layer in layers for top in layer.tops}
+    for blob in inputs:
+        if blob not in given | free:
+            names = ", ".join(sorted(given | free)) or "none"
+            raise CaffeSplitError(f"{document.filename}: '{blob}' is no input of the net. Its inputs: {names}.")
+
+
+def _check_sources(document: prototxt.Document, layers: Sequence[Layer], shapes: NetShapes) -> None:
+    """Raises `CaffeSplitError` where the shape of some data is missing: then hardly anything is known."""
+    for layer in layers:
+        if layer.name in shapes.unknown and not layer.bottoms and layer.type != "Python" and layer.tops:
+            raise CaffeSplitError(
+                f"{document.filename}: {layer.where}: {shapes.unknown[layer.name]}. "
+                f"Give its shape: --input {layer.tops[0]}=64,3,32,32"
+            )
+
+
+def _row(layer: Layer, shapes: NetShapes) -> Row:
+    known = layer.name not in shapes.unknown
+    specs = layer.message.subs("param")
+    frozen = 0
+    for index, shape in enumerate(shapes.params.get(layer.name, ())):
+        if index not in shapes.shared[layer.name] and index < len(specs) and specs[index].get("lr_mult", 1) == 0:
+            frozen += math.prod(shape)
+    return Row(
+        name=layer.name,
+        type=layer.type,
+        tops=tuple(shapes.tops[layer.name]) if known else None,
+        parameters=shapes.parameters_of(layer.name) if known else None,
+        frozen=frozen,
+        macs=shapes.macs.get(layer.name, 0) if known else None,
+        settings=_settings(layer.message, skip="name"),
+    )
+
+
+def _settings(message: prototxt.Message, skip: str = "") -> tuple[tuple[str, str], ...]:
+    """All settings as (path, value) pairs, sorted by path, so that neither order nor comments count."""
+    pairs = []
+    for field in message.fields:
+        for value in field.values():
+            if isinstance(value, prototxt.Message):
+                pairs += [(f"{field.name}.{path}", text) for path, text in _settings(value)]
+            elif field.name != skip:
+                pairs.append((field.name, str(value)))
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+# -- two nets
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer of the first net beside the one of its name in the second; None where there is none.
+
+    `changed` names what differs, settings by their path; the number of images counts for nothing.
+    """
+
+    first: Row | None
+    second: Row | None
+    changed: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        row = self.first or self.second
+        assert row is not None
+        return row.name
+
+    @property
+    def change(self) -> str:
+        """'added', 'removed', 'changed' or 'same'."""
+        if self.first is None:
+            return "added"
+        if self.second is None:
+            return "removed"
+        return "changed" if self.changed else "same"
+
+
+def pair_up(first: Summary, second: Summary) -> list[Pair]:
+    """The layers of both nets: the second's in its order, the removed ones where they were."""
+    mine, theirs = {row.name: row for row in first.rows}, {row.name: row for row in second.rows}
+    matcher = difflib.SequenceMatcher(None, list(mine), list(theirs), autojunk=False)
+    names: list[str] = []
+    for _, start1, stop1, start2, stop2 in matcher.get_opcodes():
+        names += [name for name in list(mine)[start1:stop1] if name not in theirs]
+        names += list(theirs)[start2:stop2]
+    return [
+        Pair(mine.get(name), theirs.get(name), _differences(mine.get(name), theirs.get(name)))
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _differences(first: Row | None, second: Row | None) -> tuple[str, ...]:
+    if first is None or second is None:
+        return ()
+    ours, theirs = _by_path(first), _by_path(second)
+    changed = [path for path in sorted({*ours, *theirs}) if ours.get(path) != theirs.get(path)]
+    if first.tops is not None and second.tops is not None:
+        images = [[shape[1:] for shape in row] for row in (first.tops, second.tops)]
+        changed += ["output"] if images[0] != images[1] else []
+    for key in ("parameters", "macs"):
+        values = getattr(first, key), getattr(second, key)
+        if None not in values and values[0] != values[1]:
+            changed.append({"macs": "multiply-adds"}.get(key, key))
+    return tuple(changed)
+
+
+def _by_path(row: Row) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path, value in row.settings:
+        found.setdefault(path, []).append(value)
+    return found

@@ -1,0 +1,63 @@
+"""The options of a layer: what its prototxt says, else Caffe's default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.schema import FieldType, MessageType, caffe
+
+
+class Options:
+    """One message of options, which may not be there; then all is default.
+
+    `get` gives a value or its default, `all` the values of a repeated field, `sub` and `subs` messages within.
+    """
+
+    def __init__(self, type_name: str, messages: list[prototxt.Message]) -> None:
+        self._type: MessageType = caffe().messages[type_name]
+        self._messages = messages
+        # Layers ask at every iteration, and the text of a net that runs does not change.
+        self._values: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, layer: prototxt.Message, name: str) -> Options:
+        """The options `name` of a layer's message, e.g. `convolution_param`."""
+        field = caffe().messages["LayerParameter"].fields[name]
+        return cls(_message_name(field), layer.subs(name))
+
+    def has(self, name: str) -> bool:
+        """Whether the field is written."""
+        return any(message.has(name) for message in self._messages)
+
+    def get(self, name: str) -> Any:
+        """The value of the last occurrence, else the schema's default."""
+        if name not in self._values:
+            written = next((message for message in reversed(self._messages) if message.has(name)), None)
+            default = self._type.fields[name].default
+            self._values[name] = written.get(name) if written is not None else default
+        return self._values[name]
+
+    def all(self, name: str) -> list[Any]:
+        """All values of a repeated field."""
+        return [value for message in self._messages for value in message.get_all(name)]
+
+    def sub(self, name: str) -> Options:
+        """A message within; an absent one has defaults only."""
+        found = [inner for message in self._messages for inner in message.subs(name)]
+        return Options(_message_name(self._type.fields[name]), found)
+
+    def subs(self, name: str) -> list[Options]:
+        """All messages of a repeated field."""
+        kind = _message_name(self._type.fields[name])
+        return [Options(kind, [inner]) for message in self._messages for inner in message.subs(name)]
+
+
+def _message_name(field: FieldType) -> str:
+    assert field.message is not None
+    return field.message.name
+
+
+def shape_of(options: Options) -> tuple[int, ...]:
+    """The lengths of a BlobShape."""
+    return tuple(int(length) for length in options.all("dim"))

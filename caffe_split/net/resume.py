@@ -1,0 +1,74 @@
+"""Going on: the newest snapshot of a training that is whole, and where the data stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import nonfinite, read_solverstate, read_weights
+from caffe_split.net.training import find_snapshots
+
+# In place of a solver state's name.
+AUTO = "auto"
+
+
+def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
+    """The solver state of the highest iteration that is whole, and whose weights are whole and finite.
+
+    Of two of one iteration, binary and HDF5, that which was written last. None where there is none. `say` is told why
+    newer ones are passed over.
+    """
+    forms = (find_snapshots(prefix, form) for form in ("solverstate", "solverstate.h5"))
+    found = [numbered for form in forms for numbered in form.items()]
+    for iteration, path in sorted(found, key=_age, reverse=True):
+        try:
+            _check(path, iteration)
+        except (CaffeSplitError, OSError) as error:
+            say(f"Passing over {path}: {' '.join(str(error).split())}")
+        else:
+            return path
+    return None
+
+
+def _age(numbered: tuple[int, Path]) -> tuple[int, int, str]:
+    iteration, path = numbered
+    try:
+        return iteration, path.stat().st_mtime_ns, path.name
+    except OSError:
+        return iteration, 0, path.name
+
+
+def is_whole(state: Path) -> bool:
+    """Whether a solver state and its weights are there, whole and finite."""
+    try:
+        _check(state)
+    except (CaffeSplitError, OSError):
+        return False
+    return True
+
+
+def _check(path: Path, iteration: int | None = None) -> None:
+    state = read_solverstate(path)
+    if iteration is not None and state.iter != iteration:
+        raise CaffeSplitError(f"it is of iteration {state.iter}, whatever its name says")
+    if not Path(state.learned_net).is_file():
+        raise CaffeSplitError(f"its weights are {state.learned_net or 'not named'}, not there seen from {Path.cwd()}")
+    weights = read_weights(state.learned_net)
+    # What a TPM layer has not measured yet is NaN.
+    bad = nonfinite({name: weights[name] for name in weights if weights.types.get(name) != "TPM"})
+    if bad:
+        raise CaffeSplitError(f"the weights of layer '{next(iter(bad))}' in {state.learned_net} are not finite")
+
+
+def tests_before(iteration: int, interval: int, at_start: bool) -> int:
+    """How often a training has tested when it comes to `iteration`, not counting a test at it.
+
+    >>> [tests_before(iteration, 50, True) for iteration in (0, 1, 50, 51, 100)]
+    [0, 1, 1, 2, 2]
+    >>> [tests_before(iteration, 50, False) for iteration in (0, 1, 50, 51, 100)]
+    [0, 0, 0, 1, 1]
+    """
+    if not interval or not iteration:
+        return 0
+    return (iteration - 1) // interval + (1 if at_start else 0)

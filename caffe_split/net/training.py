@@ -1,0 +1,194 @@
+"""Finding the files of a training: its solver, its net, its snapshots."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import PathLike
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
+from caffe_split.formats.prototxt.upgrade import upgrade_old
+from caffe_split.net.layers import Layer, phase_layers
+
+# A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
+
+
+@dataclass(frozen=True)
+class Training:
+    """A net and, where there is one, the solver that trains it.
+
+    `upgraded` says what was done to bring an old net to today's form, a line each. `is_inline` means that the net
+    stands in the solver's own text; then `net_path` is the name that it gets in a file of its own. `caffe_proto` is
+    the schema of a fork that the files were read by.
+    """
+
+    net_path: Path
+    net: prototxt.Document
+    solver_path: Path | None
+    solver: prototxt.Document | None
+    upgraded: tuple[str, ...] = ()
+    is_inline: bool = False
+    caffe_proto: Path | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages in which the solver trains (`train_state`)."""
+        state = self.solver.sub("train_state") if self.solver is not None else None
+        return tuple(map(str, state.get_all("stage"))) if state is not None else ()
+
+    @property
+    def level(self) -> int:
+        """The level at which the solver trains (`train_state`)."""
+        state = self.solver.sub("train_state") if self.solver is not None else None
+        return int(state.get("level", 0)) if state is not None else 0
+
+    def train_layers(self) -> list[Layer]:
+        """The layers of the net that the solver trains, in file order."""
+        return phase_layers(self.net, "TRAIN", self.stages, self.level)
+
+    @property
+    def prefix(self) -> str | None:
+        """The solver's snapshot_prefix; None without a solver.
+
+        As Caffe has it: without one the solver's own name serves, and one that is a folder gets that name added.
+        """
+        if self.solver is None or self.solver_path is None:
+            return None
+        prefix = self.solver.get("snapshot_prefix", None)
+        if not prefix:
+            return str(self.solver_path.with_suffix(""))
+        return str(Path(prefix) / self.solver_path.stem) if Path(prefix).is_dir() else str(prefix)
+
+    def snapshots(self, ending: str = "caffemodel") -> dict[int, Path]:
+        """Iteration -> snapshot file, in order; HDF5 ones (`.h5`) too, binaryproto first where both exist."""
+        if self.prefix is None:
+            return {}
+        return find_snapshots(self.prefix, ending)
+
+    def snapshot(self, iteration: int) -> Path:
+        """The snapshot of that iteration. Raises `CaffeSplitError` naming those that exist."""
+        found = self.snapshots()
+        if iteration in found:
+            return found[iteration]
+        if self.prefix is None:
+            raise CaffeSplitError(
+                f"{self.net_path}: no solver beside it names this net, so there is no telling where its snapshots "
+                "are. Give the solver instead, or --weights FILE."
+            )
+        known = ", ".join(map(str, found)) or "there is none"
+        raise CaffeSplitError(
+            f"no snapshot of iteration {iteration} at {self.prefix}_iter_{iteration}.caffemodel[.h5] "
+            f"(seen from {Path.cwd()}). Iterations with one: {known}."
+        )
+
+
+def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:
+    """Iteration -> `{prefix}_iter_N.{ending}`, or `.{ending}.h5`, ascending."""
+    base = Path(prefix)
+    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)\." + re.escape(ending) + r"(\.h5)?")
+    found: dict[int, Path] = {}
+    folder = base.parent
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = pattern.fullmatch(path.name)
+        if match:
+            found.setdefault(int(match.group(1)), path)
+    return dict(sorted(found.items()))
+
+
+def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
+    """Open a net or a solver, told apart by content, and find the other one.
+
+    From a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the
+    caller has to give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory
+    as Caffe does it on loading, unless `upgrade` is False; one within a solver is not, as Caffe does not. Raises
+    `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
+    """
+    document = read_net_or_solver(path, caffe_proto)
+    solver_path: Path | None
+    solver: prototxt.Document | None
+    if document.kind == "solver":
+        solver_path, solver = Path(path), document
+        inline = _inline_net(document)
+        if inline is not None:
+            key, message = inline
+            net_path = inline_name(solver_path, key)
+            return Training(net_path, document.inner(message), solver_path, solver, (), True, caffe_proto)
+        net_path = solver_net_path(document)
+        net = read_net(net_path, caffe_proto=caffe_proto)
+    else:
+        net_path, net = Path(path), document
+        named = [other for other, found in solvers_in(net_path.parent) if _names(found, net_path)]
+        if len(named) > 1:
+            raise CaffeSplitError(
+                f"{path}: several solvers name this net: {', '.join(map(str, named))}. Give one of them instead."
+            )
+        solver_path = named[0] if named else None
+        solver = read_solver(solver_path, caffe_proto=caffe_proto) if solver_path is not None else None
+    notes = upgrade_old(net) if upgrade else []
+    return Training(net_path, net, solver_path, solver, tuple(notes), False, caffe_proto)
+
+
+def _inline_net(solver: prototxt.Document) -> tuple[str, prototxt.Message] | None:
+    """The training net that stands in the solver itself, and the name of its field."""
+    for key in ("net_param", "train_net_param"):
+        message = solver.sub(key)
+        if message is not None:
+            return key, message
+    return None
+
+
+def inline_name(solver_path: Path, key: str) -> Path:
+    """The file that a net within a solver becomes: beside `s.prototxt`, its `net_param` is `s_net.prototxt`."""
+    return solver_path.with_name(f"{solver_path.stem}_{key.replace('_param', '')}.prototxt")
+
+
+def solver_net_path(solver: prototxt.Document) -> Path:
+    """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
+    for key in ("net", "train_net"):
+        if solver.has(key):
+            path = Path(str(solver.get(key)))
+            if not path.is_file():
+                raise CaffeSplitError(
+                    f'{solver.filename}: {key} is "{path}", which is not there seen from {Path.cwd()}. Paths in a '
+                    "prototxt are relative to the directory in which caffe is started: change to it."
+                )
+            return path
+    raise CaffeSplitError(
+        f"{solver.filename}: the solver names no net file (`net` or `train_net`); a net within it is not used here."
+    )
+
+
+def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
+    """The solvers among a folder's prototxt files, sorted by name; what cannot be read is none."""
+    found = []
+    for path in sorted(folder.glob("*.prototxt")):
+        try:
+            document = prototxt.read(path)
+        except CaffeSplitError:
+            continue  # Not ours to judge: whatever else lies there.
+        if document.kind == "solver":
+            found.append((path, document))
+    return found
+
+
+def is_there(path: Path) -> bool:
+    """Whether something lies at `path`; not, where the system cannot even look (a name that is too long)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _names(solver: prototxt.Document, net: Path) -> bool:
+    for key in ("net", "train_net"):
+        named = solver.get(key, None)
+        if named is None:
+            continue
+        if is_there(Path(named)):
+            return Path(named).resolve() == net.resolve()
+        # Started from elsewhere: then the name is all there is to go by.
+        return Path(named).name == net.name
+    return False

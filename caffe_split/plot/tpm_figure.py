@@ -1,0 +1,171 @@
+"""Pictures of TPM: a histogram a layer on common bins, TPM over windows, TPM over iterations as a log has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.plot.figure import COLOURS, STYLES
+from caffe_split.tpm.from_log import Printed
+from caffe_split.tpm.scores import LayerScores, null_tpm
+
+FORMATS = (".png", ".svg", ".pdf")
+# The entropy's ten bins are too wide to see much; each holds five of these.
+_BINS = np.linspace(0, 1, 51)
+_ACROSS = 5
+_NULL = {"color": "#D55E00", "linewidth": 1.2, "linestyle": (0, (3, 2))}
+# Beyond these a legend is longer than the picture.
+_MOST_NAMES = 28
+
+
+def write_picture(path: Path, draw: Callable[[Any], None], force: bool = False) -> None:
+    """Write what `draw(figure)` draws as PNG, SVG or PDF, whole or not at all.
+
+    Raises `CaffeSplitError` for another ending, and for a file that is there already unless `force`.
+    """
+    check_picture(path, force)
+    from matplotlib.figure import Figure
+
+    from caffe_split.files import atomic_open
+
+    figure = Figure(layout="constrained")
+    draw(figure)
+    try:
+        with atomic_open(path) as stream:
+            figure.savefig(stream, format=path.suffix[1:].lower(), dpi=150)
+    except OSError as error:
+        raise CaffeSplitError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+def check_picture(path: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` where `path` cannot be a picture of ours, before anything is computed."""
+    if path.suffix.lower() not in FORMATS:
+        raise CaffeSplitError(f"cannot write {path}: the name must end in {', '.join(FORMATS)}.")
+    if path.exists() and not force:
+        raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
+
+
+def draw_scores(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum: float) -> None:
+    """One histogram of the kernels' TPM for each layer that moved, in the last window; with several windows, their
+    TPM as lines above."""
+    last = [score for score in windows[-1] if not score.frozen]
+    several = len(windows) > 1
+    if not last:
+        figure.set_size_inches(6, 2)
+        figure.text(0.5, 0.5, "no layer moved in this window", ha="center", va="center", color="0.4")
+        return
+    across = min(_ACROSS, len(last))
+    rows = math.ceil(len(last) / across)
+    heights = [1.35 * rows + 0.5] if not several else [3.2, 1.35 * rows + 0.5]
+    figure.set_size_inches(max(5.0, 2.1 * across), sum(heights) + 0.4)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if several:
+        _draw_windows(parts[0], windows, momentum)
+    _draw_histograms(parts[-1], last, rows, across, momentum)
+
+
+def _draw_histograms(figure: Any, scores: Sequence[LayerScores], rows: int, across: int, momentum: float) -> None:
+    first = scores[0]
+    null = null_tpm(first.steps, first.interval, momentum)
+    highest = max(float(np.nanmax(score.tpm)) for score in scores)
+    limit = min(1.0, max(math.ceil(10 * max(highest, null) + 0.2) / 10, 0.2))
+    axes = figure.subplots(rows, across, sharex=True, squeeze=False)
+    for axis, score in zip(axes.flat, scores):
+        moving = score.tpm[~np.isnan(score.tpm)]
+        axis.hist(moving, bins=_BINS, color="#0072B2")
+        axis.axvline(null, **_NULL)
+        frozen = f", {len(score.tpm) - len(moving)} frozen" if len(moving) < len(score.tpm) else ""
+        axis.set_title(f"{score.layer}\nentropy {score.entropy:.2f}{frozen}", fontsize=7, linespacing=1.1)
+        axis.set_xlim(0, limit)
+        axis.set_xticks(np.arange(0, limit + 0.01, 0.1 if limit <= 0.5 else 0.2))
+        axis.tick_params(labelsize=6)
+        axis.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in list(axes.flat)[len(scores) :]:
+        axis.set_visible(False)
+    for column in range(across):
+        lowest = max(row for row in range(rows) if row * across + column < len(scores))
+        axes[lowest, column].tick_params(labelbottom=True)
+    figure.suptitle(
+        f"TPM of the kernels, iterations {first.start} to {first.stop} (N = {first.steps} steps of {first.interval}, "
+        f"momentum {momentum:g}); dashed: pure noise, {null:.3f}",
+        fontsize=8,
+    )
+    figure.supxlabel("TPM", fontsize=8)
+    figure.supylabel("kernels", fontsize=8)
+
+
+def _draw_windows(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum: float) -> None:
+    axis = figure.subplots()
+    names = list(dict.fromkeys(score.layer for group in windows for score in group if not score.frozen))
+    for place, name in enumerate(names):
+        points = [
+            ((score.start + score.stop) / 2, score.layer_tpm)
+            for group in windows
+            for score in group
+            if score.layer == name
+        ]
+        x, y = zip(*sorted(points))
+        axis.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name, **_line(place))
+    nulls = sorted(
+        ((group[0].start + group[0].stop) / 2, null_tpm(group[0].steps, group[0].interval, momentum))
+        for group in windows
+    )
+    axis.plot(*zip(*nulls), label="pure noise", **_NULL)
+    _finish(figure, axis, len(names), "iteration (middle of the window)", "TPM of the layer")
+
+
+def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
+    """TPM over iterations, one line a layer, as the layers printed it; dashed: what pure noise would give then."""
+    figure.set_size_inches(9, 5)
+    axis = figure.subplots()
+    for place, layer in enumerate(layers):
+        axis.plot(layer.iteration, layer.tpm, linewidth=1.2, label=layer.layer, **_line(place))
+    null = layers[0].null()
+    if not np.isnan(null).all():
+        axis.plot(layers[0].iteration, null, label="pure noise", **_NULL)
+    _finish(figure, axis, len(layers), "iteration", "TPM of the layer, since the window's start")
+
+
+def _line(place: int) -> dict[str, str]:
+    # Vermilion is the null's.
+    colours = [colour for colour in COLOURS if colour != _NULL["color"]]
+    return {"color": colours[place % len(colours)], "linestyle": STYLES[place // len(colours) % len(STYLES)]}
+
+
+def _finish(figure: Any, axis: Any, names: int, x: str, y: str) -> None:
+    axis.set_xlabel(x, fontsize=8)
+    axis.set_ylabel(y, fontsize=8)
+    axis.set_ylim(0, None)
+    axis.tick_params(labelsize=7)
+    axis.grid(True, color="0.92", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if names <= _MOST_NAMES:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=6.5, ncols=1 + names // 16)
+
+
+def draw_runs(figure: Any, runs: Mapping[str, Sequence[Sequence[LayerScores]]], momentum: float) -> None:
+    """Trainings beside each other (name -> its windows, oldest first): mean TPM of the layers over the windows, and the
+    TPM of all kernels in the last one."""
+    figure.set_size_inches(9, 3.6)
+    over, last = figure.subplots(1, 2)
+    for place, (name, windows) in enumerate(runs.items()):
+        x = [(group[0].start + group[0].stop) / 2 for group in windows]
+        y = [np.mean([score.layer_tpm for score in group if not score.frozen]) for group in windows]
+        over.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name, **_line(place))
+        kernels = np.concatenate([score.tpm[~np.isnan(score.tpm)] for score in windows[-1]])
+        last.hist(kernels, bins=_BINS, histtype="step", linewidth=1.4, label=name, **_line(place))
+    groups = next(iter(runs.values()))
+    nulls = [null_tpm(group[0].steps, group[0].interval, momentum) for group in groups]
+    over.plot([(group[0].start + group[0].stop) / 2 for group in groups], nulls, label="pure noise", **_NULL)
+    last.axvline(nulls[-1], **_NULL)
+    _finish(figure, over, _MOST_NAMES + 1, "iteration (middle of the window)", "TPM, mean of the layers")
+    final = groups[-1][0]
+    _finish(figure, last, _MOST_NAMES + 1, f"TPM of the kernels, iterations {final.start} to {final.stop}", "kernels")
+    over.legend(fontsize=7, frameon=False, loc="lower right")

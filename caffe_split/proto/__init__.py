@@ -1,1 +1,0 @@
-"""Caffe's files: the only room that knows the wire format."""

@@ -1,1 +1,0 @@
-"""What each layer type makes of its bottoms' shapes: one small function a type, and the table of them."""

@@ -1,0 +1,190 @@
+"""Scores of a training's layers, from wherever they can be had."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights import caffemodel
+from caffe_split.net.layers import all_layers, convolutions, weight_owners
+from caffe_split.net.training import Training
+from caffe_split.split.parts import is_helper
+from caffe_split.tpm.from_snapshots import from_snapshots, listing, norms_at
+from caffe_split.tpm.layers import SUFFIX, watchers, windows_of
+from caffe_split.tpm.scores import LayerScores
+from caffe_split.tpm.state import from_state, is_state
+
+Window = tuple[int, int]
+Progress = Callable[[int, int], None]
+
+
+def momentum_of(training: Training) -> float:
+    """The solver's momentum, which the null model needs; 0 without a solver."""
+    return float(training.solver.get("momentum", 0.0)) if training.solver is not None else 0.0
+
+
+def gather(
+    training: Training,
+    iteration: int,
+    windows: Sequence[Window] = (),
+    layers: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    interval: int | None = None,
+) -> list[LayerScores]:
+    """Scores at `iteration`, grouped by window, layers in the net's order.
+
+    Without `windows`: those that the net's TPM layers have sampled by then, as the snapshot of that iteration
+    holds them. With `windows`: from the TPM layers where they sampled just that window, else from the series of
+    snapshots over it, of which `interval` picks those that far apart. `layers` limits them to some layers. Raises
+    `CaffeSplitError` where there is neither, and says how to get either.
+    """
+    watched = watchers(training.net)
+    names = _layer_names(training, layers)
+    seen: list[LayerScores] = []
+    if watched and (not windows or iteration in training.snapshots()):
+        seen = _from_layers(training, iteration, [name for name in names if name in watched])
+    if not windows:
+        if not seen:
+            raise CaffeSplitError(_how_to_get_tpm(training, iteration))
+        return _with_norms(training, sorted(seen, key=lambda s: (s.stop, s.start, names.index(s.layer))))
+    found: list[LayerScores] = []
+    for start, stop in windows:
+        inside = [
+            score
+            for score in seen
+            if (score.start, score.stop) == (start, stop) and interval in (None, score.interval)
+        ]
+        covered = {score.layer for score in inside}
+        if not covered or (layers is not None and not covered.issuperset(names)):
+            _check_within(training, start, stop)
+            inside = from_snapshots(
+                training.snapshots(), caffemodel.read_weights, names, start, stop, progress, interval
+            )
+        found += sorted(inside, key=lambda score: names.index(score.layer))
+    return _with_norms(training, found)
+
+
+def gather_series(
+    snapshots: Mapping[int, Path],
+    windows: Sequence[Window] = (),
+    layers: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    interval: int | None = None,
+) -> list[LayerScores]:
+    """Scores from snapshots alone (iteration -> file, ascending), without a net: of the layers that can be kernels.
+
+    Those are the layers whose weight has four axes and does not belong to a TPM layer. Without `windows`: over the
+    whole series. A single snapshot gives what its TPM layers saw.
+    """
+    last = snapshots[max(snapshots)]
+    weights = caffemodel.read_weights(last)
+    names = list(layers) if layers is not None else [name for name in weights if _has_kernels(weights, name)]
+    if not names:
+        raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
+    if len(snapshots) == 1 and not windows:
+        found = []
+        for name in names:
+            state = weights.get(name + SUFFIX, [])
+            if is_state(state):
+                found += from_state(state, name, max(snapshots), weights[name][0])
+        if not found:
+            raise CaffeSplitError(
+                f"{last}: one snapshot, without TPM layers that have two samples. Give a series of snapshots, "
+                "or take a later one."
+            )
+        return sorted(found, key=lambda score: (score.stop, score.start, names.index(score.layer)))
+    found = []
+    for start, stop in windows or [(min(snapshots), max(snapshots))]:
+        found += from_snapshots(snapshots, caffemodel.read_weights, names, start, stop, progress, interval)
+    return found
+
+
+def latest_window(scores: Sequence[LayerScores]) -> list[LayerScores]:
+    """The scores of the window that ends last (of several, the longest)."""
+    last = max(((score.stop, -score.start) for score in scores), default=None)
+    return [score for score in scores if (score.stop, -score.start) == last]
+
+
+def by_window(scores: Sequence[LayerScores]) -> list[list[LayerScores]]:
+    """The scores of each window, in the order of `scores`."""
+    groups: dict[Window, list[LayerScores]] = {}
+    for score in scores:
+        groups.setdefault((score.start, score.stop), []).append(score)
+    return list(groups.values())
+
+
+def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
+    if layers is None:
+        return [layer.name for layer in weight_owners(all_layers(training.net)) if not is_helper(layer.name)]
+    names = [layer.name for layer in convolutions(all_layers(training.net))]
+    watched = watchers(training.net)
+    for name in layers:
+        if name not in names and name not in watched:
+            raise CaffeSplitError(
+                f"{training.net_path}: no convolution '{name}'. Its convolutions: {', '.join(names) or 'none'}."
+            )
+    return [name for name in [*names, *(name for name in watched if name not in names)] if name in layers]
+
+
+def _has_kernels(weights: caffemodel.Weights, name: str) -> bool:
+    # Inner products of 2014 have four axes, too, the first two of size 1.
+    if is_helper(name) or weights.types[name] == "InnerProduct":
+        return False
+    blobs = weights[name]
+    return len(blobs) in (1, 2) and blobs[0].ndim == 4 and blobs[0].size > 0
+
+
+def _from_layers(training: Training, iteration: int, names: Sequence[str]) -> list[LayerScores]:
+    if not names:
+        return []
+    watched = watchers(training.net)
+    path = training.snapshot(iteration)
+    weights = caffemodel.read_weights(path)
+    scores: list[LayerScores] = []
+    for name in names:
+        state = weights.get(watched[name].name)
+        if state:
+            own = weights.get(name)
+            scores += from_state(state, name, iteration, own[0] if own else None)
+    return scores
+
+
+def _with_norms(training: Training, scores: Sequence[LayerScores]) -> list[LayerScores]:
+    """The norms that a state does not keep, from the snapshots of those iterations where there are any."""
+    snapshots = training.snapshots() if any(math.isnan(score.norm_start) for score in scores) else {}
+    filled = []
+    for score in scores:
+        if math.isnan(score.norm_start):
+            start, stop = (
+                norms_at(caffemodel.read_weights, snapshots.get(at), score.layer) for at in (score.start, score.stop)
+            )
+            score = dataclasses.replace(score, norm_start=start, norm_stop=stop)
+        filled.append(score)
+    return filled
+
+
+def _check_within(training: Training, start: int, stop: int) -> None:
+    last = training.solver.get("max_iter", None) if training.solver is not None else None
+    if last is not None and stop > last:
+        raise CaffeSplitError(
+            f"the window {start}:{stop} ends after the training, whose max_iter is {last} ({training.solver_path}). "
+            "Choose a window within it."
+        )
+
+
+def _how_to_get_tpm(training: Training, iteration: int) -> str:
+    path: Path = training.snapshot(iteration)
+    watched = watchers(training.net)
+    if watched:
+        pairs = windows_of(next(iter(watched.values()))).pairs
+        begun = f"its TPM layers look from {' and '.join(f'{a} to {b}' for a, b in pairs)}"
+        return f"{path}: no TPM in this snapshot: {begun}. Choose an --iter after two samples of a window."
+    known = listing(list(training.snapshots()))
+    return (
+        f"{path}: no TPM in this snapshot: the net has no TPM layers. Either add them and train: `caffe-split "
+        f"instrument {training.net_path} --window START:STOP --interval N`; or measure a series of snapshots with "
+        f"--window START:STOP (there are snapshots of iterations {known})."
+    )

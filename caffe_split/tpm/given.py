@@ -1,0 +1,46 @@
+"""What a user gave to be measured, told apart by content: a net or solver, a training log, snapshots."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.training import find_snapshots
+from caffe_split.tpm.from_snapshots import snapshots_of
+from caffe_split.trainlog.pipeline import looks_like_log
+
+
+@dataclass(frozen=True)
+class Source:
+    """`kind` is 'training' (`path` is a net or solver), 'log' (`path`), or 'snapshots' (iteration -> file)."""
+
+    kind: str
+    path: Path
+    snapshots: dict[int, Path]
+
+
+def tell(given: Sequence[str]) -> Source:
+    """What the arguments are.
+
+    Snapshots are given as files, as a pattern (run/net_iter_*), or as their prefix (run/net). Raises
+    `CaffeSplitError` for what is none of these.
+    """
+    first = given[0]
+    path = Path(first)
+    if len(given) > 1 or (glob.has_magic(first) and not path.exists()):
+        return Source("snapshots", path, snapshots_of(given))
+    if path.is_file():
+        if path.name.endswith((".caffemodel", ".caffemodel.h5")):
+            return Source("snapshots", path, snapshots_of(given))
+        log = path.suffix != ".prototxt" and looks_like_log(path)
+        return Source("log" if log else "training", path, {})
+    series = find_snapshots(path)
+    if series:
+        return Source("snapshots", path, series)
+    raise CaffeSplitError(
+        f"{first}: no such file, and no snapshots {first}_iter_N.caffemodel[.h5] (seen from {Path.cwd()}). Give a net, "
+        "a solver, a training log, or snapshots."
+    )

@@ -1,0 +1,105 @@
+"""The examples in the docstrings run, and the readers for use refuse what they say they refuse."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.resources
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import caffe_split
+import caffe_split.formats
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import schema
+
+MODULES = ["caffe_split.errors"] + [
+    module.name
+    for module in pkgutil.walk_packages(caffe_split.formats.__path__, "caffe_split.formats.")
+    if not module.name.endswith(".caffe_pb2")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    pytest.importorskip("h5py")
+    module = importlib.import_module(name)
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("name", [*caffe_split.__all__, "parse"])
+def test_every_public_name_has_an_example_that_runs(name):
+    public = prototxt.parse if name == "parse" else getattr(caffe_split, name)
+    (example,) = doctest.DocTestFinder(recurse=False).find(public, name)
+    assert len(example.examples) >= 2
+    assert doctest.DocTestRunner().run(example).failed == 0
+    assert "CaffeSplitError" in public.__doc__ or public is CaffeSplitError
+
+
+def test_importing_the_package_is_quick():
+    code = "import sys, caffe_split; print([m for m in ('numpy', 'google.protobuf', 'h5py') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def put(tmp_path, text):
+    path = tmp_path / "x.prototxt"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "expected"),
+    [
+        ("read_net", "base_lr: 0.1", "this is a solver, expected a net"),
+        ("read_net", "", "nothing in it; expected a net"),
+        ("read_net", "layer { botom: 'x' }",
+         "x.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?"),
+        ("read_net", "layer { }\nlayers { }", "x.prototxt:2:1: `layers` (old form) here"),
+        ("read_solver", "layer { }", "this is a net, expected a solver"),
+        ("read_solver", "base_lr: 0.1", "a solver names one training net"),
+        ("read_solver", "net: 'a' train_net: 'b'", "found net and train_net"),
+        ("read_solver", "net: 'a' lr_policy: 'multi_step'", "did you mean 'multistep'?"),
+        ("read_solver", "net_param { layer { } layers { } }", "`layers` (old form) here"),
+    ],
+)  # fmt: skip
+def test_refusals(reader, text, expected, tmp_path):
+    with pytest.raises(CaffeSplitError) as error:
+        getattr(caffe_split, reader)(put(tmp_path, text))
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["net: 'n'", "train_net: 'n' test_net: 't' test_net: 'u'", "net_param { name: 'n' }",
+                                  "train_net_param { } test_net_param { }"])  # fmt: skip
+@pytest.mark.parametrize("policy", ["fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "plateau"])
+def test_solver_forms(form, policy, tmp_path):
+    text = f'{form} lr_policy: "{policy}" stepvalue: [1, 2] solver_type: ADAM\n'
+    solver = caffe_split.read_solver(put(tmp_path, text))
+    assert str(solver) == text and solver.get("lr_policy") == policy
+    upgraded = caffe_split.read_solver(put(tmp_path, text), upgrade=True)
+    assert upgraded.get("type") == "Adam" and not upgraded.has("solver_type")
+
+
+def test_an_old_net_is_upgraded_when_asked(tmp_path):
+    path = put(tmp_path, "layers { type: RELU }\n")
+    assert str(caffe_split.read_net(path)) == "layers { type: RELU }\n"
+    assert str(caffe_split.read_net(path, upgrade=True)) == 'layer { type: "ReLU" }\n'
+
+
+def test_a_forks_schema_gives_its_fields_types(tmp_path):
+    ours = (importlib.resources.files("caffe_split.formats.prototxt") / "caffe.proto").read_text()
+    fork = tmp_path / "caffe.proto"
+    fork.write_text(
+        ours.replace("message LayerParameter {", "message LayerParameter { optional BoxParameter box_param = 900;")
+        + "message BoxParameter { enum Code { CORNER = 0; CENTER = 1; } optional Code code = 1 [default = CENTER]; }"
+    )
+    path = put(tmp_path, "layer { box_param { } }\nlayer { box_param { codde: 1 } }\n")
+    assert schema.caffe().messages["LayerParameter"].fields.get("box_param") is None
+    caffe_split.read_net(path)
+    with pytest.raises(CaffeSplitError, match="BoxParameter has no field 'codde'; did you mean 'code'?"):
+        caffe_split.read_net(path, caffe_proto=fork)
+    net = caffe_split.read_net(put(tmp_path, "layer { box_param { } }"), caffe_proto=fork)
+    assert net.sub("layer").sub("box_param").get("code") == "CENTER"
