@@ -129,9 +129,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
     jobs = [(net, kind, splits) for net in ("resnet20", "resnet50") for kind in (*KINDS, "fold") for splits in (9, 0)]
     jobs += [(net, "residual", 0) for net in NETS if net.startswith("chain")]
-    contestants = {f"{net} {kind} {splits or 'all'}": (lambda job=(net, kind, splits): child(*job))
-                   for net, kind, splits in jobs
-                   if options.only in f"{net} {kind} {splits or 'all'}"}  # fmt: skip
+    contestants = {
+        f"{net} {kind} {splits or 'all'}": (lambda job=(net, kind, splits): child(*job))
+        for net, kind, splits in jobs
+        if options.only in f"{net} {kind} {splits or 'all'}"
+    }
     results = in_turns(contestants, dict.fromkeys(contestants, options.rounds))
     print("plan, derive and write (fold: plan the folding), median seconds; imports apart")
     for name, result in results.items():

@@ -215,16 +215,35 @@ def _net(name: str):  # type: ignore[no-untyped-def]
 
     if name == "cifar10_quick":
         return nn.Sequential(
-            nn.Conv2d(3, 32, 5, 1, 2), nn.MaxPool2d(3, 2, ceil_mode=True), nn.ReLU(True),
-            nn.Conv2d(32, 32, 5, 1, 2), nn.ReLU(True), nn.AvgPool2d(3, 2, ceil_mode=True),
-            nn.Conv2d(32, 64, 5, 1, 2), nn.ReLU(True), nn.AvgPool2d(3, 2, ceil_mode=True),
-            nn.Flatten(), nn.Linear(1024, 64), nn.Linear(64, 10),
-        )  # fmt: skip
+            nn.Conv2d(3, 32, 5, 1, 2),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.ReLU(True),
+            nn.Conv2d(32, 32, 5, 1, 2),
+            nn.ReLU(True),
+            nn.AvgPool2d(3, 2, ceil_mode=True),
+            nn.Conv2d(32, 64, 5, 1, 2),
+            nn.ReLU(True),
+            nn.AvgPool2d(3, 2, ceil_mode=True),
+            nn.Flatten(),
+            nn.Linear(1024, 64),
+            nn.Linear(64, 10),
+        )
     digits = name == "digits"
-    widths = [(16, 16, 1), (16, 32, 2), (32, 32, 2)] if digits else [
-        (16, 16, 1), (16, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1),
-        (64, 64, 1),
-    ]  # fmt: skip
+    widths = (
+        [(16, 16, 1), (16, 32, 2), (32, 32, 2)]
+        if digits
+        else [
+            (16, 16, 1),
+            (16, 16, 1),
+            (16, 16, 1),
+            (16, 32, 2),
+            (32, 32, 1),
+            (32, 32, 1),
+            (32, 64, 2),
+            (64, 64, 1),
+            (64, 64, 1),
+        ]
+    )
     blocks = [Block(*width, digits) for width in widths]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1][1], 10)]
     return nn.Sequential(unit(NETS[name][1], 16), nn.ReLU(True), *blocks, *head)

@@ -18,11 +18,25 @@ from caffe_split.formats.weights import caffemodel
 
 # VGG-16: (name, inputs, outputs) of the convolutions, 0 for a pooling behind; then the inner products.
 CONVS = [
-    ("conv1_1", 3, 64), ("conv1_2", 64, 64), (), ("conv2_1", 64, 128), ("conv2_2", 128, 128), (),
-    ("conv3_1", 128, 256), ("conv3_2", 256, 256), ("conv3_3", 256, 256), (), ("conv4_1", 256, 512),
-    ("conv4_2", 512, 512), ("conv4_3", 512, 512), (), ("conv5_1", 512, 512), ("conv5_2", 512, 512),
-    ("conv5_3", 512, 512), (),
-]  # fmt: skip
+    ("conv1_1", 3, 64),
+    ("conv1_2", 64, 64),
+    (),
+    ("conv2_1", 64, 128),
+    ("conv2_2", 128, 128),
+    (),
+    ("conv3_1", 128, 256),
+    ("conv3_2", 256, 256),
+    ("conv3_3", 256, 256),
+    (),
+    ("conv4_1", 256, 512),
+    ("conv4_2", 512, 512),
+    ("conv4_3", 512, 512),
+    (),
+    ("conv5_1", 512, 512),
+    ("conv5_2", 512, 512),
+    ("conv5_3", 512, 512),
+    (),
+]
 DENSE = [("fc6", 25088, 4096), ("fc7", 4096, 4096), ("fc8", 4096, 1000)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import bench_prototxt, bench_weights  # noqa: E402
+from benchmarks import bench_prototxt, bench_weights
 
 if __name__ == "__main__":
     bench_prototxt.main([])

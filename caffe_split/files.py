@@ -41,9 +41,7 @@ def replacing(path: PathLike) -> Iterator[str]:
             # A device would be renamed away: /dev/null is not to become a file.
             what = "a folder" if target.is_dir() else "no plain file"
             raise CaffeSplitError(f"{name}: {what}; give the name of a file")
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent
-        )
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent)
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{name}: cannot write there: {reason(error)}") from None
     os.close(descriptor)

@@ -45,8 +45,15 @@ def prepare(folder: Path) -> None:
         (folder / labels / "train_val.prototxt").write_text(net)
         (folder / labels / "solver.prototxt").write_text(solver.replace("snapshot: 100", f"snapshot: {END}"))
         subprocess.run(
-            [PROGRAMS / "caffe-split", "instrument", f"{labels}/train_val.prototxt", *windows]
-            + ["--interval", str(INTERVAL), "--in-place"],
+            [
+                PROGRAMS / "caffe-split",
+                "instrument",
+                f"{labels}/train_val.prototxt",
+                *windows,
+                "--interval",
+                str(INTERVAL),
+                "--in-place",
+            ],
             cwd=folder,
             check=True,
         )

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import CAFFE, ROOT, Trained, caffe_split, train
+
+from tests.support import CAFFE, ROOT, Trained, caffe_split, train
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import ROOT, caffe_split, run_caffe, train
 
 from caffe_split.data.store import write_store
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, convolutions, phase_layers
 from caffe_split.split.parts import is_helper
+from tests.support import ROOT, caffe_split, run_caffe, train
 
 PLAIN = sorted(path.parent.name for path in ROOT.glob("prototxt/*/solver.prototxt"))
 CIFAR = [name for name in PLAIN if "cifar" in name]
@@ -82,11 +82,16 @@ def prepare(name: str, data: Path, folder: Path, iterations: int) -> None:
     net, solver = folder / name / "train_val.prototxt", folder / name / "solver.prototxt"
     for path, edits in (
         (net, [(r"batch_size: \d+", "batch_size: 2")]),
-        (solver, [
-            (r"test_iter: \d+", "test_iter: 1"), (r"max_iter: \d+", f"max_iter: {iterations}"),
-            (r"base_lr: .*", "base_lr: 0.001"), (r"snapshot: \d+", "snapshot: 1000"),
-        ]),
-    ):  # fmt: skip
+        (
+            solver,
+            [
+                (r"test_iter: \d+", "test_iter: 1"),
+                (r"max_iter: \d+", f"max_iter: {iterations}"),
+                (r"base_lr: .*", "base_lr: 0.001"),
+                (r"snapshot: \d+", "snapshot: 1000"),
+            ],
+        ),
+    ):
         text = path.read_text()
         for old, new in edits:
             text, count = re.subn(old, new, text)
@@ -123,7 +128,7 @@ CASES = [
 
 
 @pytest.mark.caffe
-@pytest.mark.parametrize("name, kind", CASES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_layer_of_every_net_splits_exactly_and_folds(
     name: str, kind: str, cifar_nets: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -132,17 +137,35 @@ def test_every_layer_of_every_net_splits_exactly_and_folds(
     net, deploy = f"{name}/train_val.prototxt", f"{name}/deploy.prototxt"
     names = [layer.name for layer in convolutions(all_layers(prototxt.read(folder / net)))]
     caffe_split(
-        "make-derived", net, "--iter", 3, "--layers", ",".join(names), "--partition", "random:0", "--out", out,
-        "--deploy", deploy, *KINDS[kind], cwd=folder,
-    )  # fmt: skip
+        "make-derived",
+        net,
+        "--iter",
+        3,
+        "--layers",
+        ",".join(names),
+        "--partition",
+        "random:0",
+        "--out",
+        out,
+        "--deploy",
+        deploy,
+        *KINDS[kind],
+        cwd=folder,
+    )
     for base in (net, deploy):
         result = caffe_split("verify", base, out / Path(base).name, "--json", cwd=folder)
         rows = {row["blob"]: row["relative"] for row in json.loads(result.stdout)["blobs"]}
         assert set(names) <= set(rows) and max(rows.values()) < 1e-4
     caffe_split(
-        "fold", out / "train_val.prototxt", out / "init.caffemodel", "--deploy", out / "deploy.prototxt",
-        "--out", tmp_path / "folded", cwd=folder,
-    )  # fmt: skip
+        "fold",
+        out / "train_val.prototxt",
+        out / "init.caffemodel",
+        "--deploy",
+        out / "deploy.prototxt",
+        "--out",
+        tmp_path / "folded",
+        cwd=folder,
+    )
     for base in (net, deploy):
         assert (tmp_path / "folded" / Path(base).name).read_bytes() == (folder / base).read_bytes()
 
@@ -152,19 +175,29 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
     """MultiSplits, MultiSplits2, MultiSplits3: nine layers at a time, chosen by TPM, exact and trainable each time."""
     prepare("resnet20_cifar100", data, tmp_path, 4)
     baseline = (tmp_path / "resnet20_cifar100/train_val.prototxt").read_text()
-    caffe_split(
-        "instrument", "resnet20_cifar100/train_val.prototxt", "--window", "0:4", "--in-place", cwd=tmp_path
-    )
+    caffe_split("instrument", "resnet20_cifar100/train_val.prototxt", "--window", "0:4", "--in-place", cwd=tmp_path)
     train("resnet20_cifar100/solver.prototxt", tmp_path)
     parent, counts = "resnet20_cifar100", []
     for turn in (1, 2, 3):
         out = f"multisplits{turn}"
         plan = json.loads(
             caffe_split(
-                "make-derived", f"{parent}/solver.prototxt", "--iter", 4, "--num-splits", 9, "--partition", "otsu",
-                "--out", out, "--seed", turn, "--json", cwd=tmp_path,
+                "make-derived",
+                f"{parent}/solver.prototxt",
+                "--iter",
+                4,
+                "--num-splits",
+                9,
+                "--partition",
+                "otsu",
+                "--out",
+                out,
+                "--seed",
+                turn,
+                "--json",
+                cwd=tmp_path,
             ).stdout
-        )  # fmt: skip
+        )
         assert len(plan["layers"]) == 9 and not any(is_helper(layer["name"]) for layer in plan["layers"])
         result = caffe_split("verify", f"{parent}/train_val.prototxt", f"{out}/train_val.prototxt", cwd=tmp_path)
         assert "same function" in result.stdout
@@ -176,15 +209,19 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
         parent = out
     assert counts == sorted(set(counts))
     weights = "multisplits3/resnet20_cifar100_iter_4.caffemodel"
-    folded = json.loads(
-        caffe_split("fold", "multisplits3/train_val.prototxt", weights, "--json", cwd=tmp_path).stdout
-    )
+    folded = json.loads(caffe_split("fold", "multisplits3/train_val.prototxt", weights, "--json", cwd=tmp_path).stdout)
     assert len(folded["folded"]) == 27 and folded["kept"] == {} and folded["largest_difference"][0] < 1e-4
     caffe_split("instrument", "folded/train_val.prototxt", "--remove", "--in-place", cwd=tmp_path)
     assert (tmp_path / "folded/train_val.prototxt").read_text() == baseline
     # What is folded runs as the baseline.
     log = run_caffe(
-        "test", "-model", "resnet20_cifar100/train_val.prototxt", "-weights", "folded/folded.caffemodel",
-        "-iterations", "1", cwd=tmp_path,
-    )  # fmt: skip
+        "test",
+        "-model",
+        "resnet20_cifar100/train_val.prototxt",
+        "-weights",
+        "folded/folded.caffemodel",
+        "-iterations",
+        "1",
+        cwd=tmp_path,
+    )
     assert "Batch 0, accuracy" in log

@@ -139,8 +139,15 @@ def test_the_steps_work_in_a_bare_debian(bare_root, name):
     run = in_root(bare_root, "/bin/sh", "-c", command, capture_output=True, text=True)
     assert run.returncode == 0 and "make-derived" in run.stdout and "caffe version 1.0.0" in run.stdout, run.stderr
     if name == "Dockerfile":
-        done = in_root(bare_root, "/bin/sh", "-c", f"cd {place} && PATH={path} ./tools/demo", stdout=subprocess.PIPE,
-                       stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        done = in_root(
+            bare_root,
+            "/bin/sh",
+            "-c",
+            f"cd {place} && PATH={path} ./tools/demo",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout[-3000:]
         assert "done; the results are in /caffe-split/demo" in done.stdout
 

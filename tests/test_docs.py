@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
-from support import ROOT
 
 from caffe_split.cli import COMMANDS, cli
+from tests.support import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = re.compile(r"^\s*(?:\$ )?(caffe-split [^`\n]*)$|`(caffe-split [^`\n]+)`", re.MULTILINE)

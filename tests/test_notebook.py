@@ -11,7 +11,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from support import ROOT, caffe_split, train
+
+from tests.support import ROOT, caffe_split, train
 
 NOTEBOOK = ROOT / "docs" / "analysis.ipynb"
 SECTIONS = [

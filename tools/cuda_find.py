@@ -20,8 +20,14 @@ SUPPORTED = (12, 13)
 LOCAL = Path("/usr/local")
 # Put before the PATH for the Debian packages' protoc and compiler: an active conda environment comes first there.
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-LIBRARY_FOLDERS = ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib", "lib/x86_64-linux-gnu",
-                   "lib/aarch64-linux-gnu")  # fmt: skip
+LIBRARY_FOLDERS = (
+    "lib64",
+    "lib",
+    "targets/x86_64-linux/lib",
+    "targets/sbsa-linux/lib",
+    "lib/x86_64-linux-gnu",
+    "lib/aarch64-linux-gnu",
+)
 SYSTEM_INCLUDES = (Path("/usr/local/include"), Path("/usr/include"), *Path("/usr/include").glob("*-linux-gnu"))
 SYSTEM_LIBRARIES = (Path("/usr/local/lib"), Path("/usr/lib64"), *Path("/usr/lib").glob("*-linux-gnu"))
 INCLUDE_FOLDERS = ("include", "targets/x86_64-linux/include", "targets/sbsa-linux/include")

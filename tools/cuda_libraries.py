@@ -79,8 +79,12 @@ def fitting_cudnn(include: Path, version: tuple, library: Path, nvcc: Nvcc) -> C
             "print(library.cudnnGetVersion(), library.cudnnGetCudartVersion())"
         )
         path = os.pathsep.join(map(str, library_folders(nvcc)))
-        done = subprocess.run([sys.executable, "-c", program, str(library)], capture_output=True, text=True,
-                              env={**os.environ, "LD_LIBRARY_PATH": path})  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(library)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LD_LIBRARY_PATH": path},
+        )
         number, cudart = map(int, done.stdout.split())
     except ValueError:
         last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
@@ -88,8 +92,9 @@ def fitting_cudnn(include: Path, version: tuple, library: Path, nvcc: Nvcc) -> C
     parts = (number // 10000, number // 100 % 100) if number >= 90000 else (number // 1000, number // 100 % 10)
     loaded = (*parts, number % 100)
     if loaded[:2] != version:
-        raise MismatchError(f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of "
-                            f"{loaded[0]}.{loaded[1]}")  # fmt: skip
+        raise MismatchError(
+            f"cuDNN does not match: {include} is of {version[0]}.{version[1]}, {library} of {loaded[0]}.{loaded[1]}"
+        )
     if cudart // 1000 != nvcc.version[0]:
         raise MismatchError(f"cuDNN does not match: {library} is for CUDA {cudart // 1000}, nvcc of {nvcc.version[0]}")
     return Cudnn(include, library, version, ".".join(map(str, loaded)), cudart // 1000)

@@ -174,8 +174,10 @@ def choose(asked: argparse.Namespace) -> list:
     api = need_header("cuda_runtime_api.h", nvcc) / "cuda_runtime_api.h"
     of_header = header_version(api, "CUDART", ("VERSION",))
     if of_header and of_header[0] // 1000 != major:
-        raise ToolkitError(f"{api} is of CUDA {of_header[0] // 1000}, {nvcc.path} of {major}: install the headers "
-                           f"of CUDA {major}, or give --cuda-packages")  # fmt: skip
+        raise ToolkitError(
+            f"{api} is of CUDA {of_header[0] // 1000}, {nvcc.path} of {major}: install the headers "
+            f"of CUDA {major}, or give --cuda-packages"
+        )
     say("libraries", ", ".join(map(str, libraries)))
     say("headers", ", ".join(map(str, includes)))
     say("host compiler", host_compiler() or "the one that nvcc chooses")

@@ -81,4 +81,3 @@ def _inputs(path: Path, layers: Sequence[Layer], input_file: Path | None) -> dic
     if len(names) != 1:
         raise CaffeSplitError(f"{path}: it has {len(names)} inputs, {', '.join(names)}; --input serves nets of one.")
     return {names[0]: load_input(input_file)}
-

@@ -12,7 +12,8 @@ from caffe_split.errors import CaffeSplitError
 @dataclass(frozen=True)
 class SolverSettings:
     """Of a solver file: iterations to do (0: not said), what its snapshots' names begin with, whether it
-    writes one when it ends."""
+    writes one when it ends.
+    """
 
     max_iter: int
     snapshot_prefix: str

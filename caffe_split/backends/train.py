@@ -47,7 +47,8 @@ class TrainPlan:
 class Outcome:
     """How it ended. status: what to exit with. fatal: the line of the log that says why, or an empty text.
     line: where it stands, from 1. interrupted: the signal that stopped it. state: the newest solver state
-    on disk."""
+    on disk.
+    """
 
     status: int
     fatal: str

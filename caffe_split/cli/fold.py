@@ -13,9 +13,12 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, print_jso
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("folded"), show_default=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("folded"),
+    show_default=True,
     help="New folder for the result.",
-)  # fmt: skip
+)
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to fold alike.")
 @click.option(
     "--fold-batch-norm",

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Steps at the same time.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
 @click.option("--dry-run", is_flag=True, help="Print the steps and an estimate of the time; run nothing.")
-@click.option("--publish", type=click.Path(path_type=Path), metavar="DIR",
-              help="Then write DIR/NAME.md, with the figure and the numbers.")  # fmt: skip
+@click.option(
+    "--publish",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Then write DIR/NAME.md, with the figure and the numbers.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def study(
-    file: Path, snakemake: tuple[str, ...], jobs: int, out: Path | None, dry_run: bool, publish: Path | None,
+    file: Path,
+    snakemake: tuple[str, ...],
+    jobs: int,
+    out: Path | None,
+    dry_run: bool,
+    publish: Path | None,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Train the arms and controls of a study FILE (YAML) under its seeds; table and figure in OUT/results.
 
     Killed and started again it goes on where it was; what had failed is tried again. Options after -- are

@@ -45,8 +45,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @caffe_proto_option
 @click.option("--suggest-window", is_flag=True, help="Of SOURCE, a log: where the loss falls fastest.")
-@click.option("--length", type=click.IntRange(min=1), metavar="N",
-              help="With --suggest-window: iterations of the window.  [default: a tenth of the training]")  # fmt: skip
+@click.option(
+    "--length",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --suggest-window: iterations of the window.  [default: a tenth of the training]",
+)
 def tpm(
     source: tuple[str, ...],
     iteration: int | None,

@@ -14,33 +14,60 @@ from caffe_split.engine.spec.command import Choices
 @click.command()
 @click.argument("solver", type=click.Path())
 @click.option("--weights", metavar="FILE[,FILE]", help="Start from these weights (.caffemodel).")
-@click.option("--snapshot", metavar="FILE",
-              help="Resume from this .solverstate; torch: auto for the newest whole one, if any.")  # fmt: skip
+@click.option(
+    "--snapshot", metavar="FILE", help="Resume from this .solverstate; torch: auto for the newest whole one, if any."
+)
 @click.option("--log", metavar="FILE", help="Where the log goes; default: train.log beside the solver.")
 @click.option("--force", is_flag=True, help="Replace a log that is there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
-@click.option("--threads", type=click.IntRange(1), metavar="N",
-              help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads of every process; "
-              "default: OMP_NUM_THREADS if set, else all cores, which --processes divides.")  # fmt: skip
-@click.option("--engine", type=click.Choice(["caffe", "torch"]),
-              help="The real Caffe, or the same training on PyTorch.  "
-              "[default: caffe where a built one is found, else torch]")  # fmt: skip
-@click.option("--device", type=click.Choice(["cpu", "cuda"]),
-              help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N",
-              help="In place of the solver's random_seed; torch only.")  # fmt: skip
-@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]),
-              help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.")  # fmt: skip
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads of every process; "
+    "default: OMP_NUM_THREADS if set, else all cores, which --processes divides.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["caffe", "torch"]),
+    help="The real Caffe, or the same training on PyTorch.  [default: caffe where a built one is found, else torch]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="In place of the solver's random_seed; torch only."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.",
+)
 @click.option("--compile", is_flag=True, help="Through torch.compile: slow to start; for CUDA devices.")
-@click.option("--processes", type=click.IntRange(1), metavar="K",
-              help="Divide every batch over K torch processes on this machine; over several: torchrun.")  # fmt: skip
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Divide every batch over K torch processes on this machine; over several: torchrun.",
+)
 @click.option("--sync-bn", is_flag=True, help="With them, BatchNorm's statistics are those of the whole batch.")
 @click.option("--scale-batch", is_flag=True, help="With them, each takes the whole batch_size, as Caffe's GPUs do.")
-@click.option("--continue-data", is_flag=True,
-              help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.")  # fmt: skip
+@click.option(
+    "--continue-data",
+    is_flag=True,
+    help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.",
+)
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
-@click.option("--grace", type=click.FloatRange(0), default=training.GRACE, show_default=True, metavar="SECONDS",
-              help="How long an interrupted Caffe may take for its snapshot.")  # fmt: skip
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=training.GRACE,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an interrupted Caffe may take for its snapshot.",
+)
 def train(
     solver: str,
     weights: str | None,
@@ -75,7 +102,15 @@ def train(
       caffe-split train derived1/solver.prototxt --engine torch --processes 2 --snapshot auto --append
     """
     plan = training.plan_training(
-        solver, weights, snapshot, log, force, append, threads, caffe, engine,
+        solver,
+        weights,
+        snapshot,
+        log,
+        force,
+        append,
+        threads,
+        caffe,
+        engine,
         Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
     )
     why = f" ({plan.why})" if plan.why else ""

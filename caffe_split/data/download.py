@@ -21,9 +21,7 @@ _PIECE = 1 << 16
 _SILENCE = 60.0
 
 
-def fetch(
-    base: str, name: str, md5: str, folder: Path, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
     """Fetch `base` + `name` into `folder` unless it is there already; its path.
 
     What has come lies in NAME.part until it is whole, and the next call asks for the rest alone. `progress` gets the

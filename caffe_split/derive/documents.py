@@ -22,7 +22,8 @@ Size = tuple[int, int]
 class Files:
     """What is derived: `nets` the documents to change, the training net first; `solver` that of the derived net, if
     any; `read` the files they came from (a net within its solver has none); `notes` what brought them to today's
-    form."""
+    form.
+    """
 
     nets: tuple[tuple[Path, prototxt.Document], ...]
     solver: tuple[tuple[Path, prototxt.Document], ...]

@@ -161,7 +161,11 @@ def norm_settings(document: prototxt.Document) -> NormSettings:
 
 
 def _normalised(
-    training: Training, weights: Blobs, plans: Sequence[LayerPlan], norm: NormSettings, batches: int,
+    training: Training,
+    weights: Blobs,
+    plans: Sequence[LayerPlan],
+    norm: NormSettings,
+    batches: int,
     engine: str,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
@@ -237,9 +241,7 @@ def _plan_layer(
     except CaffeSplitError as error:
         raise CaffeSplitError(f"{layer.where}: {error}") from error
     kernels = Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
-    parts = split_convolution(
-        layer.name, layer.bottoms[0], layer.tops[0], geometry, kernels, partition, options, sizes
-    )
+    parts = split_convolution(layer.name, layer.bottoms[0], layer.tops[0], geometry, kernels, partition, options, sizes)
     note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
     return LayerPlan(layer.name, partition, tuple(parts), scores, momentum, note)
 

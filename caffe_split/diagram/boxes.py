@@ -11,9 +11,24 @@ from caffe_split.split.parts import HELPER_SUFFIXES
 
 # Layers that work on each value or channel by itself: one that is alone in reading a blob joins its writer's box.
 FOLLOWERS = {
-    "BatchNorm", "Scale", "Bias", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "AbsVal", "Power", "Exp", "Log",
-    "Dropout", "LRN", "MVN", "Threshold",
-}  # fmt: skip
+    "BatchNorm",
+    "Scale",
+    "Bias",
+    "ReLU",
+    "PReLU",
+    "ELU",
+    "Sigmoid",
+    "TanH",
+    "BNLL",
+    "AbsVal",
+    "Power",
+    "Exp",
+    "Log",
+    "Dropout",
+    "LRN",
+    "MVN",
+    "Threshold",
+}
 _WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
 
 
@@ -148,9 +163,17 @@ def origin_of(name: str, names: set[str]) -> tuple[str | None, str]:
 
 # The longer ending first: the extension of X's slow half is not the extension of a layer called X_split2.
 ENDINGS = (
-    "_split2_residual_pre", "_split2_residual_relu", "_split2_residual_post", "_split2_extension", "_split2_skip",
-    "_split2_sum", "_split1", "_split2", "_concat", "_reorder",
-)  # fmt: skip
+    "_split2_residual_pre",
+    "_split2_residual_relu",
+    "_split2_residual_post",
+    "_split2_extension",
+    "_split2_skip",
+    "_split2_sum",
+    "_split1",
+    "_split2",
+    "_concat",
+    "_reorder",
+)
 
 
 def is_split(origin: str, names: set[str]) -> bool:

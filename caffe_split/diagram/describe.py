@@ -86,7 +86,7 @@ _SOURCES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_pa
 def _input(layer: Layer) -> list[str]:
     param = layer.message.sub("input_param" if layer.type == "Input" else "dummy_data_param")
     shapes = [_size([int(d) for d in shape.get_all("dim")]) for shape in param.subs("shape")] if param else []
-    return [" ".join([layer.type, *shapes[:1]])] + _tops(layer)
+    return [" ".join([layer.type, *shapes[:1]]), *_tops(layer)]
 
 
 def _tops(layer: Layer) -> list[str]:

@@ -144,7 +144,7 @@ class _Graph:
         return total
 
     def columns(self) -> list[float]:
-        """x of every node's left side: each row again and again to where its neighbours would have it."""
+        """X of every node's left side: each row again and again to where its neighbours would have it."""
         xs = [0.0] * len(self.nodes)
         for row in self.rows:
             self._settle(row, [0.0] * len(row), [1.0] * len(row), xs)

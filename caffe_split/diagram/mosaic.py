@@ -19,7 +19,8 @@ MOST_TILES = 1024
 class Mosaic:
     """One layer's picture: `image` [rows, columns] of weights or norms, or [rows, columns, 3] of weights to be
     colours; NaN between the tiles. `kind` is 'weights', 'colour', 'norm' or 'matrix'; `columns` how many tiles stand
-    side by side; `pitch` from one tile to the next, in pixels (rows, columns)."""
+    side by side; `pitch` from one tile to the next, in pixels (rows, columns).
+    """
 
     layer: str
     kind: str

@@ -30,7 +30,8 @@ FOLDED_WEIGHTS_NAME = "folded.caffemodel"
 @dataclass(frozen=True)
 class FoldPlan:
     """All that `fold` will write. `kept` says why a split stays, `norms` which BatchNorm and Scale layers went into
-    which convolution; `texts` (file name -> bytes) and `weights` are the new folder's content."""
+    which convolution; `texts` (file name -> bytes) and `weights` are the new folder's content.
+    """
 
     net_path: Path
     deploy_path: Path | None
@@ -136,7 +137,11 @@ def make_fold(
 
 
 def write_folded(
-    plan: FoldPlan, force: bool = False, check: bool = True, tolerance: float = 1e-4, batches: int = 1,
+    plan: FoldPlan,
+    force: bool = False,
+    check: bool = True,
+    tolerance: float = 1e-4,
+    batches: int = 1,
     engine: str | None = None,
 ) -> list[Verification]:
     """Write the plan's files into `plan.out`: all of them or nothing; manifest.json last.
@@ -152,9 +157,15 @@ def write_folded(
         results = []
         for source in plan.sources if check else []:
             result = verify(
-                source, folder / source.name, plan.weights_path, folder / FOLDED_WEIGHTS_NAME, batches,
-                tolerance=tolerance, caffe_proto=plan.caffe_proto, engine=engine,
-            )  # fmt: skip
+                source,
+                folder / source.name,
+                plan.weights_path,
+                folder / FOLDED_WEIGHTS_NAME,
+                batches,
+                tolerance=tolerance,
+                caffe_proto=plan.caffe_proto,
+                engine=engine,
+            )
             if not result.passed:
                 worst = max(result.rows, key=lambda row: row.relative)
                 raise CaffeSplitError(

@@ -25,7 +25,8 @@ Blobs = dict[str, "list[np.ndarray]"]
 @dataclass(frozen=True)
 class FoldedLayer:
     """A convolution made of the layers of one split: `kind` what the split had added, `layers` how many they were,
-    `note` what else had to change."""
+    `note` what else had to change.
+    """
 
     name: str
     kind: str
@@ -36,7 +37,8 @@ class FoldedLayer:
 @dataclass(frozen=True)
 class _Merge:
     """A stem that can be folded: `places` its occurrences (the document's number, what stands there), `kernels` and
-    `bias` the convolution's new parameters (float64), `norm` blobs of a BatchNorm behind it that change, by name."""
+    `bias` the convolution's new parameters (float64), `norm` blobs of a BatchNorm behind it that change, by name.
+    """
 
     stem: str
     places: tuple[tuple[int, Unsplit], ...]
@@ -121,7 +123,8 @@ def _same(one: Unsplit, other: Unsplit) -> bool:
 
 def _absorbing_norm(graphs: Sequence[Graph], places: Sequence[tuple[int, Unsplit]], blobs: Blobs) -> str | None:
     """The BatchNorm that alone reads X's top, everywhere the same: a constant in front of it can move into its mean,
-    and X stays without bias, as it was."""
+    and X stays without bias, as it was.
+    """
     names = set()
     for number, found in places:
         graph = graphs[number]
@@ -161,7 +164,8 @@ def _replaced(blobs: Blobs, merges: Sequence[_Merge]) -> Blobs:
 
 def _put_back(document: prototxt.Document, merges: Sequence[tuple[_Merge, Unsplit]]) -> None:
     """X's text, which is that of X_split1 with another name, top and number of kernels, in place of all parts; what
-    watched a part watches X."""
+    watched a part watches X.
+    """
     windows = {name: windows_of(watcher) for name, watcher in watchers(document).items()}
     remove_watchers(document, [layer.name for _, found in merges for layer in found.members])
     watched: dict[Windows, dict[str, tuple[int, ...]]] = {}

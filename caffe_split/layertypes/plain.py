@@ -179,7 +179,8 @@ def tile(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
     """LSTM and RNN over (time, batch, ...). Weights of x, of the static input if there is one, of h, and, in an
-    RNN, of the output; a bias beside x's and the output's. Multiply-adds are those of one sequence."""
+    RNN, of the output; a bias beside x's and the output's. Multiply-adds are those of one sequence.
+    """
     bottoms_of(layer, bottoms, 2, axes=2)
     param = param_of(layer, "recurrent_param")
     count, gates = int(param.get("num_output", 0)), 4 if layer.type == "LSTM" else 1

@@ -42,8 +42,25 @@ RULES: dict[str, Rule] = {
     "TPM": plain.tpm,
     **dict.fromkeys(
         [
-            "ReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Threshold", "Clip", "Swish",
-            "LRN", "MVN", "Dropout", "Eltwise", "Softmax", "Split", "LSTMUnit",
+            "ReLU",
+            "ELU",
+            "Sigmoid",
+            "TanH",
+            "AbsVal",
+            "Power",
+            "Exp",
+            "Log",
+            "BNLL",
+            "Threshold",
+            "Clip",
+            "Swish",
+            "LRN",
+            "MVN",
+            "Dropout",
+            "Eltwise",
+            "Softmax",
+            "Split",
+            "LSTMUnit",
         ],
         plain.same,
     ),
@@ -52,7 +69,7 @@ RULES: dict[str, Rule] = {
         plain.scalar,
     ),
     **dict.fromkeys(["Silence", "HDF5Output"], plain.nothing),
-}  # fmt: skip
+}
 
 # Types for which there can be no rule, and why.
 NO_RULE = {

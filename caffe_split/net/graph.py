@@ -72,7 +72,5 @@ class Graph:
 def rules(layer: Layer) -> tuple[str, ...]:
     """A layer's include and exclude rules, for comparing them with another layer's."""
     return tuple(
-        f"{key} {' '.join(str(rule).split())}"
-        for key in ("include", "exclude")
-        for rule in layer.message.subs(key)
+        f"{key} {' '.join(str(rule).split())}" for key in ("include", "exclude") for rule in layer.message.subs(key)
     )

@@ -92,9 +92,7 @@ def all_layers(document: prototxt.Document) -> list[Layer]:
     return layers
 
 
-def phase_layers(
-    document: prototxt.Document, phase: str, stages: Sequence[str] = (), level: int = 0
-) -> list[Layer]:
+def phase_layers(document: prototxt.Document, phase: str, stages: Sequence[str] = (), level: int = 0) -> list[Layer]:
     """The layers that Caffe would build for `phase` ('TRAIN' or 'TEST'), stages and level, in file order."""
     return [layer for layer in all_layers(document) if layer.runs_in(phase, stages, level)]
 

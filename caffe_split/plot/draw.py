@@ -102,18 +102,32 @@ def _add(axes: Any, stroke: Stroke, order: int) -> None:
     if isinstance(stroke, Text):
         weight = "bold" if stroke.bold else "normal"
         axes.text(
-            stroke.x, stroke.y, stroke.text, fontsize=stroke.size, color=stroke.colour, weight=weight,
-            family=FONT.split(", ")[0], va="baseline", zorder=order, parse_math=False,
-        )  # fmt: skip
+            stroke.x,
+            stroke.y,
+            stroke.text,
+            fontsize=stroke.size,
+            color=stroke.colour,
+            weight=weight,
+            family=FONT.split(", ")[0],
+            va="baseline",
+            zorder=order,
+            parse_math=False,
+        )
     elif isinstance(stroke, Rectangle):
         style = f"round,pad=0,rounding_size={stroke.radius}"
         axes.add_patch(
             FancyBboxPatch(
-                (stroke.x, stroke.y), stroke.width, stroke.height, boxstyle=style, facecolor=stroke.fill,
-                edgecolor=stroke.edge, linewidth=stroke.line, linestyle=(0, (3, 2)) if stroke.dashed else "-",
+                (stroke.x, stroke.y),
+                stroke.width,
+                stroke.height,
+                boxstyle=style,
+                facecolor=stroke.fill,
+                edgecolor=stroke.edge,
+                linewidth=stroke.line,
+                linestyle=(0, (3, 2)) if stroke.dashed else "-",
                 zorder=order,
             )
-        )  # fmt: skip
+        )
     elif isinstance(stroke, Curve):
         lines = [
             Outline(line, [Outline.MOVETO] + [Outline.CURVE4 if len(line) == 4 else Outline.LINETO] * (len(line) - 1))

@@ -110,8 +110,15 @@ def _zoom(axis: Any, kind: list[Curve], lowest: bool, room: float) -> None:
     whole = axis.dataLim
     if whole.y1 - whole.y0 > 4 * (high - low) > 0:
         axis.set_ylim(low - room * (high - low), high + room * (high - low))
-        axis.text(0.995, 0.03 if not lowest else 0.93, f"some values outside: {whole.y0:.3g} to {whole.y1:.3g} in all",
-                  transform=axis.transAxes, ha="right", fontsize=7, color="0.45")  # fmt: skip
+        axis.text(
+            0.995,
+            0.03 if not lowest else 0.93,
+            f"some values outside: {whole.y0:.3g} to {whole.y1:.3g} in all",
+            transform=axis.transAxes,
+            ha="right",
+            fontsize=7,
+            color="0.45",
+        )
 
 
 def _log_axis(axis: Any, kind: list[Curve], average: int) -> None:
@@ -162,8 +169,17 @@ def _mark_best(axis: Any, kind: list[Curve], lowest: bool) -> None:
         if place is None:
             continue
         x, y = float(curve.x[place]), float(curve.y[place])
-        axis.plot([x], [y], marker="*", markersize=9, color=colour(curve.run), markeredgecolor="white",
-                  markeredgewidth=0.6, linestyle="none", zorder=4)  # fmt: skip
+        axis.plot(
+            [x],
+            [y],
+            marker="*",
+            markersize=9,
+            color=colour(curve.run),
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            linestyle="none",
+            zorder=4,
+        )
         points.append((x, y, f"{y:#.4g}", colour(curve.run)))
     place_labels(axis, points, below=lowest)
 

@@ -23,8 +23,15 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("logs", nargs=-1, required=True, type=click.Path())
-@click.option("--avg", "average", default=1, show_default=True, type=click.IntRange(1), metavar="N",
-              help="Mean of the train loss over N displays, the raw curve faint behind it.")  # fmt: skip
+@click.option(
+    "--avg",
+    "average",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Mean of the train loss over N displays, the raw curve faint behind it.",
+)
 @click.option("--no_refresh", "--no-refresh", is_flag=True, help="Draw once; otherwise follow the growing logs.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write this PNG, SVG or PDF; open no window.")
 @click.option("--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True)

@@ -10,20 +10,36 @@ from caffe_split.plot.figure import COLOURS
 
 def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], label: str, digits: int = 2) -> None:
     """Draw on an empty matplotlib figure: `columns` are (name, seed -> value); lines join the points of a seed, and a
-    bar with its number is each column's mean over `digits` decimals."""
+    bar with its number is each column's mean over `digits` decimals.
+    """
     figure.set_size_inches(max(5.0, 1.15 * len(columns) + 1.5), 4.2)
     axis = figure.subplots()
     seeds = list(dict.fromkeys(seed for _, values in columns for seed in values))
     for place, seed in enumerate(seeds):
         points = [(x, values[seed]) for x, (_, values) in enumerate(columns) if seed in values]
-        axis.plot([x for x, _ in points], [y for _, y in points], color=COLOURS[place % len(COLOURS)], linewidth=0.9,
-                  marker="o", markersize=4, alpha=0.75, label=f"seed {seed}")  # fmt: skip
+        axis.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=COLOURS[place % len(COLOURS)],
+            linewidth=0.9,
+            marker="o",
+            markersize=4,
+            alpha=0.75,
+            label=f"seed {seed}",
+        )
     for x, (_, values) in enumerate(columns):
         if values:
             mean = sum(values.values()) / len(values)
             axis.plot([x - 0.3, x + 0.3], [mean, mean], color="0.2", linewidth=2.2, zorder=3)
-            axis.annotate(f"{mean:.{digits}f}", (x + 0.1, mean), xytext=(0, 3), textcoords="offset points", fontsize=8,
-                          color="0.2", zorder=4)  # fmt: skip
+            axis.annotate(
+                f"{mean:.{digits}f}",
+                (x + 0.1, mean),
+                xytext=(0, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color="0.2",
+                zorder=4,
+            )
     axis.set_xticks(range(len(columns)), [name for name, _ in columns], rotation=25, ha="right")
     axis.set_xlim(-0.5, len(columns) - 0.5)
     axis.set_ylabel(label)

@@ -52,7 +52,8 @@ def check_picture(path: Path, force: bool) -> None:
 
 def draw_scores(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum: float) -> None:
     """One histogram of the kernels' TPM for each layer that moved, in the last window; with several windows, their
-    TPM as lines above."""
+    TPM as lines above.
+    """
     last = [score for score in windows[-1] if not score.frozen]
     several = len(windows) > 1
     if not last:
@@ -152,7 +153,8 @@ def _finish(figure: Any, axis: Any, names: int, x: str, y: str) -> None:
 
 def draw_runs(figure: Any, runs: Mapping[str, Sequence[Sequence[LayerScores]]], momentum: float) -> None:
     """Trainings beside each other (name -> its windows, oldest first): mean TPM of the layers over the windows, and the
-    TPM of all kernels in the last one."""
+    TPM of all kernels in the last one.
+    """
     figure.set_size_inches(9, 3.6)
     over, last = figure.subplots(1, 2)
     for place, (name, windows) in enumerate(runs.items()):

@@ -27,7 +27,8 @@ LONGEST_TITLE = 80
 
 def check_page(out: Path, force: bool) -> None:
     """Raises `CaffeSplitError` where `out` may not be written: without `force` where it exists, never over what is
-    no ordinary file."""
+    no ordinary file.
+    """
     if out.is_dir():
         raise CaffeSplitError(f"{out} is a folder; expected the name of a file, for example {out / 'report.html'}")
     if out.exists() and not out.is_file():

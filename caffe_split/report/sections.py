@@ -52,14 +52,18 @@ def curves(some: bool) -> Html:
         element(
             "div",
             element("div", id="legend", class_="tools", role="group", aria_label="Runs"),
-            element("label", "train loss: mean of",
-                    element("input", id="average", type="number", value=1, min=1, max=1000), " displays"),
+            element(
+                "label",
+                "train loss: mean of",
+                element("input", id="average", type="number", value=1, min=1, max=1000),
+                " displays",
+            ),
             element("button", "Show all", id="reset", class_="reset", type="button"),
             class_="tools",
         ),
         element("div", id="panels"),
         element("p", id="spoken", class_="unseen", role="status"),
-    )  # fmt: skip
+    )
 
 
 def split(run: Run, drawing: Html | None) -> Html:
@@ -80,10 +84,18 @@ def split(run: Run, drawing: Html | None) -> Html:
     if pictures:
         content += [
             element("h3", "TPM of the kernels"),
-            element("p", element("span", class_="key fast"), "fast half  ", element("span", class_="key slow"),
-                    "slow half  ", element("span", class_="key null"), "what pure noise would give", class_="keys"),
+            element(
+                "p",
+                element("span", class_="key fast"),
+                "fast half  ",
+                element("span", class_="key slow"),
+                "slow half  ",
+                element("span", class_="key null"),
+                "what pure noise would give",
+                class_="keys",
+            ),
             element("div", *pictures, class_="histograms"),
-        ]  # fmt: skip
+        ]
     if drawing is not None:
         content += [element("h3", "The split layers"), drawing]
     return element("section", *content)

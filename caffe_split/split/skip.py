@@ -52,12 +52,15 @@ def _skip(context: SplitContext, name: str) -> Part:
 
 def _same_sizes(context: SplitContext, small: Geometry) -> bool:
     """Whether `small` gives X's output size: a 1x1 does beside every 'same' X, a larger one if the input's
-    size divides, in all nets."""
+    size divides, in all nets.
+    """
     if small.kernel == (1, 1):
         return context.geometry.is_same
     sizes = context.input_sizes
-    return bool(sizes) and context.geometry.is_same and all(
-        size is not None and small.output_size(size) == context.geometry.output_size(size) for size in sizes
+    return (
+        bool(sizes)
+        and context.geometry.is_same
+        and all(size is not None and small.output_size(size) == context.geometry.output_size(size) for size in sizes)
     )
 
 

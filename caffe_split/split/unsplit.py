@@ -89,9 +89,7 @@ def _occurrence(graph: Graph, stem: str, last: int, blobs: Blobs) -> Unsplit:
     if start not in members:
         raise CannotFold(f"{layers[start].where} does not lead to {layers[last].where}")
     _check_alone(graph, members, last)
-    return Unsplit(
-        stem, layers[start], tuple(layers[i] for i in members), layers[last].tops[0], walk.geometry, kernels
-    )
+    return Unsplit(stem, layers[start], tuple(layers[i] for i in members), layers[last].tops[0], walk.geometry, kernels)
 
 
 def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
@@ -170,7 +168,8 @@ class _Walk:
 
     def _in_own_geometry(self, layer: Layer, geometry: Geometry, dense: Array) -> Array:
         """A convolution of the bottom with `geometry` written with X's own: place (i, j) moves to where X's kernel
-        sees the same pixel."""
+        sees the same pixel.
+        """
         own = self.geometry
         if geometry.stride != own.stride:
             raise CannotFold(f"{layer.where} has stride {geometry.stride}, '{self.stem}' {own.stride}")
@@ -181,9 +180,7 @@ class _Walk:
             values = dense[:, :, i, j]
             row, column = (
                 (place * d - p + pad) / dilation
-                for place, d, p, pad, dilation in zip(
-                    (i, j), geometry.dilation, geometry.pad, own.pad, own.dilation
-                )
+                for place, d, p, pad, dilation in zip((i, j), geometry.dilation, geometry.pad, own.pad, own.dilation)
             )
             inside = row in range(own.kernel[0]) and column in range(own.kernel[1])
             if inside:
@@ -247,9 +244,7 @@ def _all(layer: Layer, values: list[Kernels | None]) -> list[Kernels]:
 
 def _sum(parts: Sequence[Kernels]) -> Kernels:
     biases = [part.bias for part in parts if part.bias is not None]
-    return Kernels(
-        np.sum([part.weight for part in parts], axis=0), np.sum(biases, axis=0) if biases else None
-    )
+    return Kernels(np.sum([part.weight for part in parts], axis=0), np.sum(biases, axis=0) if biases else None)
 
 
 def _ungrouped(weight: Array, group: int) -> Array:

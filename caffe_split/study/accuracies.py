@@ -39,5 +39,12 @@ def measured(log: Path) -> dict[str, object]:
     if row.state != "done":
         raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
     found = accuracies(log)
-    return {"output": found.output, "final": found.final, "best": found.best, "best_iteration": found.best_iteration,
-            "curve": found.curve, "training_seconds": row.seconds, "speed": row.speed}  # fmt: skip
+    return {
+        "output": found.output,
+        "final": found.final,
+        "best": found.best,
+        "best_iteration": found.best_iteration,
+        "curve": found.curve,
+        "training_seconds": row.seconds,
+        "speed": row.speed,
+    }

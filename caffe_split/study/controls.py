@@ -10,8 +10,30 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, phase_layers
 
 # Layers that change the channels of no blob; what reads and what writes them has as many.
-_KEEPS = {"BatchNorm", "Scale", "Bias", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "BNLL", "Swish", "Clip",
-          "Threshold", "Power", "Exp", "Log", "Dropout", "Pooling", "LRN", "MVN", "Eltwise", "Split"}  # fmt: skip
+_KEEPS = {
+    "BatchNorm",
+    "Scale",
+    "Bias",
+    "ReLU",
+    "PReLU",
+    "ELU",
+    "Sigmoid",
+    "TanH",
+    "AbsVal",
+    "BNLL",
+    "Swish",
+    "Clip",
+    "Threshold",
+    "Power",
+    "Exp",
+    "Log",
+    "Dropout",
+    "Pooling",
+    "LRN",
+    "MVN",
+    "Eltwise",
+    "Split",
+}
 
 
 def widened(

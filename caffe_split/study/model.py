@@ -11,7 +11,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Arm:
     """One way to split. `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the
-    iterations at which what has come of it is split again."""
+    iterations at which what has come of it is split again.
+    """
 
     name: str
     kind: str
@@ -77,8 +78,11 @@ class Study:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {**asdict(self), **{key: str(getattr(self, key)) for key in ("file", "solver", "root")},
-                "data": None if self.data is None else str(self.data)}  # fmt: skip
+        return {
+            **asdict(self),
+            **{key: str(getattr(self, key)) for key in ("file", "solver", "root")},
+            "data": None if self.data is None else str(self.data),
+        }
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Study:
@@ -86,11 +90,16 @@ class Study:
         lists = ("layers", "rounds")
         arms = tuple(Arm(**{**arm, **{key: tuple(arm.get(key, ())) for key in lists}}) for arm in value["arms"])
         paths = {key: Path(value[key]) for key in ("file", "solver", "root")}
-        return cls(**{
-            **value, **paths, "arms": arms, "data": None if value["data"] is None else Path(value["data"]),
-            "window": None if value["window"] is None else tuple(value["window"]),
-            **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates")},
-        })  # fmt: skip
+        return cls(
+            **{
+                **value,
+                **paths,
+                "arms": arms,
+                "data": None if value["data"] is None else Path(value["data"]),
+                "window": None if value["window"] is None else tuple(value["window"]),
+                **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates")},
+            }
+        )
 
     @property
     def watches(self) -> bool:
@@ -116,7 +125,6 @@ class Study:
         """The arms, and the random partition of those that are to have that control."""
         chosen = {arm.name: arm for arm in self.arms}
         extra = [
-            Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"})
-            for name in self.random
+            Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"}) for name in self.random
         ]
         return [*self.arms, *extra]

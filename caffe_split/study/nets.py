@@ -11,8 +11,13 @@ from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
-_SOURCES = (("data_param", "source"), ("hdf5_data_param", "source"), ("image_data_param", "source"),
-            ("data_param", "mean_file"), ("transform_param", "mean_file"))  # fmt: skip
+_SOURCES = (
+    ("data_param", "source"),
+    ("hdf5_data_param", "source"),
+    ("image_data_param", "source"),
+    ("data_param", "mean_file"),
+    ("transform_param", "mean_file"),
+)
 
 
 def study_solver(study: Study) -> prototxt.Document:

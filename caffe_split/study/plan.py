@@ -28,7 +28,8 @@ class Step:
 @dataclass(frozen=True)
 class Stage:
     """What an arm is from one split to the next: the run `name`, split from the run `parent` at iteration `at` by the
-    TPM of `window`, trained to `until` (None: to the end)."""
+    TPM of `window`, trained to `until` (None: to the end).
+    """
 
     name: str
     parent: str

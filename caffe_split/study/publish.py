@@ -41,9 +41,13 @@ def check_page(study: Study, folder: Path) -> tuple[Path, str]:
 
 
 def publish_study(
-    study: Study, rows: Sequence[Mapping[str, Any]], out: Path, folder: Path, marks: Sequence[Mapping[str, Any]],
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    folder: Path,
+    marks: Sequence[Mapping[str, Any]],
     command: str,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `folder`/NAME.md with its table and figure beside it; the page's path.
 
     A page of that name that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other
@@ -62,9 +66,13 @@ def publish_study(
 
 
 def _page(
-    study: Study, rows: Sequence[Mapping[str, Any]], out: Path, marks: Sequence[Mapping[str, Any]], command: str,
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    marks: Sequence[Mapping[str, Any]],
+    command: str,
     conclusion: str,
-) -> str:  # fmt: skip
+) -> str:
     table = (out / "results" / "table.md").read_text(encoding="utf-8")
     # The plan is of the study's last start; folders of earlier versions lack what is asked of it here.
     plan = read_json(out / PLAN)
@@ -72,15 +80,41 @@ def _page(
     run_by = plan.get("run_by") or [f"{versions(study)}; {machine()}"]
     seconds = sum(mark.get("seconds", 0.0) for mark in marks)
     lines = [
-        f"# {study.name}", "", f"    {command}", "",
-        f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.", "",
-        "## Conclusion", "", _BEGIN, conclusion, _END, "",
-        "## Reading", "", *readings(rows), "",
-        "## Table", "", table.rstrip(), "", f"![a point a seed and run]({study.name}.png)", "",
-        f"Each seed's values: [{study.name}.csv]({study.name}.csv); all: [{study.name}.json]({study.name}.json).", "",
-        "## How the runs compare", "", *_method(study), "",
-        "## The study", "", "```yaml", source.strip(), "```", "",
-    ]  # fmt: skip
+        f"# {study.name}",
+        "",
+        f"    {command}",
+        "",
+        f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.",
+        "",
+        "## Conclusion",
+        "",
+        _BEGIN,
+        conclusion,
+        _END,
+        "",
+        "## Reading",
+        "",
+        *readings(rows),
+        "",
+        "## Table",
+        "",
+        table.rstrip(),
+        "",
+        f"![a point a seed and run]({study.name}.png)",
+        "",
+        f"Each seed's values: [{study.name}.csv]({study.name}.csv); all: [{study.name}.json]({study.name}.json).",
+        "",
+        "## How the runs compare",
+        "",
+        *_method(study),
+        "",
+        "## The study",
+        "",
+        "```yaml",
+        source.strip(),
+        "```",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -121,8 +155,9 @@ def _method(study: Study) -> list[str]:
     after = f"iterations {study.split} to {end}" if study.schedule == "continue" else f"{end} iterations from 0"
     momentum = (
         "the solver state goes on: momentum stays with its kernels, new parameters start with none"
-        if study.schedule == "continue" else "no solver state is taken over: all momentum starts at zero"
-    )  # fmt: skip
+        if study.schedule == "continue"
+        else "no solver state is taken over: all momentum starts at zero"
+    )
     return [
         f"- Under each seed one baseline is trained to iteration {study.split}. From its snapshot `continue` trains "
         "on, and that snapshot every arm splits.",

@@ -14,8 +14,26 @@ from caffe_split.study.model import Arm, Study
 KINDS = ("residual", "skip", "extension")
 SCHEDULES = ("continue", "restart")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
-_TOP = ("name", "solver", "root", "data", "make_data", "engine", "precision", "device", "threads", "seeds", "split",
-        "window", "interval", "schedule", "layers", "num_splits", "arms", "controls")  # fmt: skip
+_TOP = (
+    "name",
+    "solver",
+    "root",
+    "data",
+    "make_data",
+    "engine",
+    "precision",
+    "device",
+    "threads",
+    "seeds",
+    "split",
+    "window",
+    "interval",
+    "schedule",
+    "layers",
+    "num_splits",
+    "arms",
+    "controls",
+)
 _ARM = tuple(field for field in Arm.__dataclass_fields__)
 _CONTROLS = ("random", "wider", "rates")
 

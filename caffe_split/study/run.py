@@ -79,10 +79,23 @@ def run_study(
         _begin(study, out, steps)
         # Locks of a Snakemake that was killed are not in the way: ours say whether one runs.
         command = [
-            sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), "--keep-going",
-            "--rerun-incomplete", "--nolock", "--rerun-triggers", "mtime", "--cores", str(jobs),
-            *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))), *extra,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(SNAKEFILE),
+            "--directory",
+            str(out),
+            "--keep-going",
+            "--rerun-incomplete",
+            "--nolock",
+            "--rerun-triggers",
+            "mtime",
+            "--cores",
+            str(jobs),
+            *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))),
+            *extra,
+        ]
         start = time.time()
         with (out / "snakemake.log").open("ab") as log:
             child = subprocess.Popen(
@@ -123,10 +136,16 @@ def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     inputs = inputs_of(study)
     check_same(study, inputs, out)
     _forget_failures(out, steps)
-    write_json(out / PLAN, {
-        "study": study.as_dict(), "inputs": inputs, "steps": [_planned(step) for step in steps],
-        "source": study.file.read_text(encoding="utf-8"), "run_by": _run_by(study, out, steps),
-    })  # fmt: skip
+    write_json(
+        out / PLAN,
+        {
+            "study": study.as_dict(),
+            "inputs": inputs,
+            "steps": [_planned(step) for step in steps],
+            "source": study.file.read_text(encoding="utf-8"),
+            "run_by": _run_by(study, out, steps),
+        },
+    )
     (out / "results" / "table.json").unlink(missing_ok=True)
 
 
@@ -175,9 +194,10 @@ def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
             failed += "failed" in read_json(out / step.output)
             iterations -= sizes.get(step.title, 0)
     running = tuple(
-        step.title for step in steps
+        step.title
+        for step in steps
         if not (out / step.output).exists() and is_held(out / "locks" / f"{step.title}.lock")
-    )  # fmt: skip
+    )
     each = measured_speed(study, out)
     return Progress(done, failed, len(steps), running, iterations * each / jobs if each else None)
 

@@ -208,5 +208,8 @@ def _row(study: Study, folder: Path, inputs: list[Path], end: int) -> dict[str, 
 
 
 _VERBS: dict[str, Callable[[Study, Step, Held], dict[str, Any]]] = {
-    "data": _data, "train": _train, "derive": _derive, "fold": _fold,
-}  # fmt: skip
+    "data": _data,
+    "train": _train,
+    "derive": _derive,
+    "fold": _fold,
+}

@@ -80,12 +80,16 @@ def _row(study: Study, marks: Marks, name: str) -> dict[str, Any]:
         row[f"{key}_by_seed"] = {str(seed): run.get(key) for seed, run in good.items()}
     folds = {seed: marks[seed, name, "fold"] for seed in good if (seed, name, "fold") in marks}
     folded = {seed: fold for seed, fold in folds.items() if "failed" not in fold}
-    row["folded"] = {
-        "n": len(folded),
-        "parameters": _same(fold["parameters"] for fold in folded.values()),
-        "macs": _same(fold["macs"] for fold in folded.values()),
-        "accuracy_difference": max((abs(f["final"] - f["unfolded"]) for f in folded.values()), default=None),
-    } if folds else None  # fmt: skip
+    row["folded"] = (
+        {
+            "n": len(folded),
+            "parameters": _same(fold["parameters"] for fold in folded.values()),
+            "macs": _same(fold["macs"] for fold in folded.values()),
+            "accuracy_difference": max((abs(f["final"] - f["unfolded"]) for f in folded.values()), default=None),
+        }
+        if folds
+        else None
+    )
     row["training_seconds"] = spread([run["training_seconds"] for run in good.values()])[0]
     row["movements"] = _movements([run["movements"] for run in good.values() if "movements" in run])
     failed = {seed: run["failed"] for seed, run in runs.items() if "failed" in run}
@@ -101,8 +105,9 @@ def _whole(stages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         return last
     moved = {
         f"{layer}, round {number}": {f"{part}, round {number}": value for part, value in parts.items()}
-        for number, stage in enumerate(stages, 1) for layer, parts in stage["movements"].items()
-    }  # fmt: skip
+        for number, stage in enumerate(stages, 1)
+        for layer, parts in stage["movements"].items()
+    }
     seconds = sum(stage["training_seconds"] for stage in stages)
     best = max(stage["best"] for stage in stages)
     return {**last, "best": best, "training_seconds": seconds, "movements": moved}
@@ -129,15 +134,28 @@ def _movements(runs: list[Mapping[str, Mapping[str, float]]]) -> dict[str, float
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown tables, accuracies in per cent."""
-    lines = _head("run", "n", "final %", "best %", "final - continue (95 % CI)", "best - continue (95 % CI)",
-                  "reading (final)")  # fmt: skip
+    lines = _head(
+        "run", "n", "final %", "best %", "final - continue (95 % CI)", "best - continue (95 % CI)", "reading (final)"
+    )
     for row in rows:
         final, best = row["final_difference"], row["best_difference"]
         cells = [row["run"], str(row["n"]), _percent(row, "final"), _percent(row, "best")]
         cells += [_interval(final, row["n"]), _interval(best, row["n"]), final["reading"] if final else "the control"]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", *_head("run", "parameters before", "parameters", "folded", "multiply-adds before", "multiply-adds",
-                         "folded", "folded - unfolded %", "training s")]  # fmt: skip
+    lines += [
+        "",
+        *_head(
+            "run",
+            "parameters before",
+            "parameters",
+            "folded",
+            "multiply-adds before",
+            "multiply-adds",
+            "folded",
+            "folded - unfolded %",
+            "training s",
+        ),
+    ]
     for row in rows:
         fold = row["folded"] or {}
         cells = [row["run"], *(_count(row[key]) for key in ("parameters_before", "parameters"))]

@@ -21,7 +21,8 @@ TRAINED = "train.log"
 @dataclass(frozen=True)
 class Fit:
     """One training: the solver in a folder, up to iteration `end`, from its fillers, from `weights`, or on from `start`
-    (a snapshot's name without its ending)."""
+    (a snapshot's name without its ending).
+    """
 
     folder: Path
     seed: int
@@ -53,9 +54,16 @@ def fit(study: Study, held: Held, what: Fit) -> None:
             choices = Choices(study.device, what.seed, study.precision, continue_data=True)
     log = what.folder / what.log
     plan = plan_training(
-        str(what.folder / what.solver), weights, snapshot, str(log), force=not resumed, append=resumed,
-        threads=study.threads, engine=study.engine, choices=choices,
-    )  # fmt: skip
+        str(what.folder / what.solver),
+        weights,
+        snapshot,
+        str(log),
+        force=not resumed,
+        append=resumed,
+        threads=study.threads,
+        engine=study.engine,
+        choices=choices,
+    )
     status = run(plan.command, plan.environment, plan.log, held, fresh=not resumed)
     if status:
         raise crash("the training", status, plan.log)

@@ -128,7 +128,7 @@ def states_left_behind(training: Training) -> str | None:
         return None
     return (
         f"note: the solver states at {training.prefix}_iter_* (the last of iteration {max(states)}) were made without "
-        "these TPM layers, and Caffe will not resume from them (\"Incorrect length of history blobs\"): train from the "
+        'these TPM layers, and Caffe will not resume from them ("Incorrect length of history blobs"): train from the '
         "start, or from a .caffemodel with --weights"
     )
 

@@ -53,9 +53,7 @@ def gather(
     found: list[LayerScores] = []
     for start, stop in windows:
         inside = [
-            score
-            for score in seen
-            if (score.start, score.stop) == (start, stop) and interval in (None, score.interval)
+            score for score in seen if (score.start, score.stop) == (start, stop) and interval in (None, score.interval)
         ]
         covered = {score.layer for score in inside}
         if not covered or (layers is not None and not covered.issuperset(names)):

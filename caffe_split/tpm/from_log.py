@@ -121,9 +121,7 @@ def window_values(printed: Printed) -> list[WindowValue]:
             steps = printed.steps(int(printed.iteration[rows[-1]]), window)
             stop = window[0] + steps * printed.interval
             values.append(
-                WindowValue(
-                    printed.layer, window[0], stop, steps, float(null[rows[-1]]), float(printed.tpm[rows[-1]])
-                )
+                WindowValue(printed.layer, window[0], stop, steps, float(null[rows[-1]]), float(printed.tpm[rows[-1]]))
             )
     return values
 

@@ -159,7 +159,7 @@ def norms_at(read: Callable[[Path], Weights], path: Path | None, layer: str) -> 
     if path is None:
         return math.nan
     weights = read(path)
-    return float(lengths(weights[layer][0])[-1]) if layer in weights and weights[layer] else math.nan
+    return float(lengths(weights[layer][0])[-1]) if weights.get(layer) else math.nan
 
 
 def _weight(weights: Weights, layer: str, path: Path) -> npt.NDArray[np.float32]:

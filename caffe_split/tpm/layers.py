@@ -100,9 +100,7 @@ def _states(rule: prototxt.Message) -> Settings:
     return [(key, value) for key in ("min_level", "max_level", "stage", "not_stage") for value in rule.get_all(key)]
 
 
-def _watcher(
-    name: str, shared: str, rules: Settings, shape: Sequence[int], windows: Windows
-) -> prototxt.Field:
+def _watcher(name: str, shared: str, rules: Settings, shape: Sequence[int], windows: Windows) -> prototxt.Field:
     pairs = [(key, value) for pair in windows.pairs for key, value in zip(("start_iter", "stop_iter"), pair)]
     settings: list[tuple[str, object]] = [*pairs, ("interval", windows.interval)]
     if windows.iter_size != 1:

@@ -94,8 +94,24 @@ def as_dict(score: LayerScores, momentum: float) -> dict[str, Any]:
     }
 
 
-COLUMNS = ("layer", "kernel", "start", "stop", "interval", "steps", "momentum", "null", "tpm", "z", "displacement",
-           "path", "num_weights", "entropy", "norm_start", "norm_stop")  # fmt: skip
+COLUMNS = (
+    "layer",
+    "kernel",
+    "start",
+    "stop",
+    "interval",
+    "steps",
+    "momentum",
+    "null",
+    "tpm",
+    "z",
+    "displacement",
+    "path",
+    "num_weights",
+    "entropy",
+    "norm_start",
+    "norm_stop",
+)
 
 
 def as_csv(scores: Sequence[LayerScores], momentum: float) -> str:

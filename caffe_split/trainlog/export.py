@@ -41,8 +41,14 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
             outputs.setdefault(_ELEMENT.sub("", name), []).append(name)
     if not len(table) or not outputs:
         return [], []
-    first_line = np.min([np.where(table.lines[n] > 0, table.lines[n], np.iinfo(np.int64).max)
-                         for names in outputs.values() for n in names], axis=0)  # fmt: skip
+    first_line = np.min(
+        [
+            np.where(table.lines[n] > 0, table.lines[n], np.iinfo(np.int64).max)
+            for names in outputs.values()
+            for n in names
+        ],
+        axis=0,
+    )
     columns: list[list[object]] = [
         [float(i) for i in table.iteration],
         _seconds(log, table),

@@ -40,7 +40,8 @@ class Rows:
 
     def put(self, name: bytes, value: float, line: int, offset: int) -> None:
         """One value of the current row. A name that the row has already (an output of several elements)
-        goes on as `name[1]`, `name[2]`, ..."""
+        goes on as `name[1]`, `name[2]`, ...
+        """
         row = len(self.iteration) - 1
         column = self._column(name)
         while column.rows.last() == row:

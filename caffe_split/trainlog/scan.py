@@ -34,7 +34,8 @@ _BYTE = np.uint64(255)
 
 def _eight_digits(word: np.ndarray) -> np.ndarray:
     """The integer that eight digits spell, the first in the lowest byte (a zero byte counts as 0): neighbours are
-    joined to pairs, pairs to fours, fours to one."""
+    joined to pairs, pairs to fours, fours to one.
+    """
     word = (word & _word(b"\x0f" * 8)) * np.uint64(10 << 8 | 1) >> _U8
     word = (word & _word(b"\xff\0" * 4)) * np.uint64(100 << 16 | 1) >> _U16
     return (word & _word(b"\xff\xff\0\0" * 2)) * np.uint64(10000 << 32 | 1) >> _U32
@@ -161,7 +162,9 @@ def scan(data: bytes) -> Lines:
     start = np.concatenate([[0], end[:-1] + 1])
     count = len(end)
     lines = Lines(
-        data, start, end,
+        data,
+        start,
+        end,
         kind=np.zeros(count, np.int8),
         iteration=np.zeros(count, np.int64),
         net=np.zeros(count, np.int64),
@@ -172,7 +175,7 @@ def scan(data: bytes) -> Lines:
         date=np.zeros(count, np.uint64),
         micro=np.zeros(count, np.int64),
         names=[],
-    )  # fmt: skip
+    )
     bracket = block.first(ord("]"), start, end)
     equal = block.first(ord("="), start, end)
     stamped, message = _stamps(block, lines, bracket)

@@ -73,7 +73,7 @@ def _zone(table: Table) -> float:
         return 0.0
     local = int(clocks[0]) // 1_000_000
     try:
-        return time.mktime(time.gmtime(local)[:8] + (-1,)) - local
+        return time.mktime((*time.gmtime(local)[:8], -1)) - local
     except (OverflowError, ValueError, OSError):
         return 0.0
 
@@ -109,7 +109,7 @@ def _crc_table() -> list[int]:
     table = []
     for entry in range(256):
         for _ in range(8):
-            entry = entry >> 1 ^ (0x82F63B78 if entry & 1 else 0)  # noqa: PLW2901
+            entry = entry >> 1 ^ (0x82F63B78 if entry & 1 else 0)
         table.append(entry)
     return table
 

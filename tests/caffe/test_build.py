@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import stub
+
+from tests.support import stub
 
 ROOT = Path(__file__).resolve().parents[2]
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
@@ -224,7 +225,7 @@ def test_own_source_is_kept_until_another_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda path: None, "does not exist: give the folder or tarball of a Caffe tree"),
         (lambda path: path.mkdir(), "is no Caffe tree: it has no CMakeLists.txt or no src/caffe/proto/"),
@@ -247,7 +248,7 @@ def test_wrong_caffe_source_is_one_line(tmp_path, make, message):
 
 
 @built
-@pytest.mark.parametrize("script, words", [("build_caffe", ["--print-source"]), ("environment", [])])
+@pytest.mark.parametrize(("script", "words"), [("build_caffe", ["--print-source"]), ("environment", [])])
 def test_scripts_find_their_checkout_where_cd_speaks(script, words):
     """With CDPATH set, cd prints the folder that it found by it."""
     env = {**os.environ, "CDPATH": ".:/"}

@@ -37,7 +37,7 @@ def test_edit_replaces_its_place(tmp_path):
     assert (tmp_path / "a.cpp").read_text() == "before\nnew();\nafter\n"
 
 
-@pytest.mark.parametrize("text, times", [("nothing\n", 0), ("old();\nold();\n", 2)])
+@pytest.mark.parametrize(("text", "times"), [("nothing\n", 0), ("old();\nold();\n", 2)])
 def test_edit_must_find_its_place_exactly_once(tmp_path, text, times):
     (tmp_path / "a.cpp").write_text(text)
     message = rf"some-edit: .* found {times} times in a\.cpp.*the reason of it.*old\(\);"
@@ -53,7 +53,7 @@ def test_no_file_is_written_when_one_edit_fails(tmp_path):
     assert (tmp_path / "a.cpp").read_text() == "old();\n"
 
 
-@pytest.mark.parametrize("find, put", [("old();\n", "new();\n"), ("old();\n", "old();\nnew();\n")])
+@pytest.mark.parametrize(("find", "put"), [("old();\n", "new();\n"), ("old();\n", "old();\nnew();\n")])
 def test_edited_tree_is_left_as_it_is(tmp_path, find, put):
     (tmp_path / "a.cpp").write_text("before\nold();\nafter\n")
     caffe_edits.apply_edits(tmp_path, [edit(find, put)])

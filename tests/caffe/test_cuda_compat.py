@@ -66,7 +66,7 @@ def choose(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "limit, proposals, chosen",
+    ("limit", "proposals", "chosen"),
     [
         (8, [(3, 1, 1, 5), (4, 1, 1, 0)], 3),  # the first that fits
         (8, [(3, 1, 1, 9), (4, 1, 1, 8)], 4),

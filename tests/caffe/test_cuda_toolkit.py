@@ -280,7 +280,7 @@ def test_cudnn_8_tells_its_version_otherwise(toolkit):
 
 
 @pytest.mark.parametrize(
-    "cudnn, message",
+    ("cudnn", "message"),
     [
         ({"cuda": 12080}, r"cuDNN does not match: .*libcudnn\.so\.9 is for CUDA 12, nvcc of 13"),
         ({"library": 90100}, r"cuDNN does not match: .*include is of 9\.28, .*libcudnn\.so\.9 of 9\.1"),
@@ -431,8 +431,9 @@ def test_build_that_is_stopped_leaves_nothing_half_made(tmp_path):
     path = stub(tmp_path / "bin", "cmake", f"echo $PATH >{tmp_path}/path; touch {tmp_path}/started; exec sleep 60")
     command = [ROOT / "tools" / "build_caffe", "--into", tmp_path / "into"]
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": path, "CAFFE_SOURCE": str(tree)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          start_new_session=True) as process:  # fmt: skip
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         while not (tmp_path / "started").exists():
             assert process.poll() is None, process.communicate()
         os.killpg(process.pid, 15)

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from support import stub
+
+from tests.support import stub
 
 ROOT = Path(__file__).resolve().parents[2]
 built = pytest.mark.skipif(not (Path(sys.prefix) / "bin/caffe").exists(), reason="run ./tools/build_caffe first")
@@ -55,11 +56,12 @@ def test_a_new_environment_keeps_how_caffe_was_built(tmp_path):
 def test_another_apt_at_work_is_waited_for(tmp_path):
     stub(tmp_path, "dpkg-query", "exit 1")
     stub(
-        tmp_path, "apt-get",
+        tmp_path,
+        "apt-get",
         f'echo "$3" >>{tmp_path}/calls; case "$3$(wc -l <{tmp_path}/calls)" in\n'
         'update1) echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 1 (apt)"; exit 100 ;;\n'
         "install*) exit 1 ;; esac",
-    )  # fmt: skip
+    )
     run = run_environment(tmp_path)
     assert (tmp_path / "calls").read_text().split() == ["update", "update", "install"]
     assert "apt-get install failed" in run.stderr
@@ -126,11 +128,12 @@ def test_flags_of_the_environment_go_together(tmp_path):
     (binaries / "pip").write_text(f"#!{binaries}/python\n")
     calls = tmp_path / "calls"
     stub(
-        binaries, "python",
+        binaries,
+        "python",
         f'case "$*" in *sys.prefix*) echo "{checkout}/.venv {version}" ;; '
         f'*find_spec*) grep -q torch {calls} ;; *pip.__version__*) exit "${{OLD_PIP-0}}" ;; '
         f'*) echo "$*" >>{calls} ;; esac',
-    )  # fmt: skip
+    )
     stub(tmp_path, "apt-get", f'echo "apt-get $*" >>{calls}; exit 1')
     screens = "python3-tk | xvfb | chromium"
     stub(tmp_path, "dpkg-query", f'for word; do case $word in {screens}) echo "installed $word" ;; esac; done')
@@ -171,8 +174,13 @@ def test_packages_are_listed_wherever_their_flag_stands(tmp_path):
     assert with_opencv[: len(plain)] == plain and len(with_opencv) > len(plain)
     assert listed("--packages", "--tests", "--no-caffe") == listed("--no-caffe", "--tests", "--packages")
     assert listed("--packages", "--no-caffe", "--tests", "--torch") == [
-        "ca-certificates", "python3", "python3-venv", "chromium", "xvfb", "python3-tk",
-    ]  # fmt: skip
+        "ca-certificates",
+        "python3",
+        "python3-venv",
+        "chromium",
+        "xvfb",
+        "python3-tk",
+    ]
     done = run_environment(tmp_path, words=["--packages", "--opencv", "--no-caffe"])
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "--opencv is for a Caffe with OpenCV" in done.stderr

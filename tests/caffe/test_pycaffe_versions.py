@@ -49,7 +49,7 @@ print("numpy", np.__version__, "protobuf", google.protobuf.__version__)
 
 
 @pytest.mark.parametrize(
-    "numpy, protobuf",
+    ("numpy", "protobuf"),
     [("1.26.4", "3.20.3"), ("1.26.4", "4.25.8"), ("2.0.2", "5.29.5"), ("2.2.6", "6.33.0"), ("2", "7")],
 )
 def test_pycaffe_with_other_packages(tmp_path, numpy, protobuf):

@@ -42,7 +42,7 @@ def test_all_is_well(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "lines, status, said",
+    ("lines", "status", "said"),
     [
         ([MEASURED, ENDED, FAILED], 1, "  failed: ConvolutionLayerTest/0.TestSobel\n"),
         ([MEASURED, ENDED, FAILED], 1, "tools/test_caffe: not the failures that are expected"),

@@ -120,31 +120,50 @@ def test_table_of_a_device_on_which_all_is_well(pack):
 
 
 @pytest.mark.parametrize(
-    "file, old, new, said",
+    ("file", "old", "new", "said"),
     [
         ("libexec/caffe-test", GTEST, FAILED, "test ConvolutionLayerTest/2.TestSobelConvolution failed"),
         ("libexec/caffe-test", GTEST, "[ RUN      ] A/2.B\nCheck failed", "test A/2.B (stopped: Check failed) failed"),
-        ("libexec/caffe-test", 'echo "[  PASSED  ] 42 tests."', "echo no memory; exit 134",
-         "test the first test (stopped: no memory) failed"),
+        (
+            "libexec/caffe-test",
+            'echo "[  PASSED  ] 42 tests."',
+            "echo no memory; exit 134",
+            "test the first test (stopped: no memory) failed",
+        ),
         ("libexec/caffe-test", MEASURED, SKIPPED, "not held to the CPU: DeviceAgreementTest.TestNets: no CUDA device"),
         ("libexec/caffe-test", MEASURED, "", "digits.prototxt was not held to the CPU: no line of"),
         ("libexec/caffe-test", "GPU is off", "CPU is off", "digits.prototxt was not held to the CPU: no line"),
         ("libexec/caffe-test", "nets/digits", "nets/resnet20", "digits.prototxt was not held to the CPU: no line"),
-        ("libexec/caffe-test", "[  PASSED  ] 1 test.",
-         "[  PASSED  ] 0 tests.\n[  FAILED  ] DeviceAgreementTest.TestNets",
-         "digits.prototxt: test DeviceAgreementTest.TestNets failed"),
-        ("bin/caffe", "2.301", "2.303", "losses: 1.3e-03 off the CPU's at most, at iteration 0; beyond 1e-03 first at "
-         "iteration 0, by 1.3e-03"),
-        ("bin/caffe", "2.301", "2.3$(($i / 6))0", "losses: 1.3e-02 off the CPU's at most, at iteration 18; beyond "
-         "1e-03 first at iteration 6, by 4.3e-03"),
+        (
+            "libexec/caffe-test",
+            "[  PASSED  ] 1 test.",
+            "[  PASSED  ] 0 tests.\n[  FAILED  ] DeviceAgreementTest.TestNets",
+            "digits.prototxt: test DeviceAgreementTest.TestNets failed",
+        ),
+        (
+            "bin/caffe",
+            "2.301",
+            "2.303",
+            "losses: 1.3e-03 off the CPU's at most, at iteration 0; beyond 1e-03 first at iteration 0, by 1.3e-03",
+        ),
+        (
+            "bin/caffe",
+            "2.301",
+            "2.3$(($i / 6))0",
+            "losses: 1.3e-02 off the CPU's at most, at iteration 18; beyond 1e-03 first at iteration 6, by 4.3e-03",
+        ),
         ("bin/caffe", "2.301", "nan", "losses: nan off the CPU"),
-        ("bin/caffe", "2.301", "$([ $i -gt 5 ] && echo nan || echo 2.301)", "losses: nan off the CPU's at most, at "
-         "iteration 6; beyond 1e-03 first at iteration 6, by nan"),
+        (
+            "bin/caffe",
+            "2.301",
+            "$([ $i -gt 5 ] && echo nan || echo 2.301)",
+            "losses: nan off the CPU's at most, at iteration 6; beyond 1e-03 first at iteration 6, by nan",
+        ),
         ("bin/caffe", "esac\nexit 0", "esac\ncase $3 in *plain*) echo no memory; exit 134;; esac", "plain: no memory"),
         ("bin/caffe", "seq 0 19", "seq 0 9", "losses: 10 and 10 losses were displayed, not 20"),
         ("bin/caffe", "esac\nexit 0", "esac\necho out of memory; exit 1", "out of memory"),
     ],
-)  # fmt: skip
+)
 def test_what_fails_is_told_and_is_the_status(pack, file, old, new, said):
     replace(pack / "builds/cudnn" / file, old, new)
     done = run(pack)
@@ -267,7 +286,7 @@ def test_libraries_of_another_cuda_are_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "major, runtime, compiler",
+    ("major", "runtime", "compiler"),
     [
         ("13", "nvidia/cu13/lib", "nvidia/cu13/lib"),
         ("12", "nvidia/cuda_runtime/lib", "nvidia/cuda_nvrtc/lib"),

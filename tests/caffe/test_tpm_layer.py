@@ -54,9 +54,18 @@ iter_size: {iter_size} random_seed: 3 solver_mode: CPU clip_gradients: 0.8
 
 
 def prepare(
-    folder, *, tpm=True, interval=1, iter_size=1, fmt="BINARYPROTO", solver="SGD", name=None,
-    windows=WINDOWS, max_iter=MAX_ITER, snapshot=1,
-):  # fmt: skip
+    folder,
+    *,
+    tpm=True,
+    interval=1,
+    iter_size=1,
+    fmt="BINARYPROTO",
+    solver="SGD",
+    name=None,
+    windows=WINDOWS,
+    max_iter=MAX_ITER,
+    snapshot=1,
+):
     """Data, net and solver in `folder`. Every iteration sees all the data, so a resumed run sees the same."""
     h5py = pytest.importorskip("h5py")
     folder.mkdir()
@@ -144,7 +153,7 @@ def expected(blobs, layer, iterations):
     return displacement, path
 
 
-@pytest.mark.parametrize("interval, iter_size", [(1, 1), (5, 1), (4, 1), (1, 4), (5, 4)])
+@pytest.mark.parametrize(("interval", "iter_size"), [(1, 1), (5, 1), (4, 1), (1, 4), (5, 4)])
 def test_state_equals_numpy_on_snapshots(tmp_path, interval, iter_size):
     folder = prepare(tmp_path / "run", interval=interval, iter_size=iter_size)
     log = caffe(folder, "train", "-solver", "solver.prototxt")
@@ -193,9 +202,12 @@ def test_report_equals_numpy_on_snapshots(tmp_path, monkeypatch, interval, iter_
     """What the command reports, from the layers' state and from the snapshots, for each kernel."""
     window = (5, 5 + 4 * interval)
     options = {
-        "interval": interval, "iter_size": iter_size, "windows": (window,), "max_iter": window[1] + 5,
+        "interval": interval,
+        "iter_size": iter_size,
+        "windows": (window,),
+        "max_iter": window[1] + 5,
         "snapshot": min(interval, 5),
-    }  # fmt: skip
+    }
     folder = prepare(tmp_path / "run", **options)
     train = ("train", "-solver", "solver.prototxt")
     caffe(folder, *train)

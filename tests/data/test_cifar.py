@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import CAFFE, caffe_split
 
 from caffe_split.data.store import read_store
+from tests.support import CAFFE, caffe_split
 
 RNG = np.random.default_rng(11)
 EACH = 4
@@ -77,7 +77,7 @@ def write(source: Path, classes: int, *options: object, status: int = 0) -> subp
 
 
 @pytest.mark.parametrize(
-    "classes, form", [(10, "python"), (10, "binary"), (10, "sheets"), (100, "python"), (100, "binary")]
+    ("classes", "form"), [(10, "python"), (10, "binary"), (10, "sheets"), (100, "python"), (100, "binary")]
 )
 @pytest.mark.parametrize("packed", [True, False])
 def test_every_form(tmp_path: Path, classes: int, form: str, packed: bool) -> None:
@@ -141,7 +141,7 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda files: files.pop("test_batch"), "it is not CIFAR-10: found .*, expected data_batch_1 ... test_batch"),
         (lambda files: files.clear(), "it is not CIFAR-10: found none of its files"),

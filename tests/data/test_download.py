@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split
 
 from caffe_split.data.download import fetch
 from caffe_split.errors import CaffeSplitError
+from tests.support import caffe_split
 
 CONTENT = np.random.default_rng(1).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 MD5 = hashlib.md5(CONTENT).hexdigest()

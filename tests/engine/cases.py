@@ -168,9 +168,7 @@ def embed(rng: Rng) -> Case:
 
 def sigmoid_loss(rng: Rng, options: str) -> Case:
     shape = image(rng)
-    return Case(
-        layer("SigmoidCrossEntropyLoss", "x t", options=options), {"x": shape, "t": shape}, integers={"t": 2}
-    )
+    return Case(layer("SigmoidCrossEntropyLoss", "x t", options=options), {"x": shape, "t": shape}, integers={"t": 2})
 
 
 CASES: dict[str, Callable[[Rng], Case]] = {
@@ -293,9 +291,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "softmax_loss_old": lambda r: labelled(r, "SoftmaxWithLoss", "loss_param { normalize: false }", spatial=True),
     "sigmoid_loss": lambda r: sigmoid_loss(r, ""),
     "sigmoid_loss_ignore": lambda r: sigmoid_loss(r, "loss_param { ignore_label: 1 normalization: VALID }"),
-    "euclidean": lambda r: Case(
-        layer("EuclideanLoss", "x t"), dict.fromkeys(("x", "t"), image(r)), constant=()
-    ),
+    "euclidean": lambda r: Case(layer("EuclideanLoss", "x t"), dict.fromkeys(("x", "t"), image(r)), constant=()),
     "hinge": lambda r: labelled(r, "HingeLoss"),
     "hinge_l2": lambda r: labelled(r, "HingeLoss", "hinge_loss_param { norm: L2 }"),
     "infogain": infogain,
@@ -310,4 +306,4 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "accuracy_top": lambda r: labelled(r, "Accuracy", "accuracy_param { top_k: 3 }", phase="TEST"),
     "accuracy_ignore": lambda r: labelled(r, "Accuracy", "accuracy_param { ignore_label: 1 }", spatial=True),
     "accuracy_class": lambda r: labelled(r, "Accuracy", tops="y z", spatial=True),
-}  # fmt: skip
+}

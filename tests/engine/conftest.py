@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_files import encoded, picture
+
+from tests.engine.source_files import encoded, picture
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # Else every fork imports it, for shapes found without values.
 import torch.distributed as dist
 
 from caffe_split.engine.log import Log
@@ -67,8 +66,9 @@ def run(net: Net, given: dict[str, np.ndarray], group: Group) -> dict[str, np.nd
         for param in net.params:
             param.values.copy_(torch.tensor(given[f"param:{param.layer}:{param.index}"]))
             param.values.requires_grad_(param.lr_mult != 0)
-    inputs = {name: torch.tensor(given[f"blob:{name}"][group.rows(len(given[f"blob:{name}"])).slice])
-              for name in net.inputs}  # fmt: skip
+    inputs = {
+        name: torch.tensor(given[f"blob:{name}"][group.rows(len(given[f"blob:{name}"])).slice]) for name in net.inputs
+    }
     blobs = net.forward(inputs, keep=True).blobs
     out = {}
     total = torch.zeros(())

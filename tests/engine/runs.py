@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support import train
 
 from caffe_split.data.store import write_store
+from tests.support import train
 
 NET = """
 name: "small"
@@ -90,8 +90,11 @@ def theirs(solver: str, cwd: Path, *words: str) -> str:
 def numbers(log: str) -> dict[str, list[float]]:
     """Losses and outputs of a log, by what the lines call them."""
     found: dict[str, list[float]] = {}
-    for name, value in re.findall(r"\] +(Iteration \d+(?= \(.*loss|, loss|, lr)|T\w+ net output #\d+: \w+)"
-                                  r".*? = (\S+)", log):  # fmt: skip
+    for name, value in re.findall(
+        r"\] +(Iteration \d+(?= \(.*loss|, loss|, lr)|T\w+ net output #\d+: \w+)"
+        r".*? = (\S+)",
+        log,
+    ):
         found.setdefault(re.sub(r"Iteration \d+", "loss or rate", name), []).append(float(value))
     return found
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import compare, near, numbers, ours, theirs, write_training
-from support import ROOT, Trained, caffe_split, train
+
+from tests.engine.runs import compare, near, numbers, ours, theirs, write_training
+from tests.support import ROOT, Trained, caffe_split, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -150,9 +151,17 @@ def test_derived(kind: str, digits: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(digits)
     words = ["--kind", "residual", "--branch-norm"] if kind == "branch-norm" else ["--kind", kind]
     caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 50, "--layers", "conv1,res2_conv1", *words, "--out", "new",
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        50,
+        "--layers",
+        "conv1,res2_conv1",
+        *words,
+        "--out",
+        "new",
         cwd=digits,
-    )  # fmt: skip
+    )
     solver = Path("new/solver.prototxt")
     text = solver.read_text().replace("max_iter: 100", "max_iter: 20").replace("display: 20", "display: 1")
     assert "max_iter: 20\n" in text and "display: 1\n" in text

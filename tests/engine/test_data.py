@@ -111,9 +111,7 @@ def test_random_crops_and_mirrors_are_all_there(images: np.ndarray) -> None:
                 for top in range(2)
                 for left in range(3)
                 for mirrored in (False, True)
-                if np.array_equal(
-                    image[:, :, ::-1] if mirrored else image, whole[:, top : top + 6, left : left + 6]
-                )
+                if np.array_equal(image[:, :, ::-1] if mirrored else image, whole[:, top : top + 6, left : left + 6])
             ]
             assert len(found) == 1
             seen.update(found)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, Case
+
+from tests.engine.cases import CASES, Case
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -123,6 +124,9 @@ def test_as_caffe(judged: Path, name: str, seed: int) -> None:
 
 
 def test_every_kind_has_a_case() -> None:
-    types = {line.split('type: "')[1].split('"')[0] for make in CASES.values()
-             for line in make(np.random.default_rng(0)).text.splitlines()}  # fmt: skip
+    types = {
+        line.split('type: "')[1].split('"')[0]
+        for make in CASES.values()
+        for line in make(np.random.default_rng(0)).text.splitlines()
+    }
     assert types | ELSEWHERE == set(KINDS)

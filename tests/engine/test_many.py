@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import NET, compare, near, numbers, write_training
+
+from tests.engine.runs import NET, compare, near, numbers, write_training
 
 pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -96,8 +97,19 @@ class Trained:
         self.folder = folder
         self.jobs: list[dict[str, Any]] = []
 
-    def add(self, name: str, settings: str, size: int, net: str, *, batch: int = 8, iter_size: int = 1,
-            iterations: int = 10, solver: dict[str, Any] | None = None, **options: bool) -> None:  # fmt: skip
+    def add(
+        self,
+        name: str,
+        settings: str,
+        size: int,
+        net: str,
+        *,
+        batch: int = 8,
+        iter_size: int = 1,
+        iterations: int = 10,
+        solver: dict[str, Any] | None = None,
+        **options: bool,
+    ) -> None:
         folder = self.folder / name
         folder.mkdir()
         write_training(folder, settings, iterations, batch, iter_size, net)

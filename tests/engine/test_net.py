@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import write_training
-from support import ROOT
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
+from tests.engine.runs import write_training
+from tests.support import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 

@@ -10,32 +10,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, Case, layer
-from runs import near
+
+from tests.engine.cases import CASES, Case, layer
+from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
-
-from many_job import run  # noqa: E402
 
 from caffe_split.engine.model.net import Net  # noqa: E402
 from caffe_split.engine.parallel.group import ALONE  # noqa: E402
 from caffe_split.formats import prototxt  # noqa: E402
+from tests.engine.many_job import run  # noqa: E402
 
-FEW = "layer { name: \"few\" type: \"Parameter\" top: \"s\" parameter_param { shape { dim: 3 dim: 2 } } }\n"
+FEW = 'layer { name: "few" type: "Parameter" top: "s" parameter_param { shape { dim: 3 dim: 2 } } }\n'
 MORE = {
     "scale_by_record": Case(layer("Scale", "x s", options="scale_param { axis: 0 }"), {"x": (4, 3, 2), "s": (4, 3)}),
     "same": Case(FEW + layer("Scale", "x s"), {"x": (4, 3, 2)}),
     "mean_of_sums": Case(
         layer("Reduction", "x", "s", "reduction_param { axis: 1 operation: SUMSQ }").replace('"l"', '"r"')
-        + layer("Reduction", "s", "y", "reduction_param { operation: MEAN coeff: 3 }"), {"x": (4, 3)}
+        + layer("Reduction", "s", "y", "reduction_param { operation: MEAN coeff: 3 }"),
+        {"x": (4, 3)},
     ),
     "loss_of_losses": Case(
-        layer("EuclideanLoss", "x z", "a").replace('"l"', '"a"') + layer("EuclideanLoss", "z x", "b").replace(
-            '"l"', '"b"') + layer("Eltwise", "a b", options="eltwise_param { coeff: 2 coeff: 3 }"),
+        layer("EuclideanLoss", "x z", "a").replace('"l"', '"a"')
+        + layer("EuclideanLoss", "z x", "b").replace('"l"', '"b"')
+        + layer("Eltwise", "a b", options="eltwise_param { coeff: 2 coeff: 3 }"),
         {"x": (4, 3), "z": (4, 3)},
     ),
     "all_values": Case(layer("Reshape", options="reshape_param { shape { dim: -1 } }"), {"x": (4, 3)}),
-}  # fmt: skip
+}
 REFUSED = {
     "bias_bottom": "do not go together record by record",
     "scale_bottom": "do not go together record by record",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runs import compare, numbers, ours, write_training
-from support import caffe_split
+
+from tests.engine.runs import compare, numbers, ours, write_training
+from tests.support import caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 

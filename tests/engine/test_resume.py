@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import NET, numbers, ours, write_training
-from support import train
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import SolverState, write_solverstate, write_weights
+from tests.engine.runs import NET, numbers, ours, write_training
+from tests.support import train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -24,15 +24,18 @@ RANDOM = (
     NET.format(batch=8, iter_size=2)
     .replace("scale:", "crop_size: 7 mirror: true scale:")
     .replace("batch_size: 10", "batch_size: 7")
-    .replace('layer { name: "ip"', """layer { name: "drop" type: "Dropout" bottom: "frozen" top: "frozen" }
+    .replace(
+        'layer { name: "ip"',
+        """layer { name: "drop" type: "Dropout" bottom: "frozen" top: "frozen" }
 layer { name: "noise" type: "DummyData" top: "noise" include { phase: TRAIN } dummy_data_param {
   shape { dim: 8 dim: 3 } data_filler { type: "gaussian" } } }
 layer { name: "heard" type: "InnerProduct" bottom: "noise" top: "heard" include { phase: TRAIN }
   inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
 layer { name: "loud" type: "Reduction" bottom: "heard" top: "loud" include { phase: TRAIN } loss_weight: 0.01
   reduction_param { operation: SUMSQ } }
-layer { name: "ip\"""")
-)  # fmt: skip
+layer { name: "ip\"""",
+    )
+)
 
 
 @pytest.fixture(autouse=True)
@@ -168,8 +171,15 @@ def test_a_finished_training_under_another_prefix_is_written_as_caffe_does(tmp_p
     solver.write_text(solver.read_text().replace('"again"', '"caffe"'))
     train("solver.prototxt", tmp_path, "-snapshot", "ours_iter_3.solverstate")
     made = [sorted(path.name.partition("_")[2] for path in Path().glob(f"{who}_iter_*")) for who in ("again", "caffe")]
-    assert made[0] == made[1] == ([] if settings in ("snapshot: 3", "snapshot_after_train: false") else
-                                  ["iter_3.caffemodel", "iter_3.solverstate"])  # fmt: skip
+    assert (
+        made[0]
+        == made[1]
+        == (
+            []
+            if settings in ("snapshot: 3", "snapshot_after_train: false")
+            else ["iter_3.caffemodel", "iter_3.solverstate"]
+        )
+    )
 
 
 def test_a_finished_training_is_written_in_the_other_format(tmp_path: Path) -> None:

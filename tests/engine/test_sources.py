@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from source_files import LIST, encoded, image_data, layer, picture, write_records
-from test_data import here, in_caffe, near
 
 from caffe_split.data.images import decode_image
+from tests.engine.source_files import LIST, encoded, image_data, layer, picture, write_records
+from tests.engine.test_data import here, in_caffe, near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from runs import write_training
-from source_files import LIST, encoded, image_data, layer, picture, write_records
-from support import caffe_split
-from test_data import here
 
 from caffe_split.errors import CaffeSplitError
+from tests.engine.runs import write_training
+from tests.engine.source_files import LIST, encoded, image_data, layer, picture, write_records
+from tests.engine.test_data import here
+from tests.support import caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
@@ -39,23 +39,37 @@ STORE = 'data_param { source: "store" batch_size: 4 backend: LMDB }'
     ("records", "options", "expected"),
     [
         ([{"data": b"no image", "encoded": True}], STORE, "store: record 0: an image that cannot be decoded"),
-        ([{"channels": 1, "height": 2, "width": 2, "data": b"abc"}], STORE,
-         "store: record 0: a Datum of shape (1, 2, 2) holds 3 values"),
+        (
+            [{"channels": 1, "height": 2, "width": 2, "data": b"abc"}],
+            STORE,
+            "store: record 0: a Datum of shape (1, 2, 2) holds 3 values",
+        ),
         ([{"channels": 1, "height": 2, "width": 2, "float_data": [1.0] * 5}], STORE, "holds 5 values"),
-        ([{"data": encoded(picture(0, (4 + n, 5)), "PNG"), "encoded": True} for n in (0, 0, 1)], STORE,
-         "store: record 2 has shape (3, 5, 5), the first (3, 4, 5); one batch holds one shape."),
-        ([{"data": encoded(picture(0, (6 - n, 5)), "PNG"), "encoded": True} for n in (0, 0, 3)],
-         f"{STORE} transform_param {{ crop_size: 4 }}",
-         "store: record 2 has shape (3, 3, 5), less than its crop_size 4"),
-        ([{"data": encoded(picture(0, (6, 5), 3 - n), "PNG"), "encoded": True} for n in (0, 2)],
-         f"{STORE} transform_param {{ crop_size: 4 }}", "store: record 1 has shape (1, 6, 5), the first (3, 6, 5)"),
-        ([{"data": encoded(picture(0), "PNG"), "encoded": True}],
-         f"{STORE} transform_param {{ force_color: true force_gray: true }}", "Caffe takes one of them"),
+        (
+            [{"data": encoded(picture(0, (4 + n, 5)), "PNG"), "encoded": True} for n in (0, 0, 1)],
+            STORE,
+            "store: record 2 has shape (3, 5, 5), the first (3, 4, 5); one batch holds one shape.",
+        ),
+        (
+            [{"data": encoded(picture(0, (6 - n, 5)), "PNG"), "encoded": True} for n in (0, 0, 3)],
+            f"{STORE} transform_param {{ crop_size: 4 }}",
+            "store: record 2 has shape (3, 3, 5), less than its crop_size 4",
+        ),
+        (
+            [{"data": encoded(picture(0, (6, 5), 3 - n), "PNG"), "encoded": True} for n in (0, 2)],
+            f"{STORE} transform_param {{ crop_size: 4 }}",
+            "store: record 1 has shape (1, 6, 5), the first (3, 6, 5)",
+        ),
+        (
+            [{"data": encoded(picture(0), "PNG"), "encoded": True}],
+            f"{STORE} transform_param {{ force_color: true force_gray: true }}",
+            "Caffe takes one of them",
+        ),
         ([], STORE.replace("LMDB", "LEVELDB"), "backend: LEVELDB is not handled; write the data set anew as an LMDB"),
         ([], STORE.replace("backend: LMDB", ""), "LEVELDB (Caffe's default, as none is written)"),
         ([], STORE, "store: the LMDB holds no record"),
     ],
-)  # fmt: skip
+)
 def test_records_that_are_refused(records: list[dict[str, Any]], options: str, expected: str) -> None:
     write_records(records)
     assert expected in refused(layer("Data", options))
@@ -157,8 +171,9 @@ def test_a_command_cannot_give_arrays(folder: Path) -> None:
     lines = net.read_text().splitlines()
     start = next(index for index, line in enumerate(lines) if 'type: "Data"' in line)
     lines[start : start + 3] = [
-        layer("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 9 width: 9 }")
-        .replace('type: "MemoryData"', 'type: "MemoryData" include { phase: TRAIN }')
+        layer("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 9 width: 9 }").replace(
+            'type: "MemoryData"', 'type: "MemoryData" include { phase: TRAIN }'
+        )
     ]
     net.write_text("\n".join(lines))
     said = caffe_split("train", "solver.prototxt", "--engine", "torch", cwd=folder, status=1).stderr

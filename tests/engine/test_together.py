@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import numbers, write_training
-from support import ROOT, caffe_split
 
 from caffe_split.data.store import write_store
 from caffe_split.engine.parallel.launch import _cores
 from caffe_split.errors import CaffeSplitError
+from tests.engine.runs import numbers, write_training
+from tests.support import ROOT, caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -69,16 +69,30 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     caffe_split("data", "digits", "--out", "data", cwd=folder)
     solver = folder / "digits" / "solver.prototxt"
     text = solver.read_text()
-    for old, new in (("max_iter: 2000", "max_iter: 120"), ("snapshot: 100", "snapshot: 15"),
-                     ("test_interval: 50", "test_interval: 60")):  # fmt: skip
+    for old, new in (
+        ("max_iter: 2000", "max_iter: 120"),
+        ("snapshot: 100", "snapshot: 15"),
+        ("test_interval: 50", "test_interval: 60"),
+    ):
         assert old in text
         text = text.replace(old, new)
     solver.write_text(text + "test_initialization: false\n")
     return folder
 
 
-GO = ("train", "digits/solver.prototxt", "--engine", "torch", "--processes", "2", "--threads", "1", "--snapshot",
-      "auto", "--append")  # fmt: skip
+GO = (
+    "train",
+    "digits/solver.prototxt",
+    "--engine",
+    "torch",
+    "--processes",
+    "2",
+    "--threads",
+    "1",
+    "--snapshot",
+    "auto",
+    "--append",
+)
 
 
 @needs_proc
@@ -91,9 +105,7 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
     script = Path(__file__).with_name("many_job.py")
     subprocess.run([sys.executable, str(script), str(tmp_path / "jobs.json")], check=True, timeout=120)
     log = killed / "digits" / "train.log"
-    child = subprocess.Popen(
-        [sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True
-    )
+    child = subprocess.Popen([sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True)
     wait_for("Iteration 40 ", log, child)
     victim = process(1, killed)
     os.kill(victim, signal.SIGKILL)
@@ -107,8 +119,10 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
     caffe_split(*GO, cwd=killed)
     text = log.read_text()
     assert re.search(r"Resuming from digits/digits_iter_(30|45|60|75|90|105)\.solverstate", text)
-    ends = [[line.split("] ")[1] for line in path.read_text().splitlines() if "Test net output" in line][-2:]
-            for path in (log, whole / "whole.0.log")]  # fmt: skip
+    ends = [
+        [line.split("] ")[1] for line in path.read_text().splitlines() if "Test net output" in line][-2:]
+        for path in (log, whole / "whole.0.log")
+    ]
     assert ends[0] == ends[1] and "accuracy = " in ends[0][0]
 
 
@@ -202,9 +216,7 @@ def test_half_a_seat_of_another_rank_is_told_too(tmp_path: Path, engine: list[st
         (("--continue-data",), "--continue-data is for a training that goes on: give --snapshot"),
     ],
 )
-def test_flags_that_would_mean_nothing(
-    tmp_path: Path, engine: list[str], words: tuple[str, ...], said: str
-) -> None:
+def test_flags_that_would_mean_nothing(tmp_path: Path, engine: list[str], words: tuple[str, ...], said: str) -> None:
     write_training(tmp_path, FIXED, 2)
     assert said in fails([*engine, *words], tmp_path)
 
@@ -246,8 +258,9 @@ def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> N
         "import sys\nfrom caffe_split.engine import launch\nfrom caffe_split.engine.log import Log\n"
         "launch._GRACE = 3.0\nsys.exit(launch.launch(2, ['solver.prototxt'], 1, Log()))"
     )
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE,
-                             text=True)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
     os.kill(process_soon(rank, tmp_path), signal.SIGKILL)
     try:
         _, said = child.communicate(timeout=60)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import numbers, ours, write_training
-from support import caffe_split
 
 from caffe_split.cli.train import _reason
 from caffe_split.data.store import write_store
 from caffe_split.engine.log import Log
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read
+from tests.engine.runs import numbers, ours, write_training
+from tests.support import caffe_split
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: ./tools/environment --torch"
@@ -67,8 +67,11 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     log = read(tmp_path / "train.log")
     assert [run.state for run in log.runs] == ["done"]
     # glog's prefix of today, which others' scripts read by column: level and date, time, process, file and line.
-    stamps = re.findall(r"^I(\d{8}) \d\d:\d\d:\d\d\.\d{6} \d+ engine\.py:\d+\] Iteration",
-                        (tmp_path / "train.log").read_text(), re.MULTILINE)  # fmt: skip
+    stamps = re.findall(
+        r"^I(\d{8}) \d\d:\d\d:\d\d\.\d{6} \d+ engine\.py:\d+\] Iteration",
+        (tmp_path / "train.log").read_text(),
+        re.MULTILINE,
+    )
     assert len(stamps) > 20 and all(abs((datetime.now() - datetime.strptime(day, "%Y%m%d")).days) < 2 for day in stamps)
     assert log.table("displays").iteration.tolist() == [*range(12), 12]
     assert log.table("tests").iteration.tolist() == [0, 6, 12]
@@ -136,10 +139,10 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("bottom: \"pool1\" top: \"left\"", "bottom: \"pol1\" top: \"left\""), "bottom 'pol1' is no top"),
-        (("bottom: \"pool1\" top: \"left\"", "bottom: \"pool1\" top: \"conv1\""), "is one of layer 'relu1' already"),
+        (('bottom: "pool1" top: "left"', 'bottom: "pol1" top: "left"'), "bottom 'pol1' is no top"),
+        (('bottom: "pool1" top: "left"', 'bottom: "pool1" top: "conv1"'), "is one of layer 'relu1' already"),
     ],
-)  # fmt: skip
+)
 def test_wiring(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
     write_training(tmp_path, FIXED, 2)
     edit(tmp_path / "net.prototxt", change)

@@ -7,10 +7,24 @@ from google.protobuf import descriptor_pb2
 from caffe_split.formats.prototxt.schema import INT_RANGES, EnumType, FieldType, MessageType, Schema, implicit_default
 
 _TYPE_NAMES = {
-    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 6: "fixed64", 7: "fixed32", 8: "bool",
-    9: "string", 11: "message", 12: "bytes", 13: "uint32", 14: "enum", 15: "sfixed32", 16: "sfixed64",
-    17: "sint32", 18: "sint64",
-}  # fmt: skip
+    1: "double",
+    2: "float",
+    3: "int64",
+    4: "uint64",
+    5: "int32",
+    6: "fixed64",
+    7: "fixed32",
+    8: "bool",
+    9: "string",
+    11: "message",
+    12: "bytes",
+    13: "uint32",
+    14: "enum",
+    15: "sfixed32",
+    16: "sfixed64",
+    17: "sint32",
+    18: "sint64",
+}
 
 
 def from_descriptor(file) -> Schema:
@@ -46,10 +60,17 @@ def from_descriptor(file) -> Schema:
             if f.HasField("default_value"):
                 default = parse_default(kind, f.default_value)
             schema.messages[name].fields[f.name] = FieldType(
-                f.name, f.number, kind, repeated, f.label == 2, f.options.packed, default,
-                f.HasField("default_value"), enum_type,
+                f.name,
+                f.number,
+                kind,
+                repeated,
+                f.label == 2,
+                f.options.packed,
+                default,
+                f.HasField("default_value"),
+                enum_type,
                 schema.messages[target] if kind == "message" else None,
-            )  # fmt: skip
+            )
     return schema
 
 

@@ -55,22 +55,28 @@ def layer(doc, index):
     ("edit", "expected"),
     [
         (lambda d: d.set("name", "m"), ['- name: "n"   # its name', '+ name: "m"   # its name']),
-        (lambda d: layer(d, 0).sub("convolution_param").set("num_output", 8), ["-     num_output: 4",
-         "+     num_output: 8"]),
+        (
+            lambda d: layer(d, 0).sub("convolution_param").set("num_output", 8),
+            ["-     num_output: 4", "+     num_output: 8"],
+        ),
         (lambda d: layer(d, 0).add("bottom", "x"), ['+   bottom: "x"']),
         (lambda d: layer(d, 0).set("phase", "TEST"), ["+   phase: TEST"]),
         (lambda d: layer(d, 1).set("include", {"phase": "TEST"}), ["+   include {", "+     phase: TEST", "+   }"]),
         (lambda d: d.set("force_backward", True), ["+ force_backward: true"]),
         (lambda d: layer(d, 0).remove("name"), ['-   name: "a" # trailing']),
         (lambda d: layer(d, 0).sub("convolution_param").remove("kernel_size"), ["-     kernel_size: 3"]),
-        (lambda d: layer(d, 0).add("param", {"lr_mult": 0}, after=layer(d, 0).field("name")), ["+   param {",
-         "+     lr_mult: 0", "+   }"]),
+        (
+            lambda d: layer(d, 0).add("param", {"lr_mult": 0}, after=layer(d, 0).field("name")),
+            ["+   param {", "+     lr_mult: 0", "+   }"],
+        ),
         (lambda d: d.remove(d.field("layer")), ["- layer {", '-   name: "b"', '-   type: "ReLU"', "- }"]),
         (lambda d: d.add("layer", {"name": "c"}), ["+ ", "+ layer {", '+   name: "c"', "+ }"]),
-        (lambda d: d.insert_before(d.all_fields("layer")[0], field("layer", {"name": "c"})), ["+ layer {",
-         '+   name: "c"', "+ }"]),
+        (
+            lambda d: d.insert_before(d.all_fields("layer")[0], field("layer", {"name": "c"})),
+            ["+ layer {", '+   name: "c"', "+ }"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_only_its_own_lines(edit, expected):
     assert edited(NET, edit) == expected
 
@@ -284,10 +290,10 @@ def test_a_message_set_anew_stands_as_deep_as_the_old_one():
 
 
 def test_a_new_name_keeps_the_quotes_of_the_old_one() -> None:
-    doc = prototxt.parse("name: \"n\"\nlayer { name: 'a' type: \"ReLU\" }\nlayer { name: \"b\" }\n")
+    doc = prototxt.parse('name: "n"\nlayer { name: \'a\' type: "ReLU" }\nlayer { name: "b" }\n')
     doc.subs("layer")[0].set("name", "it's")
     doc.subs("layer")[0].set("type", "TanH")
-    assert str(doc) == "name: \"n\"\nlayer { name: 'it\\'s' type: \"TanH\" }\nlayer { name: \"b\" }\n"
+    assert str(doc) == 'name: "n"\nlayer { name: \'it\\\'s\' type: "TanH" }\nlayer { name: "b" }\n'
 
 
 def test_removing_what_was_inserted_gives_the_text_back() -> None:
@@ -297,7 +303,7 @@ def test_removing_what_was_inserted_gives_the_text_back() -> None:
         doc = prototxt.parse(text.replace("\n", newline))
         for layer in doc.all_fields("layer"):
             doc.insert_after(layer, prototxt.field("layer", {"name": "new"}))
-        assert str(doc).count(newline * 2 + 'layer {') == 6
+        assert str(doc).count(newline * 2 + "layer {") == 6
         for layer in doc.all_fields("layer"):
             if layer.message is not None and layer.message.get("name") == "new":
                 doc.remove(layer, keep_blank=False)

@@ -56,8 +56,11 @@ def put(tmp_path, text):
     [
         ("read_net", "base_lr: 0.1", "this is a solver, expected a net"),
         ("read_net", "", "nothing in it; expected a net"),
-        ("read_net", "layer { botom: 'x' }",
-         "x.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?"),
+        (
+            "read_net",
+            "layer { botom: 'x' }",
+            "x.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?",
+        ),
         ("read_net", "layer { }\nlayers { }", "x.prototxt:2:1: `layers` (old form) here"),
         ("read_solver", "layer { }", "this is a net, expected a solver"),
         ("read_solver", "base_lr: 0.1", "a solver names one training net"),
@@ -65,15 +68,22 @@ def put(tmp_path, text):
         ("read_solver", "net: 'a' lr_policy: 'multi_step'", "did you mean 'multistep'?"),
         ("read_solver", "net_param { layer { } layers { } }", "`layers` (old form) here"),
     ],
-)  # fmt: skip
+)
 def test_refusals(reader, text, expected, tmp_path):
     with pytest.raises(CaffeSplitError) as error:
         getattr(caffe_split, reader)(put(tmp_path, text))
     assert expected in str(error.value)
 
 
-@pytest.mark.parametrize("form", ["net: 'n'", "train_net: 'n' test_net: 't' test_net: 'u'", "net_param { name: 'n' }",
-                                  "train_net_param { } test_net_param { }"])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        "net: 'n'",
+        "train_net: 'n' test_net: 't' test_net: 'u'",
+        "net_param { name: 'n' }",
+        "train_net_param { } test_net_param { }",
+    ],
+)
 @pytest.mark.parametrize("policy", ["fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "plateau"])
 def test_solver_forms(form, policy, tmp_path):
     text = f'{form} lr_policy: "{policy}" stepvalue: [1, 2] solver_type: ADAM\n'

@@ -8,12 +8,12 @@ import contextlib
 from google.protobuf import text_format
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from messages import assert_same, protobuf_of, single
-from texts import TEXTS, message
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import caffe_pb2, prototxt
 from caffe_split.formats.prototxt.schema import caffe
+from tests.formats.messages import assert_same, protobuf_of, single
+from tests.formats.texts import TEXTS, message
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from messages import assert_same, protobuf_of
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
+from tests.formats.messages import assert_same, protobuf_of
 
 FILES = sorted((Path(__file__).parent / "files").glob("*.prototxt"))
 
@@ -154,26 +154,55 @@ def test_files_that_cannot_be_read(tmp_path):
 
 # What Caffe's own reader takes and refuses, one text each; `check` must agree.
 VERDICTS = [
-    ('name: "a";;', False), ('name "a"', False), ('layer { name: "a" name: "b" }', False),
-    ("input_shape { dim: [] }", True), ("input_shape [{dim:1},<dim:2>]", True),
-    ('input_shape { dim: [1,2,] }', False), ("force_backward: T", False), ("force_backward: True", True),
-    ("force_backward: 2", False), ("layer { convolution_param { pol: 9 } }", False),
-    ("layer { phase: 7 }", False), ("layer { phase: 1 }", True), ("layer{loss_weight: 08}", False),
-    ("layer{loss_weight: .7 loss_weight: 1. loss_weight: 1.e5f}", True), ("layer{loss_weight: 0x1F}", False),
-    ("layer{loss_weight: 0b1 }", False), ('name: "\\q"', False), ("layer{loss_weight:- #c\n 3}", True),
-    ("layer{loss_weight: infinity loss_weight:-nan loss_weight: INF}", True), ("layer{loss_weight: inff}", False),
-    ('layer{top: ["a" "b", "c"]}', True), ("debug_info: 0x1", True), ("debug_info:00", True),
-    ("layer { name: 'a'type: 'b'}", True), ("layer { eltwise_param { coeff: 1e400 } }", True),
-    ("layer { lrn_param { local_size: -1 } }", False), ("layer { lrn_param { local_size: 4294967296 } }", False),
-    ("layer { lrn_param { local_size: 4294967295 } }", True), ("layer { lrn_param { local_size: 5.0 } }", False),
-    ("input_dim: 01 input_dim: 0x7fffffff", True), ("input_dim: 08", False), ("input_dim: -0x10", True),
-    ("input_dim: 3input_dim: 4", False), ('name: "a\nb"', False), ("layer: { }, layer < >; layer{}", True),
-    ("layer { phase: TEST phase: TRAIN }", False), ("layer { blobs { shape { } shape { } } }", False),
-    ("input: 'a' \"b\" # c\n 'c'", True), ("name: abc", False), ("name: 3", False), ("layer: 3", False),
-    ("name { }", False), ("layer { param: [{}, {}] }", True), ("layer { name: ['a'] }", False),
-    ('name: "\\u00e9\\U0001F600\\x41\\7\\?"', True), ("layer { phase: 'TEST' }", False),
-    ("layer { clip_param { min: 1 } }", False), ("layer { clip_param { max: 1 min: 0 } }", True),
-]  # fmt: skip
+    ('name: "a";;', False),
+    ('name "a"', False),
+    ('layer { name: "a" name: "b" }', False),
+    ("input_shape { dim: [] }", True),
+    ("input_shape [{dim:1},<dim:2>]", True),
+    ("input_shape { dim: [1,2,] }", False),
+    ("force_backward: T", False),
+    ("force_backward: True", True),
+    ("force_backward: 2", False),
+    ("layer { convolution_param { pol: 9 } }", False),
+    ("layer { phase: 7 }", False),
+    ("layer { phase: 1 }", True),
+    ("layer{loss_weight: 08}", False),
+    ("layer{loss_weight: .7 loss_weight: 1. loss_weight: 1.e5f}", True),
+    ("layer{loss_weight: 0x1F}", False),
+    ("layer{loss_weight: 0b1 }", False),
+    ('name: "\\q"', False),
+    ("layer{loss_weight:- #c\n 3}", True),
+    ("layer{loss_weight: infinity loss_weight:-nan loss_weight: INF}", True),
+    ("layer{loss_weight: inff}", False),
+    ('layer{top: ["a" "b", "c"]}', True),
+    ("debug_info: 0x1", True),
+    ("debug_info:00", True),
+    ("layer { name: 'a'type: 'b'}", True),
+    ("layer { eltwise_param { coeff: 1e400 } }", True),
+    ("layer { lrn_param { local_size: -1 } }", False),
+    ("layer { lrn_param { local_size: 4294967296 } }", False),
+    ("layer { lrn_param { local_size: 4294967295 } }", True),
+    ("layer { lrn_param { local_size: 5.0 } }", False),
+    ("input_dim: 01 input_dim: 0x7fffffff", True),
+    ("input_dim: 08", False),
+    ("input_dim: -0x10", True),
+    ("input_dim: 3input_dim: 4", False),
+    ('name: "a\nb"', False),
+    ("layer: { }, layer < >; layer{}", True),
+    ("layer { phase: TEST phase: TRAIN }", False),
+    ("layer { blobs { shape { } shape { } } }", False),
+    ("input: 'a' \"b\" # c\n 'c'", True),
+    ("name: abc", False),
+    ("name: 3", False),
+    ("layer: 3", False),
+    ("name { }", False),
+    ("layer { param: [{}, {}] }", True),
+    ("layer { name: ['a'] }", False),
+    ('name: "\\u00e9\\U0001F600\\x41\\7\\?"', True),
+    ("layer { phase: 'TEST' }", False),
+    ("layer { clip_param { min: 1 } }", False),
+    ("layer { clip_param { max: 1 min: 0 } }", True),
+]
 
 
 def accepted(text: str) -> bool:
@@ -221,10 +250,17 @@ def test_slips_are_named(text, problem):
 
 @pytest.mark.parametrize(
     "text",
-    ["layer { interp_param { height: 3 } }", "layer { permute_param { } }", "layer { norm_param { } }",
-     "base_lr: 1 eval_type: 'detection'", "layer { type: 'X' input_param { } swoosh_param { } }",
-     "base_lr: 1 momentum3: 0.5", "layers { type: UNPOOLING }", "layer { data_param { kernel_w2: 3 } }"],
-)  # fmt: skip
+    [
+        "layer { interp_param { height: 3 } }",
+        "layer { permute_param { } }",
+        "layer { norm_param { } }",
+        "base_lr: 1 eval_type: 'detection'",
+        "layer { type: 'X' input_param { } swoosh_param { } }",
+        "base_lr: 1 momentum3: 0.5",
+        "layers { type: UNPOOLING }",
+        "layer { data_param { kernel_w2: 3 } }",
+    ],
+)
 def test_names_of_forks_pass(text):
     doc = prototxt.parse(text)
     check.check(doc)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from descriptors import from_descriptor
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import caffe_pb2
 from caffe_split.formats.prototxt import proto2, schema
+from tests.formats.descriptors import from_descriptor
 
 PROTO = Path(schema.__file__).with_name("caffe.proto")
 

@@ -9,14 +9,14 @@ import pytest
 from google.protobuf import text_format
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from messages import ROOTS, protobuf_of
-from texts import message
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check, schema
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
 from caffe_split.formats.prototxt.upgrade import upgrade
+from tests.formats.messages import ROOTS, protobuf_of
+from tests.formats.texts import message
 
 FILES = Path(__file__).parent / "files"
 

@@ -9,12 +9,12 @@ import struct
 
 import numpy as np
 import pytest
-from wire_files import blob, layer, net, raw_field
 
 import caffe_split
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import caffe_pb2
 from caffe_split.formats.weights import caffemodel
+from tests.formats.wire_files import blob, layer, net, raw_field
 
 RNG = np.random.default_rng(0)
 W = RNG.standard_normal((4, 3, 5, 5)).astype(np.float32)
@@ -106,9 +106,12 @@ def test_unpacked_and_cut_and_double_values(tmp_path):
     double = raw_field(8, struct.pack("<3d", 0.1, 1e300, -2))
     double_singles = b"".join(b"\x41" + struct.pack("<d", value) for value in range(3))
     data = net(
-        layer("a", blob(singles, 300)), layer("b", blob(cut, 2, 2)), layer("c", blob(double, 3)),
-        layer("d", blob(double_singles, 3)), layer("e", blob(raw_field(5, b""), 0)),
-    )  # fmt: skip
+        layer("a", blob(singles, 300)),
+        layer("b", blob(cut, 2, 2)),
+        layer("c", blob(double, 3)),
+        layer("d", blob(double_singles, 3)),
+        layer("e", blob(raw_field(5, b""), 0)),
+    )
     weights = caffemodel.read_weights(put(tmp_path, data))
     assert weights["a"][0].tolist() == list(range(300))
     assert weights["b"][0].tolist() == [[1, 2], [3, 4]]
@@ -136,8 +139,10 @@ ONE = struct.pack("<f", 1)
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (net(layer("a", blob(raw_field(5, ONE), 2))),
-         "layer 'a', blob 0: its shape 2 needs 2 values, but 1 are present"),
+        (
+            net(layer("a", blob(raw_field(5, ONE), 2))),
+            "layer 'a', blob 0: its shape 2 needs 2 values, but 1 are present",
+        ),
         (net(layer("a", blob(raw_field(5, ONE), -1))), "layer 'a', blob 0: its shape -1 has a negative length"),
         (net(layer("a", blob(raw_field(5, ONE), 2**31, 2**31, 0))), "but 1 are present"),
         (net(layer("a", blob(raw_field(5, ONE), 2**40, 2**40))), "Caffe takes at most 2147483647"),
@@ -165,7 +170,7 @@ ONE = struct.pack("<f", 1)
         (b"\x08\xe8\x07\x12\x01x", "this is a solver state (iteration 1000), not weights"),
         (net(layer("a", blob(raw_field(12, b"\0\0") + b"\x50\x02", 1))), "NVCaffe's raw data (half type, 2 bytes)"),
     ],
-)  # fmt: skip
+)
 def test_bad_files_are_named_for_what_they_are(data, expected, tmp_path):
     with pytest.raises(CaffeSplitError) as error:
         caffemodel.read_weights(put(tmp_path, data))
@@ -301,8 +306,10 @@ def test_bad_hdf5_states(tmp_path):
         "/history/2 is a link to elsewhere": lambda f: f["history"].__setitem__("2", h5py.ExternalLink("/etc/x", "/")),
         "history/2: its shape 1000000000 needs": lambda f: f.create_dataset("history/2", (10**9,), "f", chunks=(99,)),
         "/iter: its shape 1000000000 needs": lambda f: (
-            f.pop("iter"), f.create_dataset("iter", (10**9,), "i4", chunks=(1000,))),
-    }  # fmt: skip
+            f.pop("iter"),
+            f.create_dataset("iter", (10**9,), "i4", chunks=(1000,)),
+        ),
+    }
     for expected, make in cases.items():
         path.write_bytes(good)
         with h5py.File(path, "r+") as file:
@@ -314,8 +321,12 @@ def test_bad_hdf5_states(tmp_path):
 
 def test_old_shapes_become_the_layers_own_in_hdf5(tmp_path):
     """Caffe lets 1x1xMxN stand for MxN in binary files only, and there by the old fields only."""
-    old = {"ip": [W.reshape(1, 1, 12, 25), B.reshape(1, 1, 1, 4)], "conv": [W, B.reshape(1, 1, 1, 4)],
-           "one": [W[:1, :1], B[:1].reshape(1, 1, 1, 1)], "other": [W[:1, :1]]}  # fmt: skip
+    old = {
+        "ip": [W.reshape(1, 1, 12, 25), B.reshape(1, 1, 1, 4)],
+        "conv": [W, B.reshape(1, 1, 1, 4)],
+        "one": [W[:1, :1], B[:1].reshape(1, 1, 1, 1)],
+        "other": [W[:1, :1]],
+    }
     types = {"ip": "InnerProduct", "conv": "Convolution", "one": "Convolution"}
     caffemodel.write_weights(tmp_path / "x", old, types=types)
     message = caffe_pb2.NetParameter.FromString((tmp_path / "x").read_bytes())
@@ -328,8 +339,14 @@ def test_old_shapes_become_the_layers_own_in_hdf5(tmp_path):
     caffemodel.write_weights(tmp_path / "x.h5", weights)
     weights = caffemodel.read_weights(tmp_path / "x.h5")
     assert [array.shape for name in sorted(weights) for array in weights[name]] == [
-        (4, 3, 5, 5), (4,), (12, 25), (4,), (1, 1, 5, 5), (1,), (1, 1, 5, 5)
-    ]  # fmt: skip
+        (4, 3, 5, 5),
+        (4,),
+        (12, 25),
+        (4,),
+        (1, 1, 5, 5),
+        (1,),
+        (1, 1, 5, 5),
+    ]
     np.testing.assert_array_equal(weights["ip"][0], W.reshape(12, 25))
 
 
@@ -385,11 +402,13 @@ def test_binary_solver_states_are_protobufs(tmp_path):
     [
         (v2_model().SerializeToString(), "these are weights, not a solver state"),
         (b"\x08\x07\x1a\x04\x2d\0\0", "not a whole solver state"),
-        (b"\x08\x07" + raw_field(3, raw_field(5, b"\0\0\0\0") + raw_field(7, b"\x08\x02")),
-         "history blob 0: its shape 2"),
+        (
+            b"\x08\x07" + raw_field(3, raw_field(5, b"\0\0\0\0") + raw_field(7, b"\x08\x02")),
+            "history blob 0: its shape 2",
+        ),
         (b"net: 'x'", "a prototxt (text)"),
     ],
-)  # fmt: skip
+)
 def test_bad_solver_states(data, expected, tmp_path):
     with pytest.raises(CaffeSplitError) as error:
         caffemodel.read_solverstate(put(tmp_path, data))

@@ -1,6 +1,6 @@
 """Fuzz one target with atheris (`pip install atheris`), which follows the coverage:
 
-    python tests/fuzz/fuzz.py prototxt -max_total_time=600
+    python -m tests.fuzz.fuzz prototxt -max_total_time=600
 
 Targets: prototxt, caffemodel, solverstate, hdf5, proto. What follows the target goes to libFuzzer. Without atheris:
 `--plain SECONDS` mutates the seeds at random, as the test of the same folder does for a moment.
@@ -12,17 +12,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 
 def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
     name = sys.argv[1]
     if "--plain" in sys.argv:
-        from plain import mutate_for
-        from seeds import seeds
-        from targets import TARGETS
+        from tests.fuzz.plain import mutate_for
+        from tests.fuzz.seeds import seeds
+        from tests.fuzz.targets import TARGETS
 
         runs = mutate_for(TARGETS[name], seeds()[name], float(sys.argv[sys.argv.index("--plain") + 1]), seed=None)
         print(f"{runs} runs, nothing found")
@@ -30,8 +28,8 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["caffe_split", "targets"]):
-        from seeds import seeds
-        from targets import TARGETS
+        from tests.fuzz.seeds import seeds
+        from tests.fuzz.targets import TARGETS
     corpus = tempfile.mkdtemp(prefix=f"corpus-{name}-")
     for index, seed in enumerate(seeds()[name]):
         (Path(corpus) / str(index)).write_bytes(seed)

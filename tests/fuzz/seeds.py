@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import numpy as np
 from caffe_split.formats import caffe_pb2
 from caffe_split.formats.prototxt import schema
 from caffe_split.formats.weights import caffemodel
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "formats"))
 
 
 def seeds() -> dict[str, list[bytes]]:

@@ -6,20 +6,16 @@ import contextlib
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from plain import mutate_for
-from seeds import seeds
-from targets import TARGETS
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "formats"))
-
-from wire_files import blob, layer, net, raw_field  # noqa: E402
+from tests.formats.wire_files import blob, layer, net, raw_field
+from tests.fuzz.plain import mutate_for
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import CAFFE, ROOT, caffe_split
 
 from caffe_split.diagram.boxes import Box, make_boxes
 from caffe_split.diagram.layered import Node, place, rank_nodes
@@ -24,6 +23,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import document_inputs, infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.plot.draw import draw_file, draw_svg
+from tests.support import CAFFE, ROOT, caffe_split
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
 RESNET = ROOT / "prototxt/resnet20_cifar100/deploy.prototxt"
@@ -336,9 +336,12 @@ def test_inputs_that_no_layer_gives() -> None:
     document = prototxt.parse(declared, "net")
     boxes = make_boxes(phase_layers(document, "TEST"), {"data": (1, 3, 8, 9)})
     assert [(box.name, box.layers, box.lines[0]) for box in boxes] == [
-        ("data", (), "input 1x3x8x9"), ("other", (), "input"), ("r", ("r",), "ReLU"), ("c", ("c",), "conv 3x3 to 2"),
+        ("data", (), "input 1x3x8x9"),
+        ("other", (), "input"),
+        ("r", ("r",), "ReLU"),
+        ("c", ("c",), "conv 3x3 to 2"),
         ("e", ("e",), "sum"),
-    ]  # fmt: skip
+    ]
     svg = draw_svg(prototxt.parse('input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 9 }\n' + text, "net"))
     assert ">input 1x3x8x9</text>" in svg
 
@@ -512,10 +515,12 @@ def test_text_stays_in_its_box(rounds: dict[str, Path]) -> None:
         if isinstance(stroke, Text) and stroke.y > 40:
             right = stroke.x + text_width(stroke.text, stroke.size, stroke.bold)
             assert any(
-                r.x <= stroke.x and right <= r.x + r.width + 0.5 and r.y <= stroke.y - stroke.size * 0.7
+                r.x <= stroke.x
+                and right <= r.x + r.width + 0.5
+                and r.y <= stroke.y - stroke.size * 0.7
                 and stroke.y <= r.y + r.height
                 for r in rectangles
-            ), stroke  # fmt: skip
+            ), stroke
 
 
 def test_tags_do_not_cover_text(rounds: dict[str, Path]) -> None:
@@ -543,7 +548,7 @@ def test_names_are_escaped() -> None:
 # -- files and the command
 
 
-@pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("svg", b"<svg "), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<svg "), ("pdf", b"%PDF")])
 def test_files(rounds: dict[str, Path], tmp_path: Path, ending: str, start: bytes) -> None:
     out = tmp_path / f"net.{ending}"
     said = caffe_split("draw", rounds["round1"], "--out", out, cwd=tmp_path).stdout
@@ -563,7 +568,7 @@ def test_whole_and_split(rounds: dict[str, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words, status, said",
+    ("words", "status", "said"),
     [
         (["net.prototxt", "--out", "x.gif"], 1, "must end in .png, .svg, .pdf"),
         (["missing.prototxt", "--out", "x.svg"], 1, "missing.prototxt"),

@@ -11,16 +11,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from support import caffe_split
+
+from tests.support import caffe_split
 
 matplotlib.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
-from caffe_split.diagram.mosaic import MOST_TILES, kernel_mosaic, largest  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
+from caffe_split.diagram.mosaic import MOST_TILES, kernel_mosaic, largest
+from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
-from caffe_split.net.layers import all_layers  # noqa: E402
-from caffe_split.plot.kernels import draw_kernels, mosaics, shown_layers  # noqa: E402
+from caffe_split.net.layers import all_layers
+from caffe_split.plot.kernels import draw_kernels, mosaics, shown_layers
 
 DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
 
@@ -149,8 +150,10 @@ def test_titles_tell_the_roles(folder: Path) -> None:
     shown = mosaics(document, folder / "d/init.caffemodel", ["first"])
     draw_kernels(figure, shown, {layer.name for layer in all_layers(document)})
     assert [axis.get_title().split("\n")[0] for axis in figure.axes] == [
-        "first_split1 (fast)", "first_split2 (slow)", "first_split2_residual_pre (added)",
-    ]  # fmt: skip
+        "first_split1 (fast)",
+        "first_split2 (slow)",
+        "first_split2_residual_pre (added)",
+    ]
     assert figure.axes[0].get_title().endswith("3 kernels of 3x3x3")
 
 
@@ -162,7 +165,7 @@ def kernels(folder: Path, *words: object, status: int = 0) -> str:
     return result.stdout if status == 0 else result.stderr
 
 
-@pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
 def test_files(folder: Path, ending: str, start: bytes) -> None:
     assert kernels(folder, "--layer", "second", "--out", f"k.{ending}") == f"wrote k.{ending}\n"
     data = (folder / f"k.{ending}").read_bytes()
@@ -194,7 +197,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("words, status, said", REFUSED)
+@pytest.mark.parametrize(("words", "status", "said"), REFUSED)
 def test_refused(folder: Path, words: list[str], status: int, said: str) -> None:
     assert said in kernels(folder, *words, status=status)
     assert not (folder / "k.png").exists()

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 matplotlib.use("Agg")
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
-from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.plot import figure as picture  # noqa: E402
-from caffe_split.plot import loss, series  # noqa: E402
-from caffe_split.trainlog import read  # noqa: E402
-from caffe_split.trainlog.follow import Follower  # noqa: E402
+from caffe_split.errors import CaffeSplitError
+from caffe_split.plot import figure as picture
+from caffe_split.plot import loss, series
+from caffe_split.trainlog import read
+from caffe_split.trainlog.follow import Follower
 
 LOGS = Path(__file__).parents[1] / "trainlog" / "logs"
 HEAD = "I0305 15:{:02d}:{:02d}.000000 1 solver.cpp:1] "

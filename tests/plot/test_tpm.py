@@ -20,9 +20,19 @@ def scores(layer: str, tpm: list[float], start: int = 0, whole: float = 0.5) -> 
     values = np.array(tpm)
     moving = ~np.isnan(values)
     return LayerScores(
-        layer, start, start + 100, 2, 50, (len(tpm), 3, 3, 3), np.where(moving, values, 0), moving * 1.0,
-        whole * bool(moving.any()), 1.0 * bool(moving.any()), 1.0, 1.0,
-    )  # fmt: skip
+        layer,
+        start,
+        start + 100,
+        2,
+        50,
+        (len(tpm), 3, 3, 3),
+        np.where(moving, values, 0),
+        moving * 1.0,
+        whole * bool(moving.any()),
+        1.0 * bool(moving.any()),
+        1.0,
+        1.0,
+    )
 
 
 def test_a_histogram_a_layer_on_common_bins_with_the_null() -> None:

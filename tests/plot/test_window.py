@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import write_run
+
+from tests.report.made_runs import write_run
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "plot_loss.py"
 PATIENCE = 60.0  # seconds; a busy machine is slow

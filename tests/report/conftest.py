@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
+
+from tests.report.made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Page, browser, find_browser
-from made_runs import NASTY, Written, write_run
-from support import caffe_split
+
+from tests.report.browser import Page, browser, find_browser
+from tests.report.made_runs import NASTY, Written, write_run
+from tests.support import caffe_split
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason="no Chromium: `./tools/environment --tests` installs it where it may"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
-from support import ROOT, caffe_split, train
 
 from caffe_split.report.markup import Html, data_block, element
+from tests.report.made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
+from tests.support import ROOT, caffe_split, train
 
 LOGS = ROOT / "tests" / "trainlog" / "logs"
 
@@ -144,7 +144,7 @@ def test_the_split(runs: list[Written]) -> None:
 def test_the_commands_can_be_given_to_a_shell(runs: list[Written]) -> None:
     page, _ = written_page(runs[0].folder.parent, "base", NASTY)
     (commands,) = (cell for cell in Read(page).cells if "plot_loss.py" in cell)
-    script = "caffe-split() { printf '%s\\n' \"$@\"; }; plot_loss.py() { caffe-split \"$@\"; }\n" + commands
+    script = 'caffe-split() { printf \'%s\\n\' "$@"; }; plot_loss.py() { caffe-split "$@"; }\n' + commands
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
     words = done.stdout.splitlines()
     assert done.stderr == "" and words.count(f"{NASTY}/train.log") == 4
@@ -264,7 +264,7 @@ def test_a_long_curve_keeps_its_best(tmp_path: Path) -> None:
 
 
 def test_markup_escapes() -> None:
-    assert element("p", "<&\">", class_="a\"b", data_x=None) == '<p class="a&quot;b">&lt;&amp;&quot;&gt;</p>'
+    assert element("p", '<&">', class_='a"b', data_x=None) == '<p class="a&quot;b">&lt;&amp;&quot;&gt;</p>'
     assert element("p", element("b", "x"), ["<", Html("<")]) == "<p><b>x</b>&lt;<</p>"
     block = data_block("d", {"a": "</script><!--&", "b": float("nan")})
     assert "<" not in block[len('<script type="application/json" id="d">') : -len("</script>")]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import caffe_split, run_caffe
 
 from caffe_split.backends.caffe.forward import compare_nets
 from caffe_split.derive.rewrite import rewrite
@@ -23,6 +22,7 @@ from caffe_split.net.layers import Geometry, all_layers, phase_layers
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
+from tests.support import caffe_split, run_caffe
 
 pytestmark = pytest.mark.caffe
 TOLERANCE = 1e-4
@@ -154,16 +154,16 @@ def case(draw: st.DrawFn) -> Case:
     stride = draw(st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 3)]))
     return Case(
         Geometry(kernel, stride, pad, dilation, group),
-        SplitOptions(noise=draw(st.sampled_from([0.0, 0.01, 0.5])), seed=draw(st.integers(0, 9)), **draw(
-            st.sampled_from(KINDS)
-        )),
+        SplitOptions(
+            noise=draw(st.sampled_from([0.0, 0.01, 0.5])), seed=draw(st.integers(0, 9)), **draw(st.sampled_from(KINDS))
+        ),
         count=group * draw(st.integers(2, 9)),
         channels=group * draw(st.integers(1, 9)),
         bias=draw(st.booleans()),
         size=draw(st.tuples(st.integers(9, 13), st.integers(9, 13))),
         rule=draw(st.sampled_from(["random:1", "ratio:0.3", "median"])),
         seed=draw(st.integers(0, 1000)),
-    )  # fmt: skip
+    )
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
@@ -228,9 +228,21 @@ def write_net(folder: Path, text: str, shapes: dict[str, list[tuple[int, ...]]])
 
 def derive(folder: Path, layers: str, *options: object, status: int = 0) -> str:
     result = caffe_split(
-        "make-derived", "net.prototxt", "--weights", "w.caffemodel", "--partition", "random:0", "--out", "d", "--force",
-        "--layers", layers, *options, cwd=folder, status=status,
-    )  # fmt: skip
+        "make-derived",
+        "net.prototxt",
+        "--weights",
+        "w.caffemodel",
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        "--force",
+        "--layers",
+        layers,
+        *options,
+        cwd=folder,
+        status=status,
+    )
     return result.stderr if status else result.stdout
 
 
@@ -257,7 +269,7 @@ def test_all_sorts_of_neighbours(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "layer, reason",
+    ("layer", "reason"),
     [
         ("depthwise", "layer 'depthwise' cannot be split: depthwise, one kernel a group"),
         ("rows", "convolves over axis 2; only axis 1 is handled"),
@@ -334,17 +346,29 @@ layer { name: "x" type: "Convolution" bottom: "data" top: "t"
 """
     write_net(folder, text, {"x": [(7, 5, 3, 3), (7,)]})
     derive(
-        folder, "x", "--init", "study", "--kind", kind, "--noise", noise, "--seed", seed, "--skip-pool", pool,
-        "--partition", "list:6,1,3",
-    )  # fmt: skip
+        folder,
+        "x",
+        "--init",
+        "study",
+        "--kind",
+        kind,
+        "--noise",
+        noise,
+        "--seed",
+        seed,
+        "--skip-pool",
+        pool,
+        "--partition",
+        "list:6,1,3",
+    )
     found = [caffemodel.read_weights(folder / path) for path in ("w.caffemodel", "d/init.caffemodel")]
     blobs = [{name: [np.array(blob) for blob in weights[name]] for name in weights} for weights in found]
     return blobs[0], blobs[1], [1, 3, 6], [0, 2, 4, 5]
 
 
-@pytest.mark.parametrize("noise, seed", [(0.0, 0), (0.01, 3)])
+@pytest.mark.parametrize(("noise", "seed"), [(0.0, 0), (0.01, 3)])
 @pytest.mark.parametrize(
-    "kind, pool", [("residual", "stride"), ("skip", "stride"), ("skip", "average"), ("extension", "stride")]
+    ("kind", "pool"), [("residual", "stride"), ("skip", "stride"), ("skip", "average"), ("extension", "stride")]
 )
 def test_study_start_is_the_formulas_to_the_last_bit(
     tmp_path: Path, kind: str, pool: str, noise: float, seed: int

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import convolve, forward, geometries
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.layers import Geometry
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
 from caffe_split.split.partition import Partition, divide, parse_rule
+from tests.split.reference import convolve, forward, geometries
 
 
 def make(
@@ -90,7 +90,9 @@ def test_study_residual_pre_is_the_formula_to_the_last_bit() -> None:
     assert len(blobs["x_split2_residual_pre"]) == 1
 
 
-@pytest.mark.parametrize("kind, name", [("residual", "x_split2_residual_post"), ("extension", "x_split2_extension")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("residual", "x_split2_residual_post"), ("extension", "x_split2_extension")]
+)
 def test_study_identity_with_noise(kind: str, name: str) -> None:
     noise = study_parts(kind, 0.01)[2][name][0][:, :, 0, 0] - np.eye(4)
     assert 0.001 < noise.std() < 0.02
@@ -116,7 +118,7 @@ def test_skip_is_the_identity_and_frozen() -> None:
     assert np.array_equal(skip.blobs[0][:, :, 0, 0], np.eye(4)[[0, 2, 3, 0]] * [[1], [1], [1], [0]])
 
 
-@pytest.mark.parametrize("side, kernel", [(10, (2, 2)), (9, (3, 3))])
+@pytest.mark.parametrize(("side", "kernel"), [(10, (2, 2)), (9, (3, 3))])
 def test_average_skip_is_small_where_the_size_divides(side: int, kernel: tuple[int, int]) -> None:
     geometry = Geometry((3, 3), (2, 2), (1, 1))
     kernels, _ = make(geometry, 4, 4, False)

@@ -91,7 +91,7 @@ def test_random_in_groups_does_not_look_at_scores() -> None:
     assert divide(rule, np.arange(16.0), 4) == divide(rule, np.arange(16.0)[::-1], 4)
 
 
-@pytest.mark.parametrize("group, reason", [(1, "one kernel only"), (3, "depthwise")])
+@pytest.mark.parametrize(("group", "reason"), [(1, "one kernel only"), (3, "depthwise")])
 def test_too_few_kernels(group: int, reason: str) -> None:
     with pytest.raises(CaffeSplitError, match=reason):
         divide(parse_rule("median"), np.ones(group), group)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from reference import convolve, forward, geometries
 
 from caffe_split.derive.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
@@ -19,6 +18,7 @@ from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
 from caffe_split.split.parts import Part
 from caffe_split.split.unsplit import grouped, innermost_first, unsplit
+from tests.split.reference import convolve, forward, geometries
 
 
 def text(geometry: Geometry, count: int, channels: int, bias: bool, side: int) -> str:
@@ -113,10 +113,14 @@ def derived(**options: object) -> tuple[prototxt.Document, dict[str, list[np.nda
 
 
 @pytest.mark.parametrize(
-    "kind, old, new, reason",
+    ("kind", "old", "new", "reason"),
     [
-        ("skip", 'name: "r" type: "ReLU" bottom: "t"', 'name: "r" type: "ReLU" bottom: "x_split2"',
-         r"layer 'r' .* reads 'x_split2', which would be gone"),
+        (
+            "skip",
+            'name: "r" type: "ReLU" bottom: "t"',
+            'name: "r" type: "ReLU" bottom: "x_split2"',
+            r"layer 'r' .* reads 'x_split2', which would be gone",
+        ),
         ("skip", 'type: "Eltwise"', 'type: "Eltwise" loss_weight: 1', "top of layer 'x_split2_sum' .* is a loss"),
         ("skip", "operation: SUM", "operation: PROD", "layer 'x_split2_sum' .* is no sum"),
         ("skip", 'type: "Concat"', 'type: "Concat" concat_param { axis: 2 }', "does not concatenate channels"),
@@ -125,10 +129,14 @@ def derived(**options: object) -> tuple[prototxt.Document, dict[str, list[np.nda
         ("extension", 'name: "x_concat"', 'name: "mine"', "from layer 'mine' .*, which is no layer of 'x'"),
         ("extension", 'name: "x_split1"', 'name: "x_split9"', "no convolution 'x_split1' above"),
         ("extension", 'type: "Concat"', 'type: "MVN"', "is a MVN, which no convolution can take in"),
-        ("residual", 'name: "x_split2_residual_pre"', 'name: "x_split2_residual_pre" param { name: "w" }',
-         "shares its parameter 'w' with layer 'r'"),
+        (
+            "residual",
+            'name: "x_split2_residual_pre"',
+            'name: "x_split2_residual_pre" param { name: "w" }',
+            "shares its parameter 'w' with layer 'r'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_merged_says_why(kind: str, old: str, new: str, reason: str) -> None:
     document, blobs = derived(kind=kind)
     source = str(document)
@@ -165,6 +173,4 @@ def test_a_kernel_that_looks_further_than_xs_own() -> None:
 
 def test_inner_stems_come_first() -> None:
     names = ["a", "conv1_split1", "conv1", "conv1_split1_split2_residual_pre", "conv11", "a"]
-    assert innermost_first(names) == [
-        ["conv1_split1_split2_residual_pre"], ["conv1_split1"], ["a", "conv1", "conv11"]
-    ]  # fmt: skip
+    assert innermost_first(names) == [["conv1_split1_split2_residual_pre"], ["conv1_split1"], ["a", "conv1", "conv11"]]

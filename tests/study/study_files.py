@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support import ROOT
+from tests.support import ROOT
 
 TINY: dict[str, Any] = {
     "solver": "solver.prototxt",
@@ -28,8 +28,12 @@ def write_study(folder: Path, **changes: Any) -> Path:
     import yaml
 
     text = (ROOT / "prototxt/digits/solver.prototxt").read_text()
-    for old, new in (("max_iter: 2000", "max_iter: 30"), ("test_interval: 50", "test_interval: 10"),
-                     ("snapshot: 100", "snapshot: 5"), ("display: 20", "display: 10")):  # fmt: skip
+    for old, new in (
+        ("max_iter: 2000", "max_iter: 30"),
+        ("test_interval: 50", "test_interval: 10"),
+        ("snapshot: 100", "snapshot: 5"),
+        ("display: 20", "display: 10"),
+    ):
         assert old in text
         text = text.replace(old, new)
     (folder / "solver.prototxt").write_text(text)

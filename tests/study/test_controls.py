@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import ROOT
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -13,6 +12,7 @@ from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.study.controls import widened
+from tests.support import ROOT
 
 
 def count(document: prototxt.Document) -> int:

@@ -58,8 +58,9 @@ def test_what_a_killed_step_left_running_is_ended(step: tuple[subprocess.Popen[b
 
 def test_a_step_that_lives_is_not_disturbed(step: tuple[subprocess.Popen[bytes], Path, int]) -> None:
     child, lock, program = step
-    with pytest.raises(CaffeSplitError, match=f"process {child.pid} on {os.uname().nodename} holds it"), holding(
-        lock, wait=False
+    with (
+        pytest.raises(CaffeSplitError, match=f"process {child.pid} on {os.uname().nodename} holds it"),
+        holding(lock, wait=False),
     ):
         pass
     assert is_alive(program)

@@ -5,20 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from study_files import write_study
+
+from tests.study.study_files import write_study
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
-from caffe_split.study import steps  # noqa: E402
-from caffe_split.study.paths import PLAN, read_json, write_json  # noqa: E402
-from caffe_split.study.plan import stages_of, steps_of  # noqa: E402
-from caffe_split.study.read import read_study  # noqa: E402
-from caffe_split.study.run import _begin, work  # noqa: E402
+from caffe_split.study import steps
+from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.plan import stages_of, steps_of
+from caffe_split.study.read import read_study
+from caffe_split.study.run import _begin, work
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
-    arms = [{"name": "a", "kind": "residual", "rounds": [15, 20]}, {"name": "b-c", "kind": "skip"}, {"name": "b.c",
-            "kind": "residual", "residual_activation": "relu"}]  # fmt: skip
+    arms = [
+        {"name": "a", "kind": "residual", "rounds": [15, 20]},
+        {"name": "b-c", "kind": "skip"},
+        {"name": "b.c", "kind": "residual", "residual_activation": "relu"},
+    ]
     study = read_study(write_study(tmp_path, arms=arms, engine="torch", controls={"random": "kinds", "wider": "all"}))
     seen: set[str] = set()
     for step in steps_of(study):
@@ -27,11 +31,15 @@ def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
     assert len(seen) == len(steps_of(study))
     needs = {step.title: step.needs for step in steps_of(study)}
     for title, needed in (
-        ("s3.baseline.train", "data"), ("s3.continue.train", "s3.baseline.train"),
+        ("s3.baseline.train", "data"),
+        ("s3.continue.train", "s3.baseline.train"),
         ("s3.a@1.derive", "s3.baseline.train"),
-        ("s3.a@2.derive", "s3.a@1.train"), ("s3.a.train", "s3.a.derive"), ("s3.a.fold", "s3.a.train"),
-        ("s3.random-a.derive", "s3.random-a@2.train"), ("s3.wider-a.train", "s3.a.derive"),
-    ):  # fmt: skip
+        ("s3.a@2.derive", "s3.a@1.train"),
+        ("s3.a.train", "s3.a.derive"),
+        ("s3.a.fold", "s3.a.train"),
+        ("s3.random-a.derive", "s3.random-a@2.train"),
+        ("s3.wider-a.train", "s3.a.derive"),
+    ):
         assert needs[title] == (f"done/{needed}.json",)
     # A residual with ReLU between cannot be folded.
     assert "done/s3.b-c.fold.json" in seen and "done/s3.b.c.fold.json" not in seen
@@ -42,8 +50,10 @@ def test_an_arm_in_rounds(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path, arms=arms, engine="torch"))
     stages = stages_of(study, study.arms[0])
     assert [(s.name, s.parent, s.at, s.until, s.window) for s in stages] == [
-        ("a@1", "baseline", 10, 15, (0, 10)), ("a@2", "a@1", 15, 20, (10, 15)), ("a", "a@2", 20, None, (15, 20)),
-    ]  # fmt: skip
+        ("a@1", "baseline", 10, 15, (0, 10)),
+        ("a@2", "a@1", 15, 20, (10, 15)),
+        ("a", "a@2", 20, None, (15, 20)),
+    ]
     assert study.windows == [(0, 10), (10, 15), (15, 20)]
     # As long as the control, in parts.
     sizes = work(study)

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_files import write_study
-from support import ROOT, caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.tpm.layers import Windows, add_watchers
+from tests.study.study_files import write_study
+from tests.support import ROOT, caffe_split
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
-from caffe_split.study.checks import check_same  # noqa: E402
-from caffe_split.study.model import Study  # noqa: E402
-from caffe_split.study.paths import PLAN, write_json  # noqa: E402
-from caffe_split.study.read import read_study  # noqa: E402
+from caffe_split.study.checks import check_same
+from caffe_split.study.model import Study
+from caffe_split.study.paths import PLAN, write_json
+from caffe_split.study.read import read_study
 
 
 def test_a_study_survives_its_json(tmp_path: Path) -> None:

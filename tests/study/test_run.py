@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_files import write_study
-from support import ROOT, caffe_split
 
 from caffe_split.backends.choose import is_there
 from caffe_split.study.locks import is_held
+from tests.study.study_files import write_study
+from tests.support import ROOT, caffe_split
 
 pytestmark = [
     pytest.mark.caffe,
@@ -42,9 +42,11 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 def kill_and_go_on(file: Path, out: Path, marks: int, group: bool, jobs: int = 2) -> None:
     """SIGKILL the study once it has so many marks, the main process or all of its group, and begin it again."""
     child = subprocess.Popen(
-        [*COMMAND, str(file), "--jobs", str(jobs), "--out", str(out)], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [*COMMAND, str(file), "--jobs", str(jobs), "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     while len(list((out / "done").glob("*.json"))) < marks or not any(map(is_held, (out / "locks").glob("s*.*.lock"))):
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
@@ -132,9 +134,13 @@ def test_a_full_disk(tmp_path: Path, size: int) -> None:
     file = write_study(tmp_path, seeds=[3])
     caffe_split("data", "digits", "--out", "data", cwd=tmp_path)
     result = subprocess.run(
-        [*COMMAND, str(file), "--out", "out"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [*COMMAND, str(file), "--out", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
-    )  # fmt: skip
+    )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     if size == 500:
         assert result.stderr == f"caffe-split: {tmp_path}/out/plan.json: cannot write it: File too large\n"
@@ -147,8 +153,9 @@ def test_a_full_disk(tmp_path: Path, size: int) -> None:
 @pytest.mark.slow
 def test_rounds_of_splits_fold_back(tmp_path: Path) -> None:
     arms = [{"name": "added", "kind": "residual", "rounds": [15, 20]}]
-    file = write_study(tmp_path, seeds=[3], arms=arms, controls={"random": "none", "wider": "first"}, interval=1,
-                       engine="torch")  # fmt: skip
+    file = write_study(
+        tmp_path, seeds=[3], arms=arms, controls={"random": "none", "wider": "first"}, interval=1, engine="torch"
+    )
     caffe_split("study", file, "--jobs", 2, "--out", "out", cwd=tmp_path)
     row = rows(tmp_path / "out")["added"]
     assert row["folded"]["accuracy_difference"] == 0 and row["folded"]["parameters"] == row["parameters_before"]

@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_files import write_study
+
+from tests.study.study_files import write_study
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
-from caffe_split.study.plan import steps_of  # noqa: E402
-from caffe_split.study.publish import readings  # noqa: E402
-from caffe_split.study.read import read_study  # noqa: E402
-from caffe_split.study.table import markdown, rows_of  # noqa: E402
+from caffe_split.study.plan import steps_of
+from caffe_split.study.publish import readings
+from caffe_split.study.read import read_study
+from caffe_split.study.table import markdown, rows_of
 
 
 def run(final: float, parameters: int = 10) -> dict[str, Any]:
-    return {"final": final, "best": final + 0.01, "parameters": parameters, "macs": 7, "training_seconds": 3.0,
-            "movements": {"c": {"split1": final, "skip": None}}}  # fmt: skip
+    return {
+        "final": final,
+        "best": final + 0.01,
+        "parameters": parameters,
+        "macs": 7,
+        "training_seconds": 3.0,
+        "movements": {"c": {"split1": final, "skip": None}},
+    }
 
 
 def rows(tmp_path: Path, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import CAFFE, Trained, caffe_split, train
+
+from tests.support import CAFFE, Trained, caffe_split, train
 
 pytestmark = pytest.mark.caffe
 SOLVER = "digits/solver.prototxt"
@@ -88,9 +89,7 @@ def test_log_alone(digits: Path, trained: Trained) -> None:
     assert lines[1].startswith("((0, 80), ('conv1', ")
     # What the layer printed at 80 is what the snapshots say: the weights up to then.
     (conv1,) = json.loads(caffe_split("tpm", "train.log", "--layers", "conv1", "--json", cwd=digits).stdout)
-    (state,) = json.loads(
-        caffe_split("tpm", SOLVER, "--iter", 80, "--layers", "conv1", "--json", cwd=digits).stdout
-    )
+    (state,) = json.loads(caffe_split("tpm", SOLVER, "--iter", 80, "--layers", "conv1", "--json", cwd=digits).stdout)
     assert conv1["tpm"][conv1["iteration"].index(80)] == pytest.approx(state["layer_tpm"], rel=1e-4)
     assert conv1["null"][conv1["iteration"].index(80)] == pytest.approx(state["null"])
     with open(digits / "log.csv", newline="") as stream:
@@ -127,7 +126,7 @@ def test_hdf5_snapshots_tell_the_same(digits: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ([SOLVER, "--window", "40000:50000"], "ends after the training, whose max_iter is 100"),
         ([SOLVER, "--window", "10:90", "--interval", 100], "does not hold two samples 100 iterations apart"),

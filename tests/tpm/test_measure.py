@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Trained
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import Training, find_snapshots, open_training
 from caffe_split.tpm.collect import gather, latest_window
 from caffe_split.tpm.state import from_state, is_state
+from tests.support import Trained
 
 
 def reference(trained: Trained, layer: str, iterations: list[int]) -> np.ndarray:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import Trained
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.tpm.from_log import Printed, choose, printed_as_csv, printed_lines, printed_tpm, window_values
 from caffe_split.tpm.scores import null_tpm
 from caffe_split.trainlog import read
+from tests.support import Trained
 
 STAMP = "I0305 16:47:02.008569 17823 "
 SAID = "tpm_layer.cpp:99] TPM layer '{}': window {} from {} to {}, interval {}\n"

@@ -79,8 +79,13 @@ def test_csv_and_json_say_the_same() -> None:
     given = [scores("a", [0.25, math.nan]), FROZEN]
     rows = rows_of(as_csv(given, 0.9))
     assert [(row["layer"], row["kernel"]) for row in rows] == [
-        ("a", ""), ("a", "0"), ("a", "1"), ("skip", ""), ("skip", "0"), ("skip", "1"),
-    ]  # fmt: skip
+        ("a", ""),
+        ("a", "0"),
+        ("a", "1"),
+        ("skip", ""),
+        ("skip", "0"),
+        ("skip", "1"),
+    ]
     assert {(row["start"], row["stop"], row["interval"], row["steps"], row["momentum"]) for row in rows} == {
         ("40000", "50000", "500", "20", "0.9")
     }

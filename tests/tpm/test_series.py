@@ -82,7 +82,7 @@ def test_two_snapshots_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "known, start, stop, interval, message",
+    ("known", "start", "stop", "interval", "message"),
     [
         ([0, 10, 20, 30], 10, 70, None, "no snapshot series over 10:70: there is none of iteration 70. .* 0, 10, 20"),
         ([0, 10, 20, 30], 40, 70, None, "none of iteration 40 and of 70"),

@@ -64,7 +64,7 @@ def test_best_snapshot(tmp_path: Path) -> None:
 
 def test_a_snapshot_that_is_there_comes_before_a_nearer_one(tmp_path: Path) -> None:
     text = (LOGS / "bvlc_2016.log").read_text()
-    written = [line for line in text.splitlines() if "rn_iter_200.caffemodel" in line][0]
+    written = next(line for line in text.splitlines() if "rn_iter_200.caffemodel" in line)
     early = written.replace("_200", "_100")
     (tmp_path / "train.log").write_text(text.replace(written, f"{early}\n{written}"))
     (tmp_path / "rn_iter_100.caffemodel").write_text("x")

@@ -112,9 +112,7 @@ def _forward(job: dict[str, Any], path: str, weights: str) -> Forwarded:
 
     seed, input_file = job["seed"], job["input"]
     caffe.set_random_seed(seed)
-    net = caffe.Net(
-        path, getattr(caffe, job["phase"]), weights=weights, stages=job["stages"], level=job["level"]
-    )
+    net = caffe.Net(path, getattr(caffe, job["phase"]), weights=weights, stages=job["stages"], level=job["level"])
     # Once more: the nets' fillers have drawn different numbers.
     caffe.set_random_seed(seed)
     rng = np.random.default_rng(seed)

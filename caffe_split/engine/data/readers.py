@@ -35,7 +35,8 @@ def _no_objection(_shape: Shape) -> str:
 
 class ImageReader:
     """A reader of images (C, height, width) and labels. `objection` says what is wrong with an image's shape, if it
-    is; `shape` is that of the first."""
+    is; `shape` is that of the first.
+    """
 
     path: str
     shape: tuple[int, int, int]

@@ -22,10 +22,28 @@ Tops = tuple[torch.Tensor, ...]
 # PyTorch's compiler, which takes a second of every start.
 TOLD = frozenset(
     {
-        "Accuracy", "BatchNorm", "Bias", "Concat", "Dropout", "Eltwise", "Flatten", "InnerProduct", "PReLU", "Pooling",
-        "ReLU", "Reduction", "Reshape", "Scale", "Slice", "Softmax", "SoftmaxWithLoss", "Split", "Sigmoid", "TanH",
+        "Accuracy",
+        "BatchNorm",
+        "Bias",
+        "Concat",
+        "Dropout",
+        "Eltwise",
+        "Flatten",
+        "InnerProduct",
+        "PReLU",
+        "Pooling",
+        "ReLU",
+        "Reduction",
+        "Reshape",
+        "Scale",
+        "Slice",
+        "Softmax",
+        "SoftmaxWithLoss",
+        "Split",
+        "Sigmoid",
+        "TanH",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -187,5 +187,3 @@ class Scale(Bias):
         if self.options.get("bias_term"):
             out = out + self.blobs[-1].reshape(self.view).to(out.dtype)
         return (out,)
-
-

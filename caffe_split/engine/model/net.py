@@ -1,8 +1,8 @@
 """A Caffe net on PyTorch: one phase of a prototxt, its parameters as Caffe counts them, forward and the loss.
 
-    net = Net(read_net("deploy.prototxt", upgrade=True), "TEST")
-    net.load(read_weights("some.caffemodel"), "some.caffemodel")
-    blobs = net.forward({"data": images}, keep=True).blobs
+net = Net(read_net("deploy.prototxt", upgrade=True), "TEST")
+net.load(read_weights("some.caffemodel"), "some.caffemodel")
+blobs = net.forward({"data": images}, keep=True).blobs
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ class Net:
 
     def first_not_finite(self) -> tuple[str, str] | None:
         """(layer as people name it, what of it) where values first are not finite: parameters, else blobs of the next
-        batch. None where all are."""
+        batch. None where all are.
+        """
         for layer in self.layers:
             for index, blob in enumerate(layer.blobs):
                 if layer.text.type != "TPM" and not bool(torch.isfinite(blob).all()):

@@ -19,10 +19,26 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 # Layers that may be given bfloat16; the others, losses and measures among them, get fp32.
 LOW = frozenset(
     {
-        "Convolution", "Deconvolution", "InnerProduct", "ReLU", "PReLU", "Pooling", "BatchNorm", "Scale", "Bias",
-        "Eltwise", "Concat", "Slice", "Split", "Flatten", "Reshape", "Crop", "Dropout", "Silence",
+        "Convolution",
+        "Deconvolution",
+        "InnerProduct",
+        "ReLU",
+        "PReLU",
+        "Pooling",
+        "BatchNorm",
+        "Scale",
+        "Bias",
+        "Eltwise",
+        "Concat",
+        "Slice",
+        "Split",
+        "Flatten",
+        "Reshape",
+        "Crop",
+        "Dropout",
+        "Silence",
     }
-)  # fmt: skip
+)
 
 
 def set_precision(precision: str, device: torch.device) -> None:

@@ -158,7 +158,6 @@ def outside_of_graphs(function: F) -> F:
 
     `torch.compiler.disable` by itself takes a second to import, of every training.
     """
-
     kept: list[Callable[..., Any]] = []
 
     @functools.wraps(function)

@@ -50,10 +50,8 @@ class _Norm(torch.autograd.Function):
 
 
 @outside_of_graphs
-def norm(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group
-) -> Normed:
-    """x (N, C, ...) normalised over all processes' rows, times weight (C,), plus bias (C,).
+def norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group) -> Normed:
+    """X (N, C, ...) normalised over all processes' rows, times weight (C,), plus bias (C,).
 
     Also the mean and the variance times m / (m - 1) of each channel, m values being in the whole batch. The processes
     have equally many rows. Equal bits in every process.

@@ -39,9 +39,7 @@ FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitba
 KINDS: dict[str, Kind] = {
     # data
     "Input": Kind("data", {"input_param": "shape"}, (0, 0), (1, ANY)),
-    "DummyData": Kind(
-        "data", {"dummy_data_param": "data_filler num channels height width shape"}, (0, 0), (1, ANY)
-    ),
+    "DummyData": Kind("data", {"dummy_data_param": "data_filler num channels height width shape"}, (0, 0), (1, ANY)),
     "Data": Kind(
         "data",
         {

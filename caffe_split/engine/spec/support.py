@@ -37,8 +37,17 @@ class Problem:
 
 # What every layer may say; its own options come on top.
 _COMMON = {
-    "name", "type", "bottom", "top", "loss_weight", "param", "include", "exclude", "propagate_down", "phase",
-}  # fmt: skip
+    "name",
+    "type",
+    "bottom",
+    "top",
+    "loss_weight",
+    "param",
+    "include",
+    "exclude",
+    "propagate_down",
+    "phase",
+}
 
 
 def layers_of(document: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> list[Layer]:

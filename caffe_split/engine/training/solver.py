@@ -1,8 +1,8 @@
 """Caffe's Solver: the loop, the tests, the snapshots and the lines of the log.
 
-    solver = Solver("solver.prototxt")
-    solver.step(100)
-    solver.snapshot()
+solver = Solver("solver.prototxt")
+solver.step(100)
+solver.snapshot()
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _nesterov(params: Tensors, grads: Tensors, history: list[Tensors], rate: flo
 
 
 def _divided(over: Sequence[torch.Tensor], squares: Tensors, delta: float) -> tuple[torch.Tensor, ...]:
-    """over / (sqrt(squares) + delta)."""
+    """Over / (sqrt(squares) + delta)."""
     roots = torch._foreach_sqrt(squares)
     torch._foreach_add_(roots, delta)
     return torch._foreach_div(over, roots)

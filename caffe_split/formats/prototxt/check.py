@@ -22,11 +22,31 @@ from caffe_split.formats.prototxt.upgrade import refuse_mixed
 # they would pass for slips.
 _OF_FORKS = frozenset(
     {
-        "permute_param", "norm_param", "interp_param", "crop_h", "crop_w", "pad_l", "pad_r", "stride_d",
-        "eval_type", "bn_param", "data_type", "kernel_d", "pad_d", "pad_type", "scale_param2", "mean_values",
-        "min_size", "max_size", "top_type", "power_param2", "lr_policy2", "axes", "tile_param2",
+        "permute_param",
+        "norm_param",
+        "interp_param",
+        "crop_h",
+        "crop_w",
+        "pad_l",
+        "pad_r",
+        "stride_d",
+        "eval_type",
+        "bn_param",
+        "data_type",
+        "kernel_d",
+        "pad_d",
+        "pad_type",
+        "scale_param2",
+        "mean_values",
+        "min_size",
+        "max_size",
+        "top_type",
+        "power_param2",
+        "lr_policy2",
+        "axes",
+        "tile_param2",
     }
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +76,8 @@ def problems(document: Document) -> list[Problem]:
 
 def check(document: Document) -> None:
     """Raise `CaffeSplitError` for the fatal problems of a document (all in one message), and for a net that
-    mixes `layer` and `layers`."""
+    mixes `layer` and `layers`.
+    """
     fatal = [p for p in problems(document) if p.fatal]
     if fatal:
         lines = [f"{document.filename}:{p.line}:{p.column}: {p.message}" for p in fatal[:20]]
@@ -96,9 +117,7 @@ def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
                 found.append(_problem(field, f"{field.name} takes one value, not a list"))
             elif field.name in seen:
                 first = seen[field.name].line
-                found.append(
-                    _problem(field, f"{field.name} is given twice in one message, first at line {first}")
-                )
+                found.append(_problem(field, f"{field.name} is given twice in one message, first at line {first}"))
         seen.setdefault(field.name, field)
         for node in nodes:
             if isinstance(node, Message) and known.message is not None:
@@ -128,9 +147,7 @@ def _value(field: Field, node: Scalar | Message | ListValue, known: FieldType, f
 def _unknown(field: Field, kind: MessageType) -> Problem:
     near = nearest(field.name, kind.fields) if field.name not in _OF_FORKS else None
     if near is None:
-        return _problem(
-            field, f"{kind.name} has no field {field.name!r} in BVLC's Caffe; kept as it is", False
-        )
+        return _problem(field, f"{kind.name} has no field {field.name!r} in BVLC's Caffe; kept as it is", False)
     message = f"{kind.name} has no field {field.name!r}; did you mean {near!r}?"
     return Problem(field.line, field.column, message, True, True)
 

@@ -45,10 +45,28 @@ _ROOTS = {"net": "NetParameter", "solver": "SolverParameter"}
 # Fields that only one of the two has (`name`, `debug_info` and the like tell nothing).
 _NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
 _SOLVER_ONLY = {
-    "net", "train_net", "test_net", "net_param", "train_net_param", "test_net_param", "base_lr", "lr_policy",
-    "max_iter", "test_iter", "test_interval", "solver_mode", "solver_type", "snapshot", "snapshot_prefix",
-    "momentum", "weight_decay", "display", "stepsize", "random_seed", "gamma",
-}  # fmt: skip
+    "net",
+    "train_net",
+    "test_net",
+    "net_param",
+    "train_net_param",
+    "test_net_param",
+    "base_lr",
+    "lr_policy",
+    "max_iter",
+    "test_iter",
+    "test_interval",
+    "solver_mode",
+    "solver_type",
+    "snapshot",
+    "snapshot_prefix",
+    "momentum",
+    "weight_decay",
+    "display",
+    "stepsize",
+    "random_seed",
+    "gamma",
+}
 
 
 def parse(

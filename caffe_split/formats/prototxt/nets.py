@@ -77,8 +77,7 @@ def _check_solver(document: Document) -> None:
     if len(given) != 1:
         found = " and ".join(given) if given else "none"
         raise CaffeSplitError(
-            f"{document.filename}: a solver names one training net, by one of {', '.join(_TRAIN_NETS)}; "
-            f"found {found}"
+            f"{document.filename}: a solver names one training net, by one of {', '.join(_TRAIN_NETS)}; found {found}"
         )
     policy = document.field("lr_policy")
     if policy is not None and document.get("lr_policy") not in LR_POLICIES:

@@ -27,7 +27,7 @@ UNRESOLVED: Any = object()
 class Scalar:
     """The text of one value, `raw`; what it means depends on the field it stands in."""
 
-    __slots__ = ("raw", "_python")
+    __slots__ = ("_python", "raw")
 
     def __init__(self, raw: str | None, python: object = None) -> None:
         self.raw = raw  # None: built by a program and not yet written
@@ -43,7 +43,7 @@ class Scalar:
 class ListValue:
     """A short list `[1, 2]`: `items` are the values, `_gaps` the texts around them."""
 
-    __slots__ = ("items", "_gaps")
+    __slots__ = ("_gaps", "items")
 
     def __init__(self, items: list[Scalar | Message], gaps: list[str]) -> None:
         self.items = items
@@ -61,7 +61,7 @@ Node = Union[Scalar, "Message", ListValue]
 class Field:
     """One occurrence of a field: `name`, `value` (`Scalar`, `Message` or `ListValue`) and where it stood."""
 
-    __slots__ = ("name", "value", "_lead", "_sep", "_trail", "_offset", "_source", "_parent", "_indent")
+    __slots__ = ("_indent", "_lead", "_offset", "_parent", "_sep", "_source", "_trail", "name", "value")
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class Field:
 class MessageNode:
     """An ordered list of fields, read by name; `tree.Message` adds the edits."""
 
-    __slots__ = ("_fields", "_open", "_tail", "_field", "_type")
+    __slots__ = ("_field", "_fields", "_open", "_tail", "_type")
 
     def __init__(self, open_: str | None = None, field: Field | None = None) -> None:
         self._fields: list[Field] = []

@@ -71,8 +71,7 @@ def load(path: PathLike) -> Schema:
     schema = parse(text, name)
     if "NetParameter" not in schema.messages or "SolverParameter" not in schema.messages:
         raise CaffeSplitError(
-            f"{name}: no messages NetParameter and SolverParameter in it; give a fork's "
-            "src/caffe/proto/caffe.proto"
+            f"{name}: no messages NetParameter and SolverParameter in it; give a fork's src/caffe/proto/caffe.proto"
         )
     return schema
 
@@ -214,11 +213,16 @@ class _Reader:
             self.expect(";")
         self.raw.append(
             _Raw(
-                owner, name, number, name if kind == "group" else kind, label,
+                owner,
+                name,
+                number,
+                name if kind == "group" else kind,
+                label,
                 options.get("packed") == "true",
-                options.get("default"), offset,
+                options.get("default"),
+                offset,
             )
-        )  # fmt: skip
+        )
 
     def number(self) -> int:
         text = self.take("number", "a number")
@@ -295,9 +299,17 @@ class _Reader:
         if raw.default is not None:
             default = self.default(raw, kind)
         owner.fields[raw.name] = FieldType(
-            raw.name, raw.number, kind, repeated, raw.label == "required", raw.packed, default,
-            raw.default is not None, enum, message,
-        )  # fmt: skip
+            raw.name,
+            raw.number,
+            kind,
+            repeated,
+            raw.label == "required",
+            raw.packed,
+            default,
+            raw.default is not None,
+            enum,
+            message,
+        )
 
     def find(self, scope: str, name: str) -> str:
         """The full name that a type has in a message: looked for from the inside out, as proto2 does."""

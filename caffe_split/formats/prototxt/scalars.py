@@ -38,9 +38,7 @@ _FLOAT = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?\Z"
 _ZERO_FIRST = re.compile(r"-?0[0-9]")
 _SPECIAL = re.compile(r"-?(?:inf|infinity|nan)\Z", re.IGNORECASE)
 _PIECE = re.compile(r"""\s*(?:\#[^\n]*\s*)*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|'([^'\\]*(?:\\.[^'\\]*)*)')""")
-_ESCAPE = re.compile(
-    r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL
-)
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _REMARK = re.compile(r"#[^\n]*")
 _SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _SIMPLE_BYTES = {letter: bytes([code]) for letter, code in _SIMPLE.items()}

@@ -225,9 +225,7 @@ class Scanner:
         for field in message._fields:
             # `layer` in a `layer`: no message of Caffe's holds one of its own name.
             if field.name == inner:
-                hint = (
-                    f"; the {field.name} at line {field.line} stands inside it: look for the brace above it"
-                )
+                hint = f"; the {field.name} at line {field.line} stands inside it: look for the brace above it"
                 break
         return self.error(
             len(self.text),

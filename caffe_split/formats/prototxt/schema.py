@@ -84,14 +84,20 @@ class Schema:
         return {
             message.name: {
                 f.name: (
-                    f.number, f.kind, f.repeated, f.required, f.packed, f.has_default, f.default,
+                    f.number,
+                    f.kind,
+                    f.repeated,
+                    f.required,
+                    f.packed,
+                    f.has_default,
+                    f.default,
                     f.enum and (f.enum.name, tuple(sorted(f.enum.values.items()))),
                     f.message and f.message.name,
                 )
                 for f in message.fields.values()
             }
             for message in self.messages.values()
-        }  # fmt: skip
+        }
 
 
 def implicit_default(kind: str, enum: EnumType | None) -> Default:

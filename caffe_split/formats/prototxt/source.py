@@ -10,7 +10,7 @@ from caffe_split.errors import CaffeSplitError
 class Source:
     """The text a document was read from: gives the line and column of an offset, and errors with them."""
 
-    __slots__ = ("filename", "text", "_starts")
+    __slots__ = ("_starts", "filename", "text")
 
     def __init__(self, text: str, filename: str) -> None:
         self.text = text

@@ -275,7 +275,7 @@ class Document(Message):
     `str()` gives the text and `to_bytes()` the bytes it was read from, edits apart.
     """
 
-    __slots__ = ("kind", "filename", "schema", "_newline", "_cached_style")
+    __slots__ = ("_cached_style", "_newline", "filename", "kind", "schema")
 
     def __init__(self, filename: str, schema: Schema, newline: str = "\n") -> None:
         super().__init__("")

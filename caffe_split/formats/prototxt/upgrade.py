@@ -205,14 +205,12 @@ def _upgrade_inputs(net: Message) -> list[str]:
             else:
                 four = dims[4 * index : 4 * index + 4]
                 if len(four) < 4:
-                    raise old[0].error(
-                        f"{len(names)} inputs need {4 * len(names)} input_dim, found {len(dims)}"
-                    )
+                    raise old[0].error(f"{len(names)} inputs need {4 * len(names)} input_dim, found {len(dims)}")
                 param.append(("shape", [("dim", dim) for dim in four]))
         items.append(("input_param", param))
         layer = build("layer", items)
         first_layer = next(iter(net.all_fields("layer")), None)
-        before = [f for f in net.fields if f is old[0] or f is first_layer][0]
+        before = next(f for f in net.fields if f is old[0] or f is first_layer)
         if before is old[0]:
             for field in old[1:]:
                 net.remove(field, keep_comment=True)

@@ -141,9 +141,7 @@ def _upgrade_layer(layer: Message) -> list[str]:
         elif field.name in _OPTIONS and kind in _OPTIONS[field.name][1]:
             moved.name, target = _OPTIONS[field.name][0], _OPTIONS[field.name][1][kind]
         if target is None:
-            notes.append(
-                f"line {field.line}: {field.name} dropped, a layer of type {kind} has no such option"
-            )
+            notes.append(f"line {field.line}: {field.name} dropped, a layer of type {kind} has no such option")
         elif target in groups:
             groups[target].append(moved)
         else:

@@ -69,9 +69,7 @@ def entries(buffer: Buffer, start: int, end: int) -> Iterator[Entry]:
         if kind == BYTES:
             length, payload = varint(buffer, position, end)
             if length > end - payload:
-                raise WireError(
-                    tag_at, f"field {number} says it has {length} bytes, but {end - payload} are left"
-                )
+                raise WireError(tag_at, f"field {number} says it has {length} bytes, but {end - payload} are left")
             position = payload + length
         elif kind == VARINT:
             value, position = varint(buffer, position, end)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split, train
 
 from caffe_split.formats import caffe_pb2, prototxt
 from caffe_split.formats.weights import caffemodel
+from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -74,18 +74,27 @@ def old_weights(path: Path, form: str) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize("form, text", [("v1", INPUT + BODY), ("v0", V0)])
+@pytest.mark.parametrize(("form", "text"), [("v1", INPUT + BODY), ("v0", V0)])
 def test_old_net_and_old_weights(form: str, text: str, tmp_path: Path) -> None:
     """The derived net of an old net and its old weights computes what they compute, by Caffe's own reading of them."""
     (tmp_path / "net.prototxt").write_text(text)
     old_weights(tmp_path / "w.caffemodel", form)
     plan = caffe_split(
-        "make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers", "conv1", "--partition", "random:0",
-        "--out", "d", cwd=tmp_path,
-    ).stdout  # fmt: skip
+        "make-derived",
+        "net.prototxt",
+        "--weights",
+        "w.caffemodel",
+        "--layers",
+        "conv1",
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        cwd=tmp_path,
+    ).stdout
     assert "in today's form: net.prototxt: layers became layer (3 layers)" in plan
     derived = prototxt.read(tmp_path / "d/net.prototxt")
-    assert [layer.get("type") for layer in derived.subs("layer")][0] == "Input" and not derived.has("input_dim")
+    assert next(layer.get("type") for layer in derived.subs("layer")) == "Input" and not derived.has("input_dim")
     assert all(line[line.index("#") :] in str(derived) for line in text.splitlines() if "#" in line)
     done = caffe_split("verify", "net.prototxt", "d/net.prototxt", cwd=tmp_path)
     assert "same function" in done.stdout
@@ -98,9 +107,15 @@ def test_caffe_takes_old_weights_that_we_wrote_anew(suffix: str, tmp_path: Path)
     old_weights(tmp_path / "w.caffemodel", "v1")
     caffemodel.write_weights(tmp_path / f"copy.caffemodel{suffix}", caffemodel.read_weights(tmp_path / "w.caffemodel"))
     done = caffe_split(
-        "verify", "net.prototxt", "net.prototxt", "--baseline-weights", "w.caffemodel",
-        "--derived-weights", f"copy.caffemodel{suffix}", cwd=tmp_path,
-    ).stdout  # fmt: skip
+        "verify",
+        "net.prototxt",
+        "net.prototxt",
+        "--baseline-weights",
+        "w.caffemodel",
+        "--derived-weights",
+        f"copy.caffemodel{suffix}",
+        cwd=tmp_path,
+    ).stdout
     assert "largest relative difference 0.000e+00" in done
 
 
@@ -114,9 +129,18 @@ def test_old_training(tmp_path: Path) -> None:
     assert "('conv1', 8, 216)" in report
     (tmp_path / "deploy.prototxt").write_text(INPUT + BODY)
     caffe_split(
-        "make-derived", "net.prototxt", "--iter", 10, "--window", "2:10", "--deploy", "deploy.prototxt", "--out", "d",
+        "make-derived",
+        "net.prototxt",
+        "--iter",
+        10,
+        "--window",
+        "2:10",
+        "--deploy",
+        "deploy.prototxt",
+        "--out",
+        "d",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert "same function" in caffe_split("verify", "deploy.prototxt", "d/deploy.prototxt", cwd=tmp_path).stdout
     solver = prototxt.read(tmp_path / "d/solver.prototxt")
     assert solver.get("type") == "Nesterov" and not solver.has("solver_type") and "# old" in str(solver)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support import caffe_split
 
 from caffe_split import __version__
 from caffe_split.cli import COMMANDS
+from tests.support import caffe_split
 
 
 @pytest.mark.parametrize("command", COMMANDS)

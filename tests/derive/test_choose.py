@@ -14,8 +14,19 @@ LAYER = (
     'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" {more} '
     "convolution_param {{ num_output: {count} kernel_size: 1 }} }}\n"
 )
-NAMES = ["a_split1", "a_split2", "a_split2_residual_pre", "a_split2_residual_post", "a_split2_extension",
-         "a_split2_skip", "a_reorder", "b", "c", "frozen", "single"]  # fmt: skip
+NAMES = [
+    "a_split1",
+    "a_split2",
+    "a_split2_residual_pre",
+    "a_split2_residual_post",
+    "a_split2_extension",
+    "a_split2_skip",
+    "a_reorder",
+    "b",
+    "c",
+    "frozen",
+    "single",
+]
 
 
 def net() -> prototxt.Document:
@@ -68,7 +79,11 @@ def test_a_layer_that_did_not_move_is_not_chosen() -> None:
 
 def test_named_layers() -> None:
     assert [layer.name for layer in choose_layers(net(), ["c", "a_split1"], 1, [])] == ["a_split1", "c"]
-    for name, reason in (("a_reorder", "a helper of an earlier"), ("frozen", "frozen"), ("single", "one kernel"),
-                         ("nothing", "no such layer")):  # fmt: skip
+    for name, reason in (
+        ("a_reorder", "a helper of an earlier"),
+        ("frozen", "frozen"),
+        ("single", "one kernel"),
+        ("nothing", "no such layer"),
+    ):
         with pytest.raises(CaffeSplitError, match=f"layer '{name}' cannot be split: .*{reason}.*that can: a_split1"):
             choose_layers(net(), [name], 1, [])

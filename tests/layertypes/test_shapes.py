@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import CAFFE, ROOT
 
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
@@ -18,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shapes
 from caffe_split.layertypes.table import NO_RULE, RULES
 from caffe_split.net.layers import all_layers, phase_layers
+from tests.support import CAFFE, ROOT
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
 
@@ -171,12 +171,26 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     "MemoryData": [([], 2, "memory_data_param { batch_size: 3 channels: 2 height: 5 width: 6 }")],
     **dict.fromkeys(
         [
-            "ReLU", "ELU", "Sigmoid", "TanH", "AbsVal", "Power", "Exp", "Log", "BNLL", "Threshold", "Clip", "Swish",
-            "LRN", "MVN", "Dropout", "Softmax",
+            "ReLU",
+            "ELU",
+            "Sigmoid",
+            "TanH",
+            "AbsVal",
+            "Power",
+            "Exp",
+            "Log",
+            "BNLL",
+            "Threshold",
+            "Clip",
+            "Swish",
+            "LRN",
+            "MVN",
+            "Dropout",
+            "Softmax",
         ],
         [([IMAGE], 1, "")],
     ),
-}  # fmt: skip
+}
 # These need files, and have tests of their own.
 WITH_FILES = {"Data", "ImageData", "WindowData", "HDF5Data", "HDF5Output", "TPM"}
 
@@ -338,7 +352,7 @@ UNTOLD = [
 ]
 
 
-@pytest.mark.parametrize("text, reason", UNTOLD)
+@pytest.mark.parametrize(("text", "reason"), UNTOLD)
 def test_untold_with_the_reason(text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "level").mkdir()
@@ -353,24 +367,24 @@ CONVOLUTION = 'type: "Convolution" bottom: "d" convolution_param '
 RESHAPE = 'type: "Reshape" bottom: "e" reshape_param '
 MISTAKES = [
     ('type: "Convolution" bottom: "d"', "is a Convolution without convolution_param"),
-    (CONVOLUTION + '{ num_output: 2 kernel_size: 9 }', "not fit into its bottom of 5x5"),
-    (CONVOLUTION + '{ num_output: 2 }', "gives no kernel_size"),
-    (CONVOLUTION + '{ num_output: 3 kernel_size: 1 group: 2 }', "4 input channels and 3"),
-    (CONVOLUTION + '{ num_output: 2 kernel_size: 1 axis: 4 }', "axis 4, but its bottom has 4"),
-    (CONVOLUTION + '{ num_output: 2 kernel_size: [1, 1, 1] }', "3 values of kernel_size for 2"),
-    (CONVOLUTION + '{ num_output: 2 axis: 2 kernel_h: 3 kernel_w: 3 }', "kernel_h and kernel_w for 1 spatial axes"),
+    (CONVOLUTION + "{ num_output: 2 kernel_size: 9 }", "not fit into its bottom of 5x5"),
+    (CONVOLUTION + "{ num_output: 2 }", "gives no kernel_size"),
+    (CONVOLUTION + "{ num_output: 3 kernel_size: 1 group: 2 }", "4 input channels and 3"),
+    (CONVOLUTION + "{ num_output: 2 kernel_size: 1 axis: 4 }", "axis 4, but its bottom has 4"),
+    (CONVOLUTION + "{ num_output: 2 kernel_size: [1, 1, 1] }", "3 values of kernel_size for 2"),
+    (CONVOLUTION + "{ num_output: 2 axis: 2 kernel_h: 3 kernel_w: 3 }", "kernel_h and kernel_w for 1 spatial axes"),
     ('type: "Pooling" bottom: "d"', "a Pooling without pooling_param"),
     ('type: "Pooling" bottom: "d" pooling_param { stride: 2 }', "no kernel_size"),
     ('type: "Concat" bottom: "d" bottom: "e"', "do not join along axis 1"),
     ('type: "Slice" bottom: "d" top: "a" top: "b" slice_param { slice_point: 4 }', "not sliced into 2 tops"),
     ('type: "Reshape" bottom: "d" reshape_param { shape { dim: 7 dim: -1 } }', "cannot be given the shape (7, "),
-    (RESHAPE + '{ shape { dim: 0 dim: 0 dim: 0 } }', "an axis that its bottom of (2, 3)"),
+    (RESHAPE + "{ shape { dim: 0 dim: 0 dim: 0 } }", "an axis that its bottom of (2, 3)"),
     ('type: "SoftmaxWithLoss" bottom: "d" top: "t"', "needs 2 bottom(s); it has 1"),
     ('type: "InnerProduct" bottom: "d"', "without inner_product_param"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("text, message", MISTAKES)
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_what_caffe_would_refuse(text: str, message: str) -> None:
     with pytest.raises(CaffeSplitError, match=re.escape(message)):
         one_layer(text, {"d": (2, 4, 5, 5), "e": (2, 3)})
@@ -415,20 +429,56 @@ def test_inputs_of_old_deploy_nets() -> None:
 
 
 SETTINGS = [
-    "", "axis: 7", "axis: -3", "num_output: 0", "num_output: 3 group: 0", "num_output: 2 kernel_size: 2 stride: 0",
-    "kernel_size: 2 stride: 0", "kernel_size: 9", "kernel_h: 2", "tiles: 0", "slice_point: 9", "top_k: 0",
-    "shape { }", "shape { dim: -1 dim: -1 }", "shape { dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 }", "num_axes: 9",
-    "batch_size: 0", "crop_size: 9", "end_axis: 9", "pyramid_height: 0", "expose_hidden: true num_output: 2",
-]  # fmt: skip
+    "",
+    "axis: 7",
+    "axis: -3",
+    "num_output: 0",
+    "num_output: 3 group: 0",
+    "num_output: 2 kernel_size: 2 stride: 0",
+    "kernel_size: 2 stride: 0",
+    "kernel_size: 9",
+    "kernel_h: 2",
+    "tiles: 0",
+    "slice_point: 9",
+    "top_k: 0",
+    "shape { }",
+    "shape { dim: -1 dim: -1 }",
+    "shape { dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 dim: 0 }",
+    "num_axes: 9",
+    "batch_size: 0",
+    "crop_size: 9",
+    "end_axis: 9",
+    "pyramid_height: 0",
+    "expose_hidden: true num_output: 2",
+]
 OWN = {
-    "Scale": "scale_param", "Bias": "bias_param", "Concat": "concat_param", "Slice": "slice_param",
-    "Flatten": "flatten_param", "Reshape": "reshape_param", "ArgMax": "argmax_param", "Crop": "crop_param",
-    "Reduction": "reduction_param", "Tile": "tile_param", "Accuracy": "accuracy_param", "LSTM": "recurrent_param",
-    "RNN": "recurrent_param", "InnerProduct": "inner_product_param", "Embed": "embed_param", "SPP": "spp_param",
-    "Convolution": "convolution_param", "Deconvolution": "convolution_param", "Im2col": "convolution_param",
-    "Pooling": "pooling_param", "TPM": "tpm_param", "Parameter": "parameter_param", "Input": "input_param",
-    "DummyData": "dummy_data_param", "MemoryData": "memory_data_param", "PReLU": "prelu_param",
-}  # fmt: skip
+    "Scale": "scale_param",
+    "Bias": "bias_param",
+    "Concat": "concat_param",
+    "Slice": "slice_param",
+    "Flatten": "flatten_param",
+    "Reshape": "reshape_param",
+    "ArgMax": "argmax_param",
+    "Crop": "crop_param",
+    "Reduction": "reduction_param",
+    "Tile": "tile_param",
+    "Accuracy": "accuracy_param",
+    "LSTM": "recurrent_param",
+    "RNN": "recurrent_param",
+    "InnerProduct": "inner_product_param",
+    "Embed": "embed_param",
+    "SPP": "spp_param",
+    "Convolution": "convolution_param",
+    "Deconvolution": "convolution_param",
+    "Im2col": "convolution_param",
+    "Pooling": "pooling_param",
+    "TPM": "tpm_param",
+    "Parameter": "parameter_param",
+    "Input": "input_param",
+    "DummyData": "dummy_data_param",
+    "MemoryData": "memory_data_param",
+    "PReLU": "prelu_param",
+}
 
 
 @pytest.mark.parametrize("kind", sorted(RULES))

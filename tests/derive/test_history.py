@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split, train
 
 from caffe_split.derive.history import _moved, learnable
 from caffe_split.formats import prototxt
@@ -16,6 +15,7 @@ from caffe_split.formats.weights.solverstate import read_solverstate, write_solv
 from caffe_split.net.layers import all_layers
 from caffe_split.split.partition import Partition
 from caffe_split.tpm.layers import watchers
+from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -40,9 +40,19 @@ def midway(digits: Path) -> Path:
 
 def derive(folder: Path, *options: object) -> str:
     return caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 50, "--schedule", "continue", "--layers", LAYERS,
-        "--partition", "random:1", *options, cwd=folder,
-    ).stdout  # fmt: skip
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        50,
+        "--schedule",
+        "continue",
+        "--layers",
+        LAYERS,
+        "--partition",
+        "random:1",
+        *options,
+        cwd=folder,
+    ).stdout
 
 
 def parent_losses(folder: Path) -> dict[int, float]:
@@ -131,9 +141,17 @@ def test_tpm_goes_on(midway: Path) -> None:
     for path in midway.glob("digits/*_iter_*"):
         path.unlink()
     caffe_split(
-        "instrument", "digits/train_val.prototxt", "--window", "0:30", "--window", "50:80", "--interval", 5,
-        "--in-place", cwd=midway,
-    )  # fmt: skip
+        "instrument",
+        "digits/train_val.prototxt",
+        "--window",
+        "0:30",
+        "--window",
+        "50:80",
+        "--interval",
+        5,
+        "--in-place",
+        cwd=midway,
+    )
     train("digits/solver.prototxt", midway)
     derive(midway, "--kind", "skip")
     net = prototxt.read(midway / "derived1/train_val.prototxt")
@@ -146,7 +164,7 @@ def test_tpm_goes_on(midway: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage, message",
+    ("damage", "message"),
     [
         (lambda path: path.unlink(), "needs the solver state that Caffe saved with it, .*_50.solverstate"),
         (lambda path: write_solverstate(path, type(read_solverstate(path))(60)), "of iteration 60, expected 50"),
@@ -160,16 +178,36 @@ def test_tpm_goes_on(midway: Path) -> None:
 def test_states_that_do_not_fit(midway: Path, damage: object, message: str) -> None:
     damage(midway / "digits/digits_iter_50.solverstate")  # type: ignore[operator]
     result = caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 50, "--schedule", "continue", "--layers", "conv1",
-        "--partition", "random:1", cwd=midway, status=1,
-    )  # fmt: skip
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        50,
+        "--schedule",
+        "continue",
+        "--layers",
+        "conv1",
+        "--partition",
+        "random:1",
+        cwd=midway,
+        status=1,
+    )
     assert re.search(message, result.stderr) and result.stderr.count("\n") == 1
     assert not (midway / "derived1").exists()
 
 
 def test_nothing_is_left_to_continue_at_the_end(midway: Path) -> None:
     result = caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 80, "--schedule", "continue", "--layers", "conv1",
-        "--partition", "random:1", cwd=midway, status=1,
-    )  # fmt: skip
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        80,
+        "--schedule",
+        "continue",
+        "--layers",
+        "conv1",
+        "--partition",
+        "random:1",
+        cwd=midway,
+        status=1,
+    )
     assert "the training ends at its iteration 80 (max_iter is 80)" in result.stderr

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split
 
 from caffe_split.backends import choose
 from caffe_split.backends.choose import choose_engine, is_there
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights import caffemodel
+from tests.support import caffe_split
 
 pytestmark = pytest.mark.caffe
 
@@ -25,9 +25,20 @@ DEPLOY, DERIVED = "digits/deploy.prototxt", "d/deploy.prototxt"
 @pytest.fixture
 def pair(digits: Path) -> Path:
     caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 100, "--num-splits", 3, "--kind", "residual",
-        "--deploy", DEPLOY, "--out", "d", cwd=digits,
-    )  # fmt: skip
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        100,
+        "--num-splits",
+        3,
+        "--kind",
+        "residual",
+        "--deploy",
+        DEPLOY,
+        "--out",
+        "d",
+        cwd=digits,
+    )
     return digits
 
 
@@ -83,7 +94,7 @@ def test_an_array_as_input(pair: Path, engine: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (["digits/train_val.prototxt", "d/train_val.prototxt", "--engine", "opencv"], "is a Data layer; OpenCV runs"),
         ([DEPLOY, DERIVED, "--engine", "opencv", "--phase", "TRAIN"], "OpenCV runs the TEST phase only"),

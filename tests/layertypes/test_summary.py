@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
-from support import CAFFE, ROOT, caffe_split
 
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.summary import pair_up, summarize
+from tests.support import CAFFE, ROOT, caffe_split
 
 MODELS = CAFFE.parents[1] / "share" / "caffe" / "models"
 BASE = """name: "small"
@@ -27,7 +27,7 @@ CONV, FC = 5 * 3 * 9, 2 * 5 * 36 + 2
 
 @pytest.mark.caffe
 @pytest.mark.parametrize(
-    "model, parameters, macs",
+    ("model", "parameters", "macs"),
     [
         # As the papers' nets have been counted: AlexNet 61.0 M and 0.72 G, GoogLeNet 7.0 M and 1.6 G.
         ("bvlc_alexnet", 60_965_224, 724_406_816),
@@ -64,9 +64,13 @@ def test_json_and_csv(tmp_path: Path) -> None:
     found = json.loads(caffe_split("summary", "net.prototxt", "--json", cwd=tmp_path).stdout)
     assert (found["parameters"], found["multiply_adds"], found["unknown"]) == (CONV + FC, CONV * 36 + 360, {})
     assert found["layers"][1] == {
-        "name": "conv", "type": "Convolution", "tops": [[4, 5, 6, 6]], "parameters": CONV, "frozen_parameters": 0,
+        "name": "conv",
+        "type": "Convolution",
+        "tops": [[4, 5, 6, 6]],
+        "parameters": CONV,
+        "frozen_parameters": 0,
         "multiply_adds": CONV * 36,
-    }  # fmt: skip
+    }
     rows = list(csv.DictReader(io.StringIO(caffe_split("summary", "net.prototxt", "--csv", cwd=tmp_path).stdout)))
     assert [row["layer"] for row in rows] == ["data", "conv", "relu", "fc"]
     assert sum(int(row["parameters"]) for row in rows) == CONV + FC
@@ -81,21 +85,28 @@ def edited(*changes: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    "change, expected",
+    ("change", "expected"),
     [
         (("# the only one", "# a comment"), {}),
         (("dim: 4", "dim: 9"), {"data": ("changed", ["input_param.shape.dim"])}),
         (("  # the only one\n  convolution_param", " convolution_param"), {}),
         (('name: "relu" type: "ReLU"', 'type: "ReLU" name: "relu"'), {}),
         (('name: "relu"', 'name: "act"'), {"relu": ("removed", []), "act": ("added", [])}),
-        (("num_output: 2", "num_output: 2 bias_term: false"),
-         {"fc": ("changed", ["inner_product_param.bias_term", "parameters"])}),
-        (("num_output: 5", "num_output: 4"),
-         {"conv": ("changed", ["convolution_param.num_output", "output", "parameters", "multiply-adds"]),
-          "relu": ("changed", ["output"]), "fc": ("changed", ["parameters", "multiply-adds"])}),
+        (
+            ("num_output: 2", "num_output: 2 bias_term: false"),
+            {"fc": ("changed", ["inner_product_param.bias_term", "parameters"])},
+        ),
+        (
+            ("num_output: 5", "num_output: 4"),
+            {
+                "conv": ("changed", ["convolution_param.num_output", "output", "parameters", "multiply-adds"]),
+                "relu": ("changed", ["output"]),
+                "fc": ("changed", ["parameters", "multiply-adds"]),
+            },
+        ),
         (('"ReLU"', '"ELU"'), {"relu": ("changed", ["type"])}),
     ],
-)  # fmt: skip
+)
 def test_what_counts_as_a_change(change: tuple[str, str], expected: dict[str, tuple[str, list[str]]]) -> None:
     nets = [summarize(prototxt.parse(text, "net")) for text in (BASE, edited(change))]
     pairs = pair_up(*nets)
@@ -170,7 +181,7 @@ def test_a_type_without_a_rule_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words, status, said",
+    ("words", "status", "said"),
     [
         (["missing.prototxt"], 1, "missing.prototxt"),
         (["net.prototxt", "--input", "x=1,2"], 1, "'x' is no input of the net. Its inputs: data"),

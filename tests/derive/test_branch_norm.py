@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split, train
 
 from caffe_split.backends.choose import is_there
 from caffe_split.data.store import read_store
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
+from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -28,9 +28,17 @@ ENDS = {
 
 def derive(folder: Path, *options: object, status: int = 0) -> str:
     result = caffe_split(
-        "make-derived", "digits/solver.prototxt", "--iter", 100, "--layers", "conv1,res2_conv1,res3_proj",
-        "--branch-norm", *options, cwd=folder, status=status,
-    )  # fmt: skip
+        "make-derived",
+        "digits/solver.prototxt",
+        "--iter",
+        100,
+        "--layers",
+        "conv1,res2_conv1,res3_proj",
+        "--branch-norm",
+        *options,
+        cwd=folder,
+        status=status,
+    )
     return result.stdout + result.stderr
 
 
@@ -115,8 +123,19 @@ def test_same_bytes_again_and_a_continued_schedule(digits: Path) -> None:
 
 def test_a_deploy_net_has_no_data_to_measure(digits: Path) -> None:
     said = caffe_split(
-        "make-derived", "digits/deploy.prototxt", "--weights", "digits/digits_iter_100.caffemodel", "--layers", "conv1",
-        "--partition", "random:0", "--branch-norm", "--out", "d", cwd=digits, status=1,
-    ).stderr  # fmt: skip
+        "make-derived",
+        "digits/deploy.prototxt",
+        "--weights",
+        "digits/digits_iter_100.caffemodel",
+        "--layers",
+        "conv1",
+        "--partition",
+        "random:0",
+        "--branch-norm",
+        "--out",
+        "d",
+        cwd=digits,
+        status=1,
+    ).stderr
     assert "this net has no data layer. Give the training net or its solver, and this one as --deploy." in said
     assert not (digits / "d").exists()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import caffe_split, train
 
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
+from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -145,16 +145,31 @@ def test_a_derived_net_is_split_again(digits: Path) -> None:
     derive(digits, "--layers", "conv1")
     train("derived1/solver.prototxt", digits)
     plan = caffe_split(
-        "make-derived", "derived1/solver.prototxt", "--iter", 100, "--layers",
-        "conv1_split1,conv1_split2,conv1_split2_residual_pre", "--out", "derived2", cwd=digits,
-    ).stdout  # fmt: skip
+        "make-derived",
+        "derived1/solver.prototxt",
+        "--iter",
+        100,
+        "--layers",
+        "conv1_split1,conv1_split2,conv1_split2_residual_pre",
+        "--out",
+        "derived2",
+        cwd=digits,
+    ).stdout
     assert "conv1_split2_residual_pre_split1" in plan
     result = caffe_split("verify", "derived1/train_val.prototxt", "derived2/train_val.prototxt", cwd=digits)
     assert "same function" in result.stdout
     helper = caffe_split(
-        "make-derived", "derived1/solver.prototxt", "--iter", 100, "--layers", "conv1_reorder", "--out", "d3",
-        cwd=digits, status=1,
-    )  # fmt: skip
+        "make-derived",
+        "derived1/solver.prototxt",
+        "--iter",
+        100,
+        "--layers",
+        "conv1_reorder",
+        "--out",
+        "d3",
+        cwd=digits,
+        status=1,
+    )
     assert "it is a helper of an earlier split. Those that can: conv1_split1" in helper.stderr
 
 
@@ -172,7 +187,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("options, message", REFUSED)
+@pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_refused_in_one_line_and_nothing_written(digits: Path, options: list[object], message: str) -> None:
     before = sorted(str(path) for path in digits.rglob("*"))
     result = caffe_split("make-derived", "digits/solver.prototxt", *options, cwd=digits, status=1)
@@ -195,12 +210,15 @@ def test_no_tpm_says_how_to_get_it(digits: Path) -> None:
     assert "train it: caffe-split train derived1/solver.prototxt" in done.stdout
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda w: w.pop("res1_conv1"), "no weights of layer 'res1_conv1'"),
-    (lambda w: w.update(other=[np.zeros(3)]), "weights of 'other', which digits/train_val.prototxt does not have"),
-    (lambda w: w.update(conv1=[np.zeros((16, 1, 5, 5))]), r"layer 'conv1' .* has blobs .*5, 5.*3, 3"),
-    (lambda w: w.update(conv1=[np.full((16, 1, 3, 3), np.nan)]), "not finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda w: w.pop("res1_conv1"), "no weights of layer 'res1_conv1'"),
+        (lambda w: w.update(other=[np.zeros(3)]), "weights of 'other', which digits/train_val.prototxt does not have"),
+        (lambda w: w.update(conv1=[np.zeros((16, 1, 5, 5))]), r"layer 'conv1' .* has blobs .*5, 5.*3, 3"),
+        (lambda w: w.update(conv1=[np.full((16, 1, 3, 3), np.nan)]), "not finite"),
+    ],
+)
 def test_weights_that_do_not_fit(digits: Path, damage: object, message: str) -> None:
     path = digits / "digits/digits_iter_100.caffemodel"
     weights = caffemodel.read_weights(path)
@@ -208,18 +226,35 @@ def test_weights_that_do_not_fit(digits: Path, damage: object, message: str) -> 
     damage(copy)  # type: ignore[operator]
     caffemodel.write_weights(digits / "bad.caffemodel", copy)
     result = caffe_split(
-        "make-derived", BASE, "--weights", "bad.caffemodel", "--layers", "conv1", "--partition", "random:0",
-        cwd=digits, status=1,
-    )  # fmt: skip
+        "make-derived",
+        BASE,
+        "--weights",
+        "bad.caffemodel",
+        "--layers",
+        "conv1",
+        "--partition",
+        "random:0",
+        cwd=digits,
+        status=1,
+    )
     assert re.search(message, result.stderr), result.stderr
     assert not (digits / "derived1").exists()
 
 
 def test_lone_deploy_net(digits: Path) -> None:
     out = caffe_split(
-        "make-derived", "digits/deploy.prototxt", "--weights", "digits/digits_iter_100.caffemodel",
-        "--layers", "conv1,res2_conv2", "--partition", "random:0", "--out", "d", cwd=digits,
-    ).stdout  # fmt: skip
+        "make-derived",
+        "digits/deploy.prototxt",
+        "--weights",
+        "digits/digits_iter_100.caffemodel",
+        "--layers",
+        "conv1,res2_conv2",
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        cwd=digits,
+    ).stdout
     assert "8 fast / 8 slow; chosen by name" in out
     assert sorted(path.name for path in (digits / "d").iterdir()) == [
         "deploy.prototxt",

@@ -9,16 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import new_folder
+from tests.support import caffe_split
 
 pytestmark = pytest.mark.caffe
 
 COMMAND = [
-    "make-derived", "digits/solver.prototxt", "--iter", "100", "--layers", "res2_conv1", "--partition", "random:0",
-]  # fmt: skip
+    "make-derived",
+    "digits/solver.prototxt",
+    "--iter",
+    "100",
+    "--layers",
+    "res2_conv1",
+    "--partition",
+    "random:0",
+]
 KILLED = """
 import os, signal, sys
 from caffe_split import write

@@ -8,14 +8,14 @@ import re
 from pathlib import Path
 
 import numpy as np
-import odd
 import pytest
-from odd import convolution, input_layer
-from support import caffe_split, train
 
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
+from tests.derive import odd
+from tests.derive.odd import convolution, input_layer
+from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -24,9 +24,20 @@ PLAIN = input_layer() + convolution("c1", "data", "c1") + convolution("c2", "c1"
 
 def derive(folder: Path, *options: object, layers: str = "c1", net: str = "net", status: int = 0) -> str:
     result = caffe_split(
-        "make-derived", f"{net}.prototxt", "--weights", f"{net}.caffemodel", "--layers", layers,
-        "--partition", "random:0", "--out", "d", *options, cwd=folder, status=status,
-    )  # fmt: skip
+        "make-derived",
+        f"{net}.prototxt",
+        "--weights",
+        f"{net}.caffemodel",
+        "--layers",
+        layers,
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        *options,
+        cwd=folder,
+        status=status,
+    )
     if status:
         assert len(result.stderr.splitlines()) == 1 or status == 2, result.stderr
         assert not (folder / "d").exists()
@@ -35,9 +46,16 @@ def derive(folder: Path, *options: object, layers: str = "c1", net: str = "net",
 
 def worst(folder: Path, *options: object, net: str = "net", status: int = 0) -> float:
     result = caffe_split(
-        "verify", f"{net}.prototxt", f"d/{net}.prototxt", "--baseline-weights", "net.caffemodel", "--json", *options,
-        cwd=folder, status=status,
-    )  # fmt: skip
+        "verify",
+        f"{net}.prototxt",
+        f"d/{net}.prototxt",
+        "--baseline-weights",
+        "net.caffemodel",
+        "--json",
+        *options,
+        cwd=folder,
+        status=status,
+    )
     rows = json.loads(result.stdout)["blobs"]
     return max(float("inf") if row["relative"] is None else row["relative"] for row in rows)
 
@@ -54,7 +72,7 @@ def test_a_deploy_net_whose_blobs_have_other_names(tmp_path: Path, kind: str) ->
 
 
 def test_a_layer_written_once_for_each_phase(tmp_path: Path) -> None:
-    train, test = 'include { phase: TRAIN }', 'include { phase: TEST }'
+    train, test = "include { phase: TRAIN }", "include { phase: TEST }"
     text = (
         input_layer()
         + f'layer {{ name: "drop" type: "Dropout" bottom: "data" top: "dropped" {train} }}\n'
@@ -71,7 +89,7 @@ def test_a_layer_written_once_for_each_phase(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other, message",
+    ("other", "message"),
     [
         (convolution("c1", "data", "c1", "num_output: 6 kernel_size: 5 pad: 2"), "is another convolution here"),
         (convolution("c1", "data", "c1", "num_output: 6 kernel_size: 3 pad: 1 bias_term: false"), "no bias, expected"),
@@ -115,9 +133,19 @@ def test_stages(tmp_path: Path) -> None:
     said = caffe_split("verify", "net.prototxt", "d/net.prototxt", cwd=tmp_path, status=1).stderr
     assert "no weights of layer 'c1n'" in said
     said = caffe_split(
-        "make-derived", "solver.prototxt", "--weights", "net.caffemodel", "--layers", "c1n", "--partition", "random:0",
-        "--out", "e", cwd=tmp_path, status=1,
-    ).stderr  # fmt: skip
+        "make-derived",
+        "solver.prototxt",
+        "--weights",
+        "net.caffemodel",
+        "--layers",
+        "c1n",
+        "--partition",
+        "random:0",
+        "--out",
+        "e",
+        cwd=tmp_path,
+        status=1,
+    ).stderr
     assert "layer 'c1n' (line 4) is not in the net that is trained" in said
 
 
@@ -181,7 +209,7 @@ FULL = (
 
 
 @pytest.mark.parametrize(
-    "layer, blobs",
+    ("layer", "blobs"),
     [
         ("ip", [(5, 383), (5,)]),
         ("ip", [(5, 384)]),
@@ -290,7 +318,7 @@ def test_new_layers_learn_as_the_split_one(tmp_path: Path) -> None:
         assert [s.get("lr_mult") for s in layers["c1_split2"].subs("param")] == [3, 6]
 
 
-@pytest.mark.parametrize("more, own", [("", 0.1), ("param { lr_mult: 3 } param { lr_mult: 6 }", 0.3)])
+@pytest.mark.parametrize(("more", "own"), [("", 0.1), ("param { lr_mult: 3 } param { lr_mult: 6 }", 0.3)])
 def test_added_layers_learn_at_a_rate_of_their_own(tmp_path: Path, more: str, own: float) -> None:
     odd.write(tmp_path, "net", input_layer() + convolution("c1", "data", "c1", more=more))
     added = {"residual": ("residual_pre", "residual_post"), "skip": (), "extension": ("extension",)}
@@ -309,7 +337,7 @@ def test_added_layers_learn_at_a_rate_of_their_own(tmp_path: Path, more: str, ow
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         (convolution("c1", "data", "c1", more="param { lr_mult: 0 }"), "it is frozen (lr_mult 0)"),
         (convolution("c1", "data", "c1", more="loss_weight: 1"), "its top is a loss"),
@@ -349,7 +377,7 @@ def test_names_in_latin_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, status, message",
+    ("options", "status", "message"),
     [
         (["--noise", "nan"], 2, "--noise is not a finite number"),
         (["--noise", "inf"], 2, "--noise is not a finite number"),
@@ -368,9 +396,18 @@ def test_force_replaces_only_what_was_derived(tmp_path: Path) -> None:
     odd.write(tmp_path, "net", PLAIN)
     out = tmp_path / "d"
     command = [
-        "make-derived", "net.prototxt", "--weights", "net.caffemodel", "--layers", "c1", "--partition", "random:0",
-        "--out", "d", "--force",
-    ]  # fmt: skip
+        "make-derived",
+        "net.prototxt",
+        "--weights",
+        "net.caffemodel",
+        "--layers",
+        "c1",
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        "--force",
+    ]
 
     def refused() -> str:
         return caffe_split(*command, cwd=tmp_path, status=1).stderr

@@ -6,17 +6,16 @@ import importlib.resources
 from pathlib import Path
 
 import pytest
-from support import caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.layers import all_layers
 from caffe_split.net.training import open_training, solver_net_path
+from tests.support import caffe_split
 
 NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
 CONV = (
-    'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
-    "convolution_param { num_output: 4 kernel_size: 3 } }"
+    'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }'
 )
 
 
@@ -109,9 +108,12 @@ def test_a_solver_beside_the_net_is_checked_too(here: Path) -> None:
 def test_a_forks_schema(here: Path) -> None:
     """A fork's field that looks like a slip is refused without its schema, and taken with it."""
     ours = (importlib.resources.files("caffe_split.formats.prototxt") / "caffe.proto").read_text()
-    fork = put("fork.proto", ours.replace(
-        "message ConvolutionParameter {", "message ConvolutionParameter { repeated uint32 kernel_sizes = 901;"
-    ))  # fmt: skip
+    fork = put(
+        "fork.proto",
+        ours.replace(
+            "message ConvolutionParameter {", "message ConvolutionParameter { repeated uint32 kernel_sizes = 901;"
+        ),
+    )
     put("n.prototxt", NET + CONV.replace("kernel_size: 3", "kernel_size: 3 kernel_sizes: 5"))
     command = ("instrument", "n.prototxt", "--window", "0:10")
     assert "'kernel_size'? (a fork's own field is known by" in caffe_split(*command, cwd=here, status=1).stderr

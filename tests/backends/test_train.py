@@ -74,7 +74,7 @@ def test_train_then_refuse_then_force(tmp_path: Path) -> None:
     log = read(tmp_path / "train.log")
     assert [r.state for r in log.runs] == ["done"]
     assert log.table("tests").iteration.tolist() == [0, 500, 1000]
-    assert log.table("displays").iteration.tolist() == list(range(0, 1000, 50)) + [1000]
+    assert log.table("displays").iteration.tolist() == [*list(range(0, 1000, 50)), 1000]
     status, said = run(tmp_path)
     assert status == 1 and "--force" in said and "--append" in said
     assert run(tmp_path, "--force")[0] == 0

@@ -5,7 +5,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import CAFFE, ROOT, Trained, caffe_split
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -13,6 +12,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import open_training
 from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
+from tests.support import CAFFE, ROOT, Trained, caffe_split
 
 NET = """# a net of mine
 name: "mine"
@@ -81,7 +81,7 @@ def test_errors_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "pairs, interval, message",
+    ("pairs", "interval", "message"),
     [
         (((0, 5),), 10, "does not hold two samples 10 iterations apart"),
         (((0, 50), (40, 90)), 10, "starts before the one before it stops"),
@@ -118,7 +118,7 @@ def test_a_shared_weight_is_watched_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting, told",
+    ("setting", "told"),
     [
         ("", True),
         ("solver_mode: GPU", True),
@@ -145,7 +145,7 @@ def test_several_gpus_without_a_solver(tmp_path: Path) -> None:
     assert told is not None and "into the solver: " in told
 
 
-@pytest.mark.parametrize("solver, histories", [("SGD", 1), ("Adam", 2)])
+@pytest.mark.parametrize(("solver", "histories"), [("SGD", 1), ("Adam", 2)])
 def test_costs(solver: str, histories: int) -> None:
     cost = watch_cost({"a": (1000, 100, 1, 1), "b": (100, 100, 3, 3)}, 2, solver)
     assert cost.weights == 190_000
@@ -185,7 +185,7 @@ def test_states_made_without_the_layers_are_told(digits: Path, monkeypatch: pyte
     # It is true.
     arguments = ["train", "-solver", "digits/solver.prototxt", "-snapshot", "digits/digits_iter_50.solverstate"]
     plain = (digits / "digits/train_val.prototxt").read_text()
-    fewer = plain.split("layer {\n  name: \"res3_proj_tpm\"")
+    fewer = plain.split('layer {\n  name: "res3_proj_tpm"')
     assert len(fewer) == 2
     (digits / "digits/train_val.prototxt").write_text(fewer[0])
     done = subprocess.run([str(CAFFE), *arguments], cwd=digits, capture_output=True, text=True, timeout=100)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import ROOT, caffe_split, train
 
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
+from tests.support import ROOT, caffe_split, train
 
 pytestmark = pytest.mark.caffe
 
@@ -72,9 +72,15 @@ def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, 
     assert plan["after"]["macs"] < plan["before"]["macs"]
     # The same said by the command that compares, from the outside, with weights of both.
     verified = caffe_split(
-        "verify", "derived1/train_val.prototxt", "folded/train_val.prototxt",
-        "--baseline-weights", weights, "--derived-weights", "folded/folded.caffemodel", cwd=digits,
-    )  # fmt: skip
+        "verify",
+        "derived1/train_val.prototxt",
+        "folded/train_val.prototxt",
+        "--baseline-weights",
+        weights,
+        "--derived-weights",
+        "folded/folded.caffemodel",
+        cwd=digits,
+    )
     assert "same function" in verified.stdout and re.search(r"fc .*\n|^fc ", verified.stdout)
 
 
@@ -94,15 +100,29 @@ def test_rounds_fold_from_the_inside(digits: Path) -> None:
     derive(digits, layers="conv1,res2_conv1")
     train("derived1/solver.prototxt", digits)
     caffe_split(
-        "make-derived", "derived1/solver.prototxt", "--iter", 100, "--kind", "skip", "--out", "derived2", "--layers",
-        "conv1_split1,conv1_split2,conv1_split2_residual_pre,res2_conv1_split2,res2_conv2", cwd=digits,
-    )  # fmt: skip
+        "make-derived",
+        "derived1/solver.prototxt",
+        "--iter",
+        100,
+        "--kind",
+        "skip",
+        "--out",
+        "derived2",
+        "--layers",
+        "conv1_split1,conv1_split2,conv1_split2_residual_pre,res2_conv1_split2,res2_conv2",
+        cwd=digits,
+    )
     train("derived2/solver.prototxt", digits)
     plan = fold(digits, "derived2/train_val.prototxt", "derived2/digits_iter_100.caffemodel")
     assert [layer["name"] for layer in plan["folded"]] == [
-        "conv1_split2_residual_pre", "conv1_split1", "conv1_split2", "res2_conv1_split2",
-        "conv1", "res2_conv1", "res2_conv2",
-    ]  # fmt: skip
+        "conv1_split2_residual_pre",
+        "conv1_split1",
+        "conv1_split2",
+        "res2_conv1_split2",
+        "conv1",
+        "res2_conv1",
+        "res2_conv2",
+    ]
     assert (digits / "folded/train_val.prototxt").read_bytes() == (digits / BASE).read_bytes()
     assert max(plan["largest_difference"]) < 1e-4
 
@@ -111,9 +131,20 @@ def test_what_cannot_be_folded_stays(digits: Path) -> None:
     """A ReLU inside a residual: said, with the reason, and everything else folds, splits inside it too."""
     derive(digits, "--residual-activation", "relu", layers="conv1")
     caffe_split(
-        "make-derived", "derived1/train_val.prototxt", "--weights", "derived1/init.caffemodel", "--kind", "skip",
-        "--layers", "conv1_split2_residual_pre,res2_conv1", "--partition", "random:0", "--out", "derived2", cwd=digits,
-    )  # fmt: skip
+        "make-derived",
+        "derived1/train_val.prototxt",
+        "--weights",
+        "derived1/init.caffemodel",
+        "--kind",
+        "skip",
+        "--layers",
+        "conv1_split2_residual_pre,res2_conv1",
+        "--partition",
+        "random:0",
+        "--out",
+        "derived2",
+        cwd=digits,
+    )
     plan = fold(digits, "derived2/train_val.prototxt", "derived2/init.caffemodel")
     assert [layer["name"] for layer in plan["folded"]] == ["conv1_split2_residual_pre", "res2_conv1"]
     assert "'conv1_split2_residual_relu'" in plan["kept"]["conv1"] and "is a ReLU" in plan["kept"]["conv1"]
@@ -206,9 +237,7 @@ def add_norms(net: prototxt.Document, weights: dict[str, list[np.ndarray]], bran
     net.insert_after(layers[branch].field, prototxt.field("layer", settings))
     behind = next(layer for layer in all_layers(net) if layer.name == f"{branch}_bn")
     settings = [("name", f"{branch}_scale"), ("type", "Scale"), ("bottom", bn), ("top", scale)]
-    net.insert_after(
-        behind.field, prototxt.field("layer", [*settings, ("scale_param", [("bias_term", True)])])
-    )
+    net.insert_after(behind.field, prototxt.field("layer", [*settings, ("scale_param", [("bias_term", True)])]))
     count = len(weights[branch][0])
     # As Caffe keeps them: sums that the third blob divides.
     weights[f"{branch}_bn"] = [rng.standard_normal(count) * 2, rng.uniform(1, 3, count) * 2, np.array([2.0])]
@@ -216,11 +245,14 @@ def add_norms(net: prototxt.Document, weights: dict[str, list[np.ndarray]], bran
 
 
 @pytest.mark.parametrize("in_place", [True, False])
-@pytest.mark.parametrize("kind, branches", [
-    ("residual", ["split1", "split2", "split2_residual_post"]),
-    ("extension", ["split1", "split2_extension"]),
-    ("skip", ["split1", "split2", "split2_skip"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "branches"),
+    [
+        ("residual", ["split1", "split2", "split2_residual_post"]),
+        ("extension", ["split1", "split2_extension"]),
+        ("skip", ["split1", "split2", "split2_skip"]),
+    ],
+)
 def test_normalised_branches_fold(digits: Path, kind: str, branches: list[str], in_place: bool) -> None:
     """conv1 and res2_conv1 have no bias, and the branches' shifts go into the mean of the BatchNorm behind them."""
     derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt", layers="conv1,res2_conv1")
@@ -234,8 +266,9 @@ def test_normalised_branches_fold(digits: Path, kind: str, branches: list[str], 
     caffemodel.write_weights(digits / "normed.caffemodel", weights)
     plan = fold(digits, "derived1/deploy.prototxt", "normed.caffemodel")
     assert {layer["note"] for layer in plan["folded"]} == {
-        "its new bias taken off the mean of 'conv1_bn'", "its new bias taken off the mean of 'res2_conv1_bn'"
-    }  # fmt: skip
+        "its new bias taken off the mean of 'conv1_bn'",
+        "its new bias taken off the mean of 'res2_conv1_bn'",
+    }
     assert plan["largest_difference"][0] < 1e-4
     assert (digits / "folded/deploy.prototxt").read_bytes() == (digits / "digits/deploy.prototxt").read_bytes()
     # The folded weights fit the baseline.
@@ -280,9 +313,19 @@ def tiny(folder: Path, group: int = 1, bias: bool = True) -> dict[str, list[np.n
 
 def split_tiny(folder: Path, *options: object) -> dict[str, list[np.ndarray]]:
     caffe_split(
-        "make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers", "x", "--partition", "random:0",
-        "--out", "d", *options, cwd=folder,
-    )  # fmt: skip
+        "make-derived",
+        "net.prototxt",
+        "--weights",
+        "w.caffemodel",
+        "--layers",
+        "x",
+        "--partition",
+        "random:0",
+        "--out",
+        "d",
+        *options,
+        cwd=folder,
+    )
     weights = caffemodel.read_weights(folder / "d/init.caffemodel")
     return {name: [np.array(blob) for blob in weights[name]] for name in weights}
 
@@ -321,7 +364,7 @@ def test_both_phases_written_apart(tmp_path: Path) -> None:
     """X written once a phase, with rules of its own, comes back so."""
     tiny(tmp_path)
     head, x, tail = re.split(r"(layer \{\n\tname: 'x'.*?\n\}\n)", net_text(), flags=re.S)
-    phased = "".join(x.replace("top: \"t\"", f'top: "t" include {{ phase: {phase} }}') for phase in ("TRAIN", "TEST"))
+    phased = "".join(x.replace('top: "t"', f'top: "t" include {{ phase: {phase} }}') for phase in ("TRAIN", "TEST"))
     (tmp_path / "net.prototxt").write_text(head + phased + tail)
     split_tiny(tmp_path)
     assert (tmp_path / "d/net.prototxt").read_text().count('"x_split1"') > 2
@@ -360,12 +403,18 @@ def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     plan = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--dry-run")
     assert plan["folded"][0]["name"] == "x" and plan["largest_difference"] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "d", "mine", "nan.caffemodel", "net.prototxt", "w.caffemodel"
-    ]  # fmt: skip
+        "d",
+        "mine",
+        "nan.caffemodel",
+        "net.prototxt",
+        "w.caffemodel",
+    ]
     fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--out", "mine", "--force")
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == [
-        "folded.caffemodel", "manifest.json", "net.prototxt"
-    ]  # fmt: skip
+        "folded.caffemodel",
+        "manifest.json",
+        "net.prototxt",
+    ]
 
 
 def test_the_net_of_a_solver(digits: Path) -> None:
