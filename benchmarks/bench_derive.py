@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Result, in_turns, report, run
-from caffe_split.derive.choose import candidates, choose_layers
-from caffe_split.derive.make import make_plan
-from caffe_split.derive.write import write_derived
-from caffe_split.fold.make import make_fold
+from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.derivation.make import make_plan
+from caffe_split.derivation.write import write_derived
+from caffe_split.folding.make import make_fold
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes

@@ -138,9 +138,9 @@ def make_derived(
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
     from caffe_split.backends.check_weights import STATE_NAME
-    from caffe_split.derive.choose import choose_layers
-    from caffe_split.derive.make import make_plan
-    from caffe_split.derive.write import write_derived
+    from caffe_split.derivation.choose import choose_layers
+    from caffe_split.derivation.make import make_plan
+    from caffe_split.derivation.write import write_derived
     from caffe_split.files import check_out
     from caffe_split.net.training import open_training
     from caffe_split.split.layer import SplitOptions

@@ -67,7 +67,7 @@ def fold(
       caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
     """
     from caffe_split.files import check_out
-    from caffe_split.fold.make import FOLDED_WEIGHTS_NAME, make_fold, write_folded
+    from caffe_split.folding.make import FOLDED_WEIGHTS_NAME, make_fold, write_folded
 
     check_out(out, force or dry_run)
     plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup, caffe_proto)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_split.derive.plan import change
+from caffe_split.derivation.plan import change
 from caffe_split.net.training import solvers_in
 from caffe_split.report.histogram import histogram
 from caffe_split.report.manifest import LayerSplit, Manifest

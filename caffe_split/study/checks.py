@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from caffe_split import jsontext
-from caffe_split.derive.choose import candidates, choose_layers
+from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import sha256
 from caffe_split.formats import prototxt

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caffe_split.backends.caffe.forward import compare_nets
-from caffe_split.derive.rewrite import rewrite
+from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
-from caffe_split.fold.merge import merge_stems
+from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import Geometry, all_layers, phase_layers

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from caffe_split.derive.rewrite import rewrite
+from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph

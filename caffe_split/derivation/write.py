@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
-from caffe_split.derive.plan import DerivePlan
+from caffe_split.derivation.plan import DerivePlan
 from caffe_split.files import new_folder
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import write_solverstate

@@ -13,8 +13,8 @@ import pytest
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
-from tests.derive import odd
-from tests.derive.odd import convolution, input_layer
+from tests.derivation import odd
+from tests.derivation.odd import convolution, input_layer
 from tests.support import caffe_split, train
 
 pytestmark = pytest.mark.caffe

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from caffe_split.fold.batch_norm import add_bias
+from caffe_split.folding.batch_norm import add_bias
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import all_layers

@@ -10,11 +10,11 @@ import numpy as np
 
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import Verification, verify
-from caffe_split.derive.plan import change
+from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import new_folder
-from caffe_split.fold.batch_norm import check_not_trained, merge_batch_norms
-from caffe_split.fold.merge import FoldedLayer, merge_stems
+from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
+from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.cost import Cost

@@ -12,10 +12,10 @@ import numpy as np
 from caffe_split.backends.caffe import statistics as in_caffe
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_engine
-from caffe_split.derive.documents import Size, input_sizes, read_files
-from caffe_split.derive.history import continued, parent_state
-from caffe_split.derive.plan import DerivePlan, LayerPlan
-from caffe_split.derive.rewrite import rewrite
+from caffe_split.derivation.documents import Size, input_sizes, read_files
+from caffe_split.derivation.history import continued, parent_state
+from caffe_split.derivation.plan import DerivePlan, LayerPlan
+from caffe_split.derivation.rewrite import rewrite
 from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.derive.history import _moved, learnable
+from caffe_split.derivation.history import _moved, learnable
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import read_solverstate, write_solverstate

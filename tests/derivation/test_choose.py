@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_split.derive.choose import candidates, choose_layers
+from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.tpm.scores import LayerScores
