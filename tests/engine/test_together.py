@@ -255,7 +255,7 @@ def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> N
     """It is killed while it still loads PyTorch; the other one would wait for it for minutes."""
     write_training(tmp_path, FIXED, 10**6)
     script = (
-        "import sys\nfrom caffe_split.engine import launch\nfrom caffe_split.engine.log import Log\n"
+        "import sys\nfrom caffe_split.engine.parallel import launch\nfrom caffe_split.engine.log import Log\n"
         "launch._GRACE = 3.0\nsys.exit(launch.launch(2, ['solver.prototxt'], 1, Log()))"
     )
     child = subprocess.Popen(
