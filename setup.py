@@ -24,6 +24,7 @@ setup(
             "pytest-timeout",
             "hypothesis",
             "ruff",
+            "import-linter",
             "mypy",
             "h5py",
             "scikit-learn",
