@@ -31,7 +31,7 @@ def test_the_module_cannot_clash_with_pycaffe():
 @pytest.mark.caffe
 def test_every_fact_of_bvlc_is_ours(caffe_source):
     theirs = proto2.load(caffe_source / "src/caffe/proto/caffe.proto").facts()
-    ours = schema.caffe().facts()
+    ours = proto2.caffe().facts()
     # The built tree may have the TPM layer's options already.
     for facts in (ours, theirs):
         facts.pop("TPMParameter", None)
@@ -48,14 +48,14 @@ def test_the_tpm_options_are_those_compiled_into_caffe(caffe_source):
     fragment = (root / "layers" / "tpm_layer.proto").read_text()
     shape = "message BlobShape { repeated int64 dim = 1 [packed = true]; }"
     theirs = proto2.parse(fragment + shape).facts()["TPMParameter"]
-    assert schema.caffe().facts()["TPMParameter"] == theirs
+    assert proto2.caffe().facts()["TPMParameter"] == theirs
     built = (caffe_source / "src/caffe/proto/caffe.proto").read_text()
     if "TPMParameter" in built:
         assert proto2.parse(built).facts()["LayerParameter"]["tpm_param"][0] == 2017
 
 
 def test_defaults_and_packed_flags():
-    known = schema.caffe().messages
+    known = proto2.caffe().messages
     assert known["SolverParameter"].fields["momentum2"].default == 0.999
     assert known["SolverParameter"].fields["weights"].repeated
     assert known["SolverParameter"].fields["snapshot_format"].default == "BINARYPROTO"

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt import scalars
-from caffe_split.formats.prototxt.nodes import Field, ListValue, Scalar
+from caffe_split.formats.prototxt.document import Document
+from caffe_split.formats.prototxt.nodes import ListValue, MessageNode, Scalar
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
-from caffe_split.formats.prototxt.tree import Document, Message
+from caffe_split.formats.prototxt.tree import Field, Message
 from caffe_split.formats.prototxt.upgrade import refuse_mixed
 
 # Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) beside a name of BVLC's so near that
@@ -61,10 +62,10 @@ class Problem:
 
 
 def problems(document: Document) -> list[Problem]:
-    """All problems of a typed document, in the order of the text; none for an untyped one.
+    r"""All problems of a typed document, in the order of the text; none for an untyped one.
 
     >>> from caffe_split.formats import prototxt
-    >>> doc = prototxt.parse('layer {\\n  name: "c"\\n  botom: "data"\\n}\\n')
+    >>> doc = prototxt.parse('layer {\n  name: "c"\n  botom: "data"\n}\n')
     >>> [(p.line, p.column, p.message) for p in problems(doc)]
     [(3, 3, "LayerParameter has no field 'botom'; did you mean 'bottom'?")]
     """
@@ -75,8 +76,9 @@ def problems(document: Document) -> list[Problem]:
 
 
 def check(document: Document) -> None:
-    """Raise `CaffeSplitError` for the fatal problems of a document (all in one message), and for a net that
-    mixes `layer` and `layers`.
+    """Raise `CaffeSplitError` for a document's fatal problems (all in one message).
+
+    A net that mixes `layer` and `layers` is refused, too.
     """
     fatal = [p for p in problems(document) if p.fatal]
     if fatal:
@@ -102,7 +104,7 @@ def _required(kind: MessageType) -> tuple[str, ...]:
 def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
     for name in _required(kind):
         if not message.has(name):
-            place = message._field
+            place = message.owner
             line, column = (place.line, place.column) if place is not None else (1, 1)
             found.append(Problem(line, column, f"{kind.name} lacks {name!r}, which it must have", True))
     seen: dict[str, Field] = {}
@@ -126,13 +128,13 @@ def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
                 _value(field, node, known, found)
 
 
-def _value(field: Field, node: Scalar | Message | ListValue, known: FieldType, found: list[Problem]) -> None:
+def _value(field: Field, node: Scalar | MessageNode | ListValue, known: FieldType, found: list[Problem]) -> None:
     if not isinstance(node, Scalar):
         found.append(_problem(field, f"{field.name} takes a value of type {known.kind}, not a message"))
         return
     try:
         scalars.decode(str(node), known)
-    except scalars.BadValue as error:
+    except scalars.BadValueError as error:
         text = f"{field.name}: {error}"
         word = str(node)
         if known.enum is not None and word.isidentifier():

@@ -124,7 +124,7 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
     A field alone on its lines takes them along, and a comment at the end of its last line too. Comment
     lines above it stay: they may speak of more than the field, and words of the user are not ours to drop.
     """
-    head, rest = split_line(after)
+    rest = split_line(after)[1]
     alone_after = bool(rest) or last_of_file
     if begins_line(lead, first_of_file):
         if not alone_after:

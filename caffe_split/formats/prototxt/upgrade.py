@@ -8,9 +8,9 @@ of data layers to `transform_param`, `layers` to `layer`, `input` to an Input la
 from __future__ import annotations
 
 from caffe_split.formats.prototxt import upgrade_v0
-from caffe_split.formats.prototxt.building import build, build_line, forget_types
+from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.old_types import V1_TYPES
-from caffe_split.formats.prototxt.tree import Document, Message
+from caffe_split.formats.prototxt.tree import Message, build, build_line
 
 _SOLVER_TYPES = {
     "SGD": "SGD",
@@ -93,7 +93,7 @@ def _upgrade_solver(document: Document) -> list[str]:
         raise old.error("the solver has both `solver_type` (old form) and `type`; remove one")
     name = document.get("solver_type")
     old.name = "type"
-    forget_types(document)
+    document.forget_types()
     document.set("type", _SOLVER_TYPES[name])
     return [f"solver_type: {name} became type"]
 
@@ -146,7 +146,7 @@ def _upgrade_v1(net: Message) -> list[str]:
             layer.remove("layer", keep_comment=True)
     for field in net.all_fields("layers"):
         field.name = "layer"
-    forget_types(net)
+    net.forget_types()
     for layer, new_type in zip(layers, types):
         if new_type is not None:
             layer.set("type", new_type)

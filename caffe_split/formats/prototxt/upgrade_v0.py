@@ -8,10 +8,8 @@ the net besides its name, inputs, layers and force_backward.
 from __future__ import annotations
 
 from caffe_split.formats.prototxt import layout
-from caffe_split.formats.prototxt.building import build, forget_types
-from caffe_split.formats.prototxt.nodes import Field
 from caffe_split.formats.prototxt.old_types import V0_TYPES
-from caffe_split.formats.prototxt.tree import Message
+from caffe_split.formats.prototxt.tree import Field, Message, build
 
 _CONV, _POOL, _IP, _LRN = "convolution_param", "pooling_param", "inner_product_param", "lrn_param"
 _WINDOW, _IMAGES = "window_data_param", "image_data_param"
@@ -65,7 +63,7 @@ def upgrade(net: Message) -> list[str]:
         if field.name not in _NET_FIELDS and field.name in known:
             notes.append(f"line {field.line}: {field.name} dropped, as Caffe drops it from a V0 net")
             net.remove(field, keep_comment=True)
-    forget_types(net)
+    net.forget_types()
     return notes
 
 
@@ -149,11 +147,9 @@ def _upgrade_layer(layer: Message) -> list[str]:
             made.append(Field(target, Message(None)))
     for field in made:
         if field.name in groups and isinstance(field.value, Message) and not field.value.fields:
-            field.value = build(field.name, groups[field.name]).value
-            field.value._field = field  # type: ignore[union-attr]
-    comments = [f._lead or "" for f in inner.fields] + [inner._tail]
+            field.hold(build(field.name, groups[field.name]).value)
+    lost = layout.comments_of("".join([*(f.lead or "" for f in inner.fields), inner.tail]))
     layer.replace(old, made)
-    lost = layout.comments_of("".join(comments))
     if lost and made:
         layer.add_comments(made[0], lost)
     return notes

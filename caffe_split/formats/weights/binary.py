@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.formats.prototxt import schema
+from caffe_split.formats.prototxt import proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
 from caffe_split.formats.weights import blob as blobs
 from caffe_split.formats.weights import wire
@@ -219,7 +219,7 @@ class _LayerHead:
 
 
 def _v1_type(number: int) -> str:
-    known = schema.caffe().enums["V1LayerParameter.LayerType"].name_of(number)
+    known = proto2.caffe().enums["V1LayerParameter.LayerType"].name_of(number)
     return V1_TYPES.get(known or "", "")
 
 
