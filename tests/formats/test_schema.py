@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2
-from caffe_split.formats.prototxt import proto2, schema
+from caffe_split.formats.prototxt import caffe_pb2, proto2, schema
 from tests.formats.descriptors import from_descriptor
 
 PROTO = Path(schema.__file__).with_name("caffe.proto")
@@ -25,7 +24,7 @@ def test_the_generated_module_matches_the_proto():
 
 def test_the_module_cannot_clash_with_pycaffe():
     assert caffe_pb2.DESCRIPTOR.package == "caffe_split"
-    assert caffe_pb2.DESCRIPTOR.name == "caffe_split/proto/caffe.proto"
+    assert caffe_pb2.DESCRIPTOR.name == "caffe_split/formats/prototxt/caffe.proto"
 
 
 @pytest.mark.caffe

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 
 
 def encode_datum(image: npt.NDArray[np.uint8], label: int) -> bytes:
