@@ -1,8 +1,8 @@
-"""What in a document Caffe would not take: unknown names, values that do not fit, fields given twice.
+"""What Caffe would refuse in a document: unknown names, values that do not fit, fields given twice.
 
-Forks of Caffe add fields, and those must pass; a slip of the pen must not. A name that the schema does not
-have counts as a slip when it is one or two letters from a name of the same message (or the same with other
-`_`s), and no known fork has it; else as a fork's.
+Forks of Caffe add fields, and those must pass; a misspelt field must not. A name that the schema lacks counts as
+misspelt when it is one or two letters from a name of the same message, or differs only in its `_`s, and no known
+fork has it; else it counts as a fork's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from caffe_split.formats.prototxt.schema import FieldType, MessageType
 from caffe_split.formats.prototxt.tree import Field, Message
 from caffe_split.formats.prototxt.upgrade import refuse_mixed
 
-# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) beside a name of BVLC's so near that
-# they would pass for slips.
+# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) that are so near to one of BVLC's names that
+# they would count as misspelt.
 _OF_FORKS = frozenset(
     {
         "permute_param",
@@ -52,7 +52,10 @@ _OF_FORKS = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing Caffe would refuse: `fatal` is False for what a fork may know, `unknown` True for a field's name."""
+    """One thing that Caffe would refuse.
+
+    `fatal` is False for what a fork may accept; `unknown` is True when a field's name is the problem.
+    """
 
     line: int
     column: int
@@ -140,7 +143,7 @@ def _value(field: Field, node: Scalar | MessageNode | ListValue, known: FieldTyp
         if known.enum is not None and word.isidentifier():
             near = nearest(word, known.enum.values)
             text += f"; did you mean {near}?" if near else ""
-            # A fork's layer types and methods are no mistake of the user's.
+            # A value near to none may be a fork's.
             found.append(_problem(field, text, fatal=near is not None))
         else:
             found.append(_problem(field, text))
@@ -159,12 +162,12 @@ def _problem(field: Field, message: str, fatal: bool = True) -> Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is a slip of, or None."""
+    """The known name that `name` misspells, or None."""
     best, best_distance = None, 99
     for candidate in known:
         plain, other = _plain(name), _plain(candidate)
         if plain.endswith("param") and other.endswith("param") and plain != "param" != other:
-            # What tells two options apart stands before the ending they share.
+            # Names that end in `param` differ before that ending.
             plain, other = plain[:-5], other[:-5]
         # One slip in a short word, two in a longer one, and never a change of half the word.
         limit = 0 if len(plain) < 4 else 1 if len(plain) < 8 else 2
@@ -181,18 +184,18 @@ def _plain(name: str) -> str:
 
 
 def _longer(plain: str, other: str) -> bool:
-    """A known name with two letters or more set before or behind it (UNPOOLING) is a name of its own."""
+    """A known name with two or more letters added before or behind it (UNPOOLING) is another name."""
     return len(plain) > len(other) + 1 and (plain.startswith(other) or plain.endswith(other))
 
 
 def _numbered(plain: str, other: str) -> bool:
-    """Names that differ in digits only (`momentum` and `momentum3`) are another field, not a slip."""
+    """Names that differ in digits only (`momentum` and `momentum3`) are another field, not a misspelling."""
     letters = "".join(c for c in plain if not c.isdigit())
     return letters == "".join(c for c in other if not c.isdigit()) and plain != other
 
 
 def _distance(a: str, b: str, limit: int) -> int:
-    """Edits (insert, delete, change, swap of neighbours) from a to b; past `limit`, any number above it."""
+    """The edits (insert, delete, change, swap of neighbours) from a to b; above `limit`, any number greater than it."""
     before: list[int] = []
     row = list(range(len(b) + 1))
     for i, char in enumerate(a, 1):

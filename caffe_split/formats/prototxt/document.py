@@ -154,7 +154,7 @@ def parse(
             raise CaffeSplitError(f"{filename}: the text holds a lone surrogate at {error.start}") from None
     document = Document(filename, schema if schema is not None else proto2.caffe(), layout.newline_of(text))
     Scanner(text, filename).read(document)
-    document.kind = kind if kind is not None else _tell(document)
+    document.kind = kind if kind is not None else _kind_of(document)
     if document.kind is not None:
         name = _ROOTS.get(document.kind, document.kind)
         document.type = document.schema.messages.get(name)
@@ -198,8 +198,8 @@ def field(name: str, value: Any) -> Field:
     return build(name, value)
 
 
-def _tell(document: Document) -> str | None:
-    """Net or solver, by the fields only one of the two has; a tie goes to the net."""
+def _kind_of(document: Document) -> str | None:
+    """Net or solver, by the fields that only one of the two has; on a tie, net."""
     names = {f.name for f in document.children}
     nets, solvers = len(names & _NET_ONLY), len(names & _SOLVER_ONLY)
     if nets >= solvers and nets:

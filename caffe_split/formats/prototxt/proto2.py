@@ -1,8 +1,8 @@
 """Reading a .proto file into a `Schema`, for forks of Caffe: `--caffe-proto FILE`.
 
-The part of proto2 that Caffe's forks use: messages and enums, nested ones too, with their fields, defaults
-and packed flags; groups, oneofs, extensions, maps; services and options are passed over. No compiler is
-needed on the user's machine. Our own caffe.proto read this way equals the generated module (a test says so).
+It reads the part of proto2 that Caffe's forks use: messages and enums, nested ones too, with fields, defaults and
+packed flags; groups, oneofs, extensions and maps. Services and options are skipped. The user needs no protoc. A test
+compares our own caffe.proto, read this way, with the generated module.
 """
 
 from __future__ import annotations
@@ -323,7 +323,7 @@ class _Reader:
         )
 
     def find(self, scope: str, name: str) -> str:
-        """The full name that a type has in a message: looked for from the inside out, as proto2 does."""
+        """The full name of the type that `name` means within `scope`: searched from the inside out, as proto2 does."""
         known = self.schema.messages.keys() | self.schema.enums.keys()
         if name.startswith("."):
             name = name[1:]

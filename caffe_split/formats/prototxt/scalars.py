@@ -1,4 +1,4 @@
-"""Between the text of one scalar and its Python value.
+"""From the text of one scalar to its Python value, and back.
 
 The text format's own rules (protobuf's C++ reader is the one Caffe uses): numbers may be decimal, octal
 (`017`) or hexadecimal where integers stand, and have no digit before or after the point or end in `f` where
@@ -30,7 +30,7 @@ class Enum(str):
 
 
 class BadValueError(ValueError):
-    """The text of a value does not fit its field; the caller knows the place and says it."""
+    """The text of a value does not fit its field. The message names no place; the caller adds it."""
 
 
 _INT = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\Z")

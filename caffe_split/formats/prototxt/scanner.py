@@ -42,8 +42,8 @@ class Scanner:
 
     def read(self, document: Message) -> None:
         """Read the whole text into `document`, an empty message. Raises `CaffeSplitError` with the place."""
-        # A big file makes a million small objects, none of them garbage: looking for some among them again and
-        # again costs more than the reading, and more a layer the longer the file is.
+        # A big file makes a million small objects, none of them garbage. Searching them for garbage again and again
+        # would cost more than the reading itself, and more per layer the longer the file is.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -57,7 +57,7 @@ class Scanner:
         return self.source.error(offset, message)
 
     def _fields(self, message: Message, position: int, closer: str, opened: int, depth: int) -> int:
-        """Read fields into `message` up to `closer` (or the end, when it is empty); the place behind it."""
+        """Read fields into `message` up to `closer` (up to the end if it is ""); returns the offset behind it."""
         if depth > MAX_DEPTH:
             raise self.error(opened, f"messages are nested more than {MAX_DEPTH} deep")
         text, source = self.text, self.source
@@ -223,7 +223,7 @@ class Scanner:
         return repr(match.group()[:40] if match else self.text[position])
 
     def _unclosed(self, opened: int, closer: str, message: Message) -> CaffeSplitError:
-        """A missing brace: the innermost open message is rarely the guilty one, so tell where it shows."""
+        """A missing brace: the innermost open message rarely lacks it, so name the place where that shows."""
         line, column = self.source.place(opened)
         inner = message.owner.name if message.owner is not None else "message"
         hint = ""

@@ -1,7 +1,7 @@
 """What is known of each message: fields, numbers, types, labels, defaults, enum names.
 
-A `Schema` is plain Python objects, read from a .proto file (`protofile.py`): ours, beside this module, or a
-fork's own. Nothing of protobuf leaves this package.
+A `Schema` is made of plain Python objects, read from a .proto file by `proto2.py`: ours, beside this module, or a
+fork's own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Nets of 2013, `layers { layer { name type ... } bottom top }`, brought to the form of 2014 (V1).
+"""Nets of 2013, `layers { layer { name type ... } bottom top }`, upgraded to the form of 2014 (V1).
 
-In V0 one message held the options of every layer type; each goes to the message of its type. What Caffe
-drops on this way is dropped here and said: options that the layer's type does not have, and all fields of
-the net besides its name, inputs, layers and force_backward.
+In V0 one message held the options of every layer type; each moves to the message of its type. What Caffe drops is
+dropped here too, and reported: options that the layer's type does not have, and all fields of the net except its
+name, inputs, layers and force_backward.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "det_context_pad": ("context_pad", {"window_data": _WINDOW}),
     "det_crop_mode": ("crop_mode", {"window_data": _WINDOW}),
 }
-# Every layer type may have these, whether or not it reads them.
+# Every layer type may have these, even where it does not read them.
 _TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 # These stay fields of the layer itself.
 _KEPT = ("name", "blobs", "blobs_lr", "weight_decay")
