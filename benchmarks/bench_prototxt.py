@@ -36,7 +36,7 @@ def contestant(name: str, layers: int) -> None:
     else:
         from google.protobuf import text_format
 
-        from caffe_split.formats import caffe_pb2
+        from caffe_split.formats.prototxt import caffe_pb2
 
         report(lambda: text_format.MessageToString(text_format.Parse(source, caffe_pb2.NetParameter())))
 

@@ -81,7 +81,7 @@ def ours(source: str, target: str) -> None:
 
 def protobuf(source: str, target: str) -> None:
     """As a script on plain protobuf does it: arrays out of the message, and into a new one."""
-    from caffe_split.formats import caffe_pb2
+    from caffe_split.formats.prototxt import caffe_pb2
 
     model = caffe_pb2.NetParameter()
     with open(source, "rb") as stream:

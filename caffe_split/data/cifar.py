@@ -21,7 +21,7 @@ from caffe_split.data.archive import check_md5, read_members
 from caffe_split.data.store import count_records, first_shape, is_store, write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.formats.weights.datum import encode_mean
+from caffe_split.formats.weights.binaryproto import encode_mean
 
 Images = npt.NDArray[np.uint8]
 SIDE = 32

@@ -1,1 +1,4 @@
-"""Caffe's files, the only room that knows their bytes: `prototxt` (nets, solvers), `weights` (snapshots, records)."""
+"""Caffe's files: `prototxt` for nets and solvers as text, `weights` for snapshots, records and means as bytes.
+
+Only this room knows what the files look like. Documents, arrays and small dataclasses leave it, never bytes.
+"""

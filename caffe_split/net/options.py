@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.schema import FieldType, MessageType, caffe
+from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.formats.prototxt.schema import FieldType, MessageType
 
 
 class Options:

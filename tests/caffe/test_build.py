@@ -74,7 +74,7 @@ def test_pycaffe_forward_and_net_spec(tmp_path):
 @built
 @pytest.mark.caffe
 def test_caffe_and_our_library_live_in_one_process():
-    run = python("import caffe, caffe.proto.caffe_pb2, caffe_split.formats.prototxt.schema; print('both')")
+    run = python("import caffe, caffe.proto.caffe_pb2, caffe_split.formats.prototxt.caffe_pb2; print('both')")
     assert run.stdout.strip() == "both", run.stderr
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights.caffemodel import write_weights
 
 pytest.importorskip("torch")

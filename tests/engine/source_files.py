@@ -9,7 +9,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 
 LIST = 'hdf5_data_param { source: "list" batch_size: %d %s }'
 IMAGES = 'source: "list.txt" batch_size: %d %s'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from google.protobuf import text_format
 
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.prototxt.tree import Message
 
 ROOTS = {"net": caffe_pb2.NetParameter, "solver": caffe_pb2.SolverParameter}

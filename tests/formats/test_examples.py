@@ -15,7 +15,7 @@ import caffe_split
 import caffe_split.formats
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt import schema
+from caffe_split.formats.prototxt import proto2
 
 MODULES = ["caffe_split.errors"] + [
     module.name
@@ -107,7 +107,7 @@ def test_a_forks_schema_gives_its_fields_types(tmp_path):
         + "message BoxParameter { enum Code { CORNER = 0; CENTER = 1; } optional Code code = 1 [default = CENTER]; }"
     )
     path = put(tmp_path, "layer { box_param { } }\nlayer { box_param { codde: 1 } }\n")
-    assert schema.caffe().messages["LayerParameter"].fields.get("box_param") is None
+    assert proto2.caffe().messages["LayerParameter"].fields.get("box_param") is None
     caffe_split.read_net(path)
     with pytest.raises(CaffeSplitError, match="BoxParameter has no field 'codde'; did you mean 'code'?"):
         caffe_split.read_net(path, caffe_proto=fork)

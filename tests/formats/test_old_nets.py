@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.formats import caffe_pb2, prototxt
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights import caffemodel
 from tests.support import caffe_split, train
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2, prototxt
-from caffe_split.formats.prototxt.schema import caffe
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import caffe_pb2
+from caffe_split.formats.prototxt.proto2 import caffe
 from tests.formats.messages import assert_same, protobuf_of, single
 from tests.formats.texts import TEXTS, message
 

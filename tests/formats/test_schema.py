@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2
-from caffe_split.formats.prototxt import proto2, schema
+from caffe_split.formats.prototxt import caffe_pb2, proto2, schema
 from tests.formats.descriptors import from_descriptor
 
 PROTO = Path(schema.__file__).with_name("caffe.proto")
@@ -25,13 +24,13 @@ def test_the_generated_module_matches_the_proto():
 
 def test_the_module_cannot_clash_with_pycaffe():
     assert caffe_pb2.DESCRIPTOR.package == "caffe_split"
-    assert caffe_pb2.DESCRIPTOR.name == "caffe_split/proto/caffe.proto"
+    assert caffe_pb2.DESCRIPTOR.name == "caffe_split/formats/prototxt/caffe.proto"
 
 
 @pytest.mark.caffe
 def test_every_fact_of_bvlc_is_ours(caffe_source):
     theirs = proto2.load(caffe_source / "src/caffe/proto/caffe.proto").facts()
-    ours = schema.caffe().facts()
+    ours = proto2.caffe().facts()
     # The built tree may have the TPM layer's options already.
     for facts in (ours, theirs):
         facts.pop("TPMParameter", None)
@@ -48,14 +47,14 @@ def test_the_tpm_options_are_those_compiled_into_caffe(caffe_source):
     fragment = (root / "layers" / "tpm_layer.proto").read_text()
     shape = "message BlobShape { repeated int64 dim = 1 [packed = true]; }"
     theirs = proto2.parse(fragment + shape).facts()["TPMParameter"]
-    assert schema.caffe().facts()["TPMParameter"] == theirs
+    assert proto2.caffe().facts()["TPMParameter"] == theirs
     built = (caffe_source / "src/caffe/proto/caffe.proto").read_text()
     if "TPMParameter" in built:
         assert proto2.parse(built).facts()["LayerParameter"]["tpm_param"][0] == 2017
 
 
 def test_defaults_and_packed_flags():
-    known = schema.caffe().messages
+    known = proto2.caffe().messages
     assert known["SolverParameter"].fields["momentum2"].default == 0.999
     assert known["SolverParameter"].fields["weights"].repeated
     assert known["SolverParameter"].fields["snapshot_format"].default == "BINARYPROTO"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt import check, schema
+from caffe_split.formats.prototxt import check, proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
 from caffe_split.formats.prototxt.upgrade import upgrade
 from tests.formats.messages import ROOTS, protobuf_of
@@ -20,9 +20,9 @@ from tests.formats.texts import message
 
 FILES = Path(__file__).parent / "files"
 
-V1_FIELDS = message(schema.caffe().messages["V1LayerParameter"], 1)
+V1_FIELDS = message(proto2.caffe().messages["V1LayerParameter"], 1)
 V1_LAYERS = V1_FIELDS.map(lambda fields: f"layers {{{fields}\n}}\n")
-NET_FIELDS = message(schema.caffe().messages["NetParameter"], 0)
+NET_FIELDS = message(proto2.caffe().messages["NetParameter"], 0)
 
 ALL_TYPES = "\n".join(f'layers {{ name: "{name}" type: {name} }}' for name in V1_TYPES)
 V0_ALL = "\n".join(
@@ -88,7 +88,7 @@ def test_equals_caffes_own_upgrade_on_its_files(caffe_source, caffe_tool, tmp_pa
             assert_upgrade_is_caffes(path.read_text(), tool, folder)
 
 
-V0_LAYERS = st.tuples(message(schema.caffe().messages["V0LayerParameter"], 1), V1_FIELDS).map(
+V0_LAYERS = st.tuples(message(proto2.caffe().messages["V0LayerParameter"], 1), V1_FIELDS).map(
     lambda parts: f"layers {{ layer {{{parts[0]}\n}}{parts[1]}\n}}\n"
 )
 

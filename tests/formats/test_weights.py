@@ -12,7 +12,7 @@ import pytest
 
 import caffe_split
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights import caffemodel
 from tests.formats.wire_files import blob, layer, net, raw_field
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.formats import caffe_pb2
-from caffe_split.formats.prototxt import schema
+from caffe_split.formats.prototxt import caffe_pb2, schema
 from caffe_split.formats.weights import caffemodel
 
 

@@ -12,21 +12,10 @@ import numpy as np
 from caffe_split.engine.data.readers import Reader
 from caffe_split.engine.parallel.group import Rows
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.weights import blob as blobs
-from caffe_split.formats.weights.mapped import map_file
+from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.net.options import Options
 
 Batch = tuple[np.ndarray, ...]
-
-
-def read_blob(path: str) -> np.ndarray:
-    """The array of a BlobProto file, such as a mean image. Raises `CaffeSplitError`."""
-    buffer = map_file(path)
-    try:
-        values: np.ndarray = blobs.array(buffer, blobs.locate(buffer, 0, len(buffer)))
-    except (blobs.BlobError, ValueError) as error:
-        raise CaffeSplitError(f"{path}: expected a BlobProto, such as a mean image: {error}") from None
-    return np.array(values, np.float32)
 
 
 class Transformer:

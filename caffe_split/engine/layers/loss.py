@@ -128,7 +128,7 @@ class InfogainLoss(Labelled):
             raise self.error(f"an infogain matrix of shape {bottoms[2]} for {self.classes} classes.")
 
     def _matrix(self) -> np.ndarray:
-        from caffe_split.engine.data.batches import read_blob
+        from caffe_split.formats.weights.binaryproto import read_blob
 
         values = read_blob(str(self.options.get("source")))
         if values.size != self.classes**2:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from caffe_split.engine.spec.kinds import ANY, FILLERS, KINDS, Kind
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.schema import caffe
+from caffe_split.formats.prototxt.proto2 import caffe
 from caffe_split.net.layers import Layer, all_layers
 
 

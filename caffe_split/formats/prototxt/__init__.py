@@ -1,6 +1,6 @@
 """Nets and solvers as text, without loss: parse, read by name and type, edit in place, write.
 
-This is the room's door: other rooms import `prototxt` and use the names below.
+Other rooms import `prototxt` and use the names below.
 """
 
 from caffe_split.formats.prototxt.document import (

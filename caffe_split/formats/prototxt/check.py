@@ -1,8 +1,8 @@
-"""What in a document Caffe would not take: unknown names, values that do not fit, fields given twice.
+"""What Caffe would refuse in a document: unknown names, values that do not fit, fields given twice.
 
-Forks of Caffe add fields, and those must pass; a slip of the pen must not. A name that the schema does not
-have counts as a slip when it is one or two letters from a name of the same message (or the same with other
-`_`s), and no known fork has it; else as a fork's.
+Forks of Caffe add fields, and those must pass; a misspelt field must not. A name that the schema lacks counts as
+misspelt when it is one or two letters from a name of the same message, or differs only in its `_`s, and no known
+fork has it; else it counts as a fork's.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt import scalars
-from caffe_split.formats.prototxt.nodes import Field, ListValue, Scalar
+from caffe_split.formats.prototxt.document import Document
+from caffe_split.formats.prototxt.nodes import ListValue, MessageNode, Scalar
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
-from caffe_split.formats.prototxt.tree import Document, Message
+from caffe_split.formats.prototxt.tree import Field, Message
 from caffe_split.formats.prototxt.upgrade import refuse_mixed
 
-# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) beside a name of BVLC's so near that
-# they would pass for slips.
+# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) that are so near to one of BVLC's names that
+# they would count as misspelt.
 _OF_FORKS = frozenset(
     {
         "permute_param",
@@ -51,7 +52,10 @@ _OF_FORKS = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing Caffe would refuse: `fatal` is False for what a fork may know, `unknown` True for a field's name."""
+    """One thing that Caffe would refuse.
+
+    `fatal` is False for what a fork may accept; `unknown` is True when a field's name is the problem.
+    """
 
     line: int
     column: int
@@ -61,10 +65,10 @@ class Problem:
 
 
 def problems(document: Document) -> list[Problem]:
-    """All problems of a typed document, in the order of the text; none for an untyped one.
+    r"""All problems of a typed document, in the order of the text; none for an untyped one.
 
     >>> from caffe_split.formats import prototxt
-    >>> doc = prototxt.parse('layer {\\n  name: "c"\\n  botom: "data"\\n}\\n')
+    >>> doc = prototxt.parse('layer {\n  name: "c"\n  botom: "data"\n}\n')
     >>> [(p.line, p.column, p.message) for p in problems(doc)]
     [(3, 3, "LayerParameter has no field 'botom'; did you mean 'bottom'?")]
     """
@@ -75,8 +79,9 @@ def problems(document: Document) -> list[Problem]:
 
 
 def check(document: Document) -> None:
-    """Raise `CaffeSplitError` for the fatal problems of a document (all in one message), and for a net that
-    mixes `layer` and `layers`.
+    """Raise `CaffeSplitError` for a document's fatal problems (all in one message).
+
+    A net that mixes `layer` and `layers` is refused, too.
     """
     fatal = [p for p in problems(document) if p.fatal]
     if fatal:
@@ -102,7 +107,7 @@ def _required(kind: MessageType) -> tuple[str, ...]:
 def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
     for name in _required(kind):
         if not message.has(name):
-            place = message._field
+            place = message.owner
             line, column = (place.line, place.column) if place is not None else (1, 1)
             found.append(Problem(line, column, f"{kind.name} lacks {name!r}, which it must have", True))
     seen: dict[str, Field] = {}
@@ -126,19 +131,19 @@ def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
                 _value(field, node, known, found)
 
 
-def _value(field: Field, node: Scalar | Message | ListValue, known: FieldType, found: list[Problem]) -> None:
+def _value(field: Field, node: Scalar | MessageNode | ListValue, known: FieldType, found: list[Problem]) -> None:
     if not isinstance(node, Scalar):
         found.append(_problem(field, f"{field.name} takes a value of type {known.kind}, not a message"))
         return
     try:
         scalars.decode(str(node), known)
-    except scalars.BadValue as error:
+    except scalars.BadValueError as error:
         text = f"{field.name}: {error}"
         word = str(node)
         if known.enum is not None and word.isidentifier():
             near = nearest(word, known.enum.values)
             text += f"; did you mean {near}?" if near else ""
-            # A fork's layer types and methods are no mistake of the user's.
+            # A value near to none may be a fork's.
             found.append(_problem(field, text, fatal=near is not None))
         else:
             found.append(_problem(field, text))
@@ -157,12 +162,12 @@ def _problem(field: Field, message: str, fatal: bool = True) -> Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is a slip of, or None."""
+    """The known name that `name` misspells, or None."""
     best, best_distance = None, 99
     for candidate in known:
         plain, other = _plain(name), _plain(candidate)
         if plain.endswith("param") and other.endswith("param") and plain != "param" != other:
-            # What tells two options apart stands before the ending they share.
+            # Names that end in `param` differ before that ending.
             plain, other = plain[:-5], other[:-5]
         # One slip in a short word, two in a longer one, and never a change of half the word.
         limit = 0 if len(plain) < 4 else 1 if len(plain) < 8 else 2
@@ -179,18 +184,18 @@ def _plain(name: str) -> str:
 
 
 def _longer(plain: str, other: str) -> bool:
-    """A known name with two letters or more set before or behind it (UNPOOLING) is a name of its own."""
+    """A known name with two or more letters added before or behind it (UNPOOLING) is another name."""
     return len(plain) > len(other) + 1 and (plain.startswith(other) or plain.endswith(other))
 
 
 def _numbered(plain: str, other: str) -> bool:
-    """Names that differ in digits only (`momentum` and `momentum3`) are another field, not a slip."""
+    """Names that differ in digits only (`momentum` and `momentum3`) are another field, not a misspelling."""
     letters = "".join(c for c in plain if not c.isdigit())
     return letters == "".join(c for c in other if not c.isdigit()) and plain != other
 
 
 def _distance(a: str, b: str, limit: int) -> int:
-    """Edits (insert, delete, change, swap of neighbours) from a to b; past `limit`, any number above it."""
+    """The edits (insert, delete, change, swap of neighbours) from a to b; above `limit`, any number greater than it."""
     before: list[int] = []
     row = list(range(len(b) + 1))
     for i, char in enumerate(a, 1):

@@ -1,6 +1,6 @@
-"""Where new text goes in a file and what it looks like: indents, braces, colons, newlines, gaps.
+"""How a file is written: its style (indents, braces, colons, newlines, quotes), and edits of the gaps between fields.
 
-A gap is the whitespace and the comments between two fields. Functions here take and give strings.
+A gap is the whitespace and the comments between two fields. The functions take and return strings.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Sample:
 
 
 def newline_of(text: str) -> str:
-    """The newline most lines of a text end in. Of the whole text: it may stand within a value, or only at the end."""
+    """The newline in which most lines of a whole text end, those within values and at the end too."""
     windows = text.count("\r\n")
     return "\r\n" if windows > text.count("\n") - windows else "\n"
 
 
 def style_of(samples: Iterable[Sample]) -> Style:
-    """The style most fields of a file have; the default where they do not say."""
+    """The style that most samples show; the default where none shows it."""
     default = Style()
     indents: Counter[str] = Counter()
     braces: Counter[str] = Counter()
@@ -114,7 +114,7 @@ def begins_line(lead: str, first_of_file: bool) -> bool:
 
 
 def has_blank_line(lead: str) -> bool:
-    """Whether a blank line parts the field from the one before (comments in between do not count)."""
+    """Whether a blank line follows the field before; one behind comment lines does not count."""
     return bool(_BLANK_LINE.match(split_line(lead)[1]))
 
 
@@ -122,9 +122,9 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
     """The gap that remains when the field between two gaps goes.
 
     A field alone on its lines takes them along, and a comment at the end of its last line too. Comment
-    lines above it stay: they may speak of more than the field, and words of the user are not ours to drop.
+    lines above it stay: they may be about more than the field.
     """
-    head, rest = split_line(after)
+    rest = split_line(after)[1]
     alone_after = bool(rest) or last_of_file
     if begins_line(lead, first_of_file):
         if not alone_after:
@@ -141,7 +141,7 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
 
 
 def without_blank_lines(gap: str) -> str:
-    """A gap of whitespace with one newline at most, the last."""
+    """A gap of whitespace, cut to its last newline and what follows."""
     cut = gap.rfind("\n")
     if cut > 0 and gap[cut - 1] == "\r":
         cut -= 1

@@ -1,4 +1,4 @@
-"""Reading nets and solvers for use: checked, and brought to today's form when asked."""
+"""Nets and solvers read for use: checked, and upgraded to today's form when asked."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check, proto2
 from caffe_split.formats.prototxt import upgrade as upgrading
+from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.schema import Schema
-from caffe_split.formats.prototxt.tree import Document
 
 LR_POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 _TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
 
 
 def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None = None) -> Document:
-    """Read a net's prototxt without loss; with `upgrade`, bring an old net to today's form.
+    r"""Read a net's prototxt without loss; with `upgrade`, bring an old net to today's form.
 
-    Returns the document (see `proto.prototxt`): comments, order and unknown fields stay. `caffe_proto` is
+    Returns a `prototxt.Document`: comments, order and unknown fields stay. `caffe_proto` is
     the caffe.proto of a fork, whose fields are then known, too.
 
     Raises `CaffeSplitError` when the file cannot be read, is not in the text format, is a solver, misspells
@@ -28,10 +28,10 @@ def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.prototxt")
     >>> with open(path, "w") as stream:
-    ...     _ = stream.write('layer { name: "data" type: "Input" top: "data" } # one layer\\n')
+    ...     _ = stream.write('layer { name: "data" type: "Input" top: "data" } # one layer\n')
     >>> net = read_net(path)
     >>> [layer.get("name") for layer in net.subs("layer")], str(net)
-    (['data'], 'layer { name: "data" type: "Input" top: "data" } # one layer\\n')
+    (['data'], 'layer { name: "data" type: "Input" top: "data" } # one layer\n')
     """
     document = _read(path, "net", caffe_proto)
     if upgrade:
@@ -40,16 +40,16 @@ def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None
 
 
 def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None = None) -> Document:
-    """Read a solver's prototxt without loss; with `upgrade`, the old enum `solver_type` becomes `type`.
+    r"""Read a solver's prototxt without loss; with `upgrade`, the old enum `solver_type` becomes `type`.
 
-    Returns the document; a path in it means what it means to Caffe, relative to the directory in which Caffe
-    is started. Raises `CaffeSplitError` as `read_net` does, and when the solver does not name one training
+    Returns a `prototxt.Document`. Paths in it are relative to the directory in which Caffe is started, as for
+    Caffe. Raises `CaffeSplitError` as `read_net` does, and when the solver does not name one training
     net (by `net`, `net_param`, `train_net` or `train_net_param`) or misspells its `lr_policy`.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "solver.prototxt")
     >>> with open(path, "w") as stream:
-    ...     _ = stream.write('net: "net.prototxt"\\nbase_lr: 0.01\\nlr_policy: "fixed"\\n')
+    ...     _ = stream.write('net: "net.prototxt"\nbase_lr: 0.01\nlr_policy: "fixed"\n')
     >>> solver = read_solver(path)
     >>> solver.get("net"), solver.get("base_lr"), solver.get("type")
     ('net.prototxt', 0.01, 'SGD')
@@ -62,7 +62,7 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
 
 
 def read_net_or_solver(path: PathLike, caffe_proto: PathLike | None = None) -> Document:
-    """Read a net or a solver, told apart by content (`document.kind`), and check it as `read_net` and `read_solver` do.
+    """Read a net or a solver and check it as `read_net` and `read_solver` do; `document.kind` says which it is.
 
     Raises `CaffeSplitError` as they do, and for a file that is neither.
     """

@@ -1,67 +1,130 @@
-"""The nodes of a document, as they are read: every node keeps its own text, so that str() is the file again.
+"""The nodes of a document: each keeps its own text, and the texts one after another are the file again.
 
-A `Field` holds the text before it (its lead: whitespace and comments), its name, what stands between name
-and value, the value, and a separator if there is one. A message is an ordered list of fields and the text
-before its closing brace. Fields built by a program have no text until they are put into a message, which
-gives them the look of the file (`building.py`).
+A field's text is its lead (the whitespace and comments before its name), its name, the separator between name and
+value, its value, and its trail (a `,` or `;` with the gap before it). A message's text is its opening brace, its
+fields, its tail (what stands before the closing brace) and that brace.
+
+A node that a program made has no text yet: `lead`, `sep`, `opener` and `raw` are None. `render` makes the text, in
+the style of a file; `shift` moves text to another indent.
+
+The attributes are the nodes' data, open to the modules of this room: `placing.py` keeps the gaps right when nodes come
+and go, `tree.py` adds reading by name and editing. Other rooms change a document by the methods in `tree.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import Any, TypeVar, Union
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.prototxt import layout
-from caffe_split.formats.prototxt import scalars as values
+from caffe_split.formats.prototxt import layout, scalars
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
 from caffe_split.formats.prototxt.source import Source
 
-if TYPE_CHECKING:
-    from caffe_split.formats.prototxt.tree import Message
-
-UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
-UNRESOLVED: Any = object()
+_UNRESOLVED: Any = object()
+_Field = TypeVar("_Field", bound="FieldNode")
+_CLOSERS = {"{": "}", "<": ">"}
 
 
 class Scalar:
-    """The text of one value, `raw`; what it means depends on the field it stands in."""
+    """One value as text, `raw`; what it means depends on the field it stands in.
 
-    __slots__ = ("_python", "raw")
+    `python` is the value a program gave for it; `raw` is None until that is written.
+    """
+
+    __slots__ = ("python", "raw")
 
     def __init__(self, raw: str | None, python: object = None) -> None:
-        self.raw = raw  # None: built by a program and not yet written
-        self._python = python
+        self.raw = raw
+        self.python = python
+
+    def decode(self, known: FieldType | None) -> Any:
+        """The value in the type of its field; `BadValueError` when the text does not fit."""
+        return self.python if self.raw is None else scalars.decode(self.raw, known)
+
+    def write(self, out: list[str]) -> None:
+        """Append the text to `out`."""
+        out.append(str(self))
+
+    def render(self, known: FieldType | None, style: layout.Style, indent: str, inline: bool) -> None:
+        """Make the text if there is none; `BadValueError` when the value does not fit `known`."""
+        if self.raw is None:
+            self.raw = scalars.encode(self.python, known, style.quote)
+
+    def shift(self, old: str, new: str) -> None:
+        """Nothing: a scalar's text has no indent."""
+
+    def copy_for(self, owner: FieldNode | None) -> Scalar:
+        """A copy for the field `owner`."""
+        return Scalar(self.raw, self.python)
 
     def __str__(self) -> str:
-        return self.raw if self.raw is not None else values.encode(self._python, None)
+        return self.raw if self.raw is not None else scalars.encode(self.python, None)
 
     def __repr__(self) -> str:
         return f"Scalar({self})"
 
 
 class ListValue:
-    """A short list `[1, 2]`: `items` are the values, `_gaps` the texts around them."""
+    """A short list, `[1, 2]`.
 
-    __slots__ = ("_gaps", "items")
+    `items` are its values. `gaps` are the texts around them: the bracket with what follows it, then what stands
+    behind each item; empty until the list is written.
+    """
 
-    def __init__(self, items: list[Scalar | Message], gaps: list[str]) -> None:
+    __slots__ = ("gaps", "items")
+
+    def __init__(self, items: list[Scalar | MessageNode], gaps: list[str]) -> None:
         self.items = items
-        self._gaps = gaps  # "[" with what follows, then what stands after each item
+        self.gaps = gaps
+
+    def write(self, out: list[str]) -> None:
+        """Append the text to `out`."""
+        out.append(self.gaps[0])
+        for item, gap in zip(self.items, self.gaps[1:]):
+            item.write(out)
+            out.append(gap)
+
+    def render(self, known: FieldType | None, style: layout.Style, indent: str, inline: bool) -> None:
+        """Make the text that is missing; `BadValueError` when a value does not fit `known`."""
+        for item in self.items:
+            if isinstance(item, Scalar):
+                item.render(known, style, indent, inline)
+        if not self.gaps:
+            self.gaps = ["[", *[", "] * (len(self.items) - 1), "]"] if self.items else ["[]"]
+
+    def shift(self, old: str, new: str) -> None:
+        """Give lines that begin with the indent `old` the indent `new`."""
+        self.gaps = [layout.reindent(gap, old, new) for gap in self.gaps]
+        for item in self.items:
+            item.shift(old, new)
+
+    def copy_for(self, owner: FieldNode | None) -> ListValue:
+        """A deep copy for the field `owner`."""
+        return ListValue([item.copy_for(owner) for item in self.items], list(self.gaps))
 
     def __str__(self) -> str:
+        value = self
+        if not value.gaps:
+            value = self.copy_for(None)
+            value.render(None, layout.Style(), "", False)
         out: list[str] = []
-        _write_value(self, out)
+        value.write(out)
         return "".join(out)
 
 
-Node = Union[Scalar, "Message", ListValue]
+class FieldNode:
+    """One occurrence of a field: `name`, `value`, and its own text in `lead`, `sep` and `trail`.
 
+    `parent` is the message it stands in, None when it is detached. `moved_from` is the indent that its text was
+    written for, as long as the text is not yet fitted to the place of the field; else None.
+    """
 
-class Field:
-    """One occurrence of a field: `name`, `value` (`Scalar`, `Message` or `ListValue`) and where it stood."""
+    __slots__ = ("_offset", "_source", "lead", "moved_from", "name", "parent", "sep", "trail", "value")
 
-    __slots__ = ("_indent", "_lead", "_offset", "_parent", "_sep", "_source", "_trail", "name", "value")
+    value: Node
+    parent: MessageNode | None
 
     def __init__(
         self,
@@ -71,17 +134,18 @@ class Field:
         sep: str | None = None,
         offset: int = -1,
         source: Source | None = None,
-        parent: Message | None = None,
     ) -> None:
         self.name = name
         self.value = value
-        self._lead = lead  # None: built by a program and not yet written
-        self._sep = sep
-        self._trail = ""
+        self.lead = lead
+        self.sep = sep
+        self.trail = ""
+        self.parent = None
+        self.moved_from: str | None = None
         self._offset = offset
         self._source = source
-        self._parent = parent
-        self._indent: str | None = None  # of a detached copy: how deep its text was
+
+    # -- where it stands
 
     @property
     def line(self) -> int:
@@ -94,41 +158,21 @@ class Field:
         return self._source.place(self._offset)[1] if self._source else 0
 
     @property
-    def message(self) -> Message | None:
-        """The value if it is one message, else None."""
-        return self.value if isinstance(self.value, MessageNode) else None
-
-    @property
-    def parent(self) -> Message | None:
-        """The message the field stands in; None when it is detached."""
-        return self._parent
+    def indent(self) -> str:
+        """The indent of the line on which the field begins; "" when it begins behind another field of its message."""
+        lead, parent = self.lead or "", self.parent
+        if "\n" not in lead and parent is not None:
+            if parent.owner is not None:
+                return parent.owner.indent
+            if parent.children[:1] != [self]:
+                return ""
+        return layout.line_indent(lead)
 
     @property
     def known(self) -> FieldType | None:
         """What the schema says of the field, or None."""
-        kind = self._parent.type if self._parent is not None else None
+        kind = self.parent.type if self.parent is not None else None
         return kind.fields.get(self.name) if kind is not None else None
-
-    def copy(self) -> Field:
-        """A detached deep copy; its inner text, comments included, stays as it is."""
-        twin = Field(self.name, self.value, self._lead, self._sep, self._offset, self._source)
-        twin._trail = self._trail
-        twin._indent = self._indent if self._indent is not None else indent_of(self)
-        twin.value = copy_value(self.value, twin)
-        return twin
-
-    def values(self) -> list[Any]:
-        """The typed values of this occurrence: one, or those of a short list; messages as `Message`."""
-        nodes = self.value.items if isinstance(self.value, ListValue) else [self.value]
-        return [node if isinstance(node, MessageNode) else self._decode(node) for node in nodes]
-
-    def _decode(self, scalar: Scalar) -> Any:
-        if scalar.raw is None:
-            return scalar._python
-        try:
-            return values.decode(scalar.raw, self.known)
-        except values.BadValue as error:
-            raise self.error(f"field {self.name}: {error}") from None
 
     def error(self, message: str) -> CaffeSplitError:
         """An error that names the place of this field."""
@@ -136,189 +180,204 @@ class Field:
             return CaffeSplitError(message)
         return self._source.error(self._offset, message)
 
+    # -- its value and its place are changed
+
+    def hold(self, value: Node) -> None:
+        """Make `value` the field's value; a message in it then belongs to the field."""
+        self.value = value
+        for node in value.items if isinstance(value, ListValue) else [value]:
+            if isinstance(node, MessageNode):
+                node.owner = self
+
+    def detach(self) -> None:
+        """Forget the message the field stands in, and remember the indent that its text had there."""
+        self.moved_from = self.indent
+        self.parent = None
+
+    def copy_into(self: _Field, parent: MessageNode | None) -> _Field:
+        """A deep copy with the text as it is, whose parent is `parent`. It is not in the parent's children yet."""
+        twin = type(self)(self.name, self.value, self.lead, self.sep, self._offset, self._source)
+        twin.trail, twin.parent, twin.moved_from = self.trail, parent, self.moved_from
+        twin.value = self.value.copy_for(twin)
+        return twin
+
+    # -- its text
+
+    def write(self, out: list[str]) -> None:
+        """Append the text to `out`."""
+        out.append(self.lead or "")
+        out.append(self.name)
+        out.append(self.sep or "")
+        value = self.value
+        if type(value) is Scalar:
+            out.append(value.raw or "")
+        else:
+            value.write(out)
+        if self.trail:
+            out.append(self.trail)
+
+    def render(self, style: layout.Style, indent: str, inline: bool) -> None:
+        """Make the text that is missing in the field and below; `indent` is that of the field's line.
+
+        Raises `CaffeSplitError` when a value does not fit its field in the schema.
+        """
+        if self.lead is None:
+            self.lead = ""
+        if self.sep is None:
+            self.sep = style.brace if isinstance(self.value, MessageNode) else style.colon
+        try:
+            self.value.render(self.known, style, indent, inline)
+        except scalars.BadValueError as error:
+            raise CaffeSplitError(f"cannot write field {self.name}: {error}") from None
+
+    def fit(self, style: layout.Style, indent: str, inline: bool) -> None:
+        """`render`, after text that was written for another indent has been moved to `indent`."""
+        if self.moved_from is not None and self.moved_from != indent:
+            self.value.shift(self.moved_from, indent)
+        self.render(style, indent, inline)
+
+    def shift(self, old: str, new: str) -> None:
+        """Give lines that begin with the indent `old` the indent `new`."""
+        self.lead = layout.reindent(self.lead or "", old, new)
+        self.value.shift(old, new)
+
     def __str__(self) -> str:
         field = self
-        if field._lead is None or field._sep is None:
-            from caffe_split.formats.prototxt import building
-
-            field = self.copy()
-            building.render(field, "", layout.Style(), inline=False)
+        if field.lead is None or field.sep is None:
+            field = self.copy_into(None)
+            field.render(layout.Style(), "", inline=False)
         out: list[str] = []
-        _write_field(field, out)
-        return "".join(out)[len(field._lead or "") :]
+        field.write(out)
+        return "".join(out)[len(field.lead or "") :]
 
     def __repr__(self) -> str:
         return f"<Field {self.name} at {self.line}:{self.column}>"
 
 
 class MessageNode:
-    """An ordered list of fields, read by name; `tree.Message` adds the edits."""
+    """An ordered list of fields, `children`, between an `opener` and the closing brace, with the `tail` before it.
 
-    __slots__ = ("_field", "_fields", "_open", "_tail", "_type")
+    `opener` is "{" or "<", "" for a whole document, and None until the message is written. `owner` is the field whose
+    value the message is; None for a document.
+    """
 
-    def __init__(self, open_: str | None = None, field: Field | None = None) -> None:
-        self._fields: list[Field] = []
-        self._open = open_  # "{" or "<"; "" for a document; None: built by a program and not yet written
-        self._tail = ""  # text before the closing brace
-        self._field = field  # the field whose value this is
-        self._type: MessageType | None = UNRESOLVED
+    __slots__ = ("_type", "children", "opener", "owner", "tail")
 
-    # -- reading
+    owner: FieldNode | None
 
-    @property
-    def fields(self) -> list[Field]:
-        """All fields in order (a new list: change the message by its methods)."""
-        return list(self._fields)
+    def __init__(self, opener: str | None = None, owner: FieldNode | None = None) -> None:
+        self.children: list[FieldNode] = []
+        self.opener = opener
+        self.tail = ""
+        self.owner = owner
+        self._type: MessageType | None = _UNRESOLVED
 
     @property
     def type(self) -> MessageType | None:
         """What the schema says of this message, or None when it does not know it."""
-        if self._type is not UNRESOLVED:
+        if self._type is not _UNRESOLVED:
             return self._type
-        if self._field is None or self._field._parent is None:
+        if self.owner is None or self.owner.parent is None:
             return None
-        known = self._field.known
+        known = self.owner.known
         self._type = known.message if known is not None else None
         return self._type
 
+    @type.setter
+    def type(self, value: MessageType | None) -> None:
+        self._type = value
+
+    def forget_types(self) -> None:
+        """After fields were renamed: all messages below look up their types again."""
+        for child in self.children:
+            for node in child.value.items if isinstance(child.value, ListValue) else [child.value]:
+                if isinstance(node, MessageNode):
+                    node.type = _UNRESOLVED
+                    node.forget_types()
+
     @property
-    def line(self) -> int:
-        """The line of the field that holds this message; 1 for a document."""
-        return self._field.line if self._field is not None else 1
+    def indent(self) -> str:
+        """The indent of the line on which the message begins."""
+        return self.owner.indent if self.owner is not None else ""
 
-    def __iter__(self) -> Iterator[Field]:
-        return iter(list(self._fields))
+    def style(self) -> layout.Style:
+        """How the file around the message is written."""
+        root = self
+        while root.owner is not None and root.owner.parent is not None:
+            root = root.owner.parent
+        return root.own_style()
 
-    def has(self, name: str) -> bool:
-        """Whether the field occurs (an empty list `[]` is no occurrence)."""
-        return any(f.name == name and _occurs(f) for f in self._fields)
+    def own_style(self) -> layout.Style:
+        """How the message is written, by its first fields."""
+        return layout.style_of(itertools.islice(self.samples(""), 2000))
 
-    def field(self, name: str) -> Field | None:
-        """The last occurrence, or None."""
-        return next((f for f in reversed(self._fields) if f.name == name), None)
+    def samples(self, outer: str) -> Iterator[layout.Sample]:
+        """What each field shows of the style, in order, those of inner messages too; `outer` is the indent around."""
+        for child in self.children:
+            lead, value = child.lead or "", child.value
+            if child.sep is not None and not isinstance(value, ListValue):
+                raw = value.raw or "" if isinstance(value, Scalar) else ""
+                yield layout.Sample(lead, child.sep, isinstance(value, MessageNode), raw, outer)
+            if isinstance(value, MessageNode):
+                yield from value.samples(layout.line_indent(lead) if "\n" in lead else outer)
 
-    def all_fields(self, name: str) -> list[Field]:
-        """All occurrences in order."""
-        return [f for f in self._fields if f.name == name]
+    def blank(self, owner: FieldNode | None) -> MessageNode:
+        """An empty message that opens as this one does; for that of a document, with a brace."""
+        return type(self)("{" if self.opener == "" else self.opener, owner)
 
-    def get(self, name: str, default: Any = UNSET) -> Any:
-        """The typed value of the last occurrence: str, int, float, bool, an enum's name, or a `Message`.
+    def copy_for(self, owner: FieldNode | None) -> MessageNode:
+        """A deep copy, with the text as it is, for the field `owner`."""
+        twin = self.blank(owner)
+        twin.tail = self.tail
+        known = self.type
+        twin.type = known if known is not None else self._type
+        twin.children = [child.copy_into(twin) for child in self.children]
+        return twin
 
-        When absent: `default` if given, else the schema's default (what Caffe would see), None for fields
-        that are repeated, messages or not known. Raises `CaffeSplitError` when the text does not fit.
-        """
-        for f in reversed(self._fields):
-            if f.name == name and _occurs(f):
-                return f.values()[-1]
-        if default is not UNSET:
-            return default
-        known = self.type.fields.get(name) if self.type is not None else None
-        if known is None or known.repeated:
-            return None
-        return values.Enum(known.default) if known.kind == "enum" else known.default
+    # -- its text
 
-    def get_all(self, name: str) -> list[Any]:
-        """The typed values of all occurrences, short lists opened."""
-        return [value for f in self._fields if f.name == name for value in f.values()]
+    def write(self, out: list[str]) -> None:
+        """Append the text to `out`."""
+        opener = self.opener or ""
+        out.append(opener)
+        for child in self.children:
+            child.write(out)
+        out.append(self.tail)
+        out.append(_CLOSERS.get(opener, ""))
 
-    def sub(self, name: str) -> Message | None:
-        """The last message of that name, or None."""
-        found = self.subs(name)
-        return found[-1] if found else None
+    def render(self, known: FieldType | None, style: layout.Style, indent: str, inline: bool) -> None:
+        """Make the text that is missing in the message and below; `indent` is that of the line it begins on."""
+        inner = indent + style.indent
+        fresh = self.opener is None
+        if fresh:
+            self.opener = "{"
+            self.tail = " " if inline or not self.children else style.newline + indent
+        for child in self.children:
+            lead = child.lead
+            if lead is not None and not fresh:
+                child.render(style, layout.line_indent(lead) if "\n" in lead else indent, inline)
+                continue
+            if lead is not None:
+                child.fit(style, inner, inline)
+            else:
+                child.render(style, inner, inline)
+            child.moved_from = None
+            child.lead = " " if inline else style.newline + inner
 
-    def subs(self, name: str) -> list[Message]:
-        """All messages of that name."""
-        out: list[Message] = []
-        for f in self._fields:
-            if f.name == name:
-                if isinstance(f.value, MessageNode):
-                    out.append(f.value)
-                elif isinstance(f.value, ListValue):
-                    out.extend(item for item in f.value.items if isinstance(item, MessageNode))
-        return out
+    def shift(self, old: str, new: str) -> None:
+        """Give lines that begin with the indent `old` the indent `new`."""
+        for child in self.children:
+            child.shift(old, new)
+        self.tail = layout.reindent(self.tail, old, new)
 
     def __str__(self) -> str:
-        if self._open is None:
-            from caffe_split.formats.prototxt import building
-
-            message = cast("Message", copy_value(cast("Message", self), None))
-            building.render_message(message, "", layout.Style(), inline=False)
-            return str(message)
+        message = self
+        if message.opener is None:
+            message = self.copy_for(None)
+            message.render(None, layout.Style(), "", inline=False)
         out: list[str] = []
-        _write_value(cast("Message", self), out)
+        message.write(out)
         return "".join(out)
 
-    def __repr__(self) -> str:
-        name = self._type.name if isinstance(self._type, MessageType) else "message"
-        return f"<{type(self).__name__} {name} of {len(self._fields)} fields>"
 
-    def _blank(self, owner: Field | None) -> Message:
-        """An empty message that opens as this one does; that of a document opens with a brace."""
-        raise NotImplementedError
-
-
-def indent_of(field: Field | None) -> str:
-    """The indent of the line a field begins on."""
-    while field is not None:
-        lead = field._lead or ""
-        parent = field._parent
-        if "\n" in lead or parent is None or parent._field is None:
-            if parent is not None and "\n" not in lead and parent._fields[:1] != [field]:
-                return ""
-            return layout.line_indent(lead)
-        field = parent._field
-    return ""
-
-
-def _occurs(field: Field) -> bool:
-    return not isinstance(field.value, ListValue) or bool(field.value.items)
-
-
-def copy_value(value: Node, owner: Field | None) -> Node:
-    if isinstance(value, Scalar):
-        return Scalar(value.raw, value._python)
-    if isinstance(value, ListValue):
-        items = [copy_value(item, owner) for item in value.items]
-        return ListValue(items, list(value._gaps))  # type: ignore[arg-type]
-    twin = value._blank(owner)
-    twin._tail = value._tail
-    twin._type = value.type if value.type is not None else value._type
-    for f in value._fields:
-        child = Field(f.name, f.value, f._lead, f._sep, f._offset, f._source, twin)
-        child._trail = f._trail
-        child._indent = f._indent
-        child.value = copy_value(f.value, child)
-        twin._fields.append(child)
-    return twin
-
-
-# -- text out
-
-
-def _write_field(field: Field, out: list[str]) -> None:
-    out.append(field._lead or "")
-    out.append(field.name)
-    out.append(field._sep or "")
-    value = field.value
-    if type(value) is Scalar:
-        out.append(value.raw or "")
-    else:
-        _write_value(value, out)
-    if field._trail:
-        out.append(field._trail)
-
-
-def _write_value(value: Node, out: list[str]) -> None:
-    if isinstance(value, Scalar):
-        out.append(str(value))
-    elif isinstance(value, ListValue):
-        out.append(value._gaps[0])
-        for item, gap in zip(value.items, value._gaps[1:]):
-            _write_value(item, out)
-            out.append(gap)
-    else:
-        out.append(value._open or "")
-        for f in value._fields:
-            _write_field(f, out)
-        out.append(value._tail)
-        out.append({"{": "}", "<": ">"}.get(value._open or "", ""))
+Node = Union[Scalar, ListValue, MessageNode]

@@ -1,4 +1,4 @@
-"""Between the text of one scalar and its Python value.
+"""From the text of one scalar to its Python value, and back.
 
 The text format's own rules (protobuf's C++ reader is the one Caffe uses): numbers may be decimal, octal
 (`017`) or hexadecimal where integers stand, and have no digit before or after the point or end in `f` where
@@ -29,8 +29,8 @@ class Enum(str):
     __slots__ = ()
 
 
-class BadValue(ValueError):
-    """The text of a value does not fit its field; the caller knows the place and says it."""
+class BadValueError(ValueError):
+    """The text of a value does not fit its field. The message names no place; the caller adds it."""
 
 
 _INT = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\Z")
@@ -56,7 +56,7 @@ def decode_string(raw: str) -> bytes:
     while position < len(raw):
         piece = _PIECE.match(raw, position)
         if piece is None:
-            raise BadValue(f"{_short(raw)} is not a string")
+            raise BadValueError(f"{_short(raw)} is not a string")
         inner = piece.group(1) if piece.group(1) is not None else piece.group(2)
         if "\\" in inner:
             parts.append(_unescape(inner))
@@ -80,18 +80,18 @@ def _unescape(inner: str) -> bytes:
         elif short is not None or long is not None:
             code = int(short or long, 16)
             if code > 0x10FFFF or 0xD800 <= code < 0xE000:
-                raise BadValue(f"{escape.group()} is no character of Unicode")
+                raise BadValueError(f"{escape.group()} is no character of Unicode")
             parts.append(chr(code).encode("utf-8"))
         elif letter in _SIMPLE_BYTES:
             parts.append(_SIMPLE_BYTES[letter])
         else:
-            raise BadValue(f"{escape.group()!r} is no escape of the text format; write \\\\ for a backslash")
+            raise BadValueError(f"{escape.group()!r} is no escape of the text format; write \\\\ for a backslash")
     parts.append(inner[position:].encode("utf-8", "surrogateescape"))
     return b"".join(parts)
 
 
 def decode(raw: str, known: FieldType | None) -> Value:
-    """The typed value of a scalar's text; `BadValue` when it does not fit `known`.
+    """The typed value of a scalar's text; `BadValueError` when it does not fit `known`.
 
     Without `known`: strings give str, numbers int or float, bare words `Enum`.
     """
@@ -106,11 +106,11 @@ def decode(raw: str, known: FieldType | None) -> Value:
         return _decode_float(raw)
     if kind == "string":
         if not is_string(raw):
-            raise BadValue(f"expected a quoted string, found {_short(raw)}")
+            raise BadValueError(f"expected a quoted string, found {_short(raw)}")
         return decode_string(raw).decode("utf-8", "surrogateescape")
     if kind == "bytes":
         if not is_string(raw):
-            raise BadValue(f"expected a quoted string, found {_short(raw)}")
+            raise BadValueError(f"expected a quoted string, found {_short(raw)}")
         return decode_string(raw)
     if kind == "bool":
         if raw in ("true", "t", "True"):
@@ -119,7 +119,7 @@ def decode(raw: str, known: FieldType | None) -> Value:
             return False
         if _INT.match(raw) and _int(raw) in (0, 1) and raw[0] != "-":
             return bool(_int(raw))
-        raise BadValue(f"expected true or false, found {_short(raw)}")
+        raise BadValueError(f"expected true or false, found {_short(raw)}")
     if kind == "enum":
         assert known.enum is not None
         if _INT.match(raw):
@@ -129,8 +129,8 @@ def decode(raw: str, known: FieldType | None) -> Value:
         elif raw in known.enum.values:
             return Enum(raw)
         names = ", ".join(known.enum.values) if len(known.enum.values) <= 12 else f"the {known.enum.name}s"
-        raise BadValue(f"expected one of {names}, found {_short(raw)}")
-    raise BadValue(f"expected a message {{ ... }}, found {_short(raw)}")
+        raise BadValueError(f"expected one of {names}, found {_short(raw)}")
+    raise BadValueError(f"expected a message {{ ... }}, found {_short(raw)}")
 
 
 def _decode_untyped(raw: str) -> Value:
@@ -148,18 +148,18 @@ def _decode_untyped(raw: str) -> Value:
 def _int(raw: str) -> int:
     digits = raw.replace("-", "").strip()
     if len(digits) > 40:  # far past 64 bits; Python's own refusal of endless digits would be a ValueError
-        raise BadValue(f"{_short(raw)} is too large")
+        raise BadValueError(f"{_short(raw)} is too large")
     base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" else 10
     return -int(digits, base) if raw[0] == "-" else int(digits, base)
 
 
 def _decode_int(raw: str, kind: str) -> int:
     if not _INT.match(raw):
-        raise BadValue(f"expected an integer, found {_short(raw)}")
+        raise BadValueError(f"expected an integer, found {_short(raw)}")
     value = _int(raw)
     low, high = INT_RANGES[kind]
     if not low <= value <= high:
-        raise BadValue(f"{_short(raw)} does not fit {kind} ({low} to {high})")
+        raise BadValueError(f"{_short(raw)} does not fit {kind} ({low} to {high})")
     return value
 
 
@@ -169,11 +169,11 @@ def _decode_float(raw: str) -> float:
     # Caffe's reader takes no hexadecimal or octal number where a float stands.
     if _FLOAT.match(raw) and not _ZERO_FIRST.match(raw):
         return float(raw.rstrip("fF"))
-    raise BadValue(f"expected a decimal number, found {_short(raw)}")
+    raise BadValueError(f"expected a decimal number, found {_short(raw)}")
 
 
 def encode(value: object, known: FieldType | None, quote: str = '"') -> str:
-    """The text of a Python value for a field; `BadValue` when it does not fit the field's type."""
+    """The text of a Python value for a field; `BadValueError` when it does not fit the field's type."""
     kind = known.kind if known is not None else None
     if isinstance(value, (str, bytes)) and kind != "enum" and not (kind is None and isinstance(value, Enum)):
         raw = quoted(value, quote)
@@ -188,7 +188,7 @@ def encode(value: object, known: FieldType | None, quote: str = '"') -> str:
     elif hasattr(value, "__float__"):
         raw = _encode_float(value)
     else:
-        raise BadValue(f"a {type(value).__name__} is no value of a prototxt field")
+        raise BadValueError(f"a {type(value).__name__} is no value of a prototxt field")
     if known is not None:
         decode(raw, known)
     return raw

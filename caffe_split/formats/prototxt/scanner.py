@@ -11,9 +11,9 @@ import gc
 import re
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.prototxt.nodes import Field, ListValue, Scalar
+from caffe_split.formats.prototxt.nodes import ListValue, Scalar
 from caffe_split.formats.prototxt.source import Source
-from caffe_split.formats.prototxt.tree import Document, Message
+from caffe_split.formats.prototxt.tree import Field, Message
 
 # Messages in messages. Caffe's own need five; protobuf's readers stop at 100 for binary.
 MAX_DEPTH = 100
@@ -40,9 +40,10 @@ class Scanner:
         self.text = text
         self.source = Source(text, filename)
 
-    def read(self, document: Document) -> None:
-        # A big file makes a million small objects, none of them garbage: looking for some among them again and
-        # again costs more than the reading, and more a layer the longer the file is.
+    def read(self, document: Message) -> None:
+        """Read the whole text into `document`, an empty message. Raises `CaffeSplitError` with the place."""
+        # A big file makes a million small objects, none of them garbage. Searching them for garbage again and again
+        # would cost more than the reading itself, and more per layer the longer the file is.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -52,14 +53,15 @@ class Scanner:
                 gc.enable()
 
     def error(self, offset: int, message: str) -> CaffeSplitError:
+        """An error that names the place of `offset`."""
         return self.source.error(offset, message)
 
     def _fields(self, message: Message, position: int, closer: str, opened: int, depth: int) -> int:
-        """Read fields into `message` up to `closer` (or the end, when it is empty); the place behind it."""
+        """Read fields into `message` up to `closer` (up to the end if it is ""); returns the offset behind it."""
         if depth > MAX_DEPTH:
             raise self.error(opened, f"messages are nested more than {MAX_DEPTH} deep")
         text, source = self.text, self.source
-        append = message._fields.append
+        append = message.children.append
         usual = _USUAL.match
         field: Field | None = None
         while True:
@@ -68,14 +70,16 @@ class Scanner:
                 lead, name, sep, opener, raw = match.groups()
                 if opener is None:
                     if ":" in sep:
-                        field = Field(name, Scalar(raw), lead, sep, match.start(2), source, message)
+                        field = Field(name, Scalar(raw), lead, sep, match.start(2), source)
+                        field.parent = message
                         append(field)
                         position = match.end()
                         continue
                 else:
                     inner = Message(opener)
-                    field = Field(name, inner, lead, sep, match.start(2), source, message)
-                    inner._field = field
+                    field = Field(name, inner, lead, sep, match.start(2), source)
+                    field.parent = message
+                    inner.owner = field
                     append(field)
                     start = match.end()
                     position = self._fields(inner, start, _CLOSERS[opener], start - 1, depth + 1)
@@ -87,17 +91,17 @@ class Scanner:
             if char == "":
                 if closer:
                     raise self._unclosed(opened, closer, message)
-                message._tail = gap
+                message.tail = gap
                 return start
             if char in "}>":
                 if char != closer:
                     raise self.error(start, self._stray(char, closer, opened))
-                message._tail = gap
+                message.tail = gap
                 return start + 1
-            if char in ",;" and field is not None and not field._trail:
-                field._trail = gap + char
+            if char in ",;" and field is not None and not field.trail:
+                field.trail = gap + char
                 position = start + 1
-            elif char in "'\"" and field is not None and not field._trail and _is_text(field):
+            elif char in "'\"" and field is not None and not field.trail and _is_text(field):
                 position = self._string(start)
                 assert isinstance(field.value, Scalar)
                 field.value.raw = f"{field.value.raw}{gap}{text[start:position]}"
@@ -131,7 +135,8 @@ class Scanner:
         colon = text[value_at : value_at + 1] == ":"
         if colon:
             value_at = self._skip(value_at + 1)
-        field = Field(name, Scalar(""), lead, text[after:value_at], start, self.source, message)
+        field = Field(name, Scalar(""), lead, text[after:value_at], start, self.source)
+        field.parent = message
         char = text[value_at : value_at + 1]
         if char and char in "{<":
             inner = Message(char, field)
@@ -152,10 +157,10 @@ class Scanner:
         position = self._skip(start + 1)
         gap_from = start
         if text[position : position + 1] == "]":
-            value._gaps.append(text[start : position + 1])
+            value.gaps.append(text[start : position + 1])
             return position + 1
         while True:
-            value._gaps.append(text[gap_from:position])
+            value.gaps.append(text[gap_from:position])
             char = text[position : position + 1]
             if char and char in "{<":
                 inner = Message(char, field)
@@ -174,7 +179,7 @@ class Scanner:
             position = self._skip(position)
             char = text[position : position + 1]
             if char == "]":
-                value._gaps.append(text[gap_from : position + 1])
+                value.gaps.append(text[gap_from : position + 1])
                 return position + 1
             if char != ",":
                 raise self.error(position, f"expected ',' or ']' in a list, found {self._found(position)}")
@@ -218,11 +223,11 @@ class Scanner:
         return repr(match.group()[:40] if match else self.text[position])
 
     def _unclosed(self, opened: int, closer: str, message: Message) -> CaffeSplitError:
-        """A missing brace: the innermost open message is rarely the guilty one, so tell where it shows."""
+        """A missing brace: the innermost open message rarely lacks it, so name the place where that shows."""
         line, column = self.source.place(opened)
-        inner = message._field.name if message._field is not None else "message"
+        inner = message.owner.name if message.owner is not None else "message"
         hint = ""
-        for field in message._fields:
+        for field in message.children:
             # `layer` in a `layer`: no message of Caffe's holds one of its own name.
             if field.name == inner:
                 hint = f"; the {field.name} at line {field.line} stands inside it: look for the brace above it"

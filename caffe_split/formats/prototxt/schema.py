@@ -1,15 +1,13 @@
 """What is known of each message: fields, numbers, types, labels, defaults, enum names.
 
-A `Schema` is plain Python objects, read from a .proto file (`protofile.py`): ours, beside this module, or a
-fork's own. Nothing of protobuf leaves this package.
+A `Schema` is made of plain Python objects, read from a .proto file by `proto2.py`: ours, beside this module, or a
+fork's own.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Union
 
 Default = Union[str, bytes, int, float, bool, None]
@@ -109,12 +107,3 @@ def implicit_default(kind: str, enum: EnumType | None) -> Default:
         return None
     zeros: dict[str, Default] = {"string": "", "bytes": b"", "bool": False, "float": 0.0, "double": 0.0}
     return zeros.get(kind, 0)
-
-
-@functools.lru_cache(maxsize=1)
-def caffe() -> Schema:
-    """Our own schema: BVLC's at 99bd997, with the TPM layer's options added."""
-    # From the .proto, as a fork's is: a quarter of the time that importing protobuf takes.
-    from caffe_split.formats.prototxt import proto2
-
-    return proto2.load(Path(__file__).with_name("caffe.proto"))

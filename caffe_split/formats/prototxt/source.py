@@ -30,5 +30,6 @@ class Source:
         return line, max(offset - self._starts[line - 1], 0) + 1
 
     def error(self, offset: int, message: str) -> CaffeSplitError:
+        """An error that names the file and the place of `offset`."""
         line, column = self.place(offset)
         return CaffeSplitError(f"{self.filename}:{line}:{column}: {message}")

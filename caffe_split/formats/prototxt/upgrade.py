@@ -1,6 +1,6 @@
-"""Old nets and solvers brought to today's form, as edits of the document: what Caffe does when it loads them.
+"""Old nets and solvers upgraded to today's form, by edits of the document: what Caffe does when it loads them.
 
-Caffe's order is kept, because each step looks at what the one before it made: V0 layers to V1, old fields
+The steps are in Caffe's order, because each works on the result of the one before: V0 layers to V1, old fields
 of data layers to `transform_param`, `layers` to `layer`, `input` to an Input layer, BatchNorm's three
 `param`s, and in solvers the enum `solver_type` to `type`.
 """
@@ -8,9 +8,9 @@ of data layers to `transform_param`, `layers` to `layer`, `input` to an Input la
 from __future__ import annotations
 
 from caffe_split.formats.prototxt import upgrade_v0
-from caffe_split.formats.prototxt.building import build, build_line, forget_types
+from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.old_types import V1_TYPES
-from caffe_split.formats.prototxt.tree import Document, Message
+from caffe_split.formats.prototxt.tree import Message, build, build_line
 
 _SOLVER_TYPES = {
     "SGD": "SGD",
@@ -22,7 +22,7 @@ _SOLVER_TYPES = {
 }
 _DATA_PARAMS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 _TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
-# Fields of a V1 layer with one value a weight -> the field of `param { ... }` that took its place.
+# Fields of a V1 layer with one value per weight -> the field of `param { ... }` that took its place.
 _PER_WEIGHT = {
     "param": "name",
     "blob_share_mode": "share_mode",
@@ -34,8 +34,8 @@ _PER_WEIGHT = {
 def upgrade(document: Document) -> list[str]:
     """Bring a net or solver to the form of today, in place; nothing changes where nothing is old.
 
-    Returns what was done or dropped, a line each, empty for a document of today. The inline nets of a solver
-    are left alone, as Caffe leaves them. Raises `CaffeSplitError` where Caffe would refuse the file: `layer`
+    Returns one line per thing done or dropped, none for a document of today. The inline nets of a solver stay as
+    they are, as in Caffe. Raises `CaffeSplitError` where Caffe would refuse the file: `layer`
     and `layers` in one net, layer types it does not know, a solver with both `type` and `solver_type`.
 
     >>> from caffe_split.formats import prototxt
@@ -59,9 +59,10 @@ def upgrade(document: Document) -> list[str]:
 
 
 def upgrade_old(document: Document) -> list[str]:
-    """`upgrade` a net with old layers or `input` fields, and leave one of today as it is written.
+    """`upgrade` a net with old layers or `input` fields; leave a net of today as it is written.
 
-    To that Caffe would do one thing only, on every loading: set the multipliers of BatchNorm's statistics to 0.
+    Caffe changes one thing in a net of today, each time it loads it: it sets the multipliers of BatchNorm's statistics
+    to 0. That needs no rewriting of the file.
     """
     return upgrade(document) if document.has("layers") or document.has("input") else []
 
@@ -74,7 +75,7 @@ def upgraded(document: Document) -> Document:
 
 
 def refuse_mixed(net: Message) -> None:
-    """Raise when a net has both `layer` and `layers`, of which Caffe would take one kind only."""
+    """Raise when a net has both `layer` and `layers`, of which Caffe would take only one kind."""
     new, old = net.field("layer"), net.field("layers")
     if new is not None and old is not None:
         first = net.all_fields("layers")[0]
@@ -93,7 +94,7 @@ def _upgrade_solver(document: Document) -> list[str]:
         raise old.error("the solver has both `solver_type` (old form) and `type`; remove one")
     name = document.get("solver_type")
     old.name = "type"
-    forget_types(document)
+    document.forget_types()
     document.set("type", _SOLVER_TYPES[name])
     return [f"solver_type: {name} became type"]
 
@@ -112,7 +113,7 @@ def _upgrade_transforms(net: Message) -> list[str]:
     if not needed:
         return []
     for layer, param in layers:
-        # Caffe gives every such layer of the net both messages then, empty ones too.
+        # In such a net Caffe gives both messages to every data layer, even empty ones.
         source = layer.sub(param)
         if source is None:
             source = layer.add(param, {}).message
@@ -146,7 +147,7 @@ def _upgrade_v1(net: Message) -> list[str]:
             layer.remove("layer", keep_comment=True)
     for field in net.all_fields("layers"):
         field.name = "layer"
-    forget_types(net)
+    net.forget_types()
     for layer, new_type in zip(layers, types):
         if new_type is not None:
             layer.set("type", new_type)
@@ -167,7 +168,7 @@ def _new_type(layer: Message) -> str | None:
 
 
 def _upgrade_weights_options(layer: Message) -> None:
-    """Gather the old lists with one value a weight into one `param { ... }` a weight."""
+    """Turn the old lists with one value per weight into one `param { ... }` per weight."""
     old_fields = [f for f in layer.fields if f.name in _PER_WEIGHT]
     if not old_fields:
         return

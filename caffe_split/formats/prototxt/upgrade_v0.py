@@ -1,17 +1,15 @@
-"""Nets of 2013, `layers { layer { name type ... } bottom top }`, brought to the form of 2014 (V1).
+"""Nets of 2013, `layers { layer { name type ... } bottom top }`, upgraded to the form of 2014 (V1).
 
-In V0 one message held the options of every layer type; each goes to the message of its type. What Caffe
-drops on this way is dropped here and said: options that the layer's type does not have, and all fields of
-the net besides its name, inputs, layers and force_backward.
+In V0 one message held the options of every layer type; each moves to the message of its type. What Caffe drops is
+dropped here too, and reported: options that the layer's type does not have, and all fields of the net except its
+name, inputs, layers and force_backward.
 """
 
 from __future__ import annotations
 
 from caffe_split.formats.prototxt import layout
-from caffe_split.formats.prototxt.building import build, forget_types
-from caffe_split.formats.prototxt.nodes import Field
 from caffe_split.formats.prototxt.old_types import V0_TYPES
-from caffe_split.formats.prototxt.tree import Message
+from caffe_split.formats.prototxt.tree import Field, Message, build
 
 _CONV, _POOL, _IP, _LRN = "convolution_param", "pooling_param", "inner_product_param", "lrn_param"
 _WINDOW, _IMAGES = "window_data_param", "image_data_param"
@@ -46,7 +44,7 @@ _OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
     "det_context_pad": ("context_pad", {"window_data": _WINDOW}),
     "det_crop_mode": ("crop_mode", {"window_data": _WINDOW}),
 }
-# Every layer type may have these, whether or not it reads them.
+# Every layer type may have these, even where it does not read them.
 _TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 # These stay fields of the layer itself.
 _KEPT = ("name", "blobs", "blobs_lr", "weight_decay")
@@ -65,7 +63,7 @@ def upgrade(net: Message) -> list[str]:
         if field.name not in _NET_FIELDS and field.name in known:
             notes.append(f"line {field.line}: {field.name} dropped, as Caffe drops it from a V0 net")
             net.remove(field, keep_comment=True)
-    forget_types(net)
+    net.forget_types()
     return notes
 
 
@@ -149,11 +147,9 @@ def _upgrade_layer(layer: Message) -> list[str]:
             made.append(Field(target, Message(None)))
     for field in made:
         if field.name in groups and isinstance(field.value, Message) and not field.value.fields:
-            field.value = build(field.name, groups[field.name]).value
-            field.value._field = field  # type: ignore[union-attr]
-    comments = [f._lead or "" for f in inner.fields] + [inner._tail]
+            field.hold(build(field.name, groups[field.name]).value)
+    lost = layout.comments_of("".join([*(f.lead or "" for f in inner.fields), inner.tail]))
     layer.replace(old, made)
-    lost = layout.comments_of("".join(comments))
     if lost and made:
         layer.add_comments(made[0], lost)
     return notes

@@ -1,4 +1,4 @@
-"""Binary caffemodels: mapped, walked once from length to length, the arrays views of the mapping; written in one go."""
+"""Binary caffemodels: read as views of the mapped file, after one walk over its lengths; written in one go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.formats.prototxt import schema
+from caffe_split.formats.prototxt import proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
 from caffe_split.formats.weights import blob as blobs
 from caffe_split.formats.weights import wire
@@ -44,7 +44,7 @@ class _Layer(NamedTuple):
 
 
 class BinaryWeights(Weights):
-    """Weights over a mapped binary file; keeps where the layers lie, and nothing of their values."""
+    """Weights over a mapped binary file: it remembers where the layers lie and holds none of their values."""
 
     def __init__(self, path: str, buffer: memoryview) -> None:
         self._buffer = buffer
@@ -63,7 +63,7 @@ class BinaryWeights(Weights):
                 yield blobs.locate(self._buffer, entry.start, entry.end)
 
     def other_fields(self, name: str) -> tuple[bytes, list[bytes]]:
-        """What the file says of a layer besides name, type and weights: of the layer, and of each blob."""
+        """As bytes: a layer's fields except name, type and weights; and for each of its blobs the unknown fields."""
         layer = self._layers[name]
         own = b""
         if layer.form is _FORMS[_LAYER]:  # the fields of older layers mean something else in a new one
@@ -75,7 +75,7 @@ class BinaryWeights(Weights):
         return own, [blobs.extra_fields(self._buffer, blob) for blob in self._blobs(layer)]
 
     def net_fields(self) -> bytes:
-        """What the file says of the net besides its name and layers."""
+        """The fields of the net except its name and layers, as bytes."""
         return b"".join(bytes(self._buffer[start:end]) for start, end in self._net_fields)
 
     def _index(self, path: str) -> str:
@@ -151,8 +151,9 @@ class BinaryWeights(Weights):
 def write_binary(
     name: str, weights: Mapping[str, Sequence[Any]], net_name: str, types: Mapping[str, str], like: Weights | None
 ) -> None:
-    """Write a binary caffemodel, whole or not at all; what `like` says besides, where that is binary too, is kept.
+    """Write a binary caffemodel, whole or not at all.
 
+    If `like` is a binary file too, its other fields are kept: those of the net, and of layers with the same name.
     Raises `CaffeSplitError` when it would pass 2 GB, and when `weights` lack what a layer shares with an earlier one.
     """
     if isinstance(weights, Weights) and weights.shared:
@@ -187,7 +188,7 @@ def write_binary(
 
 
 class _LayerHead:
-    """What stands around the values of a layer; made for all layers first, because lengths come first."""
+    """The bytes around a layer's values. Made before any layer is written: a length precedes what it counts."""
 
     def __init__(self, name: str, layer_type: str, arrays: Sequence[Any], source: BinaryWeights | None) -> None:
         self.name = name
@@ -219,7 +220,7 @@ class _LayerHead:
 
 
 def _v1_type(number: int) -> str:
-    known = schema.caffe().enums["V1LayerParameter.LayerType"].name_of(number)
+    known = proto2.caffe().enums["V1LayerParameter.LayerType"].name_of(number)
     return V1_TYPES.get(known or "", "")
 
 

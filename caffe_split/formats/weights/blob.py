@@ -1,4 +1,4 @@
-"""BlobProto on the wire: its shape, where its values lie, and an array over them.
+"""BlobProto as bytes: its shape, where its values lie, and an array over them.
 
 Field numbers: 1-4 num, channels, height, width (the shape of old files); 5 data, 6 diff, 7 shape, 8 and 9
 the same in double. 10-13 are NVCaffe's raw data.
@@ -118,7 +118,7 @@ def text_of(shape: Sequence[int]) -> str:
 
 
 def _run_of_singles(buffer: memoryview, position: int, end: int) -> int:
-    """How many values of `data` stand here one by one, each behind its own tag (files of 2013-14)."""
+    """How many values of `data` begin here, each behind a tag of its own (files of 2013-14)."""
     if buffer[position] != 0x2D or position + 5 > end:
         return 0
     run = 0
@@ -201,14 +201,14 @@ def extra_fields(buffer: memoryview, blob: Blob) -> bytes:
 
 
 def head(values: np.ndarray[Any, Any], extra: bytes = b"") -> tuple[bytes, bytes]:
-    """What stands before and behind the values of a blob when it is written."""
+    """The bytes before and behind the values of a blob that is written: (before, behind)."""
     before = b""
     if values.size:
         before = wire.encode_tag(DATA, wire.BYTES) + wire.encode_varint(values.size * 4)
     if values.ndim == 4 and values.shape[0] == 1:
-        # The old fields for what may come from an old file: Caffe lets 1x1xMxN so written stand for the MxN or 1x1x1xN
-        # for the N that its layer has, and takes a `shape` only when it is the layer's own. Of a layer whose weight has
-        # four axes both say the same.
+        # This shape may come from an old file, so it is written in the old fields: only there does Caffe take 1x1xMxN
+        # for a layer's MxN, and 1x1x1xN for its N; a `shape` must be the layer's own. Where the layer's weight has four
+        # axes, both forms mean the same.
         old = b"".join(
             wire.encode_tag(number, wire.VARINT) + wire.encode_varint(dim) for number, dim in enumerate(values.shape, 1)
         )
@@ -219,7 +219,7 @@ def head(values: np.ndarray[Any, Any], extra: bytes = b"") -> tuple[bytes, bytes
 
 
 def as_array(value: Any, where: str) -> np.ndarray[Any, Any]:
-    """An array of numbers as numpy sees it, not yet converted; `CaffeSplitError` when it is none."""
+    """`value` as an array, not yet converted to float32. Raises `CaffeSplitError` when it holds no real numbers."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise CaffeSplitError(f"{where}: expected an array of real numbers, found {array.dtype}")

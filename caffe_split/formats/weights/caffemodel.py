@@ -1,6 +1,6 @@
 """Weights and solver states: `read_weights`, `write_weights`, `read_solverstate`, `write_solverstate`.
 
-Files in HDF5 are told by their first bytes, or by the suffix `.h5` when written.
+A file is HDF5 if its first bytes say so; it is written as HDF5 if its name ends in `.h5`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Datum, one record of an LMDB that a Data layer reads, and the mean file that goes with it."""
+"""Datum, one record of the LMDB that a Data layer reads, by the generated protobuf module.
+
+A record is one small message: protobuf reads it in C, all its forms, with no walker of ours to keep.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import caffe_pb2
+from caffe_split.formats.prototxt import caffe_pb2
 
 
 def encode_datum(image: npt.NDArray[np.uint8], label: int) -> bytes:
@@ -22,7 +25,10 @@ def encode_datum(image: npt.NDArray[np.uint8], label: int) -> bytes:
 
 @dataclass(frozen=True)
 class Record:
-    """A Datum: `values` (channels, height, width), uint8 or float32, or where it is encoded an image file's bytes."""
+    """A Datum: either `values`, an array (channels, height, width) of uint8 or float32, or an image file in `encoded`.
+
+    `values` is None and `encoded` the file's bytes (JPEG, PNG) where the record holds a file; else `encoded` is empty.
+    """
 
     values: npt.NDArray[np.uint8] | npt.NDArray[np.float32] | None
     encoded: bytes
@@ -51,12 +57,3 @@ def decode_datum(record: bytes | memoryview) -> tuple[npt.NDArray[np.uint8], int
         what = "an encoded image" if read.values is None else "float values"
         raise CaffeSplitError(f"a Datum holds {what}; only raw uint8 records are read.")
     return read.values.view(np.uint8), read.label
-
-
-def encode_mean(mean: npt.NDArray[np.float32]) -> bytes:
-    """The bytes of a mean file (.binaryproto) from (channels, height, width): a BlobProto in the old form, num 1."""
-    channels, height, width = mean.shape
-    blob: bytes = caffe_pb2.BlobProto(
-        num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist()
-    ).SerializeToString()
-    return blob

@@ -1,6 +1,6 @@
 """Caffe's HDF5 files: weights as /data/<layer>/<index>, solver states as /iter, /history/<index>, ...
 
-h5py is optional (`pip install caffe-split[hdf5]`): it is asked for when such a file comes along.
+h5py is optional (`pip install caffe-split[hdf5]`) and is imported when the first such file is read or written.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def _open(name: str) -> Any:
 # As many layers, or blobs of history, as in a binary file.
 MAX_NAMES = 100_000
 
-# What h5py raises on damaged files; the library below it does not check all that it believes.
+# What h5py raises on damaged files; the C library below it trusts much that it reads.
 _DAMAGE = (AttributeError, ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 
 
 @contextlib.contextmanager
 def _guarded(name: str, what: str = "damaged") -> Iterator[None]:
-    """Let whatever h5py raises be one `CaffeSplitError`."""
+    """Turn whatever h5py raises into one `CaffeSplitError`."""
     try:
         yield
     except CaffeSplitError:
@@ -56,8 +56,8 @@ def _guarded(name: str, what: str = "damaged") -> Iterator[None]:
 class Hdf5Weights(Weights):
     """Weights of an HDF5 file: layers are listed when it is opened and read when asked for.
 
-    Caffe leaves out of such a file what a layer shares with an earlier one, so that a layer's first blob may be
-    1: those before it are then arrays of shape (0,).
+    Caffe leaves out of such a file the blobs that a layer shares with an earlier one. The layer's indices then begin
+    at 1 or later, and the blobs left out are arrays of shape (0,).
     """
 
     def __init__(self, path: str) -> None:
@@ -159,7 +159,7 @@ def _read(item: Any) -> Array:
 
 
 def write_weights(name: str, weights: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> None:
-    """Write /data/<layer>/<index>; see `caffemodel.write_weights`. `types` are the layers' types, as far as known."""
+    """Write /data/<layer>/<index>; see `caffemodel.write_weights`. `types` has the layer types that are known."""
     for layer in weights:
         if not layer or "/" in layer or layer in (".", ".."):
             raise CaffeSplitError(
@@ -180,7 +180,7 @@ def write_weights(name: str, weights: Mapping[str, Sequence[Any]], types: Mappin
 
 
 def _shape_of_today(shape: tuple[int, ...], layer_type: str, index: int) -> tuple[int, ...]:
-    """The shape that Caffe asks of HDF5 for a blob whose shape is an old file's: there 1x1xMxN is not MxN to it."""
+    """The shape that Caffe expects in HDF5, where it does not take an old file's 1x1xMxN for MxN."""
     if len(shape) == 4 and shape[:2] == (1, 1):
         if index == 0 and layer_type == "InnerProduct":
             return shape[2:]
@@ -247,7 +247,7 @@ def write_solverstate(name: str, state: SolverState) -> None:
 
 @contextlib.contextmanager
 def _create(name: str) -> Iterator[Any]:
-    """An HDF5 file that takes the place of `name` when the block ends well."""
+    """A new HDF5 file, which takes the place of `name` when the block ends without an error."""
     with replacing(name) as temporary:
         # The oldest layout of the format: Caffe's own HDF5 may be of any age.
         file = _h5py().File(temporary, "w", libver="earliest", track_order=False)
@@ -257,15 +257,15 @@ def _create(name: str) -> Iterator[Any]:
             with contextlib.suppress(OSError, RuntimeError):  # on a full disk closing fails once more
                 file.close()
             if isinstance(error, OSError):
-                raise _told_plainly(error) from error
+                raise _plain_error(error) from error
             raise
         try:
             file.close()
         except (OSError, RuntimeError) as error:
-            raise _told_plainly(error) from error
+            raise _plain_error(error) from error
 
 
-def _told_plainly(error: Exception) -> OSError:
-    """The system's own word for it, where h5py knows it, in the place of the library's long one."""
+def _plain_error(error: Exception) -> OSError:
+    """The error with the system's own message where h5py gives its number; else h5py's message on one line."""
     code = getattr(error, "errno", None)
     return OSError(code or 0, os.strerror(code) if code else " ".join(str(error).split()))

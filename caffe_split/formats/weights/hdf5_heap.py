@@ -1,8 +1,8 @@
-"""The heap in which an HDF5 group of the old layout keeps its members' names, looked at before the library does.
+"""A check that the HDF5 library lacks: that the free list of a group's heap comes to an end.
 
-The library follows the heap's list of free places wherever it leads: round in circles, it fills the memory. Caffe
-writes groups in this layout. Only what is needed to find the list is read here; whatever else is wrong with a
-file, the library notices itself.
+Groups of the old layout, which Caffe writes, keep their members' names in a heap. The library follows the heap's list
+of free places wherever it leads; if the list is a circle, it fills the memory. So the list is followed here first.
+Only what is needed to find it is read; the library notices other damage itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are often found under the name of a weights file, told apart by their first bytes."""
+"""Files that are often given as weights and are not: what they are, by their first bytes."""
 
 from __future__ import annotations
 

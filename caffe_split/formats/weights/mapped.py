@@ -15,7 +15,7 @@ MAX_BINARY = 2**31 - 1
 def head_of(name: str, what: str) -> bytes:
     """The first bytes of a file that should be `what` ("weights", "a solver state").
 
-    A file that is surely something else is refused by its name.
+    Raises `CaffeSplitError` when it cannot be read, is empty, or is surely something else.
     """
     try:
         with open(name, "rb") as stream:
@@ -24,17 +24,17 @@ def head_of(name: str, what: str) -> bytes:
         raise CaffeSplitError(f"{name}: cannot read {what}: {reason(error)}") from None
     if not head:
         raise CaffeSplitError(f"{name}: the file is empty; an interrupted copy or download?")
-    relative = lookalikes.name_of(head)
-    if relative is not None:
-        raise CaffeSplitError(f"{name}: expected {what}, but this is {relative}")
+    found = lookalikes.name_of(head)
+    if found is not None:
+        raise CaffeSplitError(f"{name}: expected {what}, but this is {found}")
     return head
 
 
 def map_file(name: str) -> memoryview:
     """The bytes of a file, mapped: the mapping lives as long as the memoryview or any array over it.
 
-    A mapped file must not be cut short in place by others meanwhile (ours are replaced by renaming, which
-    leaves the old bytes to their readers).
+    The file must not be shortened in place while it is mapped. This toolkit never does that: it replaces files by
+    renaming, and readers keep the old bytes.
     """
     try:
         with open(name, "rb") as stream:

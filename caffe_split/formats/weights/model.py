@@ -1,4 +1,4 @@
-"""What a snapshot holds, as values: `Weights` and `SolverState`, whichever file they come from or go to."""
+"""What a snapshot holds, as values: `Weights` and `SolverState`, the same for every kind of file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Weights(Mapping[str, "list[Array]"]):
     Every layer of the file is a key, those without weights with an empty list. Arrays are read-only views of
     the mapped file (copy them to change them); files with unpacked or double values, and HDF5 files, give
     copies. `types` maps layer names to layer types, `net_name` is the net's name. `shared` counts, for layers of an
-    HDF5 file, the first blobs that it leaves out because an earlier layer has them: these are arrays of shape (0,).
+    HDF5 file, the first blobs that it leaves out because an earlier layer has them; these are arrays of shape (0,).
     """
 
     def __init__(self, path: str, net_name: str, types: dict[str, str]) -> None:
@@ -44,7 +44,7 @@ class SolverState:
     """Where a training stood.
 
     `iter` is the iteration, `learned_net` the weights file saved with it, `current_step` the count of rate
-    changes so far, and `history` the solver's arrays (for SGD one a weight, in the order of the net's
+    changes so far, and `history` the solver's arrays (for SGD one per weight, in the order of the net's
     learnable weights; for Adam and AdaDelta two), float32 in their stored shapes. `unknown` holds the bytes
     of fields that BVLC's Caffe does not have; they are written back.
     """
@@ -57,7 +57,7 @@ class SolverState:
 
 
 def nonfinite(weights: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[int, int]]]:
-    """NaN and infinite weights: layer -> for each blob (how many, of how many). Clean layers are left out.
+    """NaN and infinite weights: layer -> for each blob (values not finite, all values). Clean layers are left out.
 
     >>> import numpy as np
     >>> nonfinite({"a": [np.ones(3)], "b": [np.array([1.0, np.nan, np.inf]), np.zeros(2)]})

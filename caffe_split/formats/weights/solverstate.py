@@ -25,7 +25,7 @@ _ITER, _NET, _HISTORY, _STEP = 1, 2, 3, 4
 
 
 def read_solverstate(path: PathLike) -> SolverState:
-    """Read a .solverstate, binary or HDF5 (told by content). The arrays are views of the mapped file.
+    """Read a .solverstate, binary or HDF5; its content decides which. The arrays are views of the mapped file.
 
     Raises `CaffeSplitError` when the file cannot be read, is cut short, holds weights instead, or a blob
     whose shape does not fit its values.

@@ -1,7 +1,7 @@
 """Protobuf's wire format over a buffer: tags, varints, lengths; every length is checked before it is used.
 
-A walker of our own, because the weights of a big model must not pass through Python objects one by one
-(docs/formats.md has the measurements). It knows no messages: callers pick field numbers.
+A reader of our own: protobuf would copy all weights of a model several times (docs/formats.md has the measurements).
+It knows no messages; callers pick field numbers.
 """
 
 from __future__ import annotations
