@@ -37,7 +37,7 @@ def v2_model():
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])
-def test_round_trip(suffix, tmp_path):
+def test_weights_come_back_as_they_were_written(suffix, tmp_path):
     path = tmp_path / f"x.caffemodel{suffix}"
     given = {"b": [W, B], "none": [], "a": [np.float32(3), np.zeros((0, 2)), np.arange(3), W[::2, ::-1]]}
     caffemodel.write_weights(path, given, "net", {"b": "Convolution"})
@@ -72,7 +72,7 @@ def test_arrays_are_views_that_cannot_be_written(tmp_path):
     np.testing.assert_array_equal(array, W)
 
 
-def test_v1_and_v0_and_old_shapes(tmp_path):
+def test_old_layers_and_old_shapes_are_read(tmp_path):
     model = caffe_pb2.NetParameter(name="old")
     one = model.layers.add(name="ip", type=14)
     one.blobs.add(num=1, channels=1, height=2, width=3, data=range(6))
@@ -100,7 +100,7 @@ def test_old_fields_win_over_the_shape_as_in_caffe(tmp_path):
     assert caffemodel.read_weights(put(tmp_path, model))["conv1"][1].shape == (2, 1, 1, 2)
 
 
-def test_unpacked_and_cut_and_double_values(tmp_path):
+def test_unpacked_cut_and_double_values_give_the_same_arrays(tmp_path):
     singles = b"".join(b"\x2d" + struct.pack("<f", value) for value in range(300))
     cut = raw_field(5, struct.pack("<2f", 1, 2)) + b"\x2d" + struct.pack("<f", 3) + raw_field(5, struct.pack("<f", 4))
     double = raw_field(8, struct.pack("<3d", 0.1, 1e300, -2))
@@ -177,7 +177,7 @@ def test_bad_files_are_named_for_what_they_are(data, expected, tmp_path):
     assert expected in str(error.value) and "x.caffemodel" in str(error.value)
 
 
-def test_missing_files(tmp_path):
+def test_paths_that_do_not_exist_are_refused_with_the_reason(tmp_path):
     with pytest.raises(CaffeSplitError, match="cannot read weights: No such file"):
         caffemodel.read_weights(tmp_path / "none")
     with pytest.raises(CaffeSplitError, match="cannot write there: No such file"):
@@ -191,13 +191,13 @@ def test_two_gigabytes_are_refused_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_arrays_that_are_none(tmp_path):
+def test_values_that_are_no_numbers_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(CaffeSplitError, match="layer 'a', blob 0: expected an array of real numbers"):
         caffemodel.write_weights(tmp_path / "x", {"a": [["text"]]})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nonfinite_weights_are_told_by_layer():
+def test_nonfinite_weights_are_reported_by_layer():
     bad = W.copy()
     bad[0, 0, 0, 0], bad[1, 0, 0, 0] = np.nan, np.inf
     assert caffemodel.nonfinite({"a": [W], "b": [bad, B]}) == {"b": [(2, 300), (0, 4)]}
@@ -222,7 +222,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["x.caffemodel"]
 
 
-def test_modes_and_links(tmp_path):
+def test_a_write_keeps_the_files_mode_and_a_link_to_it(tmp_path):
     path = put(tmp_path, v2_model())
     path.chmod(0o640)
     (tmp_path / "link").symlink_to("x.caffemodel")
@@ -234,7 +234,7 @@ def test_modes_and_links(tmp_path):
 # -- HDF5
 
 
-def test_hdf5_as_caffe_lays_it_out(tmp_path):
+def test_layers_are_found_where_caffe_puts_them_in_hdf5(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.caffemodel.h5", "w") as file:
         file["data/conv1/0"], file["data/conv1/1"], file["data/a/b/0"] = W, B.astype(">f8"), B
@@ -247,7 +247,7 @@ def test_hdf5_as_caffe_lays_it_out(tmp_path):
     assert [float(array[0]) for array in weights["many"]] == list(range(12))
 
 
-def test_bad_hdf5(tmp_path):
+def test_hdf5_that_is_not_caffes_is_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "x.h5"
     cases = {
@@ -290,11 +290,11 @@ def test_hdf5_whose_heap_goes_round_is_refused(reader, tmp_path):
         struct.pack_into("<Q", data, start + free, free)
         path = tmp_path / f"{heap}.h5"
         path.write_bytes(data)
-        with pytest.raises(CaffeSplitError, match="damaged: the heap of group .* has no end"):
+        with pytest.raises(CaffeSplitError, match=r"damaged: the heap of group .* has no end"):
             (caffemodel.read_weights if reader == "weights" else caffemodel.read_solverstate)(path)
 
 
-def test_bad_hdf5_states(tmp_path):
+def test_hdf5_states_that_are_not_caffes_are_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "x.solverstate.h5"
     caffemodel.write_solverstate(path, caffemodel.SolverState(5, "", 1, [B, B]))
@@ -350,7 +350,7 @@ def test_old_shapes_become_the_layers_own_in_hdf5(tmp_path):
     np.testing.assert_array_equal(weights["ip"][0], W.reshape(12, 25))
 
 
-def test_shared_blobs_that_hdf5_leaves_out(tmp_path):
+def test_shared_blobs_are_left_out_of_hdf5_and_refused_in_binary(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["data/a/0"], file["data/b/1"], file["data/b/2"] = W, B, B
@@ -365,7 +365,7 @@ def test_shared_blobs_that_hdf5_leaves_out(tmp_path):
     caffemodel.write_weights(tmp_path / "x.caffemodel", kept)
 
 
-def test_names_that_hdf5_cannot_hold(tmp_path):
+def test_names_that_hdf5_cannot_hold_are_refused(tmp_path):
     with pytest.raises(CaffeSplitError, match="there `/` parts groups"):
         caffemodel.write_weights(tmp_path / "x.h5", {"conv1/7x7": [B]})
     assert list(tmp_path.iterdir()) == []
@@ -375,7 +375,7 @@ def test_names_that_hdf5_cannot_hold(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5"])
-def test_solver_states(suffix, tmp_path):
+def test_solver_states_come_back_as_they_were_written(suffix, tmp_path):
     path = tmp_path / f"x.solverstate{suffix}"
     state = caffemodel.SolverState(12345, "dir/x.caffemodel", 3, [W, B, np.float32(1)])
     caffemodel.write_solverstate(path, state)
@@ -409,13 +409,13 @@ def test_binary_solver_states_are_protobufs(tmp_path):
         (b"net: 'x'", "a prototxt (text)"),
     ],
 )
-def test_bad_solver_states(data, expected, tmp_path):
+def test_bad_solver_states_are_named_for_what_they_are(data, expected, tmp_path):
     with pytest.raises(CaffeSplitError) as error:
         caffemodel.read_solverstate(put(tmp_path, data))
     assert expected in str(error.value)
 
 
-def test_the_public_names():
+def test_the_package_offers_the_readers_of_this_room():
     assert set(caffe_split.__all__) <= set(dir(caffe_split))
     assert caffe_split.read_weights is caffemodel.read_weights
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
@@ -447,7 +447,7 @@ def test_damaged_hdf5_gives_values_or_one_error(kind, tmp_path):
     else:
         caffemodel.write_solverstate(path, caffemodel.SolverState(5, "a.caffemodel.h5", 1, [B, B]))
     good = path.read_bytes()
-    refused = 0
+    refusals = []
     for index in range(400):
         path = tmp_path / f"{index}x.h5"  # a file that is still open would be taken for the one before
         path.write_bytes(damaged(good, rng))
@@ -458,6 +458,6 @@ def test_damaged_hdf5_gives_values_or_one_error(kind, tmp_path):
             else:
                 caffemodel.read_solverstate(path)
         except CaffeSplitError as error:
-            assert "x.h5" in str(error) and "\n" not in str(error)
-            refused += 1
-    assert 100 < refused < 400
+            refusals.append(str(error))
+    assert all("x.h5" in message and "\n" not in message for message in refusals)
+    assert 100 < len(refusals) < 400
