@@ -77,11 +77,11 @@ def layer(doc, index):
         ),
     ],
 )
-def test_only_its_own_lines(edit, expected):
+def test_an_edit_changes_only_its_own_lines(edit, expected):
     assert edited(NET, edit) == expected
 
 
-def test_the_same_with_crlf_and_tabs():
+def test_an_edit_keeps_crlf_and_tabs():
     text = NET.replace("  ", "\t").replace("\n", "\r\n")
     doc = prototxt.parse(text)
     layer(doc, 1).add("include", {"phase": "TEST"})
@@ -94,7 +94,7 @@ def test_the_same_with_crlf_and_tabs():
     assert "# the first\r\n\r\n# the second\r\nlayer {" in out
 
 
-def test_the_files_own_style():
+def test_new_text_is_in_the_style_of_the_file():
     text = "name:'n'\nlayer{\n    name:'a'\n    param: {lr_mult:1}\n}\nlayer{\n    name:'b'\n}"
     doc = prototxt.parse(text)
     doc.add("layer", {"name": "c", "top": "t"})
@@ -112,7 +112,7 @@ def test_one_line_layers_stay_on_one_line():
     assert str(doc).splitlines()[0] == ("layers { top: 'b' top: 'x' name: 'c' type: TANH include { phase: TRAIN } }")
 
 
-def test_copies_look_like_their_parent():
+def test_a_copy_has_the_text_of_its_original():
     doc = prototxt.parse(NET)
     first = doc.all_fields("layer")[0]
     twin = first.copy()
@@ -150,7 +150,7 @@ def test_a_removed_layer_leaves_all_comments_but_its_own():
     assert str(doc) == "# head\n# of b\n# tail"
 
 
-def test_first_and_last_lines():
+def test_the_bom_and_the_missing_last_newline_survive_edits_beside_them():
     doc = prototxt.parse("\ufeffa: 1\nb: 2\nc: 3")
     doc.remove("c")
     assert str(doc) == "\ufeffa: 1\nb: 2"
@@ -164,7 +164,7 @@ def test_first_and_last_lines():
     assert str(doc).strip("\ufeff\n") == "e: 5"
 
 
-def test_empty_documents_and_messages():
+def test_fields_can_be_added_where_there_are_none():
     doc = prototxt.parse("")
     doc.add("layer", {"name": "a"})
     assert str(doc) == 'layer {\n  name: "a"\n}\n'
@@ -178,7 +178,7 @@ def test_empty_documents_and_messages():
     assert "  pooling_param {\n    pool: AVE\n  }" in str(doc)
 
 
-def test_fields_that_share_a_line():
+def test_removing_a_field_leaves_those_on_its_line():
     doc = prototxt.parse("a: 1 b: 2, c: 3; d: 4\n")
     doc.remove("b")
     assert str(doc) == "a: 1 c: 3; d: 4\n"
@@ -226,7 +226,7 @@ def test_bad_values_are_refused_before_anything_changes():
 def test_a_field_stands_in_one_place_only():
     doc = prototxt.parse(NET)
     first, second = doc.all_fields("layer")
-    with pytest.raises(ValueError, match="insert field.copy"):
+    with pytest.raises(ValueError, match=r"insert field\.copy"):
         doc.insert_after(first, second)
     doc.remove(second)
     with pytest.raises(ValueError, match="not in this message"):
@@ -235,7 +235,16 @@ def test_a_field_stands_in_one_place_only():
     assert [sub.get("name") for sub in doc.subs("layer")] == ["b", "a"]
 
 
-def test_built_fields_print_and_nest():
+def test_what_is_built_and_not_yet_inserted_prints_in_the_default_style():
+    made = field("layer", {"name": "a", "loss_weight": 1, "param": [{"lr_mult": 1}]})
+    assert str(made) == 'layer {\n  name: "a"\n  loss_weight: 1\n  param {\n    lr_mult: 1\n  }\n}'
+    assert str(made.message) == str(made)[len("layer ") :]
+    some = field("input_dim", (1, 2))
+    assert str(some) == "input_dim: [1, 2]" and str(some.value) == "[1, 2]"
+    assert made.parent is None and made.lead is None and some.value.gaps == []  # printing leaves it unwritten
+
+
+def test_built_fields_nest_copies_and_take_the_style_of_their_file():
     inner = prototxt.parse(NET).subs("layer")[0].field("convolution_param")
     made = field("layer", [("name", "x"), inner.copy(), ("bottom", "a"), ("bottom", "b")])
     made.message.set("type", "Convolution")
@@ -297,7 +306,7 @@ def test_a_new_name_keeps_the_quotes_of_the_old_one() -> None:
 
 
 def test_removing_what_was_inserted_gives_the_text_back() -> None:
-    """In a file that parts its messages by blank lines an insertion does so too, and they go with it if asked."""
+    """Where blank lines separate the messages of a file, an insertion brings one, which goes with it if asked."""
     text = 'layer { name: "a" }\n\nlayer { name: "b" }\nlayer { name: "c" }\n\nlayer { name: "d" }\n'
     for newline in ("\n", "\r\n"):
         doc = prototxt.parse(text.replace("\n", newline))

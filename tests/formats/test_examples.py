@@ -25,7 +25,7 @@ MODULES = ["caffe_split.errors"] + [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples(name):
+def test_the_examples_in_docstrings_run(name):
     pytest.importorskip("h5py")
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
@@ -69,7 +69,7 @@ def put(tmp_path, text):
         ("read_solver", "net_param { layer { } layers { } }", "`layers` (old form) here"),
     ],
 )
-def test_refusals(reader, text, expected, tmp_path):
+def test_what_is_no_net_or_solver_is_refused(reader, text, expected, tmp_path):
     with pytest.raises(CaffeSplitError) as error:
         getattr(caffe_split, reader)(put(tmp_path, text))
     assert expected in str(error.value)
@@ -85,7 +85,7 @@ def test_refusals(reader, text, expected, tmp_path):
     ],
 )
 @pytest.mark.parametrize("policy", ["fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "plateau"])
-def test_solver_forms(form, policy, tmp_path):
+def test_a_solver_may_name_its_net_in_any_of_caffes_forms(form, policy, tmp_path):
     text = f'{form} lr_policy: "{policy}" stepvalue: [1, 2] solver_type: ADAM\n'
     solver = caffe_split.read_solver(put(tmp_path, text))
     assert str(solver) == text and solver.get("lr_policy") == policy
@@ -109,7 +109,7 @@ def test_a_forks_schema_gives_its_fields_types(tmp_path):
     path = put(tmp_path, "layer { box_param { } }\nlayer { box_param { codde: 1 } }\n")
     assert proto2.caffe().messages["LayerParameter"].fields.get("box_param") is None
     caffe_split.read_net(path)
-    with pytest.raises(CaffeSplitError, match="BoxParameter has no field 'codde'; did you mean 'code'?"):
+    with pytest.raises(CaffeSplitError, match=r"BoxParameter has no field 'codde'; did you mean 'code'\?"):
         caffe_split.read_net(path, caffe_proto=fork)
     net = caffe_split.read_net(put(tmp_path, "layer { box_param { } }"), caffe_proto=fork)
     assert net.sub("layer").sub("box_param").get("code") == "CENTER"

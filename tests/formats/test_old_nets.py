@@ -76,7 +76,7 @@ def old_weights(path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize(("form", "text"), [("v1", INPUT + BODY), ("v0", V0)])
-def test_old_net_and_old_weights(form: str, text: str, tmp_path: Path) -> None:
+def test_a_net_derived_from_old_files_computes_what_they_compute(form: str, text: str, tmp_path: Path) -> None:
     """The derived net of an old net and its old weights computes what they compute, by Caffe's own reading of them."""
     (tmp_path / "net.prototxt").write_text(text)
     old_weights(tmp_path / "w.caffemodel", form)
@@ -120,7 +120,7 @@ def test_caffe_takes_old_weights_that_we_wrote_anew(suffix: str, tmp_path: Path)
     assert "largest relative difference 0.000e+00" in done
 
 
-def test_old_training(tmp_path: Path) -> None:
+def test_an_old_training_is_measured_derived_and_trained_on(tmp_path: Path) -> None:
     """An old net and an old solver, trained; then tpm, make-derived, instrument, and the derived solver trained."""
     net = DATA + BODY + LOSS
     (tmp_path / "net.prototxt").write_text(net)
@@ -157,7 +157,7 @@ def test_old_training(tmp_path: Path) -> None:
     assert "('conv1', 8, 216)" in caffe_split("tpm", "solver.prototxt", "--iter", 10, cwd=tmp_path).stdout
 
 
-def test_nets_within_a_solver(tmp_path: Path) -> None:
+def test_the_nets_within_a_solver_become_files_that_caffe_trains(tmp_path: Path) -> None:
     """A solver that holds its nets (as DIGITS writes them) is split: the nets become files, and Caffe trains them."""
     net = caffe_split_upgraded(DATA + BODY + LOSS)
     test_net = net.replace("dim: 4 ", "dim: 3 ").replace("dim: 4 }", "dim: 3 }")

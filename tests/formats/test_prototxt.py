@@ -16,7 +16,7 @@ FILES = sorted((Path(__file__).parent / "files").glob("*.prototxt"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_round_trip_of_odd_files(path, tmp_path):
+def test_odd_files_come_back_byte_for_byte(path, tmp_path):
     data = path.read_bytes()
     doc = prototxt.read(path)
     assert doc.to_bytes() == data
@@ -26,7 +26,7 @@ def test_round_trip_of_odd_files(path, tmp_path):
 
 
 @pytest.mark.caffe
-def test_corpus_of_the_built_caffe(caffe_source):
+def test_every_prototxt_of_caffes_source_comes_back_and_has_protobufs_values(caffe_source):
     """Every prototxt of models/, examples/ and the rest: the same bytes, the same values, nothing to object to."""
     paths = sorted(caffe_source.rglob("*.prototxt"))
     assert len(paths) > 50
@@ -44,7 +44,7 @@ def test_values_are_protobufs(name):
     assert_same(doc, protobuf_of(str(doc), doc.kind))
 
 
-def test_every_form_of_value():
+def test_every_form_of_value_is_read():
     doc = prototxt.read(Path(__file__).parent / "files" / "oddities.prototxt")
     assert doc.get("name") == "oddities"
     first, second = doc.subs("layer")
@@ -60,7 +60,7 @@ def test_every_form_of_value():
     assert first.subs("include")[1].get("min_level") == -16
     assert first.subs("include")[1].get("max_level") == 15
     assert first.get_all("propagate_down") == [True, False, True]
-    assert second.get("name") == "naïve – 名"
+    assert second.get("name") == "naïve \u2013 名"
     dummy = second.sub("dummy_data_param")
     assert [shape.get_all("dim") for shape in dummy.subs("shape")] == [[1, 2], [3]]
     assert dummy.sub("data_filler").get("sparse") == -2
@@ -79,7 +79,7 @@ def test_a_forks_fields_are_read_by_their_text():
     assert all(not problem.fatal for problem in check.problems(doc))
 
 
-def test_defaults_as_caffe_sees_them():
+def test_an_absent_field_has_the_default_that_caffe_sees():
     layer = prototxt.parse("layer { pooling_param { } }").sub("layer")
     pool = layer.sub("pooling_param")
     assert (pool.get("pool"), pool.get("stride"), pool.get("kernel_size")) == ("MAX", 1, 0)
@@ -87,7 +87,7 @@ def test_defaults_as_caffe_sees_them():
     assert not layer.has("name") and layer.field("name") is None
 
 
-def test_kind_is_told_by_content():
+def test_the_content_decides_between_net_and_solver():
     assert prototxt.parse('name: "x" layer { }').kind == "net"
     assert prototxt.parse("base_lr: 0.1").kind == "solver"
     assert prototxt.parse("net_param { layer { } } solver_mode: CPU").kind == "solver"
@@ -97,7 +97,7 @@ def test_kind_is_told_by_content():
     assert prototxt.parse("dim: 3 dim: 4", kind="BlobShape").get_all("dim") == [3, 4]
 
 
-def test_positions():
+def test_a_field_knows_the_place_it_was_read_from():
     doc = prototxt.parse('\ufeffname: "x"\r\nlayer {\r\n\tname: "y"\r\n}', filename="f")
     assert (doc.field("name").line, doc.field("name").column) == (1, 1)
     inner = doc.sub("layer").field("name")
@@ -132,18 +132,18 @@ def test_positions():
         ("a:[{" * 200, "messages are nested more than 100 deep"),
     ],
 )
-def test_what_is_wrong_in_a_text_is_placed(text, expected):
+def test_an_error_in_a_text_names_its_place(text, expected):
     with pytest.raises(CaffeSplitError) as error:
         prototxt.parse(text, filename="f")
     assert expected in str(error.value)
 
 
-def test_nested_to_the_bound():
+def test_messages_may_nest_as_deep_as_the_bound():
     text = "a{" * 100 + "}" * 100
     assert str(prototxt.parse(text)) == text
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path):
     with pytest.raises(CaffeSplitError, match="cannot read it: No such file"):
         prototxt.read(tmp_path / "missing")
     with pytest.raises(CaffeSplitError, match="cannot read it: Is a directory"):
@@ -214,12 +214,12 @@ def accepted(text: str) -> bool:
 
 
 @pytest.mark.parametrize(("text", "verdict"), VERDICTS)
-def test_verdicts(text, verdict):
+def test_texts_are_accepted_and_refused_as_caffe_does(text, verdict):
     assert accepted(text) is verdict
 
 
 @pytest.mark.caffe
-def test_verdicts_are_caffes(caffe_tool, tmp_path):
+def test_caffe_accepts_and_refuses_the_same_texts(caffe_tool, tmp_path):
     tool = caffe_tool("upgrade_net_proto_text")
     for text, verdict in VERDICTS:
         (tmp_path / "in").write_text(text)
@@ -241,7 +241,7 @@ def test_verdicts_are_caffes(caffe_tool, tmp_path):
         ("layer { clip_param { min: 1 } }", "<string>:1:9: ClipParameter lacks 'max', which it must have"),
     ],
 )
-def test_slips_are_named(text, problem):
+def test_misspelt_names_and_misplaced_values_are_refused_with_their_place(text, problem):
     doc = prototxt.parse(text)
     with pytest.raises(CaffeSplitError) as error:
         check.check(doc)

@@ -53,7 +53,7 @@ def test_the_tpm_options_are_those_compiled_into_caffe(caffe_source):
         assert proto2.parse(built).facts()["LayerParameter"]["tpm_param"][0] == 2017
 
 
-def test_defaults_and_packed_flags():
+def test_defaults_and_packed_flags_are_read():
     known = proto2.caffe().messages
     assert known["SolverParameter"].fields["momentum2"].default == 0.999
     assert known["SolverParameter"].fields["weights"].repeated
@@ -64,7 +64,7 @@ def test_defaults_and_packed_flags():
     assert known["NetState"].fields["phase"].default == "TEST"
 
 
-def test_a_forks_schema():
+def test_a_forks_extensions_oneofs_and_groups_are_read():
     fork = PROTO.read_text().replace(
         "message ClipParameter {",
         """message PermuteParameter { repeated uint32 order = 1; }
@@ -104,7 +104,7 @@ def test_a_forks_schema():
         ("message M {" * 60, "no more than 50 messages in one another"),
     ],
 )
-def test_what_is_wrong_in_a_schema_is_placed(text, expected):
+def test_an_error_in_a_schema_names_its_place(text, expected):
     with pytest.raises(CaffeSplitError) as error:
         proto2.parse(text, "f.proto")
     assert expected in str(error.value)

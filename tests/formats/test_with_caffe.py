@@ -73,7 +73,7 @@ def test_caffe_reads_ours_and_we_read_caffes(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
-def test_solver_states_of_caffe(form, tmp_path):
+def test_a_training_resumed_from_our_copy_of_a_state_ends_as_from_caffes(form, tmp_path):
     """A training resumed from our copy of its state ends where the one resumed from Caffe's own does."""
     suffix = ".h5" if form == "HDF5" else ""
     (tmp_path / "net.prototxt").write_text(NET)

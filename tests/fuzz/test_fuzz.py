@@ -19,7 +19,7 @@ from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_slice(name):
+def test_mutated_files_give_a_value_or_one_error(name):
     assert mutate_for(TARGETS[name], seeds()[name], 3, seed=1) > 50
 
 
@@ -108,7 +108,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_memory_of_weights(name, tmp_path):
+def test_memory_for_weights_is_bounded_by_the_file(name, tmp_path):
     """Never more than three times the file, besides a fixed allowance of 32 MB for the index and Python itself."""
     kind, make = HOSTILE[name]
     data = make()
