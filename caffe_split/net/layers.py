@@ -1,4 +1,4 @@
-"""A net as a graph: the layers of a phase, their blobs, convolution geometry, shared parameters.
+"""A net as a graph: the layers of a phase, their blobs, shared parameters.
 
 The layers of a `Net` keep hold of the document's own fields, so that whoever edits the document can find the
 text that belongs to a layer.
@@ -105,62 +105,6 @@ def find_layer(document: prototxt.Document, name: str) -> Layer:
             return layer
     known = ", ".join(layer.name for layer in layers)
     raise CaffeSplitError(f"{document.filename}: no layer '{name}'. Its layers: {known}.")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a 2-D convolution slides: (height, width) pairs in pixels, and its number of groups."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    group: int = 1
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the output has the input's size at stride 1: pad = dilation * (kernel - 1) / 2 both ways."""
-        return all(2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation))
-
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the output for an input of `size`, by Caffe's rule (rounded down)."""
-        height, width = (
-            (n + 2 * p - (d * (k - 1) + 1)) // s + 1
-            for n, k, s, p, d in zip(size, self.kernel, self.stride, self.pad, self.dilation)
-        )
-        return height, width
-
-
-def _pair(message: prototxt.Message, both: str, vertical: str, horizontal: str, default: int) -> tuple[int, int]:
-    """A (height, width) setting, given once, twice, or under its two own names, as BaseConvolutionLayer reads it."""
-    if both not in (vertical, horizontal) and (message.has(vertical) or message.has(horizontal)):
-        return int(message.get(vertical, default)), int(message.get(horizontal, default))
-    values = [int(value) for value in message.get_all(both)] or [default]
-    if len(values) > 2:
-        raise CaffeSplitError(f"line {message.line}: {len(values)} values of {both}; only 2-D is handled.")
-    return values[0], values[-1]
-
-
-def convolution_geometry(layer: Layer) -> Geometry:
-    """The geometry of a Convolution layer. Raises `CaffeSplitError` for what is not a 2-D convolution over axis 1."""
-    param = layer.message.sub("convolution_param")
-    if param is None:
-        raise CaffeSplitError(f"{layer.where} is a Convolution without convolution_param.")
-    if param.get("axis", 1) != 1:
-        raise CaffeSplitError(f"{layer.where} convolves over axis {param.get('axis')}; only axis 1 is handled.")
-    kernel = _pair(param, "kernel_size", "kernel_h", "kernel_w", 0)
-    group = int(param.get("group", 1))
-    if group < 1:
-        raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
-    if min(kernel) < 1:
-        raise CaffeSplitError(f"{layer.where} gives no kernel_size, or not both of kernel_h and kernel_w.")
-    return Geometry(
-        kernel=kernel,
-        stride=_pair(param, "stride", "stride_h", "stride_w", 1),
-        pad=_pair(param, "pad", "pad_h", "pad_w", 0),
-        dilation=_pair(param, "dilation", "dilation", "dilation", 1),
-        group=group,
-    )
 
 
 def convolutions(layers: Sequence[Layer]) -> Iterator[Layer]:

@@ -7,33 +7,9 @@ from collections.abc import Sequence
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, phase_layers
-
-# Layers that change the channels of no blob; what reads and what writes them has as many.
-_KEEPS = {
-    "BatchNorm",
-    "Scale",
-    "Bias",
-    "ReLU",
-    "PReLU",
-    "ELU",
-    "Sigmoid",
-    "TanH",
-    "AbsVal",
-    "BNLL",
-    "Swish",
-    "Clip",
-    "Threshold",
-    "Power",
-    "Exp",
-    "Log",
-    "Dropout",
-    "Pooling",
-    "LRN",
-    "MVN",
-    "Eltwise",
-    "Split",
-}
+from caffe_split.layertypes.table import record_of
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, convolutions, phase_layers
 
 
 def widened(
@@ -92,7 +68,7 @@ def _families(document: prototxt.Document) -> list[list[Layer]]:
         return blob
 
     for layer in all_layers(document):
-        if layer.type in _KEEPS:
+        if record_of(layer.type).keeps_channels:
             for blob in (*layer.bottoms[1:], *layer.tops):
                 if layer.bottoms:
                     owner[find(blob)] = find(layer.bottoms[0])

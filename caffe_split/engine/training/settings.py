@@ -11,7 +11,8 @@ import torch
 
 from caffe_split.engine.log import Log
 from caffe_split.engine.model.net import Net
-from caffe_split.engine.parallel.group import ALONE, Group, NotShared
+from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.spec.shared_batch import NotSharedError
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
@@ -82,7 +83,7 @@ class Nets:
             try:
                 # A test's batch is the net's, whatever a training's is.
                 made = self._net(test, "TEST", state, group.dividing())
-            except NotShared as error:
+            except NotSharedError as error:
                 self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
                 made = self._net(test, "TEST", state, ALONE)
             made.share_from(trained)
