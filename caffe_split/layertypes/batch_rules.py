@@ -13,7 +13,7 @@ from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 
-class BatchKind(str, enum.Enum):
+class BatchKind(enum.Enum):
     """How the values of a blob in all processes make up its value for the whole batch."""
 
     EACH = "by record"  # The whole blob is the parts' blobs one behind the other.

@@ -25,7 +25,7 @@ from caffe_split.engine.spec.shared_batch import kinds_of
 from caffe_split.engine.spec.support import Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM
+from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer as Text
 
@@ -81,8 +81,8 @@ class Net:
         self._bottoms: list[dict[str, Shape]] = []
         for text in texts:
             self._add(text, place, sharing)
-        # How the tops of several processes make up those of the whole batch: a BatchKind.
-        self.kinds: dict[str, str] = {}
+        # How the tops of several processes make up those of the whole batch.
+        self.kinds: dict[str, BatchKind] = {}
         if group.size > 1:
             self._share_batches(texts)
         self.params = sharing.settle(self.layers, self.device, phase == "TRAIN")

@@ -11,9 +11,8 @@ from caffe_split.engine import require_torch
 from caffe_split.engine.spec.support import Problem, judge, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
-from caffe_split.net.training import open_training
+from caffe_split.net.training import open_training, solver_test_nets
 
 _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, net.set_input_arrays), not by a command"
 
@@ -42,11 +41,8 @@ def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
         raise CaffeSplitError(f"{path} is a net, not a solver; give the solver file that names it")
     options = Options("SolverParameter", [solver])
     yield training.net, "TRAIN", options.sub("train_state")
-    tests = [solver.inner(message) for message in solver.subs("test_net_param")]
-    tests += [read_net(str(name), upgrade=True) for name in options.all("test_net")]
-    tests += [training.net] * (len(options.all("test_iter")) - len(tests))
     states = options.subs("test_state")
-    for index, document in enumerate(tests):
+    for index, document in enumerate(solver_test_nets(solver, training.net)):
         yield document, "TEST", states[index] if index < len(states) else Options("NetState", [])
 
 
