@@ -45,7 +45,7 @@ class NetShapes:
 
     @property
     def parameter_count(self) -> int | None:
-        """Number of parameters, frozen ones (lr_mult 0) included and shared ones once; without statistics and TPM state.
+        """Number of parameters: with frozen ones (lr_mult 0), shared ones once, without statistics and TPM state.
 
         None where the shapes of some layer are not known.
         """

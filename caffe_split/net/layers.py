@@ -1,7 +1,6 @@
 """A net as a graph: the layers of a phase, their blobs, shared parameters.
 
-The layers of a `Net` keep hold of the document's own fields, so that whoever edits the document can find the
-text that belongs to a layer.
+A `Layer` keeps its field of the document, so that an edit of the document finds the text that belongs to the layer.
 """
 
 from __future__ import annotations
@@ -27,12 +26,14 @@ class Layer:
 
     @property
     def message(self) -> prototxt.Message:
+        """The text of the layer: its settings."""
         message = self.field.message
         assert message is not None
         return message
 
     @property
     def where(self) -> str:
+        """The layer as error messages name it."""
         return f"layer '{self.name}' (line {self.field.line})"
 
     def runs_in(self, phase: str, stages: Sequence[str] = (), level: int = 0) -> bool:
@@ -67,8 +68,8 @@ def all_layers(document: prototxt.Document) -> list[Layer]:
     """Every layer of the document, whatever its phase, in file order."""
     old = document.field("layers")
     if old is not None:
-        # Whoever opens a net has it in today's form; what is left is a net to be kept as written, or one within a
-        # solver, whose `layers` Caffe passes over.
+        # Opening a net brings it to today's form. What comes here was to be kept as written, or stands within a
+        # solver, where Caffe ignores `layers`.
         raise old.error(
             "the net is in the old form (`layers`), or mixes it with the new one; bring it to the new form first: "
             "upgrade_net_proto_text OLD NEW"
@@ -98,7 +99,7 @@ def phase_layers(document: prototxt.Document, phase: str, stages: Sequence[str] 
 
 
 def find_layer(document: prototxt.Document, name: str) -> Layer:
-    """The layer of that name; where a name occurs once a phase, the first. Raises `CaffeSplitError`."""
+    """The layer of that name; the first if several phases have one each. Raises `CaffeSplitError`."""
     layers = all_layers(document)
     for layer in layers:
         if layer.name == name:
@@ -117,7 +118,7 @@ def convolutions(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 def weight_owners(layers: Sequence[Layer]) -> list[Layer]:
-    """The convolutions, in order, without those that share an earlier one's weight: a weight is watched once."""
+    """The convolutions, in order, except those that share the weight of an earlier one."""
     owners: dict[str, str] = {}
     found = []
     for layer in convolutions(layers):
@@ -128,7 +129,7 @@ def weight_owners(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def sharers(layers: Sequence[Layer], layer: Layer) -> list[str]:
-    """Names of the other layers that share a parameter with `layer` by name, watchers (TPM) apart."""
+    """Names of the other layers, except TPM layers, that share a parameter with `layer` by name."""
     names = {name for name in layer.param_names() if name}
     return [
         other.name

@@ -20,8 +20,8 @@ from caffe_split.net.layers import Layer, phase_layers
 class Training:
     """A net and, where there is one, the solver that trains it.
 
-    `upgraded` says what was done to bring an old net to today's form, a line each. `is_inline` means that the net
-    stands in the solver's own text; then `net_path` is the name that it gets in a file of its own. `caffe_proto` is
+    `upgraded` has one line per change that brought an old net to today's form. `is_inline` means that the net stands
+    in the text of the solver; `net_path` is then the name that it gets in a file of its own. `caffe_proto` is
     the schema of a fork that the files were read by.
     """
 
@@ -69,7 +69,7 @@ class Training:
             return found[iteration]
         if self.prefix is None:
             raise CaffeSplitError(
-                f"{self.net_path}: no solver beside it names this net, so there is no telling where its snapshots "
+                f"{self.net_path}: no solver beside it names this net, so it is not known where its snapshots "
                 "are. Give the solver instead, or --weights FILE."
             )
         known = ", ".join(map(str, found)) or "there is none"
@@ -126,11 +126,11 @@ def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Pa
 
 
 def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
-    """Open a net or a solver, told apart by content, and find the other one.
+    """Open a net or a solver, whichever the file holds, and find the other one.
 
-    From a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the
-    caller has to give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory
-    as Caffe does it on loading, unless `upgrade` is False; one within a solver is not, as Caffe does not. Raises
+    Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the caller has to
+    give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory, as Caffe does on
+    loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
     `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
     """
     document = read_net_or_solver(path, caffe_proto)
@@ -195,14 +195,14 @@ def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
         try:
             document = prototxt.read(path)
         except CaffeSplitError:
-            continue  # Not ours to judge: whatever else lies there.
+            continue  # Other files in the folder may be anything.
         if document.kind == "solver":
             found.append((path, document))
     return found
 
 
 def is_there(path: Path) -> bool:
-    """Whether something lies at `path`; not, where the system cannot even look (a name that is too long)."""
+    """Whether something lies at `path`; False also where the system cannot look (a name that is too long)."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -216,6 +216,6 @@ def _names(solver: prototxt.Document, net: Path) -> bool:
             continue
         if is_there(Path(named)):
             return Path(named).resolve() == net.resolve()
-        # Started from elsewhere: then the name is all there is to go by.
+        # The path is relative to another folder: only the name can be compared.
         return Path(named).name == net.name
     return False

@@ -1,4 +1,4 @@
-"""What can be said of a training before PyTorch is loaded: whether the engine can run its nets, and the command."""
+"""A training before PyTorch is loaded: whether the engine can run its nets, and the command that does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, 
 
 
 def check_training(solver: Path) -> None:
-    """Raises `CaffeSplitError` with whatever the engine cannot run in the nets of a solver, all of it at once."""
+    """Raises `CaffeSplitError` with everything in the nets of a solver that the engine cannot run."""
     problems = []
     for document, phase, state in _nets(solver):
         stages, level = [str(stage) for stage in state.all("stage")], int(state.get("level"))
@@ -48,7 +48,7 @@ def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
 
 @dataclass(frozen=True)
 class Choices:
-    """How the engine is to train, None where it shall choose itself; as flags of `python -m caffe_split.engine`."""
+    """Options of the engine, those of `python -m caffe_split.engine`; None leaves the choice to the engine."""
 
     device: str | None = None
     seed: int | None = None
@@ -60,7 +60,7 @@ class Choices:
     continue_data: bool = False
 
     def words(self) -> list[str]:
-        """The flags, on every command that trains so."""
+        """The options as words of a command line."""
         words = []
         for name, value in vars(self).items():
             flag = f"--{name.replace('_', '-')}"

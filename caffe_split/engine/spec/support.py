@@ -21,7 +21,7 @@ FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitba
 
 @dataclass(frozen=True)
 class Note:
-    """A field that is passed over: where, and why."""
+    """A field that is ignored: where, and why."""
 
     line: int
     layer: str
@@ -38,7 +38,7 @@ class Problem:
     text: str
 
 
-# What every layer may say; its own options come on top.
+# Fields that layers of all types may have, beside the options of their type.
 _COMMON = {
     "name",
     "type",
@@ -71,7 +71,7 @@ def layers_of(document: prototxt.Document, phase: str, stages: Sequence[str], le
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
     """Check the layers of one phase. Returns what is ignored.
 
-    Raises `CaffeSplitError` with all that is refused, a line each.
+    Raises `CaffeSplitError` with all that is refused, one line each.
     """
     problems, notes = judge(document, layers)
     if problems:
@@ -80,7 +80,7 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
 
 
 def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
-    """All that stands in the way, each once, in the order of the files."""
+    """The error that lists all problems, each once, sorted by file and line."""
     lines = list(dict.fromkeys(sorted(problems)))
     files = " and ".join(dict.fromkeys(problem.file for problem in problems))
     listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
@@ -153,7 +153,7 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
 
 
 def _wiring(layer: Layer, written: dict[str, str]) -> Iterator[str]:
-    """What Caffe dies of when it wires the net: `written` maps a blob to the layer that has it as a top so far."""
+    """What Caffe refuses when it connects the layers: `written` maps a blob to the last layer so far with that top."""
     for bottom in layer.bottoms:
         if bottom not in written:
             yield f"bottom '{bottom}' is no top of a layer above it in this phase"
