@@ -66,12 +66,12 @@ def convolution_window(layer: Layer, rank: int) -> Window:
     """The window of a layer with convolution_param over `rank` spatial axes. Raises `CaffeSplitError`."""
     if rank < 1:
         raise CaffeSplitError(f"{layer.where}: its bottom has no axis to slide over.")
-    window = Window(
-        _sizes(layer, "kernel_size", ("kernel_h", "kernel_w"), rank, 0),
-        _sizes(layer, "stride", ("stride_h", "stride_w"), rank, 1),
-        _sizes(layer, "pad", ("pad_h", "pad_w"), rank, 0),
-        _sizes(layer, "dilation", (), rank, 1),
+    param = Options.of(layer.message, "convolution_param")
+    kernel, stride, pad, dilation = (
+        _sizes(layer, param, name, rank, default)
+        for name, default in (("kernel_size", 0), ("stride", 1), ("pad", 0), ("dilation", 1))
     )
+    window = Window(kernel, stride, pad, dilation)
     _check(layer, window)
     return window
 
@@ -87,8 +87,7 @@ def convolution_geometry(layer: Layer) -> Geometry:
     if group < 1:
         raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
     window = convolution_window(layer, 2)
-    kernel, stride, pad, dilation = ((two[0], two[1]) for two in vars(window).values())
-    return Geometry(kernel, stride, pad, dilation, group)
+    return Geometry(_two(window.kernel), _two(window.stride), _two(window.pad), _two(window.dilation), group)
 
 
 def pooling_window(layer: Layer, sizes: tuple[int, int]) -> Window:
@@ -125,6 +124,11 @@ def pooled_sizes(layer: Layer, sizes: tuple[int, int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def _two(sizes: Sizes) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
+
+
 def _check(layer: Layer, window: Window) -> None:
     if min(window.kernel) < 1 or min(window.stride) < 1:
         raise CaffeSplitError(
@@ -132,15 +136,22 @@ def _check(layer: Layer, window: Window) -> None:
         )
 
 
-def _sizes(layer: Layer, both: str, two: tuple[str, ...], rank: int, default: int) -> Sizes:
-    """A setting of convolution_param, which is written once, once per axis, or under its two own names."""
-    param = Options.of(layer.message, "convolution_param")
+def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> Sizes:
+    """A setting of convolution_param, written once, once per axis, or as two fields for height and width."""
+    two = _HEIGHT_AND_WIDTH.get(name, ())
     written = [key for key in two if param.has(key)]
     if written:
         if rank != 2:
-            raise CaffeSplitError(f"{layer.where}: {' and '.join(written)} for {rank} spatial axes; write {both}.")
+            raise CaffeSplitError(f"{layer.where}: {' and '.join(written)} for {rank} spatial axes; write {name}.")
         return tuple(int(param.get(key)) if param.has(key) else default for key in two)
-    values = tuple(int(value) for value in param.all(both)) or (default,)
+    values = tuple(int(value) for value in param.all(name)) or (default,)
     if len(values) not in (1, rank):
-        raise CaffeSplitError(f"{layer.where}: {len(values)} values of {both} for {rank} spatial axes.")
+        raise CaffeSplitError(f"{layer.where}: {len(values)} values of {name} for {rank} spatial axes.")
     return values * rank if len(values) == 1 else values
+
+
+_HEIGHT_AND_WIDTH = {
+    "kernel_size": ("kernel_h", "kernel_w"),
+    "stride": ("stride_h", "stride_w"),
+    "pad": ("pad_h", "pad_w"),
+}

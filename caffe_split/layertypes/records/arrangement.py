@@ -68,8 +68,9 @@ def _batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:
 def _tile(layer: Layer, bottoms: list[Shape]) -> Found:
     need_bottoms(layer, bottoms, 1)
     param, bottom = Options.of(layer.message, "tile_param"), bottoms[0]
+    tiles = int(param.get("tiles")) if param.has("tiles") else 1
     axis = axis_of(param.get("axis"), len(bottom), layer)
-    return Found([(*bottom[:axis], bottom[axis] * int(param.get("tiles") or 1), *bottom[axis + 1 :])])
+    return Found([(*bottom[:axis], bottom[axis] * tiles, *bottom[axis + 1 :])])
 
 
 # -- reshaping

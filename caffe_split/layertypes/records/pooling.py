@@ -43,7 +43,8 @@ def _words(layer: Layer) -> list[str]:
 def _spatial_pyramid(layer: Layer, bottoms: list[Shape]) -> Found:
     """1 + 4 + 16 + ... values per channel, one term per level of the pyramid; one level alone stays an image."""
     need_bottoms(layer, bottoms, 1, axes=4)
-    height = int(Options.of(layer.message, "spp_param").get("pyramid_height") or 1)
+    param = Options.of(layer.message, "spp_param")
+    height = int(param.get("pyramid_height")) if param.has("pyramid_height") else 1
     values = bottoms[0][1] * sum(4**level for level in range(height))
     return Found([(bottoms[0][0], values, 1, 1) if height == 1 else (bottoms[0][0], values)])
 
