@@ -33,9 +33,10 @@ class Options:
     def get(self, name: str) -> Any:
         """The value of the last occurrence, else the schema's default."""
         if name not in self._values:
-            written = next((message for message in reversed(self._messages) if message.has(name)), None)
-            default = self._type.fields[name].default
-            self._values[name] = written.get(name) if written is not None else default
+            value = self._type.fields[name].default
+            for message in self._messages:
+                value = message.get(name, value)
+            self._values[name] = value
         return self._values[name]
 
     def all(self, name: str) -> list[Any]:
