@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.plot.draw import draw_svg
 from tests.engine.cases import CASES as ENGINE_CASES
 from tests.layertypes.test_shapes import CASES, net_of
+from tests.support import ROOT
 
 every_type = pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
 PARAMS = {name: field for name, field in caffe().messages["LayerParameter"].fields.items() if name.endswith("_param")}
@@ -98,6 +100,11 @@ def engine_classes() -> Iterator[tuple[str, str]]:
 def test_every_record_with_an_engine_has_a_class_and_every_class_a_record() -> None:
     recorded = {(record.engine.module, name) for name, record in RECORDS.items() if record.engine}
     assert set(engine_classes()) == recorded
+
+
+@every_type
+def test_the_page_of_the_engine_names_every_type(record: LayerType) -> None:
+    assert re.search(rf"\b{record.name}\b", (ROOT / "docs/engine.md").read_text(encoding="utf-8"))
 
 
 @every_type

@@ -14,6 +14,7 @@ import pytest
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.shape_rules import same
 from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shapes
 from caffe_split.layertypes.table import RECORDS
 from caffe_split.net.layers import all_layers, phase_layers
@@ -170,25 +171,9 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     "Input": [([], 2, "input_param { shape { dim: 3 } shape { dim: 2 dim: 5 } }")],
     "MemoryData": [([], 2, "memory_data_param { batch_size: 3 channels: 2 height: 5 width: 6 }")],
 }
-SIMPLE = [
-    "ReLU",
-    "ELU",
-    "Sigmoid",
-    "TanH",
-    "AbsVal",
-    "Power",
-    "Exp",
-    "Log",
-    "BNLL",
-    "Threshold",
-    "Clip",
-    "Swish",
-    "LRN",
-    "MVN",
-    "Dropout",
-    "Softmax",
-]
-CASES.update({name: [([IMAGE], 1, "")] for name in SIMPLE})
+CASES.update(
+    {name: [([IMAGE], 1, "")] for name, record in RECORDS.items() if record.shapes is same and name not in CASES}
+)
 # These need files, and have tests of their own.
 WITH_RULE = {name for name, record in RECORDS.items() if not isinstance(record.shapes, str)}
 WITH_FILES = {"Data", "ImageData", "WindowData", "HDF5Data", "HDF5Output", "TPM"}
