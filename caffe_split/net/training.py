@@ -80,9 +80,10 @@ class Training:
 
 
 def snapshot_prefix(solver: PathLike, written: str) -> str:
-    """What the names of a solver's snapshots begin with, as Caffe has it, of its file and its snapshot_prefix.
+    """What the names of a solver's snapshots begin with, given its file and the snapshot_prefix that is written.
 
-    Without a snapshot_prefix the solver's own name serves, and to one that is a folder that name is added.
+    As Caffe does it: an empty snapshot_prefix becomes the path of the solver without its ending; one that is a folder
+    becomes a file of the solver's name in it.
     """
     if not written:
         return str(Path(solver).with_suffix(""))
@@ -90,16 +91,15 @@ def snapshot_prefix(solver: PathLike, written: str) -> str:
 
 
 def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
-    """The fields of a solver that name test nets, in the order in which Caffe makes these: first the inner ones."""
+    """The fields of a solver that name test nets, in the order in which Caffe makes these nets."""
     return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
 
 
 def solver_test_nets(solver: prototxt.Document, net: prototxt.Document) -> list[prototxt.Document]:
     """The test nets of a solver in Caffe's order, one per test_iter; `net` is the one that it trains.
 
-    The inner ones come first, then those in files, then `net` for every test_iter that is left. Raises
-    `CaffeSplitError` for fewer test_iter than test nets, and, if there is a train_net, which has no layers for testing,
-    for more.
+    Those within the solver come first, then those in files, then `net` once for every test_iter that is left. Raises
+    `CaffeSplitError` for fewer test_iter than test nets, and for more if `net` is a train_net: such a net never tests.
     """
     count = len(solver.get_all("test_iter"))
     found: list[prototxt.Document] = []

@@ -174,8 +174,8 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
 CASES.update(
     {name: [([IMAGE], 1, "")] for name, record in RECORDS.items() if record.shapes is same and name not in CASES}
 )
-# These need files, and have tests of their own.
 WITH_RULE = {name for name, record in RECORDS.items() if not isinstance(record.shapes, str)}
+# These need files, and have tests of their own.
 WITH_FILES = {"Data", "ImageData", "WindowData", "HDF5Data", "HDF5Output", "TPM"}
 
 
