@@ -10,7 +10,8 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import Shape, infer_shapes
-from caffe_split.net.layers import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.tpm.state import is_state
 
 Blobs = Mapping[str, Sequence[np.ndarray]]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, sharers
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
 from caffe_split.split.parts import is_helper
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores

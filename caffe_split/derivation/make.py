@@ -23,7 +23,8 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.training import Training
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised

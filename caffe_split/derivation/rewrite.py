@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.net.layers import PHASES, Layer, all_layers, convolution_geometry
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import PHASES, Layer, all_layers
 from caffe_split.split.branch_norm import NormSettings
 from caffe_split.split.parts import Part
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from caffe_split.backends.check_weights import WEIGHTS_NAME
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.upgrade import upgrade
-from caffe_split.net.training import Training, inline_name
+from caffe_split.net.training import Training, inline_name, solver_test_net_fields
 
 Net = tuple[Path, prototxt.Document]
 
@@ -51,7 +51,7 @@ def _name_test_nets(solver: prototxt.Document, solver_path: Path, out: Path) -> 
         for index, message in enumerate(solver.subs("test_net_param"))
     ]
     named = [Path(str(name)) for name in solver.get_all("test_net")]
-    old = [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
+    old = solver_test_net_fields(solver)
     if old:
         paths = [path for path, _ in inner] + named
         for field in old[1:]:

@@ -5,31 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from caffe_split.diagram.describe import describe
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
 from caffe_split.split.parts import HELPER_SUFFIXES
-
-# Layers that work on each value or channel by itself: one that is alone in reading a blob joins its writer's box.
-FOLLOWERS = {
-    "BatchNorm",
-    "Scale",
-    "Bias",
-    "ReLU",
-    "PReLU",
-    "ELU",
-    "Sigmoid",
-    "TanH",
-    "BNLL",
-    "AbsVal",
-    "Power",
-    "Exp",
-    "Log",
-    "Dropout",
-    "LRN",
-    "MVN",
-    "Threshold",
-}
-_WEIGHTED = {"Convolution", "Deconvolution", "InnerProduct"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +97,7 @@ def _home(
         return None
     if layer.tops[0] == bottom:
         return home
-    lone = layer.type in FOLLOWERS and readers[bottom] == 1
+    lone = record_of(layer.type).joins_box and readers[bottom] == 1
     # What a data layer gives is the picture's beginning, and stays by itself.
     return home if lone and groups[home][0].bottoms else None
 
@@ -135,7 +113,7 @@ def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[s
         layers=tuple(layer.name for layer in group),
         role="frozen" if frozen else role,
         tag=tag,
-        lines=tuple(describe(head)),
+        lines=tuple(record_of(head.type).words(head)),
         followers=tuple(layer.type for layer in group[1:]),
         inputs=tuple(inputs),
         kernels=int(param.get("num_output", 0)) if param else 0,
@@ -183,4 +161,4 @@ def is_split(origin: str, names: set[str]) -> bool:
 
 def _is_frozen(layer: Layer) -> bool:
     specs = layer.message.subs("param")
-    return layer.type in _WEIGHTED and bool(specs) and specs[0].get("lr_mult", 1) == 0
+    return record_of(layer.type).has_kernels and bool(specs) and specs[0].get("lr_mult", 1) == 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from caffe_split.diagram.boxes import Box
 from caffe_split.diagram.layered import Node, Point, place
 from caffe_split.diagram.splits import Split
+from caffe_split.layertypes.table import record_of
 
 NAME_SIZE, LINE_SIZE, TAG_SIZE, HEAD_SIZE = 8.0, 7.0, 6.5, 8.0
 PAD, FRAME_PAD, HEAD_HEIGHT = 4.0, 7.0, 14.0
@@ -130,7 +131,7 @@ def box_picture(box: Box, within: str = "") -> Picture:
 
 def _lines(box: Box, narrow: bool) -> tuple[str, ...]:
     """The text under the name. In a split, where boxes stand side by side, short lines; the joins' names tell all."""
-    followers = "+ " + ", ".join(_SHORT.get(kind, kind) for kind in box.followers) if box.followers else ""
+    followers = "+ " + ", ".join(record_of(kind).short or kind for kind in box.followers) if box.followers else ""
     if narrow and box.name.endswith(("_sum", "_concat")) and not box.followers:
         return ()
     if narrow:
@@ -139,9 +140,6 @@ def _lines(box: Box, narrow: bool) -> tuple[str, ...]:
     if followers and text_width(f"{whole} {followers}", LINE_SIZE) < SHORT_LINE:
         return (f"{whole} {followers}",)
     return (whole, followers) if followers else (whole,)
-
-
-_SHORT = {"BatchNorm": "BN"}
 
 
 def note_picture(text: str) -> Picture:

@@ -13,10 +13,10 @@ from caffe_split.net.training import open_training, solvers_in
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and multiply-adds; None where a shape could not be told.
+    """Number of parameters and of multiply-adds; None where a shape is not known.
 
-    Parameters count frozen ones (lr_mult 0) too, BatchNorm's statistics and TPM state not. Multiply-adds are
-    those of convolutions and inner products for one image.
+    Parameters include frozen ones (lr_mult 0), but neither BatchNorm's statistics nor TPM state. Multiply-adds are
+    those of convolutions, inner products and recurrent layers for one image.
     """
 
     parameters: int | None
@@ -24,16 +24,17 @@ class Cost:
 
     @classmethod
     def of(cls, shapes: NetShapes) -> Cost:
+        """The cost of a net of these shapes."""
         return cls(shapes.parameter_count, shapes.mac_count)
 
 
 def cost_beside(log: Path) -> Cost:
-    """The cost of the net that was trained into `log`: that of the only solver in the log's folder.
+    """The cost of the net whose training wrote `log`: the net of the only solver in the folder of the log.
 
-    Raises `CaffeSplitError` where there is none, or more than one.
+    Raises `CaffeSplitError` where there is no solver, or more than one.
     """
     solvers = [path for path, _ in solvers_in(log.parent)]
     if len(solvers) != 1:
         found = ", ".join(map(str, solvers)) or "none"
-        raise CaffeSplitError(f"{log}: its net is told by the one solver in its folder; found: {found}.")
+        raise CaffeSplitError(f"{log}: its net is that of the one solver in its folder; solvers found: {found}.")
     return Cost.of(infer_shapes(phase_layers(open_training(solvers[0]).net, "TRAIN")))

@@ -1,8 +1,8 @@
 """Blob shapes of a net without running it, and from them parameters and multiply-adds.
 
-What a layer makes of its bottoms is a rule of `shape_rules.table`. Where a type has no rule, or its data set is
-not there, the layer is 'unknown': its tops have no shape, and what depends on them has none either; it is listed,
-never guessed.
+What a layer makes of its bottoms is the `shapes` of its type's record. Where that is no rule, or a data set is not
+there, the layer is 'unknown': its tops have no shape, and what depends on them has none either; it is listed, never
+guessed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.layertypes.rule import Found, Shape, Untold
-from caffe_split.layertypes.table import NO_RULE, RULES
+from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
 
 __all__ = ["NetShapes", "Shape", "document_inputs", "infer_shapes"]
@@ -27,7 +27,7 @@ class NetShapes:
     `blobs` name -> shape; `params` layer -> shapes of its parameters; `shared` layer -> which of them (by index)
     an earlier layer has under the same name; `state` layer -> shapes of its other blobs (BatchNorm statistics, a
     TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops; `unknown`
-    the layers whose shapes could not be told, and why.
+    layer -> why its shapes cannot be known.
     """
 
     blobs: dict[str, Shape] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class NetShapes:
     unknown: dict[str, str] = field(default_factory=dict)
 
     def parameters_of(self, layer: str) -> int:
-        """Parameters of a layer, those apart that an earlier layer has; 0 for a layer without any."""
+        """Number of parameters of a layer, except those that an earlier layer has; 0 for a layer without any."""
         shared = self.shared.get(layer, frozenset())
         return sum(math.prod(shape) for i, shape in enumerate(self.params.get(layer, ())) if i not in shared)
 
     @property
     def parameter_count(self) -> int | None:
-        """Learnable parameters and frozen ones (lr_mult 0), shared ones once; statistics and TPM state apart.
+        """Number of parameters: with frozen ones (lr_mult 0), shared ones once, without statistics and TPM state.
 
         None where the shapes of some layer are not known.
         """
@@ -60,7 +60,7 @@ class NetShapes:
 def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = None) -> NetShapes:
     """Shapes of all blobs of `layers` (of one phase, in order).
 
-    `inputs` gives shapes of blobs that no layer gives or whose source does not tell, blob -> (N, C, H, W). Raises
+    `inputs` gives the shapes of blobs that no layer gives, or whose data set is not there, blob -> (N, C, H, W). Raises
     `CaffeSplitError` for a layer that Caffe would refuse.
     """
     given = dict(inputs or {})
@@ -70,7 +70,7 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
     for layer in layers:
         try:
             found = _find(net, layer, given)
-        except Untold as reason:
+        except UnknownShapeError as reason:
             net.unknown[layer.name] = str(reason)
             continue
         net.tops[layer.name] = list(found.tops)
@@ -101,16 +101,15 @@ def document_inputs(document: prototxt.Document) -> dict[str, Shape]:
 
 def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
     if not layer.bottoms and layer.tops and layer.tops[0] in inputs:
-        # What is not given with the data has an entry an image, as labels have.
+        # Tops without a given shape, such as labels, have one entry per image.
         first = inputs[layer.tops[0]]
         return Found([inputs.get(top, first[:1]) for top in layer.tops])
-    rule = RULES.get(layer.type)
-    if rule is None:
-        reason = NO_RULE.get(layer.type, "the type is not one of Caffe's own")
-        raise Untold(f"shapes of {layer.type} layers are not known here: {reason}")
+    rule = record_of(layer.type).shapes
+    if isinstance(rule, str):
+        raise UnknownShapeError(f"shapes of {layer.type} layers are not known here: {rule}")
     lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
     if lacking:
-        raise Untold(f"the shape of its bottom '{lacking[0]}' is not known")
+        raise UnknownShapeError(f"the shape of its bottom '{lacking[0]}' is not known")
     return rule(layer, [net.blobs[bottom] for bottom in layer.bottoms])
 
 

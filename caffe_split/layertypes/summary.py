@@ -18,8 +18,8 @@ from caffe_split.net.layers import Layer, phase_layers
 class Row:
     """One layer: the shapes of its tops, its parameters and multiply-adds for one image; None where not known.
 
-    `settings` is all that its text says, name apart, in an order of its own; `frozen` counts the parameters whose
-    lr_mult is 0.
+    `settings` is all that its text says except the name, sorted; `frozen` is the number of parameters whose lr_mult is
+    0.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Row:
 
     @property
     def output(self) -> str:
-        """`64x16x32x32`, several tops with a blank between, `scalar` for a number, `?` where not known."""
+        """The shapes of the tops as `64x16x32x32`, separated by blanks; `scalar` for one number, `?` if not known."""
         if self.tops is None:
             return "?"
         return " ".join("x".join(map(str, shape)) or "scalar" for shape in self.tops) or "-"
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's layers of one phase, in order, and its totals; `unknown` says of which layers the shapes are not."""
+    """A net's layers of one phase, in order, and its totals; `unknown` maps a layer of unknown shape to the reason."""
 
     net: str
     phase: str
@@ -50,13 +50,14 @@ class Summary:
 
     @property
     def frozen(self) -> int:
+        """Number of parameters whose lr_mult is 0."""
         return sum(row.frozen for row in self.rows)
 
 
 def summarize(document: prototxt.Document, phase: str = "TRAIN", inputs: Mapping[str, Shape] | None = None) -> Summary:
     """The summary of a net without running it.
 
-    `inputs` gives shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises
+    `inputs` gives the shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises
     `CaffeSplitError` where such a shape is missing, for an input that the net does not have, and for a layer that
     Caffe would refuse.
     """
@@ -84,7 +85,7 @@ def _check_inputs(
 
 
 def _check_sources(document: prototxt.Document, layers: Sequence[Layer], shapes: NetShapes) -> None:
-    """Raises `CaffeSplitError` where the shape of some data is missing: then hardly anything is known."""
+    """Raises `CaffeSplitError` where the shape of some data is missing: without it hardly anything is known."""
     for layer in layers:
         if layer.name in shapes.unknown and not layer.bottoms and layer.type != "Python" and layer.tops:
             raise CaffeSplitError(
@@ -128,9 +129,9 @@ def _settings(message: prototxt.Message, skip: str = "") -> tuple[tuple[str, str
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer of the first net beside the one of its name in the second; None where there is none.
+    """A layer of the first net and the layer of the same name in the second; None where there is none.
 
-    `changed` names what differs, settings by their path; the number of images counts for nothing.
+    `changed` names what differs, settings by their path; another number of images is no difference.
     """
 
     first: Row | None
@@ -139,6 +140,7 @@ class Pair:
 
     @property
     def name(self) -> str:
+        """The name of the layer."""
         row = self.first or self.second
         assert row is not None
         return row.name
@@ -154,7 +156,7 @@ class Pair:
 
 
 def pair_up(first: Summary, second: Summary) -> list[Pair]:
-    """The layers of both nets: the second's in its order, the removed ones where they were."""
+    """The layers of both nets, in the order of the second; removed ones stand where they were in the first."""
     mine, theirs = {row.name: row for row in first.rows}, {row.name: row for row in second.rows}
     matcher = difflib.SequenceMatcher(None, list(mine), list(theirs), autojunk=False)
     names: list[str] = []

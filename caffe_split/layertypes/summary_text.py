@@ -11,7 +11,7 @@ from caffe_split.layertypes.summary import Row, Summary, pair_up
 
 
 def table_lines(summary: Summary) -> list[str]:
-    """The table, a line a layer, with the totals under it."""
+    """The table, one line per layer, with the totals below."""
     body = [(row.name, row.type, row.output, _count(row.parameters), _count(row.macs)) for row in summary.rows]
     head = ("layer", "type", "output", "parameters", "multiply-adds")
     total = ("total", f"{len(body)} layers", "", _count(summary.cost.parameters), _count(summary.cost.macs))
@@ -19,7 +19,7 @@ def table_lines(summary: Summary) -> list[str]:
 
 
 def pair_lines(first: Summary, second: Summary, only_changes: bool = False) -> list[str]:
-    """Both nets side by side: + added, - removed, ~ changed (and in what); totals and their ratio."""
+    """Both nets side by side, with + added, - removed and ~ changed (and in what); totals and their ratio."""
     pairs = pair_up(first, second)
     table: list[tuple[str, ...]] = [
         ("", "layer", "type", *(f"{key} {n}" for key in ("output", "parameters", "multiply-adds") for n in (1, 2)), "")
@@ -108,7 +108,7 @@ def _row_dict(row: Row) -> dict[str, Any]:
 
 
 def pair_dict(first: Summary, second: Summary) -> dict[str, Any]:
-    """Both nets and, a layer each, how they differ; layers that are the same apart."""
+    """Both nets and, per layer, how they differ; without the layers that are the same."""
     return {
         "first": as_dict(first),
         "second": as_dict(second),
@@ -127,13 +127,13 @@ def _quotient(before: int | None, after: int | None) -> float | None:
 
 
 def csv_text(summary: Summary) -> str:
-    """A line a layer, without totals; what is not known is empty."""
+    """One line per layer, without totals; what is not known is empty."""
     head = ["layer", "type", "output", "parameters", "multiply_adds"]
     return _csv([head, *([row.name, row.type, row.output, row.parameters, row.macs] for row in summary.rows)])
 
 
 def pair_csv(first: Summary, second: Summary) -> str:
-    """A line a layer of either net."""
+    """One line per layer of either net."""
     head = ["layer", "change", "changed"]
     head += [f"{key}_{which}" for which in (1, 2) for key in ("type", "output", "parameters", "multiply_adds")]
     rows = []

@@ -40,7 +40,7 @@ class Graph:
         return writers[place - 1] if place else None
 
     def named(self, name: str) -> list[int]:
-        """The indices of the layers of that name: one, or one a phase."""
+        """The indices of the layers of that name: one, or one per phase."""
         return list(self._names.get(name, []))
 
     def sharing(self, param: str) -> list[int]:
@@ -58,8 +58,7 @@ class Graph:
     def sole_reader(self, writer: int) -> int | None:
         """The one layer that reads the top of layer `writer`; None where there are more, or none.
 
-        None too where the top has other writers that are not in place: then they belong to different phases, and
-        what follows them is the same for all.
+        Also None where another layer, of another phase, writes that blob anew: its readers then read both.
         """
         tops = self.layers[writer].tops
         readers = self.readers(writer)

@@ -1,7 +1,6 @@
-"""A net as a graph: the layers of a phase, their blobs, convolution geometry, shared parameters.
+"""A net as a graph: the layers of a phase, their blobs, shared parameters.
 
-The layers of a `Net` keep hold of the document's own fields, so that whoever edits the document can find the
-text that belongs to a layer.
+A `Layer` keeps its field of the document, so that an edit of the document finds the text that belongs to the layer.
 """
 
 from __future__ import annotations
@@ -27,12 +26,14 @@ class Layer:
 
     @property
     def message(self) -> prototxt.Message:
+        """The text of the layer: its settings."""
         message = self.field.message
         assert message is not None
         return message
 
     @property
     def where(self) -> str:
+        """The layer as error messages name it."""
         return f"layer '{self.name}' (line {self.field.line})"
 
     def runs_in(self, phase: str, stages: Sequence[str] = (), level: int = 0) -> bool:
@@ -67,8 +68,8 @@ def all_layers(document: prototxt.Document) -> list[Layer]:
     """Every layer of the document, whatever its phase, in file order."""
     old = document.field("layers")
     if old is not None:
-        # Whoever opens a net has it in today's form; what is left is a net to be kept as written, or one within a
-        # solver, whose `layers` Caffe passes over.
+        # Opening a net brings it to today's form. What comes here was to be kept as written, or stands within a
+        # solver, where Caffe ignores `layers`.
         raise old.error(
             "the net is in the old form (`layers`), or mixes it with the new one; bring it to the new form first: "
             "upgrade_net_proto_text OLD NEW"
@@ -98,69 +99,13 @@ def phase_layers(document: prototxt.Document, phase: str, stages: Sequence[str] 
 
 
 def find_layer(document: prototxt.Document, name: str) -> Layer:
-    """The layer of that name; where a name occurs once a phase, the first. Raises `CaffeSplitError`."""
+    """The layer of that name; the first if several phases have one each. Raises `CaffeSplitError`."""
     layers = all_layers(document)
     for layer in layers:
         if layer.name == name:
             return layer
     known = ", ".join(layer.name for layer in layers)
     raise CaffeSplitError(f"{document.filename}: no layer '{name}'. Its layers: {known}.")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a 2-D convolution slides: (height, width) pairs in pixels, and its number of groups."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    group: int = 1
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the output has the input's size at stride 1: pad = dilation * (kernel - 1) / 2 both ways."""
-        return all(2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation))
-
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the output for an input of `size`, by Caffe's rule (rounded down)."""
-        height, width = (
-            (n + 2 * p - (d * (k - 1) + 1)) // s + 1
-            for n, k, s, p, d in zip(size, self.kernel, self.stride, self.pad, self.dilation)
-        )
-        return height, width
-
-
-def _pair(message: prototxt.Message, both: str, vertical: str, horizontal: str, default: int) -> tuple[int, int]:
-    """A (height, width) setting, given once, twice, or under its two own names, as BaseConvolutionLayer reads it."""
-    if both not in (vertical, horizontal) and (message.has(vertical) or message.has(horizontal)):
-        return int(message.get(vertical, default)), int(message.get(horizontal, default))
-    values = [int(value) for value in message.get_all(both)] or [default]
-    if len(values) > 2:
-        raise CaffeSplitError(f"line {message.line}: {len(values)} values of {both}; only 2-D is handled.")
-    return values[0], values[-1]
-
-
-def convolution_geometry(layer: Layer) -> Geometry:
-    """The geometry of a Convolution layer. Raises `CaffeSplitError` for what is not a 2-D convolution over axis 1."""
-    param = layer.message.sub("convolution_param")
-    if param is None:
-        raise CaffeSplitError(f"{layer.where} is a Convolution without convolution_param.")
-    if param.get("axis", 1) != 1:
-        raise CaffeSplitError(f"{layer.where} convolves over axis {param.get('axis')}; only axis 1 is handled.")
-    kernel = _pair(param, "kernel_size", "kernel_h", "kernel_w", 0)
-    group = int(param.get("group", 1))
-    if group < 1:
-        raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
-    if min(kernel) < 1:
-        raise CaffeSplitError(f"{layer.where} gives no kernel_size, or not both of kernel_h and kernel_w.")
-    return Geometry(
-        kernel=kernel,
-        stride=_pair(param, "stride", "stride_h", "stride_w", 1),
-        pad=_pair(param, "pad", "pad_h", "pad_w", 0),
-        dilation=_pair(param, "dilation", "dilation", "dilation", 1),
-        group=group,
-    )
 
 
 def convolutions(layers: Sequence[Layer]) -> Iterator[Layer]:
@@ -173,7 +118,7 @@ def convolutions(layers: Sequence[Layer]) -> Iterator[Layer]:
 
 
 def weight_owners(layers: Sequence[Layer]) -> list[Layer]:
-    """The convolutions, in order, without those that share an earlier one's weight: a weight is watched once."""
+    """The convolutions, in order, except those that share the weight of an earlier one."""
     owners: dict[str, str] = {}
     found = []
     for layer in convolutions(layers):
@@ -184,7 +129,7 @@ def weight_owners(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def sharers(layers: Sequence[Layer], layer: Layer) -> list[str]:
-    """Names of the other layers that share a parameter with `layer` by name, watchers (TPM) apart."""
+    """Names of the other layers, except TPM layers, that share a parameter with `layer` by name."""
     names = {name for name in layer.param_names() if name}
     return [
         other.name

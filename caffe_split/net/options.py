@@ -10,15 +10,15 @@ from caffe_split.formats.prototxt.schema import FieldType, MessageType
 
 
 class Options:
-    """One message of options, which may not be there; then all is default.
+    """One message of options; of one that is not written, every field has its default.
 
-    `get` gives a value or its default, `all` the values of a repeated field, `sub` and `subs` messages within.
+    `get` gives a value or its default, `all` the values of a repeated field, `sub` and `subs` the messages within.
     """
 
     def __init__(self, type_name: str, messages: list[prototxt.Message]) -> None:
         self._type: MessageType = caffe().messages[type_name]
         self._messages = messages
-        # Layers ask at every iteration, and the text of a net that runs does not change.
+        # The engine's layers ask at every iteration, and the text of a net that runs does not change.
         self._values: dict[str, Any] = {}
 
     @classmethod
@@ -34,9 +34,10 @@ class Options:
     def get(self, name: str) -> Any:
         """The value of the last occurrence, else the schema's default."""
         if name not in self._values:
-            written = next((message for message in reversed(self._messages) if message.has(name)), None)
-            default = self._type.fields[name].default
-            self._values[name] = written.get(name) if written is not None else default
+            value = self._type.fields[name].default
+            for message in self._messages:
+                value = message.get(name, value)
+            self._values[name] = value
         return self._values[name]
 
     def all(self, name: str) -> list[Any]:
@@ -44,7 +45,7 @@ class Options:
         return [value for message in self._messages for value in message.get_all(name)]
 
     def sub(self, name: str) -> Options:
-        """A message within; an absent one has defaults only."""
+        """A message within; every field of an absent one has its default."""
         found = [inner for message in self._messages for inner in message.subs(name)]
         return Options(_message_name(self._type.fields[name]), found)
 

@@ -1,4 +1,4 @@
-"""Going on: the newest snapshot of a training that is whole, and where the data stood."""
+"""Resuming a training: its newest whole snapshot, and how far its data have been read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import nonfinite, read_solverstate, read_weights
 from caffe_split.net.training import find_snapshots
 
-# In place of a solver state's name.
+# Given in place of the name of a solver state: the newest whole one.
 AUTO = "auto"
 
 
 def newest_pair(prefix: str, say: Callable[[str], None]) -> Path | None:
-    """The solver state of the highest iteration that is whole, and whose weights are whole and finite.
+    """The whole solver state of the highest iteration, with whole and finite weights; None where there is none.
 
-    Of two of one iteration, binary and HDF5, that which was written last. None where there is none. `say` is told why
-    newer ones are passed over.
+    Of two states of one iteration, binary and HDF5, the one that was written last. `say` is called with the reason for
+    each newer one that is passed over.
     """
     forms = (find_snapshots(prefix, form) for form in ("solverstate", "solverstate.h5"))
     found = [numbered for form in forms for numbered in form.items()]
@@ -62,7 +62,7 @@ def _check(path: Path, iteration: int | None = None) -> None:
 
 
 def tests_before(iteration: int, interval: int, at_start: bool) -> int:
-    """How often a training has tested when it comes to `iteration`, not counting a test at it.
+    """How many tests a training has run before `iteration`, a test at that iteration not counted.
 
     >>> [tests_before(iteration, 50, True) for iteration in (0, 1, 50, 51, 100)]
     [0, 1, 1, 2, 2]

@@ -20,8 +20,8 @@ from caffe_split.net.layers import Layer, phase_layers
 class Training:
     """A net and, where there is one, the solver that trains it.
 
-    `upgraded` says what was done to bring an old net to today's form, a line each. `is_inline` means that the net
-    stands in the solver's own text; then `net_path` is the name that it gets in a file of its own. `caffe_proto` is
+    `upgraded` has one line per change that brought an old net to today's form. `is_inline` means that the net stands
+    in the text of the solver; `net_path` is then the name that it gets in a file of its own. `caffe_proto` is
     the schema of a fork that the files were read by.
     """
 
@@ -51,16 +51,10 @@ class Training:
 
     @property
     def prefix(self) -> str | None:
-        """The solver's snapshot_prefix; None without a solver.
-
-        As Caffe has it: without one the solver's own name serves, and one that is a folder gets that name added.
-        """
+        """What the names of the solver's snapshots begin with; None without a solver."""
         if self.solver is None or self.solver_path is None:
             return None
-        prefix = self.solver.get("snapshot_prefix", None)
-        if not prefix:
-            return str(self.solver_path.with_suffix(""))
-        return str(Path(prefix) / self.solver_path.stem) if Path(prefix).is_dir() else str(prefix)
+        return snapshot_prefix(self.solver_path, self.solver.get("snapshot_prefix", ""))
 
     def snapshots(self, ending: str = "caffemodel") -> dict[int, Path]:
         """Iteration -> snapshot file, in order; HDF5 ones (`.h5`) too, binaryproto first where both exist."""
@@ -75,7 +69,7 @@ class Training:
             return found[iteration]
         if self.prefix is None:
             raise CaffeSplitError(
-                f"{self.net_path}: no solver beside it names this net, so there is no telling where its snapshots "
+                f"{self.net_path}: no solver beside it names this net, so it is not known where its snapshots "
                 "are. Give the solver instead, or --weights FILE."
             )
         known = ", ".join(map(str, found)) or "there is none"
@@ -83,6 +77,39 @@ class Training:
             f"no snapshot of iteration {iteration} at {self.prefix}_iter_{iteration}.caffemodel[.h5] "
             f"(seen from {Path.cwd()}). Iterations with one: {known}."
         )
+
+
+def snapshot_prefix(solver: PathLike, written: str) -> str:
+    """What the names of a solver's snapshots begin with, given its file and the snapshot_prefix that is written.
+
+    As Caffe does it: an empty snapshot_prefix becomes the path of the solver without its ending; one that is a folder
+    becomes a file of the solver's name in it.
+    """
+    if not written:
+        return str(Path(solver).with_suffix(""))
+    return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
+
+
+def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
+    """The fields of a solver that name test nets, in the order in which Caffe makes these nets."""
+    return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
+
+
+def solver_test_nets(solver: prototxt.Document, net: prototxt.Document) -> list[prototxt.Document]:
+    """The test nets of a solver in Caffe's order, one per test_iter; `net` is the one that it trains.
+
+    Those within the solver come first, then those in files, then `net` once for every test_iter that is left. Raises
+    `CaffeSplitError` for fewer test_iter than test nets, and for more if `net` is a train_net: such a net never tests.
+    """
+    count = len(solver.get_all("test_iter"))
+    found: list[prototxt.Document] = []
+    for field in solver_test_net_fields(solver):
+        for value in field.values():
+            inner = isinstance(value, prototxt.Message)
+            found.append(solver.inner(value) if inner else read_net(str(value), upgrade=True))
+    if count < len(found) or (solver.has("train_net") and count != len(found)):
+        raise CaffeSplitError(f"{solver.filename}: {count} test_iter for {len(found)} test nets.")
+    return found + [net] * (count - len(found))
 
 
 def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:
@@ -99,11 +126,11 @@ def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Pa
 
 
 def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
-    """Open a net or a solver, told apart by content, and find the other one.
+    """Open a net or a solver, whichever the file holds, and find the other one.
 
-    From a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the
-    caller has to give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory
-    as Caffe does it on loading, unless `upgrade` is False; one within a solver is not, as Caffe does not. Raises
+    Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the caller has to
+    give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory, as Caffe does on
+    loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
     `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
     """
     document = read_net_or_solver(path, caffe_proto)
@@ -168,14 +195,14 @@ def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
         try:
             document = prototxt.read(path)
         except CaffeSplitError:
-            continue  # Not ours to judge: whatever else lies there.
+            continue  # Other files in the folder may be anything.
         if document.kind == "solver":
             found.append((path, document))
     return found
 
 
 def is_there(path: Path) -> bool:
-    """Whether something lies at `path`; not, where the system cannot even look (a name that is too long)."""
+    """Whether something lies at `path`; False also where the system cannot look (a name that is too long)."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -189,6 +216,6 @@ def _names(solver: prototxt.Document, net: Path) -> bool:
             continue
         if is_there(Path(named)):
             return Path(named).resolve() == net.resolve()
-        # Started from elsewhere: then the name is all there is to go by.
+        # The path is relative to another folder: only the name can be compared.
         return Path(named).name == net.name
     return False

@@ -16,10 +16,10 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, atomic_open
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import all_layers
 from caffe_split.plot.draw import DPI, picture_format
 
-_WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
 # Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.
 WEIGHT_MAP, NORM_MAP = "RdBu_r", "cividis"
 _GAPS = "#CFCFCF"
@@ -32,7 +32,7 @@ def shown_layers(document: prototxt.Document, name: str) -> list[str]:
 
     Of a layer that was split, its halves and what has its geometry too. Raises `CaffeSplitError`.
     """
-    weighted = {layer.name: layer for layer in all_layers(document) if layer.type in _WEIGHTED}
+    weighted = {layer.name: layer for layer in all_layers(document) if record_of(layer.type).has_kernels}
     if name in weighted:
         beside = f"{name}_residual_pre"
         return [name, beside] if name.endswith("_split2") and beside in weighted else [name]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 
 Array = npt.NDArray[np.float64]
 

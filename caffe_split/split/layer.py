@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 from caffe_split.split import extension, residual, skip
 from caffe_split.split.algebra import Kernels, noisy_identity
 from caffe_split.split.partition import Partition

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Array, Kernels
 from caffe_split.split.partition import Partition
 

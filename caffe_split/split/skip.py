@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Array, aligned_position, identity_channels
 from caffe_split.split.parts import Part, SlowPath, SplitContext
 
@@ -60,7 +60,7 @@ def _same_sizes(context: SplitContext, small: Geometry) -> bool:
     return (
         bool(sizes)
         and context.geometry.is_same
-        and all(size is not None and small.output_size(size) == context.geometry.output_size(size) for size in sizes)
+        and all(size is not None and small.slide(size) == context.geometry.slide(size) for size in sizes)
     )
 
 

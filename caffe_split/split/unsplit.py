@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.net.geometry import Geometry, convolution_geometry
 from caffe_split.net.graph import Graph, rules
-from caffe_split.net.layers import Geometry, Layer, convolution_geometry
+from caffe_split.net.layers import Layer
 from caffe_split.split.affine import CannotFold, affine
 from caffe_split.split.algebra import Array, Kernels
 

@@ -7,43 +7,19 @@ from collections.abc import Sequence
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, phase_layers
-
-# Layers that change the channels of no blob; what reads and what writes them has as many.
-_KEEPS = {
-    "BatchNorm",
-    "Scale",
-    "Bias",
-    "ReLU",
-    "PReLU",
-    "ELU",
-    "Sigmoid",
-    "TanH",
-    "AbsVal",
-    "BNLL",
-    "Swish",
-    "Clip",
-    "Threshold",
-    "Power",
-    "Exp",
-    "Log",
-    "Dropout",
-    "Pooling",
-    "LRN",
-    "MVN",
-    "Eltwise",
-    "Split",
-}
+from caffe_split.layertypes.table import record_of
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, convolutions, phase_layers
 
 
 def widened(
     document: prototxt.Document, layers: Sequence[str], parameters: int
 ) -> tuple[prototxt.Document, dict[str, list[int]]]:
-    """A copy of the net in which `layers` have so many more kernels that it has `parameters` or just more.
+    """A copy of the net in which `layers` have more kernels, until it has `parameters` or just more.
 
-    One kernel at a time, where the number has grown least in proportion; a convolution whose output is added to that
-    of others is raised with them. Returns the copy, and layer -> number of kernels before and after. Raises
-    `CaffeSplitError` where none of the layers can be raised.
+    Kernels are added one at a time, each to the layer that has grown least in proportion. A convolution whose output is
+    added to that of others gets more kernels together with these. Returns the copy, and layer -> numbers of kernels
+    before and after. Raises `CaffeSplitError` where none of the layers can have more kernels.
     """
     copy = document.copy()
     families = raisable(copy, layers)
@@ -57,7 +33,7 @@ def widened(
 
 
 def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[list[Layer]]:
-    """The convolutions among `layers` that can have more kernels, each with those that have to grow with it.
+    """The convolutions among `layers` that can have more kernels, each with those that must have as many.
 
     Raises `CaffeSplitError` where there is none.
     """
@@ -72,7 +48,7 @@ def _parameters(document: prototxt.Document) -> int:
     shapes = infer_shapes(phase_layers(document, "TRAIN"))
     if shapes.parameter_count is None:
         layer, why = next(iter(shapes.unknown.items()))
-        raise CaffeSplitError(f"{document.filename}: its parameters cannot be told: layer '{layer}': {why}")
+        raise CaffeSplitError(f"{document.filename}: its number of parameters is not known: layer '{layer}': {why}")
     return shapes.parameter_count
 
 
@@ -83,7 +59,7 @@ def _kernels(layer: Layer) -> int:
 
 
 def _families(document: prototxt.Document) -> list[list[Layer]]:
-    """The convolutions, those together whose outputs must have equally many channels."""
+    """All convolutions, in groups whose outputs must have equally many channels."""
     owner: dict[str, str] = {}
 
     def find(blob: str) -> str:
@@ -92,7 +68,7 @@ def _families(document: prototxt.Document) -> list[list[Layer]]:
         return blob
 
     for layer in all_layers(document):
-        if layer.type in _KEEPS:
+        if record_of(layer.type).keeps_channels:
             for blob in (*layer.bottoms[1:], *layer.tops):
                 if layer.bottoms:
                     owner[find(blob)] = find(layer.bottoms[0])

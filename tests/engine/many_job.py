@@ -24,6 +24,7 @@ from caffe_split.engine.parallel.group import Group
 from caffe_split.engine.training.solver import Solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.layertypes.batch_rules import EACH, SUM
 
 
 def train(job: dict[str, Any], rank: int) -> None:
@@ -75,9 +76,9 @@ def run(net: Net, given: dict[str, np.ndarray], group: Group) -> dict[str, np.nd
     for key in [key for key in given if key.startswith("diff:")]:
         top, diff = blobs[key[5:]], torch.tensor(given[key])
         kind = net.kinds.get(key[5:])
-        if kind == "EACH":
+        if kind == EACH:
             diff = diff[group.rows(len(diff)).slice]
-        total = total + (top * diff).sum() * (group.size if kind in ("EACH", "SUM") else 1)
+        total = total + (top * diff).sum() * (group.size if kind in (EACH, SUM) else 1)
         out[key[5:]] = net.whole(key[5:], top.detach()).numpy()
     if total.requires_grad:
         total.backward()

@@ -10,7 +10,7 @@ import pytest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.layers import all_layers
-from caffe_split.net.training import open_training, solver_net_path
+from caffe_split.net.training import open_training, snapshot_prefix, solver_net_path, solver_test_nets
 from tests.support import caffe_split
 
 NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
@@ -135,3 +135,36 @@ def test_a_net_without_data_is_watched_by_its_input_fields(here: Path) -> None:
 @pytest.mark.parametrize("command", ["instrument", "tpm", "make-derived", "verify", "fold", "summary", "draw"])
 def test_every_command_that_reads_nets_takes_a_forks_schema(command: str, here: Path) -> None:
     assert "--caffe-proto" in caffe_split(command, "--help", cwd=here).stdout
+
+
+def test_nets_are_made_for_testing_in_the_order_of_caffe() -> None:
+    """First those within the solver, then those in files, wherever they stand, then the net that is trained."""
+    inner = 'test_net_param { name: "%s" } '
+    put("a.prototxt", 'name: "a" ' + NET)
+    put("n.prototxt", 'name: "n" ' + NET)
+    text = f'net: "n.prototxt" test_net: "a.prototxt" {inner % "b"} {inner % "c"} test_iter: [1, 2, 3, 4]'
+    training = open_training(put("s.prototxt", text))
+    assert training.solver is not None
+    assert [net.get("name") for net in solver_test_nets(training.solver, training.net)] == ["b", "c", "a", "n"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('net: "n.prototxt" test_net: "n.prototxt"', "0 test_iter for 1 test nets"),
+        ('train_net: "n.prototxt" test_net: "n.prototxt" test_iter: 1 test_iter: 1', "2 test_iter for 1 test nets"),
+    ],
+)
+def test_test_nets_without_their_test_iter_are_refused(text: str, expected: str) -> None:
+    put("n.prototxt", NET)
+    training = open_training(put("s.prototxt", text))
+    assert training.solver is not None
+    with pytest.raises(CaffeSplitError, match=f"s.prototxt: {expected}"):
+        solver_test_nets(training.solver, training.net)
+
+
+def test_snapshots_are_named_as_caffe_names_them(here: Path) -> None:
+    (here / "folder").mkdir()
+    assert snapshot_prefix("a/s.prototxt", "") == "a/s"
+    assert snapshot_prefix("a/s.prototxt", "folder/x") == "folder/x"
+    assert snapshot_prefix("a/s.prototxt", "folder") == "folder/s"

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 from caffe_split.split.parts import Part
 
 
@@ -20,7 +20,7 @@ def geometries(draw: st.DrawFn) -> tuple[Geometry, int]:
     pad, side = draw(st.sampled_from([None, 0, 1])), draw(st.sampled_from([9, 10]))
     same = tuple(dilation * (k - 1) // 2 for k in kernel)
     geometry = Geometry(kernel, (stride, stride), same if pad is None else (pad, pad), (dilation, dilation), group)
-    assume(min(geometry.output_size((side, side))) > 0)
+    assume(min(geometry.slide((side, side))) > 0)
     return geometry, side
 
 
@@ -28,7 +28,7 @@ def convolve(image: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geo
     """`image` [C, H, W] through one convolution: [kernels, H', W'], straight from the definition."""
     pad_h, pad_w = geometry.pad
     padded = np.pad(image, ((0, 0), (pad_h, pad_h), (pad_w, pad_w)))
-    height, width = geometry.output_size((image.shape[1], image.shape[2]))
+    height, width = geometry.slide((image.shape[1], image.shape[2]))
     count, per_group = weight.shape[:2]
     out = np.zeros((count, height, width))
     for k in range(count):

@@ -18,7 +18,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
-from caffe_split.net.layers import Geometry, all_layers, phase_layers
+from caffe_split.net.geometry import Geometry
+from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule

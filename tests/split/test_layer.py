@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.layers import Geometry
+from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
 from caffe_split.split.partition import Partition, divide, parse_rule

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.net.geometry import Geometry
 from caffe_split.net.graph import Graph
-from caffe_split.net.layers import Geometry, all_layers
+from caffe_split.net.layers import all_layers
 from caffe_split.split.affine import CannotFold
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import KINDS, SplitOptions, split_convolution

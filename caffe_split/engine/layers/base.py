@@ -9,41 +9,13 @@ import torch
 
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes.rule import Found, Untold
-from caffe_split.layertypes.table import RULES
+from caffe_split.layertypes.shape_rules import Found, UnknownShapeError
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.options import Options
 
 Shape = tuple[int, ...]
 Tops = tuple[torch.Tensor, ...]
-
-
-# Of these `setup` and the rules find whatever does not fit. Running without values finds it of all, but it imports
-# PyTorch's compiler, which takes a second of every start.
-TOLD = frozenset(
-    {
-        "Accuracy",
-        "BatchNorm",
-        "Bias",
-        "Concat",
-        "Dropout",
-        "Eltwise",
-        "Flatten",
-        "InnerProduct",
-        "PReLU",
-        "Pooling",
-        "ReLU",
-        "Reduction",
-        "Reshape",
-        "Scale",
-        "Slice",
-        "Softmax",
-        "SoftmaxWithLoss",
-        "Split",
-        "Sigmoid",
-        "TanH",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +62,8 @@ class Layer:
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """The shapes of the tops, as they are told or found by running the layer without values."""
-        if self.text.type in TOLD:
+        engine = record_of(self.text.type).engine
+        if engine is not None and engine.rule_refuses:
             return [tuple(shape) for shape in self.told(bottoms).tops]
         blobs, buffers = self.blobs, self.buffers
         try:
@@ -103,9 +76,12 @@ class Layer:
 
     def told(self, bottoms: Sequence[Shape]) -> Found:
         """The shapes of tops and blobs, as the rest of the program tells them. Raises `CaffeSplitError`."""
+        rule = record_of(self.text.type).shapes
+        if isinstance(rule, str):
+            raise self.error(f"{rule}.")
         try:
-            return RULES[self.text.type](self.text, list(bottoms))
-        except Untold as reason:
+            return rule(self.text, list(bottoms))
+        except UnknownShapeError as reason:
             raise self.error(f"{reason}.") from None
 
     def run(self, *bottoms: torch.Tensor) -> Tops:

@@ -13,7 +13,8 @@ from caffe_split.engine.data.batches import Feeder, Transformer
 from caffe_split.engine.data.readers import Hdf5Files, ImageList, ImageReader, Store
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.model.fillers import fill
-from caffe_split.engine.parallel.group import NotShared, Rows, mixed
+from caffe_split.engine.parallel.group import Rows, mixed
+from caffe_split.engine.spec.shared_batch import NotSharedError
 from caffe_split.net.options import Options, shape_of
 
 
@@ -33,8 +34,8 @@ class Source(Layer):
         """This process's part of a batch of that size."""
         try:
             return self.place.group.rows(batch)
-        except NotShared as error:
-            raise NotShared(str(self.error(str(error)))) from None
+        except NotSharedError as error:
+            raise NotSharedError(str(self.error(str(error)))) from None
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return self.top_shapes

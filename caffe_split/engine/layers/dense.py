@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.model.fillers import fill
-from caffe_split.layertypes.sliding import window_of
+from caffe_split.net.geometry import convolution_window
 from caffe_split.net.options import shape_of
 
 
@@ -50,9 +50,7 @@ class Convolution(_Weighted):
         rank = len(shape) - self.first - 1
         if rank > len(self.by_rank):
             raise self.error(f"a bottom of shape {shape} has {rank} axes to slide over; 1 to {len(self.by_rank)} are.")
-        param = self.text.message.sub("convolution_param")
-        assert param is not None
-        self.window = window_of(self.text, param, rank)
+        self.window = convolution_window(self.text, rank)
         self.group = int(self.options.get("group"))
         self.slide = self.by_rank[rank - 1]
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.layertypes.sliding import pooling_window
+from caffe_split.net.geometry import pooled_sizes, pooling_window
 
 
 class Pooling(Layer):
@@ -16,10 +16,8 @@ class Pooling(Layer):
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.told(bottoms)
-        sizes = bottoms[0][2:]
-        param = self.text.message.sub("pooling_param")
-        assert param is not None
-        window, self.size = pooling_window(self.text, param, sizes)
+        sizes = bottoms[0][2], bottoms[0][3]
+        window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
         self.kernel, self.stride, self.pad = window.kernel, window.stride, window.pad
         self.is_global = bool(self.options.get("global_pooling"))
         if any(p >= k for p, k in zip(self.pad, self.kernel)):

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from caffe_split.engine.spec.support import FILLERS
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
-
-KINDS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
 def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> torch.Tensor:
@@ -38,7 +37,7 @@ def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> 
         return out
     if kind == "bilinear":
         return _bilinear(shape)
-    raise CaffeSplitError(f"no filler of type {kind!r}; there are {', '.join(KINDS)}")
+    raise CaffeSplitError(f"no filler of type {kind!r}; there are {', '.join(FILLERS)}")
 
 
 def _fan(shape: Sequence[int], options: Options) -> float:

@@ -21,11 +21,12 @@ from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
 from caffe_split.engine.model.steps import Step, fused_steps, outputs_of, plain_steps
 from caffe_split.engine.parallel.group import ALONE, Group
-from caffe_split.engine.spec.batch_rules import EACH, MEAN, SUM, kinds_of
-from caffe_split.engine.spec.kinds import KINDS
+from caffe_split.engine.spec.shared_batch import kinds_of
 from caffe_split.engine.spec.support import Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer as Text
 
 
@@ -80,8 +81,8 @@ class Net:
         self._bottoms: list[dict[str, Shape]] = []
         for text in texts:
             self._add(text, place, sharing)
-        # How the tops of several processes make up those of the whole batch: see `parts`.
-        self.kinds: dict[str, str] = {}
+        # How the tops of several processes make up those of the whole batch.
+        self.kinds: dict[str, BatchKind] = {}
         if group.size > 1:
             self._share_batches(texts)
         self.params = sharing.settle(self.layers, self.device, phase == "TRAIN")
@@ -100,7 +101,9 @@ class Net:
     # -- building
 
     def _add(self, text: Text, place: Place, sharing: Sharing) -> None:
-        module = importlib.import_module(f"caffe_split.engine.layers.{KINDS[text.type].module}")
+        engine = record_of(text.type).engine
+        assert engine is not None, "check_net has refused the others"
+        module = importlib.import_module(f"caffe_split.engine.layers.{engine.module}")
         layer: Layer = getattr(module, text.type)(text, place)
         bottoms = [self.shapes[name] for name in text.bottoms]
         self._bottoms.append(dict(zip(text.bottoms, bottoms)))
@@ -117,7 +120,7 @@ class Net:
         self.layers.append(layer)
         sharing.add(layer)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
-        if not weights and KINDS[text.type].is_loss:
+        if not weights and record_of(text.type).is_loss:
             weights = [1.0] + [0.0] * (len(text.tops) - 1)
         self._losses.append({index: weight for index, weight in enumerate(weights) if weight})
         self.loss_weights.update((text.tops[index], weight) for index, weight in self._losses[-1].items())

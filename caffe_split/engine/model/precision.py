@@ -16,30 +16,6 @@ from caffe_split.errors import CaffeSplitError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
-# Layers that may be given bfloat16; the others, losses and measures among them, get fp32.
-LOW = frozenset(
-    {
-        "Convolution",
-        "Deconvolution",
-        "InnerProduct",
-        "ReLU",
-        "PReLU",
-        "Pooling",
-        "BatchNorm",
-        "Scale",
-        "Bias",
-        "Eltwise",
-        "Concat",
-        "Slice",
-        "Split",
-        "Flatten",
-        "Reshape",
-        "Crop",
-        "Dropout",
-        "Silence",
-    }
-)
-
 
 def set_precision(precision: str, device: torch.device) -> None:
     """Let the whole program compute so. Raises `CaffeSplitError` for tf32 without CUDA."""

@@ -11,10 +11,7 @@ from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
-from caffe_split.engine.model.precision import LOW
-
-# Layers whose way back does without the values of their tops, so that a ReLU may write over them.
-_OVERWRITABLE = frozenset({"Convolution", "InnerProduct", "BatchNorm", "Scale", "Eltwise", "Bias", "Concat"})
+from caffe_split.layertypes.table import record_of
 
 
 @dataclass
@@ -67,7 +64,8 @@ def plain_steps(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
     for layer, own in zip(layers, weights):
         downs = layer.text.message.get_all("propagate_down")
         detached = tuple(place for place, down in enumerate(downs) if not down)
-        low = layer.text.type in LOW
+        engine = record_of(layer.text.type).engine
+        low = engine is not None and engine.takes_bf16
         steps.append(Step(layer, layer.text.bottoms, layer.text.tops, None, detached, own, low))
     return _told_when_done(steps, outputs_of(layers))
 
@@ -128,5 +126,6 @@ def _may_overwrite(layers: Sequence[Layer], index: int) -> bool:
         return False
     writers = [place for place in range(index) if bottom in layers[place].text.tops]
     writer = layers[writers[-1]]
-    factors = writer.text.type == "Eltwise" and writer.options.get("operation") != "SUM"
-    return writer.text.type in _OVERWRITABLE and not factors and _readers(layers, writers[-1]) == [index]
+    engine = record_of(writer.text.type).engine
+    free = engine is not None and engine.lets_overwrite(writer.text)
+    return free and _readers(layers, writers[-1]) == [index]

@@ -17,13 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.engine.spec.shared_batch import NotSharedError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class NotShared(CaffeSplitError):
-    """Several processes cannot compute what one does."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,11 @@ class Group:
             self._quiet = before
 
     def rows(self, batch: int) -> Rows:
-        """This process's part of a batch. Raises `NotShared` for one that does not divide."""
+        """This process's part of a batch. Raises `NotSharedError` for one that does not divide."""
         if self.multiply:
             return Rows(batch * self.size, batch * self.rank, batch)
         if batch % self.size:
-            raise NotShared(
+            raise NotSharedError(
                 f"a batch of {batch} does not divide over {self.size} processes; take a batch_size that is a multiple "
                 f"of {self.size}, or --scale-batch for {batch} records in every process."
             )

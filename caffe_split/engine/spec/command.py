@@ -1,4 +1,4 @@
-"""What can be said of a training before PyTorch is loaded: whether the engine can run its nets, and the command."""
+"""A training before PyTorch is loaded: whether the engine can run its nets, and the command that does."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from caffe_split.engine import require_torch
 from caffe_split.engine.spec.support import Problem, judge, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
-from caffe_split.net.training import open_training
+from caffe_split.net.training import open_training, solver_test_nets
 
 _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, net.set_input_arrays), not by a command"
 
 
 def check_training(solver: Path) -> None:
-    """Raises `CaffeSplitError` with whatever the engine cannot run in the nets of a solver, all of it at once."""
+    """Raises `CaffeSplitError` with everything in the nets of a solver that the engine cannot run."""
     problems = []
     for document, phase, state in _nets(solver):
         stages, level = [str(stage) for stage in state.all("stage")], int(state.get("level"))
@@ -42,17 +41,14 @@ def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
         raise CaffeSplitError(f"{path} is a net, not a solver; give the solver file that names it")
     options = Options("SolverParameter", [solver])
     yield training.net, "TRAIN", options.sub("train_state")
-    tests = [solver.inner(message) for message in solver.subs("test_net_param")]
-    tests += [read_net(str(name), upgrade=True) for name in options.all("test_net")]
-    tests += [training.net] * (len(options.all("test_iter")) - len(tests))
     states = options.subs("test_state")
-    for index, document in enumerate(tests):
+    for index, document in enumerate(solver_test_nets(solver, training.net)):
         yield document, "TEST", states[index] if index < len(states) else Options("NetState", [])
 
 
 @dataclass(frozen=True)
 class Choices:
-    """How the engine is to train, None where it shall choose itself; as flags of `python -m caffe_split.engine`."""
+    """Options of the engine, those of `python -m caffe_split.engine`; None leaves the choice to the engine."""
 
     device: str | None = None
     seed: int | None = None
@@ -64,7 +60,7 @@ class Choices:
     continue_data: bool = False
 
     def words(self) -> list[str]:
-        """The flags, on every command that trains so."""
+        """The options as words of a command line."""
         words = []
         for name, value in vars(self).items():
             flag = f"--{name.replace('_', '-')}"

@@ -1,7 +1,7 @@
-"""Whether the engine can run a net: a check of all of it against the table of what is handled.
+"""Whether the engine can run a net: a check of all its layers and fields against the records of layer types.
 
-Three outcomes. Handled; ignored, because the field cannot change what is computed, with the reason; refused by name,
-all refusals of a net together, before anything is read or allocated. Nothing here needs PyTorch.
+A field is handled; or ignored, with the reason, because it cannot change what is computed; or refused by name. All
+refusals of a net come together, before anything is read or allocated. Nothing here needs PyTorch.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from caffe_split.engine.spec.kinds import ANY, FILLERS, KINDS, Kind
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.layertypes.record import ANY, Engine
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer, all_layers
+
+FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
 @dataclass(frozen=True)
 class Note:
-    """A field that is passed over: where, and why."""
+    """A field that is ignored: where, and why."""
 
     line: int
     layer: str
@@ -35,7 +38,7 @@ class Problem:
     text: str
 
 
-# What every layer may say; its own options come on top.
+# Fields that layers of all types may have, beside the options of their type.
 _COMMON = {
     "name",
     "type",
@@ -68,7 +71,7 @@ def layers_of(document: prototxt.Document, phase: str, stages: Sequence[str], le
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
     """Check the layers of one phase. Returns what is ignored.
 
-    Raises `CaffeSplitError` with all that is refused, a line each.
+    Raises `CaffeSplitError` with all that is refused, one line each.
     """
     problems, notes = judge(document, layers)
     if problems:
@@ -77,7 +80,7 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
 
 
 def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
-    """All that stands in the way, each once, in the order of the files."""
+    """The error that lists all problems, each once, sorted by file and line."""
     lines = list(dict.fromkeys(sorted(problems)))
     files = " and ".join(dict.fromkeys(problem.file for problem in problems))
     listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
@@ -92,20 +95,20 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
     notes: list[Note] = []
     written: dict[str, str] = {}
     for layer in layers:
-        kind = KINDS.get(layer.type)
-        if kind is None:
+        engine = record_of(layer.type).engine
+        if engine is None:
             problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
         else:
-            problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, kind, notes)]
+            problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in _wiring(layer, written)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
-def _problems(layer: Layer, kind: Kind, notes: list[Note]) -> Iterator[tuple[int, str]]:
+def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple[int, str]]:
     line = layer.field.line
     for what, found, (least, most) in (
-        ("bottoms", len(layer.bottoms), kind.bottoms),
-        ("tops", len(layer.tops), kind.tops),
+        ("bottoms", len(layer.bottoms), engine.bottoms),
+        ("tops", len(layer.tops), engine.tops),
     ):
         if not least <= found <= most:
             expected = str(least) if least == most else f"{least} or more" if most == ANY else f"{least} to {most}"
@@ -117,27 +120,27 @@ def _problems(layer: Layer, kind: Kind, notes: list[Note]) -> Iterator[tuple[int
     if downs and len(downs) != len(layer.bottoms):
         yield line, f"{len(downs)} propagate_down for {len(layer.bottoms)} bottoms; Caffe wants none or one a bottom"
     for entry in layer.message:
-        if entry.name in kind.options:
-            yield from _fields(layer, kind, entry, notes)
-        elif entry.name in kind.ignored:
-            notes.append(Note(entry.line, layer.name, entry.name, kind.ignored[entry.name]))
+        if entry.name in record_of(layer.type).options:
+            yield from _fields(layer, engine, entry, notes)
+        elif entry.name in engine.ignored:
+            notes.append(Note(entry.line, layer.name, entry.name, engine.ignored[entry.name]))
         elif entry.name.endswith("_param") and entry.name in caffe().messages["LayerParameter"].fields:
             notes.append(Note(entry.line, layer.name, entry.name, f"a {layer.type} layer does not read it"))
         elif entry.name not in _COMMON:
             yield entry.line, f"field {entry.name} is not handled"
-    yield from ((line, text) for text in kind.check(layer)) if kind.check is not None else ()
+    yield from ((line, text) for text in engine.check(layer)) if engine.check is not None else ()
 
 
-def _fields(layer: Layer, kind: Kind, entry: prototxt.Field, notes: list[Note]) -> Iterator[tuple[int, str]]:
+def _fields(layer: Layer, engine: Engine, entry: prototxt.Field, notes: list[Note]) -> Iterator[tuple[int, str]]:
     """The fields of one option message."""
-    handled = kind.options[entry.name].split()
+    handled = record_of(layer.type).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
             if inner.name in handled:
                 if "filler" in inner.name:
                     yield from _filler(inner)
-            elif inner.name in kind.ignored:
-                notes.append(Note(inner.line, layer.name, f"{entry.name}.{inner.name}", kind.ignored[inner.name]))
+            elif inner.name in engine.ignored:
+                notes.append(Note(inner.line, layer.name, f"{entry.name}.{inner.name}", engine.ignored[inner.name]))
             else:
                 yield inner.line, f"field {entry.name}.{inner.name} is not handled"
 
@@ -150,7 +153,7 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
 
 
 def _wiring(layer: Layer, written: dict[str, str]) -> Iterator[str]:
-    """What Caffe dies of when it wires the net: `written` maps a blob to the layer that has it as a top so far."""
+    """What Caffe refuses when it connects the layers: `written` maps a blob to the last layer so far with that top."""
     for bottom in layer.bottoms:
         if bottom not in written:
             yield f"bottom '{bottom}' is no top of a layer above it in this phase"

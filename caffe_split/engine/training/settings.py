@@ -11,11 +11,12 @@ import torch
 
 from caffe_split.engine.log import Log
 from caffe_split.engine.model.net import Net
-from caffe_split.engine.parallel.group import ALONE, Group, NotShared
+from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.spec.shared_batch import NotSharedError
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
+from caffe_split.net.training import snapshot_prefix, solver_test_nets
 
 
 def check_solver(path: str, o: Options, group: Group) -> None:
@@ -29,19 +30,11 @@ def check_solver(path: str, o: Options, group: Group) -> None:
         problems.append("iter_size and average_loss have to be 1 or more")
     if o.get("snapshot_format") == "HDF5" and importlib.util.find_spec("h5py") is None:
         problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
-    folder = Path(snapshot_prefix(path, o)).parent
+    folder = Path(snapshot_prefix(path, o.get("snapshot_prefix"))).parent
     if not folder.is_dir():
         problems.append(f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}")
     if problems:
         raise CaffeSplitError(f"{path}: " + "; ".join(problems) + ".")
-
-
-def snapshot_prefix(path: str, o: Options) -> str:
-    """What the names of snapshots begin with; the solver's own name without snapshot_prefix, as Caffe has it."""
-    prefix = str(o.get("snapshot_prefix"))
-    if not prefix:
-        return str(Path(path).with_suffix(""))
-    return str(Path(prefix) / Path(path).stem) if Path(prefix).is_dir() else prefix
 
 
 @dataclass(frozen=True)
@@ -63,12 +56,7 @@ class Nets:
 
     def tests(self, document: prototxt.Document, net: prototxt.Document, trained: Net, group: Group) -> Iterator[Net]:
         """The test nets of a solver's document, whose weights are the trained one's. Raises `CaffeSplitError`."""
-        counts = self.options.all("test_iter")
-        documents = [document.inner(message) for message in document.subs("test_net_param")]
-        documents += [read_net(str(name), upgrade=True) for name in self.options.all("test_net")]
-        if len(counts) < len(documents) or (self.options.has("train_net") and len(counts) != len(documents)):
-            raise CaffeSplitError(f"{self.path}: {len(counts)} test_iter for {len(documents)} test nets.")
-        documents += [net] * (len(counts) - len(documents))
+        documents = solver_test_nets(document, net)
         if documents and self.options.get("test_interval") < 1:
             raise CaffeSplitError(f"{self.path}: test nets need a test_interval above 0.")
         states = self.options.subs("test_state")
@@ -82,7 +70,7 @@ class Nets:
             try:
                 # A test's batch is the net's, whatever a training's is.
                 made = self._net(test, "TEST", state, group.dividing())
-            except NotShared as error:
+            except NotSharedError as error:
                 self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
                 made = self._net(test, "TEST", state, ALONE)
             made.share_from(trained)

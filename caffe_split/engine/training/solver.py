@@ -21,7 +21,7 @@ from caffe_split.engine.model.outputs import output_lines, values_of
 from caffe_split.engine.parallel.group import ALONE, Group, mixed
 from caffe_split.engine.training.debug import DebugInfo
 from caffe_split.engine.training.rates import Policy
-from caffe_split.engine.training.settings import Nets, check_solver, snapshot_prefix
+from caffe_split.engine.training.settings import Nets, check_solver
 from caffe_split.engine.training.snapshots import Snapshots
 from caffe_split.engine.training.updates import Updater
 from caffe_split.errors import CaffeSplitError
@@ -29,7 +29,7 @@ from caffe_split.files import PathLike
 from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
 from caffe_split.net.resume import AUTO, tests_before
-from caffe_split.net.training import open_training
+from caffe_split.net.training import open_training, snapshot_prefix
 
 # Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
 _NO_TIME = 1.0
@@ -74,7 +74,7 @@ class Solver:
         self.options = Options("SolverParameter", [document])
         check_solver(self.path, self.options, group)
         # What the names of snapshots begin with.
-        self.prefix = snapshot_prefix(self.path, self.options)
+        self.prefix = snapshot_prefix(self.path, self.options.get("snapshot_prefix"))
         self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
         self.fuse = fuse and self._debug is None
         self.policy = Policy.of(self.options)

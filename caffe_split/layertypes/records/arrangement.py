@@ -1,0 +1,252 @@
+"""Layers that join, cut, reshape, choose from and combine blobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.batch_rules import (
+    EACH,
+    MEAN,
+    SUM,
+    BatchKind,
+    MixedRecordsError,
+    Shapes,
+    along,
+    as_first,
+    by_record,
+    is_first,
+    linear,
+)
+from caffe_split.layertypes.record import ANY, Engine, LayerType, always
+from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, no_tops, same
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options, shape_of
+
+# -- joining and cutting
+
+
+def _concat(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    param = Options.of(layer.message, "concat_param")
+    axis = axis_of(param.get("concat_dim" if param.has("concat_dim") else "axis"), len(bottoms[0]), layer)
+    for bottom in bottoms[1:]:
+        if bottom[:axis] + bottom[axis + 1 :] != bottoms[0][:axis] + bottoms[0][axis + 1 :]:
+            raise CaffeSplitError(f"{layer.where}: bottoms of {bottoms[0]} and {bottom} do not join along axis {axis}.")
+    joined = sum(bottom[axis] for bottom in bottoms)
+    return Found([(*bottoms[0][:axis], joined, *bottoms[0][axis + 1 :])])
+
+
+def _slice(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    param, bottom, tops = Options.of(layer.message, "slice_param"), bottoms[0], len(layer.tops)
+    axis = axis_of(param.get("slice_dim" if param.has("slice_dim") else "axis"), len(bottom), layer)
+    points = [int(point) for point in param.all("slice_point")]
+    if not points and bottom[axis] % tops:
+        raise CaffeSplitError(f"{layer.where}: {bottom[axis]} along axis {axis} do not divide into {tops} tops.")
+    if not points:
+        points = [bottom[axis] // tops * cut for cut in range(1, tops)]
+    sizes = [stop - start for start, stop in zip([0, *points], [*points, bottom[axis]])]
+    if len(sizes) != tops or min(sizes) < 1:
+        raise CaffeSplitError(f"{layer.where}: {bottom[axis]} along axis {axis} are not sliced into {tops} tops.")
+    return Found([(*bottom[:axis], part, *bottom[axis + 1 :]) for part in sizes])
+
+
+def _crop(layer: Layer, bottoms: list[Shape]) -> Found:
+    """The first bottom, from `axis` on as large as the second."""
+    need_bottoms(layer, bottoms, 2)
+    axis = axis_of(Options.of(layer.message, "crop_param").get("axis"), len(bottoms[0]), layer)
+    return Found([(*bottoms[0][:axis], *bottoms[1][axis:])])
+
+
+def _batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 2, axes=1)
+    return Found([(bottoms[1][0], *bottoms[0][1:])])
+
+
+def _tile(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    param, bottom = Options.of(layer.message, "tile_param"), bottoms[0]
+    tiles = int(param.get("tiles")) if param.has("tiles") else 1
+    axis = axis_of(param.get("axis"), len(bottom), layer)
+    return Found([(*bottom[:axis], bottom[axis] * tiles, *bottom[axis + 1 :])])
+
+
+# -- reshaping
+
+
+def _flatten(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    param, bottom = Options.of(layer.message, "flatten_param"), bottoms[0]
+    first = axis_of(param.get("axis"), len(bottom), layer)
+    last = axis_of(param.get("end_axis"), len(bottom), layer)
+    return Found([(*bottom[:first], math.prod(bottom[first : last + 1]), *bottom[last + 1 :])])
+
+
+def _reshape(layer: Layer, bottoms: list[Shape]) -> Found:
+    """`num_axes` axes from `axis` on become `shape`, in which 0 keeps the bottom's size and -1 is what is left."""
+    need_bottoms(layer, bottoms, 1)
+    param, bottom = Options.of(layer.message, "reshape_param"), bottoms[0]
+    dims = list(shape_of(param.sub("shape")))
+    start = axis_of(param.get("axis"), len(bottom), layer, past_end=True)
+    count = int(param.get("num_axes"))
+    stop = len(bottom) if count == -1 else start + count
+    if not start <= stop <= len(bottom):
+        raise CaffeSplitError(f"{layer.where}: {count} axes from {start} on do not lie in its bottom of {bottom}.")
+    if any(dim == 0 and start + i >= len(bottom) for i, dim in enumerate(dims)):
+        raise CaffeSplitError(f"{layer.where}: it keeps an axis that its bottom of {bottom} does not have.")
+    dims = [bottom[start + i] if dim == 0 else dim for i, dim in enumerate(dims)]
+    given = math.prod(dim for dim in dims if dim != -1) * math.prod(bottom[:start]) * math.prod(bottom[stop:])
+    left = math.prod(bottom) // given if given else 0
+    result = (*bottom[:start], *(left if dim == -1 else dim for dim in dims), *bottom[stop:])
+    if math.prod(result) != math.prod(bottom):
+        raise CaffeSplitError(f"{layer.where}: its bottom of {bottom} cannot be given the shape {result}.")
+    return Found([result])
+
+
+def _reshape_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
+    options = Options.of(layer.message, "reshape_param")
+    lengths = options.sub("shape").all("dim")
+    first = is_first(options.get("axis"), len(shapes[layer.bottoms[0]]) + 1)
+    if given[0] == EACH and first and lengths and lengths[0] > 0:
+        raise MixedRecordsError(f"it fixes the length of the first axis to {lengths[0]}; write 0 or -1")
+    return given[0]
+
+
+# -- choosing and combining
+
+
+def _reduction(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    axis = axis_of(Options.of(layer.message, "reduction_param").get("axis"), len(bottoms[0]), layer)
+    return Found([bottoms[0][:axis]])
+
+
+def _reduction_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
+    options = Options.of(layer.message, "reduction_param")
+    if given[0] == EACH and is_first(options.get("axis"), len(shapes[layer.bottoms[0]])):
+        return MEAN if options.get("operation") == "MEAN" else SUM
+    return by_record(layer, given, shapes)
+
+
+def _arg_max(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1, axes=1)
+    param, bottom = Options.of(layer.message, "argmax_param"), bottoms[0]
+    top_k = int(param.get("top_k"))
+    if param.has("axis"):
+        axis = axis_of(param.get("axis"), len(bottom), layer)
+        return Found([(*bottom[:axis], top_k, *bottom[axis + 1 :])])
+    ones = [1] * (len(bottom) - 3)
+    return Found([(bottom[0], 2 if param.get("out_max_val") else 1, top_k, *ones)])
+
+
+def _arg_max_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
+    has_axis = Options.of(layer.message, "argmax_param").has("axis")
+    return (along("argmax_param", "axis") if has_axis else by_record)(layer, given, shapes)
+
+
+def _adds(layer: Layer) -> bool:
+    """Whether an Eltwise adds: it is linear, and its gradient needs no values."""
+    return bool(Options.of(layer.message, "eltwise_param").get("operation") == "SUM")
+
+
+def _eltwise_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
+    return (linear if _adds(layer) else by_record)(layer, given, shapes)
+
+
+def _eltwise_words(layer: Layer) -> list[str]:
+    operation = str(Options.of(layer.message, "eltwise_param").get("operation"))
+    return [{"SUM": "sum", "PROD": "product", "MAX": "maximum"}.get(operation, operation)]
+
+
+RECORDS = (
+    LayerType(
+        "Split",
+        shapes=same,
+        batch=as_first,
+        keeps_channels=True,
+        engine=Engine("shape", tops=(1, ANY), takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "Silence",
+        shapes=no_tops,
+        batch=as_first,
+        engine=Engine("shape", (1, ANY), (0, 0), takes_bf16=True),
+    ),
+    LayerType(
+        "Concat",
+        shapes=_concat,
+        options={"concat_param": "axis concat_dim"},
+        batch=along("concat_param", "axis", "concat_dim"),
+        words=lambda layer: ["concat"],
+        engine=Engine("shape", (1, ANY), takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+    ),
+    LayerType(
+        "Slice",
+        shapes=_slice,
+        options={"slice_param": "axis slice_dim slice_point"},
+        batch=along("slice_param", "axis", "slice_dim"),
+        engine=Engine("shape", tops=(1, ANY), takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "Crop",
+        shapes=_crop,
+        options={"crop_param": "axis offset"},
+        batch=along("crop_param", "axis"),
+        engine=Engine("shape", (2, 2), takes_bf16=True),
+    ),
+    LayerType("BatchReindex", shapes=_batch_reindex),
+    LayerType("Filter", shapes="how much it lets through depends on the data"),
+    LayerType(
+        "Tile",
+        shapes=_tile,
+        options={"tile_param": "axis tiles"},
+        batch=along("tile_param", "axis"),
+        engine=Engine("shape"),
+    ),
+    LayerType(
+        "Flatten",
+        shapes=_flatten,
+        options={"flatten_param": "axis end_axis"},
+        batch=as_first,
+        engine=Engine("shape", takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "Reshape",
+        shapes=_reshape,
+        options={"reshape_param": "shape axis num_axes"},
+        batch=_reshape_batch,
+        engine=Engine("shape", takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "Reduction",
+        shapes=_reduction,
+        options={"reduction_param": "operation axis coeff"},
+        batch=_reduction_batch,
+        engine=Engine("shape", rule_refuses=True),
+    ),
+    LayerType(
+        "ArgMax",
+        shapes=_arg_max,
+        options={"argmax_param": "out_max_val top_k axis"},
+        batch=_arg_max_batch,
+        engine=Engine("shape"),
+    ),
+    LayerType(
+        "Eltwise",
+        shapes=same,
+        options={"eltwise_param": "operation coeff"},
+        batch=_eltwise_batch,
+        words=_eltwise_words,
+        keeps_channels=True,
+        engine=Engine(
+            "shape",
+            (2, ANY),
+            ignored={"stable_prod_grad": "autograd's gradient of a product is the stable one"},
+            takes_bf16=True,
+            rule_refuses=True,
+            lets_overwrite=_adds,
+        ),
+    ),
+)

@@ -1,0 +1,110 @@
+"""Convolution, Deconvolution, Im2col: a kernel over the spatial axes behind that of the channels."""
+
+from __future__ import annotations
+
+import math
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.batch_rules import along
+from caffe_split.layertypes.checks import ENGINE
+from caffe_split.layertypes.record import ANY, Engine, LayerType, always
+from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_options, with_bias
+from caffe_split.layertypes.words import side, size
+from caffe_split.net.geometry import convolution_geometry, convolution_window
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
+
+
+def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Weight (kernels, channels / group, *kernel); Deconvolution (channels, kernels / group, *kernel)."""
+    need_bottoms(layer, bottoms, 1)
+    need_options(layer, "convolution_param")
+    param = Options.of(layer.message, "convolution_param")
+    bottom = bottoms[0]
+    axis = axis_of(param.get("axis"), len(bottom), layer)
+    window = convolution_window(layer, len(bottom) - axis - 1)
+    channels, count, group = bottom[axis], int(param.get("num_output")), int(param.get("group"))
+    if count < 1 or group < 1 or channels % group or count % group:
+        raise CaffeSplitError(
+            f"{layer.where}: {channels} input channels and {count} kernels do not divide into {group} groups."
+        )
+    sizes = bottom[axis + 1 :]
+    upwards = layer.type == "Deconvolution"
+    out = fitting(layer, window.spread(sizes) if upwards else window.slide(sizes), sizes)
+    weight = (channels, count // group, *window.kernel) if upwards else (count, channels // group, *window.kernel)
+    places = sizes if upwards else out
+    return Found(
+        [(*bottom[:axis], count, *out)] * len(layer.tops),
+        with_bias(weight, (count,), bool(param.get("bias_term"))),
+        macs=math.prod(weight) * math.prod(places) * math.prod(bottom[1:axis]),
+    )
+
+
+def _im2col(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    axis = axis_of(Options.of(layer.message, "convolution_param").get("axis"), len(bottoms[0]), layer)
+    sizes = bottoms[0][axis + 1 :]
+    window = convolution_window(layer, len(sizes))
+    columns = bottoms[0][axis] * math.prod(window.kernel)
+    return Found([(*bottoms[0][:axis], columns, *fitting(layer, window.slide(sizes), sizes))])
+
+
+def fitting(layer: Layer, out: Shape, sizes: Shape) -> Shape:
+    """`out`, the sizes of a top over a bottom of `sizes`. Raises `CaffeSplitError` where the kernel is too large."""
+    if min(out) < 1:
+        raise CaffeSplitError(f"{layer.where}: its kernel does not fit into its bottom of {size(sizes)}.")
+    return out
+
+
+def _words(layer: Layer) -> list[str]:
+    """`conv 3x3 to 32` and, in a second line, what is not as usual: `stride 2, pad 1`."""
+    word = "conv" if layer.type == "Convolution" else "deconv"
+    count = Options.of(layer.message, "convolution_param").get("num_output")
+    if not layer.message.has("convolution_param"):
+        return [f"{word} to ?"]
+    try:
+        geometry = convolution_geometry(layer)
+    except CaffeSplitError:
+        return [f"{word} to {count}"]
+    unusual = [
+        f"{name} {side(sides)}"
+        for name, sides, usual in (
+            ("stride", geometry.stride, (1, 1)),
+            ("pad", geometry.pad, (0, 0)),
+            ("dilation", geometry.dilation, (1, 1)),
+        )
+        if sides != usual
+    ]
+    if geometry.group != 1:
+        unusual.append(f"group {geometry.group}")
+    first = f"{word} {size(geometry.kernel)} to {count}"
+    return [first, ", ".join(unusual)] if unusual else [first]
+
+
+_OPTIONS = {
+    "convolution_param": "num_output bias_term weight_filler bias_filler pad kernel_size group stride dilation pad_h "
+    "pad_w kernel_h kernel_w stride_h stride_w axis"
+}
+_IGNORED = {**ENGINE, "force_nd_im2col": "it chooses among Caffe's own implementations"}
+
+RECORDS = (
+    LayerType(
+        "Convolution",
+        shapes=_convolution,
+        options=_OPTIONS,
+        batch=along("convolution_param", "axis"),
+        words=_words,
+        has_kernels=True,
+        engine=Engine("dense", (1, ANY), (1, ANY), _IGNORED, takes_bf16=True, lets_overwrite=always),
+    ),
+    LayerType(
+        "Deconvolution",
+        shapes=_convolution,
+        options=_OPTIONS,
+        batch=along("convolution_param", "axis"),
+        words=_words,
+        has_kernels=True,
+        engine=Engine("dense", (1, ANY), (1, ANY), _IGNORED, takes_bf16=True),
+    ),
+    LayerType("Im2col", shapes=_im2col, options={"convolution_param": ""}),
+)

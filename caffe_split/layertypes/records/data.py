@@ -1,0 +1,276 @@
+"""Layers that give data, and Parameter: their shapes come from their settings or from their data set."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes import batch_rules
+from caffe_split.layertypes.checks import file_there
+from caffe_split.layertypes.record import ANY, Engine, LayerType
+from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, no_tops
+from caffe_split.layertypes.words import size, tops
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options, shape_of
+
+# -- shapes
+
+
+def _given(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Input and DummyData: the shapes that are written, the last for all further tops."""
+    param = Options.of(layer.message, "dummy_data_param" if layer.type == "DummyData" else "input_param")
+    shapes = [shape_of(shape) for shape in param.subs("shape")]
+    if not shapes and layer.type == "DummyData":
+        sides = [param.all(key) for key in ("num", "channels", "height", "width")]
+        shapes = [tuple(map(int, shape)) for shape in zip(*sides)]
+    if not shapes:
+        raise UnknownShapeError("it gives no shape")
+    return Found([shapes[min(i, len(shapes) - 1)] for i in range(len(layer.tops))])
+
+
+def _parameter(layer: Layer, bottoms: list[Shape]) -> Found:
+    param = Options.of(layer.message, "parameter_param")
+    if not param.has("shape"):
+        raise UnknownShapeError("it gives no shape")
+    shape = shape_of(param.sub("shape"))
+    return Found([shape], [shape])
+
+
+def _data(layer: Layer, bottoms: list[Shape]) -> Found:
+    """From the first record of the data set."""
+    from caffe_split.data import store  # Only nets with a Data layer need lmdb.
+
+    param = Options.of(layer.message, "data_param")
+    source = Path(param.get("source"))
+    if not store.is_store(source):
+        if param.get("backend") == "LEVELDB" and source.is_dir():
+            raise UnknownShapeError(f"'{source}': LevelDB data sets are not read")
+        raise UnknownShapeError(f"its data set '{source}' is not there, seen from {Path.cwd()}")
+    try:
+        image = store.first_shape(source, _color(layer))
+    except CaffeSplitError as error:
+        raise UnknownShapeError(str(error)) from error
+    return _images(layer, int(param.get("batch_size")) if param.has("batch_size") else 1, image)
+
+
+def _color(layer: Layer) -> bool | None:
+    """How encoded images are decoded: in colour, in gray, or as they are."""
+    transform = Options.of(layer.message, "transform_param")
+    if not (transform.get("force_color") or transform.get("force_gray")):
+        return None
+    return bool(transform.get("force_color"))
+
+
+def _memory_data(layer: Layer, bottoms: list[Shape]) -> Found:
+    param = Options.of(layer.message, "memory_data_param")
+    batch, channels, height, width = (int(param.get(key)) for key in ("batch_size", "channels", "height", "width"))
+    return _images(layer, batch, (channels, height, width))
+
+
+def _image_data(layer: Layer, bottoms: list[Shape]) -> Found:
+    """From new_height and new_width, or from crop_size; without either the images' own sizes count."""
+    param = Options.of(layer.message, "image_data_param")
+    height, width = int(param.get("new_height")), int(param.get("new_width"))
+    if not (height and width) and not _crop(layer):
+        raise UnknownShapeError("it gives no new_height and new_width; the size is that of its images")
+    return _images(layer, int(param.get("batch_size")), (3 if param.get("is_color") else 1, height, width))
+
+
+def _window_data(layer: Layer, bottoms: list[Shape]) -> Found:
+    """crop_size, and the channels that the first window of its file names."""
+    param = Options.of(layer.message, "window_data_param")
+    crop = _crop(layer) or int(param.get("crop_size"))
+    source = Path(param.get("source"))
+    if not source.is_file():
+        raise UnknownShapeError(f"its window file '{source}' is not there, seen from {Path.cwd()}")
+    words = source.read_text(encoding="utf-8", errors="replace").split()[:4]
+    if len(words) < 4 or not words[3].isdigit():
+        raise UnknownShapeError(f"its window file '{source}' does not begin with '# 0', an image and its channels")
+    batch = int(param.get("batch_size")) if param.has("batch_size") else 1
+    return Found([(batch, int(words[3]), crop, crop), (batch,)])
+
+
+def _hdf5_data(layer: Layer, bottoms: list[Shape]) -> Found:
+    """From the data sets, named as the tops, of the first file that its list names."""
+    param = Options.of(layer.message, "hdf5_data_param")
+    listing = Path(param.get("source"))
+    if not listing.is_file():
+        raise UnknownShapeError(f"its list of files '{listing}' is not there, seen from {Path.cwd()}")
+    first = next(iter(listing.read_text(encoding="utf-8", errors="replace").split()), "")
+    if not Path(first).is_file():
+        raise UnknownShapeError(f"'{first}', which '{listing}' names first, is not there, seen from {Path.cwd()}")
+    try:
+        import h5py
+    except ImportError:
+        raise UnknownShapeError("h5py is not installed; pip install 'caffe-split[hdf5]'") from None
+    with h5py.File(first, "r") as stream:
+        lacking = [top for top in layer.tops if top not in stream]
+        if lacking:
+            raise UnknownShapeError(f"'{first}' has no data set '{lacking[0]}'")
+        batch = int(param.get("batch_size")) if param.has("batch_size") else 1
+        return Found([(batch, *map(int, stream[top].shape[1:])) for top in layer.tops])
+
+
+def _crop(layer: Layer) -> int:
+    return int(Options.of(layer.message, "transform_param").get("crop_size"))
+
+
+def _images(layer: Layer, batch: int, image: tuple[int, int, int]) -> Found:
+    channels, height, width = image
+    crop = _crop(layer)
+    if crop:
+        height = width = crop
+    shapes: list[Shape] = [(batch, channels, height, width), (batch,)]
+    return Found(shapes[: len(layer.tops)])
+
+
+# -- words
+
+
+def _source_and_batch(layer: Layer) -> list[str]:
+    """`Data: cifar10_train_lmdb`, `batch 100`, `gives data, label`."""
+    name = next((key for key in _SOURCES if layer.message.has(key)), None)
+    param = Options.of(layer.message, name) if name else None
+    source = PurePosixPath(param.get("source")).name if param and name != "memory_data_param" else ""
+    batch = param.get("batch_size") if param and param.has("batch_size") else 0
+    lines = [f"{layer.type}: {source}" if source else layer.type]
+    return lines + ([f"batch {batch}"] if batch else []) + tops(layer)
+
+
+_SOURCES = ("data_param", "image_data_param", "hdf5_data_param", "memory_data_param", "window_data_param")
+
+
+def _type_and_shape(layer: Layer) -> list[str]:
+    """`Input 1x3x32x32`."""
+    param = Options.of(layer.message, "input_param" if layer.type == "Input" else "dummy_data_param")
+    shapes = [size(shape_of(shape)) for shape in param.subs("shape")]
+    return [" ".join([layer.type, *shapes[:1]]), *tops(layer)]
+
+
+# -- what the engine refuses
+
+
+def _check_data(layer: Layer) -> Iterator[str]:
+    from caffe_split.data.store import is_store
+
+    options = Options.of(layer.message, "data_param")
+    if options.get("backend") != "LMDB":
+        written = "" if options.has("backend") else " (Caffe's default, as none is written)"
+        yield (
+            f"backend: {options.get('backend')}{written} is not handled; write the data set anew as an LMDB "
+            "(convert_imageset --backend lmdb), and backend: LMDB"
+        )
+    elif not is_store(str(options.get("source"))):
+        yield (
+            f"source: no LMDB at '{options.get('source')}' seen from {Path.cwd()}; paths are relative to the folder in "
+            "which the training is started"
+        )
+    transform = Options.of(layer.message, "transform_param")
+    if transform.get("force_color") and transform.get("force_gray"):
+        yield "force_color and force_gray; Caffe takes one of them"
+    yield from _check_mean(layer)
+
+
+def _check_mean(layer: Layer) -> Iterator[str]:
+    if Options.of(layer.message, "transform_param").get("mean_file"):
+        yield from file_there("transform_param", "mean_file")(layer)
+
+
+def _check_image_data(layer: Layer) -> Iterator[str]:
+    options = Options.of(layer.message, "image_data_param")
+    if bool(options.get("new_height")) != bool(options.get("new_width")):
+        yield "new_height and new_width go together; one of them is missing or 0"
+    yield from file_there("image_data_param")(layer)
+    yield from _check_mean(layer)
+
+
+def _check_hdf5_data(layer: Layer) -> Iterator[str]:
+    if layer.message.has("transform_param"):
+        yield "HDF5Data does not transform; take transform_param out"
+    if importlib.util.find_spec("h5py") is None:
+        yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
+    yield from file_there("hdf5_data_param")(layer)
+
+
+_TRANSFORM = "scale mirror crop_size mean_file mean_value"
+_NOT_READ = dict.fromkeys(("rand_skip", "force_encoded_color"), "Caffe's Data layer of today does not read it")
+
+RECORDS = (
+    LayerType(
+        "Input",
+        shapes=_given,
+        options={"input_param": "shape"},
+        batch=batch_rules.source,
+        words=_type_and_shape,
+        engine=Engine("data", (0, 0), (1, ANY)),
+    ),
+    LayerType(
+        "DummyData",
+        shapes=_given,
+        options={"dummy_data_param": "data_filler num channels height width shape"},
+        batch=batch_rules.source,
+        words=_type_and_shape,
+        engine=Engine("data", (0, 0), (1, ANY)),
+    ),
+    LayerType(
+        "Data",
+        shapes=_data,
+        options={
+            "data_param": "source batch_size backend prefetch",
+            "transform_param": f"{_TRANSFORM} force_color force_gray",
+        },
+        batch=batch_rules.source,
+        words=_source_and_batch,
+        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, _check_data),
+    ),
+    LayerType(
+        "ImageData",
+        shapes=_image_data,
+        options={
+            "image_data_param": "source batch_size rand_skip shuffle new_height new_width is_color root_folder",
+            "transform_param": _TRANSFORM,
+        },
+        batch=batch_rules.source,
+        words=_source_and_batch,
+        engine=Engine(
+            "data",
+            (0, 0),
+            (2, 2),
+            dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
+            _check_image_data,
+        ),
+    ),
+    LayerType(
+        "HDF5Data",
+        shapes=_hdf5_data,
+        options={"hdf5_data_param": "source batch_size shuffle"},
+        batch=batch_rules.source,
+        words=_source_and_batch,
+        engine=Engine("data", (0, 0), (1, ANY), check=_check_hdf5_data),
+    ),
+    LayerType(
+        "MemoryData",
+        shapes=_memory_data,
+        options={"memory_data_param": "batch_size channels height width"},
+        batch=batch_rules.source,
+        words=_source_and_batch,
+        engine=Engine("data", (0, 0), (2, 2), {"transform_param": "Caffe does not transform arrays that it is given"}),
+    ),
+    LayerType(
+        "WindowData",
+        shapes=_window_data,
+        options={"window_data_param": "", "transform_param": ""},
+        words=_source_and_batch,
+    ),
+    LayerType("HDF5Output", shapes=no_tops, options={"hdf5_output_param": ""}),
+    LayerType(
+        "Parameter",
+        shapes=_parameter,
+        options={"parameter_param": "shape"},
+        batch=batch_rules.constant,
+        engine=Engine("dense", (0, 0)),
+    ),
+    LayerType("Python", shapes="its own code tells the shapes", options={"python_param": ""}),
+)

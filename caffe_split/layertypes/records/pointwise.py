@@ -1,0 +1,83 @@
+"""Layers that change each value by itself: activations, functions, Dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from caffe_split.layertypes.batch_rules import MEAN, BatchKind, Shapes, by_record
+from caffe_split.layertypes.checks import ENGINE
+from caffe_split.layertypes.record import Engine, LayerType
+from caffe_split.layertypes.shape_rules import Found, Shape, need_bottoms, same
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
+
+
+def _pointwise(name: str, options: dict[str, str] | None = None, engine: Engine | None = None) -> LayerType:
+    """A type of which all is known from its being pointwise."""
+    return LayerType(
+        name,
+        shapes=same,
+        options=options or {},
+        batch=by_record,
+        joins_box=True,
+        keeps_channels=True,
+        engine=engine or Engine("pointwise"),
+    )
+
+
+def _power_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
+    """A linear function of a mean is the mean of the function's values; of a sum only without a shift."""
+    options = Options.of(layer.message, "power_param")
+    if options.get("power") == 1 and (given[0] == MEAN or options.get("shift") == 0):
+        return given[0]
+    return by_record(layer, given, shapes)
+
+
+def _prelu(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1)
+    shared = Options.of(layer.message, "prelu_param").get("channel_shared")
+    return Found([bottoms[0]], [() if shared else bottoms[0][1:2]])
+
+
+_CHECKED = Engine("pointwise", ignored=ENGINE, rule_refuses=True)
+
+RECORDS = (
+    _pointwise(
+        "ReLU",
+        {"relu_param": "negative_slope"},
+        Engine("pointwise", ignored=ENGINE, takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "PReLU",
+        shapes=_prelu,
+        options={"prelu_param": "filler channel_shared"},
+        batch=by_record,
+        joins_box=True,
+        keeps_channels=True,
+        engine=Engine("pointwise", takes_bf16=True, rule_refuses=True),
+    ),
+    _pointwise("ELU", {"elu_param": "alpha"}),
+    _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED),
+    _pointwise("TanH", {"tanh_param": ""}, _CHECKED),
+    _pointwise("Swish", {"swish_param": "beta"}),
+    _pointwise("Clip", {"clip_param": "min max"}),
+    _pointwise("Threshold", {"threshold_param": "threshold"}),
+    _pointwise("AbsVal"),
+    _pointwise("BNLL"),
+    _pointwise("Exp", {"exp_param": "base scale shift"}),
+    _pointwise("Log", {"log_param": "base scale shift"}),
+    LayerType(
+        "Power",
+        shapes=same,
+        options={"power_param": "power scale shift"},
+        batch=_power_batch,
+        joins_box=True,
+        keeps_channels=True,
+        engine=Engine("pointwise"),
+    ),
+    _pointwise(
+        "Dropout",
+        {"dropout_param": "dropout_ratio"},
+        Engine("pointwise", takes_bf16=True, rule_refuses=True),
+    ),
+)

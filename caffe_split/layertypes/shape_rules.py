@@ -1,0 +1,81 @@
+"""What a shape rule finds of a layer, what rules have in common, and the rules of more than one family of types.
+
+A rule gets the layer and the shapes of its bottoms, and gives those of its tops and of its blobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.layers import Layer
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Shapes of a layer's tops, of its parameters in Caffe's order, and of blobs that are state, not parameters.
+
+    `macs` are its multiply-adds for one entry of the bottoms' first axis (an image, a sequence).
+    """
+
+    tops: Sequence[Shape]
+    params: Sequence[Shape] = ()
+    state: Sequence[Shape] = ()
+    macs: int = 0
+
+
+ShapeRule = Callable[[Layer, "list[Shape]"], Found]
+
+
+class UnknownShapeError(Exception):
+    """The shapes of this layer cannot be known; the message is the reason."""
+
+
+def same(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Every top has the shape of the first bottom."""
+    need_bottoms(layer, bottoms, 1)
+    return Found([bottoms[0]] * len(layer.tops))
+
+
+def scalar(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Every top is one number."""
+    return Found([()] * len(layer.tops))
+
+
+def no_tops(layer: Layer, bottoms: list[Shape]) -> Found:
+    """It has no top."""
+    return Found([])
+
+
+def axis_of(value: object, rank: int, layer: Layer, past_end: bool = False) -> int:
+    """An axis counted from the front; a negative one counts from the end. Raises `CaffeSplitError`."""
+    axis = int(str(value))
+    length = rank + (1 if past_end else 0)
+    if not -length <= axis < length:
+        raise CaffeSplitError(f"{layer.where}: it works over axis {axis}, but its bottom has {rank} axes.")
+    return axis % length
+
+
+def need_bottoms(layer: Layer, bottoms: Sequence[Shape], count: int, axes: int = 0) -> None:
+    """Raises `CaffeSplitError` for fewer bottoms than the type needs, and where one of these has fewer axes."""
+    if len(bottoms) < count:
+        raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {count} bottom(s); it has {len(bottoms)}.")
+    for bottom in bottoms[:count]:
+        if len(bottom) < axes:
+            raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {axes} axis(es); its bottom has {len(bottom)}.")
+
+
+def need_options(layer: Layer, name: str) -> None:
+    """Raises `CaffeSplitError` where a layer lacks the options without which Caffe refuses it."""
+    if not layer.message.has(name):
+        raise CaffeSplitError(
+            f"{layer.where} is {'an' if layer.type[0] in 'AEIO' else 'a'} {layer.type} without {name}."
+        )
+
+
+def with_bias(weight: Shape, bias: Shape, has_bias: bool) -> list[Shape]:
+    """The shapes of a weight and, if there is one, of its bias."""
+    return [weight, bias] if has_bias else [weight]

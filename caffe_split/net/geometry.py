@@ -1,0 +1,157 @@
+"""How a kernel slides over the spatial axes of a blob: the one reading of kernel, stride, padding and dilation.
+
+The rules are those of Caffe's BaseConvolutionLayer, DeconvolutionLayer and PoolingLayer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A kernel that slides: each of the four has one number per spatial axis, in values of the bottom."""
+
+    kernel: Sizes
+    stride: Sizes
+    pad: Sizes
+    dilation: Sizes
+
+    def slide(self, sizes: Sizes) -> Sizes:
+        """The sizes of a convolution's top for a bottom of `sizes`, rounded down.
+
+        >>> Window((3, 3), (2, 2), (1, 1), (1, 1)).slide((32, 31))
+        (16, 16)
+        """
+        return tuple(
+            (n + 2 * p - (d * (k - 1) + 1)) // s + 1
+            for n, k, s, p, d in zip(sizes, self.kernel, self.stride, self.pad, self.dilation)
+        )
+
+    def spread(self, sizes: Sizes) -> Sizes:
+        """The sizes of a deconvolution's top for a bottom of `sizes`.
+
+        >>> Window((4, 4), (2, 2), (1, 1), (1, 1)).spread((16, 16))
+        (32, 32)
+        """
+        return tuple(
+            s * (n - 1) + d * (k - 1) + 1 - 2 * p
+            for n, k, s, p, d in zip(sizes, self.kernel, self.stride, self.pad, self.dilation)
+        )
+
+
+@dataclass(frozen=True)
+class Geometry(Window):
+    """The window of a 2-D convolution, as (height, width) pairs, and its number of groups."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    group: int = 1
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the output has the input's size at stride 1: pad = dilation * (kernel - 1) / 2 both ways."""
+        return all(2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation))
+
+
+def convolution_window(layer: Layer, rank: int) -> Window:
+    """The window of a layer with convolution_param over `rank` spatial axes. Raises `CaffeSplitError`."""
+    if rank < 1:
+        raise CaffeSplitError(f"{layer.where}: its bottom has no axis to slide over.")
+    param = Options.of(layer.message, "convolution_param")
+    kernel, stride, pad, dilation = (
+        _sizes(layer, param, name, rank, default)
+        for name, default in (("kernel_size", 0), ("stride", 1), ("pad", 0), ("dilation", 1))
+    )
+    window = Window(kernel, stride, pad, dilation)
+    _check(layer, window)
+    return window
+
+
+def convolution_geometry(layer: Layer) -> Geometry:
+    """The geometry of a 2-D convolution over axis 1. Raises `CaffeSplitError` for what is none."""
+    if not layer.message.has("convolution_param"):
+        raise CaffeSplitError(f"{layer.where} is a {layer.type} without convolution_param.")
+    param = Options.of(layer.message, "convolution_param")
+    if param.get("axis") != 1:
+        raise CaffeSplitError(f"{layer.where} convolves over axis {param.get('axis')}; only axis 1 is handled.")
+    group = int(param.get("group"))
+    if group < 1:
+        raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
+    window = convolution_window(layer, 2)
+    return Geometry(_two(window.kernel), _two(window.stride), _two(window.pad), _two(window.dilation), group)
+
+
+def pooling_window(layer: Layer, sizes: tuple[int, int]) -> Window:
+    """The window of a Pooling over images of `sizes` (height, width). Raises `CaffeSplitError`."""
+    param = Options.of(layer.message, "pooling_param")
+    if param.get("global_pooling"):
+        return Window(sizes, (1, 1), (0, 0), (1, 1))
+    kernel, stride, pad = (
+        tuple(int(param.get(f"{key}_{axis}") or param.get(both)) for axis in "hw")
+        for key, both in (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad"))
+    )
+    window = Window(kernel, stride, pad, (1, 1))
+    _check(layer, window)
+    return window
+
+
+def pooled_sizes(layer: Layer, sizes: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the top of a Pooling for images of `sizes`; rounded up unless round_mode is FLOOR.
+
+    Raises `CaffeSplitError` as `pooling_window` does.
+    """
+    param = Options.of(layer.message, "pooling_param")
+    if param.get("global_pooling"):
+        return 1, 1
+    window = pooling_window(layer, sizes)
+    ceil = param.get("round_mode") == "CEIL"
+    sides = []
+    for n, k, s, p in zip(sizes, window.kernel, window.stride, window.pad):
+        side = (n + 2 * p - k + (s - 1 if ceil else 0)) // s + 1
+        # Caffe drops a last window that would start in the padding; it looks when either side is padded.
+        if any(window.pad) and (side - 1) * s >= n + p:
+            side -= 1
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _two(sizes: Sizes) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
+
+
+def _check(layer: Layer, window: Window) -> None:
+    if min(window.kernel) < 1 or min(window.stride) < 1:
+        raise CaffeSplitError(
+            f"{layer.where} gives no kernel_size, not both of kernel_h and kernel_w, or a stride of 0."
+        )
+
+
+def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> Sizes:
+    """A setting of convolution_param, written once, once per axis, or as two fields for height and width."""
+    two = _HEIGHT_AND_WIDTH.get(name, ())
+    written = [key for key in two if param.has(key)]
+    if written:
+        if rank != 2:
+            raise CaffeSplitError(f"{layer.where}: {' and '.join(written)} for {rank} spatial axes; write {name}.")
+        return tuple(int(param.get(key)) if param.has(key) else default for key in two)
+    values = tuple(int(value) for value in param.all(name)) or (default,)
+    if len(values) not in (1, rank):
+        raise CaffeSplitError(f"{layer.where}: {len(values)} values of {name} for {rank} spatial axes.")
+    return values * rank if len(values) == 1 else values
+
+
+_HEIGHT_AND_WIDTH = {
+    "kernel_size": ("kernel_h", "kernel_w"),
+    "stride": ("stride_h", "stride_w"),
+    "pad": ("pad_h", "pad_w"),
+}
