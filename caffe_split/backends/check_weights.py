@@ -11,6 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import Shape, infer_shapes
 from caffe_split.net.layers import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.tpm.state import is_state
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
@@ -24,15 +25,14 @@ def check_weights(
     document: prototxt.Document,
     weights: Blobs,
     path: Path,
-    phase: str = "TRAIN",
-    stages: Sequence[str] = (),
-    level: int = 0,
+    state: NetState = TRAIN,
+    *,
     ignore_extra: bool = False,
     inputs: Mapping[str, Shape] | None = None,
 ) -> None:
     """Raises `CaffeSplitError` where weights and net do not name the same layers, or their shapes differ.
 
-    The layers that `phase`, `stages` and `level` admit must all have their blobs, finite ones; weights of layers that
+    The layers that run in `state` must all have their blobs, finite ones; weights of layers that
     the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they can
     be told without the data set; `inputs` gives those of data blobs.
     """
@@ -45,7 +45,7 @@ def check_weights(
             f"{path}: it has weights of {', '.join(map(repr, strange))}, which {document.filename} does not have. "
             "Is it a snapshot of this net? --ignore-extra-weights leaves them out."
         )
-    layers = phase_layers(document, phase, stages, level)
+    layers = phase_layers(document, state)
     shapes = infer_shapes(layers, inputs)
     for layer in layers:
         if layer.type == "TPM":

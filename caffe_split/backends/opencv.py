@@ -16,6 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.state import TEST, NetState
 
 INPUT_TYPES = ("Input",)
 
@@ -24,17 +25,18 @@ def compare_nets(
     first: tuple[Path, Path],
     second: tuple[Path, Path],
     batches: int = 1,
+    state: NetState = TEST,
     seed: int = 0,
     input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
 ) -> list[BlobDifference]:
     """Forward two (deploy net, weights) pairs on the same input and compare all blobs that both have.
 
     The input is Gaussian noise, or the array of `input_file` (.npy, NCHW). Raises `CaffeSplitError` for a net with
     data layers and for what OpenCV refuses.
     """
-    if stages or level:
+    if state.phase != "TEST":
+        raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe, or PyTorch.")
+    if state.stages or state.level:
         raise CaffeSplitError("OpenCV knows no stages or levels; --stage and --level need the built Caffe.")
     one, other = (_forward(*pair, batches, seed, input_file) for pair in (first, second))
     return compare_blobs(one, other)
@@ -45,7 +47,7 @@ def _forward(
 ) -> tuple[list[str], list[dict[str, np.ndarray]]]:
     import cv2
 
-    layers = phase_layers(read_net(path, upgrade=True), "TEST")
+    layers = phase_layers(read_net(path, upgrade=True), TEST)
     inputs = _inputs(path, layers, input_file)
     # A blob's value after its last in-place layer; layers without a top have none.
     writers = {top: layer.name for layer in layers if layer.type not in INPUT_TYPES for top in layer.tops}

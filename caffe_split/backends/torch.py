@@ -14,6 +14,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights.caffemodel import read_weights
+from caffe_split.net.state import TEST, TRAIN, NetState
 from caffe_split.split.branch_norm import ChannelStatistics
 
 
@@ -21,11 +22,9 @@ def compare_nets(
     first: tuple[Path, Path],
     second: tuple[Path, Path],
     batches: int = 1,
-    phase: str = "TEST",
+    state: NetState = TEST,
     seed: int = 0,
     input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
 ) -> list[BlobDifference]:
     """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
 
@@ -33,15 +32,15 @@ def compare_nets(
     cannot run.
     """
     given = None if input_file is None else load_input(input_file)
-    one, other = (_forward(*pair, batches, phase, seed, given, stages, level) for pair in (first, second))
+    one, other = (_forward(*pair, batches, state, seed, given) for pair in (first, second))
     return compare_blobs(one, other)
 
 
 def channel_statistics(
-    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = (), level: int = 0
+    net: Path, weights: Path, blobs: Sequence[str], batches: int, state: NetState = TRAIN
 ) -> dict[str, ChannelStatistics]:
     """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1)."""
-    made = _open(net, weights, "TRAIN", stages, level, 0)
+    made = _open(net, weights, state, 0)
     return {
         name: ChannelStatistics(np.array(mean), np.array(variance))
         for name, (mean, variance) in measure(lambda: _blobs(made), blobs, batches).items()
@@ -51,13 +50,11 @@ def channel_statistics(
 def _open(
     path: Path,
     weights: Path,
-    phase: str,
-    stages: Sequence[str],
-    level: int,
+    state: NetState,
     seed: int,
     inputs: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Net:
-    net = Net(read_net(path, upgrade=True), phase, stages=stages, level=level, seed=seed, inputs=inputs)
+    net = Net(read_net(path, upgrade=True), state, seed=seed, inputs=inputs)
     net.load(read_weights(weights), str(weights))
     return net
 
@@ -71,17 +68,15 @@ def _forward(
     path: Path,
     weights: Path,
     batches: int,
-    phase: str,
+    state: NetState,
     seed: int,
     given: np.ndarray | None,
-    stages: Sequence[str],
-    level: int,
 ) -> Forwarded:
-    net = _open(path, weights, phase, stages, level, seed)
+    net = _open(path, weights, state, seed)
     if given is not None:
         if len(net.inputs) != 1:
             raise CaffeSplitError(f"{path}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
-        net = _open(path, weights, phase, stages, level, seed, {net.inputs[0]: given.shape})
+        net = _open(path, weights, state, seed, {net.inputs[0]: given.shape})
     # Dropout draws from here; the nets' fillers have drawn different numbers.
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

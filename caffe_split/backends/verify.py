@@ -19,6 +19,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST, NetState
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,20 @@ def verify(
     baseline_weights: Path | None = None,
     derived_weights: Path | None = None,
     batches: int = 1,
-    phase: str = "TEST",
+    state: NetState = TEST,
     seed: int = 0,
     tolerance: float = 1e-4,
     caffe_proto: Path | None = None,
     input_file: Path | None = None,
     engine: str | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
     ignore_extra: bool = False,
 ) -> Verification:
     """Forward both nets on the same input and compare them.
 
     `engine` is 'caffe', 'torch' for our own on PyTorch, or 'opencv' for deploy nets in OpenCV's reader; by default the
     first of these that is installed. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it
-    data layers read their data sets, and inputs get Gaussian noise. `stages` and `level` are those of the nets' state
-    in `phase`. With `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
+    data layers read their data sets, and inputs get Gaussian noise. `state` is that of
+    both nets. With `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
 
     Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
@@ -82,35 +81,33 @@ def verify(
     weights = derived_weights or derived.parent / WEIGHTS_NAME
     original = baseline_weights or _recorded_weights(derived)
     for document, path in zip(documents, (original, weights)):
-        check_weights(document, caffemodel.read_weights(path), path, phase, stages, level, ignore_extra)
-    _check_splits_run(documents[1], phase, stages, level)
+        check_weights(document, caffemodel.read_weights(path), path, state, ignore_extra=ignore_extra)
+    _check_splits_run(documents[1], state)
     pairs = (baseline, original), (derived, weights)
     engine = engine or choose_engine(("caffe", "torch", "opencv"))
     if engine == "caffe":
-        rows = forward.compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
+        rows = forward.compare_nets(*pairs, batches, state, seed, input_file)
     elif engine == "torch":
         require_torch()
         from caffe_split.backends.torch import compare_nets
 
-        rows = compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
+        rows = compare_nets(*pairs, batches, state, seed, input_file)
     else:
-        if phase != "TEST":
-            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe, or PyTorch.")
-        rows = opencv.compare_nets(*pairs, batches, seed, input_file, stages, level)
+        rows = opencv.compare_nets(*pairs, batches, state, seed, input_file)
     if not rows:
         raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")
     return Verification(tuple(rows), tolerance, engine)
 
 
-def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> None:
+def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
     splits = {layer.name for layer in all_layers(derived) if layer.name.endswith("_reorder")}
-    run = {layer.name for layer in phase_layers(derived, phase, stages, level)}
+    run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
+        stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"
         raise CaffeSplitError(
-            f"{derived.filename}: none of its splits is in the net of the {phase} phase with "
-            f"{'stages ' + ', '.join(stages) if stages else 'no stages'} and level {level}; nothing would be shown. "
-            "Give the right --phase, --stage or --level."
+            f"{derived.filename}: none of its splits is in the net of the {state.phase} phase with {stages} and level "
+            f"{state.level}; nothing would be shown. Give the right --phase, --stage or --level."
         )
 
 

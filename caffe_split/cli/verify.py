@@ -68,6 +68,7 @@ def verify(
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
     """
     from caffe_split.backends import verify as verification
+    from caffe_split.net.state import NetState
 
     result = verification.verify(
         baseline,
@@ -75,14 +76,12 @@ def verify(
         baseline_weights,
         derived_weights,
         batches,
-        phase,
+        NetState(phase, stages, level),
         seed,
         tolerance,
         caffe_proto,
         input_file,
         engine,
-        stages,
-        level,
         ignore_extra,
     )
     if as_json:

@@ -60,15 +60,14 @@ def make_plan(
     that is installed). Raises `CaffeSplitError` for weights that do not fit the net, and whatever cannot be split.
     """
     weights = caffemodel.read_weights(weights_path)
-    stages = training.stages
-    check_weights(training.net, weights, weights_path, "TRAIN", stages, training.level, ignore_extra, inputs)
+    check_weights(training.net, weights, weights_path, training.state, ignore_extra=ignore_extra, inputs=inputs)
     _check_trained(training, layers, weights, weights_path)
     parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
-        sizes = input_sizes([net for _, net in files.nets], stages, training.level, inputs)
+        sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = [
         _plan_layer(
             layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())
@@ -94,7 +93,7 @@ def make_plan(
         _complete_states(blobs, derived, parent[1].iter)
         partitions = {plan.name: plan.partition for plan in plans}
         pairs = (training.net, weights), (derived, blobs)
-        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), stages, training.level)
+        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), training.state)
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,
@@ -107,7 +106,7 @@ def make_plan(
         schedule=schedule,
         layers=tuple(plans),
         before=Cost.of(infer_shapes(training.train_layers(), inputs)),
-        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN", stages, training.level), inputs)),
+        after=Cost.of(infer_shapes(phase_layers(derived, training.state), inputs)),
         texts=texts,
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(derived)},
@@ -130,7 +129,8 @@ def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, 
         elif layer.name not in trained:
             raise CaffeSplitError(
                 f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
-                f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."
+                f"leave it out (stages: {', '.join(training.state.stages) or 'none'}; level "
+                f"{training.state.level})."
             )
 
 
@@ -187,7 +187,7 @@ def _normalised(
             from caffe_split.backends.torch import channel_statistics
         else:
             channel_statistics = in_caffe.channel_statistics
-        statistics = channel_statistics(net, path, ends, batches, training.stages, training.level)
+        statistics = channel_statistics(net, path, ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
 

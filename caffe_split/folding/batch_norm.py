@@ -11,6 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
+from caffe_split.net.state import TRAIN
 from caffe_split.split.affine import CannotFold, affine
 from caffe_split.split.algebra import Kernels
 
@@ -36,7 +37,7 @@ class Chain:
 def check_not_trained(document: prototxt.Document) -> None:
     """Raises `CaffeSplitError` where the net is one to train: without its BatchNorm it would learn differently."""
     for layer in all_layers(document):
-        if layer.runs_in("TRAIN") and (layer.type.endswith("Loss") or layer.message.has("loss_weight")):
+        if layer.runs_in(TRAIN) and (layer.type.endswith("Loss") or layer.message.has("loss_weight")):
             raise CaffeSplitError(
                 f"{document.filename}: it is a net to train, by its {layer.where}, and would train differently without "
                 "BatchNorm. Fold BatchNorm into the deploy net, or into a copy without TRAIN layers."

@@ -21,6 +21,7 @@ from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST
 from caffe_split.net.training import solver_net_path
 from caffe_split.tpm.state import is_state
 
@@ -104,9 +105,9 @@ def make_fold(
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     weights = caffemodel.read_weights(weights_path)
-    check_weights(document, weights, weights_path, "TEST")
+    check_weights(document, weights, weights_path, TEST)
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
-    before = Cost.of(infer_shapes(phase_layers(document, "TEST")))
+    before = Cost.of(infer_shapes(phase_layers(document, TEST)))
     blobs = {name: list(weights[name]) for name in weights if len(weights[name]) and not is_state(weights[name])}
     folded, kept, blobs = merge_stems(documents, blobs, ungroup)
     norms: dict[str, tuple[str, ...]] = {}
@@ -128,7 +129,7 @@ def make_fold(
         norms=norms,
         norms_kept=norms_kept,
         before=before,
-        after=Cost.of(infer_shapes(phase_layers(document, "TEST"))),
+        after=Cost.of(infer_shapes(phase_layers(document, TEST))),
         texts={Path(each.filename).name: each.to_bytes() for each in documents},
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(document)},

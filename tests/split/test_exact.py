@@ -19,6 +19,7 @@ from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import Geometry, all_layers, phase_layers
+from caffe_split.net.state import NetState
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
@@ -324,7 +325,7 @@ def test_rules_and_stages(tmp_path: Path) -> None:
     document = prototxt.read(tmp_path / "d/net.prototxt")
     names = {layer.name for layer in all_layers(document)} - {"data", "mean"}
     for stages, stem in ((["wide"], "x"), ([], "y"), (["wide", "off"], "-")):
-        present = {layer.name for layer in phase_layers(document, "TEST", stages)} - {"data", "mean"}
+        present = {layer.name for layer in phase_layers(document, NetState("TEST", tuple(stages)))} - {"data", "mean"}
         assert present == {name for name in names if name.startswith(f"{stem}_")}
     for stage in (["-stage", "wide"], []):
         outputs = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
@@ -36,3 +37,11 @@ def last_words(errors: str) -> str:
         return "pycaffe is not in this environment; build it with ./tools/build_caffe, or give --engine torch."
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
     return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
+
+
+def open_net(path: str, weights: str, state: Mapping[str, Any]) -> Any:
+    """In the child: a `caffe.Net` with its weights, in the `NetState` whose fields a job carries."""
+    import caffe
+
+    phase = getattr(caffe, state["phase"])
+    return caffe.Net(path, phase, weights=weights, stages=state["stages"], level=state["level"])

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_split.backends.caffe.child import run_job
+from caffe_split.backends.caffe.child import open_net, run_job
 from caffe_split.errors import CaffeSplitError
+from caffe_split.net.state import TEST, NetState
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ def compare_nets(
     first: tuple[Path, Path],
     second: tuple[Path, Path],
     batches: int = 1,
-    phase: str = "TEST",
+    state: NetState = TEST,
     seed: int = 0,
     input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
 ) -> list[BlobDifference]:
     """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
 
@@ -60,10 +58,8 @@ def compare_nets(
     job = {
         "nets": [[str(path) for path in first], [str(path) for path in second]],
         "batches": batches,
-        "phase": phase,
         "seed": seed,
-        "stages": list(stages),
-        "level": level,
+        "state": asdict(state),
         "input": None if input_file is None else str(input_file),
     }
     return [BlobDifference(**row) for row in run_job("caffe_split.backends.caffe.forward", job)]
@@ -112,7 +108,7 @@ def _forward(job: dict[str, Any], path: str, weights: str) -> Forwarded:
 
     seed, input_file = job["seed"], job["input"]
     caffe.set_random_seed(seed)
-    net = caffe.Net(path, getattr(caffe, job["phase"]), weights=weights, stages=job["stages"], level=job["level"])
+    net = open_net(path, weights, job["state"])
     # Once more: the nets' fillers have drawn different numbers.
     caffe.set_random_seed(seed)
     rng = np.random.default_rng(seed)

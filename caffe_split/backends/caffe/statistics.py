@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.caffe.child import run_job
+from caffe_split.backends.caffe.child import open_net, run_job
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.split.branch_norm import ChannelStatistics
 
 
 def channel_statistics(
-    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = (), level: int = 0
+    net: Path, weights: Path, blobs: Sequence[str], batches: int, state: NetState = TRAIN
 ) -> dict[str, ChannelStatistics]:
     """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1).
 
@@ -28,8 +30,7 @@ def channel_statistics(
         "weights": str(weights),
         "blobs": list(blobs),
         "batches": batches,
-        "stages": list(stages),
-        "level": level,
+        "state": asdict(state),
     }
     answer = run_job("caffe_split.backends.caffe.statistics", job)
     return {name: ChannelStatistics(np.array(mean), np.array(var)) for name, (mean, var) in answer.items()}
@@ -59,10 +60,8 @@ def measure(
 
 
 def main() -> None:
-    import caffe
-
     job = json.loads(sys.argv[1])
-    net = caffe.Net(job["net"], caffe.TRAIN, weights=job["weights"], stages=job["stages"], level=job["level"])
+    net = open_net(job["net"], job["weights"], job["state"])
 
     def forward() -> dict[str, np.ndarray]:
         net.forward()
