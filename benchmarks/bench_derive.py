@@ -13,7 +13,7 @@ from benchmarks.common import Result, in_turns, report, run
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.derivation.make import make_plan
 from caffe_split.derivation.write import write_derived
-from caffe_split.folding.make import make_fold
+from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
@@ -108,7 +108,7 @@ def contestant(net: str, kind: str, splits: int) -> None:
 
     if kind == "fold":
         derive(folder / "derived")
-        report(lambda: make_fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", folder / "out"))
+        report(lambda: fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", out=folder / "out"))
     else:
         report(lambda: derive(folder / "out"))
 

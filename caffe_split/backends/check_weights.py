@@ -1,4 +1,4 @@
-"""Do weights fit a net? Caffe would warn and train on from noise; we refuse."""
+"""Do weights fit a net? Where they do not, Caffe warns and starts from random numbers; here it is an error."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def check_weights(
     """Raises `CaffeSplitError` where weights and net do not name the same layers, or their shapes differ.
 
     The layers that run in `state` must all have their blobs, finite ones; weights of layers that
-    the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they can
-    be told without the data set; `inputs` gives those of data blobs.
+    the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they are
+    known without the data set; `inputs` gives those of data blobs.
     """
     known = {layer.name for layer in all_layers(document)}
     # A snapshot also lists Caffe's own Split layers, without blobs, and the state of TPM layers, which a deploy net
@@ -91,7 +91,7 @@ def _check_shapes(
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape as the oldest files have it, too: four axes, those in front 1. Any number of ones may stand in front."""
+    """A shape without the ones in front: the oldest files pad every shape to four axes with them."""
     sizes = list(shape)
     while sizes and sizes[0] == 1:
         sizes.pop(0)
@@ -99,7 +99,7 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
-    """Raises `CaffeSplitError` for what can be told to be wrong where the convolution's input is not known."""
+    """Raises `CaffeSplitError` where blobs do not fit a convolution, whatever its number of input channels."""
     if not blobs:
         raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of this net?")
     _check_finite(layer, blobs, path)

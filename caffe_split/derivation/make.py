@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.caffe import statistics as in_caffe
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
-from caffe_split.backends.choose import choose_engine
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import Backend, NetFiles
 from caffe_split.derivation.documents import Size, input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
-from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
@@ -75,9 +74,9 @@ def make_plan(
         for layer in layers
     ]
     norm = norm_settings(training.net)
-    engine = (engine or choose_engine()) if options.branch_norm else None
-    if engine is not None:
-        plans = _normalised(training, weights, plans, norm, options.branch_norm, engine)
+    backend = choose_backend(engine) if options.branch_norm else None
+    if backend is not None:
+        plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
     documents = [(path, edit.applied_to(net)) for path, net in files.nets]
@@ -113,7 +112,7 @@ def make_plan(
         state=state,
         inputs=tuple(path for path in (*read, weights_path) if path.is_file()),
         notes=files.notes,
-        engine=engine,
+        engine=None if backend is None else backend.name,
     )
 
 
@@ -166,7 +165,7 @@ def _normalised(
     plans: Sequence[LayerPlan],
     norm: NormSettings,
     batches: int,
-    engine: str,
+    backend: Backend,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
     if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
@@ -182,12 +181,7 @@ def _normalised(
         remove_watchers(derived)
         net.write_bytes(derived.to_bytes())
         caffemodel.write_weights(path, _derived_weights(weights, splits))
-        if engine == "torch":
-            require_torch()
-            from caffe_split.backends.torch import channel_statistics
-        else:
-            channel_statistics = in_caffe.channel_statistics
-        statistics = channel_statistics(net, path, ends, batches, training.state)
+        statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
 

@@ -20,17 +20,19 @@ Blobs = Mapping[str, Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Chain:
-    """A convolution and the normalisation layers behind it, in order; `top` is where the last one writes."""
+    """A convolution and the normalisation layers behind it, in order."""
 
     convolution: Layer
     norms: tuple[Layer, ...]
 
     @property
     def top(self) -> str:
+        """The blob that the last of them writes."""
         return self.norms[-1].tops[0]
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the normalisation layers."""
         return tuple(layer.name for layer in self.norms)
 
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffe_split.backends.caffe.forward import compare_nets
+from caffe_split.backends.choose import get_backend
+from caffe_split.backends.compare import compare_nets
+from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.merge import merge_stems
@@ -92,7 +94,7 @@ def differences(cases: list[Case], folder: Path) -> dict[int, float]:
     prototxt.write(document, paths[2])
     caffemodel.write_weights(paths[1], before)
     caffemodel.write_weights(paths[3], after)
-    rows = compare_nets((paths[0], paths[1]), (paths[2], paths[3]))
+    rows = compare_nets(get_backend("caffe"), NetFiles(*paths[:2]), NetFiles(*paths[2:]), Forwarding())
     found = {int(row.blob[1:-2]): row.relative for row in rows if row.blob.endswith("_t")}
     assert len(found) == len(splits)
     check_folding("".join(net), document, before, after)

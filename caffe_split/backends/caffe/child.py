@@ -1,6 +1,6 @@
 """Jobs for pycaffe, each in a process of its own.
 
-pycaffe ends the process on any error (glog's FATAL), prints on standard error, and brings a second copy of Caffe's
+pycaffe ends the process on any error (glog's FATAL), prints to standard error, and loads a second copy of Caffe's
 schema. A job is a module of this package with a `main`: it takes JSON in its first argument and prints JSON as the
 last line of its standard output.
 """
@@ -31,10 +31,8 @@ def run_job(module: str, job: dict[str, Any]) -> Any:
 
 
 def last_words(errors: str) -> str:
-    """The line that says why the child died."""
+    """The line of its standard error that says why the child died; empty where it says nothing."""
     lines = [line for line in errors.splitlines() if line.strip()]
-    if any("No module named 'caffe'" in line for line in lines):
-        return "pycaffe is not in this environment; build it with ./tools/build_caffe, or give --engine torch."
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
     return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
 
