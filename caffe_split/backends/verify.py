@@ -12,7 +12,7 @@ from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
 from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import MANIFEST
+from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
@@ -75,11 +75,11 @@ DEFAULTS = VerifyOptions()
 
 
 def verify(
-    baseline: Path,
-    derived: Path,
+    baseline: PathLike,
+    derived: PathLike,
     *,
-    baseline_weights: Path | None = None,
-    derived_weights: Path | None = None,
+    baseline_weights: PathLike | None = None,
+    derived_weights: PathLike | None = None,
     options: VerifyOptions = DEFAULTS,
 ) -> Verification:
     """Forward the nets of two prototxt files on the same input and compare their blobs.
@@ -92,8 +92,8 @@ def verify(
             splits is in the net that would run, or the back end is not here or cannot run the nets.
     """
     documents = [read_net(net, upgrade=True, caffe_proto=options.caffe_proto) for net in (baseline, derived)]
-    first = NetFiles(baseline, baseline_weights or _recorded_weights(derived))
-    second = NetFiles(derived, derived_weights or derived.parent / WEIGHTS_NAME)
+    first = NetFiles(Path(baseline), Path(baseline_weights or _recorded_weights(Path(derived))))
+    second = NetFiles(Path(derived), Path(derived_weights or Path(derived).parent / WEIGHTS_NAME))
     for document, (_, path) in zip(documents, (first, second)):
         weights = caffemodel.read_weights(path)
         check_weights(document, weights, path, options.state, ignore_extra=options.ignore_extra)

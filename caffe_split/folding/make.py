@@ -12,7 +12,7 @@ from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import new_folder
+from caffe_split.files import PathLike, new_folder
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
@@ -37,7 +37,7 @@ class FoldOptions:
     the fork that the nets are for.
     """
 
-    deploy: Path | None = None
+    deploy: PathLike | None = None
     batch_norm: bool = False
     ungroup: bool = False
     caffe_proto: Path | None = None
@@ -147,7 +147,7 @@ class FoldPlan:
 NO_OPTIONS = FoldOptions()
 
 
-def fold(net: Path, weights: Path, *, out: Path, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
+def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
     """Work out in memory what folding a net (or the net of a solver) with its weights gives; nothing is written.
 
     Inner splits (of later rounds) are folded before outer ones. A split that cannot be folded stays whole, and the plan
@@ -156,7 +156,8 @@ def fold(net: Path, weights: Path, *, out: Path, options: FoldOptions = NO_OPTIO
     Raises:
         CaffeSplitError: weights do not fit the net, BatchNorm would go out of a net to train, or nothing can be folded.
     """
-    net_path, weights_path, deploy, caffe_proto = net, weights, options.deploy, options.caffe_proto
+    net_path, weights_path, out = Path(net), Path(weights), Path(out)
+    deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)
     if given.kind == "solver":
         net_path = solver_net_path(given)
