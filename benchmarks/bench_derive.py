@@ -13,11 +13,12 @@ from benchmarks.common import Result, in_turns, report, run
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.derivation.make import make_plan
 from caffe_split.derivation.write import write_derived
-from caffe_split.folding.make import make_fold
+from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST
 from caffe_split.net.training import open_training
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.partition import parse_rule
@@ -79,7 +80,7 @@ def weights_for(text: str) -> dict[str, list[np.ndarray]]:
     """Random weights for a deploy net."""
     rng = np.random.default_rng(0)
     document = prototxt.parse(text, "net")
-    shapes = infer_shapes(phase_layers(document, "TEST"))
+    shapes = infer_shapes(phase_layers(document, TEST))
     blobs = {name: [rng.standard_normal(shape) for shape in found] for name, found in shapes.params.items()}
     for layer in all_layers(document):
         if layer.type == "BatchNorm":
@@ -107,7 +108,7 @@ def contestant(net: str, kind: str, splits: int) -> None:
 
     if kind == "fold":
         derive(folder / "derived")
-        report(lambda: make_fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", folder / "out"))
+        report(lambda: fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", out=folder / "out"))
     else:
         report(lambda: derive(folder / "out"))
 

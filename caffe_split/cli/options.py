@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from caffe_split import jsontext
+from caffe_split.backends.choose import names as backend_names
 
 
 class WindowType(click.ParamType):
@@ -42,7 +43,7 @@ ignore_extra_option = click.option(
 
 engine_option = click.option(
     "--engine",
-    type=click.Choice(["caffe", "torch"]),
+    type=click.Choice(backend_names()),
     help="What runs the nets.  [default: the built Caffe where there is one, else torch]",
 )
 

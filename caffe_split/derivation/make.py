@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.caffe import statistics as in_caffe
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
-from caffe_split.backends.choose import choose_engine
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import Backend, NetFiles
 from caffe_split.derivation.documents import Size, input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
-from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
@@ -61,15 +60,14 @@ def make_plan(
     that is installed). Raises `CaffeSplitError` for weights that do not fit the net, and whatever cannot be split.
     """
     weights = caffemodel.read_weights(weights_path)
-    stages = training.stages
-    check_weights(training.net, weights, weights_path, "TRAIN", stages, training.level, ignore_extra, inputs)
+    check_weights(training.net, weights, weights_path, training.state, ignore_extra=ignore_extra, inputs=inputs)
     _check_trained(training, layers, weights, weights_path)
     parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
     by_name = {score.layer: score for score in scores}
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
-        sizes = input_sizes([net for _, net in files.nets], stages, training.level, inputs)
+        sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = [
         _plan_layer(
             layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())
@@ -77,9 +75,9 @@ def make_plan(
         for layer in layers
     ]
     norm = norm_settings(training.net)
-    engine = (engine or choose_engine()) if options.branch_norm else None
-    if engine is not None:
-        plans = _normalised(training, weights, plans, norm, options.branch_norm, engine)
+    backend = choose_backend(engine) if options.branch_norm else None
+    if backend is not None:
+        plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
     documents = [(path, edit.applied_to(net)) for path, net in files.nets]
@@ -95,7 +93,7 @@ def make_plan(
         _complete_states(blobs, derived, parent[1].iter)
         partitions = {plan.name: plan.partition for plan in plans}
         pairs = (training.net, weights), (derived, blobs)
-        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), stages, training.level)
+        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), training.state)
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,
@@ -108,14 +106,14 @@ def make_plan(
         schedule=schedule,
         layers=tuple(plans),
         before=Cost.of(infer_shapes(training.train_layers(), inputs)),
-        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN", stages, training.level), inputs)),
+        after=Cost.of(infer_shapes(phase_layers(derived, training.state), inputs)),
         texts=texts,
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(derived)},
         state=state,
         inputs=tuple(path for path in (*read, weights_path) if path.is_file()),
         notes=files.notes,
-        engine=engine,
+        engine=None if backend is None else backend.name,
     )
 
 
@@ -131,7 +129,8 @@ def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, 
         elif layer.name not in trained:
             raise CaffeSplitError(
                 f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
-                f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."
+                f"leave it out (stages: {', '.join(training.state.stages) or 'none'}; level "
+                f"{training.state.level})."
             )
 
 
@@ -167,7 +166,7 @@ def _normalised(
     plans: Sequence[LayerPlan],
     norm: NormSettings,
     batches: int,
-    engine: str,
+    backend: Backend,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
     if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
@@ -183,12 +182,7 @@ def _normalised(
         remove_watchers(derived)
         net.write_bytes(derived.to_bytes())
         caffemodel.write_weights(path, _derived_weights(weights, splits))
-        if engine == "torch":
-            require_torch()
-            from caffe_split.backends.torch import channel_statistics
-        else:
-            channel_statistics = in_caffe.channel_statistics
-        statistics = channel_statistics(net, path, ends, batches, training.stages, training.level)
+        statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
 

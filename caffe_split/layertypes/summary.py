@@ -12,6 +12,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import NetShapes, Shape, document_inputs, infer_shapes
 from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.state import TRAIN, NetState
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,24 @@ class Summary:
         return sum(row.frozen for row in self.rows)
 
 
-def summarize(document: prototxt.Document, phase: str = "TRAIN", inputs: Mapping[str, Shape] | None = None) -> Summary:
+def summarize(
+    document: prototxt.Document, state: NetState = TRAIN, inputs: Mapping[str, Shape] | None = None
+) -> Summary:
     """The summary of a net without running it.
 
     `inputs` gives the shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises
     `CaffeSplitError` where such a shape is missing, for an input that the net does not have, and for a layer that
     Caffe would refuse.
     """
-    layers = phase_layers(document, phase)
+    layers = phase_layers(document, state)
     if not layers:
-        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {phase}.")
+        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {state.phase}.")
     declared = document_inputs(document)
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
     _check_sources(document, layers, shapes)
     rows = tuple(_row(layer, shapes) for layer in layers)
-    return Summary(document.filename, phase, rows, Cost.of(shapes), dict(shapes.unknown))
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), dict(shapes.unknown))
 
 
 def _check_inputs(

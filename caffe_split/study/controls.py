@@ -10,6 +10,7 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, phase_layers
+from caffe_split.net.state import TRAIN
 
 
 def widened(
@@ -45,7 +46,7 @@ def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[list[La
 
 
 def _parameters(document: prototxt.Document) -> int:
-    shapes = infer_shapes(phase_layers(document, "TRAIN"))
+    shapes = infer_shapes(phase_layers(document, TRAIN))
     if shapes.parameter_count is None:
         layer, why = next(iter(shapes.unknown.items()))
         raise CaffeSplitError(f"{document.filename}: its number of parameters is not known: layer '{layer}': {why}")

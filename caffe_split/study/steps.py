@@ -15,6 +15,7 @@ from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import manifest_of
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN
 from caffe_split.study import nets
 from caffe_split.study.accuracies import accuracies, measured
 from caffe_split.study.controls import widened
@@ -197,7 +198,7 @@ def _weights(study: Study, folder: Path, iteration: int) -> Path:
 def _row(study: Study, folder: Path, inputs: list[Path], end: int) -> dict[str, Any]:
     """What the table says of a training, and its manifest."""
     net = prototxt.read(folder / nets.NET)
-    cost = Cost.of(infer_shapes(phase_layers(net, "TRAIN")))
+    cost = Cost.of(infer_shapes(phase_layers(net, TRAIN)))
     found = measured(folder / TRAINED)
     for path in folder.glob("*_iter_*"):
         # What was only to go on from.
