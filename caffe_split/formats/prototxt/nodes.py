@@ -196,9 +196,12 @@ class FieldNode:
 
     def copy_into(self: _Field, parent: MessageNode | None) -> _Field:
         """A deep copy with the text as it is, whose parent is `parent`. It is not in the parent's children yet."""
-        twin = type(self)(self.name, self.value, self.lead, self.sep, self._offset, self._source)
-        twin.trail, twin.parent, twin.moved_from = self.trail, parent, self.moved_from
-        twin.value = self.value.copy_for(twin)
+        value = self.value
+        twin = type(self)(self.name, value, self.lead, self.sep, self._offset, self._source)
+        twin.parent = parent
+        twin.trail = self.trail
+        twin.moved_from = self.moved_from
+        twin.value = Scalar(value.raw, value.python) if type(value) is Scalar else value.copy_for(twin)
         return twin
 
     # -- its text
