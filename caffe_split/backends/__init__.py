@@ -1,1 +1,1 @@
-"""What runs nets: the built Caffe, PyTorch, OpenCV; one protocol, and what stands on it alone."""
+"""Back ends run nets (the built Caffe, PyTorch, OpenCV), all behind one protocol; verifying and training use it."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caffe_split.errors import CaffeSplitError
+from caffe_split.folding import make
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
@@ -460,3 +462,18 @@ def test_the_net_of_a_solver(digits: Path) -> None:
     fold(digits, "derived1/solver.prototxt", "derived1/init.caffemodel")
     assert (digits / "folded/train_val.prototxt").read_bytes() == (digits / BASE).read_bytes()
     assert str(ROOT) not in (digits / "folded/manifest.json").read_text()
+
+
+def test_the_function_gives_the_plan_that_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(tmp_path, group=2)
+    split_tiny(tmp_path, "--kind", "extension")
+    printed = caffe_split("fold", "d/net.prototxt", "d/init.caffemodel", "--ungroup", "--dry-run", cwd=tmp_path).stdout
+    monkeypatch.chdir(tmp_path)
+    plan = make.fold("d/net.prototxt", "d/init.caffemodel", out="folded", options=make.FoldOptions(ungroup=True))
+    assert printed == f"{plan}\nnothing written (--dry-run)\n"
+    assert plan.write(check=None) == []
+    with pytest.raises(CaffeSplitError, match="folded exists"):
+        plan.write()
+    (result,) = plan.write(force=True)
+    assert result.passed
+    assert (tmp_path / "folded/net.prototxt").read_text() == net_text(2)
