@@ -14,7 +14,7 @@ from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import ENGINES, choose_engine
 from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import MANIFEST
+from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
@@ -52,8 +52,8 @@ class Verification:
 
 
 def verify(
-    baseline: Path,
-    derived: Path,
+    baseline: PathLike,
+    derived: PathLike,
     baseline_weights: Path | None = None,
     derived_weights: Path | None = None,
     batches: int = 1,
@@ -77,7 +77,25 @@ def verify(
     Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
     which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
     name different layers, when the nets share no blob, and when no split layer is in the nets as they are run.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }''')
+    >>> cs.write_weights(weights, {"conv": [np.random.default_rng(0).normal(size=(4, 3, 3, 3)), np.zeros(4)]})
+    >>> training, derived = cs.open_training(net), os.path.join(folder, "derived")
+    >>> options = cs.DeriveOptions(partition="list:0,1")
+    >>> cs.derive(training, weights=weights, layers=["conv"], options=options, out=derived).write()
+    >>> result = cs.verify(net, f"{derived}/net.prototxt")
+    >>> result.passed, [row.blob for row in result.rows]
+    (True, ['data', 'conv'])
     """
+    baseline, derived = Path(baseline), Path(derived)
     documents = [read_net(net, upgrade=True, caffe_proto=caffe_proto) for net in (baseline, derived)]
     weights = derived_weights or derived.parent / WEIGHTS_NAME
     original = baseline_weights or _recorded_weights(derived)

@@ -18,6 +18,7 @@ class InputType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
+        """`data=64,3,32,32` as ("data", (64, 3, 32, 32))."""
         if isinstance(value, tuple):
             return value
         blob, equals, shape = str(value).partition("=")
@@ -69,8 +70,8 @@ def summary(
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
-    documents = [open_training(path, caffe_proto=caffe_proto).net for path in (net, other) if path is not None]
-    nets = [summarize(document, phase, dict(inputs)) for document in documents]
+    trainings = [open_training(path, caffe_proto=caffe_proto) for path in (net, other) if path is not None]
+    nets = [summarize(training, phase, dict(inputs)) for training in trainings]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
     elif as_csv:

@@ -74,6 +74,7 @@ def continued(
     parent: tuple[prototxt.Document, Blobs],
     derived: tuple[prototxt.Document, Blobs],
     partitions: Mapping[str, Partition],
+    *,
     learned_net: str,
     stages: Sequence[str] = (),
     level: int = 0,

@@ -12,7 +12,7 @@ from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import Verification, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import new_folder
+from caffe_split.files import PathLike, new_folder
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
@@ -53,8 +53,23 @@ class FoldPlan:
         """The nets that are folded."""
         return [self.net_path] if self.deploy_path is None else [self.net_path, self.deploy_path]
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def write(
+        self,
+        force: bool = False,
+        *,
+        check: bool = True,
+        tolerance: float = 1e-4,
+        batches: int = 1,
+        engine: str | None = None,
+    ) -> list[Verification]:
+        """Write the new folder; see `write_folded`."""
+        return write_folded(self, force, check, tolerance, batches, engine)
+
     def lines(self) -> list[str]:
-        """The plan for a reader."""
+        """The plan as text, line by line."""
         lines = [f"{self.net_path} with {self.weights_path} -> {self.out}"]
         for layer in self.folded:
             note = f"; {layer.note}" if layer.note else ""
@@ -180,3 +195,48 @@ def write_folded(
             folder, (*plan.sources, plan.weights_path), outputs, plan.as_dict(), largest_difference=differences
         )
     return results
+
+
+def fold(
+    net: PathLike,
+    weights: PathLike,
+    *,
+    out: PathLike,
+    deploy: PathLike | None = None,
+    batch_norm: bool = False,
+    ungroup: bool = False,
+    caffe_proto: PathLike | None = None,
+) -> FoldPlan:
+    """Plan the merge of every linear branch of a derived net back into one convolution; see `make_fold`.
+
+    `print(plan)` shows the plan, `plan.write()` checks the folded net against the unfolded one and writes it. Raises
+    `CaffeSplitError` for weights that do not fit, and where nothing can be folded.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }''')
+    >>> cs.write_weights(weights, {"conv": [np.random.default_rng(0).normal(size=(4, 3, 3, 3)), np.zeros(4)]})
+    >>> training, derived = cs.open_training(net), os.path.join(folder, "derived")
+    >>> options = cs.DeriveOptions(partition="list:0,1")
+    >>> cs.derive(training, weights=weights, layers=["conv"], options=options, out=derived).write()
+    >>> plan = cs.fold(f"{derived}/net.prototxt", f"{derived}/init.caffemodel", out=os.path.join(folder, "folded"))
+    >>> [(layer.name, layer.layers) for layer in plan.folded]
+    [('conv', 7)]
+    >>> plan.texts["net.prototxt"] == open(net, "rb").read()
+    True
+    """
+    return make_fold(
+        Path(net),
+        Path(weights),
+        Path(out),
+        None if deploy is None else Path(deploy),
+        batch_norm,
+        ungroup,
+        None if caffe_proto is None else Path(caffe_proto),
+    )

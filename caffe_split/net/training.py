@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
@@ -105,7 +106,19 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     caller has to give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory
     as Caffe does it on loading, unless `upgrade` is False; one within a solver is not, as Caffe does not. Raises
     `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('layer { name: "data" type: "Input" top: "data" }')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'net: "{net}" snapshot_prefix: "{folder}/net"')
+    >>> training = open_training(net)
+    >>> str(training.solver_path) == solver, [layer.name for layer in training.train_layers()], training.snapshots()
+    (True, ['data'], {})
     """
+    expect(path, (str, os.PathLike), "the path of a net or solver")
     document = read_net_or_solver(path, caffe_proto)
     solver_path: Path | None
     solver: prototxt.Document | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from caffe_split.split import extension, residual, skip
 from caffe_split.split.algebra import Kernels, noisy_identity
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+
+Kind = Literal["residual", "skip", "extension"]
+Init = Literal["exact", "study"]
+Activation = Literal["none", "relu"]
+SkipPool = Literal["stride", "average"]
 
 KINDS: dict[str, Callable[[SplitContext], SlowPath]] = {
     "residual": residual.slow_path,
@@ -32,12 +38,12 @@ class SplitOptions:
     convolutions is multiplied by.
     """
 
-    kind: str = "residual"
-    init: str = "exact"
+    kind: Kind = "residual"
+    init: Init = "exact"
     noise: float = 0.01
     seed: int = 0
-    activation: str = "none"
-    skip_pool: str = "stride"
+    activation: Activation = "none"
+    skip_pool: SkipPool = "stride"
     branch_norm: int = 0
     added_lr: float = 1.0
 

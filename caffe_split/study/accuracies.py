@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog.parse import read
-from caffe_split.trainlog.query import main_output, summarise, values_of
+from caffe_split.trainlog.parse import read_log
+from caffe_split.trainlog.query import summarise
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Accuracies:
 
 def accuracies(log: Path) -> Accuracies:
     """The test accuracies in a log, of its main output. Raises `CaffeSplitError` where it has none."""
-    parsed = read(log)
-    chosen = main_output(parsed)
+    parsed = read_log(log)
+    chosen = parsed.main_output()
     if chosen is None:
         raise CaffeSplitError(f"{log}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
-    values = [value for value in values_of(parsed, chosen[1]) if value.net == chosen[0]]
+    values = [value for value in parsed.values(chosen[1]) if value.net == chosen[0]]
     best = max(values, key=lambda value: (value.value, -value.iteration))
     curve = tuple((value.iteration, value.value) for value in values)
     return Accuracies(chosen[1], values[-1].value, best.value, best.iteration, curve)
@@ -35,7 +35,7 @@ def accuracies(log: Path) -> Accuracies:
 
 def measured(log: Path) -> dict[str, object]:
     """Accuracies, time and speed of a training that is to have come to its end. Raises `CaffeSplitError` where not."""
-    row = summarise([read(log)])[0]
+    row = summarise([read_log(log)])[0]
     if row.state != "done":
         raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
     found = accuracies(log)

@@ -19,7 +19,7 @@ from caffe_split.study.model import Arm, Study
 from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
 from caffe_split.tpm.layers import watchers, windows_of
-from caffe_split.trainlog.query import is_accuracy
+from caffe_split.trainlog.outputs import is_accuracy
 
 
 def check_study(study: Study) -> None:

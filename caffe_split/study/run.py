@@ -25,7 +25,7 @@ from caffe_split.study.plan import Step, stage_of, steps_of
 from caffe_split.study.processes import Crashed
 from caffe_split.study.train import Fit, fit
 from caffe_split.study.versions import machine, versions
-from caffe_split.trainlog.parse import read
+from caffe_split.trainlog.parse import read_log
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
@@ -231,7 +231,7 @@ def time_baseline(study: Study, iterations: int = 20) -> float:
                 fit(study, held, Fit(folder, study.seeds[0], iterations))
         except Crashed as error:
             raise CaffeSplitError(f"the baseline does not train: {error}") from None
-        shown = read(folder / "train.log").runs[-1].displays
+        shown = read_log(folder / "train.log").runs[-1].displays
         if len(shown) < 2 or shown.iteration[-1] == shown.iteration[0]:
             raise CaffeSplitError("the baseline's log has no times")
         return float(shown.seconds[-1] - shown.seconds[-2]) / int(shown.iteration[-1] - shown.iteration[-2])
