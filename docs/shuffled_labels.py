@@ -31,7 +31,7 @@ LENGTH, END, INTERVAL, MOMENTUM = 200, 2000, 2, 0.9
 
 def prepare(folder: Path) -> None:
     """The data twice, the second time with the training labels dealt out anew; a net and solver for each."""
-    write_digits(folder / "data", 197)
+    write_digits(folder / "data")
     samples = list(read_store(folder / "data/digits_train_lmdb"))
     order = np.random.default_rng(0).permutation(len(samples))
     shuffled = [(image, samples[other][1]) for (image, _), other in zip(samples, order)]

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from caffe_split.data import DIGITS_TRAIN
+
 _out = click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -33,7 +35,7 @@ def data() -> None:
 @click.option(
     "--train",
     type=int,
-    default=197,
+    default=DIGITS_TRAIN,
     show_default=True,
     help="Images in the training set; the rest is the test set.",
 )

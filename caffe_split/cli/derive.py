@@ -13,6 +13,7 @@ from caffe_split.cli.options import (
     ignore_extra_option,
     names,
     print_json,
+    this_command,
     wrong_use,
 )
 from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Engine, Schedule
@@ -182,7 +183,7 @@ def make_derived(
             deploy=deploy,
         )
     if not dry_run:
-        plan.write(force)
+        plan.write(force, command=this_command())
     if as_json:
         print_json(plan.as_dict())
         return

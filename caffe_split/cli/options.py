@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def wrong_use() -> Iterator[None]:
         yield
     except WrongUseError as error:
         raise click.UsageError(str(error)) from None
+
+
+def this_command() -> list[str]:
+    """The command that is running, as a manifest names it."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def names(text: str | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from caffe_split.backends.caffe import statistics as in_caffe
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_engine
 from caffe_split.derivation.choose import choose_layers
+from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.layer_plans import plan_layers
@@ -103,7 +104,9 @@ def derive(
         scores = latest_window(measure_tpm(training, iteration, windows=windows))
     chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, scores)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
-    return _plan(source, chosen, scores, options, Path(out), None if deploy is None else Path(deploy))
+    out, deploy = Path(out), None if deploy is None else Path(deploy)
+    command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
+    return replace(_plan(source, chosen, scores, options, out, deploy), command=command)
 
 
 @dataclass(frozen=True)

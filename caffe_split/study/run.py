@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,14 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason
-from caffe_split.study import nets
 from caffe_split.study.checks import check_same, inputs_of
+from caffe_split.study.estimate import measured_speed, work
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, made, read_json, write_json
-from caffe_split.study.plan import Step, stage_of, steps_of
-from caffe_split.study.processes import Crashed
-from caffe_split.study.train import Fit, fit
+from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.plan import StudyStep, steps_of
+from caffe_split.study.results import read_mark
 from caffe_split.study.versions import machine, versions
-from caffe_split.trainlog.parse import read_log
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
@@ -39,27 +36,6 @@ class Progress:
     total: int
     running: tuple[str, ...]
     left: float | None
-
-
-def work(study: Study) -> dict[str, int]:
-    """Iterations of each training step, by title."""
-    end = nets.length(study)
-    after = end - study.split if study.schedule == "continue" else end
-    found = {}
-    for step in steps_of(study):
-        if step.verb != "train":
-            continue
-        if step.name == "baseline":
-            size = study.split
-        elif step.name == "continue" or step.name in study.rated:
-            size = after
-        elif step.name.startswith("wider-"):
-            size = study.split + after
-        else:
-            stage = stage_of(study, step.name)[1]
-            size = (stage.until or end) - (stage.at if study.schedule == "continue" else 0)
-        found[step.title] = size
-    return found
 
 
 def run_study(
@@ -131,7 +107,7 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
         raise
 
 
-def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
+def _begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
     """Write the plan; what is not to be kept of an earlier start goes."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
@@ -149,7 +125,7 @@ def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     (out / "results" / "table.json").unlink(missing_ok=True)
 
 
-def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
+def _run_by(study: Study, out: Path, steps: Sequence[StudyStep]) -> list[str]:
     """Versions and machine of each start that had something to do, the first one's first."""
     before: list[str] = []
     if (out / PLAN).exists():
@@ -159,7 +135,7 @@ def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
     return list(dict.fromkeys([*before, f"{versions(study)}; {machine()}"]))
 
 
-def _planned(step: Step) -> dict[str, Any]:
+def _planned(step: StudyStep) -> dict[str, Any]:
     return {"title": step.title, "needs": list(step.needs), "output": step.output, "threads": 1}
 
 
@@ -175,12 +151,12 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _forget_failures(out: Path, steps: Sequence[Step]) -> None:
+def _forget_failures(out: Path, steps: Sequence[StudyStep]) -> None:
     """Steps that failed are tried again."""
     for step in steps:
-        mark = out / step.output
-        if mark.exists() and "failed" in read_json(mark):
-            mark.unlink()
+        mark = read_mark(step, out)
+        if mark is not None and mark.failed:
+            (out / step.output).unlink()
 
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
@@ -189,9 +165,10 @@ def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
     done = failed = 0
     iterations = sum(sizes.values())
     for step in steps:
-        if (out / step.output).exists():
+        mark = read_mark(step, out)
+        if mark is not None:
             done += 1
-            failed += "failed" in read_json(out / step.output)
+            failed += mark.failed is not None
             iterations -= sizes.get(step.title, 0)
     running = tuple(
         step.title
@@ -200,38 +177,3 @@ def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
     )
     each = measured_speed(study, out)
     return Progress(done, failed, len(steps), running, iterations * each / jobs if each else None)
-
-
-def measured_speed(study: Study, out: Path) -> float | None:
-    """Seconds an iteration of the trainings that are done in `out`, starting and testing included; None without any."""
-    sizes = work(study)
-    seconds = count = 0.0
-    for step in steps_of(study):
-        if step.verb == "train" and (out / step.output).exists():
-            mark = read_json(out / step.output)
-            if "failed" not in mark:
-                seconds, count = seconds + mark["seconds"], count + sizes[step.title]
-    return seconds / count if count else None
-
-
-def time_baseline(study: Study, iterations: int = 20) -> float:
-    """Seconds an iteration of the baseline, from the second half of a training of `iterations` in a folder of its own.
-
-    Arms, which cost more, and tests are not in it. Raises `CaffeSplitError` where it cannot be trained.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "run"
-        solver = nets.solver_for(study, study.seeds[0], folder, str(folder / "net"), iterations)
-        settings = {"display": iterations // 2, "snapshot": 0, "snapshot_after_train": False}
-        for key, value in {**settings, "test_interval": 10**9, "test_initialization": False}.items():
-            solver.set(key, value)
-        made(folder, {nets.NET: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
-        try:
-            with holding(folder / "lock") as held:
-                fit(study, held, Fit(folder, study.seeds[0], iterations))
-        except Crashed as error:
-            raise CaffeSplitError(f"the baseline does not train: {error}") from None
-        shown = read_log(folder / "train.log").runs[-1].displays
-        if len(shown) < 2 or shown.iteration[-1] == shown.iteration[0]:
-            raise CaffeSplitError("the baseline's log has no times")
-        return float(shown.seconds[-1] - shown.seconds[-2]) / int(shown.iteration[-1] - shown.iteration[-2])

@@ -14,7 +14,8 @@ from caffe_split.study import steps
 from caffe_split.study.paths import PLAN, read_json, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
-from caffe_split.study.run import _begin, work
+from caffe_split.study.estimate import work
+from caffe_split.study.run import _begin
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypa
     study = read_study(write_study(tmp_path, seeds=[3]))
     monkeypatch.chdir(tmp_path)
     write_json(PLAN, {"study": study.as_dict()})
-    monkeypatch.setitem(steps._VERBS, "data", faulty)
+    monkeypatch.setitem(steps.VERBS, "data", faulty)
     for title in ("data", "s3.baseline.train"):
         steps.run_step(title)
     assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
