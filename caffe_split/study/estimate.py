@@ -22,14 +22,14 @@ from caffe_split.trainlog.show import duration
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step that is to be run: its iterations (0: it trains nothing), and whether it is done already."""
+    """A step that is to be run: its iterations (None: it trains nothing), and whether it is done already."""
 
     title: str
-    iterations: int
+    iterations: int | None
     done: bool
 
     def __str__(self) -> str:
-        size = f"  {self.iterations} iterations" if self.iterations else ""
+        size = f"  {self.iterations} iterations" if self.iterations is not None else ""
         return f"{self.title}{size}{'  done' if self.done else ''}"
 
 
@@ -44,7 +44,7 @@ class Estimate:
     @property
     def left(self) -> int:
         """Iterations that are still to be done."""
-        return sum(step.iterations for step in self.steps if not step.done)
+        return sum(step.iterations or 0 for step in self.steps if not step.done)
 
     def summary(self, jobs: int) -> str:
         """How much there is to do, and how long `jobs` steps at a time take for it."""
@@ -63,14 +63,12 @@ def estimate(study: Study, out: Path) -> Estimate:
     check_same(study, inputs_of(study), out)
     sizes = work(study)
     steps = tuple(
-        PlannedStep(step.title, sizes.get(step.title, 0), (out / step.output).exists()) for step in steps_of(study)
+        PlannedStep(step.title, sizes.get(step.title), (out / step.output).exists()) for step in steps_of(study)
     )
     each, source = measured_speed(study, out), f"as the runs in {out} took, tests included"
     if each is None and all(path.exists() for path in nets.data_files(study)):
-        each, source = (
-            time_baseline(study),
-            "as 20 iterations of the baseline took just now; arms and tests take longer",
-        )
+        each = time_baseline(study)
+        source = "as 20 iterations of the baseline took just now; arms and tests take longer"
     return Estimate(steps, each, source)
 
 

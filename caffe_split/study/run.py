@@ -52,7 +52,7 @@ def run_study(
         raise CaffeSplitError(f"{out}: cannot be made: {reason(error)}") from None
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)
-        _begin(study, out, steps)
+        begin(study, out, steps)
         # Locks of a Snakemake that was killed are not in the way: ours say whether one runs.
         command = [
             sys.executable,
@@ -107,7 +107,7 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
         raise
 
 
-def _begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
+def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
     """Write the plan; what is not to be kept of an earlier start goes."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)

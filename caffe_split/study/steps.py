@@ -79,10 +79,8 @@ def _check_needs(step: StudyStep, by_output: dict[str, StudyStep]) -> None:
         if mark is None:
             raise CaffeSplitError(f"{need}: it is not there; remove {PLAN.parent / 'done'} and start the study again.")
         if mark.failed:
-            failed = mark.failed
-            raise StepFailedError(
-                failed if failed.startswith("after ") else f"after {Path(need).stem} failed: {failed}"
-            )
+            first = "" if mark.failed.startswith("after ") else f"after {Path(need).stem} failed: "
+            raise StepFailedError(first + mark.failed)
 
 
 def _data(study: Study, _: StudyStep, held: Held) -> DataMade:

@@ -100,7 +100,7 @@ def test_a_forks_schema_gives_its_fields_types(tmp_path):
     path = put(tmp_path, "layer { box_param { } }\nlayer { box_param { codde: 1 } }\n")
     assert schema.caffe().messages["LayerParameter"].fields.get("box_param") is None
     caffe_split.read_net(path)
-    with pytest.raises(CaffeSplitError, match="BoxParameter has no field 'codde'; did you mean 'code'?"):
+    with pytest.raises(CaffeSplitError, match=r"BoxParameter has no field 'codde'; did you mean 'code'?"):
         caffe_split.read_net(path, caffe_proto=fork)
     net = caffe_split.read_net(put(tmp_path, "layer { box_param { } }"), caffe_proto=fork)
     assert net.sub("layer").sub("box_param").get("code") == "CENTER"

@@ -18,8 +18,8 @@ from caffe_split.study.locks import holding, is_held
 STEP = """
 import os, sys
 from pathlib import Path
-from caffe_split.study.holding import holding
-from caffe_split.study.programs import run
+from caffe_split.study.locks import holding
+from caffe_split.study.processes import run
 with holding(Path(sys.argv[1])) as held:
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     run([sys.executable, "-c", program], os.environ, Path(sys.argv[2]), held)

@@ -96,7 +96,7 @@ def test_windows_that_cannot_be(pairs: tuple[tuple[int, int], ...], interval: in
 def test_shapes_cannot_be_told_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     training = open_training(ROOT / "prototxt/digits/train_val.prototxt")
-    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb' is not there.*Make the data set"):
+    with pytest.raises(CaffeSplitError, match=r"data/digits_train_lmdb' is not there.*Make the data set"):
         instrument_training(training, [(0, 100)], 1, None)
 
 
@@ -111,7 +111,9 @@ def test_a_shared_weight_is_watched_once(tmp_path: Path) -> None:
     training = open_training(path, upgrade=False)
     cost = instrument_training(training, [(0, 100)], 1, None)
     assert cost.layers == ("a", "b") and set(watchers(training.net)) == {"a", "b"}
-    with pytest.raises(CaffeSplitError, match="'c' shares the weight of an earlier layer: watch that. Its conv.* a, b"):
+    with pytest.raises(
+        CaffeSplitError, match=r"'c' shares the weight of an earlier layer: watch that. Its conv.* a, b"
+    ):
         instrument_training(open_training(path), [(0, 100)], 1, ["c"])
     assert remove_watchers(training.net) == ["a", "b"]
     assert str(training.net) == path.read_text()

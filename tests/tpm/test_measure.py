@@ -96,7 +96,7 @@ def test_a_sample_due_comes_from_the_snapshots_own_weight() -> None:
     assert is_state(blobs)
     (other,) = from_state(blobs, "a", 30, now)
     assert other.path.tolist() == scores.path.tolist() and other.norm_stop == scores.norm_stop
-    with pytest.raises(CaffeSplitError, match="watched a weight of shape .2, 1., but .* has shape .3, 1."):
+    with pytest.raises(CaffeSplitError, match=r"watched a weight of shape .2, 1., but .* has shape .3, 1."):
         from_state(blobs, "a", 30, np.zeros((3, 1), np.float32))
 
 
@@ -105,7 +105,7 @@ def test_states_that_tell_nothing() -> None:
         from_state(state()[:4], "a")
     never = state()
     never[4][0, 0] = 0
-    with pytest.raises(CaffeSplitError, match="'a' has never run.*Train the net with it"):
+    with pytest.raises(CaffeSplitError, match=r"'a' has never run.*Train the net with it"):
         from_state(never, "a")
     with pytest.raises(CaffeSplitError, match="counted 20 iterations in the snapshot of iteration 40: is its"):
         from_state(state(), "a", 40)

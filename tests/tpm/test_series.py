@@ -124,14 +124,14 @@ def test_snapshots_of_another_net() -> None:
     files = {i: Path(str(i)) for i in (0, 10, 20, 30)}
     with pytest.raises(CaffeSplitError, match=r"^20: layer 'conv' has shape \(2, 2\), but \(3, 2\) in 0. .*two nets"):
         from_snapshots(files, ["conv"], (0, 30), read=changed("conv", (2, 2)))
-    with pytest.raises(CaffeSplitError, match="^20: no weights of layer 'conv' in it; it has those of other"):
+    with pytest.raises(CaffeSplitError, match=r"^20: no weights of layer 'conv' in it; it has those of other"):
         from_snapshots(files, ["conv"], (0, 30), read=changed("other", (3, 2)))
 
 
 def test_diverged() -> None:
     track = walk(4)
     track[20] = np.full_like(track[20], np.nan)
-    with pytest.raises(CaffeSplitError, match="'conv' were not finite somewhere in the window 0:40.*ends before"):
+    with pytest.raises(CaffeSplitError, match=r"'conv' were not finite somewhere in the window 0:40.*ends before"):
         measure(track, 0, 40)
     assert measure(track, 0, 10)[0].steps == 1
 
@@ -144,9 +144,9 @@ def test_files_and_patterns(tmp_path: Path) -> None:
         10: tmp_path / "a_iter_10.caffemodel",
     }
     (tmp_path / "b_iter_11.caffemodel").touch()
-    with pytest.raises(CaffeSplitError, match="snapshots of 2 trainings are mixed, .*a_iter.* and .*b_iter"):
+    with pytest.raises(CaffeSplitError, match=r"snapshots of 2 trainings are mixed, .*a_iter.* and .*b_iter"):
         snapshots_of([f"{tmp_path}/*_iter_*"])
-    with pytest.raises(CaffeSplitError, match="no snapshot .* is called so"):
+    with pytest.raises(CaffeSplitError, match=r"no snapshot .* is called so"):
         snapshots_of([f"{tmp_path}/c*"])
     with pytest.raises(CaffeSplitError, match="its name tells no iteration"):
         snapshots_of([f"{tmp_path}/final.caffemodel"])

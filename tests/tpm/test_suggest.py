@@ -56,7 +56,7 @@ def test_few_displays_widen_the_window(tmp_path: Path) -> None:
 
 
 def test_logs_that_suggest_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CaffeSplitError, match="no window of 20 iterations has 4 displays of the loss .11 in all"):
+    with pytest.raises(CaffeSplitError, match=r"no window of 20 iterations has 4 displays of the loss .11 in all"):
         suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))), 20)
     with pytest.raises(CaffeSplitError, match="falls in no window"):
         suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(1, 3, 11))))
