@@ -16,7 +16,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Iterations to look from and to; several times for several windows.",
+    help="Iterations from and to which TPM is measured; several times for several windows.",
 )
 @click.option(
     "--interval",
@@ -25,7 +25,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names
     show_default=True,
     help="Iterations between two samples.",
 )
-@click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all but helpers of splits]")
+@click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all except helpers of splits]")
 @click.option("--upgrade", is_flag=True, help="Write an old net in today's form; it cannot hold TPM layers as it is.")
 @caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
@@ -47,7 +47,7 @@ def instrument(
     """Add TPM layers to NET (a net, or the solver that names it), which watch its convolutions while it trains.
 
     The result is printed, or written with --out or --in-place. Comments and all other text stay as they are. Do it
-    before training: Caffe cannot resume a training whose net got TPM layers since.
+    before training: Caffe cannot resume a training after its net got TPM layers.
 
     \b
     Examples:

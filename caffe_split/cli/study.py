@@ -37,9 +37,9 @@ def study(
 ) -> int:
     """Train the arms and controls of a study FILE (YAML) under its seeds; table and figure in OUT/results.
 
-    Killed and started again it goes on where it was; what had failed is tried again. Options after -- are
-    Snakemake's own, as those of its executors for SLURM, Kubernetes and others. Exit status 1 where a run failed; the
-    table has the others.
+    A study that was killed goes on where it was when it is started again; steps that failed are tried again. Options
+    after -- are for Snakemake, such as those of its executors for SLURM and Kubernetes. The exit status is 1 where a
+    run failed; the table has all others.
 
     \b
     Examples:

@@ -33,18 +33,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Window to measure, from the series of snapshots where no TPM layer did; several times for several.",
+    help="Window to measure, from TPM layers or else from the series of snapshots; several times for several.",
 )
-@click.option("--interval", type=click.IntRange(min=1), help="Use the snapshots that are so many iterations apart.")
-@click.option("--layers", help="Layers to report, separated by commas.  [default: all but helpers of splits]")
+@click.option("--interval", type=click.IntRange(min=1), help="Use snapshots that are this many iterations apart.")
+@click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="The solver's, where it cannot be read.")
-@click.option("--kernels", is_flag=True, help="A line for each kernel too.")
+@click.option("--kernels", is_flag=True, help="Also print a line per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @caffe_proto_option
-@click.option("--suggest-window", is_flag=True, help="Of SOURCE, a log: where the loss falls fastest.")
+@click.option("--suggest-window", is_flag=True, help="SOURCE is a log: say where its loss falls fastest.")
 @click.option(
     "--length",
     type=click.IntRange(min=1),
@@ -67,10 +67,10 @@ def tpm(
     suggest_window: bool,
     length: int | None,
 ) -> None:
-    """Report TPM, displacement / path, of the kernels of a training: 1 moved straight, low wandered.
+    """Report TPM, displacement / path, of the kernels of a training: 1 moved straight, near 0 moved to and fro.
 
-    SOURCE is a net or solver, whose TPM layers (see `caffe-split instrument`) or snapshots are read; snapshots
-    themselves, as files, as a pattern or as their prefix; or a training log: then what the TPM layers printed.
+    SOURCE is a net or solver, whose TPM layers (see `caffe-split instrument`) or snapshots are read; or snapshots
+    themselves, as files, as a pattern or as their prefix; or a training log, for the values that TPM layers printed.
 
     \b
     Examples:

@@ -132,7 +132,7 @@ def train(
 
 
 def _reason(engine: str, line: str) -> str:
-    """What a line of the log says. A place in Caffe's source stays: its checks often mean little without."""
+    """The message of a line of the log. A place in Caffe's source stays: Caffe's checks mean little without it."""
     return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line) if engine == "torch" else line
 
 

@@ -1,4 +1,4 @@
-"""Which convolutions of a net are split: all that can be, those named, or those of highest TPM entropy."""
+"""Choosing the convolutions that are split: by name, or those of highest TPM entropy."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def choose_layers(
 ) -> list[Layer]:
     """The layers to split, in the net's order: those of `names`, or the `count` of highest TPM entropy.
 
-    Raises `CaffeSplitError` for a name that is not there or cannot be split, naming those that can, and when
-    fewer than `count` layers have scores.
+    Raises `CaffeSplitError` for a name that is not there or cannot be split, with the names of those that can, and
+    where fewer than `count` layers have scores.
     """
     layers = all_layers(document)
     possible = {layer.name: layer for layer in candidates(document)}

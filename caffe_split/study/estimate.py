@@ -1,4 +1,4 @@
-"""How long a study takes: iterations of its steps, and seconds an iteration."""
+"""How long a study takes: the iterations of its steps, and the seconds per iteration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The steps, and seconds an iteration (None: the data are not made yet) with where that number comes from."""
+    """The steps, and the seconds per iteration (None: the data are not made yet) with their source."""
 
     steps: tuple[PlannedStep, ...]
     seconds: float | None
@@ -47,7 +47,7 @@ class Estimate:
         return sum(step.iterations or 0 for step in self.steps if not step.done)
 
     def summary(self, jobs: int) -> str:
-        """How much there is to do, and how long `jobs` steps at a time take for it."""
+        """How much is left to do, and how long it takes with `jobs` steps at a time."""
         size = f"{len(self.steps)} steps, {self.left:,} iterations to do: "
         if self.seconds is None:
             return size + "no estimate before the data are made"
@@ -56,7 +56,7 @@ class Estimate:
 
 
 def estimate(study: Study, out: Path) -> Estimate:
-    """What running the study in the folder `out` has left to do; without runs there the baseline is timed.
+    """The steps of the study in the folder `out`, and how long they take; without runs there the baseline is timed.
 
     Raises `CaffeSplitError` where `out` holds another study, and where the baseline cannot be trained.
     """
@@ -94,7 +94,7 @@ def work(study: Study) -> dict[str, int]:
 
 
 def measured_speed(study: Study, out: Path) -> float | None:
-    """Seconds an iteration of the trainings that are done in `out`, starting and testing included; None without any."""
+    """Seconds per iteration of the trainings that are done in `out`, with start and tests; None without any."""
     sizes = work(study)
     seconds = count = 0.0
     for step in steps_of(study):
@@ -105,9 +105,9 @@ def measured_speed(study: Study, out: Path) -> float | None:
 
 
 def time_baseline(study: Study, iterations: int = 20) -> float:
-    """Seconds an iteration of the baseline, from the second half of a training of `iterations` in a folder of its own.
+    """Seconds per iteration of the baseline, from the second half of a short training in a temporary folder.
 
-    Arms, which cost more, and tests are not in it. Raises `CaffeSplitError` where it cannot be trained.
+    Arms, which take longer, and tests are not included. Raises `CaffeSplitError` where it cannot be trained.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"

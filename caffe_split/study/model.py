@@ -1,4 +1,4 @@
-"""What a study is: its arms and settings, as values."""
+"""A study as values: its arms and its settings."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class StudyStep:
 
     @property
     def title(self) -> str:
-        """What the step is called, by people and by Snakemake."""
+        """The step's name, for users and for Snakemake."""
         return f"s{self.seed}.{self.name}.{self.verb}" if self.seed >= 0 else self.verb
 
     @property

@@ -1,4 +1,4 @@
-"""A study's page: what was asked, how it was run, the table, and the honest reading of it."""
+"""A study's page: the question, how it was run, the table, and what the numbers support."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _page(
     conclusion: str,
 ) -> str:
     table = (out / "results" / "table.md").read_text(encoding="utf-8")
-    # The plan is of the study's last start; folders of earlier versions lack what is asked of it here.
+    # Folders that an earlier version wrote lack these keys.
     plan = read_json(out / PLAN)
     source = plan.get("source") or study.file.read_text(encoding="utf-8")
     run_by = plan.get("run_by") or [f"{versions(study)}; {machine()}"]
@@ -175,7 +175,7 @@ def _method(study: Study) -> list[str]:
 
 
 def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
-    """The command that makes the page, as one would type it where the study file is seen from here."""
+    """The command that makes the page, with paths relative to the current directory."""
     file, place = os.path.relpath(study.file), os.path.relpath(out)
     words = ["caffe-split", "study", file, "--jobs", str(jobs)]
     words += ["--out", place] if place != study.name else []

@@ -1,4 +1,4 @@
-"""Running a study: the folder, Snakemake in it, and the view of how far it is."""
+"""Running a study: its folder, Snakemake in it, and its progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SNAKEFILE = Path(__file__).with_name("Snakefile")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is. `running` are the titles of steps begun and not ended; `left` seconds, None if untold."""
+    """How far a study is: `running` are the titles of the steps at work; `left` seconds, None where not known."""
 
     done: int
     failed: int
@@ -41,10 +41,10 @@ class Progress:
 def run_study(
     study: Study, out: Path, jobs: int, extra: Sequence[str] = (), show: Callable[[Progress], None] | None = None
 ) -> int:
-    """Run the study in the folder `out`, going on where an earlier start of it ended. Snakemake's exit status.
+    """Run the study in the folder `out`, or go on with what an earlier start left; returns Snakemake's exit status.
 
-    `extra` are options of Snakemake's own, as for an executor. Raises `CaffeSplitError` where `out` holds another
-    study, where one is running in it, and where nothing can be written.
+    `extra` are options for Snakemake itself, such as those of an executor. Raises `CaffeSplitError` where `out` holds
+    another study, where a study is running in it, and where nothing can be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def run_study(
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)
         begin(study, out, steps)
-        # Locks of a Snakemake that was killed are not in the way: ours say whether one runs.
+        # --nolock: a killed Snakemake leaves its locks behind; our own lock says whether one is running.
         command = [
             sys.executable,
             "-m",
@@ -85,7 +85,7 @@ def run_study(
 
 
 def _make_table(out: Path) -> None:
-    """Where a step died without its mark, Snakemake makes no table, and the table says so. Raises `CaffeSplitError`."""
+    """Make the table where Snakemake did not, because a step died without a mark. Raises `CaffeSplitError`."""
     command = [sys.executable, "-m", "caffe_split.study", "table"]
     done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -94,7 +94,7 @@ def _make_table(out: Path) -> None:
 
 
 def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
-    """Wait for Snakemake; where we are interrupted, so is it."""
+    """Wait for Snakemake; when we are interrupted, it is interrupted, too."""
     try:
         while child.poll() is None:
             look()
@@ -108,7 +108,7 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
 
 
 def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
-    """Write the plan; what is not to be kept of an earlier start goes."""
+    """Write the plan, and remove the marks of failures and the table of an earlier start."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
     _forget_failures(out, steps)
@@ -126,7 +126,7 @@ def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
 
 
 def _run_by(study: Study, out: Path, steps: Sequence[StudyStep]) -> list[str]:
-    """Versions and machine of each start that had something to do, the first one's first."""
+    """Versions and machine of each start that had something to do, in order."""
     before: list[str] = []
     if (out / PLAN).exists():
         before = read_json(out / PLAN).get("run_by") or ["begun by a version that did not say so"]
@@ -160,7 +160,7 @@ def _forget_failures(out: Path, steps: Sequence[StudyStep]) -> None:
 
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
-    """Look at the marks and the locks in the folder; `start` is when it was begun, in seconds of the epoch."""
+    """How far the study is, by the marks and locks in its folder."""
     steps, sizes = steps_of(study), work(study)
     done = failed = 0
     iterations = sum(sizes.values())

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe_split.formats.weights.caffemodel import read_weights
 
-# What a split leaves in the place of X, by the end of its layers' names.
+# The ends of the names of the layers that a split puts in the place of X.
 PARTS = ("split1", "split2", "residual_pre", "residual_post", "skip", "extension", "reorder")
 
 

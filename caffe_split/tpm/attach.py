@@ -1,4 +1,4 @@
-"""TPM layers for a training: which convolutions they watch, over which windows, at what cost; and out again."""
+"""Adding TPM layers to a training: which convolutions they watch, over which windows, and what that costs."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def watch_cost(shapes: Mapping[str, Sequence[int]], windows: int, solver: str = 
 class InstrumentPlan:
     """A net that got TPM layers or lost them, not yet written; `print(plan)` says what was done.
 
-    `training` has the changed net; `layers` are those that are watched, or no longer; `cost` is None where TPM layers
-    were taken out. `notes` are what to know before training.
+    `training` has the changed net; `layers` are those that are watched, or no longer watched; `cost` is None where TPM
+    layers were taken out. `notes` are warnings for the training.
     """
 
     training: Training
@@ -167,7 +167,7 @@ def instrument(
 def uninstrument(training: Training, layers: Sequence[str] | None = None) -> InstrumentPlan:
     """Take the TPM layers that watch `layers` (None: all) out of a training's net; its text becomes what it was.
 
-    Raises `CaffeSplitError` for a layer that none watches.
+    Raises `CaffeSplitError` for a layer that is not watched.
 
     >>> import os, tempfile
     >>> import caffe_split as cs

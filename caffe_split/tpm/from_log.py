@@ -33,7 +33,7 @@ _SOLVER = b"Initializing solver from parameters"
 
 @dataclass(frozen=True, eq=False)
 class Printed:
-    """What one TPM layer printed: iteration (int64, n) and tpm (float64, n; NaN where undefined), ascending.
+    """The values that one TPM layer printed: `iteration` (int64, n, ascending) and `tpm` (float64, n; NaN: undefined).
 
     `layer` is the watched layer. `windows` are pairs (start, stop) and `interval` is the iterations between samples:
     () and 0 where the log does not say them. `momentum` is NaN where the log does not say it.
@@ -78,7 +78,7 @@ class WindowValue:
 
 
 def printed_tpm(log: TrainingLog) -> list[Printed]:
-    """What the TPM layers printed, in the log's order. Raises `CaffeSplitError` where there is nothing."""
+    """The values of each TPM layer, in the log's order. Raises `CaffeSplitError` where no TPM layer printed any."""
     with open(log.path, "rb") as stream:
         head = stream.read(_HEAD)
     windows, intervals = _windows_in(head)

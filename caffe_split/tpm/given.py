@@ -26,7 +26,7 @@ class Source:
 
 
 def recognise(given: Sequence[str]) -> Source:
-    """What the arguments are.
+    """Recognise the arguments.
 
     Snapshots are given as files, as a pattern (run/net_iter_*), or as their prefix (run/net). Raises
     `CaffeSplitError` for what is none of these.

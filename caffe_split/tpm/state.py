@@ -1,4 +1,4 @@
-"""The state that a TPM layer leaves in a snapshot: telling it, measuring TPM from it, making it afresh."""
+"""The state that a TPM layer leaves in a snapshot: recognising it, measuring TPM from it, making a fresh one."""
 
 from __future__ import annotations
 
