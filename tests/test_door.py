@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import caffe_split
 from caffe_split import CaffeSplitError
 from caffe_split.backends.choose import is_there
+from caffe_split.derivation.command import command_of
 from tests.derivation.odd import convolution, input_layer, write
 from tests.support import ROOT, Trained
 
@@ -162,6 +164,45 @@ def test_the_door_and_the_command_write_the_same(tmp_path: Path, monkeypatch: py
     with pytest.raises(CaffeSplitError, match="ours exists; nothing is overwritten unasked"):
         plan.write()
     plan.write(force=True)
+
+
+def test_a_plan_names_the_command_that_makes_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "net", input_layer() + convolution("a", "data", "a") + convolution("b", "a", "b"))
+    options = caffe_split.DeriveOptions("extension", "study", 0.5, 3, partition="list:1,2", added_lr=0.5)
+    training = caffe_split.open_training("net.prototxt")
+    plan = caffe_split.derive(training, weights="net.caffemodel", layers=["b"], options=options, out="derived")
+    plan.write()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "derived").iterdir()}
+    assert json.loads(before["manifest.json"])["command"] == list(plan.command)
+    subprocess.run([sys.executable, "-m", "caffe_split", *plan.command[1:], "--force"], check=True, capture_output=True)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "derived").iterdir()}
+    plans = [json.loads(files.pop("manifest.json")) for files in (before, after)]
+    assert before == after and plans[0]["plan"] == plans[1]["plan"]
+
+
+def test_every_option_is_in_the_command(training: caffe_split.Training) -> None:
+    """An option that is not its default, each by itself, makes a command that differs."""
+    others = {
+        "kind": "skip",
+        "init": "study",
+        "noise": 0.5,
+        "seed": 3,
+        "activation": "relu",
+        "skip_pool": "average",
+        "branch_norm": 5,
+        "added_lr": 2.0,
+        "partition": "otsu",
+        "schedule": "continue",
+        "window": (0, 9),
+        "engine": "torch",
+        "ignore_extra_weights": True,
+    }
+    assert set(others) == set(caffe_split.DeriveOptions.__dataclass_fields__)
+    fixed = {"iteration": 5, "weights": Path("w"), "layers": 1, "out": Path("o"), "deploy": None}
+    plain = command_of(training, caffe_split.DeriveOptions(), **fixed)
+    for name, value in others.items():
+        assert command_of(training, caffe_split.DeriveOptions(**{name: value}), **fixed) != plain, name
 
 
 @pytest.mark.caffe
