@@ -13,11 +13,12 @@ from benchmarks.common import Result, in_turns, report, run
 from caffe_split.derivation.choose import candidates
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.options import DeriveOptions
-from caffe_split.folding.make import make_fold
+from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST
 from caffe_split.net.training import open_training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +78,7 @@ def weights_for(text: str) -> dict[str, list[np.ndarray]]:
     """Random weights for a deploy net."""
     rng = np.random.default_rng(0)
     document = prototxt.parse(text, "net")
-    shapes = infer_shapes(phase_layers(document, "TEST"))
+    shapes = infer_shapes(phase_layers(document, TEST))
     blobs = {name: [rng.standard_normal(shape) for shape in found] for name, found in shapes.params.items()}
     for layer in all_layers(document):
         if layer.type == "BatchNorm":
@@ -104,7 +105,7 @@ def contestant(net: str, kind: str, splits: int) -> None:
 
     if kind == "fold":
         derived(folder / "derived")
-        report(lambda: make_fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", folder / "out"))
+        report(lambda: fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", out=folder / "out"))
     else:
         report(lambda: derived(folder / "out"))
 

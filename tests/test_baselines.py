@@ -14,6 +14,7 @@ from caffe_split.data.store import write_store
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, convolutions, phase_layers
+from caffe_split.net.state import TEST
 from caffe_split.split.parts import is_helper
 from tests.support import ROOT, caffe_split, run_caffe, train
 
@@ -34,7 +35,7 @@ SIZES = {
 @pytest.mark.parametrize("name", PLAIN)
 def test_sizes(name: str) -> None:
     net = prototxt.read(ROOT / "prototxt" / name / "deploy.prototxt")
-    shapes = infer_shapes(phase_layers(net, "TEST"))
+    shapes = infer_shapes(phase_layers(net, TEST))
     assert not shapes.unknown
     found = len(list(convolutions(all_layers(net)))), shapes.parameter_count, shapes.mac_count
     assert found == SIZES[name]

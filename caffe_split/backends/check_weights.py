@@ -1,4 +1,4 @@
-"""Do weights fit a net? Caffe would warn and train on from noise; we refuse."""
+"""Do weights fit a net? Where they do not, Caffe warns and starts from random numbers; here it is an error."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import Shape, infer_shapes
 from caffe_split.net.layers import Layer, all_layers, convolution_geometry, phase_layers
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.tpm.state import is_state
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
@@ -24,17 +25,16 @@ def check_weights(
     document: prototxt.Document,
     weights: Blobs,
     path: Path,
-    phase: str = "TRAIN",
-    stages: Sequence[str] = (),
-    level: int = 0,
+    state: NetState = TRAIN,
+    *,
     ignore_extra: bool = False,
     inputs: Mapping[str, Shape] | None = None,
 ) -> None:
     """Raises `CaffeSplitError` where weights and net do not name the same layers, or their shapes differ.
 
-    The layers that `phase`, `stages` and `level` admit must all have their blobs, finite ones; weights of layers that
-    the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they can
-    be told without the data set; `inputs` gives those of data blobs.
+    The layers that run in `state` must all have their blobs, finite ones; weights of layers that
+    the document does not have at all are refused, too, unless `ignore_extra`. Shapes are compared as far as they are
+    known without the data set; `inputs` gives those of data blobs.
     """
     known = {layer.name for layer in all_layers(document)}
     # A snapshot also lists Caffe's own Split layers, without blobs, and the state of TPM layers, which a deploy net
@@ -45,7 +45,7 @@ def check_weights(
             f"{path}: it has weights of {', '.join(map(repr, strange))}, which {document.filename} does not have. "
             "Is it a snapshot of this net? --ignore-extra-weights leaves them out."
         )
-    layers = phase_layers(document, phase, stages, level)
+    layers = phase_layers(document, state)
     shapes = infer_shapes(layers, inputs)
     for layer in layers:
         if layer.type == "TPM":
@@ -91,7 +91,7 @@ def _check_shapes(
 
 
 def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """A shape as the oldest files have it, too: four axes, those in front 1. Any number of ones may stand in front."""
+    """A shape without the ones in front: the oldest files pad every shape to four axes with them."""
     sizes = list(shape)
     while sizes and sizes[0] == 1:
         sizes.pop(0)
@@ -99,7 +99,7 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
-    """Raises `CaffeSplitError` for what can be told to be wrong where the convolution's input is not known."""
+    """Raises `CaffeSplitError` where blobs do not fit a convolution, whatever its number of input channels."""
     if not blobs:
         raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of this net?")
     _check_finite(layer, blobs, path)

@@ -1,4 +1,4 @@
-"""Run two deploy nets on the same input in OpenCV's reader of Caffe models: for machines without a built Caffe.
+"""OpenCV's reader of Caffe models as a back end: for machines without a built Caffe.
 
 It is also an independent witness: its reader and its arithmetic are not Caffe's. It runs deploy nets only, whose
 input is an Input layer or `input` fields.
@@ -8,67 +8,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from caffe_split.backends.caffe.forward import BlobDifference, compare_blobs, load_input
+from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.prototxt.nets import read_net
-from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.state import TEST
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from caffe_split.net.layers import Layer
 
 INPUT_TYPES = ("Input",)
 
 
-def compare_nets(
-    first: tuple[Path, Path],
-    second: tuple[Path, Path],
-    batches: int = 1,
-    seed: int = 0,
-    input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
-) -> list[BlobDifference]:
-    """Forward two (deploy net, weights) pairs on the same input and compare all blobs that both have.
+class OpenCV(Backend):
+    """Deploy nets in `cv2.dnn`."""
 
-    The input is Gaussian noise, or the array of `input_file` (.npy, NCHW). Raises `CaffeSplitError` for a net with
-    data layers and for what OpenCV refuses.
-    """
-    if stages or level:
-        raise CaffeSplitError("OpenCV knows no stages or levels; --stage and --level need the built Caffe.")
-    one, other = (_forward(*pair, batches, seed, input_file) for pair in (first, second))
-    return compare_blobs(one, other)
+    name = "opencv"
+    title = "OpenCV"
+    library = "OpenCV"
+    module = "cv2"
+    how_to_get = "pip install 'opencv-python-headless<5'"
+    deploy_only = True
+
+    def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+        """See `Backend.forward`; nets with data layers, stages and the TRAIN phase are refused."""
+        self.require()
+        if how.state.phase != "TEST":
+            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe, or PyTorch.")
+        if how.state != TEST:
+            raise CaffeSplitError("OpenCV knows no stages or levels; --stage and --level need the built Caffe.")
+        return [_forward(net, how) for net in nets]
 
 
-def _forward(
-    path: Path, weights: Path, batches: int, seed: int, input_file: Path | None
-) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     import cv2
+    import numpy as np
 
-    layers = phase_layers(read_net(path, upgrade=True), "TEST")
-    inputs = _inputs(path, layers, input_file)
+    from caffe_split.formats.prototxt.nets import read_net
+    from caffe_split.net.layers import phase_layers
+
+    layers = phase_layers(read_net(files.net, upgrade=True), how.state)
+    inputs = _inputs(files.net, layers, how.input_file)
     # A blob's value after its last in-place layer; layers without a top have none.
     writers = {top: layer.name for layer in layers if layer.type not in INPUT_TYPES for top in layer.tops}
     used = {bottom for layer in layers for bottom in layer.bottoms if bottom not in layer.tops}
     try:
-        net = cv2.dnn.readNetFromCaffe(str(path), str(weights))
+        net = cv2.dnn.readNetFromCaffe(*map(str, files))
         net.enableFusion(False)
         net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
-        rng = np.random.default_rng(seed)
-        runs = []
-        for _ in range(batches):
+        rng = np.random.default_rng(how.seed)
+        batches = []
+        for _ in range(how.batches):
             for name, given in inputs.items():
                 values = given if isinstance(given, np.ndarray) else rng.standard_normal(given)
                 net.setInput(values.astype(np.float32), name)
             results = net.forward(list(writers.values()))
-            runs.append({blob: np.array(values) for blob, values in zip(writers, results)})
+            batches.append({blob: np.array(values) for blob, values in zip(writers, results)})
     except cv2.error as error:
-        raise CaffeSplitError(f"OpenCV: {path}: {str(error).strip().splitlines()[-1]}") from error
-    return [blob for blob in writers if blob not in used], runs
+        raise CaffeSplitError(f"OpenCV: {files.net}: {str(error).strip().splitlines()[-1]}") from error
+    return Forwarded([blob for blob in writers if blob not in used], batches)
 
 
 def _inputs(path: Path, layers: Sequence[Layer], input_file: Path | None) -> dict[str, np.ndarray | tuple[int, ...]]:
     """The input blobs: the array given, or the shape to fill with noise."""
+    from caffe_split.backends.compare import load_input
+    from caffe_split.layertypes.shapes import infer_shapes
+
     sources = [layer for layer in layers if not layer.bottoms]
     strange = [layer for layer in sources if layer.type not in INPUT_TYPES]
     if strange or not sources:

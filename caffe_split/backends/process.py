@@ -1,4 +1,4 @@
-"""A child that is ended by a ladder: interrupt, wait, terminate, kill."""
+"""A child process that is ended in steps: interrupt, wait, terminate, kill."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Child:
-    """A program in a session of its own, so that the terminal's Ctrl-C reaches it only through us.
+    """A program in a session of its own, so that the terminal's Ctrl-C reaches this process only.
 
-    SIGINT, SIGTERM and SIGHUP sent to us become one SIGINT to it: Caffe answers that with a snapshot and a
-    clean end, whereas the other two would kill it. A further signal, or `grace` seconds without an end,
-    terminates it, and then kills it.
+    SIGINT, SIGTERM and SIGHUP sent to this process become one SIGINT to the child: Caffe answers that with a snapshot
+    and a clean end, and the other two would kill it. A further signal, or `grace` seconds without an end, terminates
+    the child; one more, or `LAST_GRACE` seconds, kills it.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], output: BinaryIO, grace: float) -> None:
-        self.received: int | None = None  # the first signal that asked us to end
+        self.received: int | None = None  # the first signal that asked for an end
         self._asked = 0
         self._rung = 0
         self._deadline = 0.0
@@ -54,7 +54,7 @@ class Child:
         self._asked += 1
 
     def poll(self, wait: float) -> int | None:
-        """Wait a little (seconds); the exit status when it has ended, negative for a signal, else None."""
+        """Wait up to `wait` seconds. Returns the exit status when it has ended, negative for a signal, else None."""
         self._climb()
         try:
             return self._process.wait(timeout=wait)
@@ -75,6 +75,6 @@ class Child:
                 self.on_interrupt()
 
     def close(self) -> None:
-        """Give the signals back to whoever had them."""
+        """Restore the handlers of the signals."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]

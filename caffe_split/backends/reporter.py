@@ -1,4 +1,4 @@
-"""What the terminal shows while Caffe trains: a bar, or plain lines where it is no terminal."""
+"""What is shown of a running training: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STOPPING = (
 
 
 class PlainReporter:
-    """One line now and then."""
+    """Plain lines: after each test phase, else at most one every `PLAIN_EVERY` seconds."""
 
     def __init__(self, console: Console, max_iter: int) -> None:
         self._console = console
@@ -30,7 +30,7 @@ class PlainReporter:
         self._when = -math.inf
 
     def update(self, log: TrainingLog) -> None:
-        """Show where it stands, if there is something new to say."""
+        """Print a line where there is news."""
         now = progress_of(log, self._max_iter)
         seen = (now.iteration, now.tested)
         due = time.monotonic() - self._when >= PLAIN_EVERY or now.tested != self._shown[1]
@@ -39,11 +39,11 @@ class PlainReporter:
             self._console.print(one_line(now), highlight=False, markup=False, soft_wrap=True)
 
     def aim(self, max_iter: int) -> None:
-        """The end has become known."""
+        """Take `max_iter` as the end."""
         self._max_iter = max_iter
 
     def stopping(self) -> None:
-        """Say that it takes a while now."""
+        """Say that stopping takes a while."""
         self._console.print(_STOPPING, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> PlainReporter:
@@ -81,12 +81,12 @@ class BarReporter:
             self._bar.update(self._task, completed=now.iteration, state="  ".join(words))
 
     def aim(self, max_iter: int) -> None:
-        """The end has become known."""
+        """Take `max_iter` as the end."""
         self._max_iter = max_iter
         self._bar.update(self._task, total=max_iter or None)
 
     def stopping(self) -> None:
-        """Say that it takes a while now."""
+        """Say that stopping takes a while."""
         self._bar.console.print(_STOPPING, highlight=False)
 
     def __enter__(self) -> BarReporter:

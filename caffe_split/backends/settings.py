@@ -11,17 +11,14 @@ from caffe_split.errors import CaffeSplitError
 
 @dataclass(frozen=True)
 class SolverSettings:
-    """Of a solver file: iterations to do (0: not said), what its snapshots' names begin with, whether it
-    writes one when it ends.
-    """
+    """Of a solver: the iterations to do (0 where it does not say), and whether it writes a snapshot when it ends."""
 
     max_iter: int
-    snapshot_prefix: str
     snapshot_after_train: bool
 
 
 def solver_settings(path: str | os.PathLike[str]) -> SolverSettings:
-    """Read a solver. CaffeSplitError: no readable file, no prototxt, or not a solver but a net."""
+    """Read a solver. Raises `CaffeSplitError` where there is no such file, and for a net in place of a solver."""
     from caffe_split.formats import prototxt
 
     solver = Path(path)
@@ -37,6 +34,5 @@ def solver_settings(path: str | os.PathLike[str]) -> SolverSettings:
     after = document.get("snapshot_after_train")
     return SolverSettings(
         max_iter=int(document.get("max_iter") or 0),
-        snapshot_prefix=str(document.get("snapshot_prefix") or ""),
         snapshot_after_train=str(after).lower() not in ("false", "0", "f"),
     )

@@ -1,97 +1,115 @@
-"""Nets run on PyTorch to compare two of them, or to measure statistics of their blobs."""
+"""Our own engine on PyTorch as a back end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from caffe_split.backends.caffe.forward import BlobDifference, Forwarded, compare_blobs, load_input
-from caffe_split.backends.caffe.statistics import measure
-from caffe_split.engine.model.net import Net
+from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, TrainingCommand, TrainingRequest
+from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.prototxt.nets import read_net
-from caffe_split.formats.weights.caffemodel import read_weights
-from caffe_split.split.branch_norm import ChannelStatistics
+from caffe_split.net.state import NetState
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from caffe_split.engine.model.net import Net
+    from caffe_split.split.branch_norm import ChannelStatistics
 
 
-def compare_nets(
-    first: tuple[Path, Path],
-    second: tuple[Path, Path],
-    batches: int = 1,
-    phase: str = "TEST",
-    seed: int = 0,
-    input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
-) -> list[BlobDifference]:
-    """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
+class Torch(Backend):
+    """Nets and training on PyTorch."""
 
-    What each sees is as in `backends.caffe.forward.compare_nets`. Raises `CaffeSplitError`, also for what the engine
-    cannot run.
-    """
-    given = None if input_file is None else load_input(input_file)
-    one, other = (_forward(*pair, batches, phase, seed, given, stages, level) for pair in (first, second))
-    return compare_blobs(one, other)
+    name = "torch"
+    title = "the torch engine"
+    library = "PyTorch"
+    module = "torch"
+    how_to_get = "install PyTorch with ./tools/environment --no-caffe --torch, or pip install 'caffe-split[torch]'"
+
+    def require(self) -> None:
+        """Raises `CaffeSplitError` where PyTorch is not installed, as the engine itself does."""
+        require_torch()
+
+    def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+        """See `Backend.forward`."""
+        self.require()
+        return [_forward(net, how) for net in nets]
+
+    def channel_statistics(
+        self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
+    ) -> dict[str, ChannelStatistics]:
+        """See `Backend.channel_statistics`."""
+        from caffe_split.backends.measure import measure
+
+        self.require()
+        made = _open(net, state, 0)
+        return measure((_blobs(made) for _ in range(batches)), blobs)
+
+    def training(self, request: TrainingRequest) -> TrainingCommand:
+        """`python -m caffe_split.engine`, after a check of all nets of the solver."""
+        from caffe_split.engine.spec.command import command_for
+
+        words = command_for(request.solver, request.weights, request.snapshot, request.threads, request.choices)
+        environment = dict(os.environ)
+        # Threads that wait by spinning hinder each other as soon as the machine has other work: on two cores shared
+        # with other programs a training took 14 times as long.
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        return TrainingCommand(words, environment)
+
+    def reason(self, line: str) -> str:
+        """The line without the prefix of the engine's log; its line numbers say nothing to a user."""
+        return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line)
 
 
-def channel_statistics(
-    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = (), level: int = 0
-) -> dict[str, ChannelStatistics]:
-    """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1)."""
-    made = _open(net, weights, "TRAIN", stages, level, 0)
-    return {
-        name: ChannelStatistics(np.array(mean), np.array(variance))
-        for name, (mean, variance) in measure(lambda: _blobs(made), blobs, batches).items()
-    }
+def _open(files: NetFiles, state: NetState, seed: int, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Net:
+    """The net with its weights; `inputs` are shapes for Input layers, in place of those that are written."""
+    from caffe_split.engine.model.net import Net
+    from caffe_split.formats.prototxt.nets import read_net
+    from caffe_split.formats.weights.caffemodel import read_weights
 
-
-def _open(
-    path: Path,
-    weights: Path,
-    phase: str,
-    stages: Sequence[str],
-    level: int,
-    seed: int,
-    inputs: Mapping[str, tuple[int, ...]] | None = None,
-) -> Net:
-    net = Net(read_net(path, upgrade=True), phase, stages=stages, level=level, seed=seed, inputs=inputs)
-    net.load(read_weights(weights), str(weights))
+    net = Net(read_net(files.net, upgrade=True), state, seed=seed, inputs=inputs)
+    net.load(read_weights(files.weights), str(files.weights))
     return net
 
 
-@torch.no_grad()
 def _blobs(net: Net, inputs: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    return {name: blob.numpy().copy() for name, blob in net.forward(inputs, keep=True).blobs.items()}
+    """All blobs of one forward."""
+    import torch
+
+    with torch.no_grad():
+        return {name: blob.numpy().copy() for name, blob in net.forward(inputs, keep=True).blobs.items()}
 
 
-def _forward(
-    path: Path,
-    weights: Path,
-    batches: int,
-    phase: str,
-    seed: int,
-    given: np.ndarray | None,
-    stages: Sequence[str],
-    level: int,
-) -> Forwarded:
-    net = _open(path, weights, phase, stages, level, seed)
-    if given is not None:
+def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
+    import torch
+
+    net = _open(files, how.state, how.seed)
+    given = None
+    if how.input_file is not None:
+        from caffe_split.backends.compare import load_input
+
+        given = load_input(how.input_file)
         if len(net.inputs) != 1:
-            raise CaffeSplitError(f"{path}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
-        net = _open(path, weights, phase, stages, level, seed, {net.inputs[0]: given.shape})
+            raise CaffeSplitError(f"{files.net}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
+        net = _open(files, how.state, how.seed, {net.inputs[0]: given.shape})
     # Dropout draws from here; the nets' fillers have drawn different numbers.
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    # What a TPM layer says of the past is no part of the function.
+    torch.manual_seed(how.seed)
     ignored = {top for layer in net.layers if layer.text.type in ("TPM", "Split") for top in layer.text.tops}
-    runs = []
-    for _ in range(batches):
-        inputs = {
+    batches = []
+    for inputs in _inputs(net, how, given):
+        batches.append({name: blob for name, blob in _blobs(net, inputs).items() if name not in ignored})
+    return Forwarded([name for name in net.outputs if name not in ignored], batches)
+
+
+def _inputs(net: Net, how: Forwarding, given: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+    """Per batch the values of the net's inputs: those given, else noise."""
+    import numpy as np
+
+    rng = np.random.default_rng(how.seed)
+    for _ in range(how.batches):
+        yield {
             name: given if given is not None else rng.standard_normal(net.shapes[name]).astype(np.float32)
             for name in net.inputs
         }
-        runs.append({name: blob for name, blob in _blobs(net, inputs).items() if name not in ignored})
-    return [name for name in net.outputs if name not in ignored], runs

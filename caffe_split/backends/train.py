@@ -1,26 +1,27 @@
-"""Train with the real Caffe: plan the command, run it, follow its log, stop it cleanly."""
+"""Training by any back end: plan the command, run it, follow its log, stop it cleanly."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from caffe_split.backends.caffe.find import find_caffe
-from caffe_split.backends.choose import is_there
+from caffe_split.backends.choose import backends, get_backend, in_words
 from caffe_split.backends.process import Child
+from caffe_split.backends.protocol import Backend, NotFoundError, TrainingCommand, TrainingRequest
 from caffe_split.backends.settings import SolverSettings, solver_settings
-from caffe_split.engine.spec.command import Choices, command_for
+from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.resume import AUTO
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
 
-# How long an interrupted Caffe may take for its iteration and its snapshot, in seconds.
+# How long an interrupted training may take for its iteration and its snapshot, in seconds.
 GRACE = 300.0
 NO_CHOICES = Choices()
 _LOOK_EVERY = 0.2
@@ -28,26 +29,39 @@ _LOOK_EVERY = 0.2
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """One `caffe train`, not yet started. It runs in the current directory."""
+    """A training that has not started. It runs in the current directory.
+
+    engine: the name of the back end; why: why that one, where the user asked for none. log: its log's file, replaced
+    unless `append`. threads and choices: as they were asked for.
+    """
 
     solver: Path
     settings: SolverSettings
-    command: list[str]
-    environment: dict[str, str]
+    run: TrainingCommand
     log: Path
     append: bool
-    engine: str = "caffe"
+    engine: str
     threads: int | None = None
     choices: Choices = NO_CHOICES
-    # Why that engine, where nobody asked for it.
     why: str = ""
+
+    @property
+    def command(self) -> list[str]:
+        """The words of the command."""
+        return self.run.words
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All variables of the command's process."""
+        return self.run.environment
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended. status: what to exit with. fatal: the line of the log that says why, or an empty text.
-    line: where it stands, from 1. interrupted: the signal that stopped it. state: the newest solver state
-    on disk.
+    """How a training ended.
+
+    status: what to exit with. fatal: the line of the log that says why it failed, else empty; line: its number, from 1.
+    interrupted: the signal that stopped it. state: the newest solver state that it wrote and that is on disk.
     """
 
     status: int
@@ -58,7 +72,7 @@ class Outcome:
 
 
 class Reporter(Protocol):
-    """Who shows a running training."""
+    """What shows a running training."""
 
     def update(self, log: TrainingLog) -> None:
         """There is more in the log."""
@@ -69,6 +83,7 @@ class Reporter(Protocol):
 
 def plan_training(
     solver: str | os.PathLike[str],
+    *,
     weights: str | None = None,
     snapshot: str | None = None,
     log: str | None = None,
@@ -79,24 +94,32 @@ def plan_training(
     engine: str | None = None,
     choices: Choices = NO_CHOICES,
 ) -> TrainPlan:
-    """Check everything that can be checked before Caffe starts, and lay out the command.
+    """Check all that can be checked before the training starts, and lay out the command.
 
-    weights: start from these (several: comma-separated). snapshot: a solverstate to resume from, with the torch
-    engine also "auto" for the newest whole one, or else `weights`. log: default train.log beside the solver; one that
-    holds something is replaced only with `force`, continued only with `append`. threads: of OpenBLAS; None means 1
-    unless OPENBLAS_NUM_THREADS says otherwise. engine: "caffe", or "torch" for the same training on PyTorch, which
-    alone takes `choices`; by default Caffe where a built one is found, else PyTorch where it is installed.
-    CaffeSplitError: what does not fit together or is not there.
+    Args:
+        solver: its file.
+        weights: start from these (several: comma-separated).
+        snapshot: a solver state to resume from. "auto", where the back end takes it, is the newest whole one, and
+            `weights` where there is none.
+        log: its file, by default train.log beside the solver. One that holds something is refused without `force`,
+            which replaces it, or `append`, which continues it.
+        force: see `log`.
+        append: see `log`.
+        threads: of the processors; by default the back end chooses.
+        caffe: the path of the program that trains, for back ends that run one.
+        engine: the name of a back end, by default the first that is found here.
+        choices: how to train, for back ends that take them.
+
+    Raises:
+        CaffeSplitError: something is not there, or does not fit together.
     """
-    why = ""
-    if engine is None:
-        engine, why = _engine(caffe)
-    newest = engine == "torch" and snapshot == AUTO
+    backend, why = (get_backend(engine), "") if engine is not None else _first_trainer(caffe)
+    newest = snapshot == AUTO and not backend.no_choices
     if newest:
-        # Where it is stopped, it is to go on likewise.
+        # Where this training is stopped and started again, it is to go on from the same record.
         choices = replace(choices, continue_data=True)
     elif snapshot == AUTO:
-        raise CaffeSplitError("--snapshot auto is for --engine torch; give Caffe the name of a .solverstate")
+        raise CaffeSplitError(f"--snapshot auto is for {_takers()}; give {backend.title} the name of a .solverstate")
     elif weights is not None and snapshot is not None:
         raise CaffeSplitError("give either --weights (start from them) or --snapshot (resume), not both")
     if force and append:
@@ -106,21 +129,17 @@ def plan_training(
         for file in value.split(",") if value is not None else ():
             if not Path(file).is_file():
                 raise CaffeSplitError(f"no {name} file {file}{_others(file)}")
-    if engine == "torch":
-        if caffe is not None:
-            raise CaffeSplitError("--caffe names a program for --engine caffe; leave it out with --engine torch")
-        command = command_for(Path(solver), weights, snapshot, threads, choices)
-    else:
-        if choices != NO_CHOICES:
-            raise CaffeSplitError(
-                f"{' '.join(choices.words())}: for --engine torch only; Caffe has one precision, and takes the device "
-                "and the seed from the solver"
-            )
-        command = [str(find_caffe(caffe)), "train", "-solver", str(solver)]
-        if weights is not None:
-            command += ["-weights", weights]
-        if snapshot is not None:
-            command += ["-snapshot", snapshot]
+    if caffe is not None and not backend.runs_program:
+        raise CaffeSplitError(
+            f"--caffe names a program for {_engines([each for each in backends() if each.runs_program])}; leave it out "
+            f"with --engine {backend.name}"
+        )
+    if choices != NO_CHOICES and backend.no_choices:
+        raise CaffeSplitError(f"{' '.join(choices.words())}: for {_takers()} only; {backend.no_choices}")
+    try:
+        run = backend.training(TrainingRequest(Path(solver), weights, snapshot, threads, caffe, choices))
+    except NotFoundError as error:
+        raise _with_others(error, backend) from None
     target = Path(log) if log is not None else Path(solver).parent / "train.log"
     if target.is_dir() or not target.parent.is_dir():
         raise CaffeSplitError(f"cannot write the log {target}: expected a file name in a folder that exists")
@@ -129,8 +148,7 @@ def plan_training(
             f"{target} holds an earlier training; --force replaces it, --append continues it, --log FILE "
             "chooses another"
         )
-    environment = _torch_environment() if engine == "torch" else _environment(threads)
-    return TrainPlan(Path(solver), settings, command, environment, target, append, engine, threads, choices, why)
+    return TrainPlan(Path(solver), settings, run, target, append, backend.name, threads, choices, why)
 
 
 class Silent:
@@ -176,33 +194,55 @@ def train(
     >>> outcome.status, cs.read_log(os.path.join(folder, "train.log")).runs[0].state
     (0, 'done')
     """
-    plan = plan_training(solver, weights, snapshot, log, force=force, append=append, engine=engine, choices=choices)
+    plan = plan_training(
+        solver, weights=weights, snapshot=snapshot, log=log, force=force, append=append, engine=engine, choices=choices
+    )
     return run_training(plan, Silent())
 
 
-def _engine(caffe: str | None) -> tuple[str, str]:
-    """The engine that trains where none is asked for, and why it is not Caffe."""
+def _first_trainer(program: str | None) -> tuple[Backend, str]:
+    """The back end that trains where none is asked for, and why it is not the most preferred one."""
+    preferred, *others = backends()
     try:
-        find_caffe(caffe)
-    except CaffeSplitError:
-        if caffe is None and is_there("torch"):
-            return "torch", "no built Caffe is found here"
-        raise
-    return "caffe", ""
+        preferred.require_trainer(program)
+    except NotFoundError as error:
+        for other in others:
+            if other.is_there():
+                return other, error.short
+        raise _with_others(error, preferred) from None
+    return preferred, ""
+
+
+def _with_others(error: NotFoundError, backend: Backend) -> NotFoundError:
+    others = [each for each in backends() if each.name != backend.name]
+    return NotFoundError(f"{error}, or train with {in_words(others)}")
+
+
+def _engines(found: Sequence[Backend]) -> str:
+    return " or ".join(f"--engine {each.name}" for each in found)
+
+
+def _takers() -> str:
+    """The engines that take `Choices`."""
+    return _engines([each for each in backends() if not each.no_choices])
 
 
 def printable(plan: TrainPlan) -> str:
-    """The command as one would type it, with what we add to the environment."""
-    if plan.engine == "torch":
-        return shlex.join(plan.command)
-    threads = plan.environment["OPENBLAS_NUM_THREADS"]
-    return f"OPENBLAS_NUM_THREADS={threads} {shlex.join(plan.command)}"
+    """The command as one would type it, with the variables that matter in front of it."""
+    variables = [f"{name}={plan.environment[name]}" for name in plan.run.shown]
+    return " ".join([*variables, shlex.join(plan.command)])
+
+
+def reason(plan: TrainPlan, outcome: Outcome) -> str:
+    """What the fatal line of the log says to a user, as the back end reads its own log."""
+    return get_backend(plan.engine).reason(outcome.fatal)
 
 
 def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> Outcome:
-    """Run a planned training to its end.
+    """Run a planned training to its end. `grace` is in seconds: how long it may take to stop when interrupted.
 
-    Caffe writes straight into the log file, so it goes on even if we are killed; we read what is appended.
+    It writes straight into the log file, so it goes on even if this process is killed; what is appended is read here.
+    Raises `CaffeSplitError` where the command cannot be started.
     """
     try:
         with plan.log.open("ab" if plan.append else "wb") as output:
@@ -211,7 +251,7 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
     except OSError as error:
         raise CaffeSplitError(f"cannot start {plan.command[0]} into {plan.log}: {error.strerror}") from error
     child.on_interrupt = reporter.stopping
-    parser = Parser(year=_year())
+    parser = Parser(year=time.localtime().tm_year)
     with plan.log.open("rb", buffering=0) as stream:
         stream.seek(start)
         status = None
@@ -235,10 +275,10 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
         status = 0 if ended == "done" else 128 + child.received
     interrupted = child.received if status else None
     code = 128 - status if status < 0 else status
-    return Outcome(code, fatal, line, interrupted, latest_state(log, plan.settings))
+    return Outcome(code, fatal, line, interrupted, latest_state(log))
 
 
-def latest_state(log: TrainingLog, settings: SolverSettings) -> str | None:
+def latest_state(log: TrainingLog) -> str | None:
     """The newest solver state that this training wrote and that is on disk."""
     written = []
     for event in log.events:
@@ -252,7 +292,7 @@ def latest_state(log: TrainingLog, settings: SolverSettings) -> str | None:
 def resume_command(plan: TrainPlan, state: str) -> str:
     """What to type to go on from a solver state."""
     words = ["caffe-split", "train", str(plan.solver), "--snapshot", state, "--append"]
-    if plan.engine != "caffe":
+    if plan.engine != backends()[0].name:
         words += ["--engine", plan.engine, *plan.choices.words()]
     if plan.threads is not None:
         words += ["--threads", str(plan.threads)]
@@ -293,34 +333,8 @@ def _lines_before(path: Path, end: int) -> int:
     return count
 
 
-def _environment(threads: int | None) -> dict[str, str]:
-    environment = dict(os.environ)
-    if threads is not None:
-        environment["OPENBLAS_NUM_THREADS"] = str(threads)
-    # A second thread gains nothing in this Caffe, and leaves no room for a training beside this one.
-    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Our log is the log: no second copy in the temporary folder.
-    if not any(name.lower() in ("glog_log_dir", "glog_alsologtostderr") for name in environment):
-        environment.setdefault("GLOG_logtostderr", "1")
-    return environment
-
-
-def _torch_environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    # Threads that wait by spinning stand in each other's way as soon as the machine has other work: on two cores
-    # shared with other programs a training was 14 times slower so.
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
-    return environment
-
-
 def _others(file: str) -> str:
     folder = Path(file).parent
     suffix = "".join(Path(file).suffixes[-1:])
     there = sorted(str(p) for p in folder.glob(f"*{suffix}")) if suffix and folder.is_dir() else []
     return f"; there are: {', '.join(there[:10])}" if there else ""
-
-
-def _year() -> int:
-    import time
-
-    return time.localtime().tm_year

@@ -7,26 +7,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.backends import opencv
-from caffe_split.backends.caffe import forward
-from caffe_split.backends.caffe.forward import BlobDifference
 from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
-from caffe_split.backends.choose import ENGINES, choose_engine
-from caffe_split.engine import require_torch
+from caffe_split.backends.choose import choose_backend, get_backend
+from caffe_split.backends.compare import BlobDifference, compare_nets
+from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST, NetState
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How two nets are compared.
+
+    batches, state, seed, input_file: how both are forwarded, see `Forwarding`. tolerance: the largest difference of a
+    blob that passes, relative to the blob's largest value. engine: the name of a back end, by default the first that is
+    installed. ignore_extra: leave out weights of layers that a net does not have, as Caffe does. caffe_proto: the
+    schema of the fork that the nets are for.
+    """
+
+    batches: int = 1
+    state: NetState = TEST
+    seed: int = 0
+    tolerance: float = 1e-4
+    input_file: Path | None = None
+    engine: str | None = None
+    ignore_extra: bool = False
+    caffe_proto: Path | None = None
 
 
 @dataclass(frozen=True)
 class Verification:
     """The largest difference at every shared blob and every output, and whether all lie within `tolerance` (relative).
 
-    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. `engine` is what ran the
-    nets.
+    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. `engine` names the back
+    end that ran the nets.
     """
 
     rows: tuple[BlobDifference, ...]
@@ -34,11 +53,11 @@ class Verification:
     engine: str = "caffe"
 
     def verdict(self) -> str:
-        """The result in a line."""
+        """The result in one line."""
         said = "same function" if self.passed else "NOT the same function"
         return (
             f"{said}: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, "
-            f"run in {ENGINES[self.engine][1]}"
+            f"run in {get_backend(self.engine).title}"
         )
 
     @property
@@ -48,35 +67,29 @@ class Verification:
 
     @property
     def passed(self) -> bool:
+        """Whether every blob differs by at most the tolerance."""
         return self.worst <= self.tolerance
+
+
+DEFAULTS = VerifyOptions()
 
 
 def verify(
     baseline: PathLike,
     derived: PathLike,
-    baseline_weights: Path | None = None,
-    derived_weights: Path | None = None,
-    batches: int = 1,
-    phase: str = "TEST",
-    seed: int = 0,
-    tolerance: float = 1e-4,
-    caffe_proto: Path | None = None,
-    input_file: Path | None = None,
-    engine: str | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
-    ignore_extra: bool = False,
+    *,
+    baseline_weights: PathLike | None = None,
+    derived_weights: PathLike | None = None,
+    options: VerifyOptions = DEFAULTS,
 ) -> Verification:
-    """Forward both nets on the same input and compare them.
+    """Forward the nets of two prototxt files on the same input and compare their blobs.
 
-    `engine` is 'caffe', 'torch' for our own on PyTorch, or 'opencv' for deploy nets in OpenCV's reader; by default the
-    first of these that is installed. `input_file` is an .npy array (N, C, H, W) for nets with one input; without it
-    data layers read their data sets, and inputs get Gaussian noise. `stages` and `level` are those of the nets' state
-    in `phase`. With `ignore_extra` weights of layers that a net does not have are left out, as Caffe leaves them out.
+    Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` those that the
+    manifest beside `derived` names as the ones it was made from.
 
-    Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` the ones from
-    which, as the manifest beside `derived` says, it was made. Raises `CaffeSplitError` for weights and a net that
-    name different layers, when the nets share no blob, and when no split layer is in the nets as they are run.
+    Raises:
+        CaffeSplitError: weights and a net name different layers, the nets share no blob, none of the derived net's
+            splits is in the net that would run, or the back end is not here or cannot run the nets.
 
     >>> import numpy as np, os, tempfile
     >>> import caffe_split as cs
@@ -96,39 +109,30 @@ def verify(
     (True, ['data', 'conv'])
     """
     baseline, derived = Path(baseline), Path(derived)
-    documents = [read_net(net, upgrade=True, caffe_proto=caffe_proto) for net in (baseline, derived)]
-    weights = derived_weights or derived.parent / WEIGHTS_NAME
-    original = baseline_weights or _recorded_weights(derived)
-    for document, path in zip(documents, (original, weights)):
-        check_weights(document, caffemodel.read_weights(path), path, phase, stages, level, ignore_extra)
-    _check_splits_run(documents[1], phase, stages, level)
-    pairs = (baseline, original), (derived, weights)
-    engine = engine or choose_engine(("caffe", "torch", "opencv"))
-    if engine == "caffe":
-        rows = forward.compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
-    elif engine == "torch":
-        require_torch()
-        from caffe_split.backends.torch import compare_nets
-
-        rows = compare_nets(*pairs, batches, phase, seed, input_file, stages, level)
-    else:
-        if phase != "TEST":
-            raise CaffeSplitError("OpenCV runs the TEST phase only; --phase TRAIN needs the built Caffe, or PyTorch.")
-        rows = opencv.compare_nets(*pairs, batches, seed, input_file, stages, level)
+    documents = [read_net(net, upgrade=True, caffe_proto=options.caffe_proto) for net in (baseline, derived)]
+    first = NetFiles(baseline, Path(baseline_weights or _recorded_weights(derived)))
+    second = NetFiles(derived, Path(derived_weights or derived.parent / WEIGHTS_NAME))
+    for document, (_, path) in zip(documents, (first, second)):
+        weights = caffemodel.read_weights(path)
+        check_weights(document, weights, path, options.state, ignore_extra=options.ignore_extra)
+    _check_splits_run(documents[1], options.state)
+    backend = choose_backend(options.engine, deploy_only=True)
+    how = Forwarding(options.batches, options.state, options.seed, options.input_file)
+    rows = compare_nets(backend, first, second, how)
     if not rows:
         raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")
-    return Verification(tuple(rows), tolerance, engine)
+    return Verification(tuple(rows), options.tolerance, backend.name)
 
 
-def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> None:
+def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
     splits = {layer.name for layer in all_layers(derived) if layer.name.endswith("_reorder")}
-    run = {layer.name for layer in phase_layers(derived, phase, stages, level)}
+    run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
+        stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"
         raise CaffeSplitError(
-            f"{derived.filename}: none of its splits is in the net of the {phase} phase with "
-            f"{'stages ' + ', '.join(stages) if stages else 'no stages'} and level {level}; nothing would be shown. "
-            "Give the right --phase, --stage or --level."
+            f"{derived.filename}: none of its splits is in the net of the {state.phase} phase with {stages} and level "
+            f"{state.level}; nothing would be shown. Give the right --phase, --stage or --level."
         )
 
 
@@ -143,7 +147,7 @@ def _recorded_weights(derived: Path) -> Path:
 
 
 def table(rows: Sequence[BlobDifference]) -> list[str]:
-    """A line a blob: name, largest absolute and relative difference, outputs marked."""
+    """One line per blob: name, largest absolute and relative difference, outputs marked."""
     width = max(len(row.blob) for row in rows)
     return [
         f"{row.blob:<{width}}  {row.largest:.3e}  relative {row.relative:.3e}{'  output' if row.is_output else ''}"

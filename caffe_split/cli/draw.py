@@ -42,12 +42,13 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
+    from caffe_split.net.state import NetState
     from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture, draw_file
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
-    draw_file(document, out, phase, None if around_splits is None else not around_splits, title, aspect)
+    draw_file(document, out, NetState(phase), None if around_splits is None else not around_splits, title, aspect)
     click.echo(f"wrote {out}")
 
 

@@ -66,20 +66,22 @@ def fold(
       caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --out folded1
       caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
     """
+    from caffe_split.backends.verify import VerifyOptions
     from caffe_split.files import check_out
-    from caffe_split.folding.make import FOLDED_WEIGHTS_NAME, make_fold, write_folded
+    from caffe_split.folding import make
 
     check_out(out, force or dry_run)
-    plan = make_fold(net, weights, out, deploy, fold_batch_norm, ungroup, caffe_proto)
-    results = [] if dry_run else write_folded(plan, force, check, tolerance, batches, engine)
+    options = make.FoldOptions(deploy, fold_batch_norm, ungroup, caffe_proto)
+    plan = make.fold(net, weights, out=out, options=options)
+    comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None
+    results = [] if dry_run else plan.write(force=force, check=comparison)
     if as_json:
         print_json({**plan.as_dict(), "largest_difference": [result.worst for result in results]})
         return
-    for line in plan.lines():
-        click.echo(line)
+    click.echo(plan)
     if dry_run:
         click.echo("nothing written (--dry-run)")
         return
     for result in results:
         click.echo(result.verdict())
-    click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, FOLDED_WEIGHTS_NAME)))
+    click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, make.FOLDED_WEIGHTS_NAME)))

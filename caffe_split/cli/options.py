@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from caffe_split import jsontext
+from caffe_split.backends.choose import names as backend_names
 from caffe_split.errors import WrongUseError
 
 
@@ -47,7 +48,7 @@ ignore_extra_option = click.option(
 
 engine_option = click.option(
     "--engine",
-    type=click.Choice(["caffe", "torch"]),
+    type=click.Choice(backend_names()),
     help="What runs the nets.  [default: the built Caffe where there is one, else torch]",
 )
 

@@ -64,6 +64,7 @@ def summary(
     """
     from caffe_split.layertypes import summary_text as text
     from caffe_split.layertypes.summary import summarize
+    from caffe_split.net.state import NetState
     from caffe_split.net.training import open_training
 
     if as_json and as_csv:
@@ -71,7 +72,7 @@ def summary(
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
     trainings = [open_training(path, caffe_proto=caffe_proto) for path in (net, other) if path is not None]
-    nets = [summarize(training, phase, dict(inputs)) for training in trainings]
+    nets = [summarize(training, NetState(phase), dict(inputs)) for training in trainings]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
     elif as_csv:

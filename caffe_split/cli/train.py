@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
 from caffe_split.backends import train as training
+from caffe_split.backends.choose import names
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.engine.spec.command import Choices
 
@@ -29,7 +28,7 @@ from caffe_split.engine.spec.command import Choices
 )
 @click.option(
     "--engine",
-    type=click.Choice(["caffe", "torch"]),
+    type=click.Choice(names()),
     help="The real Caffe, or the same training on PyTorch.  [default: caffe where a built one is found, else torch]",
 )
 @click.option(
@@ -103,15 +102,15 @@ def train(
     """
     plan = training.plan_training(
         solver,
-        weights,
-        snapshot,
-        log,
-        force,
-        append,
-        threads,
-        caffe,
-        engine,
-        Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
+        weights=weights,
+        snapshot=snapshot,
+        log=log,
+        force=force,
+        append=append,
+        threads=threads,
+        caffe=caffe,
+        engine=engine,
+        choices=Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
     )
     why = f" ({plan.why})" if plan.why else ""
     click.echo(f"engine {plan.engine}{why}: {training.printable(plan)}", err=True)
@@ -126,14 +125,9 @@ def train(
     else:
         reason = f"see the end of {plan.log}"
         if outcome.fatal:
-            reason = f"{plan.log}:{outcome.line}: {_reason(plan.engine, outcome.fatal)}"
+            reason = f"{plan.log}:{outcome.line}: {training.reason(plan, outcome)}"
         click.echo(f"caffe-split: {plan.engine} ended with status {outcome.status}; {reason}", err=True)
     return outcome.status
-
-
-def _reason(engine: str, line: str) -> str:
-    """The message of a line of the log. A place in Caffe's source stays: Caffe's checks mean little without it."""
-    return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line) if engine == "torch" else line
 
 
 def _why_none(plan: training.TrainPlan) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from caffe_split.backends.choose import names as backend_names
 from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, print_json
 
 
@@ -38,7 +39,7 @@ from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, pri
 @click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
 @click.option(
     "--engine",
-    type=click.Choice(["caffe", "torch", "opencv"]),
+    type=click.Choice(backend_names(deploy_only=True)),
     help="What runs the nets; opencv: deploy nets only.  [default: the first of these that is installed]",
 )
 @caffe_proto_option
@@ -68,22 +69,18 @@ def verify(
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
     """
     from caffe_split.backends import verify as verification
+    from caffe_split.net.state import NetState
+
+    options = verification.VerifyOptions(
+        batches, NetState(phase, stages, level), seed, tolerance, input_file, engine, ignore_extra, caffe_proto
+    )
 
     result = verification.verify(
         baseline,
         derived,
-        baseline_weights,
-        derived_weights,
-        batches,
-        phase,
-        seed,
-        tolerance,
-        caffe_proto,
-        input_file,
-        engine,
-        stages,
-        level,
-        ignore_extra,
+        baseline_weights=baseline_weights,
+        derived_weights=derived_weights,
+        options=options,
     )
     if as_json:
         print_json(

@@ -12,7 +12,8 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.prototxt.upgrade import upgrade_old
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import PHASES, all_layers, phase_layers
+from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import PHASES, NetState
 from caffe_split.net.training import Training
 
 Size = tuple[int, int]
@@ -63,15 +64,14 @@ def read_files(training: Training, out: Path, deploy: Path | None, splits: Colle
 
 def input_sizes(
     documents: Sequence[prototxt.Document],
-    stages: Sequence[str],
-    level: int,
+    state: NetState,
     inputs: Mapping[str, tuple[int, ...]] | None,
 ) -> dict[str, tuple[Size | None, ...]]:
     """Layer -> the sizes (height, width) of its bottom in all documents and phases; None where one is not known."""
     sizes: dict[str, list[Size | None]] = {}
     for document in documents:
         for phase in PHASES:
-            layers = phase_layers(document, phase, stages, level)
+            layers = phase_layers(document, state.in_phase(phase))
             blobs = infer_shapes(layers, inputs).blobs
             for layer in layers:
                 if layer.type == "Convolution":

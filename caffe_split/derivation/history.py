@@ -6,7 +6,7 @@ that the split moved keeps its history; new parameters start with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.split.partition import Partition
 
 # A layer's name and the place of the blob among its blobs.
@@ -35,12 +36,10 @@ def state_beside(weights: Path) -> Path:
     )
 
 
-def learnable(
-    document: prototxt.Document, weights: Blobs, stages: Sequence[str] = (), level: int = 0
-) -> Iterator[Slot]:
-    """The learnable parameters of the TRAIN net in the solver's order; those shared by name come once."""
+def learnable(document: prototxt.Document, weights: Blobs, state: NetState = TRAIN) -> Iterator[Slot]:
+    """The learnable parameters of the trained net in the solver's order; those shared by name come once."""
     seen: set[str] = set()
-    for layer in phase_layers(document, "TRAIN", stages, level):
+    for layer in phase_layers(document, state):
         names = layer.param_names()
         for index in range(len(weights.get(layer.name, ()))):
             name = names[index] if index < len(names) else ""
@@ -77,15 +76,14 @@ def continued(
     partitions: Mapping[str, Partition],
     *,
     learned_net: str,
-    stages: Sequence[str] = (),
-    level: int = 0,
+    trained_in: NetState = TRAIN,
 ) -> SolverState:
     """The solver state of the net `parent`, made to fit the net `derived` (document and blobs each).
 
     Iteration and step are the parent's. Raises `CaffeSplitError`, naming the file `path`, for a state that does not
     fit the parent.
     """
-    slots = list(learnable(*parent, stages, level))
+    slots = list(learnable(*parent, trained_in))
     count = len(state.history)
     if not slots or count % len(slots):
         raise CaffeSplitError(
@@ -103,7 +101,7 @@ def continued(
                     f"the blob {tuple(shape)}. Was it saved by a training of this net?"
                 )
         moved = _moved(old, partitions)
-        for name, index in learnable(*derived, stages, level):
+        for name, index in learnable(*derived, trained_in):
             shape = derived[1][name][index].shape
             history.append(np.asarray(moved.get((name, index), np.zeros(shape)), np.float32).reshape(shape))
     return SolverState(state.iter, learned_net, state.current_step, history)

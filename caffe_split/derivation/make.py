@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.caffe import statistics as in_caffe
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
-from caffe_split.backends.choose import choose_engine
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import Backend, NetFiles
 from caffe_split.derivation.choose import choose_layers
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
@@ -20,7 +20,6 @@ from caffe_split.derivation.layer_plans import plan_layers
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
-from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
@@ -130,9 +129,13 @@ def _plan(
 ) -> DerivePlan:
     """Split `layers`. `scores` may be empty where the partition does not need them."""
     training, weights, inputs = source.training, source.weights, source.inputs
-    stages = training.stages
     check_weights(
-        training.net, weights, source.path, "TRAIN", stages, training.level, options.ignore_extra_weights, inputs
+        training.net,
+        weights,
+        source.path,
+        training.state,
+        ignore_extra=options.ignore_extra_weights,
+        inputs=inputs,
     )
     _check_trained(training, layers, weights, source.path)
     parent = None
@@ -141,12 +144,12 @@ def _plan(
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
-        sizes = input_sizes([net for _, net in files.nets], stages, training.level, inputs)
+        sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)
-    engine = (options.engine or choose_engine()) if options.branch_norm else None
-    if engine is not None:
-        plans = _normalised(training, weights, plans, norm, options.branch_norm, engine)
+    backend = choose_backend(options.engine) if options.branch_norm else None
+    if backend is not None:
+        plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
     documents = [(path, edit.applied_to(net)) for path, net in files.nets]
@@ -163,7 +166,7 @@ def _plan(
         partitions = {plan.name: plan.partition for plan in plans}
         pairs = (training.net, weights), (derived, blobs)
         learned_net = str(out / WEIGHTS_NAME)
-        state = continued(*parent, *pairs, partitions, learned_net=learned_net, stages=stages, level=training.level)
+        state = continued(*parent, *pairs, partitions, learned_net=learned_net, trained_in=training.state)
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,
@@ -174,21 +177,21 @@ def _plan(
         options=options,
         layers=tuple(plans),
         before=Cost.of(infer_shapes(training.train_layers(), inputs)),
-        after=Cost.of(infer_shapes(phase_layers(derived, "TRAIN", stages, training.level), inputs)),
+        after=Cost.of(infer_shapes(phase_layers(derived, training.state), inputs)),
         texts=texts,
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(derived)},
         state=state,
         inputs=tuple(path for path in (*read, source.path) if path.is_file()),
         notes=files.notes,
-        engine=engine,
+        engine=None if backend is None else backend.name,
     )
 
 
 def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, path: Path) -> None:
-    """Raises `CaffeSplitError` for a layer that the training leaves out: it has no trained weights.
+    """Raises `CaffeSplitError` for a layer that the training leaves out: there is nothing of it to go on from.
 
-    Without a solver the stages are not known: then a layer is accepted if it has weights that fit.
+    Without a solver there is no telling the stages: then a layer is good if it has weights that fit.
     """
     trained = {layer.name for layer in training.train_layers()}
     for layer in layers:
@@ -197,7 +200,8 @@ def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, 
         elif layer.name not in trained:
             raise CaffeSplitError(
                 f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
-                f"leave it out (stages: {', '.join(training.stages) or 'none'}; level {training.level})."
+                f"leave it out (stages: {', '.join(training.state.stages) or 'none'}; level "
+                f"{training.state.level})."
             )
 
 
@@ -233,9 +237,9 @@ def _normalised(
     plans: Sequence[LayerPlan],
     norm: NormSettings,
     batches: int,
-    engine: str,
+    backend: Backend,
 ) -> list[LayerPlan]:
-    """The plans with normalised branches; the statistics are measured on the net that is split without BatchNorm."""
+    """The plans with normalised branches, their statistics measured on the net split without them."""
     if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
         raise CaffeSplitError(
             f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
@@ -249,12 +253,7 @@ def _normalised(
         remove_watchers(derived)
         net.write_bytes(derived.to_bytes())
         caffemodel.write_weights(path, _derived_weights(weights, splits))
-        if engine == "torch":
-            require_torch()
-            from caffe_split.backends.torch import channel_statistics
-        else:
-            channel_statistics = in_caffe.channel_statistics
-        statistics = channel_statistics(net, path, ends, batches, training.stages, training.level)
+        statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
 

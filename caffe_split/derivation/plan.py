@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
-from caffe_split.backends.choose import ENGINES
+from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.files import new_folder
 from caffe_split.formats.weights import caffemodel
@@ -129,7 +129,9 @@ class DerivePlan:
         if self.options.added_lr != 1:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
         if self.engine is not None:
-            lines.append(f"branches normalised by {self.options.branch_norm} batches, run in {ENGINES[self.engine][1]}")
+            lines.append(
+                f"branches normalised by {self.options.branch_norm} batches, run in {get_backend(self.engine).title}"
+            )
         for layer in self.layers:
             sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
             lines += [

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.net.layers import PHASES, Layer, all_layers, convolution_geometry
+from caffe_split.net.layers import Layer, all_layers, convolution_geometry
+from caffe_split.net.state import TEST, TRAIN
 from caffe_split.split.branch_norm import NormSettings
 from caffe_split.split.parts import Part
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
@@ -58,12 +59,12 @@ def rewrite(
 
 def _check_phases(document: prototxt.Document, occurrences: Sequence[Layer]) -> None:
     """Raises `CaffeSplitError` where two layers of one name would be in the same net."""
-    for phase in PHASES:
-        both = [layer for layer in occurrences if layer.runs_in(phase)]
+    for state in (TRAIN, TEST):
+        both = [layer for layer in occurrences if layer.runs_in(state)]
         if len(both) > 1:
             raise CaffeSplitError(
-                f"{document.filename}: {both[0].where} and {both[1].where} have one name in the {phase} phase, which "
-                "Caffe refuses. Rename one."
+                f"{document.filename}: {both[0].where} and {both[1].where} have one name in the {state.phase} phase, "
+                "which Caffe refuses. Rename one."
             )
 
 

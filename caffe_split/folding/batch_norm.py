@@ -11,6 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
+from caffe_split.net.state import TRAIN
 from caffe_split.split.affine import CannotFold, affine
 from caffe_split.split.algebra import Kernels
 
@@ -19,24 +20,26 @@ Blobs = Mapping[str, Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Chain:
-    """A convolution and the normalisation layers behind it, in order; `top` is where the last one writes."""
+    """A convolution and the normalisation layers behind it, in order."""
 
     convolution: Layer
     norms: tuple[Layer, ...]
 
     @property
     def top(self) -> str:
+        """The blob that the last of them writes."""
         return self.norms[-1].tops[0]
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of the normalisation layers."""
         return tuple(layer.name for layer in self.norms)
 
 
 def check_not_trained(document: prototxt.Document) -> None:
     """Raises `CaffeSplitError` where the net is one to train: without its BatchNorm it would learn differently."""
     for layer in all_layers(document):
-        if layer.runs_in("TRAIN") and (layer.type.endswith("Loss") or layer.message.has("loss_weight")):
+        if layer.runs_in(TRAIN) and (layer.type.endswith("Loss") or layer.message.has("loss_weight")):
             raise CaffeSplitError(
                 f"{document.filename}: it is a net to train, by its {layer.where}, and would train differently without "
                 "BatchNorm. Fold BatchNorm into the deploy net, or into a copy without TRAIN layers."

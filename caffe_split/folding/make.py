@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caffe_split.backends.check_weights import check_weights
-from caffe_split.backends.verify import Verification, verify
+from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, new_folder
@@ -21,6 +21,7 @@ from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST
 from caffe_split.net.training import solver_net_path
 from caffe_split.tpm.state import is_state
 
@@ -28,9 +29,27 @@ FOLDED_WEIGHTS_NAME = "folded.caffemodel"
 
 
 @dataclass(frozen=True)
+class FoldOptions:
+    """What is folded, and how.
+
+    deploy: a deploy net to fold alike. batch_norm: merge BatchNorm, and a Scale behind it, into the convolutions before
+    them. ungroup: let a convolution lose its groups where its split has learnt to mix them. caffe_proto: the schema of
+    the fork that the nets are for.
+    """
+
+    deploy: Path | None = None
+    batch_norm: bool = False
+    ungroup: bool = False
+    caffe_proto: Path | None = None
+
+
+@dataclass(frozen=True)
 class FoldPlan:
-    """All that `fold` will write. `kept` says why a split stays, `norms` which BatchNorm and Scale layers went into
-    which convolution; `texts` (file name -> bytes) and `weights` are the new folder's content.
+    """All that folding will write into the new folder `out`; `str` gives it in words.
+
+    kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers went into which convolution;
+    norms_kept: why those behind a convolution stay. before, after: cost of the net. texts (file name -> bytes), weights
+    (layer -> float32 blobs) and types (layer -> type): the folder's content.
     """
 
     net_path: Path
@@ -53,23 +72,8 @@ class FoldPlan:
         """The nets that are folded."""
         return [self.net_path] if self.deploy_path is None else [self.net_path, self.deploy_path]
 
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
-
-    def write(
-        self,
-        force: bool = False,
-        *,
-        check: bool = True,
-        tolerance: float = 1e-4,
-        batches: int = 1,
-        engine: str | None = None,
-    ) -> list[Verification]:
-        """Write the new folder; see `write_folded`."""
-        return write_folded(self, force, check, tolerance, batches, engine)
-
     def lines(self) -> list[str]:
-        """The plan as text, line by line."""
+        """The plan for a reader."""
         lines = [f"{self.net_path} with {self.weights_path} -> {self.out}"]
         for layer in self.folded:
             note = f"; {layer.note}" if layer.note else ""
@@ -95,122 +99,62 @@ class FoldPlan:
             "after": vars(self.after),
         }
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
-def make_fold(
-    net_path: Path,
-    weights_path: Path,
-    out: Path,
-    deploy: Path | None = None,
-    batch_norm: bool = False,
-    ungroup: bool = False,
-    caffe_proto: Path | None = None,
-) -> FoldPlan:
-    """Work out in memory what folding gives; inner splits (of later rounds) before outer ones.
+    def write(self, *, force: bool = False, check: VerifyOptions | None = DEFAULTS) -> list[Verification]:
+        """Write the files into `out`: all of them or nothing; manifest.json last.
 
-    A split that cannot be folded stays whole, and the plan says why. `batch_norm` merges BatchNorm (and Scale) into
-    the convolutions before them; `ungroup` lets a convolution lose its groups where the split has learnt to mix
-    them. TPM layers' state is left behind. Raises `CaffeSplitError` for weights that do not fit, for a net to train
-    with `batch_norm`, and where nothing can be folded.
-    """
-    given = read_net_or_solver(net_path, caffe_proto)
-    if given.kind == "solver":
-        net_path = solver_net_path(given)
-    document = read_net(net_path, True, caffe_proto)
-    if deploy is not None and deploy.name == net_path.name:
-        raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
-    weights = caffemodel.read_weights(weights_path)
-    check_weights(document, weights, weights_path, "TEST")
-    documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
-    before = Cost.of(infer_shapes(phase_layers(document, "TEST")))
-    blobs = {name: list(weights[name]) for name in weights if len(weights[name]) and not is_state(weights[name])}
-    folded, kept, blobs = merge_stems(documents, blobs, ungroup)
-    norms: dict[str, tuple[str, ...]] = {}
-    norms_kept: dict[str, str] = {}
-    if batch_norm:
-        for each in documents:
-            check_not_trained(each)
-        norms, norms_kept = merge_batch_norms(documents, blobs)
-    if not folded and not norms:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it (X_reorder)'}.")
-    return FoldPlan(
-        net_path=net_path,
-        deploy_path=deploy,
-        weights_path=weights_path,
-        out=out,
-        folded=tuple(folded),
-        kept=kept,
-        norms=norms,
-        norms_kept=norms_kept,
-        before=before,
-        after=Cost.of(infer_shapes(phase_layers(document, "TEST"))),
-        texts={Path(each.filename).name: each.to_bytes() for each in documents},
-        weights=blobs,
-        types={layer.name: layer.type for layer in all_layers(document)},
-        caffe_proto=caffe_proto,
-    )
+        Before the folder gets its name each folded net is forwarded beside its source as `check` says (its caffe_proto
+        is the plan's); None leaves that out. `force` replaces a folder. Returns the comparisons, one per net.
 
-
-def write_folded(
-    plan: FoldPlan,
-    force: bool = False,
-    check: bool = True,
-    tolerance: float = 1e-4,
-    batches: int = 1,
-    engine: str | None = None,
-) -> list[Verification]:
-    """Write the plan's files into `plan.out`: all of them or nothing; manifest.json last.
-
-    Before the folder gets its name each folded net is forwarded beside its source in the TEST phase (unless `check`
-    is off), in `engine` (see `verify`). Raises `CaffeSplitError` where they differ by more than `tolerance`, or where
-    the folder exists and not `force`. Returns the comparisons, one a net.
-    """
-    with new_folder(plan.out, force) as folder:
-        for name, data in plan.texts.items():
-            (folder / name).write_bytes(data)
-        caffemodel.write_weights(folder / FOLDED_WEIGHTS_NAME, plan.weights, types=plan.types)
-        results = []
-        for source in plan.sources if check else []:
-            result = verify(
-                source,
-                folder / source.name,
-                plan.weights_path,
-                folder / FOLDED_WEIGHTS_NAME,
-                batches,
-                tolerance=tolerance,
-                caffe_proto=plan.caffe_proto,
-                engine=engine,
+        Raises:
+            CaffeSplitError: a folded net differs by more than the tolerance, or the folder exists and not `force`.
+        """
+        with new_folder(self.out, force) as folder:
+            for name, data in self.texts.items():
+                (folder / name).write_bytes(data)
+            caffemodel.write_weights(folder / FOLDED_WEIGHTS_NAME, self.weights, types=self.types)
+            results = [] if check is None else [self._checked(source, folder, check) for source in self.sources]
+            write_manifest(
+                folder,
+                (*self.sources, self.weights_path),
+                (*self.texts, FOLDED_WEIGHTS_NAME),
+                self.as_dict(),
+                largest_difference=[result.worst for result in results],
             )
-            if not result.passed:
-                worst = max(result.rows, key=lambda row: row.relative)
-                raise CaffeSplitError(
-                    f"{source}: folded, it would differ by {worst.relative:.3g} (relative) at blob '{worst.blob}', "
-                    f"more than {tolerance:g}; nothing was written. If the weights are that badly conditioned, "
-                    "raise --tolerance."
-                )
-            results.append(result)
-        outputs = (*plan.texts, FOLDED_WEIGHTS_NAME)
-        differences = [result.worst for result in results]
-        write_manifest(
-            folder, (*plan.sources, plan.weights_path), outputs, plan.as_dict(), largest_difference=differences
+        return results
+
+    def _checked(self, source: Path, folder: Path, check: VerifyOptions) -> Verification:
+        """Compare a net with the folded one in a folder. Raises `CaffeSplitError` where they differ."""
+        result = verify(
+            source,
+            folder / source.name,
+            baseline_weights=self.weights_path,
+            derived_weights=folder / FOLDED_WEIGHTS_NAME,
+            options=replace(check, caffe_proto=self.caffe_proto),
         )
-    return results
+        if not result.passed:
+            worst = max(result.rows, key=lambda row: row.relative)
+            raise CaffeSplitError(
+                f"{source}: folded, it would differ by {worst.relative:.3g} (relative) at blob '{worst.blob}', "
+                f"more than {check.tolerance:g}; nothing was written. If the weights are that badly conditioned, "
+                "raise --tolerance."
+            )
+        return result
 
 
-def fold(
-    net: PathLike,
-    weights: PathLike,
-    *,
-    out: PathLike,
-    deploy: PathLike | None = None,
-    batch_norm: bool = False,
-    ungroup: bool = False,
-    caffe_proto: PathLike | None = None,
-) -> FoldPlan:
-    """Plan the merge of every linear branch of a derived net back into one convolution; see `make_fold`.
+NO_OPTIONS = FoldOptions()
 
-    `print(plan)` shows the plan, `plan.write()` checks the folded net against the unfolded one and writes it. Raises
-    `CaffeSplitError` for weights that do not fit, and where nothing can be folded.
+
+def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
+    """Work out in memory what folding a net (or the net of a solver) with its weights gives; nothing is written.
+
+    Inner splits (of later rounds) are folded before outer ones. A split that cannot be folded stays whole, and the plan
+    says why. TPM layers' state is left behind. `out` is the folder that `FoldPlan.write` makes.
+
+    Raises:
+        CaffeSplitError: weights do not fit the net, BatchNorm would go out of a net to train, or nothing can be folded.
 
     >>> import numpy as np, os, tempfile
     >>> import caffe_split as cs
@@ -231,12 +175,42 @@ def fold(
     >>> plan.texts["net.prototxt"] == open(net, "rb").read()
     True
     """
-    return make_fold(
-        Path(net),
-        Path(weights),
-        Path(out),
-        None if deploy is None else Path(deploy),
-        batch_norm,
-        ungroup,
-        None if caffe_proto is None else Path(caffe_proto),
+    net_path, weights_path, out = Path(net), Path(weights), Path(out)
+    deploy, caffe_proto = options.deploy, options.caffe_proto
+    given = read_net_or_solver(net_path, caffe_proto)
+    if given.kind == "solver":
+        net_path = solver_net_path(given)
+    document = read_net(net_path, True, caffe_proto)
+    if deploy is not None and deploy.name == net_path.name:
+        raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
+    read = caffemodel.read_weights(weights_path)
+    check_weights(document, read, weights_path, TEST)
+    documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
+    before = Cost.of(infer_shapes(phase_layers(document, TEST)))
+    blobs = {name: list(read[name]) for name in read if len(read[name]) and not is_state(read[name])}
+    folded, kept, blobs = merge_stems(documents, blobs, options.ungroup)
+    norms: dict[str, tuple[str, ...]] = {}
+    norms_kept: dict[str, str] = {}
+    if options.batch_norm:
+        for each in documents:
+            check_not_trained(each)
+        norms, norms_kept = merge_batch_norms(documents, blobs)
+    if not folded and not norms:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it (X_reorder)'}.")
+    return FoldPlan(
+        net_path=net_path,
+        deploy_path=deploy,
+        weights_path=weights_path,
+        out=out,
+        folded=tuple(folded),
+        kept=kept,
+        norms=norms,
+        norms_kept=norms_kept,
+        before=before,
+        after=Cost.of(infer_shapes(phase_layers(document, TEST))),
+        texts={Path(each.filename).name: each.to_bytes() for each in documents},
+        weights=blobs,
+        types={layer.name: layer.type for layer in all_layers(document)},
+        caffe_proto=caffe_proto,
     )

@@ -1,6 +1,6 @@
-"""Merging the splits of documents back: text, watchers and blobs of all files that belong together.
+"""Merging splits back in all files that belong together: their text, TPM layers and blobs.
 
-A round at a time, the splits inside others' layers first.
+One round after the other, the splits inside others' layers first.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Blobs = dict[str, "list[np.ndarray]"]
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """A convolution made of the layers of one split: `kind` what the split had added, `layers` how many they were,
-    `note` what else had to change.
+    """A convolution made of the layers of one split.
+
+    kind: what the split had added. layers: how many layers it was. note: what else had to change.
     """
 
     name: str
@@ -36,8 +37,11 @@ class FoldedLayer:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A stem that can be folded: `places` its occurrences (the document's number, what stands there), `kernels` and
-    `bias` the convolution's new parameters (float64), `norm` blobs of a BatchNorm behind it that change, by name.
+    """A stem that can be folded.
+
+    places: its occurrences, each the document's number and what stands there. kernels, bias: the convolution's new
+    parameters, float64 of shapes (out, in / group, height, width) and (out,). norm: blobs that change of a BatchNorm
+    behind it, by the layer's name.
     """
 
     stem: str
@@ -57,10 +61,10 @@ class _Merge:
 def merge_stems(
     documents: Sequence[prototxt.Document], blobs: Blobs, ungroup: bool = False
 ) -> tuple[list[FoldedLayer], dict[str, str], Blobs]:
-    """Fold all stems that can be in all documents alike.
+    """Fold the stems that can be folded alike in all documents.
 
-    Changes the documents. Returns what was folded, stem -> why it stays for the others, and the new blobs. `ungroup`
-    lets a convolution lose its groups where the split has learnt to mix them.
+    Changes the documents. Returns what was folded, why each other stem stays, and the new blobs. `ungroup` lets a
+    convolution lose its groups where the split has learnt to mix them.
     """
     folded: list[FoldedLayer] = []
     kept: dict[str, str] = {}
@@ -80,7 +84,7 @@ def merge_stems(
 
 
 def _merged(graphs: Sequence[Graph], stem: str, blobs: Blobs, ungroup: bool) -> _Merge:
-    """What folding a stem comes to, or `CannotFold`."""
+    """What folding a stem gives. Raises `CannotFold`."""
     places = tuple((number, found) for number, graph in enumerate(graphs) for found in unsplit(graph, stem, blobs))
     first = places[0][1]
     if any(graph.named(stem) for graph in graphs):
@@ -122,8 +126,9 @@ def _same(one: Unsplit, other: Unsplit) -> bool:
 
 
 def _absorbing_norm(graphs: Sequence[Graph], places: Sequence[tuple[int, Unsplit]], blobs: Blobs) -> str | None:
-    """The BatchNorm that alone reads X's top, everywhere the same: a constant in front of it can move into its mean,
-    and X stays without bias, as it was.
+    """The BatchNorm that alone reads X's top, the same one in all documents; None where there is none.
+
+    A constant in front of it can move into its mean, and X stays without bias, as it was.
     """
     names = set()
     for number, found in places:
@@ -163,8 +168,9 @@ def _replaced(blobs: Blobs, merges: Sequence[_Merge]) -> Blobs:
 
 
 def _put_back(document: prototxt.Document, merges: Sequence[tuple[_Merge, Unsplit]]) -> None:
-    """X's text, which is that of X_split1 with another name, top and number of kernels, in place of all parts; what
-    watched a part watches X.
+    """Put X's text in place of all its parts; what watched a part watches X.
+
+    The text is that of X_split1 with another name, top and number of kernels.
     """
     windows = {name: windows_of(watcher) for name, watcher in watchers(document).items()}
     remove_watchers(document, [layer.name for _, found in merges for layer in found.members])

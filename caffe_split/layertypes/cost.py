@@ -8,6 +8,7 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN
 from caffe_split.net.training import open_training, solvers_in
 
 
@@ -36,4 +37,4 @@ def cost_beside(log: Path) -> Cost:
     if len(solvers) != 1:
         found = ", ".join(map(str, solvers)) or "none"
         raise CaffeSplitError(f"{log}: its net is told by the one solver in its folder; found: {found}.")
-    return Cost.of(infer_shapes(phase_layers(open_training(solvers[0]).net, "TRAIN")))
+    return Cost.of(infer_shapes(phase_layers(open_training(solvers[0]).net, TRAIN)))

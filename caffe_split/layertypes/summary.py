@@ -14,6 +14,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import NetShapes, Shape, document_inputs, infer_shapes
 from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.net.training import Training, open_training
 
 
@@ -57,7 +58,7 @@ class Summary:
 
 
 def summarize(
-    net: PathLike | prototxt.Document | Training, phase: str = "TRAIN", inputs: Mapping[str, Shape] | None = None
+    net: PathLike | prototxt.Document | Training, state: NetState = TRAIN, inputs: Mapping[str, Shape] | None = None
 ) -> Summary:
     """The layers of a net with output shapes, parameters and multiply-adds for one image, without running it.
 
@@ -80,15 +81,15 @@ def summarize(
         net = open_training(net)
     document = net.net if isinstance(net, Training) else net
     expect(document, prototxt.Document, "a net: its path, or what read_net or open_training gave")
-    layers = phase_layers(document, phase)
+    layers = phase_layers(document, state)
     if not layers:
-        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {phase}.")
+        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {state.phase}.")
     declared = document_inputs(document)
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
     _check_sources(document, layers, shapes)
     rows = tuple(_row(layer, shapes) for layer in layers)
-    return Summary(document.filename, phase, rows, Cost.of(shapes), dict(shapes.unknown))
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), dict(shapes.unknown))
 
 
 def _check_inputs(

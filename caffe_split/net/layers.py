@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-
-PHASES = ("TRAIN", "TEST")
+from caffe_split.net.state import NetState
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Layer:
     def where(self) -> str:
         return f"layer '{self.name}' (line {self.field.line})"
 
-    def runs_in(self, phase: str, stages: Sequence[str] = (), level: int = 0) -> bool:
+    def runs_in(self, state: NetState) -> bool:
         """Whether the layer's include / exclude rules admit it, as Caffe's `Net::FilterNet` decides."""
         includes, excludes = self.message.subs("include"), self.message.subs("exclude")
         if includes and excludes:
@@ -43,24 +42,12 @@ class Layer:
                 f"{self.where} has include and exclude rules; Caffe takes either, not both. Remove one kind."
             )
         if includes:
-            return any(_meets(rule, phase, stages, level) for rule in includes)
-        return not any(_meets(rule, phase, stages, level) for rule in excludes)
+            return any(state.meets(rule) for rule in includes)
+        return not any(state.meets(rule) for rule in excludes)
 
     def param_names(self) -> list[str]:
         """The names of the layer's `param` messages in order; an unnamed one is ''."""
         return [spec.get("name", "") for spec in self.message.subs("param")]
-
-
-def _meets(rule: prototxt.Message, phase: str, stages: Sequence[str], level: int) -> bool:
-    if rule.has("phase") and rule.get("phase") != phase:
-        return False
-    if rule.has("min_level") and level < rule.get("min_level"):
-        return False
-    if rule.has("max_level") and level > rule.get("max_level"):
-        return False
-    if any(stage not in stages for stage in rule.get_all("stage")):
-        return False
-    return not any(stage in stages for stage in rule.get_all("not_stage"))
 
 
 def all_layers(document: prototxt.Document) -> list[Layer]:
@@ -92,9 +79,9 @@ def all_layers(document: prototxt.Document) -> list[Layer]:
     return layers
 
 
-def phase_layers(document: prototxt.Document, phase: str, stages: Sequence[str] = (), level: int = 0) -> list[Layer]:
-    """The layers that Caffe would build for `phase` ('TRAIN' or 'TEST'), stages and level, in file order."""
-    return [layer for layer in all_layers(document) if layer.runs_in(phase, stages, level)]
+def phase_layers(document: prototxt.Document, state: NetState) -> list[Layer]:
+    """The layers that Caffe would build in `state`, in file order."""
+    return [layer for layer in all_layers(document) if layer.runs_in(state)]
 
 
 def find_layer(document: prototxt.Document, name: str) -> Layer:

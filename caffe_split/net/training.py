@@ -13,6 +13,8 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
 from caffe_split.formats.prototxt.upgrade import upgrade_old
 from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.options import Options
+from caffe_split.net.state import TRAIN, NetState, state_of_training
 
 # A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
 
@@ -35,20 +37,13 @@ class Training:
     caffe_proto: Path | None = None
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages in which the solver trains (`train_state`)."""
-        state = self.solver.sub("train_state") if self.solver is not None else None
-        return tuple(map(str, state.get_all("stage"))) if state is not None else ()
-
-    @property
-    def level(self) -> int:
-        """The level at which the solver trains (`train_state`)."""
-        state = self.solver.sub("train_state") if self.solver is not None else None
-        return int(state.get("level", 0)) if state is not None else 0
+    def state(self) -> NetState:
+        """The state in which the solver trains; phase TRAIN alone without a solver."""
+        return TRAIN if self.solver is None else state_of_training(Options("SolverParameter", [self.solver]))
 
     def train_layers(self) -> list[Layer]:
         """The layers of the net that the solver trains, in file order."""
-        return phase_layers(self.net, "TRAIN", self.stages, self.level)
+        return phase_layers(self.net, self.state)
 
     @property
     def prefix(self) -> str | None:

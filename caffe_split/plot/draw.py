@@ -13,6 +13,7 @@ from caffe_split.files import PathLike, atomic_open, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import document_inputs
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN, NetState
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150
@@ -20,28 +21,32 @@ MOST_PIXELS = 8000  # along the longer side; a net of hundreds of layers stays a
 
 
 def draw_svg(
-    document: prototxt.Document, phase: str = "TRAIN", whole: bool | None = None, title: str = "", aspect: float = 1.3
+    document: prototxt.Document,
+    state: NetState = TRAIN,
+    whole: bool | None = None,
+    title: str = "",
+    aspect: float = 1.3,
 ) -> str:
     """The net as one self-contained `<svg>` element: data flows downwards, columns from left to right.
 
     A net with splits is drawn around them, stretches without one in a box each, unless `whole`; `whole` False
     asks for splits. `aspect` is the wanted width / height of the page. Raises `CaffeSplitError` for what is no
-    net, has no layer in the phase, or has no split where one is asked for.
+    net, has no layer in that state, or has no split where one is asked for.
     """
-    return svg_text(_drawing(document, phase, whole, title, aspect), title or _net_name(document))
+    return svg_text(_drawing(document, state, whole, title, aspect), title or _net_name(document))
 
 
 def draw_file(
     document: prototxt.Document,
     out: PathLike,
-    phase: str = "TRAIN",
+    state: NetState = TRAIN,
     whole: bool | None = None,
     title: str = "",
     aspect: float = 1.3,
 ) -> None:
     """The same as a file; its ending (.png, .svg, .pdf) tells the format. Raises `CaffeSplitError`."""
     ending = picture_format(out)
-    page = _drawing(document, phase, whole, title, aspect)
+    page = _drawing(document, state, whole, title, aspect)
     if ending == "svg":
         write_atomic(out, svg_text(page, title or _net_name(document)).encode())
         return
@@ -75,10 +80,10 @@ def _net_name(document: prototxt.Document) -> str:
     return str(document.get("name", "")) or Path(document.filename).name
 
 
-def _drawing(document: prototxt.Document, phase: str, whole: bool | None, title: str, aspect: float) -> Drawing:
-    layers = phase_layers(document, phase)
+def _drawing(document: prototxt.Document, state: NetState, whole: bool | None, title: str, aspect: float) -> Drawing:
+    layers = phase_layers(document, state)
     if not layers:
-        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {phase}.")
+        raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {state.phase}.")
     return drawing(net_page(layers, whole, aspect, document_inputs(document)), title or _net_name(document))
 
 

@@ -8,6 +8,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, phase_layers
+from caffe_split.net.state import TRAIN
 
 # Layers that change the channels of no blob; what reads and what writes them has as many.
 _KEEPS = {
@@ -69,7 +70,7 @@ def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[list[La
 
 
 def _parameters(document: prototxt.Document) -> int:
-    shapes = infer_shapes(phase_layers(document, "TRAIN"))
+    shapes = infer_shapes(phase_layers(document, TRAIN))
     if shapes.parameter_count is None:
         layer, why = next(iter(shapes.unknown.items()))
         raise CaffeSplitError(f"{document.filename}: its parameters cannot be told: layer '{layer}': {why}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from caffe_split.backends.verify import VerifyOptions
 from caffe_split.data.digits import write_digits
 from caffe_split.derivation.make import derive
 from caffe_split.errors import CaffeSplitError
@@ -18,6 +19,7 @@ from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import manifest_of
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN
 from caffe_split.net.training import open_training
 from caffe_split.study import nets
 from caffe_split.study.accuracies import accuracies, measured
@@ -180,7 +182,7 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     weights = _weights(study, folder, nets.length(study))
     plan = fold(folder / nets.NET, weights, out=folded)
     (folder / "fold.log").write_text(f"{plan}\n", encoding="utf-8")
-    comparisons = plan.write(engine=study.engine)
+    comparisons = plan.write(check=VerifyOptions(engine=study.engine))
     shutil.copyfile(folder / nets.NET, folded / "unfolded.prototxt")
     return Folded(
         parameters=plan.after.parameters,
@@ -214,7 +216,7 @@ def _weights(study: Study, folder: Path, iteration: int) -> Path:
 def _trained(study: Study, folder: Path, inputs: list[Path], end: int) -> Trained:
     """The result of a training: its net's cost, its accuracies, and its manifest."""
     net = prototxt.read(folder / nets.NET)
-    cost = Cost.of(infer_shapes(phase_layers(net, "TRAIN")))
+    cost = Cost.of(infer_shapes(phase_layers(net, TRAIN)))
     found = measured(folder / TRAINED)
     for path in folder.glob("*_iter_*"):
         # A snapshot that served only to go on from after an interruption.

@@ -56,9 +56,9 @@ def fit(study: Study, held: Held, what: Fit) -> None:
     log = what.folder / what.log
     plan = plan_training(
         str(what.folder / what.solver),
-        weights,
-        snapshot,
-        str(log),
+        weights=weights,
+        snapshot=snapshot,
+        log=str(log),
         force=not resumed,
         append=resumed,
         threads=study.threads,

@@ -280,7 +280,7 @@ def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[i
     Raises `CaffeSplitError` where neither is there.
     """
     net = upgraded(training.net)  # where `input` fields stand in the net as written, its shapes are known, too
-    inferred = infer_shapes(phase_layers(net, "TRAIN", training.stages, training.level))
+    inferred = infer_shapes(phase_layers(net, training.state))
     lacking = [name for name in names if name not in inferred.params]
     snapshots = training.snapshots() if lacking else {}
     stored = caffemodel.read_weights(snapshots[max(snapshots)]) if snapshots else {}

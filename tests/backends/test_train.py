@@ -13,6 +13,8 @@ import pytest
 
 from caffe_split.backends import train
 from caffe_split.backends.caffe import find
+from caffe_split.backends.torch import Torch
+from caffe_split.engine.spec import command
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read_log
 
@@ -230,13 +232,12 @@ def test_which_engine_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     write_solver(tmp_path, 10)
-    monkeypatch.setattr(train, "command_for", lambda *_: ["python", "-m", "caffe_split.engine"])
+    monkeypatch.setattr(command, "command_for", lambda *_: ["python", "-m", "caffe_split.engine"])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(train, "is_there", lambda _: False)
-    monkeypatch.setattr(find, "is_there", lambda _: False)
+    monkeypatch.setattr(Torch, "is_there", lambda _: False)
     with pytest.raises(CaffeSplitError, match=r"build it with ./tools/build_caffe.*torch \(install PyTorch with"):
         train.plan_training("solver.prototxt")
-    monkeypatch.setattr(train, "is_there", lambda _: True)
+    monkeypatch.setattr(Torch, "is_there", lambda _: True)
     plan = train.plan_training("solver.prototxt")
     assert (plan.engine, plan.why) == ("torch", "no built Caffe is found here")
     assert "--engine torch" in train.resume_command(plan, "tiny_iter_5.solverstate")

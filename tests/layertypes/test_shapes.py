@@ -17,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shapes
 from caffe_split.layertypes.table import NO_RULE, RULES
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TEST, TRAIN, NetState
 from tests.support import CAFFE, ROOT
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
@@ -49,7 +50,7 @@ def in_caffe(
 
 def ours(path: Path, phase: str, inputs: dict[str, tuple[int, ...]] | None = None) -> NetShapes:
     document = prototxt.read(path)
-    return infer_shapes(phase_layers(document, phase), {**document_inputs(document), **(inputs or {})})
+    return infer_shapes(phase_layers(document, NetState(phase)), {**document_inputs(document), **(inputs or {})})
 
 
 def compare(path: Path, phase: str, cwd: Path | None = None) -> NetShapes:
@@ -246,7 +247,7 @@ CAFFE_NETS = [path for part in ("models", "examples") for path in nets_in(SHARE 
 def without_data(path: Path, phase: str, to: Path) -> Path:
     """The net's layers of a phase with Input layers of two images in the place of those that read files."""
     document = prototxt.read(path)
-    chosen = {id(layer.field): layer for layer in phase_layers(document, phase)}
+    chosen = {id(layer.field): layer for layer in phase_layers(document, NetState(phase))}
     for field in document.all_fields("layer"):
         layer = chosen.get(id(field))
         if layer is None:
@@ -279,7 +280,8 @@ def without_data(path: Path, phase: str, to: Path) -> Path:
     ids=lambda path: str(path.relative_to(SHARE)),
 )
 def test_nets_of_caffe(path: Path, tmp_path: Path) -> None:
-    names = {phase: [layer.name for layer in phase_layers(prototxt.read(path), phase)] for phase in ("TRAIN", "TEST")}
+    document = prototxt.read(path)
+    names = {state.phase: [layer.name for layer in phase_layers(document, state)] for state in (TRAIN, TEST)}
     if names["TEST"] == names["TRAIN"] or "mnist_autoencoder" in str(path):
         names.pop("TEST")  # The autoencoder's TEST layers read data in stages only, without which it is no net.
     for phase in names:
@@ -324,7 +326,7 @@ def test_shared_parameters_count_once() -> None:
     twin = """layer {{ name: "{0}" type: "InnerProduct" bottom: "x" top: "{0}" param {{ name: "w" }}
       inner_product_param {{ num_output: 3 }} }}"""
     document = prototxt.parse(twin.format("a") + twin.format("b"), "net")
-    shapes = infer_shapes(phase_layers(document, "TRAIN"), {"x": (2, 5)})
+    shapes = infer_shapes(phase_layers(document, TRAIN), {"x": (2, 5)})
     assert shapes.params == {name: [(3, 5), (3,)] for name in "ab"}
     assert [shapes.parameters_of(name) for name in "ab"] == [18, 3] and shapes.parameter_count == 21
     assert shapes.mac_count == 30
@@ -335,7 +337,7 @@ def test_shared_parameters_count_once() -> None:
 
 def one_layer(text: str, inputs: dict[str, tuple[int, ...]] | None = None) -> NetShapes:
     document = prototxt.parse(f'layer {{ name: "x" {text} }}', "net")
-    return infer_shapes(phase_layers(document, "TRAIN"), inputs)
+    return infer_shapes(phase_layers(document, TRAIN), inputs)
 
 
 UNTOLD = [
@@ -421,7 +423,7 @@ def test_inputs_of_old_deploy_nets() -> None:
         'input: "a" input_shape { dim: 1 dim: 2 } layer { name: "r" type: "ReLU" bottom: "a" top: "b" }', "net"
     )
     assert document_inputs(document) == {"a": (1, 2)}
-    assert infer_shapes(phase_layers(document, "TEST"), document_inputs(document)).blobs == {"a": (1, 2), "b": (1, 2)}
+    assert infer_shapes(phase_layers(document, TEST), document_inputs(document)).blobs == {"a": (1, 2), "b": (1, 2)}
     old = prototxt.parse('input: "a" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4', "net")
     assert document_inputs(old) == {"a": (1, 2, 3, 4)}
     with pytest.raises(CaffeSplitError, match=r"1 input\(s\), but 0 shape"):

@@ -22,6 +22,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import document_inputs, infer_shapes
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TEST, TRAIN, NetState
 from caffe_split.plot.draw import draw_file, draw_svg
 from tests.support import CAFFE, ROOT, caffe_split
 
@@ -39,7 +40,7 @@ ROUNDS = [
 def random_weights(net: Path, path: Path) -> Path:
     """Weights that fit the net."""
     document = prototxt.read(net)
-    layers = phase_layers(document, "TEST")
+    layers = phase_layers(document, TEST)
     shapes = infer_shapes(layers, document_inputs(document))
     rng = np.random.default_rng(0)
     blobs = {
@@ -77,7 +78,7 @@ NETS = ["baseline", "round1", "round2", "round3", "skip", "extension"]
 
 
 def page(net: Path, whole: bool | None = None, phase: str = "TRAIN") -> Picture:
-    return net_page(phase_layers(prototxt.read(net), phase), whole)
+    return net_page(phase_layers(prototxt.read(net), NetState(phase)), whole)
 
 
 # -- the page as a value
@@ -179,7 +180,7 @@ def _frames_around(picture: Picture, placed: PlacedBox) -> list[str]:
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("whole", [True, None])
 def test_nothing_is_lost_or_hidden(rounds: dict[str, Path], name: str, whole: bool | None) -> None:
-    layers = phase_layers(prototxt.read(rounds[name]), "TRAIN")
+    layers = phase_layers(prototxt.read(rounds[name]), TRAIN)
     picture = net_page(layers, whole)
     check_page(picture, [layer.name for layer in layers])
     check_joints(picture)
@@ -196,7 +197,7 @@ def test_nets_of_caffe(phase: str) -> None:
         document = prototxt.read(path)
         if document.kind != "net" or (phase == "TEST" and "autoencoder" in path.name):
             continue
-        layers = phase_layers(document, phase)
+        layers = phase_layers(document, NetState(phase))
         check_page(net_page(layers), [layer.name for layer in layers])
         picture = net_page(layers, True)
         check_page(picture, [layer.name for layer in layers])
@@ -233,7 +234,7 @@ def random_net(rng: np.random.Generator) -> str:
 def test_random_nets(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(6):
-        layers = phase_layers(prototxt.parse(random_net(rng), "net"), "TRAIN")
+        layers = phase_layers(prototxt.parse(random_net(rng), "net"), TRAIN)
         names = [each.name for each in layers]
         picture = net_page(layers, True, aspect=float(rng.choice([0.4, 1.3, 4])))
         check_page(picture, names)
@@ -283,7 +284,7 @@ def test_roles(rounds: dict[str, Path]) -> None:
 
 
 def boxes_of(text: str) -> dict[str, tuple[str, ...]]:
-    layers = phase_layers(prototxt.parse(text, "net"), "TRAIN")
+    layers = phase_layers(prototxt.parse(text, "net"), TRAIN)
     return {box.name: box.layers for box in make_boxes(layers)}
 
 
@@ -317,7 +318,7 @@ def test_the_words_on_a_box() -> None:
     text = DATA + layer("c", "Convolution", "d", "c", settings + " param { lr_mult: 0 }")
     text += layer("p", "Pooling", "c", "p", "pooling_param { pool: AVE kernel_size: 2 stride: 2 pad: 1 }")
     text += layer("e", "Eltwise", "p p", "e", "eltwise_param { operation: PROD }") + layer("f", "InnerProduct", "e")
-    words = {box.name: box.lines for box in make_boxes(phase_layers(prototxt.parse(text, "net"), "TRAIN"))}
+    words = {box.name: box.lines for box in make_boxes(phase_layers(prototxt.parse(text, "net"), TRAIN))}
     assert words == {
         "d": ("Input 1x3x8x8",),
         "c": ("conv 3x1 to 6", "stride 2, pad 1, dilation 2, group 2"),
@@ -325,7 +326,7 @@ def test_the_words_on_a_box() -> None:
         "e": ("product",),
         "f": ("inner product to ?",),
     }
-    boxes = {box.name: box for box in make_boxes(phase_layers(prototxt.parse(text, "net"), "TRAIN"))}
+    boxes = {box.name: box for box in make_boxes(phase_layers(prototxt.parse(text, "net"), TRAIN))}
     assert (boxes["c"].role, boxes["c"].tag) == ("frozen", "frozen")
 
 
@@ -334,7 +335,7 @@ def test_inputs_that_no_layer_gives() -> None:
     text = layer("r", "ReLU", "data", "data") + layer("c", "Convolution", "data", "c", CONV)
     declared = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 9 }\n' + text + layer("e", "Eltwise", "c other")
     document = prototxt.parse(declared, "net")
-    boxes = make_boxes(phase_layers(document, "TEST"), {"data": (1, 3, 8, 9)})
+    boxes = make_boxes(phase_layers(document, TEST), {"data": (1, 3, 8, 9)})
     assert [(box.name, box.layers, box.lines[0]) for box in boxes] == [
         ("data", (), "input 1x3x8x9"),
         ("other", (), "input"),
@@ -351,7 +352,7 @@ def test_stretches_without_a_split_are_one_box(rounds: dict[str, Path], tmp_path
     weights = rounds["round1"].parents[1] / "w.caffemodel"
     options = ["--weights", weights, "--layers", "res2c_conv1", "--partition", "random:0", "--out", out]
     caffe_split("make-derived", RESNET, *options, cwd=tmp_path)
-    layers = phase_layers(prototxt.read(out / "deploy.prototxt"), "TRAIN")
+    layers = phase_layers(prototxt.read(out / "deploy.prototxt"), TRAIN)
     around, whole = net_page(layers), net_page(layers, True)
     assert len(around.boxes) < 20 < 40 < len(whole.boxes)
     long = [placed for placed in around.boxes if len(placed.box.layers) > 20]
@@ -371,7 +372,7 @@ def test_blocks_that_are_the_same_are_drawn_once(count: int) -> None:
     text = DATA + "".join(residual_block(f"r{i}", f"r{i - 1}" if i else "d") for i in range(count))
     # One that differs, and more of those.
     text += "".join(residual_block(f"s{i}", f"s{i - 1}" if i else f"r{count - 1}", 5) for i in range(4))
-    layers = phase_layers(prototxt.parse(text, "net"), "TRAIN")
+    layers = phase_layers(prototxt.parse(text, "net"), TRAIN)
     picture = net_page(layers)
     check_page(picture, [each.name for each in layers])
     check_joints(picture)
@@ -396,7 +397,7 @@ def test_in_one_column_too() -> None:
     names = ["d", "a", "b", "c", "e"]
     text += "".join(layer(name, "Convolution", bottom, name, CONV) for bottom, name in zip(names, names[1:]))
     text += layer("loss", "SoftmaxWithLoss", "e label", "loss")
-    picture = net_page(phase_layers(prototxt.parse(text, "net"), "TRAIN"), True)
+    picture = net_page(phase_layers(prototxt.parse(text, "net"), TRAIN), True)
     assert [note.text for note in picture.notes] == ["label from d"]
     assert ("d", "loss") not in {(wire.source, wire.target) for wire in picture.wires}
 
@@ -404,7 +405,7 @@ def test_in_one_column_too() -> None:
 def test_a_split_layer_that_is_no_split() -> None:
     """Names alone do not make a split: it takes the concat and the reorder."""
     text = DATA + layer("a_split1", "Convolution", "d", "a_split1", CONV) + layer("a_concat", "Concat", "a_split1")
-    boxes = make_boxes(phase_layers(prototxt.parse(text, "net"), "TRAIN"))
+    boxes = make_boxes(phase_layers(prototxt.parse(text, "net"), TRAIN))
     assert {box.role for box in boxes} == {"plain"} and find_splits(boxes) == []
 
 
@@ -460,7 +461,7 @@ def test_svg_names_every_layer_once(rounds: dict[str, Path]) -> None:
     frames = [words for words in told if ":" in words[0]]
     assert len(frames) == 9
     names = Counter(name for words in told if words not in frames for name in words)
-    layers = [each.name for each in phase_layers(prototxt.read(rounds["round1"]), "TRAIN")]
+    layers = [each.name for each in phase_layers(prototxt.read(rounds["round1"]), TRAIN)]
     assert names == Counter(layers)
 
 

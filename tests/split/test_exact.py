@@ -12,13 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caffe_split.backends.caffe.forward import compare_nets
+from caffe_split.backends.choose import get_backend
+from caffe_split.backends.compare import compare_nets
+from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import Geometry, all_layers, phase_layers
+from caffe_split.net.state import NetState
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
@@ -91,7 +94,7 @@ def differences(cases: list[Case], folder: Path) -> dict[int, float]:
     prototxt.write(document, paths[2])
     caffemodel.write_weights(paths[1], before)
     caffemodel.write_weights(paths[3], after)
-    rows = compare_nets((paths[0], paths[1]), (paths[2], paths[3]))
+    rows = compare_nets(get_backend("caffe"), NetFiles(*paths[:2]), NetFiles(*paths[2:]), Forwarding())
     found = {int(row.blob[1:-2]): row.relative for row in rows if row.blob.endswith("_t")}
     assert len(found) == len(splits)
     check_folding("".join(net), document, before, after)
@@ -324,7 +327,7 @@ def test_rules_and_stages(tmp_path: Path) -> None:
     document = prototxt.read(tmp_path / "d/net.prototxt")
     names = {layer.name for layer in all_layers(document)} - {"data", "mean"}
     for stages, stem in ((["wide"], "x"), ([], "y"), (["wide", "off"], "-")):
-        present = {layer.name for layer in phase_layers(document, "TEST", stages)} - {"data", "mean"}
+        present = {layer.name for layer in phase_layers(document, NetState("TEST", tuple(stages)))} - {"data", "mean"}
         assert present == {name for name in names if name.startswith(f"{stem}_")}
     for stage in (["-stage", "wide"], []):
         outputs = [

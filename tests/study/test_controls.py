@@ -11,12 +11,13 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.state import TRAIN
 from caffe_split.study.controls import widened
 from tests.support import ROOT
 
 
 def count(document: prototxt.Document) -> int:
-    found = infer_shapes(phase_layers(document, "TRAIN")).parameter_count
+    found = infer_shapes(phase_layers(document, TRAIN)).parameter_count
     assert found is not None
     return found
 
@@ -45,7 +46,7 @@ def test_parameters_reach_the_target_within_a_kernel(name: str, more: int) -> No
         grown = [layer for layer in layers if raised[layer][1] > raised[layer][0]]
         last = max(grown, key=lambda layer: ((raised[layer][1] - 1) / raised[layer][0], raised[layer][0]))
         less = wide.copy()
-        for each in phase_layers(less, "TRAIN"):
+        for each in phase_layers(less, TRAIN):
             if each.name == last:
                 param = each.message.sub("convolution_param")
                 assert param is not None
@@ -59,12 +60,12 @@ def test_convolutions_whose_outputs_are_added_are_raised_together() -> None:
     net = with_shapes(ROOT / "prototxt/digits/train_val.prototxt")
     wide, raised = widened(net, ["res2_conv2"], count(net) + 1)
     assert raised == {"res2_conv2": [32, 33], "res2_proj": [32, 33]}
-    assert infer_shapes(phase_layers(wide, "TRAIN")).unknown == {}
+    assert infer_shapes(phase_layers(wide, TRAIN)).unknown == {}
 
 
 def test_grouped_convolutions_are_refused() -> None:
     net = read_net(ROOT / "prototxt/cifar10_quick/deploy.prototxt")
-    for layer in phase_layers(net, "TRAIN"):
+    for layer in phase_layers(net, TRAIN):
         if layer.name == "conv2":
             param = layer.message.sub("convolution_param")
             assert param is not None

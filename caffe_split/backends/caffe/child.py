@@ -1,6 +1,6 @@
 """Jobs for pycaffe, each in a process of its own.
 
-pycaffe ends the process on any error (glog's FATAL), prints on standard error, and brings a second copy of Caffe's
+pycaffe ends the process on any error (glog's FATAL), prints to standard error, and loads a second copy of Caffe's
 schema. A job is a module of this package with a `main`: it takes JSON in its first argument and prints JSON as the
 last line of its standard output.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
@@ -30,9 +31,15 @@ def run_job(module: str, job: dict[str, Any]) -> Any:
 
 
 def last_words(errors: str) -> str:
-    """The line that says why the child died."""
+    """The line of its standard error that says why the child died; empty where it says nothing."""
     lines = [line for line in errors.splitlines() if line.strip()]
-    if any("No module named 'caffe'" in line for line in lines):
-        return "pycaffe is not in this environment; build it with ./tools/build_caffe, or give --engine torch."
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
     return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
+
+
+def open_net(path: str, weights: str, state: Mapping[str, Any]) -> Any:
+    """In the child: a `caffe.Net` with its weights, in the `NetState` whose fields a job carries."""
+    import caffe
+
+    phase = getattr(caffe, state["phase"])
+    return caffe.Net(path, phase, weights=weights, stages=state["stages"], level=state["level"])

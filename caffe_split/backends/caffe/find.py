@@ -7,15 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from caffe_split.backends.choose import INSTALL, is_there
+from caffe_split.backends.protocol import NotFoundError
 from caffe_split.errors import CaffeSplitError
 
 
 def find_caffe(chosen: str | os.PathLike[str] | None = None) -> Path:
-    """The `caffe` program: the chosen one, else beside the running python, else on PATH.
+    """The `caffe` program: the chosen one, else that beside the running python, else that on PATH.
 
-    `tools/build_caffe` puts it into the virtual environment, that is beside its python. CaffeSplitError:
-    there is none, or the chosen one is no program.
+    `tools/build_caffe` puts it into the virtual environment, beside its python. Raises `NotFoundError` where there is
+    none, and `CaffeSplitError` where the chosen one is not a program.
     """
     if chosen is not None:
         path = Path(chosen)
@@ -29,7 +29,7 @@ def find_caffe(chosen: str | os.PathLike[str] | None = None) -> Path:
     found = shutil.which("caffe")
     if found:
         return Path(found).absolute()
-    raise CaffeSplitError(
-        f"no `caffe` beside {sys.executable} or on PATH; build it with ./tools/build_caffe, name one with --caffe "
-        f"PATH, or train with --engine torch{'' if is_there('torch') else f' ({INSTALL})'}"
+    raise NotFoundError(
+        f"no `caffe` beside {sys.executable} or on PATH; build it with ./tools/build_caffe, name one with --caffe PATH",
+        "no built Caffe is found here",
     )

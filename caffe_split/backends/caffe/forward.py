@@ -1,126 +1,73 @@
-"""Run two nets on the same input in the built Caffe and compare them, blob by blob.
+"""Forward nets in the built Caffe.
 
-Run as a program it is the child of `compare_nets`; see `child.py`.
+Run as a program it is the child of `forward`; see `child.py`. Blobs come back in one raw file per net, which the parent
+maps into memory: a batch of a large net is gigabytes, and neither process holds all of it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_split.backends.caffe.child import run_job
-from caffe_split.errors import CaffeSplitError
+from caffe_split.backends.caffe.child import open_net, run_job
+from caffe_split.backends.compare import load_input
+from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
+
+# Blob -> shape, in the order in which a batch's values follow each other in the file.
+Shapes = dict[str, "list[int]"]
 
 
-@dataclass(frozen=True)
-class BlobDifference:
-    """How far a blob that both nets have differs over all batches.
-
-    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net.
-    """
-
-    blob: str
-    is_output: bool
-    largest: float
-    scale: float
-
-    @property
-    def relative(self) -> float:
-        """The largest difference against the blob's largest value; infinite where it is not a number."""
-        if not np.isfinite(self.largest):
-            return float("inf")
-        return self.largest / self.scale if self.scale else self.largest
+def forward(nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+    """Forward each net in one child. Raises `CaffeSplitError` with Caffe's own last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.raw" for number in range(len(nets))]
+        job = {
+            "nets": [[*map(str, net), str(file)] for net, file in zip(nets, files)],
+            "batches": how.batches,
+            "state": asdict(how.state),
+            "seed": how.seed,
+            "input": None if how.input_file is None else str(how.input_file),
+        }
+        answer = run_job("caffe_split.backends.caffe.forward", job)
+        # Mapped files stay readable when their names are gone.
+        return [_read(file, *given) for file, given in zip(files, answer)]
 
 
-def compare_nets(
-    first: tuple[Path, Path],
-    second: tuple[Path, Path],
-    batches: int = 1,
-    phase: str = "TEST",
-    seed: int = 0,
-    input_file: Path | None = None,
-    stages: Sequence[str] = (),
-    level: int = 0,
-) -> list[BlobDifference]:
-    """Forward two (net, weights) pairs on the same input and compare all blobs that both have.
-
-    Data layers read their own data set from its start, so both see the same batches; Input layers get the same
-    Gaussian noise, or the array of `input_file` (.npy, NCHW). Caffe's random numbers (dropout, mirroring, fillers of
-    data) start from `seed` in both. Blobs come in the first net's order; one that is an output of one net alone is
-    there with an infinite difference. Raises `CaffeSplitError` with Caffe's own last words.
-    """
-    if input_file is not None:
-        load_input(input_file)  # so that a bad file is an error here, not in the child
-    job = {
-        "nets": [[str(path) for path in first], [str(path) for path in second]],
-        "batches": batches,
-        "phase": phase,
-        "seed": seed,
-        "stages": list(stages),
-        "level": level,
-        "input": None if input_file is None else str(input_file),
-    }
-    return [BlobDifference(**row) for row in run_job("caffe_split.backends.caffe.forward", job)]
+def _read(file: Path, outputs: list[str], batches: Sequence[Shapes]) -> Forwarded:
+    """The blobs in a file that `_forward` wrote."""
+    values = np.memmap(file, np.float32, "r") if file.stat().st_size else np.empty(0, np.float32)
+    end = 0
+    found = []
+    for shapes in batches:
+        blobs = {}
+        for name, shape in shapes.items():
+            start, end = end, end + math.prod(shape)
+            blobs[name] = values[start:end].reshape(shape)
+        found.append(blobs)
+    return Forwarded(outputs, found)
 
 
-# A net's outputs and, for each batch, blob -> values.
-Forwarded = tuple[list[str], list[dict[str, np.ndarray]]]
-
-
-def compare_blobs(first: Forwarded, second: Forwarded) -> list[BlobDifference]:
-    """The difference at each blob that both nets have, and at outputs that one of them lacks.
-
-    What was forwarded is a net's outputs and, for each batch, blob -> values.
-    """
-    (outputs, ours), (their_outputs, theirs) = first, second
-    rows = []
-    for name in ours[0]:
-        if name not in theirs[0]:
-            if name in outputs:
-                rows.append(BlobDifference(name, True, float("inf"), 0.0))
-            continue
-        pairs = [(a[name].astype(np.float64), b[name].astype(np.float64)) for a, b in zip(ours, theirs)]
-        if any(a.shape != b.shape for a, b in pairs):
-            largest = float("inf")
-        else:
-            largest = max(float(np.abs(a - b).max(initial=0)) for a, b in pairs)
-        scale = max(float(np.abs(a).max(initial=0)) for a, _ in pairs)
-        rows.append(BlobDifference(name, name in outputs, largest, scale))
-    lacking = [name for name in their_outputs if name not in ours[0]]
-    return rows + [BlobDifference(name, True, float("inf"), 0.0) for name in lacking]
-
-
-def load_input(path: Path) -> np.ndarray:
-    """An .npy file's array as float32. Raises `CaffeSplitError` for what is not one of numbers."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CaffeSplitError(f"{path}: not an array that numpy.save wrote: {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim == 0 or not values.size:
-        raise CaffeSplitError(f"{path}: it holds no array of numbers; expected one of shape (N, C, H, W).")
-    return np.asarray(values, np.float32)
-
-
-def _forward(job: dict[str, Any], path: str, weights: str) -> Forwarded:
+def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[list[str], list[Shapes]]:
+    """In the child: write a net's blobs, batch by batch, to a file. Returns its outputs, and the shapes per batch."""
     import caffe
 
     seed, input_file = job["seed"], job["input"]
     caffe.set_random_seed(seed)
-    net = caffe.Net(path, getattr(caffe, job["phase"]), weights=weights, stages=job["stages"], level=job["level"])
+    net = open_net(path, weights, job["state"])
     # Once more: the nets' fillers have drawn different numbers.
     caffe.set_random_seed(seed)
     rng = np.random.default_rng(seed)
-    runs = []
-    # What a TPM layer says of the past is no part of the function; Split layers are Caffe's own copies.
     ignored = {
         top
-        for name, layer in zip(net._layer_names, net.layers)
+        for name, layer in zip(net._layer_names, net.layers)  # noqa: SLF001 - pycaffe has no public name for it.
         if layer.type in ("TPM", "Split")
         for top in net.top_names[name]
     }
@@ -130,20 +77,24 @@ def _forward(job: dict[str, Any], path: str, weights: str) -> Forwarded:
         given = load_input(Path(input_file))
         net.blobs[net.inputs[0]].reshape(*given.shape)
         net.reshape()
-    for _ in range(job["batches"]):
-        for name in net.inputs:
-            blob = net.blobs[name].data
-            blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
-        net.forward()
-        runs.append({name: blob.data.copy() for name, blob in net.blobs.items() if name not in ignored})
-    return [name for name in net.outputs if name not in ignored], runs
+    batches = []
+    with Path(to).open("wb") as stream:
+        for _ in range(job["batches"]):
+            for name in net.inputs:
+                blob = net.blobs[name].data
+                blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
+            net.forward()
+            kept = {name: blob.data for name, blob in net.blobs.items() if name not in ignored}
+            for values in kept.values():
+                stream.write(np.ascontiguousarray(values, np.float32).data)
+            batches.append({name: list(values.shape) for name, values in kept.items()})
+    return [name for name in net.outputs if name not in ignored], batches
 
 
 def main() -> None:
-    """The child: a job as JSON in the first argument, rows as JSON on the last line of standard output."""
+    """The child: a job as JSON in the first argument, outputs and shapes as JSON on the last line that it prints."""
     job = json.loads(sys.argv[1])
-    first, second = (_forward(job, *net) for net in job["nets"])
-    print(json.dumps([asdict(row) for row in compare_blobs(first, second)]))
+    print(json.dumps([_forward(job, *net) for net in job["nets"]]))
 
 
 if __name__ == "__main__":

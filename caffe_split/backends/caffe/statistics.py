@@ -7,68 +7,46 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from caffe_split.backends.caffe.child import run_job
+from caffe_split.backends.caffe.child import open_net, run_job
+from caffe_split.backends.measure import measure
+from caffe_split.backends.protocol import NetFiles
+from caffe_split.net.state import NetState
 from caffe_split.split.branch_norm import ChannelStatistics
 
 
 def channel_statistics(
-    net: Path, weights: Path, blobs: Sequence[str], batches: int, stages: Sequence[str] = (), level: int = 0
+    net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
 ) -> dict[str, ChannelStatistics]:
-    """Forward `batches` batches of the TRAIN net's own data; statistics of each blob's channels (axis 1).
-
-    Raises `CaffeSplitError` with Caffe's own last words.
-    """
+    """Forward batches of the net's own data in a child. Raises `CaffeSplitError` with Caffe's own last words."""
     job = {
-        "net": str(net),
-        "weights": str(weights),
+        "net": str(net.net),
+        "weights": str(net.weights),
         "blobs": list(blobs),
         "batches": batches,
-        "stages": list(stages),
-        "level": level,
+        "state": asdict(state),
     }
     answer = run_job("caffe_split.backends.caffe.statistics", job)
-    return {name: ChannelStatistics(np.array(mean), np.array(var)) for name, (mean, var) in answer.items()}
+    return {name: ChannelStatistics(np.array(mean), np.array(variance)) for name, (mean, variance) in answer.items()}
 
 
-def measure(
-    forward: Callable[[], Mapping[str, np.ndarray]], blobs: Sequence[str], batches: int
-) -> dict[str, tuple[list[float], list[float]]]:
-    """(means, biased variances) of the channels of blobs, over the batches that `forward` gives one after the other."""
-    sums: dict[str, np.ndarray] = {}
-    counts = dict.fromkeys(blobs, 0)
-    shifts: dict[str, np.ndarray] = {}
-    for _ in range(batches):
-        seen = forward()
-        for name in blobs:
-            values = np.moveaxis(seen[name], 1, 0).reshape(seen[name].shape[1], -1).astype(np.float64)
-            # Sums of squares about the first batch's mean, so that a large mean does not drown a small variance.
-            values -= shifts.setdefault(name, values.mean(axis=1))[:, None]
-            sums[name] = sums.get(name, 0.0) + np.array([values.sum(axis=1), np.square(values).sum(axis=1)])
-            counts[name] += values.shape[1]
-    answer = {}
-    for name, (first, second) in sums.items():
-        mean = first / counts[name]
-        variance = np.maximum(second / counts[name] - np.square(mean), 0)
-        answer[name] = ((mean + shifts[name]).tolist(), variance.tolist())
-    return answer
+def _batches(job: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    net = open_net(job["net"], job["weights"], job["state"])
+    for _ in range(job["batches"]):
+        net.forward()
+        yield {name: net.blobs[name].data for name in job["blobs"]}
 
 
 def main() -> None:
-    import caffe
-
+    """The child: a job as JSON in the first argument, blob -> [means, variances] as JSON on the last line."""
     job = json.loads(sys.argv[1])
-    net = caffe.Net(job["net"], caffe.TRAIN, weights=job["weights"], stages=job["stages"], level=job["level"])
-
-    def forward() -> dict[str, np.ndarray]:
-        net.forward()
-        return {name: net.blobs[name].data for name in job["blobs"]}
-
-    print(json.dumps(measure(forward, job["blobs"], job["batches"])))
+    found = measure(_batches(job), job["blobs"])
+    print(json.dumps({name: [each.mean.tolist(), each.variance.tolist()] for name, each in found.items()}))
 
 
 if __name__ == "__main__":

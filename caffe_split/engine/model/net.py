@@ -27,6 +27,7 @@ from caffe_split.engine.spec.support import Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import Layer as Text
+from caffe_split.net.state import NetState
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,18 @@ class Output:
 class Net:
     """One phase of a net. Raises `CaffeSplitError` for what is not handled, all at once, and for what does not fit.
 
-    stages, level: the net's state, on top of what its own `state` says. seed: of fillers, dropout and data. `fuse` runs
-    BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants; blobs that nothing
-    else reads are then never there. precision: see `caffe_split.engine.precision`. compiled: what follows the data goes
-    through `torch.compile`, except where all blobs are kept. group: with whom it shares its batches. inputs: shapes of
-    Input layers' tops in place of the ones that are written.
+    state: a `NetState`, or a phase alone; it comes on top of what the net's own `state` says. seed: of fillers, dropout
+    and data. `fuse` runs BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants;
+    blobs that nothing else reads are then never there. precision: see `caffe_split.engine.model.precision`.
+    compiled: what follows the data goes through `torch.compile`, except where all blobs are kept. group: with whom it
+    shares its batches. inputs: shapes of Input layers' tops in place of the ones that are written.
     """
 
     def __init__(
         self,
         document: prototxt.Document,
-        phase: str,
+        state: NetState | str,
         *,
-        stages: Sequence[str] = (),
-        level: int = 0,
         device: torch.device | str = "cpu",
         seed: int = 0,
         fuse: bool = False,
@@ -62,14 +61,15 @@ class Net:
         group: Group = ALONE,
         inputs: Mapping[str, Shape] | None = None,
     ) -> None:
+        state = NetState.of(state)
         self.group = group
-        self.document, self.phase, self.device = document, phase, torch.device(device)
+        self.document, self.phase, self.device = document, state.phase, torch.device(device)
         self.precision = precision
         self.name = str(document.get("name") or "")
-        texts = layers_of(document, phase, stages, level)
+        texts = layers_of(document, state)
         self.notes: list[Note] = check_net(document, texts)
         self.generator = torch.Generator().manual_seed(seed)
-        place = Place(phase, self.generator, seed, self.device, group, inputs or {})
+        place = Place(state.phase, self.generator, seed, self.device, group, inputs or {})
         self.layers: list[Layer] = []
         self.shapes: dict[str, Shape] = {}
         sharing = Sharing()
@@ -84,7 +84,7 @@ class Net:
         self.kinds: dict[str, str] = {}
         if group.size > 1:
             self._share_batches(texts)
-        self.params = sharing.settle(self.layers, self.device, phase == "TRAIN")
+        self.params = sharing.settle(self.layers, self.device, state.phase == "TRAIN")
         self._check_labels()
         self.outputs = outputs_of(self.layers)
         self.plain_steps = plain_steps(self.layers, self._losses)

@@ -13,6 +13,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
+from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training
 
 _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, net.set_input_arrays), not by a command"
@@ -21,9 +22,8 @@ _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, 
 def check_training(solver: Path) -> None:
     """Raises `CaffeSplitError` with whatever the engine cannot run in the nets of a solver, all of it at once."""
     problems = []
-    for document, phase, state in _nets(solver):
-        stages, level = [str(stage) for stage in state.all("stage")], int(state.get("level"))
-        layers = layers_of(document, phase, stages, level)
+    for document, state in _nets(solver):
+        layers = layers_of(document, state)
         problems += judge(document, layers)[0]
         problems += [
             Problem(document.filename, layer.field.line, f"layer '{layer.name}': {_MEMORY}")
@@ -34,20 +34,20 @@ def check_training(solver: Path) -> None:
         raise refusal(problems)
 
 
-def _nets(path: Path) -> Iterator[tuple[prototxt.Document, str, Options]]:
+def _nets(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
     """The train net and the test nets, each with the state that the solver asks for."""
     training = open_training(path)
     solver = training.solver
     if solver is None or training.solver_path is None or training.solver_path.resolve() != path.resolve():
         raise CaffeSplitError(f"{path} is a net, not a solver; give the solver file that names it")
     options = Options("SolverParameter", [solver])
-    yield training.net, "TRAIN", options.sub("train_state")
+    yield training.net, state_of_training(options)
     tests = [solver.inner(message) for message in solver.subs("test_net_param")]
     tests += [read_net(str(name), upgrade=True) for name in options.all("test_net")]
     tests += [training.net] * (len(options.all("test_iter")) - len(tests))
-    states = options.subs("test_state")
+    states = states_of_tests(options)
     for index, document in enumerate(tests):
-        yield document, "TEST", states[index] if index < len(states) else Options("NetState", [])
+        yield document, states[index] if index < len(states) else TEST
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ from caffe_split.engine.spec.kinds import ANY, FILLERS, KINDS, Kind
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.schema import caffe
-from caffe_split.net.layers import Layer, all_layers
+from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.options import Options
+from caffe_split.net.state import NetState
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,17 @@ _COMMON = {
 }
 
 
-def layers_of(document: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> list[Layer]:
-    """The layers that Caffe would build for this state and what the net's own `state` adds to it."""
-    state = document.sub("state")
-    own: Sequence[str] = ()
-    if state is not None:
-        own = tuple(map(str, state.get_all("stage")))
-        level = level if level else int(state.get("level", 0))
-        if state.has("phase") and state.get("phase") != phase:
+def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
+    """The layers that Caffe would build in this state on top of the net's own `state`."""
+    own = document.sub("state")
+    if own is not None:
+        if own.has("phase") and own.get("phase") != state.phase:
             raise CaffeSplitError(
-                f"{document.filename}:{state.line}: the net's own state asks for phase {state.get('phase')} always; "
+                f"{document.filename}:{own.line}: the net's own state asks for phase {own.get('phase')} always; "
                 "that is not handled."
             )
-    return [layer for layer in all_layers(document) if layer.runs_in(phase, (*own, *stages), level)]
+        state = state.added_to(NetState.written(state.phase, Options("NetState", [own])))
+    return phase_layers(document, state)
 
 
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:

@@ -16,6 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
+from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 
 
 def check_solver(path: str, o: Options, group: Group) -> None:
@@ -59,7 +60,7 @@ class Nets:
 
     def train(self, net: prototxt.Document, group: Group) -> Net:
         """The net that is trained."""
-        return self._net(net, "TRAIN", self.options.sub("train_state"), group)
+        return self._net(net, state_of_training(self.options), group)
 
     def tests(self, document: prototxt.Document, net: prototxt.Document, trained: Net, group: Group) -> Iterator[Net]:
         """The test nets of a solver's document, whose weights are the trained one's. Raises `CaffeSplitError`."""
@@ -71,33 +72,31 @@ class Nets:
         documents += [net] * (len(counts) - len(documents))
         if documents and self.options.get("test_interval") < 1:
             raise CaffeSplitError(f"{self.path}: test nets need a test_interval above 0.")
-        states = self.options.subs("test_state")
+        states = states_of_tests(self.options)
         if len(states) not in (0, len(documents)):
             raise CaffeSplitError(
                 f"{self.path}: {len(states)} test_state for {len(documents)} test nets; expected none or one each."
             )
         for index, test in enumerate(documents):
-            state = states[index] if states else Options("NetState", [])
+            state = states[index] if states else TEST
             self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
             try:
                 # A test's batch is the net's, whatever a training's is.
-                made = self._net(test, "TEST", state, group.dividing())
+                made = self._net(test, state, group.dividing())
             except NotShared as error:
                 self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
-                made = self._net(test, "TEST", state, ALONE)
+                made = self._net(test, state, ALONE)
             made.share_from(trained)
             yield made
 
-    def _net(self, document: prototxt.Document, phase: str, state: Options, group: Group) -> Net:
+    def _net(self, document: prototxt.Document, state: NetState, group: Group) -> Net:
         return Net(
             document,
-            phase,
-            stages=[str(stage) for stage in state.all("stage")],
-            level=int(state.get("level")),
+            state,
             device=self.device,
             seed=self.seed,
             fuse=self.fuse,
-            precision=self.precision if phase == "TRAIN" else "fp32",
+            precision=self.precision if state.phase == "TRAIN" else "fp32",
             compiled=self.compiled,
             group=group,
         )

@@ -1,0 +1,78 @@
+"""The built Caffe as a back end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from caffe_split.backends.caffe.find import find_caffe
+from caffe_split.backends.protocol import (
+    Backend,
+    Forwarded,
+    Forwarding,
+    NetFiles,
+    NotFoundError,
+    TrainingCommand,
+    TrainingRequest,
+)
+from caffe_split.net.state import NetState
+
+if TYPE_CHECKING:
+    from caffe_split.split.branch_norm import ChannelStatistics
+
+
+class Caffe(Backend):
+    """Nets in pycaffe, each job in a process of its own; training by the `caffe` program."""
+
+    name = "caffe"
+    title = "Caffe"
+    library = "Caffe"
+    module = "caffe"
+    how_to_get = "build Caffe with ./tools/build_caffe"
+    runs_program = True
+    no_choices = "Caffe has one precision, and takes the device and the seed from the solver"
+
+    def require(self) -> None:
+        """Raises `NotFoundError` where there is no pycaffe."""
+        if not self.is_there():
+            raise NotFoundError("pycaffe is not in this environment; build it with ./tools/build_caffe")
+
+    def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+        """See `Backend.forward`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.forward import forward
+
+        return forward(nets, how)
+
+    def channel_statistics(
+        self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
+    ) -> dict[str, ChannelStatistics]:
+        """See `Backend.channel_statistics`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.statistics import channel_statistics
+
+        return channel_statistics(net, blobs, batches, state)
+
+    def require_trainer(self, program: str | None) -> None:
+        """Raises as `find_caffe` does: training needs the program, not pycaffe."""
+        find_caffe(program)
+
+    def training(self, request: TrainingRequest) -> TrainingCommand:
+        """`caffe train`, on one thread unless OPENBLAS_NUM_THREADS or the request says otherwise."""
+        words = [str(find_caffe(request.program)), "train", "-solver", str(request.solver)]
+        if request.weights is not None:
+            words += ["-weights", request.weights]
+        if request.snapshot is not None:
+            words += ["-snapshot", request.snapshot]
+        return TrainingCommand(words, _environment(request.threads), ("OPENBLAS_NUM_THREADS",))
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OPENBLAS_NUM_THREADS"] = str(threads)
+    # A second thread gains nothing in this Caffe, and leaves no room for a training beside this one.
+    environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The log is the one that the plan names: no second copy in the temporary folder.
+    if not any(name.lower() in ("glog_log_dir", "glog_alsologtostderr") for name in environment):
+        environment.setdefault("GLOG_logtostderr", "1")
+    return environment

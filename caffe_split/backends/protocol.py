@@ -1,0 +1,151 @@
+"""What a back end is: something that runs Caffe's nets, for those who compare two nets, measure one or train one.
+
+A back end is a subclass of `Backend` in a module of its own, and a line in the registry (`choose.py`). A module must
+import without the library that it needs; it loads that library when it runs a net.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.state import TEST, NetState
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from caffe_split.engine.spec.command import Choices
+    from caffe_split.split.branch_norm import ChannelStatistics
+
+
+class NetFiles(NamedTuple):
+    """A net's prototxt and its weights (.caffemodel, or HDF5)."""
+
+    net: Path
+    weights: Path
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """How nets are forwarded: all of them in the same way, on the same input.
+
+    batches: how many. state: that of every net. seed: of all random numbers (dropout, mirroring, fillers of data, noise
+    of inputs), for each net anew. input_file: an .npy array of shape (N, C, H, W) for nets of one input; without it
+    Input layers get Gaussian noise. Data layers read their data sets from the start.
+    """
+
+    batches: int = 1
+    state: NetState = TEST
+    seed: int = 0
+    input_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What a net gave: the names of its outputs, and per batch blob -> values (float32, in Caffe's shapes).
+
+    A blob has the value that its last layer in place left. Tops of TPM layers, which tell of the past, and of Caffe's
+    own Split layers are left out.
+    """
+
+    outputs: Sequence[str]
+    batches: Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What is to be trained: a solver, from weights (several: comma-separated) or from a solver state, or from neither.
+
+    threads: of the processors; None leaves them to the back end. program: the path of the program that trains, where a
+    back end runs one. choices: how to train, for back ends that take them.
+    """
+
+    solver: Path
+    weights: str | None
+    snapshot: str | None
+    threads: int | None
+    program: str | None
+    choices: Choices
+
+
+@dataclass(frozen=True)
+class TrainingCommand:
+    """A command that trains and writes Caffe's log to its standard error; it stops with a snapshot at SIGINT.
+
+    environment: all variables of its process. shown: names of those that a reader should see beside the command.
+    """
+
+    words: list[str]
+    environment: dict[str, str]
+    shown: tuple[str, ...] = ()
+
+
+class NotFoundError(CaffeSplitError):
+    """A back end is not installed here. The message says how to get it, without a full stop; `short` only that."""
+
+    def __init__(self, message: str, short: str = "") -> None:
+        super().__init__(message)
+        self.short = short or message
+
+
+class Backend(ABC):
+    """One way to run Caffe's nets. Each method raises `CaffeSplitError` for what cannot be run so."""
+
+    name: ClassVar[str]
+    """As --engine takes it."""
+    title: ClassVar[str]
+    """As a sentence has it."""
+    library: ClassVar[str]
+    """What it needs, by the name that people know."""
+    module: ClassVar[str]
+    """The Python module of that library."""
+    how_to_get: ClassVar[str]
+    """How to get the library: a clause in the imperative."""
+    deploy_only: ClassVar[bool] = False
+    """Whether it runs deploy nets only: no data layers, no statistics, no training."""
+    runs_program: ClassVar[bool] = False
+    """Whether training runs a program that the user may name (--caffe)."""
+    no_choices: ClassVar[str] = ""
+    """Why training takes no `Choices` and no --snapshot auto: a clause. Empty where it takes them."""
+
+    def is_there(self) -> bool:
+        """Whether the library is installed. Nothing is loaded."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def require(self) -> None:
+        """Raises `NotFoundError` where the library is not installed."""
+        if not self.is_there():
+            raise NotFoundError(f"{self.library} is not in this environment: {self.how_to_get}")
+
+    @abstractmethod
+    def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+        """Forward each net on the same input; what each gave, in the order of the nets."""
+
+    def channel_statistics(
+        self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
+    ) -> dict[str, ChannelStatistics]:
+        """Mean and variance of each blob's channels (axis 1) over batches of the net's own data.
+
+        The nets' data are read in `state`, from the start. Values are float64 arrays of shape (channels,).
+        """
+        raise CaffeSplitError(f"{self.title} runs deploy nets only; it measures no training data.")
+
+    def require_trainer(self, program: str | None) -> None:
+        """Raises `NotFoundError` where it cannot train here, and `CaffeSplitError` where `program` is not one."""
+        self.require()
+
+    def training(self, request: TrainingRequest) -> TrainingCommand:
+        """The command that trains; it runs in the current directory. Checks what can be checked before it starts."""
+        raise CaffeSplitError(f"{self.title} runs deploy nets only; it does not train.")
+
+    def reason(self, line: str) -> str:
+        """What the fatal line of a training's log says to a user.
+
+        A place in Caffe's source stays: its checks often mean little without it.
+        """
+        return line
