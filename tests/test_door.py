@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib.util
 import json
 import re
 import subprocess
@@ -15,7 +16,6 @@ import pytest
 
 import caffe_split
 from caffe_split import CaffeSplitError
-from caffe_split.backends.choose import is_there
 from caffe_split.derivation.command import command_of
 from tests.derivation.odd import convolution, input_layer, write
 from tests.support import ROOT, Trained
@@ -27,7 +27,7 @@ RUN_NETS = ("fold", "train", "verify")
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "CaffeSplitError", "DeriveOptions"])
 def test_every_function_has_an_example_that_runs(name: str) -> None:
-    if name in RUN_NETS and not (is_there("caffe") or is_there("torch")):
+    if name in RUN_NETS and not any(map(importlib.util.find_spec, ("caffe", "torch"))):
         pytest.skip("neither Caffe nor PyTorch is here")
     public = getattr(caffe_split, name)
     (example,) = doctest.DocTestFinder(recurse=False).find(public, name)
@@ -228,7 +228,9 @@ def test_a_log_as_a_table_and_its_best() -> None:
         log.best("acuracy")
 
 
-@pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: ./tools/environment --torch"
+)
 def test_the_engines_net_runs(training: caffe_split.Training) -> None:
     net = caffe_split.engine.Net(training.net, "TEST")
     out = net.forward({"data": np.zeros((2, 4, 8, 8), np.float32)}, keep=True)
