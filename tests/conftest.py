@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import CAFFE, ROOT, Trained, caffe_split, train
+from caffe_split.backends.choose import backends, get_backend
+from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,8 +19,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no built Caffe beside python: run ./tools/build_caffe"))
 
 
+@pytest.fixture(params=["torch", pytest.param("caffe", marks=pytest.mark.caffe)])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a back end that runs and trains any net: a test that asks for it runs in each that is here."""
+    if not get_backend(request.param).is_there():
+        pytest.skip(get_backend(request.param).how_to_get)
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def any_backend() -> str:
+    """The name of the back end that serves where none is asked for."""
+    for each in backends():
+        if each.is_there():
+            return each.name
+    pytest.skip("; ".join(each.how_to_get for each in backends()))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, any_backend: str) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     shutil.copytree(ROOT / "prototxt" / "digits", folder / "digits")
     caffe_split("data", "digits", "--out", "data", cwd=folder)
@@ -32,7 +50,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     caffe_split(
         "instrument", "digits/train_val.prototxt", "--window", "0:100", "--interval", 10, "--in-place", cwd=folder
     )
-    return Trained(folder, train("digits/solver.prototxt", folder))
+    if CAFFE.exists():
+        return Trained(folder, train("digits/solver.prototxt", folder))
+    train_with(any_backend, "digits/solver.prototxt", folder)
+    log = folder / "digits/train.log"
+    text = log.read_text()
+    log.unlink()
+    return Trained(folder, text)
 
 
 @pytest.fixture

@@ -44,6 +44,11 @@ def train(solver: str, cwd: Path, *arguments: str) -> str:
     return run_caffe("train", "-solver", solver, *arguments, cwd=cwd)
 
 
+def train_with(backend: str, solver: str, cwd: Path) -> None:
+    """Train with a back end, by the command that a user would type; the log is train.log beside the solver."""
+    caffe_split("train", solver, "--engine", backend, "--force", cwd=cwd)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A folder in which the instrumented digits net was trained for 100 iterations, a snapshot every 10."""

@@ -1,4 +1,4 @@
-"""Two nets on the same input: in Caffe and in OpenCV, on data, noise and arrays; and what is refused."""
+"""Two nets on the same input: in every back end, on data, noise and arrays; and what is refused."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.backends import choose
-from caffe_split.backends.choose import choose_engine, is_there
-from caffe_split.errors import CaffeSplitError
+from caffe_split.backends.choose import get_backend
 from caffe_split.formats.weights import caffemodel
 from tests.support import caffe_split
 
-pytestmark = pytest.mark.caffe
-
-needs_torch = pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
-ENGINES = ["caffe", "opencv", pytest.param("torch", marks=needs_torch)]
+needs_torch = pytest.mark.skipif(
+    not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch"
+)
+ENGINES = ["opencv", pytest.param("torch", marks=needs_torch), pytest.param("caffe", marks=pytest.mark.caffe)]
 DEPLOY, DERIVED = "digits/deploy.prototxt", "d/deploy.prototxt"
 
 
@@ -47,9 +45,9 @@ def blobs(folder: Path, *options: object, status: int = 0) -> dict[str, dict[str
     return {row["blob"]: row for row in json.loads(result.stdout)["blobs"]}
 
 
-def test_opencv_and_caffe_see_the_same_blobs(pair: Path) -> None:
-    """OpenCV's reader is not Caffe's: it shows that what we write is Caffe's format."""
-    ours, theirs = blobs(pair), blobs(pair, "--engine", "opencv")
+def test_opencv_sees_the_same_blobs(pair: Path, backend: str) -> None:
+    """OpenCV's reader is neither Caffe's nor ours: it shows that what we write is Caffe's format."""
+    ours, theirs = blobs(pair, "--engine", backend), blobs(pair, "--engine", "opencv")
     assert set(theirs) == set(ours) - {"data"} and len(theirs) > 10
     for name, row in theirs.items():
         assert row["scale"] == pytest.approx(ours[name]["scale"], rel=1e-4)
@@ -58,6 +56,7 @@ def test_opencv_and_caffe_see_the_same_blobs(pair: Path) -> None:
 
 
 @needs_torch
+@pytest.mark.caffe
 @pytest.mark.parametrize("phase", ["TEST", "TRAIN"])
 def test_the_torch_engine_and_caffe_see_the_same_blobs(pair: Path, phase: str) -> None:
     """On data, and with the batch's own statistics too."""
@@ -84,7 +83,7 @@ def test_a_changed_weight_is_found_where_it_acts(pair: Path, engine: str) -> Non
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_array_as_input(pair: Path, engine: str) -> None:
+def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
     images = np.random.default_rng(5).normal(size=(3, 1, 8, 8)).astype(np.float32)
     np.save(pair / "images.npy", images)
     rows = blobs(pair, "--engine", engine, "--input", "images.npy")
@@ -106,17 +105,8 @@ def test_an_array_as_input(pair: Path, engine: str) -> None:
         ([DEPLOY, "digits/deploy.prototxt"], "give --baseline-weights"),
     ],
 )
-def test_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_compared_is_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> None:
     np.save(pair / "zeros.npy", np.zeros((2, 1, 8, 8)))
     result = caffe_split("verify", *arguments, cwd=pair, status=1)
     assert re.search(re.escape(message), result.stderr), result.stderr
     assert result.stderr.count("\n") == 1
-
-
-def test_the_first_engine_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    all_of_them = ("caffe", "torch", "opencv")
-    for there in (all_of_them, ("torch", "opencv"), ("opencv",)):
-        monkeypatch.setattr(choose, "is_there", there.__contains__)
-        assert choose_engine(all_of_them) == there[0]
-    with pytest.raises(CaffeSplitError, match=r"build Caffe with ./tools/build_caffe, or install PyTorch with"):
-        choose_engine()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.backends.choose import is_there
+from caffe_split.backends.choose import get_backend
 from caffe_split.data.store import read_store
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
@@ -85,7 +85,7 @@ def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:
     assert np.array_equal(beta, mean)
 
 
-@pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+@pytest.mark.skipif(not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch")
 def test_the_torch_engine_measures_the_same(digits: Path) -> None:
     made = {}
     for engine in ("caffe", "torch"):

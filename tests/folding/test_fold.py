@@ -1,4 +1,4 @@
-"""Folding back in the real Caffe: the baseline's text and cost again, and the derived net's function."""
+"""Folding back in every back end: the baseline's text and cost again, and the derived net's function."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
-from tests.support import ROOT, caffe_split, train
+from tests.support import ROOT, caffe_split, train_with
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 BASE = "digits/train_val.prototxt"
 LAYERS = "conv1,res1_conv2,res2_conv1,res3_proj"
@@ -57,13 +57,23 @@ def test_untrained_gives_the_baseline_back(digits: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, kind: str) -> None:
+def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, kind: str, backend: str) -> None:
     derive(digits, *KINDS[kind], "--deploy", "digits/deploy.prototxt", layers=layers_for(kind))
-    train("derived1/solver.prototxt", digits)
+    train_with(backend, "derived1/solver.prototxt", digits)
     weights = "derived1/digits_iter_100.caffemodel"
     start, end = (caffemodel.read_weights(digits / path) for path in ("derived1/init.caffemodel", weights))
     assert not np.array_equal(start["conv1_reorder"][0], end["conv1_reorder"][0])
-    plan = fold(digits, "derived1/train_val.prototxt", weights, "--deploy", "derived1/deploy.prototxt", "--batches", 2)
+    plan = fold(
+        digits,
+        "derived1/train_val.prototxt",
+        weights,
+        "--engine",
+        backend,
+        "--deploy",
+        "derived1/deploy.prototxt",
+        "--batches",
+        2,
+    )
     assert [layer["name"] for layer in plan["folded"]] == layers_for(kind).split(",") and plan["kept"] == {}
     assert len(plan["largest_difference"]) == 2 and max(plan["largest_difference"]) < 1e-4
     assert (digits / "folded/train_val.prototxt").read_bytes() == (digits / BASE).read_bytes()
@@ -79,26 +89,28 @@ def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, 
         weights,
         "--derived-weights",
         "folded/folded.caffemodel",
+        "--engine",
+        backend,
         cwd=digits,
     )
     assert "same function" in verified.stdout and re.search(r"fc .*\n|^fc ", verified.stdout)
 
 
 @pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
-def test_trained_branch_normalisation_folds(digits: Path, kind: str) -> None:
+def test_trained_branch_normalisation_folds(digits: Path, kind: str, backend: str) -> None:
     """What --branch-norm adds goes as it came: the baseline's text, no bias where it had none."""
-    derive(digits, *KINDS[kind], "--branch-norm", layers="conv1,res2_conv1")
-    train("derived1/solver.prototxt", digits)
-    plan = fold(digits, "derived1/train_val.prototxt", "derived1/digits_iter_100.caffemodel")
+    derive(digits, *KINDS[kind], "--branch-norm", "--engine", backend, layers="conv1,res2_conv1")
+    train_with(backend, "derived1/solver.prototxt", digits)
+    plan = fold(digits, "derived1/train_val.prototxt", "derived1/digits_iter_100.caffemodel", "--engine", backend)
     assert [layer["name"] for layer in plan["folded"]] == ["conv1", "res2_conv1"]
     assert all("taken off the mean of" in layer["note"] for layer in plan["folded"])
     assert plan["largest_difference"][0] < 1e-4
     assert (digits / "folded/train_val.prototxt").read_bytes() == (digits / BASE).read_bytes()
 
 
-def test_rounds_fold_from_the_inside(digits: Path) -> None:
+def test_rounds_fold_from_the_inside(digits: Path, backend: str) -> None:
     derive(digits, layers="conv1,res2_conv1")
-    train("derived1/solver.prototxt", digits)
+    train_with(backend, "derived1/solver.prototxt", digits)
     caffe_split(
         "make-derived",
         "derived1/solver.prototxt",
@@ -112,8 +124,8 @@ def test_rounds_fold_from_the_inside(digits: Path) -> None:
         "conv1_split1,conv1_split2,conv1_split2_residual_pre,res2_conv1_split2,res2_conv2",
         cwd=digits,
     )
-    train("derived2/solver.prototxt", digits)
-    plan = fold(digits, "derived2/train_val.prototxt", "derived2/digits_iter_100.caffemodel")
+    train_with(backend, "derived2/solver.prototxt", digits)
+    plan = fold(digits, "derived2/train_val.prototxt", "derived2/digits_iter_100.caffemodel", "--engine", backend)
     assert [layer["name"] for layer in plan["folded"]] == [
         "conv1_split2_residual_pre",
         "conv1_split1",
@@ -159,9 +171,11 @@ def test_what_cannot_be_folded_stays(digits: Path) -> None:
     assert not (digits / "f").exists()
 
 
-def test_batch_norm_folds_into_a_deploy_net_only(digits: Path) -> None:
+def test_batch_norm_folds_into_a_deploy_net_only(digits: Path, backend: str) -> None:
     derive(digits, "--deploy", "digits/deploy.prototxt")
-    plan = fold(digits, "derived1/deploy.prototxt", "derived1/init.caffemodel", "--fold-batch-norm")
+    plan = fold(
+        digits, "derived1/deploy.prototxt", "derived1/init.caffemodel", "--engine", backend, "--fold-batch-norm"
+    )
     net = prototxt.read(digits / "folded/deploy.prototxt")
     assert {layer.type for layer in all_layers(net)}.isdisjoint({"BatchNorm", "Scale"})
     assert plan["batch_norm"]["res1_conv2"] == ["res1_conv2_bn", "res1_conv2_scale"] and len(plan["batch_norm"]) == 9
@@ -170,15 +184,39 @@ def test_batch_norm_folds_into_a_deploy_net_only(digits: Path) -> None:
     assert [blob.shape for blob in weights["conv1"]] == [(16, 1, 3, 3), (16,)]
     assert not [name for name in weights if name.endswith(("_bn", "_scale"))]
     refused = fold(
-        digits, "derived1/train_val.prototxt", "derived1/init.caffemodel", "--fold-batch-norm", "--out", "f", status=1
+        digits,
+        "derived1/train_val.prototxt",
+        "derived1/init.caffemodel",
+        "--engine",
+        backend,
+        "--fold-batch-norm",
+        "--out",
+        "f",
+        status=1,
     )
     assert "it is a net to train, by its layer 'loss'" in refused["error"]
     # A plain net without splits has BatchNorm to merge too.
     plain = fold(
-        digits, "digits/deploy.prototxt", "digits/digits_iter_100.caffemodel", "--fold-batch-norm", "--out", "plain"
+        digits,
+        "digits/deploy.prototxt",
+        "digits/digits_iter_100.caffemodel",
+        "--engine",
+        backend,
+        "--fold-batch-norm",
+        "--out",
+        "plain",
     )
     assert plain["folded"] == [] and len(plain["batch_norm"]) == 9
-    nothing = fold(digits, "digits/deploy.prototxt", "digits/digits_iter_100.caffemodel", "--out", "f", status=1)
+    nothing = fold(
+        digits,
+        "digits/deploy.prototxt",
+        "digits/digits_iter_100.caffemodel",
+        "--engine",
+        backend,
+        "--out",
+        "f",
+        status=1,
+    )
     assert "no split layers in it" in nothing["error"]
 
 
@@ -203,7 +241,7 @@ layer { name: "batchwise_bn" type: "BatchNorm" bottom: "batchwise" top: "batchwi
 """
 
 
-def test_which_batch_norms_fold(tmp_path: Path) -> None:
+def test_which_batch_norms_fold(tmp_path: Path, backend: str) -> None:
     """Outside splits: in place or not, with a bias or without, with Scale or without; and what must stay."""
     (tmp_path / "net.prototxt").write_text(NORMED)
     rng = np.random.default_rng(0)
@@ -213,7 +251,7 @@ def test_which_batch_norms_fold(tmp_path: Path) -> None:
     for name in ("apart_bn", "biased_bn", "twice_bn", "batchwise_bn"):
         weights[name] = [rng.standard_normal(4) * 3, rng.uniform(1, 2, 4) * 3, np.array([3.0])]
     caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
-    plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--fold-batch-norm")
+    plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--engine", backend, "--fold-batch-norm")
     assert plan["batch_norm"] == {"apart": ["apart_bn", "apart_scale"], "biased": ["biased_bn"]}
     assert set(plan["batch_norm_kept"]) == {"read_twice", "batchwise"}
     assert "read by other layers than its BatchNorm" in plan["batch_norm_kept"]["read_twice"]
@@ -253,7 +291,7 @@ def add_norms(net: prototxt.Document, weights: dict[str, list[np.ndarray]], bran
         ("skip", ["split1", "split2", "split2_skip"]),
     ],
 )
-def test_normalised_branches_fold(digits: Path, kind: str, branches: list[str], in_place: bool) -> None:
+def test_normalised_branches_fold(digits: Path, kind: str, branches: list[str], in_place: bool, backend: str) -> None:
     """conv1 and res2_conv1 have no bias, and the branches' shifts go into the mean of the BatchNorm behind them."""
     derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt", layers="conv1,res2_conv1")
     net = prototxt.read(digits / "derived1/deploy.prototxt")
@@ -264,7 +302,7 @@ def test_normalised_branches_fold(digits: Path, kind: str, branches: list[str], 
             add_norms(net, weights, f"{name}_{branch}", in_place)
     prototxt.write(net, digits / "derived1/deploy.prototxt")
     caffemodel.write_weights(digits / "normed.caffemodel", weights)
-    plan = fold(digits, "derived1/deploy.prototxt", "normed.caffemodel")
+    plan = fold(digits, "derived1/deploy.prototxt", "normed.caffemodel", "--engine", backend)
     assert {layer["note"] for layer in plan["folded"]} == {
         "its new bias taken off the mean of 'conv1_bn'",
         "its new bias taken off the mean of 'res2_conv1_bn'",
@@ -330,31 +368,31 @@ def split_tiny(folder: Path, *options: object) -> dict[str, list[np.ndarray]]:
     return {name: [np.array(blob) for blob in weights[name]] for name in weights}
 
 
-def test_a_bias_that_nothing_can_take_is_added(tmp_path: Path) -> None:
+def test_a_bias_that_nothing_can_take_is_added(tmp_path: Path, backend: str) -> None:
     tiny(tmp_path, bias=False)
     weights = split_tiny(tmp_path, "--kind", "extension")
     net = prototxt.read(tmp_path / "d/net.prototxt")
     add_norms(net, weights, "x_split1", in_place=True)
     prototxt.write(net, tmp_path / "d/net.prototxt")
     caffemodel.write_weights(tmp_path / "n.caffemodel", weights)
-    plan = fold(tmp_path, "d/net.prototxt", "n.caffemodel")
+    plan = fold(tmp_path, "d/net.prototxt", "n.caffemodel", "--engine", backend)
     assert plan["folded"][0]["note"] == "with a bias, which it did not have" and plan["largest_difference"][0] < 1e-4
     before, after = net_text(bias=False).splitlines(), (tmp_path / "folded/net.prototxt").read_text().splitlines()
     assert [line for line in before if line not in after] == ["\t\tbias_term: false  # or not"]
     assert len(after) == len(before) - 1
 
 
-def test_groups(tmp_path: Path) -> None:
+def test_groups(tmp_path: Path, backend: str) -> None:
     """While no kernel looks into another group a grouped convolution holds it; later only one without groups."""
     tiny(tmp_path, group=2)
     weights = split_tiny(tmp_path, "--kind", "extension")
-    fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--out", "f1")
+    fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--engine", backend, "--out", "f1")
     assert (tmp_path / "f1/net.prototxt").read_text() == net_text(2)
     weights["x_reorder"][0] += np.random.default_rng(1).standard_normal(weights["x_reorder"][0].shape) * 0.1
     caffemodel.write_weights(tmp_path / "trained.caffemodel", weights)
-    refused = fold(tmp_path, "d/net.prototxt", "trained.caffemodel", "--out", "f2", status=1)
+    refused = fold(tmp_path, "d/net.prototxt", "trained.caffemodel", "--engine", backend, "--out", "f2", status=1)
     assert "x: its kernels have learnt to look into other groups" in refused["error"]
-    plan = fold(tmp_path, "d/net.prototxt", "trained.caffemodel", "--out", "f2", "--ungroup")
+    plan = fold(tmp_path, "d/net.prototxt", "trained.caffemodel", "--engine", backend, "--out", "f2", "--ungroup")
     assert plan["folded"][0]["note"] == "group 2 -> 1" and plan["largest_difference"][0] < 1e-4
     assert caffemodel.read_weights(tmp_path / "f2/folded.caffemodel")["x"][0].shape == (6, 4, 3, 3)
     assert "group" not in (tmp_path / "f2/net.prototxt").read_text()

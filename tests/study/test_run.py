@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from caffe_split.backends.choose import is_there
+from caffe_split.backends.choose import get_backend
 from caffe_split.study.locks import is_held
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.caffe,
     pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="pip install 'caffe-split[study]'"),
 ]
-NEEDS_TORCH = pytest.mark.skipif(not is_there("torch"), reason="PyTorch is not installed: ./tools/environment --torch")
+NEEDS_TORCH = pytest.mark.skipif(not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch")
 COMMAND = [sys.executable, "-m", "caffe_split", "study"]
 
 
