@@ -116,6 +116,18 @@ REFUSED = {
         lambda training: caffe_split.derive(training, 5, layers="conv1", out="x"),
         r"layers are a number or a list of names, found 'conv1'; write \['conv1'\]",
     ),
+    "an iteration is a number": (
+        lambda training: caffe_split.derive(training, "50000", out="x"),
+        "expected a whole number as iteration, found str '50000'",
+    ),
+    "an iteration to measure is a number": (
+        lambda training: caffe_split.measure_tpm(training, "9"),
+        "expected a whole number as iteration, found str '9'",
+    ),
+    "no layers by number": (
+        lambda training: caffe_split.derive(training, 5, layers=0, out="x"),
+        "layers is 0, expected 1",
+    ),
     "no snapshot and no weights": (lambda training: caffe_split.derive(training, out="x"), "give either --iter N"),
     "no layers": (lambda training: caffe_split.derive(training, 5, layers=[], out="x"), "--layers names no layer"),
     "weights without TPM": (
