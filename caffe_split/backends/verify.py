@@ -13,7 +13,7 @@ from caffe_split.backends.caffe.forward import BlobDifference
 from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import ENGINES, choose_engine
 from caffe_split.engine import require_torch
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
@@ -95,6 +95,8 @@ def verify(
     >>> result.passed, [row.blob for row in result.rows]
     (True, ['data', 'conv'])
     """
+    expect_path(baseline, "a net")
+    expect_path(derived, "a net")
     baseline, derived = Path(baseline), Path(derived)
     documents = [read_net(net, upgrade=True, caffe_proto=caffe_proto) for net in (baseline, derived)]
     weights = derived_weights or derived.parent / WEIGHTS_NAME

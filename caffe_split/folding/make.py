@@ -11,7 +11,7 @@ import numpy as np
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import Verification, verify
 from caffe_split.derivation.plan import change
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
@@ -231,6 +231,8 @@ def fold(
     >>> plan.texts["net.prototxt"] == open(net, "rb").read()
     True
     """
+    expect_path(net, "a net")
+    expect_path(weights, "weights")
     return make_fold(
         Path(net),
         Path(weights),
