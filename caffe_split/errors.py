@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -29,6 +30,11 @@ def expect(value: Any, kind: type | tuple[type, ...], instead: str) -> None:
     """Raises `CaffeSplitError` unless `value` is of the type `kind`; `instead` says what to pass."""
     if not isinstance(value, kind):
         raise CaffeSplitError(f"expected {instead}, found {type(value).__name__} {_short(value)}")
+
+
+def expect_path(value: Any, what: str) -> None:
+    """Raises `CaffeSplitError` unless `value` is a path; `what` says of what."""
+    expect(value, (str, os.PathLike), f"the path of {what}")
 
 
 def _short(value: Any) -> str:

@@ -107,6 +107,19 @@ REFUSED = {
     "uninstrument wants a Training": (lambda training: caffe_split.uninstrument("a"), "open_training"),
     "open_training wants a path": (caffe_split.open_training, "expected the path of a net or solver, found Training"),
     "read_log wants a path": (caffe_split.read_log, "expected the path of a log, found Training"),
+    "read_net wants a path": (caffe_split.read_net, "expected the path of a net, found Training"),
+    "read_solver wants a path": (caffe_split.read_solver, "expected the path of a solver, found Training"),
+    "read_weights wants a path": (caffe_split.read_weights, "expected the path of weights, found Training"),
+    "write_weights wants a path": (
+        lambda training: caffe_split.write_weights({}, "w.caffemodel"),
+        "expected the path of the weights to write, found dict",
+    ),
+    "verify wants paths": (lambda training: caffe_split.verify(training, "a"), "expected the path of a net"),
+    "fold wants paths": (
+        lambda training: caffe_split.fold("a", {}, out="b"),
+        "expected the path of weights, found dict",
+    ),
+    "train wants a path": (caffe_split.train, "expected the path of a solver, found Training"),
     "summarize wants a net": (lambda training: caffe_split.summarize(5), "expected a net: its path, .* found int 5"),
     "options are not a dict": (
         lambda training: caffe_split.derive(training, 5, options={"kind": "skip"}, out="x"),
@@ -115,6 +128,18 @@ REFUSED = {
     "layers are not a name": (
         lambda training: caffe_split.derive(training, 5, layers="conv1", out="x"),
         r"layers are a number or a list of names, found 'conv1'; write \['conv1'\]",
+    ),
+    "an iteration is a number": (
+        lambda training: caffe_split.derive(training, "50000", out="x"),
+        "expected a whole number as iteration, found str '50000'",
+    ),
+    "an iteration to measure is a number": (
+        lambda training: caffe_split.measure_tpm(training, "9"),
+        "expected a whole number as iteration, found str '9'",
+    ),
+    "no layers by number": (
+        lambda training: caffe_split.derive(training, 5, layers=0, out="x"),
+        "layers is 0, expected 1",
     ),
     "no snapshot and no weights": (lambda training: caffe_split.derive(training, out="x"), "give either --iter N"),
     "no layers": (lambda training: caffe_split.derive(training, 5, layers=[], out="x"), "--layers names no layer"),

@@ -16,7 +16,7 @@ from caffe_split.backends.process import Child
 from caffe_split.backends.protocol import Backend, NotFoundError, TrainingCommand, TrainingRequest
 from caffe_split.backends.settings import SolverSettings, solver_settings
 from caffe_split.engine.spec.command import Choices
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.net.resume import AUTO
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
@@ -194,6 +194,7 @@ def train(
     >>> outcome.status, cs.read_log(os.path.join(folder, "train.log")).runs[0].state
     (0, 'done')
     """
+    expect_path(solver, "a solver")
     plan = plan_training(
         solver, weights=weights, snapshot=snapshot, log=log, force=force, append=append, engine=engine, choices=choices
     )

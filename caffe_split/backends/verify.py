@@ -11,7 +11,7 @@ from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
 from caffe_split.backends.protocol import Forwarding, NetFiles
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
@@ -108,6 +108,8 @@ def verify(
     >>> result.passed, [row.blob for row in result.rows]
     (True, ['data', 'conv'])
     """
+    expect_path(baseline, "a net")
+    expect_path(derived, "a net")
     baseline, derived = Path(baseline), Path(derived)
     documents = [read_net(net, upgrade=True, caffe_proto=options.caffe_proto) for net in (baseline, derived)]
     first = NetFiles(baseline, Path(baseline_weights or _recorded_weights(derived)))

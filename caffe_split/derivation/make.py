@@ -85,9 +85,12 @@ def derive(
     ['init.caffemodel', 'manifest.json', 'net.prototxt']
     """
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    expect(iteration, (int, type(None)), "a whole number as iteration")
     expect(options, DeriveOptions, "DeriveOptions(...) as options")
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
+    if isinstance(layers, int) and layers < 1:
+        raise WrongUseError(f"layers is {layers}, expected 1 or more, or a list of names.")
     if (iteration is None) == (weights is None):
         raise WrongUseError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     rule = parse_rule(options.partition)

@@ -11,7 +11,7 @@ import numpy as np
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
@@ -175,6 +175,8 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     >>> plan.texts["net.prototxt"] == open(net, "rb").read()
     True
     """
+    expect_path(net, "a net")
+    expect_path(weights, "weights")
     net_path, weights_path, out = Path(net), Path(weights), Path(out)
     deploy, caffe_proto = options.deploy, options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
@@ -113,7 +112,6 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     >>> str(training.solver_path) == solver, [layer.name for layer in training.train_layers()], training.snapshots()
     (True, ['data'], {})
     """
-    expect(path, (str, os.PathLike), "the path of a net or solver")
     document = read_net_or_solver(path, caffe_proto)
     solver_path: Path | None
     solver: prototxt.Document | None

@@ -68,6 +68,7 @@ def measure_tpm(
     ('conv', 2, [1.0, 0.0])
     """
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    expect(iteration, (int, type(None)), "a whole number as iteration")
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a list of names, found {layers!r}; write [{layers!r}].")
     expect_pairs(windows)

@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.trainlog import bulk, messages, scan
 from caffe_split.trainlog.lines import NO_CLOCK, PREFIX, SHORT_PREFIX, Clock, LineSplitter
 from caffe_split.trainlog.messages import number
@@ -348,7 +348,7 @@ def read_log(path: str | os.PathLike[str]) -> TrainingLog:
     >>> log.table("tests")["accuracy"].tolist()
     [0.1, 0.9, 0.8]
     """
-    expect(path, (str, os.PathLike), "the path of a log")
+    expect_path(path, "a log")
     log, modified = open_log(path)
     year = time.localtime(modified).tm_year
     parser = _parse(log, year)

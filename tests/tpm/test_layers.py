@@ -10,7 +10,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import open_training
-from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
+from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind
+from caffe_split.tpm.cost import watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 from tests.support import CAFFE, ROOT, Trained, caffe_split
 
