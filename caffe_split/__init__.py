@@ -24,14 +24,15 @@ from caffe_split.errors import CaffeSplitError
 if TYPE_CHECKING:
     from caffe_split import engine
     from caffe_split.backends.train import Outcome, train
-    from caffe_split.backends.verify import Verification, verify
+    from caffe_split.backends.verify import Verification, VerifyOptions, verify
     from caffe_split.derivation.make import derive
     from caffe_split.derivation.options import DeriveOptions
     from caffe_split.derivation.plan import DerivePlan
-    from caffe_split.folding.make import FoldPlan, fold
+    from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
     from caffe_split.layertypes.summary import Summary, summarize
+    from caffe_split.net.state import NetState
     from caffe_split.net.training import Training, open_training
     from caffe_split.tpm.attach import InstrumentPlan, instrument, uninstrument
     from caffe_split.tpm.collect import measure_tpm
@@ -51,6 +52,7 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "write_weights",
     "open_training",
     "Training",
+    "NetState",
     "summarize",
     "Summary",
     # TPM
@@ -64,8 +66,10 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "DeriveOptions",
     "DerivePlan",
     "verify",
+    "VerifyOptions",
     "Verification",
     "fold",
+    "FoldOptions",
     "FoldPlan",
     # training and its log
     "train",
@@ -84,6 +88,7 @@ _LAZY = {
     "write_weights": "formats.weights.caffemodel",
     "open_training": "net.training",
     "Training": "net.training",
+    "NetState": "net.state",
     "summarize": "layertypes.summary",
     "Summary": "layertypes.summary",
     "instrument": "tpm.attach",
@@ -95,8 +100,10 @@ _LAZY = {
     "DeriveOptions": "derivation.options",
     "DerivePlan": "derivation.plan",
     "verify": "backends.verify",
+    "VerifyOptions": "backends.verify",
     "Verification": "backends.verify",
     "fold": "folding.make",
+    "FoldOptions": "folding.make",
     "FoldPlan": "folding.make",
     "train": "backends.train",
     "Outcome": "backends.train",

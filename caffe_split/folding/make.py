@@ -37,7 +37,7 @@ class FoldOptions:
     the fork that the nets are for.
     """
 
-    deploy: Path | None = None
+    deploy: PathLike | None = None
     batch_norm: bool = False
     ungroup: bool = False
     caffe_proto: Path | None = None
@@ -178,7 +178,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     expect_path(net, "a net")
     expect_path(weights, "weights")
     net_path, weights_path, out = Path(net), Path(weights), Path(out)
-    deploy, caffe_proto = options.deploy, options.caffe_proto
+    deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)
     if given.kind == "solver":
         net_path = solver_net_path(given)

@@ -46,7 +46,7 @@ def test_the_most_preferred_back_end_that_is_installed_serves(monkeypatch: pytes
 
 def test_a_back_end_that_is_not_installed_names_itself_and_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     there(monkeypatch, "torch")
-    with pytest.raises(CaffeSplitError, match=r"pycaffe is not in this .* build_caffe, or give --engine torch\.$"):
+    with pytest.raises(CaffeSplitError, match=r"pycaffe is not in this .*build_caffe, or give --engine torch\.$"):
         choose_backend("caffe")
     with pytest.raises(CaffeSplitError, match=r"OpenCV is not in .*: pip install .*, or give --engine torch\.$"):
         choose_backend("opencv")

@@ -26,7 +26,9 @@ pytestmark = [
     pytest.mark.caffe,
     pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="pip install 'caffe-split[study]'"),
 ]
-NEEDS_TORCH = pytest.mark.skipif(not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch")
+NEEDS_TORCH = pytest.mark.skipif(
+    not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch"
+)
 COMMAND = [sys.executable, "-m", "caffe_split", "study"]
 
 
