@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from caffe_split.cli.options import WINDOW, caffe_proto_option, engine_option, ignore_extra_option, names, print_json
+
+if TYPE_CHECKING:
+    from caffe_split.split.kinds import KindName
+    from caffe_split.split.layer import Init
+    from caffe_split.split.parts import Activation, SkipPool
 
 
 @click.command()
@@ -105,11 +111,11 @@ def make_derived(
     weights: Path | None,
     layers: str | None,
     num_splits: int | None,
-    kind: str,
-    skip_pool: str,
-    residual_activation: str,
+    kind: KindName,
+    skip_pool: SkipPool,
+    residual_activation: Activation,
     partition: str,
-    init: str,
+    init: Init,
     noise: float,
     seed: int,
     window: tuple[int, int] | None,

@@ -241,7 +241,8 @@ def _plan_layer(
     except CaffeSplitError as error:
         raise CaffeSplitError(f"{layer.where}: {error}") from error
     kernels = Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
-    parts = split_convolution(layer.name, layer.bottoms[0], layer.tops[0], geometry, kernels, partition, options, sizes)
+    ends = layer.bottoms[0], layer.tops[0]
+    parts = split_convolution(layer.name, *ends, geometry, kernels, partition, options=options, input_sizes=sizes)
     note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
     return LayerPlan(layer.name, partition, tuple(parts), scores, momentum, note)
 
@@ -252,7 +253,7 @@ def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition
     split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
     times their ratio.
     """
-    skip = next((part for part in parts if part.name == f"{name}_split2_skip"), None)
+    skip = next((part for part in parts if part.frozen), None)
     if skip is None:
         return ""
     ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)
