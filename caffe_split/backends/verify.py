@@ -19,7 +19,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.split.recognise import find_splits, with_inner
+from caffe_split.split.recognise import all_splits
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def verify(
 def _check_splits_run(derived: prototxt.Document, phase: str, stages: Sequence[str], level: int) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
     layers = all_layers(derived)
-    splits = {layers[split.reorder].name for split in with_inner(find_splits(layers))}
+    splits = {layers[split.reorder].name for split in all_splits(layers)}
     run = {layer.name for layer in phase_layers(derived, phase, stages, level)}
     if splits and not splits & run:
         raise CaffeSplitError(

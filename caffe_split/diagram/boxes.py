@@ -8,7 +8,7 @@ from typing import Literal, Union
 
 from caffe_split.diagram.describe import describe
 from caffe_split.net.layers import Layer
-from caffe_split.split.recognise import Role, find_splits, layer_roles, with_inner
+from caffe_split.split.recognise import Role, all_splits, layer_roles
 
 # Layers that work on each value or channel by itself: one that is alone in reading a blob joins its writer's box.
 FOLLOWERS = {
@@ -91,10 +91,7 @@ def make_boxes(layers: Sequence[Layer], inputs: Mapping[str, Sequence[int]] | No
             writer[top] = home
     roles = layer_roles(layers)
     joins = {
-        layers[index].name
-        for split in with_inner(find_splits(layers))
-        for index in (split.total, split.concat)
-        if index is not None
+        layers[index].name for split in all_splits(layers) for index in (split.total, split.concat) if index is not None
     }
     free = [_input_box(blob, shape) for blob, shape in given.items()]
     count = len(free)

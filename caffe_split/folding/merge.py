@@ -16,7 +16,7 @@ from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import all_layers
 from caffe_split.split.affine import CannotFold
 from caffe_split.split.algebra import Array
-from caffe_split.split.recognise import Split, find_splits, near_misses, with_inner
+from caffe_split.split.recognise import Split, all_splits, near_misses
 from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 
@@ -67,14 +67,15 @@ def merge_stems(
     kept: dict[str, str] = {}
     for document in documents:
         kept.update(near_misses(all_layers(document)))
-    for names in innermost_first([find_splits(all_layers(document)) for document in documents]):
+    found = [split for document in documents for split in all_splits(all_layers(document))]
+    for names in innermost_first([split.origin for split in found]):
         graphs = [Graph(all_layers(document)) for document in documents]
-        splits = [list(with_inner(find_splits(graph))) for graph in graphs]
+        splits = [all_splits(graph) for graph in graphs]
         merges = []
         for stem in names:
             try:
-                found = [[split for split in each if split.origin == stem] for each in splits]
-                merges.append(_merged(graphs, found, blobs, ungroup))
+                same = [[split for split in each if split.origin == stem] for each in splits]
+                merges.append(_merged(graphs, same, blobs, ungroup))
             except CannotFold as reason:
                 kept[stem] = str(reason)
         for number, document in enumerate(documents):

@@ -18,7 +18,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from caffe_split.plot.draw import DPI, picture_format
 from caffe_split.split.kinds import helper_words
-from caffe_split.split.recognise import Role, Split, find_splits, with_inner
+from caffe_split.split.recognise import Role, Split, all_splits
 
 _WEIGHTED = ("Convolution", "Deconvolution", "InnerProduct")
 # Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.
@@ -35,7 +35,7 @@ def shown_layers(document: prototxt.Document, name: str) -> list[str]:
     """
     layers = all_layers(document)
     weighted = {layer.name: layer for layer in layers if layer.type in _WEIGHTED}
-    for split in with_inner(find_splits(layers)):
+    for split in all_splits(layers):
         alike = [split.fast, split.slow, *(each for word, each in split.added.items() if word not in helper_words())]
         parts = [layers[each].name for each in alike if not isinstance(each, Split)]
         if not isinstance(split.slow, Split) and name == layers[split.slow].name:

@@ -7,7 +7,7 @@ own layer that only has such a name is a plain layer. The convolutions with X's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Union
 
@@ -83,29 +83,30 @@ def last_layer(member: Member) -> int:
     return member.reorder if isinstance(member, Split) else member
 
 
+def all_splits(layers: Sequence[Layer] | Graph) -> list[Split]:
+    """All splits, those inside others before these, in the order of their last layers.
+
+    `layers` may be a phase's, or all of a document.
+    """
+    return _Reader(layers).found()
+
+
 def find_splits(layers: Sequence[Layer] | Graph) -> list[Split]:
-    """The splits that are in no other, in the order of the net. Layers may be a phase's, or all of a document."""
-    found = _Reader(layers).found()
+    """The splits that are in no other."""
+    found = all_splits(layers)
     inside = {id(inner) for split in found for inner in split.inside}
     return [split for split in found if id(split) not in inside]
 
 
-def with_inner(splits: Sequence[Split]) -> Iterator[Split]:
-    """The splits and those inside them, the outer ones first."""
-    for split in splits:
-        yield split
-        yield from with_inner(split.inside)
-
-
 def layer_roles(layers: Sequence[Layer]) -> dict[str, Role]:
     """Name -> role of the convolutions that are parts of a split (of the innermost one), no other layers."""
-    return {layers[at].name: role for each in with_inner(find_splits(layers)) for at, role in each.roles.items()}
+    return {layers[at].name: role for each in all_splits(layers) for at, role in each.roles.items()}
 
 
 def helper_names(layers: Sequence[Layer]) -> set[str]:
     """The names of the convolutions that only help a split and are never split again."""
     names: set[str] = set()
-    for split in with_inner(find_splits(layers)):
+    for split in all_splits(layers):
         helpers = [split.reorder, *(last_layer(split.added[word]) for word in split.added if word in helper_words())]
         names.update(layers[index].name for index in helpers)
     return names

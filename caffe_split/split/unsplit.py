@@ -39,24 +39,18 @@ class Unsplit:
     kernels: Kernels
 
 
-def innermost_first(documents: Sequence[Sequence[Split]]) -> list[list[str]]:
-    """The names of the layers that were split, once each, in rounds: those inside another split in a round before it.
+def innermost_first(origins: Sequence[str]) -> list[list[str]]:
+    """The same names of split layers, once each, in rounds: splits inside another one in a round before it.
 
-    `documents` has the outermost splits of each. Splits of one round have no layers in common.
+    Layers inside X's split are called X_...; so is a split that stands elsewhere and is only named so, and it comes
+    in an earlier round than it must. Splits of one round have no layers in common.
     """
-    depths: dict[str, int] = {}
-    for splits in documents:
-        for split, depth in _with_depths(splits, 0):
-            depths[split.origin] = max(depth, depths.get(split.origin, 0))
-    return [[name for name in depths if depths[name] == depth] for depth in sorted(set(depths.values()), reverse=True)]
-
-
-def _with_depths(splits: Sequence[Split], depth: int) -> list[tuple[Split, int]]:
-    """Each split with how many it lies inside, in the order of the net."""
-    found = [(split, depth) for split in splits]
-    for split in splits:
-        found += _with_depths(split.inside, depth + 1)
-    return sorted(found, key=lambda each: each[0].reorder)
+    rounds: dict[int, list[str]] = {}
+    known = set(origins)
+    for origin in dict.fromkeys(origins):
+        around = sum(origin[:place] in known for place, letter in enumerate(origin) if letter == "_")
+        rounds.setdefault(around, []).append(origin)
+    return [rounds[around] for around in sorted(rounds, reverse=True)]
 
 
 def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:

@@ -19,7 +19,7 @@ from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
 from caffe_split.split.parts import Part
 from caffe_split.split.recognise import find_splits
-from caffe_split.split.unsplit import Unsplit, grouped, unsplit
+from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
 from tests.split.reference import convolve, forward, geometries
 
 
@@ -171,3 +171,8 @@ def test_a_kernel_that_looks_further_than_xs_own() -> None:
     blobs["x_split2_skip"] = [np.ones((3, 4, 5, 5), np.float32)]
     with pytest.raises(CannotFold, match="'x_split2_skip' .* looks at pixels that the 3x3 kernel of 'x'"):
         multiplied_out(prototxt.parse(source, "net"), blobs)
+
+
+def test_inner_splits_come_first() -> None:
+    names = ["a", "conv1_split1", "conv1", "conv1_split1_split2_residual_pre", "conv11", "a"]
+    assert innermost_first(names) == [["conv1_split1_split2_residual_pre"], ["conv1_split1"], ["a", "conv1", "conv11"]]
