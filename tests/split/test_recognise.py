@@ -4,65 +4,14 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 
-from caffe_split.derivation.rewrite import rewrite
 from caffe_split.formats import prototxt
-from caffe_split.net.layers import Geometry, all_layers, convolution_geometry, phase_layers
-from caffe_split.split.algebra import Kernels
-from caffe_split.split.branch_norm import ChannelStatistics, NormSettings, branch_ends, normalised
+from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.split.kinds import KIND_NAMES, KindName
-from caffe_split.split.layer import SplitOptions, split_convolution
-from caffe_split.split.partition import Partition
-from caffe_split.split.recognise import Split, all_splits, find_splits, helper_names, layer_roles, near_misses
+from caffe_split.split.recognise import all_splits, find_splits, helper_names, layer_roles, near_misses
 from caffe_split.split.unsplit import innermost_first
-
-CONV = "convolution_param { num_output: 8 kernel_size: 3 pad: 1 }"
-ONE = "convolution_param { num_output: 16 kernel_size: 1 }"
-
-
-def layer(name: str, kind: str, bottoms: str, param: str = "", top: str = "") -> str:
-    given = " ".join(f'bottom: "{bottom}"' for bottom in bottoms.split())
-    return f'layer {{ name: "{name}" type: "{kind}" {given} top: "{top or name}" {param} }}\n'
-
-
-DATA = 'layer { name: "b" type: "Input" top: "b" input_param { shape { dim: 1 dim: 4 dim: 8 dim: 8 } } }\n'
-NET = (
-    DATA
-    + layer("x", "Convolution", "b", "convolution_param { num_output: 16 kernel_size: 3 pad: 1 }", "t")
-    + layer("r", "ReLU", "t", top="t")
-    + layer("y", "Convolution", "t", CONV)
-)
-
-
-def net(text: str) -> prototxt.Document:
-    return prototxt.parse(text, "net")
-
-
-def split_again(document: prototxt.Document, name: str, norm: bool = False, **options: object) -> None:
-    """Split the convolution `name` of the document, wherever it stands."""
-    found = next(each for each in all_layers(document) if each.name == name)
-    param = found.message.sub("convolution_param")
-    assert param is not None
-    count, geometry = int(param.get("num_output")), convolution_geometry(found)
-    rng = np.random.default_rng(0)
-    kernels = Kernels(rng.standard_normal((count, 4, *geometry.kernel)), None)
-    if param.get("bias_term", True):
-        kernels = Kernels(kernels.weight, rng.standard_normal(count))
-    parts = split_convolution(
-        name,
-        found.bottoms[0],
-        found.tops[0],
-        geometry,
-        kernels,
-        Partition(tuple(range(count // 2)), tuple(range(count // 2, count))),
-        options=SplitOptions(**options),  # type: ignore[arg-type]
-    )
-    if norm:
-        ends = {end: ChannelStatistics(np.zeros(count), np.ones(count)) for end in branch_ends(parts)}
-        parts = normalised(parts, ends, NormSettings())
-    rewrite(document, {name: parts})
+from tests.split.nets import CONV, DATA, NET, ONE, layer, net, split_again
 
 
 def origins(document: prototxt.Document) -> list[str]:
@@ -209,7 +158,7 @@ def test_parts_that_never_meet_in_one_net_are_plain() -> None:
 
 
 def test_an_edited_split_stays_one_where_it_is_wired_as_one() -> None:
-    """Layers in place on the way, shared weights, other readers and rules are the user's; folding says what it minds."""
+    """Layers in place on the way, shared weights, rules: fold says what it minds."""
     shared = edited("residual", 'name: "x_split1"', 'name: "x_split1" param { name: "w" }')
     relu = layer("own", "ReLU", "x_split1", top="x_split1")
     for text in (
@@ -228,6 +177,5 @@ def test_an_own_layer_named_as_a_half_is_split_as_any_other() -> None:
     split_again(document, "x_split1", kind="residual")
     layers = all_layers(document)
     (split,) = find_splits(layers)
-    assert isinstance(split, Split) and split.origin == "x_split1"
+    assert split.origin == "x_split1"
     assert "x_reorder" not in helper_names(layers) and "x_reorder" not in layer_roles(layers)
-    assert Geometry((3, 3), pad=(1, 1)) == convolution_geometry(layers[1])
