@@ -18,6 +18,7 @@ from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TEST, NetState
+from caffe_split.split.recognise import all_splits
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def verify(
 
 def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
-    splits = {layer.name for layer in all_layers(derived) if layer.name.endswith("_reorder")}
+    layers = all_layers(derived)
+    splits = {layers[split.reorder].name for split in all_splits(layers)}
     run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
         stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"

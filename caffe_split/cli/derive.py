@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +18,11 @@ from caffe_split.cli.options import (
     wrong_use,
 )
 from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Engine, Schedule
-from caffe_split.split.layer import Activation, Init, Kind, SkipPool
+
+if TYPE_CHECKING:
+    from caffe_split.split.kinds import KindName
+    from caffe_split.split.layer import Init
+    from caffe_split.split.parts import Activation, SkipPool
 
 
 @click.command()
@@ -115,7 +120,7 @@ def make_derived(
     weights: Path | None,
     layers: str | None,
     num_splits: int | None,
-    kind: Kind,
+    kind: KindName,
     skip_pool: SkipPool,
     residual_activation: Activation,
     partition: str,

@@ -90,9 +90,10 @@ def kernels(
     from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
+    from caffe_split.split.recognise import layer_roles
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
-    names = {layer.name for layer in all_layers(document)}
-    kernels_file(mosaics(document, weights, layers, channels), names, out, bgr)
+    roles = layer_roles(all_layers(document))
+    kernels_file(mosaics(document, weights, layers, channels), roles, out, bgr)
     click.echo(f"wrote {out}")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import Layer, all_layers, convolution_geometry, convolutions, sharers
-from caffe_split.split.parts import is_helper
+from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 
 
-def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
-    """Why a convolution cannot be split, or None."""
+def why_not(layer: Layer, layers: Sequence[Layer], helpers: Collection[str]) -> str | None:
+    """Why a convolution cannot be split, or None; `helpers` are the net's `helper_names`."""
     if layer.type != "Convolution":
         return f"it is a {layer.type} layer"
-    if is_helper(layer.name):
+    if layer.name in helpers:
         return "it is a helper of an earlier split"
     specs = layer.message.subs("param")
     if specs and specs[0].get("lr_mult", 1) == 0:
@@ -42,7 +42,8 @@ def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
 def candidates(document: prototxt.Document) -> list[Layer]:
     """The convolutions that can be split, in the net's order."""
     layers = all_layers(document)
-    return [layer for layer in convolutions(layers) if why_not(layer, layers) is None]
+    helpers = helper_names(layers)
+    return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers) is None]
 
 
 def choose_layers(
@@ -60,7 +61,7 @@ def choose_layers(
         for name in names:
             if name not in possible:
                 found = next((layer for layer in layers if layer.name == name), None)
-                reason = "there is no such layer" if found is None else why_not(found, layers)
+                reason = "there is no such layer" if found is None else why_not(found, layers, helper_names(layers))
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
     best = [score.layer for score in ranked(scores) if score.layer in possible][:count]

@@ -17,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN, NetState
+from caffe_split.split import naming
 from caffe_split.split.partition import Partition
 
 # A layer's name and the place of the blob among its blobs.
@@ -116,6 +117,6 @@ def _moved(old: Mapping[Slot, np.ndarray], partitions: Mapping[str, Partition]) 
             continue
         # A bias has one axis, or four in the oldest files, the first three of size 1.
         rows = values.reshape(-1) if index else values
-        moved[f"{name}_split1", index] = rows[list(partitions[name].fast)]
-        moved[f"{name}_split2", index] = rows[list(partitions[name].slow)]
+        moved[naming.fast_half(name), index] = rows[list(partitions[name].fast)]
+        moved[naming.slow_half(name), index] = rows[list(partitions[name].slow)]
     return moved

@@ -41,9 +41,16 @@ def plan_layers(
         bottom, top = layer.bottoms[0], layer.tops[0]
         geometry = convolution_geometry(layer)
         parts = split_convolution(
-            layer.name, bottom, top, geometry, kernels, partition, options, sizes.get(layer.name, ())
+            layer.name,
+            bottom,
+            top,
+            geometry,
+            kernels,
+            partition,
+            options=options,
+            input_sizes=sizes.get(layer.name, ()),
         )
-        note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
+        note = _rounding_note(parts, kernels, partition) if options.init == "exact" else ""
         plans.append(LayerPlan(layer.name, partition, tuple(parts), by_name.get(layer.name), momentum, note))
     return plans
 
@@ -66,13 +73,13 @@ def _divided(
     return partition, Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
 
 
-def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
+def _rounding_note(parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
     """A warning where a skip is so much larger than a kernel that taking it off costs that kernel's digits.
 
     split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
     times their ratio.
     """
-    skip = next((part for part in parts if part.name == f"{name}_split2_skip"), None)
+    skip = next((part for part in parts if part.frozen), None)
     if skip is None:
         return ""
     ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)

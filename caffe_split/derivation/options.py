@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from caffe_split.errors import WrongUseError
-from caffe_split.split.layer import Activation, Init, Kind, SkipPool, SplitOptions
+from caffe_split.split.kinds import KIND_NAMES
+from caffe_split.split.layer import Init, SplitOptions
+from caffe_split.split.parts import Activation, SkipPool
 
 Schedule = Literal["restart", "continue"]
 Engine = Literal["caffe", "torch"]
@@ -72,7 +74,7 @@ class DeriveOptions(SplitOptions):
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "kind": get_args(Kind),
+    "kind": KIND_NAMES,
     "init": get_args(Init),
     "activation": get_args(Activation),
     "skip_pool": get_args(SkipPool),

@@ -199,7 +199,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms, norms_kept = merge_batch_norms(documents, blobs)
     if not folded and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it (X_reorder)'}.")
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
     return FoldPlan(
         net_path=net_path,
         deploy_path=deploy,

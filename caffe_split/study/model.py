@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Engine, Schedule
-from caffe_split.split.layer import Activation, Init, Kind, SkipPool
+from caffe_split.split.kinds import KindName
+from caffe_split.split.layer import Init
+from caffe_split.split.parts import Activation, SkipPool
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -23,7 +25,7 @@ class Arm:
     """
 
     name: str
-    kind: Kind
+    kind: KindName
     partition: str = DEFAULTS.partition
     init: Init = DEFAULTS.init
     layers: tuple[str, ...] = ()

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, get_args
 
 from caffe_split.derivation.options import Engine, Schedule
 from caffe_split.errors import CaffeSplitError
-from caffe_split.split.layer import Activation, Init, Kind, SkipPool
+from caffe_split.split.kinds import KIND_NAMES
+from caffe_split.split.layer import Init
 from caffe_split.split.partition import parse_rule
+from caffe_split.split.parts import Activation, SkipPool
 from caffe_split.study.model import Arm, Device, Precision, Study
 
 # A study goes on with the schedule unless its file says otherwise; so this choice is named first.
 SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
-KINDS: tuple[Kind, ...] = get_args(Kind)
 INITS: tuple[Init, ...] = get_args(Init)
 SKIP_POOLS: tuple[SkipPool, ...] = get_args(SkipPool)
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
@@ -206,7 +207,7 @@ class _Reader:
         return tuple(arms)
 
     def arm(self, given: dict[str, Any], where: str) -> Arm:
-        kind = self.one_of(given.get("kind"), KINDS, f"{where}: kind")
+        kind = self.one_of(given.get("kind"), KIND_NAMES, f"{where}: kind")
         partition = str(given.get("partition", Arm.partition))
         try:
             parse_rule(partition.replace("SEED", "0"))

@@ -14,7 +14,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import convolutions, phase_layers, weight_owners
 from caffe_split.net.training import Training
-from caffe_split.split.parts import is_helper
+from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.cost import WatchCost, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
 
@@ -178,7 +178,8 @@ def instrument_training(
                 why = f"'{name}' shares the weight of an earlier layer: watch that"
             raise CaffeSplitError(f"{training.net_path}: {why}. Its convolutions: {', '.join(possible) or 'none'}.")
     if names is None:
-        names = [name for name in possible if not is_helper(name)]
+        helpers = helper_names(layers)
+        names = [name for name in possible if name not in helpers]
     if not names:
         raise CaffeSplitError(f"{training.net_path}: no convolution to watch in it.")
     solver = training.solver

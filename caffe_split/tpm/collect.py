@@ -11,7 +11,9 @@ from caffe_split.errors import CaffeSplitError, expect
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, convolutions, weight_owners
 from caffe_split.net.training import Training
-from caffe_split.split.parts import is_helper
+from caffe_split.split import naming
+from caffe_split.split.kinds import added_words, helper_words
+from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.from_snapshots import from_snapshots, listing, norms_at
 from caffe_split.tpm.layers import SUFFIX, expect_pairs, watchers, windows_of
 from caffe_split.tpm.scores import LayerScores
@@ -106,12 +108,13 @@ def measure_snapshots(
 ) -> list[LayerScores]:
     """TPM from snapshots alone (iteration -> file, ascending), without a net: of all layers that have kernels.
 
-    Those are the layers whose weight has four axes and does not belong to a TPM layer. Without `windows`: over the
-    whole series. A single snapshot gives what its TPM layers sampled. The other arguments are those of `measure_tpm`.
+    Those are the layers whose weight has four axes and belongs neither to a TPM layer nor to a helper of a split.
+    Without a net helpers are known by their names only (see `naming.parts_among`). Without `windows`: over the whole
+    series. A single snapshot gives what its TPM layers sampled. The other arguments are those of `measure_tpm`.
     """
     last = snapshots[max(snapshots)]
     weights = caffemodel.read_weights(last)
-    names = list(layers) if layers is not None else [name for name in weights if _has_kernels(weights, name)]
+    names = list(layers) if layers is not None else _names_with_kernels(weights)
     if not names:
         raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
     if len(snapshots) == 1 and not windows:
@@ -148,7 +151,9 @@ def _last_snapshot(training: Training) -> int:
 
 def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
     if layers is None:
-        return [layer.name for layer in weight_owners(all_layers(training.net)) if not is_helper(layer.name)]
+        every = all_layers(training.net)
+        helpers = helper_names(every)
+        return [layer.name for layer in weight_owners(every) if layer.name not in helpers]
     names = [layer.name for layer in convolutions(all_layers(training.net))]
     watched = watchers(training.net)
     for name in layers:
@@ -159,9 +164,15 @@ def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
     return [name for name in [*names, *(name for name in watched if name not in names)] if name in layers]
 
 
+def _names_with_kernels(weights: caffemodel.Weights) -> list[str]:
+    parts = naming.parts_among(set(weights), added_words())
+    helpers = {name for name, part in parts.items() if part.place == "reorder" or part.word in helper_words()}
+    return [name for name in weights if name not in helpers and _has_kernels(weights, name)]
+
+
 def _has_kernels(weights: caffemodel.Weights, name: str) -> bool:
     # Inner products of 2014 have four axes, too, the first two of size 1.
-    if is_helper(name) or weights.types[name] == "InnerProduct":
+    if weights.types[name] == "InnerProduct":
         return False
     blobs = weights[name]
     return len(blobs) in (1, 2) and blobs[0].ndim == 4 and blobs[0].size > 0
