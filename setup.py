@@ -1,12 +1,19 @@
+"""How the package is installed; its version stands in caffe_split/__init__.py alone."""
+
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+# Read as text: importing the package needs what is only being installed.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "caffe_split/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+
 setup(
     name="caffe-split",
-    version="0.1.0",
+    version=VERSION,
     description="Measure how the kernels of a Caffe net move in training, split convolutions by it, train on",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=find_packages(include=["caffe_split", "caffe_split.*"]),

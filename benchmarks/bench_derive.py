@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import Result, in_turns, report, run
-from caffe_split.derivation.choose import candidates, choose_layers
-from caffe_split.derivation.make import make_plan
-from caffe_split.derivation.write import write_derived
+from caffe_split.derivation.choose import candidates
+from caffe_split.derivation.make import derive
+from caffe_split.derivation.options import DeriveOptions
 from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
@@ -20,8 +20,6 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TEST
 from caffe_split.net.training import open_training
-from caffe_split.split.layer import SplitOptions
-from caffe_split.split.partition import parse_rule
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("residual", "skip", "extension")
@@ -97,20 +95,19 @@ def contestant(net: str, kind: str, splits: int) -> None:
     path.write_text(text)
     caffemodel.write_weights(weights, weights_for(text))
 
-    def derive(out: Path) -> None:
+    def derived(out: Path) -> None:
         training = open_training(path)
         names = [layer.name for layer in candidates(training.net)]
         if splits:
             names = names[:: len(names) // splits][:splits]
-        layers = choose_layers(training.net, names, 1, [])
-        options = SplitOptions("residual" if kind == "fold" else kind)
-        write_derived(make_plan(training, weights, None, layers, [], parse_rule("random:0"), options, out))
+        options = DeriveOptions(kind="residual" if kind == "fold" else kind, partition="random:0")
+        derive(training, weights=weights, layers=names, options=options, out=out).write()
 
     if kind == "fold":
-        derive(folder / "derived")
+        derived(folder / "derived")
         report(lambda: fold(folder / "derived/net.prototxt", folder / "derived/init.caffemodel", out=folder / "out"))
     else:
-        report(lambda: derive(folder / "out"))
+        report(lambda: derived(folder / "out"))
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:

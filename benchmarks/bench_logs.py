@@ -37,8 +37,8 @@ print(len(train), len(test))
 """
 OURS = """
 import sys
-from caffe_split.trainlog import read
-log = read(sys.argv[1])
+from caffe_split.trainlog import read_log
+log = read_log(sys.argv[1])
 print(len(log.table("train")), len(log.table("tests")))
 """
 

@@ -1,6 +1,17 @@
 """A Caffe-compatible toolkit: measure how kernels move, split convolutions by it, train on.
 
-The names below are imported when they are first used, so that a command on a log does not wait for numpy.
+    import caffe_split as cs
+
+    training = cs.open_training("solver.prototxt")
+    scores = cs.measure_tpm(training, 50000)
+    plan = cs.derive(training, 50000, layers=9, options=cs.DeriveOptions(kind="skip"), out="derived1")
+    print(plan)
+    plan.write()
+    print(cs.verify("train_val.prototxt", "derived1/train_val.prototxt").verdict())
+    cs.train("derived1/solver.prototxt", engine="torch")
+
+The names are imported when they are first used, so that a command on a log does not wait for the weights' libraries.
+All functions raise `CaffeSplitError` for what a user can mend, with the words of the command line.
 """
 
 from __future__ import annotations
@@ -11,26 +22,105 @@ from typing import TYPE_CHECKING, Any
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
+    from caffe_split import engine
+    from caffe_split.backends.train import Outcome, train
+    from caffe_split.backends.verify import Verification, VerifyOptions, verify
+    from caffe_split.derivation.make import derive
+    from caffe_split.derivation.options import DeriveOptions
+    from caffe_split.derivation.plan import DerivePlan
+    from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+    from caffe_split.layertypes.summary import Summary, summarize
+    from caffe_split.net.state import NetState
+    from caffe_split.net.training import Training, open_training
+    from caffe_split.tpm.attach import InstrumentPlan, instrument, uninstrument
+    from caffe_split.tpm.collect import measure_tpm
+    from caffe_split.tpm.scores import LayerScores
+    from caffe_split.trainlog.model import TrainingLog
+    from caffe_split.trainlog.parse import read_log
 
 __version__ = "0.1.0"
 
-__all__ = ["CaffeSplitError", "read_net", "read_solver", "read_weights", "write_weights"]
+__all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
+    # errors
+    "CaffeSplitError",
+    # files
+    "read_net",
+    "read_solver",
+    "read_weights",
+    "write_weights",
+    "open_training",
+    "Training",
+    "NetState",
+    "summarize",
+    "Summary",
+    # TPM
+    "instrument",
+    "uninstrument",
+    "InstrumentPlan",
+    "measure_tpm",
+    "LayerScores",
+    # deriving and folding back
+    "derive",
+    "DeriveOptions",
+    "DerivePlan",
+    "verify",
+    "VerifyOptions",
+    "Verification",
+    "fold",
+    "FoldOptions",
+    "FoldPlan",
+    # training and its log
+    "train",
+    "Outcome",
+    "read_log",
+    "TrainingLog",
+    # Caffe's nets and solvers on PyTorch
+    "engine",
+]
 
+# Name -> the module that has it.
 _LAZY = {
-    "read_net": "caffe_split.formats.prototxt.nets",
-    "read_solver": "caffe_split.formats.prototxt.nets",
-    "read_weights": "caffe_split.formats.weights.caffemodel",
-    "write_weights": "caffe_split.formats.weights.caffemodel",
+    "read_net": "formats.prototxt.nets",
+    "read_solver": "formats.prototxt.nets",
+    "read_weights": "formats.weights.caffemodel",
+    "write_weights": "formats.weights.caffemodel",
+    "open_training": "net.training",
+    "Training": "net.training",
+    "NetState": "net.state",
+    "summarize": "layertypes.summary",
+    "Summary": "layertypes.summary",
+    "instrument": "tpm.attach",
+    "uninstrument": "tpm.attach",
+    "InstrumentPlan": "tpm.attach",
+    "measure_tpm": "tpm.collect",
+    "LayerScores": "tpm.scores",
+    "derive": "derivation.make",
+    "DeriveOptions": "derivation.options",
+    "DerivePlan": "derivation.plan",
+    "verify": "backends.verify",
+    "VerifyOptions": "backends.verify",
+    "Verification": "backends.verify",
+    "fold": "folding.make",
+    "FoldOptions": "folding.make",
+    "FoldPlan": "folding.make",
+    "train": "backends.train",
+    "Outcome": "backends.train",
+    "read_log": "trainlog.parse",
+    "TrainingLog": "trainlog.model",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "engine":
+        return importlib.import_module("caffe_split.engine")
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        value = getattr(importlib.import_module(f"caffe_split.{_LAZY[name]}"), name)
+        globals()[name] = value  # found there from now on
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted({*globals(), *_LAZY, "engine"})

@@ -1,19 +1,42 @@
-"""The one exception a user of the toolkit has to know."""
+"""The one exception that a user of the toolkit has to know, and the check of what is handed to its functions."""
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 
 class CaffeSplitError(Exception):
-    """A mistake in the input, or something missing, that the user can mend.
+    r"""A mistake in the input, or something missing, that the user can mend.
 
     The message says what is wrong, where, what was found and expected, and the next step. The command
-    line prints it in place of a traceback and ends with status 1. Anything else that escapes is a bug
-    of ours and keeps its traceback.
+    line prints it in place of a traceback and ends with status 1. Any other exception that escapes is a
+    bug of the toolkit and keeps its traceback.
 
     >>> from caffe_split.formats import prototxt
     >>> try:
-    ...     prototxt.parse("layer {\\n  name: 'conv1\\n}", filename="net.prototxt")
+    ...     prototxt.parse("layer {\n  name: 'conv1\n}", filename="net.prototxt")
     ... except CaffeSplitError as error:
     ...     print(error)
     net.prototxt:2:9: the string that begins here is not closed on its line
     """
+
+
+class WrongUseError(CaffeSplitError):
+    """Arguments that do not go together, whatever the files hold; the command line ends with status 2."""
+
+
+def expect(value: Any, kind: type | tuple[type, ...], instead: str) -> None:
+    """Raises `CaffeSplitError` unless `value` is of the type `kind`; `instead` says what to pass."""
+    if not isinstance(value, kind):
+        raise CaffeSplitError(f"expected {instead}, found {type(value).__name__} {_short(value)}")
+
+
+def expect_path(value: Any, what: str) -> None:
+    """Raises `CaffeSplitError` unless `value` is a path; `what` says of what."""
+    expect(value, (str, os.PathLike), f"the path of {what}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -97,6 +97,12 @@ def _umask() -> int:
     return umask
 
 
+def check_file(path: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` where `path` exists and `force` does not allow to replace it."""
+    if path.exists() and not force:
+        raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
+
+
 def check_out(out: Path, force: bool) -> None:
     """Raises `CaffeSplitError` where `out` may not be written.
 

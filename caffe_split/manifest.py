@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,21 @@ from caffe_split.files import MANIFEST, sha256
 
 
 def manifest_of(
-    folder: Path, inputs: Iterable[Path], outputs: Iterable[str], plan: Mapping[str, Any], **more: Any
+    folder: Path,
+    inputs: Iterable[Path],
+    outputs: Iterable[str],
+    plan: Mapping[str, Any],
+    *,
+    command: Sequence[str] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """What a manifest says: `outputs` are names in the folder, hashed as they lie there."""
+    """What a manifest says: `outputs` are names in the folder, hashed as they lie there.
+
+    `command` None: the one that this process runs.
+    """
     return {
         "caffe_split": __version__,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else list(command),
         "inputs": {str(path): sha256(path) for path in inputs},
         "outputs": {name: sha256(folder / name) for name in outputs},
         "plan": plan,

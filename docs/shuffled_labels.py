@@ -20,7 +20,8 @@ from caffe_split.data.digits import write_digits
 from caffe_split.data.store import read_store, write_store
 from caffe_split.net.training import open_training
 from caffe_split.plot.tpm_figure import draw_runs, write_picture
-from caffe_split.tpm.collect import by_window, gather
+from caffe_split.tpm.collect import measure_tpm
+from caffe_split.tpm.scores import by_window
 
 DIGITS = Path(__file__).resolve().parents[1] / "prototxt/digits"
 PROGRAMS = Path(sys.executable).parent
@@ -30,7 +31,7 @@ LENGTH, END, INTERVAL, MOMENTUM = 200, 2000, 2, 0.9
 
 def prepare(folder: Path) -> None:
     """The data twice, the second time with the training labels dealt out anew; a net and solver for each."""
-    write_digits(folder / "data", 197)
+    write_digits(folder / "data")
     samples = list(read_store(folder / "data/digits_train_lmdb"))
     order = np.random.default_rng(0).permutation(len(samples))
     shuffled = [(image, samples[other][1]) for (image, _), other in zip(samples, order)]
@@ -75,7 +76,7 @@ def main() -> int:
         with open(f"{labels}/train.log", "wb") as log:
             command = [PROGRAMS / "caffe", "train", "-solver", f"{labels}/solver.prototxt"]
             subprocess.run(command, stderr=log, env=environment, check=True)
-        runs[f"{labels} labels"] = by_window(gather(open_training(f"{labels}/solver.prototxt"), END))
+        runs[f"{labels} labels"] = by_window(measure_tpm(open_training(f"{labels}/solver.prototxt"), END))
     print("iterations   TPM, mean of the layers: true labels, shuffled labels")
     for pair in zip(*runs.values()):
         means = [np.mean([score.layer_tpm for score in group]) for group in pair]

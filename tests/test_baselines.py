@@ -15,7 +15,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, convolutions, phase_layers
 from caffe_split.net.state import TEST
-from caffe_split.split.parts import is_helper
+from caffe_split.split.recognise import helper_names
 from tests.support import ROOT, caffe_split, run_caffe, train
 
 PLAIN = sorted(path.parent.name for path in ROOT.glob("prototxt/*/solver.prototxt"))
@@ -199,7 +199,8 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
                 cwd=tmp_path,
             ).stdout
         )
-        assert len(plan["layers"]) == 9 and not any(is_helper(layer["name"]) for layer in plan["layers"])
+        helpers = helper_names(all_layers(prototxt.read(tmp_path / parent / "train_val.prototxt")))
+        assert len(plan["layers"]) == 9 and not helpers & {layer["name"] for layer in plan["layers"]}
         result = caffe_split("verify", f"{parent}/train_val.prototxt", f"{out}/train_val.prototxt", cwd=tmp_path)
         assert "same function" in result.stdout
         log = train(f"{out}/solver.prototxt", tmp_path)

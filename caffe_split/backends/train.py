@@ -16,7 +16,7 @@ from caffe_split.backends.process import Child
 from caffe_split.backends.protocol import Backend, NotFoundError, TrainingCommand, TrainingRequest
 from caffe_split.backends.settings import SolverSettings, solver_settings
 from caffe_split.engine.spec.command import Choices
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.net.resume import AUTO
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import BLOCK, Parser
@@ -149,6 +149,56 @@ def plan_training(
             "chooses another"
         )
     return TrainPlan(Path(solver), settings, run, target, append, backend.name, threads, choices, why)
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    def update(self, log: TrainingLog) -> None:
+        """There is more in the log."""
+
+    def stopping(self) -> None:
+        """The interrupt has been passed on."""
+
+
+def train(
+    solver: str | os.PathLike[str],
+    *,
+    weights: str | None = None,
+    snapshot: str | None = None,
+    log: str | None = None,
+    force: bool = False,
+    append: bool = False,
+    engine: str | None = None,
+    choices: Choices = NO_CHOICES,
+) -> Outcome:
+    """Train a solver to its end, by the built Caffe or by PyTorch, in the current directory; its log is a file.
+
+    The arguments are those of `plan_training`. Ctrl-C ends the training with a snapshot. Returns how it ended: status
+    0 where it is done. Raises `CaffeSplitError` for what does not fit together or is not there.
+
+    >>> import os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "DummyData" top: "data" top: "label"
+    ...         dummy_data_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    ... layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }
+    ... layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }''')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'''net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 2 display: 1
+    ...         solver_mode: CPU snapshot_prefix: "{folder}/net" ''')
+    >>> outcome = cs.train(solver)
+    >>> outcome.status, cs.read_log(os.path.join(folder, "train.log")).runs[0].state
+    (0, 'done')
+    """
+    expect_path(solver, "a solver")
+    plan = plan_training(
+        solver, weights=weights, snapshot=snapshot, log=log, force=force, append=append, engine=engine, choices=choices
+    )
+    return run_training(plan, Silent())
 
 
 def _first_trainer(program: str | None) -> tuple[Backend, str]:

@@ -11,13 +11,14 @@ from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
 from caffe_split.backends.protocol import Forwarding, NetFiles
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TEST, NetState
+from caffe_split.split.recognise import all_splits
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,30 @@ def verify(
     Raises:
         CaffeSplitError: weights and a net name different layers, the nets share no blob, none of the derived net's
             splits is in the net that would run, or the back end is not here or cannot run the nets.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }''')
+    >>> cs.write_weights(weights, {"conv": [np.random.default_rng(0).normal(size=(4, 3, 3, 3)), np.zeros(4)]})
+    >>> training, derived = cs.open_training(net), os.path.join(folder, "derived")
+    >>> options = cs.DeriveOptions(partition="list:0,1")
+    >>> cs.derive(training, weights=weights, layers=["conv"], options=options, out=derived).write()
+    >>> result = cs.verify(net, f"{derived}/net.prototxt")
+    >>> result.passed, [row.blob for row in result.rows]
+    (True, ['data', 'conv'])
     """
+    expect_path(baseline, "a net")
+    expect_path(derived, "a net")
+    baseline, derived = Path(baseline), Path(derived)
     documents = [read_net(net, upgrade=True, caffe_proto=options.caffe_proto) for net in (baseline, derived)]
-    first = NetFiles(Path(baseline), Path(baseline_weights or _recorded_weights(Path(derived))))
-    second = NetFiles(Path(derived), Path(derived_weights or Path(derived).parent / WEIGHTS_NAME))
+    first = NetFiles(baseline, Path(baseline_weights or _recorded_weights(derived)))
+    second = NetFiles(derived, Path(derived_weights or derived.parent / WEIGHTS_NAME))
     for document, (_, path) in zip(documents, (first, second)):
         weights = caffemodel.read_weights(path)
         check_weights(document, weights, path, options.state, ignore_extra=options.ignore_extra)
@@ -108,7 +129,8 @@ def verify(
 
 def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
-    splits = {layer.name for layer in all_layers(derived) if layer.name.endswith("_reorder")}
+    layers = all_layers(derived)
+    splits = {layers[split.reorder].name for split in all_splits(layers)}
     run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
         stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, translates errors; nothing else. One module a family of commands."""
+"""The command line: it parses, calls the library, prints, translates errors. One module per family of commands."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def main() -> None:
         click.echo("caffe-split: interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone: not an error, and nothing more can be said to it.
+        # The reader of our output (`| head`) has gone: this is no error, and there is no place for a message.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

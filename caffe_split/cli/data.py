@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from caffe_split.data import DIGITS_TRAIN
+
 _out = click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -33,7 +35,7 @@ def data() -> None:
 @click.option(
     "--train",
     type=int,
-    default=197,
+    default=DIGITS_TRAIN,
     show_default=True,
     help="Images in the training set; the rest is the test set.",
 )
@@ -75,7 +77,7 @@ def _cifar(classes: int) -> click.Command:
             raise click.UsageError("give either --from FILE or --download.")
         if source is None:
             source = _fetched(f"cifar-{classes}-binary.tar.gz", out)
-        bar: Any  # click 8.1, the last one for Python 3.9, leaves open of what it is
+        bar: Any  # click 8.1, the last one for Python 3.9, does not say of what type it is
         with click.progressbar(length=60_000, label="images", file=sys.stderr) as bar:
             counts = write_cifar(source, out, classes, pad, not no_checksum, bar.update)
         for path, count in counts.items():

@@ -36,8 +36,8 @@ def draw(
 ) -> None:
     """Draw NET, a net or the solver that names it: data flows downwards, columns from left to right.
 
-    Fast, slow, added and frozen parts of splits are told apart by colour and by a label. In-place layers, and
-    activations and normalisations that alone read a blob, stand in their layer's box.
+    Fast, slow, added and frozen parts of splits have their own colours and labels. In-place layers stand in their
+    layer's box, and so does an activation or normalisation that is the only reader of a blob.
 
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
@@ -80,8 +80,8 @@ def kernels(
 ) -> None:
     """Draw the kernels of a layer of NET from WEIGHTS, several layers side by side on one scale, symmetric to 0.
 
-    Of a layer that was split: its fast half, its slow half and the slow half's residual_pre; of a slow half, it and
-    its residual_pre. 1x1 kernels, such as those of a reorder, are drawn as a matrix.
+    A layer that was split gives its fast half, its slow half and the slow half's residual_pre; a slow half gives
+    itself and its residual_pre. 1x1 kernels, such as those of a reorder, are drawn as a matrix.
 
     \b
     Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
@@ -90,9 +90,10 @@ def kernels(
     from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
+    from caffe_split.split.recognise import layer_roles
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
-    names = {layer.name for layer in all_layers(document)}
-    kernels_file(mosaics(document, weights, layers, channels), names, out, bgr)
+    roles = layer_roles(all_layers(document))
+    kernels_file(mosaics(document, weights, layers, channels), roles, out, bgr)
     click.echo(f"wrote {out}")

@@ -19,7 +19,7 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, print_jso
     show_default=True,
     help="New folder for the result.",
 )
-@click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to fold alike.")
+@click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to fold in the same way.")
 @click.option(
     "--fold-batch-norm",
     is_flag=True,
@@ -57,9 +57,9 @@ def fold(
     """Merge every linear branch of the derived NET with its WEIGHTS back into one convolution.
 
     split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
-    from, in as many rounds as there were; so do BatchNorm and Scale inside a branch. What cannot be folded stays,
-    and is named with the reason. The folder --out gets the net under its own name, folded.caffemodel and
-    manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
+    from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
+    that cannot be folded stay, and are listed with the reason. The folder --out gets the net under its own name,
+    folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
 
     \b
     Examples:

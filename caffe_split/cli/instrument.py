@@ -16,7 +16,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Iterations to look from and to; several times for several windows.",
+    help="Iterations from and to which TPM is measured; several times for several windows.",
 )
 @click.option(
     "--interval",
@@ -25,7 +25,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names
     show_default=True,
     help="Iterations between two samples.",
 )
-@click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all but helpers of splits]")
+@click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all except helpers of splits]")
 @click.option("--upgrade", is_flag=True, help="Write an old net in today's form; it cannot hold TPM layers as it is.")
 @caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
@@ -47,7 +47,7 @@ def instrument(
     """Add TPM layers to NET (a net, or the solver that names it), which watch its convolutions while it trains.
 
     The result is printed, or written with --out or --in-place. Comments and all other text stay as they are. Do it
-    before training: Caffe cannot resume a training whose net got TPM layers since.
+    before training: Caffe cannot resume a training after its net got TPM layers.
 
     \b
     Examples:
@@ -55,51 +55,25 @@ def instrument(
       caffe-split instrument solver.prototxt --window 0:1000 --window 9000:10000 --layers conv1,conv2
       caffe-split instrument train_val.prototxt --remove --in-place
     """
-    from caffe_split.errors import CaffeSplitError
-    from caffe_split.formats import prototxt
     from caffe_split.net.training import open_training
-    from caffe_split.tpm.attach import instrument_training, several_gpus, states_left_behind
-    from caffe_split.tpm.layers import remove_watchers, watchers
+    from caffe_split.tpm import attach
 
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")
     if remove == bool(windows):
         raise click.UsageError("give either --window START:STOP or --remove.")
     training = open_training(net, upgrade, caffe_proto)
-    if training.is_inline:
-        raise CaffeSplitError(
-            f"{training.solver_path}: the net stands in the solver itself; write it as a file that the solver names "
-            "with `net`, and add TPM layers to that."
-        )
-    if training.net.has("layers"):
-        raise CaffeSplitError(
-            f"{training.net_path}: the net is in the old form (`layers`), and TPM layers are of the new one (`layer`); "
-            "Caffe reads no net with both. Add --upgrade to write it in the new form; comments stay."
-        )
-    for done_to_it in training.upgraded:
-        click.echo(f"{training.net_path}: {done_to_it}", err=True)
+    for note in training.upgraded:
+        click.echo(f"{training.net_path}: {note}", err=True)
     if remove:
-        chosen = names(layers)
-        unwatched = sorted(set(chosen or ()) - set(watchers(training.net)))
-        if unwatched:
-            raise CaffeSplitError(
-                f"{training.net_path}: no TPM layer watches {', '.join(unwatched)}. Watched: "
-                f"{', '.join(watchers(training.net)) or 'none'}."
-            )
-        done = remove_watchers(training.net, chosen)
-        note = f"no longer watched: {', '.join(done) or 'none was'}"
+        plan = attach.uninstrument(training, names(layers))
     else:
-        note = str(instrument_training(training, windows, interval, names(layers)))
-    target = training.net_path if in_place else out
-    if target is None:
-        click.echo(training.net.to_bytes(), nl=False)
+        plan = attach.instrument(training, windows, interval=interval, layers=names(layers))
+    if in_place:
+        plan.write()
+    elif out is not None:
+        plan.write(out, force)
     else:
-        if target.exists() and not in_place and not force:
-            raise CaffeSplitError(
-                f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
-            )
-        prototxt.write(training.net, target)
-    click.echo(note, err=True)
-    for more in () if remove else (states_left_behind(training), several_gpus(training)):
-        if more is not None:
-            click.echo(more, err=True)
+        click.echo(plan.training.net.to_bytes(), nl=False)
+    for line in (plan, *plan.notes):
+        click.echo(str(line), err=True)

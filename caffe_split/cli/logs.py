@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import export, parse, pipeline, query, show, tfevents
+from caffe_split.trainlog import parse, pipeline, query, show
+from caffe_split.trainlog.export_logs import export_logs
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.query import Value
+from caffe_split.trainlog.outputs import Value
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
 
@@ -71,7 +72,7 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
         if output is None and not (value or snapshot or as_json):
             lines = pipeline.best_lines(path, count)
             if not lines:
-                names = {found.output for found in query.values_of(parse.read(path))}  # or says what there is
+                names = {found.output for found in parse.read_log(path).values()}  # or says what there is
                 raise CaffeSplitError(
                     f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(sorted(names))}"
                 )
@@ -80,8 +81,8 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
             if pipeline.misleading(lines):
                 _say(_misleading(path))
             return
-        log = parse.read(path)
-        chosen = query.best_values(log, output, count) if output else _piped_values(log, count)
+        log = parse.read_log(path)
+        chosen = query.best_values(log, output, count) if output else query.piped_values(log, count)
         _show_values(log, chosen, records if as_json else None, value, snapshot)
 
     status = _each(list(logs), one)
@@ -117,7 +118,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
             for found in lines:
                 _write(found.text)
             return
-        log = parse.read(path)
+        log = parse.read_log(path)
         chosen = query.final_values(log, output)
         state, detail = query.state_of(log)
         if state != "done":
@@ -166,16 +167,16 @@ def table(
     status = 0
     for path in logs:
         try:
-            log = parse.read(path)
+            log = parse.read_log(path)
             if log.runs:
                 read.append(log)
             if not (output is None and query.state_of(log)[0] == "running"):
-                query.values_of(log, output)  # or says what there is instead
+                log.values(output)  # or says what there is instead
         except CaffeSplitError as error:
             _say(f"caffe-split: {error}")
             status = 1
     if csv_folder or series_folder or event_folder:
-        for written in _export(read, csv_folder, series_folder, event_folder):
+        for written in export_logs(read, csv_folder, series_folder, event_folder):
             click.echo(f"wrote {written}")
     elif read:
         rows = query.summarise(read, output)
@@ -197,34 +198,11 @@ def _with_cost(row: query.Summary) -> query.Summary:
     return row.with_cost(found.parameters, found.macs)
 
 
-def _export(
-    logs: list[TrainingLog], csv_folder: str | None, series_folder: str | None, event_folder: str | None
-) -> list[Path]:
-    names = query.names_of([log.path for log in logs])
-    # Logs of one name, such as every run's train.log, get a folder each.
-    twice = len({Path(log.path).name for log in logs}) < len(logs)
-    written: list[Path] = []
-    for log, name in zip(logs, names):
-        if csv_folder:
-            written += export.write_csv(log, Path(csv_folder, name) if twice else csv_folder)
-        if series_folder:
-            written.append(export.write_json(log, Path(series_folder, name) if twice else series_folder))
-        if event_folder:
-            written.append(tfevents.write_events(log, event_folder, name))
-    return written
-
-
 def _misleading(path: str) -> str:
     return (
         f"note: in {path} field 11 is not the plain value of every line above, so the pipeline's order is "
         "not the values' order; --output NAME orders by value"
     )
-
-
-def _piped_values(log: TrainingLog, count: int) -> list[Value]:
-    """The values that stand in the pipeline's lines."""
-    at = {value.offset: value for value in query.values_of(log)}
-    return [at[found.offset] for found in pipeline.best_lines(log.path, count) if found.offset in at]
 
 
 def _show_values(
@@ -237,34 +215,11 @@ def _show_values(
     for found, line in zip(chosen, query.read_lines(log.path, chosen)):
         near = query.nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
         if records is not None:
-            records.append(
-                {
-                    "log": log.path,
-                    "net": found.net,
-                    "output": found.output,
-                    "iteration": found.iteration,
-                    "value": found.value,
-                    "line": found.line,
-                    "offset": found.offset,
-                    "text": line.decode("utf-8", "backslashreplace"),
-                    "snapshot": near.path if near and near.exists else None,
-                    "snapshot_iteration": near.iteration if near and near.exists else None,
-                }
-            )
+            records.append(show.record(log, found, line, near))
         elif value:
             click.echo(show.number(found.value) if found.value == found.value else "nan")
         else:
             _write(line)
         if snapshot and records is None:
             sys.stdout.flush()
-            click.echo(f"    iteration {found.iteration}, {_nearest(near, found.iteration)}")
-
-
-def _nearest(near: query.Snapshot | None, iteration: int) -> str:
-    if near is None:
-        return "the log names no snapshot"
-    if not near.exists:
-        return f"nearest snapshot {near.path} (iteration {near.iteration}), no such file here"
-    away = near.iteration - iteration
-    distance = "" if not away else f" ({abs(away)} iterations {'later' if away > 0 else 'earlier'})"
-    return f"nearest snapshot {near.path}{distance}"
+            click.echo(f"    iteration {found.iteration}, {show.nearest(near, found.iteration)}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import click
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
+from caffe_split.errors import WrongUseError
 
 
 class WindowType(click.ParamType):
@@ -18,6 +22,7 @@ class WindowType(click.ParamType):
     name = "START:STOP"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """`40000:50000` as (40000, 50000)."""
         if isinstance(value, tuple):
             return value
         start, colon, stop = str(value).partition(":")
@@ -38,7 +43,7 @@ ignore_extra_option = click.option(
     "--ignore-extra-weights",
     "ignore_extra",
     is_flag=True,
-    help="Leave weights of layers out that the net does not have, as of a head that only training needs.",
+    help="Leave out weights of layers that the net does not have, such as those of a head for training only.",
 )
 
 engine_option = click.option(
@@ -47,12 +52,26 @@ engine_option = click.option(
     help="What runs the nets.  [default: the built Caffe where there is one, else torch]",
 )
 
-# For commands that read nets: what a fork's schema knows is then checked and typed, too.
+# For commands that read nets: the fields of a fork's schema are then checked and typed, too.
 caffe_proto_option = click.option(
     "--caffe-proto",
     type=click.Path(path_type=Path),
     help="The caffe.proto of the fork that the net is for.",
 )
+
+
+@contextlib.contextmanager
+def wrong_use() -> Iterator[None]:
+    """Turn the library's `WrongUseError` into click's, which shows how the command is used and ends with status 2."""
+    try:
+        yield
+    except WrongUseError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def this_command() -> list[str]:
+    """The command that is running, as a manifest names it."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def names(text: str | None) -> list[str] | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_split.cli.options import print_json
+
 if TYPE_CHECKING:
     from caffe_split.study.model import Study
 
@@ -35,9 +37,9 @@ def study(
 ) -> int:
     """Train the arms and controls of a study FILE (YAML) under its seeds; table and figure in OUT/results.
 
-    Killed and started again it goes on where it was; what had failed is tried again. Options after -- are
-    Snakemake's own, as those of its executors for SLURM, Kubernetes and others. Exit status 1 where a run failed; the
-    table has the others.
+    A study that was killed goes on where it was when it is started again; steps that failed are tried again. Options
+    after -- are for Snakemake, such as those of its executors for SLURM and Kubernetes. The exit status is 1 where a
+    run failed; the table has all others.
 
     \b
     Examples:
@@ -66,48 +68,25 @@ def study(
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
-    from caffe_split.study import nets
-    from caffe_split.study.checks import check_same, inputs_of
-    from caffe_split.study.plan import steps_of
-    from caffe_split.study.run import measured_speed, time_baseline, work
-    from caffe_split.trainlog.show import duration
+    from caffe_split.study.estimate import estimate
 
-    check_same(plan, inputs_of(plan), out)
-    sizes, steps = work(plan), steps_of(plan)
-    for step in steps:
-        done = "  done" if (out / step.output).exists() else ""
-        click.echo(f"{step.title}{f'  {sizes[step.title]} iterations' if step.title in sizes else ''}{done}")
-    left = sum(size for title, size in sizes.items() if not (out / f"done/{title}.json").exists())
-    each, source = measured_speed(plan, out), f"as the runs in {out} took, tests included"
-    if each is None and not all(path.exists() for path in nets.data_files(plan)):
-        click.echo(
-            f"{len(steps)} steps, {left:,} iterations to do: no estimate before the data are made; nothing run "
-            "(--dry-run)"
-        )
-        return
-    if each is None:
-        each, source = time_baseline(plan), "as 20 iterations of the baseline took just now; arms and tests take longer"
-    click.echo(
-        f"{len(steps)} steps, {left:,} iterations to do: about {duration(left * each / jobs)} at {jobs} at a time, "
-        f"{1000 * each:.3g} ms each ({source}); nothing run (--dry-run)"
-    )
+    found = estimate(plan, out)
+    for step in found.steps:
+        click.echo(str(step))
+    click.echo(f"{found.summary(jobs)}; nothing run (--dry-run)")
 
 
 def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int, jobs: int) -> int:
-    from caffe_split.cli.options import print_json
-    from caffe_split.study.paths import read_json
-    from caffe_split.study.plan import steps_of
+    from caffe_split.study.rows import read_results, rows_of
 
-    rows = read_json(out / "results" / "table.json")["rows"]
+    rows = rows_of(plan, read_results(plan, out))
     if as_json:
-        print_json(rows)
+        print_json([row.as_dict() for row in rows])
     else:
         click.echo((out / "results" / "table.md").read_text(encoding="utf-8"), nl=False)
     click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
     if publish is not None:
-        from caffe_split.study.publish import command_of, publish_study
+        from caffe_split.study.publish import publish_study
 
-        marks = [read_json(out / step.output) for step in steps_of(plan) if (out / step.output).exists()]
-        command = command_of(plan, out, publish, jobs)
-        click.echo(f"wrote {publish_study(plan, rows, out, publish, marks, command)}", err=True)
-    return 1 if status or any(row["failed"] for row in rows) else 0
+        click.echo(f"wrote {publish_study(plan, rows, out, publish, jobs)}", err=True)
+    return 1 if status or any(row.failed for row in rows) else 0

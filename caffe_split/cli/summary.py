@@ -1,4 +1,4 @@
-"""`caffe-split summary`: what a net consists of and costs, alone or beside another."""
+"""`caffe-split summary`: the layers of a net and their cost, alone or beside another net."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class InputType(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
+        """`data=64,3,32,32` as ("data", (64, 3, 32, 32))."""
         if isinstance(value, tuple):
             return value
         blob, equals, shape = str(value).partition("=")
@@ -41,7 +42,7 @@ class InputType(click.ParamType):
 @caffe_proto_option
 @click.option("--changes", is_flag=True, help="Of two nets, list only the layers that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line a layer.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per layer.")
 def summary(
     net: Path,
     other: Path | None,
@@ -52,11 +53,11 @@ def summary(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """List the layers of NET with output shapes, parameters and multiply-adds an image; with OTHER, side by side.
+    """List the layers of NET with output shapes, parameters and multiply-adds per image; with OTHER, side by side.
 
     NET is a net, or the solver that names it. No weights are needed: a Data layer's shape comes from the first
-    record of its LMDB, or from --input. BatchNorm statistics and TPM state are no parameters; parameters shared
-    by name count once.
+    record of its LMDB, or from --input. BatchNorm statistics and TPM state do not count as parameters; parameters
+    shared by name count once.
 
     \b
     Example: caffe-split summary baseline.prototxt derived1/baseline.prototxt
@@ -70,8 +71,8 @@ def summary(
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
-    documents = [open_training(path, caffe_proto=caffe_proto).net for path in (net, other) if path is not None]
-    nets = [summarize(document, NetState(phase), dict(inputs)) for document in documents]
+    trainings = [open_training(path, caffe_proto=caffe_proto) for path in (net, other) if path is not None]
+    nets = [summarize(training, NetState(phase), dict(inputs)) for training in trainings]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
     elif as_csv:

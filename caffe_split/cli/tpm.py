@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -33,18 +33,18 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Window to measure, from the series of snapshots where no TPM layer did; several times for several.",
+    help="Window to measure, from TPM layers or else from the series of snapshots; several times for several.",
 )
-@click.option("--interval", type=click.IntRange(min=1), help="Use the snapshots that are so many iterations apart.")
-@click.option("--layers", help="Layers to report, separated by commas.  [default: all but helpers of splits]")
+@click.option("--interval", type=click.IntRange(min=1), help="Use snapshots that are this many iterations apart.")
+@click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="The solver's, where it cannot be read.")
-@click.option("--kernels", is_flag=True, help="A line for each kernel too.")
+@click.option("--kernels", is_flag=True, help="Also print a line per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @caffe_proto_option
-@click.option("--suggest-window", is_flag=True, help="Of SOURCE, a log: where the loss falls fastest.")
+@click.option("--suggest-window", is_flag=True, help="SOURCE is a log: say where its loss falls fastest.")
 @click.option(
     "--length",
     type=click.IntRange(min=1),
@@ -67,10 +67,10 @@ def tpm(
     suggest_window: bool,
     length: int | None,
 ) -> None:
-    """Report TPM, displacement / path, of the kernels of a training: 1 moved straight, low wandered.
+    """Report TPM, displacement / path, of the kernels of a training: 1 moved straight, near 0 moved to and fro.
 
-    SOURCE is a net or solver, whose TPM layers (see `caffe-split instrument`) or snapshots are read; snapshots
-    themselves, as files, as a pattern or as their prefix; or a training log: then what the TPM layers printed.
+    SOURCE is a net or solver, whose TPM layers (see `caffe-split instrument`) or snapshots are read; or snapshots
+    themselves, as files, as a pattern or as their prefix; or a training log, for the values that TPM layers printed.
 
     \b
     Examples:
@@ -80,127 +80,121 @@ def tpm(
       caffe-split tpm train.log
       caffe-split tpm --suggest-window train.log
     """
-    from caffe_split.tpm.given import tell
+    from caffe_split.tpm.given import recognise
 
     if length is not None and not suggest_window:
         raise click.UsageError("--length belongs to --suggest-window.")
-    found = tell(source)
+    given = recognise(source)
     if suggest_window:
-        if found.kind != "log":
-            raise CaffeSplitError(f"{found.path} is no training log; --suggest-window needs one.")
-        _suggest(found.path, length, as_json)
+        if given.kind != "log":
+            raise CaffeSplitError(f"{given.path} is no training log; --suggest-window needs one.")
+        _suggest(given.path, length, as_json)
         return
-    _check_outputs(csv_file, picture, force)
-    if found.kind == "log":
+    files = _Files(csv_file, picture, force)
+    files.check()
+    if given.kind == "log":
         unfit = {"--iter": iteration, "--window": windows, "--interval": interval, "--kernels": kernels}
-        given = [option for option, value in unfit.items() if value]
-        if given:
-            raise click.UsageError(f"a log tells no kernels and no other windows: {', '.join(given)} need snapshots.")
-        _show_log(found.path, names(layers), momentum, as_json, csv_file, picture, force)
+        unfit_given = [option for option, value in unfit.items() if value]
+        if unfit_given:
+            raise click.UsageError(
+                f"a log tells no kernels and no other windows: {', '.join(unfit_given)} need snapshots."
+            )
+        _show_log(given.path, names(layers), momentum, as_json, files)
         return
+    if given.kind == "snapshots" and iteration is not None:
+        raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
     with _progress() as progress:
-        scores, known = _scores(found, iteration, windows, names(layers), progress, interval, caffe_proto)
-    if momentum is None:
-        momentum = known
-    if momentum is None:
-        momentum = 0.0
+        chosen = _Chosen(windows, names(layers), interval, progress)
+        scores, known = _measure(given, iteration, chosen, caffe_proto)
+    if momentum is None and known is None:
         click.echo("note: without a solver momentum is taken as 0; give it with --momentum", err=True)
-    _write(scores, momentum, csv_file, picture, force)
-    _show(scores, momentum, kernels, as_json)
+    _show_scores(scores, momentum if momentum is not None else known or 0.0, kernels, as_json, files)
 
 
-def _scores(
-    source: Source,
-    iteration: int | None,
-    windows: tuple[tuple[int, int], ...],
-    layers: list[str] | None,
-    progress: Callable[[int, int], None],
-    interval: int | None,
-    caffe_proto: Path | None,
+class _Chosen(NamedTuple):
+    """What is measured: the options that `measure_tpm` and `measure_snapshots` share."""
+
+    windows: tuple[tuple[int, int], ...]
+    layers: list[str] | None
+    interval: int | None
+    progress: Callable[[int, int], None]
+
+
+def _measure(
+    given: Source, iteration: int | None, chosen: _Chosen, caffe_proto: Path | None
 ) -> tuple[list[LayerScores], float | None]:
     """The scores, and the momentum where it is known."""
     from caffe_split.net.training import open_training
-    from caffe_split.tpm.collect import gather, gather_series, momentum_of
+    from caffe_split.tpm.collect import measure_snapshots, measure_tpm, momentum_of
 
-    if source.kind == "snapshots":
-        if iteration is not None:
-            raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
-        return gather_series(source.snapshots, windows, layers, progress, interval), None
-    training = open_training(source.path, caffe_proto=caffe_proto)
-    if iteration is None:
-        known = training.snapshots()
-        if not known:
-            raise CaffeSplitError(
-                f"{source.path}: no snapshots at {training.prefix}_iter_*.caffemodel. Train it first."
-                if training.prefix
-                else f"{source.path}: no solver beside it names this net, so there is no telling where its "
-                "snapshots are. Give the solver, or the snapshots themselves."
-            )
-        iteration = max((stop for _, stop in windows), default=max(known))
-    scores = gather(training, iteration, windows, layers, progress, interval)
-    return scores, momentum_of(training) if training.solver is not None else None
+    if given.kind == "snapshots":
+        return measure_snapshots(given.snapshots, **chosen._asdict()), None
+    training = open_training(given.path, caffe_proto=caffe_proto)
+    return measure_tpm(training, iteration, **chosen._asdict()), momentum_of(training)
 
 
-def _show(scores: list[LayerScores], momentum: float, kernels: bool, as_json: bool) -> None:
-    from caffe_split.tpm.collect import by_window, latest_window
-    from caffe_split.tpm.report import as_dict, comparable, entropy_lines, header_line, kernel_lines, window_lines
+class _Files(NamedTuple):
+    """The files to write besides the report."""
 
+    csv: Path | None
+    picture: Path | None
+    force: bool
+
+    def check(self) -> None:
+        """Refuse before anything is computed."""
+        from caffe_split.files import check_file
+
+        if self.csv is not None:
+            check_file(self.csv, self.force)
+        if self.picture is not None:
+            from caffe_split.plot.tpm_figure import check_picture
+
+            check_picture(self.picture, self.force)
+
+    def write(self, csv_text: Callable[[], str], draw: Callable[[Any], None]) -> None:
+        from caffe_split.files import write_atomic
+
+        if self.csv is not None:
+            write_atomic(self.csv, csv_text().encode())
+            click.echo(f"wrote {self.csv}", err=True)
+        if self.picture is not None:
+            from caffe_split.plot.tpm_figure import write_picture
+
+            write_picture(self.picture, draw, self.force)
+            click.echo(f"wrote {self.picture}", err=True)
+
+
+def _show_scores(scores: list[LayerScores], momentum: float, kernels: bool, as_json: bool, files: _Files) -> None:
+    from caffe_split.tpm.report import as_csv, as_dict, comparable, report_lines
+    from caffe_split.tpm.scores import in_order
+
+    def draw(figure: Any) -> None:
+        from caffe_split.plot.tpm_figure import draw_scores
+
+        draw_scores(figure, in_order(scores), momentum)
+
+    files.write(lambda: as_csv(scores, momentum), draw)
     if as_json:
         print_json([as_dict(score, momentum) for score in scores])
         return
-    last = latest_window(scores)
-    for group in by_window(scores):
-        click.echo(header_line(group, momentum))
-    for line in [*entropy_lines(last), "", *window_lines(scores)]:
+    for line in report_lines(scores, momentum, kernels):
         click.echo(line)
-    if kernels:
-        for line in ["", *kernel_lines(last, momentum)]:
-            click.echo(line)
     if not comparable(scores):
         click.echo("note: the windows differ in N or interval; do not compare their TPM with each other", err=True)
 
 
-def _write(
-    scores: list[LayerScores], momentum: float, csv_file: Path | None, picture: Path | None, force: bool
-) -> None:
-    from caffe_split.files import write_atomic
-    from caffe_split.tpm.collect import by_window, latest_window
-    from caffe_split.tpm.report import as_csv
-
-    if csv_file is not None:
-        write_atomic(csv_file, as_csv(scores, momentum).encode())
-        click.echo(f"wrote {csv_file}", err=True)
-    if picture is not None:
-        from caffe_split.plot.tpm_figure import draw_scores, write_picture
-
-        last = latest_window(scores)
-        windows = [group for group in by_window(scores) if group != last]
-        write_picture(picture, lambda figure: draw_scores(figure, [*windows, last], momentum), force)
-        click.echo(f"wrote {picture}", err=True)
-
-
-def _show_log(
-    path: Path,
-    layers: list[str] | None,
-    momentum: float | None,
-    as_json: bool,
-    csv_file: Path | None,
-    picture: Path | None,
-    force: bool,
-) -> None:
-    from caffe_split.files import write_atomic
+def _show_log(path: Path, layers: list[str] | None, momentum: float | None, as_json: bool, files: _Files) -> None:
     from caffe_split.tpm.from_log import choose, printed_as_csv, printed_as_dict, printed_lines, printed_tpm
-    from caffe_split.trainlog import read
+    from caffe_split.trainlog import read_log
 
-    printed = choose(printed_tpm(read(path)), layers, momentum, path)
-    if csv_file is not None:
-        write_atomic(csv_file, printed_as_csv(printed).encode())
-        click.echo(f"wrote {csv_file}", err=True)
-    if picture is not None:
-        from caffe_split.plot.tpm_figure import draw_printed, write_picture
+    printed = choose(printed_tpm(read_log(path)), layers, momentum, path)
 
-        write_picture(picture, lambda figure: draw_printed(figure, printed), force)
-        click.echo(f"wrote {picture}", err=True)
+    def draw(figure: Any) -> None:
+        from caffe_split.plot.tpm_figure import draw_printed
+
+        draw_printed(figure, printed)
+
+    files.write(lambda: printed_as_csv(printed), draw)
     if as_json:
         print_json([printed_as_dict(layer) for layer in printed])
         return
@@ -211,31 +205,15 @@ def _show_log(
 def _suggest(path: Path, length: int | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from caffe_split.tpm.suggest import suggest_windows
-    from caffe_split.trainlog import read
+    from caffe_split.tpm.suggest import suggest_windows, suggestion_lines
+    from caffe_split.trainlog import read_log
 
-    found = suggest_windows(read(path), length)
+    found = suggest_windows(read_log(path), length)
     if as_json:
         print_json([asdict(window) for window in found])
         return
-    for place, window in enumerate(found):
-        rank = "the loss falls fastest" if place == 0 else "then"
-        size = window.stop - window.start
-        click.echo(f"{window.start}:{window.stop}  {rank}: by {window.fall:.4g} in {size} iterations")
-    best = found[0]
-    click.echo(f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}")
-
-
-def _check_outputs(csv_file: Path | None, picture: Path | None, force: bool) -> None:
-    """Refuse before anything is computed."""
-    if csv_file is not None and csv_file.exists() and not force:
-        raise CaffeSplitError(
-            f"{csv_file} exists; nothing is overwritten unasked. Choose another name, or add --force."
-        )
-    if picture is not None:
-        from caffe_split.plot.tpm_figure import check_picture
-
-        check_picture(picture, force)
+    for line in suggestion_lines(found):
+        click.echo(line)
 
 
 @contextmanager

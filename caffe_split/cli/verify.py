@@ -61,9 +61,9 @@ def verify(
     caffe_proto: Path | None,
     as_json: bool,
 ) -> int:
-    """Forward the nets BASELINE and DERIVED on the same input; the largest difference a blob.
+    """Forward the nets BASELINE and DERIVED on the same input, and print the largest difference of each blob.
 
-    Ends with status 1 where a blob differs by more than the tolerance, relative to its largest value.
+    The exit status is 1 where a blob differs by more than the tolerance, relative to its largest value.
 
     \b
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt

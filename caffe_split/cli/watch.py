@@ -20,8 +20,8 @@ from caffe_split.trainlog.follow import Follower
 def watch(log: str, max_iter: int | None, every: float, once: bool) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.
 
-    Only what was appended is read at each look. It ends when the training does, or with Ctrl-C, which
-    leaves the training alone.
+    Each look reads only what was appended. The command ends when the training does, or with Ctrl-C, which
+    leaves the training running.
 
     \b
     Example:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe_split.data import DIGITS_TRAIN
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 
 
-def write_digits(folder: PathLike, train: int, seed: int = 0) -> dict[Path, int]:
+def write_digits(folder: PathLike, train: int = DIGITS_TRAIN, seed: int = 0) -> dict[Path, int]:
     """Write `digits_train_lmdb` (`train` images) and `digits_test_lmdb` (all others) into `folder`.
 
     Images are uint8 (1, 8, 8); the set's grey levels 0..16 are spread over 0..255. The order is shuffled by

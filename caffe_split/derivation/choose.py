@@ -1,23 +1,23 @@
-"""Which convolutions of a net are split: all that can be, those named, or those of highest TPM entropy."""
+"""Choosing the convolutions that are split: by name, or those of highest TPM entropy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
-from caffe_split.split.parts import is_helper
+from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 
 
-def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
-    """Why a convolution cannot be split, or None."""
+def why_not(layer: Layer, layers: Sequence[Layer], helpers: Collection[str]) -> str | None:
+    """Why a convolution cannot be split, or None; `helpers` are the net's `helper_names`."""
     if layer.type != "Convolution":
         return f"it is a {layer.type} layer"
-    if is_helper(layer.name):
+    if layer.name in helpers:
         return "it is a helper of an earlier split"
     specs = layer.message.subs("param")
     if specs and specs[0].get("lr_mult", 1) == 0:
@@ -43,7 +43,8 @@ def why_not(layer: Layer, layers: Sequence[Layer]) -> str | None:
 def candidates(document: prototxt.Document) -> list[Layer]:
     """The convolutions that can be split, in the net's order."""
     layers = all_layers(document)
-    return [layer for layer in convolutions(layers) if why_not(layer, layers) is None]
+    helpers = helper_names(layers)
+    return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers) is None]
 
 
 def choose_layers(
@@ -51,8 +52,8 @@ def choose_layers(
 ) -> list[Layer]:
     """The layers to split, in the net's order: those of `names`, or the `count` of highest TPM entropy.
 
-    Raises `CaffeSplitError` for a name that is not there or cannot be split, naming those that can, and when
-    fewer than `count` layers have scores.
+    Raises `CaffeSplitError` for a name that is not there or cannot be split, with the names of those that can, and
+    where fewer than `count` layers have scores.
     """
     layers = all_layers(document)
     possible = {layer.name: layer for layer in candidates(document)}
@@ -61,7 +62,7 @@ def choose_layers(
         for name in names:
             if name not in possible:
                 found = next((layer for layer in layers if layer.name == name), None)
-                reason = "there is no such layer" if found is None else why_not(found, layers)
+                reason = "there is no such layer" if found is None else why_not(found, layers, helper_names(layers))
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
     best = [score.layer for score in ranked(scores) if score.layer in possible][:count]

@@ -21,9 +21,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Files:
-    """What is derived: `nets` the documents to change, the training net first; `solver` that of the derived net, if
-    any; `read` the files they came from (a net within its solver has none); `notes` what brought them to today's
-    form.
+    """The documents of a derivation.
+
+    `nets` are those to change, the training net first; `solver` is that of the derived net, if any; `read` are the
+    files they came from (a net that stands in its solver has none); `notes` say what was done to bring them to
+    today's form.
     """
 
     nets: tuple[tuple[Path, prototxt.Document], ...]

@@ -1,7 +1,7 @@
-"""Going on with the parent's schedule: its solver state, carried over to the derived net.
+"""Continuing the parent's schedule: its solver state, made to fit the derived net.
 
-A solver keeps an array of history (SGD's momentum; Adam two) for each learnable parameter, in the net's order. A
-kernel that the split moved takes its history along; new parameters start with none.
+A solver keeps one array of history (SGD's momentum; Adam two) per learnable parameter, in the net's order. A kernel
+that the split moved keeps its history; new parameters start with zeros.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN, NetState
+from caffe_split.split import naming
 from caffe_split.split.partition import Partition
 
 # A layer's name and the place of the blob among its blobs.
@@ -37,7 +38,7 @@ def state_beside(weights: Path) -> Path:
 
 
 def learnable(document: prototxt.Document, weights: Blobs, state: NetState = TRAIN) -> Iterator[Slot]:
-    """The learnable parameters of the trained net in the solver's order, those shared by name once."""
+    """The learnable parameters of the trained net in the solver's order; those shared by name come once."""
     seen: set[str] = set()
     for layer in phase_layers(document, state):
         names = layer.param_names()
@@ -51,9 +52,10 @@ def learnable(document: prototxt.Document, weights: Blobs, state: NetState = TRA
 
 
 def parent_state(weights: Path, iteration: int | None, max_iter: int | None) -> tuple[Path, SolverState]:
-    """The solver state saved with `weights`, and its file; `iteration` is what it has to be of, where that is known.
+    """The solver state saved with `weights`, and its file.
 
-    Raises `CaffeSplitError` where there is none, for another iteration's, and at the end of the training.
+    Raises `CaffeSplitError` where there is none, where it is not of `iteration` (if given), and at the end of the
+    training.
     """
     path = state_beside(weights)
     state = read_solverstate(path)
@@ -73,6 +75,7 @@ def continued(
     parent: tuple[prototxt.Document, Blobs],
     derived: tuple[prototxt.Document, Blobs],
     partitions: Mapping[str, Partition],
+    *,
     learned_net: str,
     trained_in: NetState = TRAIN,
 ) -> SolverState:
@@ -106,14 +109,14 @@ def continued(
 
 
 def _moved(old: Mapping[Slot, np.ndarray], partitions: Mapping[str, Partition]) -> dict[Slot, np.ndarray]:
-    """History under the names of the derived net: of split layers the rows of either side."""
+    """History under the names of the derived net; each half of a split layer gets the rows of its kernels."""
     moved = {}
     for (name, index), values in old.items():
         if name not in partitions:
             moved[name, index] = values
             continue
-        # A bias is stored with one axis, or with four of which the last counts in the oldest files.
+        # A bias has one axis, or four in the oldest files, the first three of size 1.
         rows = values.reshape(-1) if index else values
-        moved[f"{name}_split1", index] = rows[list(partitions[name].fast)]
-        moved[f"{name}_split2", index] = rows[list(partitions[name].slow)]
+        moved[naming.fast_half(name), index] = rows[list(partitions[name].fast)]
+        moved[naming.slow_half(name), index] = rows[list(partitions[name].slow)]
     return moved

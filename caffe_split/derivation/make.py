@@ -1,4 +1,4 @@
-"""Deriving a net: plan the split of chosen layers in memory, net, solver, weights and solver state."""
+"""Deriving a net: choose layers, split them in memory, and plan the files: nets, solver, weights and solver state."""
 
 from __future__ import annotations
 
@@ -12,70 +12,145 @@ import numpy as np
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
-from caffe_split.derivation.documents import Size, input_sizes, read_files
+from caffe_split.derivation.choose import choose_layers
+from caffe_split.derivation.command import command_of
+from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
+from caffe_split.derivation.layer_plans import plan_layers
+from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect
+from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.training import Training
-from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
-from caffe_split.split.layer import SplitOptions, split_convolution
-from caffe_split.split.partition import Partition, PartitionRule, divide
+from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Part
-from caffe_split.tpm.fresh import fresh_state
+from caffe_split.tpm.collect import measure_tpm, momentum_of
 from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
-from caffe_split.tpm.scores import LayerScores
-from caffe_split.tpm.state import is_state
+from caffe_split.tpm.scores import LayerScores, latest_window
+from caffe_split.tpm.state import fresh_state, is_state
 
 
-def make_plan(
+def derive(
     training: Training,
-    weights_path: Path,
-    iteration: int | None,
+    iteration: int | None = None,
+    *,
+    weights: PathLike | None = None,
+    layers: int | Sequence[str] = NUM_SPLITS,
+    options: DeriveOptions = DEFAULTS,
+    out: PathLike,
+    deploy: PathLike | None = None,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+) -> DerivePlan:
+    """Plan the split of convolutions of a trained net: the derived net, solver and weights, all in memory.
+
+    Args:
+        training: The net and its solver, as `open_training` gives them.
+        iteration: The snapshot to split; or else give `weights`, a caffemodel.
+        weights: Split these weights, in place of a snapshot. Then TPM is not known: name the layers, and choose a
+            partition that needs no TPM.
+        layers: How many layers are split, those of highest TPM entropy; or their names.
+        options: How they are split; see `DeriveOptions`.
+        out: The new folder that `plan.write()` makes.
+        deploy: A deploy net to change in the same way.
+        inputs: Shapes (N, C, H, W) of data blobs whose data set is not there.
+
+    Returns the plan: `print(plan)` shows it, `plan.write()` writes it. Raises `CaffeSplitError` for weights that do
+    not fit the net, for layers that cannot be split, and where TPM is needed and not there.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }''')
+    >>> cs.write_weights(weights, {"conv": [np.random.default_rng(0).normal(size=(4, 3, 3, 3)), np.zeros(4)]})
+    >>> options = cs.DeriveOptions(kind="extension", partition="list:0,1")
+    >>> training, out = cs.open_training(net), os.path.join(folder, "derived")
+    >>> plan = cs.derive(training, weights=weights, layers=["conv"], options=options, out=out)
+    >>> plan.layers[0].partition.slow, [part.name for part in plan.layers[0].parts]
+    ((2, 3), ['conv_split1', 'conv_split2', 'conv_split2_extension', 'conv_concat', 'conv_reorder'])
+    >>> plan.write()
+    >>> sorted(os.listdir(plan.out))
+    ['init.caffemodel', 'manifest.json', 'net.prototxt']
+    """
+    expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    expect(iteration, (int, type(None)), "a whole number as iteration")
+    expect(options, DeriveOptions, "DeriveOptions(...) as options")
+    if isinstance(layers, str):
+        raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
+    if isinstance(layers, int) and layers < 1:
+        raise WrongUseError(f"layers is {layers}, expected 1 or more, or a list of names.")
+    if (iteration is None) == (weights is None):
+        raise WrongUseError("give either --iter N, a snapshot of the solver, or --weights FILE.")
+    rule = parse_rule(options.partition)
+    names = None if isinstance(layers, int) else list(layers)
+    if names == []:
+        raise WrongUseError("--layers names no layer.")
+    path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
+    scores: list[LayerScores] = []
+    if rule.needs_scores or names is None:
+        if iteration is None:
+            raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
+        windows = () if options.window is None else (options.window,)
+        scores = latest_window(measure_tpm(training, iteration, windows=windows))
+    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, scores)
+    source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
+    out, deploy = Path(out), None if deploy is None else Path(deploy)
+    command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
+    return replace(_plan(source, chosen, scores, options, out, deploy), command=command)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is split: a training and its weights, read from `path`; `inputs` are shapes of data blobs."""
+
+    training: Training
+    weights: Blobs
+    path: Path
+    iteration: int | None
+    inputs: Mapping[str, tuple[int, ...]] | None
+
+
+def _plan(
+    source: _Source,
     layers: Sequence[Layer],
     scores: Sequence[LayerScores],
-    rule: PartitionRule,
-    options: SplitOptions,
+    options: DeriveOptions,
     out: Path,
-    momentum: float = 0.0,
-    schedule: str = "restart",
-    deploy: Path | None = None,
-    ignore_extra: bool = False,
-    inputs: Mapping[str, tuple[int, ...]] | None = None,
-    engine: str | None = None,
+    deploy: Path | None,
 ) -> DerivePlan:
-    """Work out the whole derivation in memory. `scores` may be empty when `rule` does not need them.
-
-    `schedule` is 'restart' or 'continue', which also makes a solver state; `deploy` a net to change alike;
-    `ignore_extra` leaves weights of layers out that the net does not have; `inputs` gives the shapes of data blobs
-    that cannot be read off their source; `engine`, 'caffe' or 'torch', measures for `branch_norm` (default: the first
-    that is installed). Raises `CaffeSplitError` for weights that do not fit the net, and whatever cannot be split.
-    """
-    weights = caffemodel.read_weights(weights_path)
-    check_weights(training.net, weights, weights_path, training.state, ignore_extra=ignore_extra, inputs=inputs)
-    _check_trained(training, layers, weights, weights_path)
-    parent = _parent_state(training, weights_path, iteration) if schedule == "continue" else None
-    by_name = {score.layer: score for score in scores}
+    """Split `layers`. `scores` may be empty where the partition does not need them."""
+    training, weights, inputs = source.training, source.weights, source.inputs
+    check_weights(
+        training.net,
+        weights,
+        source.path,
+        training.state,
+        ignore_extra=options.ignore_extra_weights,
+        inputs=inputs,
+    )
+    _check_trained(training, layers, weights, source.path)
+    parent = None
+    if options.schedule == "continue":
+        parent = _parent_state(training, source.path, source.iteration)
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
     if options.kind == "skip" and options.skip_pool == "average":
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
-    plans = [
-        _plan_layer(
-            layer, weights[layer.name], by_name.get(layer.name), rule, options, momentum, sizes.get(layer.name, ())
-        )
-        for layer in layers
-    ]
+    plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)
-    backend = choose_backend(engine) if options.branch_norm else None
+    backend = choose_backend(options.engine) if options.branch_norm else None
     if backend is not None:
         plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
@@ -93,17 +168,16 @@ def make_plan(
         _complete_states(blobs, derived, parent[1].iter)
         partitions = {plan.name: plan.partition for plan in plans}
         pairs = (training.net, weights), (derived, blobs)
-        state = continued(*parent, *pairs, partitions, str(out / WEIGHTS_NAME), training.state)
+        learned_net = str(out / WEIGHTS_NAME)
+        state = continued(*parent, *pairs, partitions, learned_net=learned_net, trained_in=training.state)
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,
         solver_path=training.solver_path,
-        weights_path=weights_path,
-        iteration=iteration,
+        weights_path=source.path,
+        iteration=source.iteration,
         out=out,
         options=options,
-        partition=rule.text,
-        schedule=schedule,
         layers=tuple(plans),
         before=Cost.of(infer_shapes(training.train_layers(), inputs)),
         after=Cost.of(infer_shapes(phase_layers(derived, training.state), inputs)),
@@ -111,7 +185,7 @@ def make_plan(
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(derived)},
         state=state,
-        inputs=tuple(path for path in (*read, weights_path) if path.is_file()),
+        inputs=tuple(path for path in (*read, source.path) if path.is_file()),
         notes=files.notes,
         engine=None if backend is None else backend.name,
     )
@@ -136,7 +210,7 @@ def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, 
 
 @dataclass(frozen=True)
 class _Edit:
-    """What is done to every document alike."""
+    """What is done to every document in the same way."""
 
     splits: Mapping[str, Sequence[Part]]
     norm: NormSettings
@@ -214,55 +288,12 @@ def _put(texts: dict[str, bytes], path: Path, document: prototxt.Document) -> No
         raise CaffeSplitError(f"{path}: the new folder would have two files of the name {path.name}; rename one.")
 
 
-def _plan_layer(
-    layer: Layer,
-    blobs: Sequence[np.ndarray],
-    scores: LayerScores | None,
-    rule: PartitionRule,
-    options: SplitOptions,
-    momentum: float,
-    sizes: tuple[Size | None, ...],
-) -> LayerPlan:
-    geometry = convolution_geometry(layer)
-    weight = np.asarray(blobs[0], dtype=np.float64)
-    if rule.needs_scores and scores is None:
-        raise CaffeSplitError(
-            f"{layer.where}: partition {rule.text} needs its TPM, and it was not watched. Watch it with "
-            "`caffe-split instrument` and train, keep a series of snapshots over the window, or use random:SEED."
-        )
-    values = np.zeros(len(weight)) if scores is None else scores.tpm
-    try:
-        partition = divide(rule, values, geometry.group, salt=layer.name)
-    except CaffeSplitError as error:
-        raise CaffeSplitError(f"{layer.where}: {error}") from error
-    kernels = Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
-    parts = split_convolution(layer.name, layer.bottoms[0], layer.tops[0], geometry, kernels, partition, options, sizes)
-    note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
-    return LayerPlan(layer.name, partition, tuple(parts), scores, momentum, note)
-
-
-def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
-    """A warning where a skip is so much larger than a kernel that taking it off costs that kernel's digits.
-
-    split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
-    times their ratio.
-    """
-    skip = next((part for part in parts if part.name == f"{name}_split2_skip"), None)
-    if skip is None:
-        return ""
-    ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)
-    error = float(ratios.max()) * 2.0**-24
-    if error < 1e-5:
-        return ""
-    return f"the skip is up to {ratios.max():.1e} times a kernel's size: the start is exact to about {error:.0e} there"
-
-
 def _derived_weights(
     weights: Blobs, splits: Mapping[str, Sequence[Part]], kept_states: Collection[str] = ()
 ) -> dict[str, list[np.ndarray]]:
     """The blobs of the derived net, in the net's order.
 
-    TPM layers' state is left behind, that of `kept_states` apart: the derived net's iterations are counted anew.
+    The state of TPM layers is left out, except that of `kept_states`: the derived net counts its iterations from 0.
     """
     blobs: dict[str, list[np.ndarray]] = {}
     for name in weights:

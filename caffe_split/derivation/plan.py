@@ -1,4 +1,4 @@
-"""The plan of a derivation: what will change, said before anything is written."""
+"""The plan of a derivation: what will change, as text before anything is written, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import numpy as np
 
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
-from caffe_split.formats.weights.solverstate import SolverState
+from caffe_split.derivation.options import DeriveOptions
+from caffe_split.files import new_folder
+from caffe_split.formats.weights import caffemodel
+from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
 from caffe_split.layertypes.cost import Cost
+from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
@@ -24,7 +28,7 @@ class LayerPlan:
     """One convolution that will be split, into which layers, and why.
 
     `scores` is None where neither the choice of the layer nor its partition looked at TPM; `note` warns of a start
-    that rounding makes less exact.
+    that rounding makes less exact. `momentum` is the solver's.
     """
 
     name: str
@@ -56,11 +60,13 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class DerivePlan:
-    """All that `make-derived` will write.
+    """All that a derivation will write into the new folder `out`; `print(plan)` shows it, `plan.write()` writes it.
 
-    `texts` are the prototxt files, name in the output folder -> content; `weights` the derived net's blobs, layer ->
-    blobs; `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path`
-    need not exist: a net within its solver gets that name.
+    `texts` are the prototxt files, name in the folder -> content; `weights` the derived net's blobs, layer -> blobs;
+    `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
+    not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
+    form. `engine` is what measured the branches for `options.branch_norm`, if anything did. `command` makes the same
+    plan at the command line.
     """
 
     net_path: Path
@@ -68,9 +74,7 @@ class DerivePlan:
     weights_path: Path
     iteration: int | None
     out: Path
-    options: SplitOptions
-    partition: str
-    schedule: str
+    options: DeriveOptions
     layers: tuple[LayerPlan, ...]
     before: Cost
     after: Cost
@@ -79,21 +83,46 @@ class DerivePlan:
     types: dict[str, str]
     state: SolverState | None = None
     inputs: tuple[Path, ...] = ()
-    # What was done to bring old files to today's form, a line each.
     notes: tuple[str, ...] = ()
-    # What measured the branches for `options.branch_norm`.
     engine: str | None = None
+    command: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def write(self, force: bool = False, *, command: Sequence[str] | None = None) -> None:
+        """Write all files into `out`, or none: they are made in a folder beside it, which is renamed at the end.
+
+        The folder gets the nets and the solver under their own names, init.caffemodel, init.solverstate where the
+        schedule continues, and manifest.json, which names the `command` (None: the plan's own). Raises
+        `CaffeSplitError` where the folder may not be written; `force` replaces a folder that this program made and to
+        which nothing was added.
+        """
+        with new_folder(self.out, force) as folder:
+            for name, data in self.texts.items():
+                (folder / name).write_bytes(data)
+            caffemodel.write_weights(folder / WEIGHTS_NAME, self.weights, net_name="", types=self.types)
+            if self.state is not None:
+                write_solverstate(folder / STATE_NAME, self.state)
+            write_manifest(folder, self.inputs, self.output_names(), self.as_dict(), command=command or self.command)
+
+    def train_command(self) -> str | None:
+        """The command that trains what was written; None without a solver."""
+        if self.solver_path is None:
+            return None
+        state = "" if self.state is None else f" --snapshot {self.out / STATE_NAME}"
+        return f"caffe-split train {self.out / self.solver_path.name}{state}"
 
     def output_names(self) -> list[str]:
         """The files that are written beside manifest.json."""
         return [*self.texts, WEIGHTS_NAME, *([STATE_NAME] if self.state is not None else [])]
 
     def lines(self) -> list[str]:
-        """The plan for a reader."""
+        """The plan as text, line by line."""
         source = f"iteration {self.iteration}" if self.iteration is not None else "the given weights"
         lines = [
             f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}",
-            f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.partition}, "
+            f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
             f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
         ]
         lines += [f"  in today's form: {note}" for note in self.notes]
@@ -117,14 +146,15 @@ class DerivePlan:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as JSON has it, kernels' scores included."""
+        """The plan as JSON and the manifest have it, kernels' scores included."""
+        options = (*SplitOptions.__dataclass_fields__, "partition", "schedule")
         return {
             "net": str(self.net_path),
             "solver": None if self.solver_path is None else str(self.solver_path),
             "weights": str(self.weights_path),
             "iteration": self.iteration,
             "out": str(self.out),
-            "options": {**vars(self.options), "partition": self.partition, "schedule": self.schedule},
+            "options": {name: getattr(self.options, name) for name in options},
             "upgraded": list(self.notes),
             "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],
@@ -157,7 +187,7 @@ def _layer_dict(layer: LayerPlan) -> dict[str, Any]:
 
 
 def change(before: int | None, after: int | None) -> str:
-    """`1,000 -> 1,200 (x1.200)`, or what is not known."""
+    """`1,000 -> 1,200 (x1.200)`; a question mark for a number that is not known."""
     if before is None or after is None:
         return "not known: " + " -> ".join("?" if value is None else f"{value:,}" for value in (before, after))
     factor = f" (x{after / before:.3f})" if before else ""

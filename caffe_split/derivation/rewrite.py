@@ -10,8 +10,9 @@ from caffe_split.formats import prototxt
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers
 from caffe_split.net.state import TEST, TRAIN
+from caffe_split.split import naming
 from caffe_split.split.branch_norm import NormSettings
-from caffe_split.split.parts import Part
+from caffe_split.split.parts import Form, Part
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 
 
@@ -52,7 +53,7 @@ def rewrite(
     for name, window in windows.items():
         later = replace(window, pairs=tuple(pair for pair in window.pairs if pair[0] >= watch_from))
         if later.pairs:
-            copies = {part.name: part.blobs[0].shape for part in splits[name] if part.role == "copy"}
+            copies = {part.name: part.blobs[0].shape for part in splits[name] if part.form == "copy"}
             watched.setdefault(later, {}).update(copies)
     for window, shapes in watched.items():
         add_watchers(document, shapes, window)
@@ -78,7 +79,8 @@ def _check_alike(document: prototxt.Document, layer: Layer, parts: Sequence[Part
             "split. Do the files belong together?"
         )
     param = layer.message.sub("convolution_param")
-    count = sum(part.num_output for part in parts if part.name in (f"{layer.name}_split1", f"{layer.name}_split2"))
+    halves = naming.fast_half(layer.name), naming.slow_half(layer.name)
+    count = sum(part.num_output for part in parts if part.name in halves)
     found = (int(param.get("num_output", 0)) if param else 0, convolution_geometry(layer), _has_bias(layer))
     if found != (count, copy.geometry, len(copy.blobs) == 2) or len(layer.bottoms) != 1 or len(layer.tops) != 1:
         raise CaffeSplitError(
@@ -107,24 +109,24 @@ def _between(parts: Sequence[Part], layer: Layer) -> list[Part]:
 
 
 def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
-    if part.role == "copy":
+    if part.form == "copy":
         return _copy(part, layer)
-    settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.role])]
+    settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.form])]
     settings += [("bottom", bottom) for bottom in part.bottoms] + [("top", part.top)]
-    if part.role == "helper" and part.bottoms == layer.bottoms:
+    if part.form == "helper" and part.bottoms == layer.bottoms:
         # What stands on X's bottom hands no more gradient to it than X does.
         settings += [("propagate_down", value) for value in layer.message.get_all("propagate_down")]
-    if part.role == "helper":
+    if part.form == "helper":
         settings.append(("param", _multipliers(layer, 0, part.lr, part.frozen)))
-    if part.role == "scale":
+    if part.form == "scale":
         settings += [("param", _multipliers(layer, index)) for index in range(2)]
         settings.append(("scale_param", [("bias_term", True)]))
-    if part.role == "batch_norm" and norm != NormSettings():
+    if part.form == "batch_norm" and norm != NormSettings():
         changed = [(key, value) for key, value in vars(norm).items() if value != getattr(NormSettings(), key)]
         settings.append(("batch_norm_param", changed))
-    if part.role == "sum":
+    if part.form == "sum":
         settings.append(("eltwise_param", [("operation", prototxt.Enum("SUM"))]))
-    if part.role == "helper":
+    if part.form == "helper":
         settings.append(("convolution_param", _convolution_settings(part)))
     field = prototxt.field("layer", settings)
     message = field.message
@@ -137,7 +139,7 @@ def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
     return field
 
 
-_TYPES = {
+_TYPES: dict[Form, str] = {
     "helper": "Convolution",
     "sum": "Eltwise",
     "concat": "Concat",

@@ -1,4 +1,4 @@
-"""The solver of a derived net: its parent's, with the new files in the place of the old."""
+"""The solver of a derived net: its parent's, with the names of the new files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def derived_solver(training: Training, out: Path) -> tuple[prototxt.Document, li
 
 
 def _name_net(solver: prototxt.Document, training: Training, out: Path) -> str:
-    """Name the derived training net; the field that does."""
+    """Name the derived training net; returns the name of the field that does."""
     name = str(out / training.net_path.name)
     for key in ("net", "train_net"):
         if solver.has(key):
@@ -45,7 +45,7 @@ def _name_net(solver: prototxt.Document, training: Training, out: Path) -> str:
 
 
 def _name_test_nets(solver: prototxt.Document, solver_path: Path, out: Path) -> tuple[list[Net], list[Path]]:
-    """Name the derived test nets. Caffe counts inner ones first, then named ones; and so do the fields written."""
+    """Name the derived test nets, in Caffe's order: inner ones first, then named ones."""
     inner = [
         (inline_name(solver_path, f"test{index}_net_param"), solver.inner(message))
         for index, message in enumerate(solver.subs("test_net_param"))

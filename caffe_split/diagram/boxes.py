@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Union
 
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
-from caffe_split.split.parts import HELPER_SUFFIXES
+from caffe_split.split.recognise import Role, all_splits, layer_roles
+
+# What colours a box: its role in a split, or that it is in none, or that it never learns.
+Shade = Union[Role, Literal["frozen", "plain"]]
 
 
 @dataclass(frozen=True)
 class Box:
     """One box of the picture: the layers in it by name, the first of which gives it its name.
 
-    `role` is 'fast', 'slow', 'added', 'frozen' or 'plain'; `tag` says it in words ('' for plain); `lines` is what
-    it does and `followers` the types of the layers after the first; `inputs` are pairs (index of the box it reads,
-    blob); `kernels` is how many kernels its convolution has, 0 for other types.
+    `tag` says its role in words ('' for plain); `lines` is what it does and `followers` the types of the layers after
+    the first; `inputs` are pairs (index of the box it reads, blob); `kernels` is how many kernels its convolution has,
+    0 for other types; `joins` says that it is the sum or the concat of a split.
     """
 
     name: str
     layers: tuple[str, ...]
-    role: str
+    role: Shade
     tag: str
     lines: tuple[str, ...]
     followers: tuple[str, ...]
     inputs: tuple[tuple[int, str], ...]
     kernels: int = 0
+    joins: bool = False
 
     @property
     def is_source(self) -> bool:
+        """Whether it reads nothing: data, or a net's input."""
         return not self.inputs
 
 
 def make_boxes(layers: Sequence[Layer], inputs: Mapping[str, Sequence[int]] | None = None) -> list[Box]:
     """The boxes of a phase's layers, in file order; every layer is in exactly one.
 
-    Blobs that no layer gives have a box before them, without layers; `inputs` tells their shapes where it can.
+    Blobs that no layer gives have a box before them, without layers; `inputs` has their shapes, as far as known.
     """
     given = {blob: dict(inputs or {}).get(blob, ()) for blob in _free_blobs(layers)}
     readers: dict[str, int] = {}
@@ -60,10 +66,13 @@ def make_boxes(layers: Sequence[Layer], inputs: Mapping[str, Sequence[int]] | No
                 owner.setdefault(name, home)
         for top in layer.tops:
             writer[top] = home
-    names = {layer.name for layer in layers}
+    roles = layer_roles(layers)
+    joins = {
+        layers[index].name for split in all_splits(layers) for index in (split.total, split.concat) if index is not None
+    }
     free = [_input_box(blob, shape) for blob, shape in given.items()]
     count = len(free)
-    return free + [_box(group, pairs, names) for group, pairs in zip(groups[count:], sources[count:])]
+    return free + [_box(group, pairs, roles, joins) for group, pairs in zip(groups[count:], sources[count:])]
 
 
 def _free_blobs(layers: Sequence[Layer]) -> list[str]:
@@ -102,9 +111,11 @@ def _home(
     return home if lone and groups[home][0].bottoms else None
 
 
-def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[str]) -> Box:
+def _box(
+    group: Sequence[Layer], inputs: Sequence[tuple[int, str]], roles: Mapping[str, Role], joins: Collection[str]
+) -> Box:
     head = group[0]
-    role = role_of(head.name, names)
+    role: Shade = roles.get(head.name, "plain")
     frozen = _is_frozen(head)
     tag = " ".join(word for word in (role if role != "plain" else "", "frozen" if frozen else "") if word)
     param = head.message.sub("convolution_param")
@@ -117,46 +128,8 @@ def _box(group: Sequence[Layer], inputs: Sequence[tuple[int, str]], names: set[s
         followers=tuple(layer.type for layer in group[1:]),
         inputs=tuple(inputs),
         kernels=int(param.get("num_output", 0)) if param else 0,
+        joins=head.name in joins,
     )
-
-
-def role_of(name: str, names: set[str]) -> str:
-    """'fast', 'slow', 'added' or 'plain': what a layer of that name is in a split, `names` being all of the net's."""
-    origin, ending = origin_of(name, names)
-    if origin is None:
-        return "plain"
-    if ending in ("_split1", "_split2"):
-        return "fast" if ending == "_split1" else "slow"
-    return "added" if ending.endswith((*HELPER_SUFFIXES, "_residual_pre")) else "plain"
-
-
-def origin_of(name: str, names: set[str]) -> tuple[str | None, str]:
-    """The layer X of whose split `name` is a part, innermost split first, and the rest of the name; (None, '')."""
-    for ending in ENDINGS:
-        origin = name[: -len(ending)]
-        if name.endswith(ending) and is_split(origin, names):
-            return origin, ending
-    return None, ""
-
-
-# The longer ending first: the extension of X's slow half is not the extension of a layer called X_split2.
-ENDINGS = (
-    "_split2_residual_pre",
-    "_split2_residual_relu",
-    "_split2_residual_post",
-    "_split2_extension",
-    "_split2_skip",
-    "_split2_sum",
-    "_split1",
-    "_split2",
-    "_concat",
-    "_reorder",
-)
-
-
-def is_split(origin: str, names: set[str]) -> bool:
-    """Whether the net has the two layers in which every split of `origin` ends."""
-    return f"{origin}_concat" in names and f"{origin}_reorder" in names
 
 
 def _is_frozen(layer: Layer) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from caffe_split.diagram.boxes import Box
 from caffe_split.diagram.layered import rank_nodes
 from caffe_split.diagram.picture import Picture, box_picture, split_picture
-from caffe_split.diagram.splits import Split
+from caffe_split.diagram.splits import SplitBoxes
 
 # Wires from data that pass more ranks than this become notes, so that labels do not cross the whole net.
 LONGEST_FROM_SOURCE = 3
@@ -31,6 +31,7 @@ class Flow:
 
     @functools.cached_property
     def pairs(self) -> list[tuple[int, int]]:
+        """The edges without their blobs, each once, ascending."""
         return sorted({(u, v) for u, v, _ in self.edges})
 
     @functools.cached_property
@@ -44,7 +45,8 @@ class Flow:
         return rank_nodes(len(self.pictures), [pair for pair in self.pairs if not from_far(self, pair)])
 
 
-def make_flow(boxes: Sequence[Box], splits: Sequence[Split]) -> Flow:
+def make_flow(boxes: Sequence[Box], splits: Sequence[SplitBoxes]) -> Flow:
+    """The flow between boxes, those of a split as one thing; `splits` are the outermost ones."""
     home = {member: split.last for split in splits for member in split.members}
     by_last = {split.last: split for split in splits}
     keys = sorted({home.get(index, index) for index in range(len(boxes))})

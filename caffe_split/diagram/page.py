@@ -12,7 +12,7 @@ from caffe_split.diagram.flow import Flow, cuts, from_far, make_flow
 from caffe_split.diagram.layered import RANK_GAP
 from caffe_split.diagram.picture import ENTRY, Picture, Wire, arrange, aspect_distance, note_picture
 from caffe_split.diagram.shorten import shortened
-from caffe_split.diagram.splits import find_splits
+from caffe_split.diagram.splits import split_boxes
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.layers import Layer
 
@@ -34,13 +34,13 @@ def net_page(
     number of columns. Raises `CaffeSplitError` where `whole` is False and no layer is split.
     """
     boxes = make_boxes(layers, inputs)
-    splits = find_splits(boxes)
+    splits = split_boxes(layers, boxes)
     if whole is False and not splits:
         raise CaffeSplitError("no layer of the net was split; draw the whole net.")
     flow = make_flow(boxes, splits)
     if not whole:
         boxes = shortened(boxes, flow)
-        splits = find_splits(boxes)
+        splits = split_boxes(layers, boxes)
         flow = make_flow(boxes, splits)
     page = _in_columns(flow, 1)
     if page.height < LOW_PAGE:

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from caffe_split.diagram.boxes import Box
+from caffe_split.diagram.boxes import Box, Shade
 from caffe_split.diagram.layered import Node, Point, place
-from caffe_split.diagram.splits import Split
+from caffe_split.diagram.splits import SplitBoxes
 from caffe_split.layertypes.table import record_of
+from caffe_split.split import naming
 
 NAME_SIZE, LINE_SIZE, TAG_SIZE, HEAD_SIZE = 8.0, 7.0, 6.5, 8.0
 PAD, FRAME_PAD, HEAD_HEIGHT = 4.0, 7.0, 14.0
@@ -47,7 +48,7 @@ class Frame:
     name: str
     title: str
     note: str
-    role: str
+    role: Shade
     tag: str
     x: float
     y: float
@@ -115,7 +116,7 @@ class Picture:
 
 def box_picture(box: Box, within: str = "") -> Picture:
     """One box at the origin; `within` is the split layer whose part it is."""
-    title = box.name[len(within) :] if within and box.name.startswith(within) else box.name
+    title = naming.within(box.name, within)
     lines = _lines(box, bool(within))
     tag = text_width(box.tag, TAG_SIZE, bold=True) + 12 if box.tag else 0.0
     name = text_width(title, NAME_SIZE, bold=True)
@@ -132,7 +133,7 @@ def box_picture(box: Box, within: str = "") -> Picture:
 def _lines(box: Box, narrow: bool) -> tuple[str, ...]:
     """The text under the name. In a split, where boxes stand side by side, short lines; the joins' names tell all."""
     followers = "+ " + ", ".join(record_of(kind).short or kind for kind in box.followers) if box.followers else ""
-    if narrow and box.name.endswith(("_sum", "_concat")) and not box.followers:
+    if narrow and box.joins and not box.followers:
         return ()
     if narrow:
         return box.lines + ((followers,) if followers else ())
@@ -149,7 +150,7 @@ def note_picture(text: str) -> Picture:
     return Picture(notes=(note,), width=width, height=height, enter=width / 2, leave=width / 2)
 
 
-def split_picture(split: Split, boxes: Sequence[Box], within: str = "") -> Picture:
+def split_picture(split: SplitBoxes, boxes: Sequence[Box], within: str = "") -> Picture:
     """The frame of a split with its parts, at the origin."""
     children = {min(child.members): split_picture(child, boxes, split.name) for child in split.inside}
     place_of = {member: min(child.members) for child in split.inside for member in child.members}
@@ -162,8 +163,8 @@ def split_picture(split: Split, boxes: Sequence[Box], within: str = "") -> Pictu
                 (place_of.get(source, source) if source in split.members else ENTRY, place_of.get(member, member))
             )
     inner = arrange(parts, [edge for edge in edges if edge[0] != edge[1]], names, True, split.last, side=0.005)
-    title = split.name[len(within) :] if within else split.name
-    tag, role = _part_role(split, within)
+    title = naming.within(split.name, within)
+    tag, role = split.role or "", split.role or "plain"
     note = _sides(split, boxes)
     head = text_width(title, HEAD_SIZE, bold=True) + text_width(note, LINE_SIZE) + 14
     head += text_width(tag, TAG_SIZE) + 10 if tag else 0
@@ -181,23 +182,11 @@ def split_picture(split: Split, boxes: Sequence[Box], within: str = "") -> Pictu
     return outside.over(inner.moved(left, top))
 
 
-def _part_role(split: Split, within: str) -> tuple[str, str]:
-    if not within:
-        return "", "plain"
-    ending = split.name[len(within) :]
-    role = {"_split1": "fast", "_split2": "slow"}.get(ending, "added")
-    return role, role
-
-
-def _sides(split: Split, boxes: Sequence[Box]) -> str:
+def _sides(split: SplitBoxes, boxes: Sequence[Box]) -> str:
     """`residual split, 8 fast + 8 slow`, as far as it is known."""
-    kernels = {box.name: box.kernels for box in boxes}
     # A half that was split again has the kernels that its own reorder puts together.
-    fast, slow = (
-        kernels.get(f"{split.name}{half}", kernels.get(f"{split.name}{half}_reorder", 0))
-        for half in ("_split1", "_split2")
-    )
-    words = f"{split.kind} split".strip()
+    fast, slow = boxes[split.fast].kernels, boxes[split.slow].kernels
+    words = f"{split.kind} split"
     return f"{words}, {fast} fast + {slow} slow" if fast and slow else words
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
 
+from caffe_split.diagram.boxes import Shade
 from caffe_split.diagram.layered import Point
 from caffe_split.diagram.picture import (
     HEAD_SIZE,
@@ -26,15 +27,21 @@ LEGEND_HEIGHT = 20.0
 ARROW = (5.0, 2.6)  # length, half width
 
 # Dark and pale shades of the palette of Okabe and Ito, told apart with every kind of colour vision.
-SHADES = {
+SHADES: dict[Shade, tuple[str, str]] = {
     "fast": ("#B84E00", "#FBE9DD"),
     "slow": ("#0060A0", "#E1EFF9"),
     "added": ("#007A58", "#DFF3EC"),
     "frozen": ("#4D4D4D", "#E3E3E3"),
     "plain": ("#8C8C8C", "#FFFFFF"),
 }
-FRAME_FILLS = {"plain": "#F6F6F6", "fast": "#FFF8F3", "slow": "#F5FAFE", "added": "#F3FBF8", "frozen": "#F0F0F0"}
-MEANINGS = {
+FRAME_FILLS: dict[Shade, str] = {
+    "plain": "#F6F6F6",
+    "fast": "#FFF8F3",
+    "slow": "#F5FAFE",
+    "added": "#F3FBF8",
+    "frozen": "#F0F0F0",
+}
+MEANINGS: dict[Shade, str] = {
     "fast": "kernels of high TPM",
     "slow": "kernels of low TPM",
     "added": "put in by the split",
@@ -112,7 +119,7 @@ def drawing(picture: Picture, title: str = "") -> Drawing:
     return Drawing(tuple(strokes), width, picture.height + top + 2 * MARGIN)
 
 
-def _legend(title: str, roles: list[str]) -> tuple[list[Stroke], float]:
+def _legend(title: str, roles: list[Shade]) -> tuple[list[Stroke], float]:
     strokes: list[Stroke] = []
     x, y = MARGIN, MARGIN
     if title:
@@ -126,7 +133,7 @@ def _legend(title: str, roles: list[str]) -> tuple[list[Stroke], float]:
     return strokes, x - MARGIN
 
 
-def _tag(role: str, words: str, x: float, y: float) -> Iterator[Stroke]:
+def _tag(role: Shade, words: str, x: float, y: float) -> Iterator[Stroke]:
     dark, _ = SHADES[role]
     yield Rectangle(x, y, text_width(words, TAG_SIZE, True) + 8, TAG_SIZE + 3.5, dark, dark, 0.0, 2.0)
     yield Text(x + 4, y + TAG_SIZE + 0.8, words, TAG_SIZE, "#FFFFFF", True)

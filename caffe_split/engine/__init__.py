@@ -1,17 +1,31 @@
 """Caffe's nets on PyTorch: the same prototxt, LMDBs, weights, solver states and logs, without Caffe.
 
-Nothing outside this package imports torch. `support` (which layers and fields are handled) does without it, so that
-a net can be judged before PyTorch is loaded:
-
-    from caffe_split.engine.net import Net
-    from caffe_split.engine.solver import Solver
+`Net` and `Solver` are imported when they are first used, and PyTorch with them: `engine.spec`, which says which layers
+and fields are handled, does without it.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+from typing import TYPE_CHECKING, Any
 
 from caffe_split.errors import CaffeSplitError
+
+if TYPE_CHECKING:
+    from caffe_split.engine.model.net import Net
+    from caffe_split.engine.training.solver import Solver
+
+__all__ = ["Net", "Solver", "require_torch"]
+
+_LAZY = {"Net": "model.net", "Solver": "training.solver"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        require_torch()
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def require_torch() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
@@ -155,7 +155,28 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
 
     Raises:
         CaffeSplitError: weights do not fit the net, BatchNorm would go out of a net to train, or nothing can be folded.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 pad: 1 } }''')
+    >>> cs.write_weights(weights, {"conv": [np.random.default_rng(0).normal(size=(4, 3, 3, 3)), np.zeros(4)]})
+    >>> training, derived = cs.open_training(net), os.path.join(folder, "derived")
+    >>> options = cs.DeriveOptions(partition="list:0,1")
+    >>> cs.derive(training, weights=weights, layers=["conv"], options=options, out=derived).write()
+    >>> plan = cs.fold(f"{derived}/net.prototxt", f"{derived}/init.caffemodel", out=os.path.join(folder, "folded"))
+    >>> [(layer.name, layer.layers) for layer in plan.folded]
+    [('conv', 7)]
+    >>> plan.texts["net.prototxt"] == open(net, "rb").read()
+    True
     """
+    expect_path(net, "a net")
+    expect_path(weights, "weights")
     net_path, weights_path, out = Path(net), Path(weights), Path(out)
     deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)
@@ -178,7 +199,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms, norms_kept = merge_batch_norms(documents, blobs)
     if not folded and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it (X_reorder)'}.")
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
     return FoldPlan(
         net_path=net_path,
         deploy_path=deploy,

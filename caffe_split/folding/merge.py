@@ -16,7 +16,8 @@ from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import all_layers
 from caffe_split.split.affine import CannotFold
 from caffe_split.split.algebra import Array
-from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, stems, unsplit
+from caffe_split.split.recognise import Split, all_splits, near_misses
+from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 
 Blobs = dict[str, "list[np.ndarray]"]
@@ -68,12 +69,17 @@ def merge_stems(
     """
     folded: list[FoldedLayer] = []
     kept: dict[str, str] = {}
-    for names in innermost_first([stem for each in documents for stem in stems(all_layers(each))]):
+    for document in documents:
+        kept.update(near_misses(all_layers(document)))
+    found = [split for document in documents for split in all_splits(all_layers(document))]
+    for names in innermost_first([split.origin for split in found]):
         graphs = [Graph(all_layers(document)) for document in documents]
+        splits = [all_splits(graph) for graph in graphs]
         merges = []
         for stem in names:
             try:
-                merges.append(_merged(graphs, stem, blobs, ungroup))
+                same = [[split for split in each if split.origin == stem] for each in splits]
+                merges.append(_merged(graphs, same, blobs, ungroup))
             except CannotFold as reason:
                 kept[stem] = str(reason)
         for number, document in enumerate(documents):
@@ -83,10 +89,13 @@ def merge_stems(
     return folded, kept, blobs
 
 
-def _merged(graphs: Sequence[Graph], stem: str, blobs: Blobs, ungroup: bool) -> _Merge:
-    """What folding a stem gives. Raises `CannotFold`."""
-    places = tuple((number, found) for number, graph in enumerate(graphs) for found in unsplit(graph, stem, blobs))
+def _merged(graphs: Sequence[Graph], splits: Sequence[Sequence[Split]], blobs: Blobs, ungroup: bool) -> _Merge:
+    """What folding the splits of one layer in each document comes to, or `CannotFold`."""
+    places = tuple(
+        (number, unsplit(graph, split, blobs)) for number, graph in enumerate(graphs) for split in splits[number]
+    )
     first = places[0][1]
+    stem = first.stem
     if any(graph.named(stem) for graph in graphs):
         raise CannotFold(f"there is another layer named '{stem}'")
     if not all(_same(first, found) for _, found in places):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import NetShapes, Shape, document_inputs, infer_shapes
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.state import TRAIN, NetState
+from caffe_split.net.training import Training, open_training
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,29 @@ class Summary:
 
 
 def summarize(
-    document: prototxt.Document, state: NetState = TRAIN, inputs: Mapping[str, Shape] | None = None
+    net: PathLike | prototxt.Document | Training, state: NetState = TRAIN, inputs: Mapping[str, Shape] | None = None
 ) -> Summary:
-    """The summary of a net without running it.
+    """The layers of a net with output shapes, parameters and multiply-adds for one image, without running it.
 
-    `inputs` gives the shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises
-    `CaffeSplitError` where such a shape is missing, for an input that the net does not have, and for a layer that
-    Caffe would refuse.
+    `net` is a file (a net, or the solver that names it), or what `read_net` or `open_training` gave. `inputs` gives
+    shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises `CaffeSplitError` where
+    such a shape is missing, for an input that the net does not have, and for a layer that Caffe would refuse.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.prototxt")
+    >>> with open(path, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 } }''')
+    >>> summary = summarize(path)
+    >>> [(row.name, row.output, row.parameters) for row in summary.rows], summary.cost.macs
+    ([('data', '1x3x8x8', 0), ('conv', '1x4x6x6', 112)], 3888)
     """
+    if isinstance(net, (str, os.PathLike)):
+        net = open_training(net)
+    document = net.net if isinstance(net, Training) else net
+    expect(document, prototxt.Document, "a net: its path, or what read_net or open_training gave")
     layers = phase_layers(document, state)
     if not layers:
         raise CaffeSplitError(f"{document.filename}: no layer of it runs in phase {state.phase}.")

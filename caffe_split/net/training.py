@@ -127,6 +127,17 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory, as Caffe does on
     loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
     `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('layer { name: "data" type: "Input" top: "data" }')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'net: "{net}" snapshot_prefix: "{folder}/net"')
+    >>> training = open_training(net)
+    >>> str(training.solver_path) == solver, [layer.name for layer in training.train_layers()], training.snapshots()
+    (True, ['data'], {})
     """
     document = read_net_or_solver(path, caffe_proto)
     solver_path: Path | None

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from caffe_split.backends.check_weights import check_weights
-from caffe_split.diagram.boxes import role_of
 from caffe_split.diagram.mosaic import Mosaic, kernel_mosaic, largest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, atomic_open
@@ -19,6 +18,8 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import all_layers
 from caffe_split.plot.draw import DPI, picture_format
+from caffe_split.split.kinds import helper_words
+from caffe_split.split.recognise import Role, Split, all_splits
 
 # Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.
 WEIGHT_MAP, NORM_MAP = "RdBu_r", "cividis"
@@ -28,23 +29,27 @@ _ROOM = 0.62  # inches over a panel for its title
 
 
 def shown_layers(document: prototxt.Document, name: str) -> list[str]:
-    """The layers that a picture of `name` shows: itself, beside the residual_pre of a slow half.
+    """The layers that a picture of `name` shows: itself, and beside a slow half what has its geometry, residual_pre.
 
-    Of a layer that was split, its halves and what has its geometry too. Raises `CaffeSplitError`.
+    Of a layer that was split, its halves and what has their geometry. Raises `CaffeSplitError`.
     """
-    weighted = {layer.name: layer for layer in all_layers(document) if record_of(layer.type).has_kernels}
+    layers = all_layers(document)
+    weighted = {layer.name: layer for layer in layers if record_of(layer.type).has_kernels}
+    for split in all_splits(layers):
+        alike = [split.fast, split.slow, *(each for word, each in split.added.items() if word not in helper_words())]
+        parts = [layers[each].name for each in alike if not isinstance(each, Split)]
+        if not isinstance(split.slow, Split) and name == layers[split.slow].name:
+            return parts[parts.index(name) :]
+        if name == split.origin and name not in weighted:
+            if parts:
+                return parts
+            deeper = [layers[index].name for index in sorted(split.members - {split.reorder})]
+            raise CaffeSplitError(
+                f"{document.filename}: '{name}' was split more than once; name one of its parts: "
+                f"{', '.join(part for part in dict.fromkeys(deeper) if part in weighted)}."
+            )
     if name in weighted:
-        beside = f"{name}_residual_pre"
-        return [name, beside] if name.endswith("_split2") and beside in weighted else [name]
-    parts = [f"{name}{ending}" for ending in ("_split1", "_split2", "_split2_residual_pre")]
-    found = [part for part in parts if part in weighted]
-    if found:
-        return found
-    deeper = [layer for layer in weighted if any(layer.startswith(part) for part in parts)]
-    if deeper:
-        raise CaffeSplitError(
-            f"{document.filename}: '{name}' was split more than once; name one of its parts: {', '.join(deeper)}."
-        )
+        return [name]
     near = (
         difflib.get_close_matches(name, weighted, n=_MOST_NAMED, cutoff=0.0)
         if len(weighted) > _MOST_NAMED
@@ -69,11 +74,11 @@ def mosaics(
     return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
 
 
-def draw_kernels(figure: Any, shown: Sequence[Mosaic], names: set[str], bgr: bool = False) -> None:
+def draw_kernels(figure: Any, shown: Sequence[Mosaic], roles: Mapping[str, Role], bgr: bool = False) -> None:
     """Draw the mosaics side by side on an empty matplotlib figure, weights on one scale that is symmetric to 0.
 
-    The colours of kernels over 3 channels are red, green, blue, with `bgr` blue, green, red; grey is 0. `names` are
-    all layers of the net, which tell the roles in a split.
+    The colours of kernels over 3 channels are red, green, blue, with `bgr` blue, green, red; grey is 0. `roles` are
+    those of the net's layers in splits (see `layer_roles`).
     """
     figure.get_layout_engine().set(wspace=0.06)
     axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=[m.image.shape[1] for m in shown])[0]
@@ -81,8 +86,8 @@ def draw_kernels(figure: Any, shown: Sequence[Mosaic], names: set[str], bgr: boo
     norm = largest(shown, ("norm",))
     for axis, mosaic in zip(axes, shown):
         image = _panel(axis, mosaic, signed, norm, bgr)
-        role = role_of(mosaic.layer, names)
-        words = f"{mosaic.layer} ({role})" if role != "plain" else mosaic.layer
+        role = roles.get(mosaic.layer)
+        words = mosaic.layer if role is None else f"{mosaic.layer} ({role})"
         axis.set_title(f"{words}\n{mosaic.note}", fontsize=8)
         axis.set_axis_off()
         if image is not None and mosaic is _last(shown, mosaic.kind == "norm"):
@@ -113,7 +118,7 @@ def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> 
     return axis.imshow(mosaic.image, cmap=signs, vmin=-signed, vmax=signed, interpolation="nearest")
 
 
-def kernels_file(shown: Sequence[Mosaic], names: set[str], out: PathLike, bgr: bool = False) -> None:
+def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False) -> None:
     """Write the picture; the ending of the name (.png, .svg, .pdf) tells the format. Raises `CaffeSplitError`."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -126,7 +131,7 @@ def kernels_file(shown: Sequence[Mosaic], names: set[str], out: PathLike, bgr: b
     width = max(widest * scale, 2.6 * len(shown)) + 0.9
     figure = Figure(figsize=(width, max(highest * scale, 1.2) + _ROOM), layout="constrained")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "caffe-split"}):
-        draw_kernels(figure, shown, names, bgr)
+        draw_kernels(figure, shown, roles, bgr)
         with atomic_open(out) as stream:
             metadata = {"Date": None} if ending == "svg" else {"CreationDate": None} if ending == "pdf" else None
             figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata)

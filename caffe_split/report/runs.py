@@ -57,11 +57,11 @@ def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | N
             for file in logs_in(path):
                 if any(file.resolve() == known.resolve() for known, _, _ in found):
                     continue
-                log = parse.read(file)
+                log = parse.read_log(file)
                 if not log.runs:
-                    query.values_of(log)  # says what it is instead
+                    log.values()  # says what it is instead
                 if output is not None:
-                    query.values_of(log, output)  # or says what there is instead
+                    log.values(output)  # or says what there is instead
                 found.append((file, log, _manifest_beside(file, say)))
         except CaffeSplitError as error:
             say(str(error))

@@ -1,0 +1,1 @@
+"""Splitting a trained convolution, finding the splits in a net, and undoing them."""

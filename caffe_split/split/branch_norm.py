@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_split.split import naming
 from caffe_split.split.parts import Part
 
 
@@ -32,8 +33,8 @@ class NormSettings:
 
 
 def branch_ends(parts: Sequence[Part]) -> list[str]:
-    """Names of the convolutions that end a branch: what is added or joined next, sums apart, in order."""
-    joined = {bottom for part in parts if part.role in ("sum", "concat") for bottom in part.bottoms}
+    """Names of the convolutions that end a branch, whose tops are summed or concatenated next, in order."""
+    joined = {bottom for part in parts if part.form in ("sum", "concat") for bottom in part.bottoms}
     return [part.name for part in parts if part.is_convolution and part.top in joined]
 
 
@@ -57,7 +58,7 @@ def normalised(
         gamma = np.sqrt(variance + settings.eps)
         one = np.ones(1)
         result += [
-            Part(f"{part.name}_bn", "batch_norm", (part.top,), part.top, blobs=(mean, variance, one)),
-            Part(f"{part.name}_scale", "scale", (part.top,), part.top, blobs=(gamma, mean)),
+            Part(naming.batch_norm(part.name), "batch_norm", (part.top,), part.top, blobs=(mean, variance, one)),
+            Part(naming.scale(part.name), "scale", (part.top,), part.top, blobs=(gamma, mean)),
         ]
     return result

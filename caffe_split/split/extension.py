@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from caffe_split.split import naming
 from caffe_split.split.algebra import noisy_identity
-from caffe_split.split.parts import SlowPath, SplitContext, linear
+from caffe_split.split.parts import SLOW, Kind, SlowPath, SplitContext, linear
+
+EXTENSION = "extension"
 
 
 def slow_path(context: SplitContext) -> SlowPath:
@@ -12,5 +15,8 @@ def slow_path(context: SplitContext) -> SlowPath:
     sizes = context.sizes_of(context.slow_target.weight)
     matrix = noisy_identity(context.slow_groups, context.noise, context.rng, sizes)
     kernels = context.slow_target.unmixed(matrix) if context.exact else context.slow_target
-    name = f"{slow}_extension"
+    name = naming.added(context.name, EXTENSION)
     return SlowPath((context.copy(slow, kernels), linear(name, slow, matrix)), name)
+
+
+KIND = Kind(slow_path, reads={EXTENSION: SLOW})

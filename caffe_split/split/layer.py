@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
-from caffe_split.split import extension, residual, skip
+from caffe_split.split import naming
 from caffe_split.split.algebra import Kernels, noisy_identity
+from caffe_split.split.kinds import KindName, kind_of
 from caffe_split.split.partition import Partition
-from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+from caffe_split.split.parts import Activation, Part, SkipPool, SplitContext, linear
 
-KINDS: dict[str, Callable[[SplitContext], SlowPath]] = {
-    "residual": residual.slow_path,
-    "skip": skip.slow_path,
-    "extension": extension.slow_path,
-}
+Init = Literal["exact", "study"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +29,12 @@ class SplitOptions:
     convolutions is multiplied by.
     """
 
-    kind: str = "residual"
-    init: str = "exact"
+    kind: KindName = "residual"
+    init: Init = "exact"
     noise: float = 0.01
     seed: int = 0
-    activation: str = "none"
-    skip_pool: str = "stride"
+    activation: Activation = "none"
+    skip_pool: SkipPool = "stride"
     branch_norm: int = 0
     added_lr: float = 1.0
 
@@ -49,6 +46,7 @@ def split_convolution(
     geometry: Geometry,
     kernels: Kernels,
     partition: Partition,
+    *,
     options: SplitOptions,
     input_sizes: tuple[tuple[int, int] | None, ...] = (),
 ) -> list[Part]:
@@ -90,10 +88,10 @@ def split_convolution(
         skip_pool=options.skip_pool,
         input_sizes=input_sizes,
     )
-    fast = context.copy(f"{name}_split1", _part_of(mixed, 0, fast_count))
-    slow = KINDS[options.kind](context)
-    concat = Part(f"{name}_concat", "concat", (fast.top, slow.top), f"{name}_concat")
-    last = linear(f"{name}_reorder", concat.top, reorder)
+    fast = context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count))
+    slow = kind_of(options.kind).slow_path(context)
+    concat = Part(naming.concat(name), "concat", (fast.top, slow.top), naming.concat(name))
+    last = linear(naming.reorder(name), concat.top, reorder)
     added = [replace(part, lr=options.added_lr) for part in (*slow.parts, concat, replace(last, top=top))]
     return [fast, *(replace(part, lr=1.0) if part.name == context.slow_name else part for part in added)]
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from caffe_split.net.geometry import Geometry
+from caffe_split.split import naming
 from caffe_split.split.algebra import Array, Kernels
 from caffe_split.split.partition import Partition
 
-# Names end so for layers that only help an earlier split; they are never split again. (A net's own layer may be called
-# conv1_skip.)
-HELPER_SUFFIXES = ("_split2_residual_post", "_split2_extension", "_split2_skip", "_reorder")
-
-
-def is_helper(name: str) -> bool:
-    """Whether a layer of that name is a helper of an earlier split."""
-    return name.endswith(HELPER_SUFFIXES)
+# How a part is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of its own geometry
+# without bias; 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat' and 'relu' have no weights.
+Form = Literal["copy", "helper", "batch_norm", "scale", "sum", "concat", "relu"]
+Activation = Literal["none", "relu"]
+SkipPool = Literal["stride", "average"]
 
 
 @dataclass(frozen=True)
 class Part:
     """One layer of a split.
 
-    `role` says how it is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of
-    `geometry` without bias; 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat' and 'relu' have no weights.
-    `frozen` ones never learn, `lr` is their lr_mult relative to the split layer's. `blobs` are the parameters (float64,
-    stored as float32): weight, then bias if it has one; mean, variance and 1; gamma and beta.
+    `geometry` is that of a convolution. A `frozen` layer never learns; `lr` is its lr_mult relative to the split
+    layer's. `blobs` are the parameters (float64, stored as float32): weight, then bias if it has one; mean, variance
+    and 1; gamma and beta.
     """
 
     name: str
-    role: str
+    form: Form
     bottoms: tuple[str, ...]
     top: str
     num_output: int = 0
@@ -42,16 +41,17 @@ class Part:
 
     @property
     def is_convolution(self) -> bool:
-        return self.role in ("copy", "helper")
+        """Whether it is a convolution."""
+        return self.form in ("copy", "helper")
 
 
 @dataclass(frozen=True)
 class SplitContext:
-    """All that a kind of split needs to know of the layer X that it divides.
+    """What a kind of split needs to know of the layer X that it divides.
 
-    `original` are X's kernels, `slow_target` what the slow half has to compute together (X's slow kernels,
-    mixed where the reorder is noisy); `input_sizes` are the (height, width) of the
-    bottom in all nets that are changed, None where one is not known.
+    `original` are X's kernels. `slow_target` are the kernels that the slow half and its added path compute together:
+    X's slow kernels, mixed where the reorder is noisy. `input_sizes` are the (height, width) of the bottom in each net
+    that is changed, None where one is not known.
     """
 
     name: str
@@ -64,13 +64,13 @@ class SplitContext:
     exact: bool
     noise: float
     rng: np.random.Generator
-    activation: str = "none"
-    skip_pool: str = "stride"
+    activation: Activation = "none"
+    skip_pool: SkipPool = "stride"
     input_sizes: tuple[tuple[int, int] | None, ...] = ()
     slow_name: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slow_name", f"{self.name}_split2")
+        object.__setattr__(self, "slow_name", naming.slow_half(self.name))
 
     @property
     def channels(self) -> int:
@@ -79,10 +79,11 @@ class SplitContext:
 
     @property
     def slow_count(self) -> int:
+        """How many kernels are slow."""
         return len(self.partition.slow)
 
     def sizes_of(self, weight: Array) -> Array | None:
-        """Kernels' lengths by which noise among them is scaled: in the exact start alone."""
+        """The kernels' lengths, by which noise among them is scaled; None except in the exact start."""
         return Kernels(weight, None).sizes if self.exact else None
 
     def copy(self, name: str, kernels: Kernels) -> Part:
@@ -110,3 +111,21 @@ class SlowPath:
 
     parts: tuple[Part, ...]
     top: str
+
+
+# What a layer of the slow half reads: X's bottom, or the slow half.
+BOTTOM, SLOW = "", "split2"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of split: what it adds to the slow half.
+
+    `slow_path` makes the slow half's layers. `reads` says how they are wired: the word of each added convolution (see
+    `naming.added`) -> what it reads, `BOTTOM`, `SLOW` or another word. What no other layer reads is summed, if it is
+    more than one. `again` are the words of those that have X's own geometry and may be split again.
+    """
+
+    slow_path: Callable[[SplitContext], SlowPath]
+    reads: Mapping[str, str]
+    again: frozenset[str] = frozenset()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_split.split import naming
 from caffe_split.split.algebra import Array, Kernels, noisy_identity
-from caffe_split.split.parts import Part, SlowPath, SplitContext, linear
+from caffe_split.split.parts import BOTTOM, Kind, Part, SlowPath, SplitContext, linear
+
+PRE, POST = "residual_pre", "residual_post"
 
 
 def slow_path(context: SplitContext) -> SlowPath:
@@ -23,13 +26,14 @@ def slow_path(context: SplitContext) -> SlowPath:
     if context.exact and not relu:
         kernels = kernels.minus(np.tensordot(post, pre, axes=1))
 
-    pre_name = f"{slow}_residual_pre"
+    pre_name, post_name = naming.added(context.name, PRE), naming.added(context.name, POST)
+    total = naming.total(context.name)
     parts = [context.copy(slow, kernels), context.copy(pre_name, Kernels(pre, None))]
     if relu:
-        parts.append(Part(f"{slow}_residual_relu", "relu", (pre_name,), pre_name))
-    parts.append(linear(f"{slow}_residual_post", pre_name, post))
-    parts.append(Part(f"{slow}_sum", "sum", (slow, f"{slow}_residual_post"), f"{slow}_sum"))
-    return SlowPath(tuple(parts), f"{slow}_sum")
+        parts.append(Part(naming.added(context.name, "residual_relu"), "relu", (pre_name,), pre_name))
+    parts.append(linear(post_name, pre_name, post))
+    parts.append(Part(total, "sum", (slow, post_name), total))
+    return SlowPath(tuple(parts), total)
 
 
 def pre_weight(weight: Array) -> Array:
@@ -41,3 +45,6 @@ def pre_weight(weight: Array) -> Array:
     pre = -0.2 * weight
     pre[:, :, height, width] += 2.0 * weight[:, :, height, width]
     return pre
+
+
+KIND = Kind(slow_path, reads={PRE: BOTTOM, POST: PRE}, again=frozenset({PRE}))

@@ -6,20 +6,21 @@ import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
+from caffe_split.split import naming
 from caffe_split.split.algebra import Array, aligned_position, identity_channels
-from caffe_split.split.parts import Part, SlowPath, SplitContext
+from caffe_split.split.parts import BOTTOM, Kind, Part, SlowPath, SplitContext
 
-POOLS = ("stride", "average")
+SKIP = "skip"
 
 
 def slow_path(context: SplitContext) -> SlowPath:
     """X_split2 + skip(B), summed into a new top; the exact start takes the skip's kernel off X_split2's."""
-    slow, name = context.slow_name, f"{context.slow_name}_skip"
+    slow, name = context.slow_name, naming.added(context.name, SKIP)
     skip = _skip(context, name)
     kernels = context.slow_target
     if context.exact:
         kernels = kernels.minus(_inside(context))
-    top = f"{slow}_sum"
+    top = naming.total(context.name)
     return SlowPath((context.copy(slow, kernels), skip, Part(top, "sum", (slow, name), top)), top)
 
 
@@ -51,8 +52,9 @@ def _skip(context: SplitContext, name: str) -> Part:
 
 
 def _same_sizes(context: SplitContext, small: Geometry) -> bool:
-    """Whether `small` gives X's output size: a 1x1 does beside every 'same' X, a larger one if the input's
-    size divides, in all nets.
+    """Whether `small` gives X's output size in all nets.
+
+    A 1x1 does beside every X of 'same' geometry, a larger one where its stride divides the input's size.
     """
     if small.kernel == (1, 1):
         return context.geometry.is_same
@@ -89,3 +91,6 @@ def _inside(context: SplitContext) -> Array:
         if channel is not None:
             weight[index, channel % per_group, row : row + height, column : column + width] = 1.0 / (height * width)
     return weight
+
+
+KIND = Kind(slow_path, reads={SKIP: BOTTOM})

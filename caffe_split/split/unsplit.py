@@ -1,7 +1,7 @@
-"""Undoing a split: a stem's layers, read off the graph, multiplied out into one convolution.
+"""Undoing a split: its layers, read off the graph, multiplied out into one convolution.
 
-Between the bottom that X_split1 reads and the top of X_reorder everything is linear for most kinds; walking back
-from X_reorder gives the kernels of the whole in X's own geometry. All in float64.
+Between the blob that both halves of X read and the top of X_reorder everything is linear for most kinds; walking back
+from the reorder gives the kernels of the whole in X's own geometry. All in float64.
 """
 
 from __future__ import annotations
@@ -17,80 +17,66 @@ from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import Layer
 from caffe_split.split.affine import CannotFold, affine
 from caffe_split.split.algebra import Array, Kernels
+from caffe_split.split.kinds import KindName
+from caffe_split.split.recognise import Split
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
-LAST = "_reorder"
-FIRST = "_split1"
-_ADDED = {"_residual_post": "residual", "_extension": "extension", "_skip": "skip"}
 
 
 @dataclass(frozen=True)
 class Unsplit:
-    """A stem's layers in one place of a document, multiplied out.
+    """A split in one place of a document, multiplied out.
 
-    `first` is the layer X_split1, whose text is X's; `members` all the layers that X stands for, `first` among
+    `first` is the fast half's layer, whose text is X's; `members` all the layers that X stands for, `first` among
     them; `top` the blob X writes. `kernels` has a group of 1: weight [n, C, kernel height, kernel width].
     """
 
     stem: str
+    kind: KindName
     first: Layer
     members: tuple[Layer, ...]
     top: str
     geometry: Geometry
     kernels: Kernels
 
-    @property
-    def kind(self) -> str:
-        """What the split had added to its slow half."""
-        kinds = [_ADDED[end] for layer in self.members for end in _ADDED if layer.name == f"{self.stem}_split2{end}"]
-        return kinds[0] if kinds else "split"
 
+def innermost_first(origins: Sequence[str]) -> list[list[str]]:
+    """The same names of split layers, once each, in rounds: splits inside another one in a round before it.
 
-def stems(layers: Sequence[Layer]) -> list[str]:
-    """The names X for which there is a convolution X_reorder, in the net's order."""
-    return list(dict.fromkeys(layer.name[: -len(LAST)] for layer in layers if _is_last(layer)))
-
-
-def innermost_first(found: Sequence[str]) -> list[list[str]]:
-    """The same stems, once each, in rounds: those inside another one's layers (X_split1 of X) in a round before it.
-
-    Stems of one round have no layers in common.
+    Layers inside X's split are called X_...; so is a split that stands elsewhere and is only named so, and it comes
+    in an earlier round than it must. Splits of one round have no layers in common.
     """
     rounds: dict[int, list[str]] = {}
-    known = set(found)
-    for stem in dict.fromkeys(found):
-        inside = sum(stem[:place] in known for place, letter in enumerate(stem) if letter == "_")
-        rounds.setdefault(inside, []).append(stem)
-    return [rounds[inside] for inside in sorted(rounds, reverse=True)]
+    known = set(origins)
+    for origin in dict.fromkeys(origins):
+        around = sum(origin[:place] in known for place, letter in enumerate(origin) if letter == "_")
+        rounds.setdefault(around, []).append(origin)
+    return [rounds[around] for around in sorted(rounds, reverse=True)]
 
 
-def _is_last(layer: Layer) -> bool:
-    return layer.type == "Convolution" and layer.name.endswith(LAST) and len(layer.name) > len(LAST)
+def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
+    """A split of `graph` multiplied out.
 
-
-def unsplit(graph: Graph, stem: str, blobs: Blobs) -> list[Unsplit]:
-    """Every occurrence of stem X (one, or one a phase) multiplied out.
-
-    Raises `CannotFold` with the reason where X's layers are no linear map of one bottom, or something else looks
-    at what lies between them.
+    Raises `CannotFold` with the reason where its layers are no linear map of one bottom, or something else looks at
+    what lies between them.
     """
-    ends = [index for index in graph.named(stem + LAST) if _is_last(graph.layers[index])]
-    return [_occurrence(graph, stem, index, blobs) for index in ends]
-
-
-def _occurrence(graph: Graph, stem: str, last: int, blobs: Blobs) -> Unsplit:
-    layers = graph.layers
-    start = next((index for index in reversed(graph.named(stem + FIRST)) if index < last), None)
-    if start is None or layers[start].type != "Convolution":
-        raise CannotFold(f"there is no convolution '{stem}{FIRST}' above {layers[last].where}")
-    walk = _Walk(graph, stem, start, blobs)
-    kernels = walk.value(layers[last].tops[0], last + 1)
+    if isinstance(split.fast, Split):
+        raise CannotFold(f"its fast half '{split.fast.origin}' was split again and is not folded")
+    walk = _Walk(graph, split, blobs)
+    kernels = walk.value(split.exit, split.reorder + 1)
     assert kernels is not None
-    members = sorted(walk.members)
-    if start not in members:
-        raise CannotFold(f"{layers[start].where} does not lead to {layers[last].where}")
-    _check_alone(graph, members, last)
-    return Unsplit(stem, layers[start], tuple(layers[i] for i in members), layers[last].tops[0], walk.geometry, kernels)
+    members = sorted(split.members)
+    _check_alone(graph, members, split.reorder)
+    layers = graph.layers
+    return Unsplit(
+        stem=split.origin,
+        kind=split.kind,
+        first=layers[split.fast],
+        members=tuple(layers[i] for i in members),
+        top=split.exit,
+        geometry=walk.geometry,
+        kernels=kernels,
+    )
 
 
 def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
@@ -119,31 +105,25 @@ def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
 
 
 class _Walk:
-    """From a blob back to the stem's bottom; `members` gathers the indices of the layers on the way."""
+    """From a blob back to the split's bottom."""
 
-    def __init__(self, graph: Graph, stem: str, start: int, blobs: Blobs) -> None:
-        self.graph, self.stem, self.blobs = graph, stem, blobs
-        first = graph.layers[start]
+    def __init__(self, graph: Graph, split: Split, blobs: Blobs) -> None:
+        self.graph, self.split, self.blobs = graph, split, blobs
+        self.members = split.members
+        assert isinstance(split.fast, int)
+        first = graph.layers[split.fast]
         self.geometry = _geometry(first)
-        self.bottom = first.bottoms[0]
-        self.source = graph.writer(self.bottom, start)
         self.channels = self._weight(first).shape[1] * self.geometry.group
-        self.members: set[int] = set()
 
     def value(self, blob: str, reader: int) -> Kernels | None:
         """The kernels that compute `blob`, as layer `reader` sees it, from the bottom; None: it is the bottom."""
         index = self.graph.writer(blob, reader)
-        if blob == self.bottom and index == self.source:
+        if (blob, index) == (self.split.entry, self.split.source):
             return None
-        layer = self.graph.layers[index] if index is not None else None
-        if index is None or layer is None or not layer.name.startswith(f"{self.stem}_"):
-            who = "nothing above it" if layer is None else layer.where
-            raise CannotFold(f"blob '{blob}' comes from {who}, which is no layer of '{self.stem}'")
+        assert index is not None and index in self.members, f"'{blob}' comes from outside the split"
+        layer = self.graph.layers[index]
         if layer.type not in _RULES:
             raise CannotFold(f"{layer.where} is a {layer.type}, which no convolution can take in")
-        if len(layer.tops) != 1:
-            raise CannotFold(f"{layer.where} has {len(layer.tops)} tops")
-        self.members.add(index)
         return _RULES[layer.type](self, layer, [self.value(bottom, index) for bottom in layer.bottoms])
 
     def _weight(self, layer: Layer) -> Array:
@@ -168,14 +148,15 @@ class _Walk:
         return _sum([mixed, Kernels(np.zeros_like(mixed.weight), bias)])
 
     def _in_own_geometry(self, layer: Layer, geometry: Geometry, dense: Array) -> Array:
-        """A convolution of the bottom with `geometry` written with X's own: place (i, j) moves to where X's kernel
-        sees the same pixel.
+        """The kernels of a convolution of the bottom with `geometry`, written with X's own.
+
+        Place (i, j) moves to where X's kernel sees the same pixel.
         """
         own = self.geometry
         if geometry.stride != own.stride:
-            raise CannotFold(f"{layer.where} has stride {geometry.stride}, '{self.stem}' {own.stride}")
+            raise CannotFold(f"{layer.where} has stride {geometry.stride}, '{self.split.origin}' {own.stride}")
         if dense.shape[1] != self.channels:
-            raise CannotFold(f"{layer.where} reads {dense.shape[1]} channels, '{self.stem}' {self.channels}")
+            raise CannotFold(f"{layer.where} reads {dense.shape[1]} channels, '{self.split.origin}' {self.channels}")
         weight = np.zeros((*dense.shape[:2], *own.kernel))
         for i, j in np.ndindex(*geometry.kernel):
             values = dense[:, :, i, j]
@@ -189,14 +170,11 @@ class _Walk:
             elif values.any():
                 raise CannotFold(
                     f"{layer.where} looks at pixels that the {own.kernel[0]}x{own.kernel[1]} kernel of "
-                    f"'{self.stem}' does not reach"
+                    f"'{self.split.origin}' does not reach"
                 )
         return weight
 
     def concat(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
-        param = layer.message.sub("concat_param")
-        if param is not None and int(param.get("axis", 1)) not in (1, -3):
-            raise CannotFold(f"{layer.where} does not concatenate channels")
         parts = _all(layer, bottoms)
         bias = None
         if any(part.bias is not None for part in parts):
@@ -205,8 +183,6 @@ class _Walk:
 
     def eltwise(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
         param = layer.message.sub("eltwise_param")
-        if param is not None and param.get("operation", "SUM") != "SUM":
-            raise CannotFold(f"{layer.where} is no sum")
         factors = [float(c) for c in param.get_all("coeff")] if param is not None else []
         parts = _all(layer, bottoms)
         if factors:

@@ -1,4 +1,4 @@
-"""What a training's log says: test accuracies and time."""
+"""Test accuracies and time of a training, from its log."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog.parse import read
-from caffe_split.trainlog.query import main_output, summarise, values_of
+from caffe_split.trainlog.parse import read_log
+from caffe_split.trainlog.query import summarise
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Final is that of the last test; best the highest in the log, the earliest where several are equal."""
+    """Test accuracies of a log: `final` of the last test, `best` the highest, the earliest where several are equal.
+
+    `curve` is (iteration, accuracy) of all tests, `output` the name of the accuracy.
+    """
 
     output: str
     final: float
@@ -23,28 +26,27 @@ class Accuracies:
 
 def accuracies(log: Path) -> Accuracies:
     """The test accuracies in a log, of its main output. Raises `CaffeSplitError` where it has none."""
-    parsed = read(log)
-    chosen = main_output(parsed)
+    parsed = read_log(log)
+    chosen = parsed.main_output()
     if chosen is None:
         raise CaffeSplitError(f"{log}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
-    values = [value for value in values_of(parsed, chosen[1]) if value.net == chosen[0]]
+    values = [value for value in parsed.values(chosen[1]) if value.net == chosen[0]]
     best = max(values, key=lambda value: (value.value, -value.iteration))
     curve = tuple((value.iteration, value.value) for value in values)
     return Accuracies(chosen[1], values[-1].value, best.value, best.iteration, curve)
 
 
-def measured(log: Path) -> dict[str, object]:
-    """Accuracies, time and speed of a training that is to have come to its end. Raises `CaffeSplitError` where not."""
-    row = summarise([read(log)])[0]
+@dataclass(frozen=True)
+class Measured(Accuracies):
+    """Accuracies with the time in training, in seconds, and the speed in iterations per second."""
+
+    seconds: float
+    speed: float
+
+
+def measured(log: Path) -> Measured:
+    """Accuracies, time and speed of a training. Raises `CaffeSplitError` where it has not come to its end."""
+    row = summarise([read_log(log)])[0]
     if row.state != "done":
         raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
-    found = accuracies(log)
-    return {
-        "output": found.output,
-        "final": found.final,
-        "best": found.best,
-        "best_iteration": found.best_iteration,
-        "curve": found.curve,
-        "training_seconds": row.seconds,
-        "speed": row.speed,
-    }
+    return Measured(**vars(accuracies(log)), seconds=row.seconds, speed=row.speed)

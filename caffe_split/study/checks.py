@@ -1,4 +1,4 @@
-"""What can be told before anything runs: whether a study can be trained, and goes with what its folder holds."""
+"""Checks before a study starts: it can be trained, and it matches its output folder."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from caffe_split.study.model import Arm, Study
 from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
 from caffe_split.tpm.layers import watchers, windows_of
-from caffe_split.trainlog.query import is_accuracy
+from caffe_split.trainlog.outputs import is_accuracy
 
 
 def check_study(study: Study) -> None:
-    """Check what can be checked before anything runs. Raises `CaffeSplitError` in one line."""
+    """Raises `CaffeSplitError` for a study that could not be trained to its end."""
     if importlib.util.find_spec("snakemake") is None:
         if sys.version_info < (3, 11):
             version = ".".join(map(str, sys.version_info[:2]))
@@ -42,7 +42,7 @@ def check_study(study: Study) -> None:
 
 
 def _check_tests(study: Study, net: prototxt.Document) -> None:
-    """Raises `CaffeSplitError` where the last test would not be that of the trained net, or tells no accuracy."""
+    """Raises `CaffeSplitError` where a training would not end with a test, or where tests print no accuracy."""
     solver, end = nets.study_solver(study), nets.length(study)
     every = int(solver.get("test_interval", 0))
     if every < 1 or end % every:
@@ -58,13 +58,13 @@ def _check_tests(study: Study, net: prototxt.Document) -> None:
                 f"{study.solver}: test_interval is {every}, so that nothing is tested in the training of {name}, "
                 f"{start} to {stop}; test more often"
             )
-    # Rules and stages say where it is: whoever has one in the file means it.
+    # Its include and exclude rules are not looked at: an Accuracy layer in the file is taken to be used.
     if not any(layer.type == "Accuracy" or any(is_accuracy(top) for top in layer.tops) for layer in all_layers(net)):
         raise CaffeSplitError(f"{net.filename}: no Accuracy layer, and a study compares test accuracies; add one")
 
 
 def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
-    """The trainings of which a study reads an accuracy: name, and first and last iteration."""
+    """The trainings whose accuracy a study reads: name, first and last iteration."""
     stages = {stage.name: (stage.at, stage.until or end) for arm in study.arms for stage in stages_of(study, arm)}
     return [("the baseline", 0, study.split), *((f"arm {name}", *span) for name, span in stages.items())]
 
@@ -88,14 +88,14 @@ def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
 
 
 def inputs_of(study: Study) -> dict[str, str]:
-    """The files that all runs depend on, with their hashes; of an LMDB its data file."""
+    """The files that all runs depend on -> their hashes; an LMDB stands for its data file."""
     paths = [study.solver, nets.net_path(study)]
     paths += [path / "data.mdb" if path.is_dir() else path for path in nets.data_files(study)]
     return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
 def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
-    """Raises `CaffeSplitError` where `out` holds runs that would not go with those of the study."""
+    """Raises `CaffeSplitError` where `out` holds runs of other files or settings than the study's."""
     if not (out / PLAN).exists():
         return
     plan = read_json(out / PLAN)
@@ -120,7 +120,7 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
 
 
 def _check_windows(study: Study, out: Path) -> None:
-    """Raises `CaffeSplitError` where a baseline that was begun is not watched over a window that is now needed."""
+    """Raises `CaffeSplitError` where a baseline was begun without TPM layers for a window that is needed now."""
     for seed in study.seeds:
         path = out / run_folder(seed, "baseline") / nets.NET
         if not path.exists():

@@ -1,7 +1,7 @@
-"""Holding a lock file while something runs; the system lets go of it when the last process that has it open ends.
+"""A lock file that is held while a step runs; the system releases it when the last process that has it open ends.
 
-A step holds its lock together with the program that it runs. Whoever comes next waits; a program that goes on although
-its step was killed has nobody left to mark its end, and is ended.
+A step holds its lock together with the program that it runs. Another process that wants the lock waits. A program
+that still runs although its step was killed is ended: no process is left that would mark its end.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import IO
 from caffe_split.errors import CaffeSplitError
 
 _LOOK_EVERY = 0.2
-# After so long a wait, in seconds, a program that was interrupted is killed.
+# How long a program that was interrupted may take to end, in seconds, before it is killed.
 _PATIENCE = 5.0
 
 
 class Held:
-    """A lock that is held: `fd` is for the programs that hold it too, `owners` says who they are."""
+    """A lock that is held; a program that is to hold it, too, gets the file descriptor `fd`."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self.fd = stream.fileno()
 
     def owners(self, *pids: int) -> None:
-        """Note the processes that hold the lock, the one that answers for it first."""
+        """Write down the processes that hold the lock, the step's own first."""
         self._stream.seek(0)
         self._stream.truncate()
         self._stream.write(" ".join([os.uname().nodename, *map(str, pids)]) + "\n")
@@ -39,10 +39,10 @@ class Held:
 
 @contextlib.contextmanager
 def holding(path: Path, wait: bool = True) -> Iterator[Held]:
-    """Hold `path`, which is kept as an empty file afterwards.
+    """Hold the lock file `path`, which stays as an empty file afterwards.
 
     Where its first owner is alive, here or on another machine, wait for it, or raise `CaffeSplitError` without `wait`.
-    Where it is dead and others still hold the lock, they are ended.
+    Where its first owner is dead and others still hold the lock, they are ended.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as stream:
@@ -95,7 +95,7 @@ def _alive(pid: int) -> bool:
 
 
 def _has_open(pid: int, path: Path) -> bool:
-    """Whether a process has the file open: the number of one that has ended may be another's by now."""
+    """Whether a process has the file open: another process may have got the number of one that ended."""
     folder = Path(f"/proc/{pid}/fd")
     if not Path("/proc/self/fd").exists():
         return True

@@ -1,59 +1,70 @@
-"""What a study is: its arms and settings, as values."""
+"""A study as values: its arms and its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Engine, Schedule
+from caffe_split.split.kinds import KindName
+from caffe_split.split.layer import Init
+from caffe_split.split.parts import Activation, SkipPool
+
+Precision = Literal["fp32", "tf32", "bf16"]
+Device = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to split. `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the
-    iterations at which what has come of it is split again.
+    """One way to split; the defaults are those of `DeriveOptions`.
+
+    `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the iterations at which
+    the derived net is split again.
     """
 
     name: str
-    kind: str
-    partition: str = "median"
-    init: str = "exact"
+    kind: KindName
+    partition: str = DEFAULTS.partition
+    init: Init = DEFAULTS.init
     layers: tuple[str, ...] = ()
     num_splits: int = 0
-    noise: float = 0.01
+    noise: float = DEFAULTS.noise
     branch_norm: bool = False
-    calibrate: int = 20
-    skip_pool: str = "stride"
-    residual_activation: str = "none"
-    added_lr: float = 1.0
+    calibrate: int = CALIBRATE
+    skip_pool: SkipPool = DEFAULTS.skip_pool
+    residual_activation: Activation = DEFAULTS.activation
+    added_lr: float = DEFAULTS.added_lr
     rounds: tuple[int, ...] = ()
 
     @property
     def folds(self) -> bool:
-        """Whether what is added is linear, so that it can be folded."""
+        """Whether the added branch is linear, so that it can be folded."""
         return self.kind != "residual" or self.residual_activation == "none"
 
-    def words(self, seed: int) -> list[str]:
-        """The options of `caffe-split make-derived`."""
-        words = ["--kind", self.kind, "--partition", self.partition.replace("SEED", str(seed)), "--init", self.init]
-        words += ["--noise", repr(self.noise), "--seed", str(seed), "--skip-pool", self.skip_pool]
-        words += ["--residual-activation", self.residual_activation, "--added-lr", repr(self.added_lr)]
-        if self.layers:
-            words += ["--layers", ",".join(self.layers)]
-        else:
-            words += ["--num-splits", str(self.num_splits)]
-        if self.branch_norm:
-            words += ["--branch-norm", "--calibrate", str(self.calibrate)]
-        return words
+    def options(self, seed: int) -> DeriveOptions:
+        """How the arm splits under `seed`."""
+        return DeriveOptions(
+            kind=self.kind,
+            init=self.init,
+            noise=self.noise,
+            seed=seed,
+            activation=self.residual_activation,
+            skip_pool=self.skip_pool,
+            branch_norm=self.calibrate if self.branch_norm else 0,
+            added_lr=self.added_lr,
+            partition=self.partition.replace("SEED", str(seed)),
+        )
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as read. Paths are absolute; `random` and `wider` name the arms that get that control; `rates`
-    are what the controls `rate-X` multiply the rate by.
+    """A study as read from its file.
 
-    `split` is the iteration whose snapshot is split, `window` and `interval` what TPM looks at (window None: no TPM is
-    needed). `make` is a data set that `caffe-split data` can make by itself.
+    Paths are absolute. `split` is the iteration whose snapshot is split; `window` and `interval` are those of TPM
+    (window None: no TPM is needed). `random` and `wider` name the arms that get that control; `rates` are the factors
+    on the rate of the controls `rate-X`. `make` names a data set that the study makes itself, or is empty.
     """
 
     name: str
@@ -62,15 +73,15 @@ class Study:
     root: Path
     data: Path | None
     make: str
-    engine: str
-    precision: str
-    device: str
+    engine: Engine
+    precision: Precision
+    device: Device
     threads: int
     seeds: tuple[int, ...]
     split: int
     window: tuple[int, int] | None
     interval: int
-    schedule: str
+    schedule: Schedule
     arms: tuple[Arm, ...]
     random: tuple[str, ...]
     wider: tuple[str, ...]
@@ -108,7 +119,7 @@ class Study:
 
     @property
     def windows(self) -> list[tuple[int, int]]:
-        """The windows that TPM layers look at: up to the split, and from each split to the next round's."""
+        """The windows in which TPM layers sample: that before the split, and from each split to the next round's."""
         if self.window is None:
             return []
         found = [self.window]
@@ -118,11 +129,11 @@ class Study:
 
     @property
     def rated(self) -> dict[str, float]:
-        """The names of the controls that train on without a split, at another rate, and by what it is multiplied."""
+        """Control that trains on without a split at another rate -> the factor on the rate."""
         return {f"rate-{rate:g}": rate for rate in self.rates}
 
     def all_arms(self) -> list[Arm]:
-        """The arms, and the random partition of those that are to have that control."""
+        """The arms, and the control with a random partition of each arm that has it."""
         chosen = {arm.name: arm for arm in self.arms}
         extra = [
             Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"}) for name in self.random

@@ -1,4 +1,4 @@
-"""The nets and solvers of a study's runs: the user's files with their data, seed and length put in."""
+"""The nets and solvers of a study's runs: the user's files with the data, seed and length of each run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def net_path(study: Study) -> Path:
 
 
 def study_net(study: Study) -> prototxt.Document:
-    """The net that the solver names, its data files given by their whole names."""
+    """The net that the solver names, with absolute paths of its data files."""
     net = read_net(net_path(study), upgrade=True)
     for layer in all_layers(net):
         for param, key in _SOURCES:
@@ -88,11 +88,11 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("max_iter", max_iter)
     solver.set("random_seed", seed)
     if study.engine == "caffe":
-        # It is started again where it is killed; see `fit`.
+        # A training by Caffe that was killed starts again, without snapshots; see `fit`.
         solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
     if solver.get("snapshot_format") == "HDF5":
-        # Snapshots are the study's own affair, in the one form that its steps read.
+        # The steps of a study read binary snapshots only.
         solver.remove("snapshot_format")
     for key in ("weights", "snapshot_after_train"):
         solver.remove(key)

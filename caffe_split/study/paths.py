@@ -1,4 +1,4 @@
-"""Where a study keeps what, seen from its folder, in which every step runs."""
+"""Where the files of a study are, relative to its folder, in which every step runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = Path("plan.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file that the study wrote. Raises `CaffeSplitError` where it is not whole."""
+    """The value in a file that the study wrote. Raises `CaffeSplitError` where the file is not whole."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -26,6 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a file of the study, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, (jsontext.dumps(value) + "\n").encode())
 
@@ -41,7 +42,7 @@ def run_folder(seed: int, name: str) -> Path:
 
 
 def made(folder: Path, files: Mapping[str, bytes]) -> None:
-    """A folder with these files: as it lies there, with what was trained in it, if they are the same; else anew."""
+    """Make a folder with these files; one that holds the same files is kept, with what was trained in it."""
     if not all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in files.items()):
         if folder.exists():
             shutil.rmtree(folder)

@@ -1,34 +1,44 @@
-"""The steps of a study, and what each waits for."""
+"""The steps of a study, and what each of them needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from caffe_split.study.model import Arm, Study
 
+Verb = Literal["data", "train", "derive", "fold"]
+
 
 @dataclass(frozen=True)
-class Step:
-    """One step: what is done (`verb`) to the run of `name` under `seed`; it marks its end in the file `output`."""
+class StudyStep:
+    """One step of a study: what is done (`verb`) to the run `name` under `seed`, after the files `needs` are there.
 
-    verb: str
+    The step that makes the data has no run, and seed -1.
+    """
+
+    verb: Verb
     seed: int
     name: str
     needs: tuple[str, ...]
 
     @property
     def title(self) -> str:
+        """The step's name, for users and for Snakemake."""
         return f"s{self.seed}.{self.name}.{self.verb}" if self.seed >= 0 else self.verb
 
     @property
     def output(self) -> str:
+        """The file that marks the step's end."""
         return f"done/{self.title}.json"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What an arm is from one split to the next: the run `name`, split from the run `parent` at iteration `at` by the
-    TPM of `window`, trained to `until` (None: to the end).
+    """An arm from one split to the next.
+
+    It is the run `name`, split from the run `parent` at iteration `at` by the TPM of `window`, and trained to
+    `until` (None: to the end).
     """
 
     name: str
@@ -51,27 +61,27 @@ def stage_of(study: Study, name: str) -> tuple[Arm, Stage]:
     return next((arm, stage) for arm in study.all_arms() for stage in stages_of(study, arm) if stage.name == name)
 
 
-def steps_of(study: Study) -> list[Step]:
-    """All steps but the table, each after those it needs."""
-    steps = [Step("data", -1, "", ())]
+def steps_of(study: Study) -> list[StudyStep]:
+    """All steps except the table, each after those that it needs."""
+    steps = [StudyStep("data", -1, "", ())]
     for seed in study.seeds:
         steps += _of_seed(study, seed, steps[0].output)
     return steps
 
 
-def _of_seed(study: Study, seed: int, data: str) -> list[Step]:
-    baseline = Step("train", seed, "baseline", (data,))
-    steps = [baseline, *(Step("train", seed, name, (baseline.output,)) for name in ("continue", *study.rated))]
+def _of_seed(study: Study, seed: int, data: str) -> list[StudyStep]:
+    baseline = StudyStep("train", seed, "baseline", (data,))
+    steps = [baseline, *(StudyStep("train", seed, name, (baseline.output,)) for name in ("continue", *study.rated))]
     derived = {}
     for arm in study.all_arms():
         train = baseline
         for stage in stages_of(study, arm):
-            derive = Step("derive", seed, stage.name, (train.output,))
-            train = Step("train", seed, stage.name, (derive.output,))
+            derive = StudyStep("derive", seed, stage.name, (train.output,))
+            train = StudyStep("train", seed, stage.name, (derive.output,))
             derived[stage.name] = derive
             steps += [derive, train]
         if arm.folds:
-            steps.append(Step("fold", seed, arm.name, (train.output,)))
+            steps.append(StudyStep("fold", seed, arm.name, (train.output,)))
     for name in study.wider:
-        steps.append(Step("train", seed, f"wider-{name}", (derived[name].output,)))
+        steps.append(StudyStep("train", seed, f"wider-{name}", (derived[name].output,)))
     return steps

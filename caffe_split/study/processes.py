@@ -1,4 +1,4 @@
-"""Running a program for a step: it ends with the step, and holds the step's lock."""
+"""Running a program for a step: it ends when the step ends, and holds the step's lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,18 +16,18 @@ from caffe_split.study.locks import Held
 _GRACE = 10.0
 
 
-class Crashed(Exception):
-    """A run ended badly; the rest of the study goes on."""
+class StepFailedError(Exception):
+    """A program that a step ran failed, or a step before it did; the rest of the study goes on."""
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], log: Path, held: Held, fresh: bool = True) -> int:
-    """Run a program to its end, all it says into `log`; its exit status, negative for a signal.
+    """Run a program to its end, its output into `log`; returns its exit status, negative for a signal.
 
-    It stays in our process group, so that what ends the group ends it; and where we are interrupted, so is it.
+    It stays in our process group, so that a signal to the group ends it; when we are interrupted, it is terminated.
     """
     with log.open("wb" if fresh else "ab") as stream, _terminated_cleanly():
         if stream.tell():
-            # What was killed may have left half a line.
+            # A program that was killed may have left half a line.
             stream.write(b"\n")
             stream.flush()
         child = subprocess.Popen(
@@ -48,16 +47,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path, held:
             held.owners(os.getpid())
 
 
-def run_ours(words: Sequence[str], log: Path, held: Held) -> None:
-    """Run a command of this program. Raises `Crashed` with the last line that it said."""
-    environment = {**os.environ, "COLUMNS": "200"}
-    status = run([sys.executable, "-m", "caffe_split", *words], environment, log, held, fresh=False)
-    if status:
-        raise Crashed(f"caffe-split {words[0]} {_ended(status)}: {why(log)}")
-
-
 def why(log: Path) -> str:
-    """What a program's output says of its end: glog's first error, which stack frames follow, or the last line."""
+    """Why a program ended, by its output: glog's first error (stack frames follow it), else the last line."""
     text = log.read_text(encoding="utf-8", errors="replace").strip()
     errors = re.findall(r"^[EF]\d{4,} \S+ +\d+ (.*)$", text, re.M)
     lines = errors[:1] or text.splitlines()
@@ -68,14 +59,14 @@ def _ended(status: int) -> str:
     return f"ended with status {status}" if status > 0 else f"was ended by {signal.Signals(-status).name}"
 
 
-def crash(what: str, status: int, log: Path) -> Crashed:
+def crash(what: str, status: int, log: Path) -> StepFailedError:
     """The exception for a program that ended with a status other than 0."""
-    return Crashed(f"{what} {_ended(status)}: {why(log)}")
+    return StepFailedError(f"{what} {_ended(status)}: {why(log)}")
 
 
 @contextlib.contextmanager
 def _terminated_cleanly() -> Iterator[None]:
-    """SIGTERM as an exception, so that what we run is ended, too."""
+    """SIGTERM as an exception, so that the program that we run is ended, too."""
 
     def ended(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

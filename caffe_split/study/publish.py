@@ -1,19 +1,23 @@
-"""A study's page: what was asked, how it was run, the table, and the honest reading of it."""
+"""A study's page: the question, how it was run, the table, and what the numbers support."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason, write_atomic
 from caffe_split.study import nets
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
+from caffe_split.study.plan import steps_of
+from caffe_split.study.results import read_mark
+from caffe_split.study.rows import Row
+from caffe_split.study.statistics import Interval
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
@@ -42,11 +46,10 @@ def check_page(study: Study, folder: Path) -> tuple[Path, str]:
 
 def publish_study(
     study: Study,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     out: Path,
     folder: Path,
-    marks: Sequence[Mapping[str, Any]],
-    command: str,
+    jobs: int,
 ) -> Path:
     """Write `folder`/NAME.md with its table and figure beside it; the page's path.
 
@@ -61,24 +64,24 @@ def publish_study(
             shutil.copyfile(out / "results" / name, target)
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
-    write_atomic(page, _page(study, rows, out, marks, command, conclusion).encode())
+    write_atomic(page, _page(study, rows, out, command_of(study, out, folder, jobs), conclusion).encode())
     return page
 
 
 def _page(
     study: Study,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     out: Path,
-    marks: Sequence[Mapping[str, Any]],
     command: str,
     conclusion: str,
 ) -> str:
     table = (out / "results" / "table.md").read_text(encoding="utf-8")
-    # The plan is of the study's last start; folders of earlier versions lack what is asked of it here.
+    # Folders that an earlier version wrote lack these keys.
     plan = read_json(out / PLAN)
     source = plan.get("source") or study.file.read_text(encoding="utf-8")
     run_by = plan.get("run_by") or [f"{versions(study)}; {machine()}"]
-    seconds = sum(mark.get("seconds", 0.0) for mark in marks)
+    marks = [read_mark(step, out) for step in steps_of(study)]
+    seconds = sum(mark.seconds for mark in marks if mark is not None)
     lines = [
         f"# {study.name}",
         "",
@@ -118,14 +121,14 @@ def _page(
     return "\n".join(lines)
 
 
-def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence a run on its difference to the control, and how far such sentences go."""
+def readings(rows: Sequence[Row]) -> list[str]:
+    """One sentence per run on its difference to the control, and what such sentences can support."""
     lines = []
     for row in rows:
-        for value in ("final", "best"):
-            lines += _reading(row, f"{value} test accuracy", "continue", row[f"{value}_difference"])
-        lines += _reading(row, "final test accuracy", f"random-{row['run']}", row.get("final_difference_to_random"))
-    count = sum(row["final_difference"] is not None for row in rows)
+        lines += _reading(row.run, "final test accuracy", "continue", row.final_difference)
+        lines += _reading(row.run, "best test accuracy", "continue", row.best_difference)
+        lines += _reading(row.run, "final test accuracy", f"random-{row.run}", row.final_difference_to_random)
+    count = sum(row.final_difference is not None for row in rows)
     chance = 100 * (1 - 0.95**count)
     note = (
         f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies "
@@ -135,17 +138,12 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, "", note]
 
 
-def _reading(row: Mapping[str, Any], what: str, other: str, found: Mapping[str, Any] | None) -> list[str]:
+def _reading(run: str, what: str, other: str, found: Interval | None) -> list[str]:
     if found is None:
         return []
-    ends = "" if _none(found["low"]) else f", 95 % CI {100 * found['low']:+.3f} .. {100 * found['high']:+.3f}"
-    mean = "untold" if _none(found["mean"]) else f"{100 * found['mean']:+.3f} points"
-    sentence = f"{what} less that of `{other}`: {mean} (n = {found['pairs']}{ends}): {found['reading']}."
-    return [f"- {row['run']}: {sentence}"]
-
-
-def _none(value: float | None) -> bool:
-    return value is None or value != value
+    ends = "" if math.isnan(found.low) else f", 95 % CI {100 * found.low:+.3f} .. {100 * found.high:+.3f}"
+    mean = "untold" if math.isnan(found.mean) else f"{100 * found.mean:+.3f} points"
+    return [f"- {run}: {what} less that of `{other}`: {mean} (n = {found.pairs}{ends}): {found.reading}."]
 
 
 def _method(study: Study) -> list[str]:
@@ -177,7 +175,7 @@ def _method(study: Study) -> list[str]:
 
 
 def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
-    """The command that makes the page, as one would type it where the study file is seen from here."""
+    """The command that makes the page, with paths relative to the current directory."""
     file, place = os.path.relpath(study.file), os.path.relpath(out)
     words = ["caffe-split", "study", file, "--jobs", str(jobs)]
     words += ["--out", place] if place != study.name else []

@@ -6,13 +6,24 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
+from caffe_split.derivation.options import Engine, Schedule
 from caffe_split.errors import CaffeSplitError
-from caffe_split.study.model import Arm, Study
+from caffe_split.split.kinds import KIND_NAMES
+from caffe_split.split.layer import Init
+from caffe_split.split.partition import parse_rule
+from caffe_split.split.parts import Activation, SkipPool
+from caffe_split.study.model import Arm, Device, Precision, Study
 
-KINDS = ("residual", "skip", "extension")
-SCHEDULES = ("continue", "restart")
+# A study goes on with the schedule unless its file says otherwise; so this choice is named first.
+SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
+INITS: tuple[Init, ...] = get_args(Init)
+SKIP_POOLS: tuple[SkipPool, ...] = get_args(SkipPool)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+DEVICES: tuple[Device, ...] = get_args(Device)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 _TOP = (
     "name",
@@ -53,8 +64,11 @@ def read_study(path: Path) -> Study:
     return _Reader(path).study(value)
 
 
+Choice = TypeVar("Choice", bound=str)
+
+
 class _Reader:
-    """Takes the values out of a study file one by one; every complaint names the file and the key."""
+    """Takes the values out of a study file one by one; every error names the file and the key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,12 +98,13 @@ class _Reader:
             raise self.wrong(where, f"expected a number from 0 to less than {below:g}, found {value!r}")
         return float(value)
 
-    def one_of(self, value: Any, choices: Sequence[str], where: str) -> str:
-        if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, 1, 0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise self.wrong(where, f"'{value}' is none of {', '.join(choices)}{hint}")
-        return str(value)
+    def one_of(self, value: Any, choices: Sequence[Choice], where: str) -> Choice:
+        for choice in choices:
+            if value == choice:
+                return choice
+        near = difflib.get_close_matches(str(value), choices, 1, 0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise self.wrong(where, f"'{value}' is none of {', '.join(choices)}{hint}")
 
     def names(self, value: Any, where: str) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -114,11 +129,11 @@ class _Reader:
         seeds = tuple(self.whole(seed, "seeds") for seed in seeds)
         if len(set(seeds)) < len(seeds):
             raise self.wrong("seeds", f"a seed is given twice: {seeds}")
-        engine = self.one_of(top.get("engine", "caffe"), ("caffe", "torch"), "engine")
-        precision = self.one_of(top.get("precision", "fp32"), ("fp32", "tf32", "bf16"), "precision")
+        engine = self.one_of(top.get("engine", "caffe"), ENGINES, "engine")
+        precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
         if engine == "caffe" and precision != "fp32":
             raise self.wrong("precision", f"'{precision}' is of the torch engine; Caffe computes in fp32")
-        device = self.one_of(top.get("device", "cpu"), ("cpu", "cuda"), "device")
+        device = self.one_of(top.get("device", "cpu"), DEVICES, "device")
         if engine == "caffe" and device != "cpu":
             raise self.wrong("device", "'cuda' is of the torch engine; Caffe takes its device from the solver")
         split = self.whole(top["split"], "split", 1)
@@ -139,7 +154,7 @@ class _Reader:
                 )
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
-        # An arm of chance is its own control.
+        # An arm whose own partition is random needs no random control.
         drawn = [arm for arm in arms if not arm.partition.startswith("random")]
         random = self.of_arms(controls.get("random", "first"), drawn, named, "controls: random")
         for arm in arms:
@@ -192,16 +207,14 @@ class _Reader:
         return tuple(arms)
 
     def arm(self, given: dict[str, Any], where: str) -> Arm:
-        from caffe_split.split.partition import parse_rule
-
-        kind = self.one_of(given.get("kind"), KINDS, f"{where}: kind")
-        partition = str(given.get("partition", "median"))
+        kind = self.one_of(given.get("kind"), KIND_NAMES, f"{where}: kind")
+        partition = str(given.get("partition", Arm.partition))
         try:
             parse_rule(partition.replace("SEED", "0"))
         except CaffeSplitError as error:
             raise self.wrong(f"{where}: partition", str(error)) from None
         layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
-        count = self.whole(given.get("num_splits", 0), f"{where}: num_splits")
+        count = self.whole(given.get("num_splits", Arm.num_splits), f"{where}: num_splits")
         rounds = given.get("rounds", [])
         if not isinstance(rounds, list):
             raise self.wrong(f"{where}: rounds", f"expected a list of iterations, found {rounds!r}")
@@ -210,7 +223,7 @@ class _Reader:
             raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
         if bool(layers) == bool(count):
             raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
-        norm = given.get("branch_norm", False)
+        norm = given.get("branch_norm", Arm.branch_norm)
         if not isinstance(norm, bool):
             raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
         return Arm(
@@ -218,16 +231,18 @@ class _Reader:
             kind=kind,
             rounds=rounds,
             partition=partition,
-            init=self.one_of(given.get("init", "exact"), ("exact", "study"), f"{where}: init"),
+            init=self.one_of(given.get("init", Arm.init), INITS, f"{where}: init"),
             layers=layers,
             num_splits=count,
-            noise=self.number(given.get("noise", 0.01), f"{where}: noise", 10),
+            noise=self.number(given.get("noise", Arm.noise), f"{where}: noise", 10),
             branch_norm=norm,
-            added_lr=self.number(given.get("added_lr", 1.0), f"{where}: added_lr", 1000),
-            calibrate=self.whole(given.get("calibrate", 20), f"{where}: calibrate", 1),
-            skip_pool=self.one_of(given.get("skip_pool", "stride"), ("stride", "average"), f"{where}: skip_pool"),
+            added_lr=self.number(given.get("added_lr", Arm.added_lr), f"{where}: added_lr", 1000),
+            calibrate=self.whole(given.get("calibrate", Arm.calibrate), f"{where}: calibrate", 1),
+            skip_pool=self.one_of(given.get("skip_pool", Arm.skip_pool), SKIP_POOLS, f"{where}: skip_pool"),
             residual_activation=self.one_of(
-                given.get("residual_activation", "none"), ("none", "relu"), f"{where}: residual_activation"
+                given.get("residual_activation", Arm.residual_activation),
+                ACTIVATIONS,
+                f"{where}: residual_activation",
             ),
         )
 
@@ -238,8 +253,6 @@ class _Reader:
         if not found or not int(found[1]) < int(found[2]) <= split:
             wanted = f"START:STOP in quotes with START < STOP <= {split}, the split"
             raise self.wrong("window", f"{value!r} is not {wanted}")
-        from caffe_split.split.partition import parse_rule
-
         if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):
             return None
         return int(found[1]), int(found[2])

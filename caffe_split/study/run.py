@@ -1,4 +1,4 @@
-"""Running a study: the folder, Snakemake in it, and the view of how far it is."""
+"""Running a study: its folder, Snakemake in it, and its progress."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,23 +15,21 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason
-from caffe_split.study import nets
 from caffe_split.study.checks import check_same, inputs_of
+from caffe_split.study.estimate import measured_speed, work
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, made, read_json, write_json
-from caffe_split.study.plan import Step, stage_of, steps_of
-from caffe_split.study.processes import Crashed
-from caffe_split.study.train import Fit, fit
+from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.plan import StudyStep, steps_of
+from caffe_split.study.results import read_mark
 from caffe_split.study.versions import machine, versions
-from caffe_split.trainlog.parse import read
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a study is. `running` are the titles of steps begun and not ended; `left` seconds, None if untold."""
+    """How far a study is: `running` are the titles of the steps at work; `left` seconds, None where not known."""
 
     done: int
     failed: int
@@ -41,34 +38,13 @@ class Progress:
     left: float | None
 
 
-def work(study: Study) -> dict[str, int]:
-    """Iterations of each training step, by title."""
-    end = nets.length(study)
-    after = end - study.split if study.schedule == "continue" else end
-    found = {}
-    for step in steps_of(study):
-        if step.verb != "train":
-            continue
-        if step.name == "baseline":
-            size = study.split
-        elif step.name == "continue" or step.name in study.rated:
-            size = after
-        elif step.name.startswith("wider-"):
-            size = study.split + after
-        else:
-            stage = stage_of(study, step.name)[1]
-            size = (stage.until or end) - (stage.at if study.schedule == "continue" else 0)
-        found[step.title] = size
-    return found
-
-
 def run_study(
     study: Study, out: Path, jobs: int, extra: Sequence[str] = (), show: Callable[[Progress], None] | None = None
 ) -> int:
-    """Run the study in the folder `out`, going on where an earlier start of it ended. Snakemake's exit status.
+    """Run the study in the folder `out`, or go on with what an earlier start left; returns Snakemake's exit status.
 
-    `extra` are options of Snakemake's own, as for an executor. Raises `CaffeSplitError` where `out` holds another
-    study, where one is running in it, and where nothing can be written.
+    `extra` are options for Snakemake itself, such as those of an executor. Raises `CaffeSplitError` where `out` holds
+    another study, where a study is running in it, and where nothing can be written.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -76,8 +52,8 @@ def run_study(
         raise CaffeSplitError(f"{out}: cannot be made: {reason(error)}") from None
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)
-        _begin(study, out, steps)
-        # Locks of a Snakemake that was killed are not in the way: ours say whether one runs.
+        begin(study, out, steps)
+        # --nolock: a killed Snakemake leaves its locks behind; our own lock says whether one is running.
         command = [
             sys.executable,
             "-m",
@@ -109,7 +85,7 @@ def run_study(
 
 
 def _make_table(out: Path) -> None:
-    """Where a step died without its mark, Snakemake makes no table, and the table says so. Raises `CaffeSplitError`."""
+    """Make the table where Snakemake did not, because a step died without a mark. Raises `CaffeSplitError`."""
     command = [sys.executable, "-m", "caffe_split.study", "table"]
     done = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -118,7 +94,7 @@ def _make_table(out: Path) -> None:
 
 
 def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
-    """Wait for Snakemake; where we are interrupted, so is it."""
+    """Wait for Snakemake; when we are interrupted, it is interrupted, too."""
     try:
         while child.poll() is None:
             look()
@@ -131,8 +107,8 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
         raise
 
 
-def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
-    """Write the plan; what is not to be kept of an earlier start goes."""
+def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
+    """Write the plan, and remove the marks of failures and the table of an earlier start."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
     _forget_failures(out, steps)
@@ -149,8 +125,8 @@ def _begin(study: Study, out: Path, steps: Sequence[Step]) -> None:
     (out / "results" / "table.json").unlink(missing_ok=True)
 
 
-def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
-    """Versions and machine of each start that had something to do, the first one's first."""
+def _run_by(study: Study, out: Path, steps: Sequence[StudyStep]) -> list[str]:
+    """Versions and machine of each start that had something to do, in order."""
     before: list[str] = []
     if (out / PLAN).exists():
         before = read_json(out / PLAN).get("run_by") or ["begun by a version that did not say so"]
@@ -159,7 +135,7 @@ def _run_by(study: Study, out: Path, steps: Sequence[Step]) -> list[str]:
     return list(dict.fromkeys([*before, f"{versions(study)}; {machine()}"]))
 
 
-def _planned(step: Step) -> dict[str, Any]:
+def _planned(step: StudyStep) -> dict[str, Any]:
     return {"title": step.title, "needs": list(step.needs), "output": step.output, "threads": 1}
 
 
@@ -175,23 +151,24 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _forget_failures(out: Path, steps: Sequence[Step]) -> None:
+def _forget_failures(out: Path, steps: Sequence[StudyStep]) -> None:
     """Steps that failed are tried again."""
     for step in steps:
-        mark = out / step.output
-        if mark.exists() and "failed" in read_json(mark):
-            mark.unlink()
+        mark = read_mark(step, out)
+        if mark is not None and mark.failed:
+            (out / step.output).unlink()
 
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
-    """Look at the marks and the locks in the folder; `start` is when it was begun, in seconds of the epoch."""
+    """How far the study is, by the marks and locks in its folder."""
     steps, sizes = steps_of(study), work(study)
     done = failed = 0
     iterations = sum(sizes.values())
     for step in steps:
-        if (out / step.output).exists():
+        mark = read_mark(step, out)
+        if mark is not None:
             done += 1
-            failed += "failed" in read_json(out / step.output)
+            failed += mark.failed is not None
             iterations -= sizes.get(step.title, 0)
     running = tuple(
         step.title
@@ -200,38 +177,3 @@ def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
     )
     each = measured_speed(study, out)
     return Progress(done, failed, len(steps), running, iterations * each / jobs if each else None)
-
-
-def measured_speed(study: Study, out: Path) -> float | None:
-    """Seconds an iteration of the trainings that are done in `out`, starting and testing included; None without any."""
-    sizes = work(study)
-    seconds = count = 0.0
-    for step in steps_of(study):
-        if step.verb == "train" and (out / step.output).exists():
-            mark = read_json(out / step.output)
-            if "failed" not in mark:
-                seconds, count = seconds + mark["seconds"], count + sizes[step.title]
-    return seconds / count if count else None
-
-
-def time_baseline(study: Study, iterations: int = 20) -> float:
-    """Seconds an iteration of the baseline, from the second half of a training of `iterations` in a folder of its own.
-
-    Arms, which cost more, and tests are not in it. Raises `CaffeSplitError` where it cannot be trained.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "run"
-        solver = nets.solver_for(study, study.seeds[0], folder, str(folder / "net"), iterations)
-        settings = {"display": iterations // 2, "snapshot": 0, "snapshot_after_train": False}
-        for key, value in {**settings, "test_interval": 10**9, "test_initialization": False}.items():
-            solver.set(key, value)
-        made(folder, {nets.NET: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
-        try:
-            with holding(folder / "lock") as held:
-                fit(study, held, Fit(folder, study.seeds[0], iterations))
-        except Crashed as error:
-            raise CaffeSplitError(f"the baseline does not train: {error}") from None
-        shown = read(folder / "train.log").runs[-1].displays
-        if len(shown) < 2 or shown.iteration[-1] == shown.iteration[0]:
-            raise CaffeSplitError("the baseline's log has no times")
-        return float(shown.seconds[-1] - shown.seconds[-2]) / int(shown.iteration[-1] - shown.iteration[-2])

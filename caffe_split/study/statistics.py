@@ -41,11 +41,11 @@ _T = (
 )
 
 
-# So many seeds a claim needs.
+# How many seeds a claim needs.
 ENOUGH = 5
 
 
-# An interval of equal differences is a rounding error wide.
+# Equal differences give an interval as wide as a rounding error.
 _ROUNDING = 1e-9
 
 
@@ -60,7 +60,7 @@ class Interval:
 
     @property
     def reading(self) -> str:
-        """What it says, in words."""
+        """What the interval supports, in words."""
         if math.isnan(self.low):
             return "one pair or none: no interval"
         if self.high - self.low < _ROUNDING:

@@ -1,4 +1,4 @@
-"""What the steps of a study do, each by the program's own commands and functions, in the study's folder."""
+"""What the steps of a study do, in the study's folder."""
 
 from __future__ import annotations
 
@@ -6,26 +6,43 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from caffe_split.backends.verify import VerifyOptions
+from caffe_split.data.digits import write_digits
+from caffe_split.derivation.make import derive
 from caffe_split.errors import CaffeSplitError
+from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import manifest_of
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN
+from caffe_split.net.training import open_training
 from caffe_split.study import nets
 from caffe_split.study.accuracies import accuracies, measured
 from caffe_split.study.controls import widened
 from caffe_split.study.locks import Held, holding
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, made, open_study, prefix, read_json, run_folder, write_json
-from caffe_split.study.plan import Step, stage_of, stages_of, steps_of
-from caffe_split.study.processes import Crashed, run_ours
+from caffe_split.study.paths import PLAN, made, open_study, prefix, read_json, run_folder
+from caffe_split.study.plan import StudyStep, Verb, stage_of, stages_of, steps_of
+from caffe_split.study.processes import StepFailedError
+from caffe_split.study.results import (
+    DataMade,
+    Derived,
+    Failed,
+    Folded,
+    Mark,
+    Result,
+    Trained,
+    read_mark,
+    write_mark,
+)
 from caffe_split.study.telemetry import movements
 from caffe_split.study.train import TRAINED, Fit, fit
+from caffe_split.tpm.attach import instrument
 
 WIDER = "wider-"
 
@@ -37,41 +54,45 @@ def run_step(title: str) -> None:
     Raises `CaffeSplitError` where there is no such step.
     """
     study = open_study()
-    step = next((step for step in steps_of(study) if step.title == title), None)
-    if step is None:
+    steps = {step.title: step for step in steps_of(study)}
+    if title not in steps:
         raise CaffeSplitError(f"{PLAN}: no step '{title}'")
-    mark = Path(step.output)
+    step = steps[title]
     with holding(Path("locks") / f"{title}.lock") as held:
-        if mark.exists():
+        if Path(step.output).exists():
             return
         start = time.time()
+        result: Result
         try:
-            _check_needs(step)
-            result = _VERBS[step.verb](study, step, held)
-        except (CaffeSplitError, Crashed, OSError) as error:
-            result = {"failed": " ".join(str(error).split())}
+            _check_needs(step, {each.output: each for each in steps.values()})
+            result = VERBS[step.verb](study, step, held)
+        except (CaffeSplitError, StepFailedError, OSError) as error:
+            result = Failed(" ".join(str(error).split()))
         except Exception as error:
-            # A fault of ours stops no other run either; Snakemake's log has where it was.
+            # A bug must not stop the other runs either; Snakemake's log has the traceback.
             traceback.print_exc()
-            result = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        write_json(mark, {**result, "step": title, "seconds": time.time() - start})
+            result = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        write_mark(step, Mark(result, time.time() - start))
 
 
-def _check_needs(step: Step) -> None:
+def _check_needs(step: StudyStep, by_output: dict[str, StudyStep]) -> None:
     for need in step.needs:
-        failed = read_json(Path(need)).get("failed")
-        if failed:
-            raise Crashed(failed if failed.startswith("after ") else f"after {Path(need).stem} failed: {failed}")
+        mark = read_mark(by_output[need])
+        if mark is None:
+            raise CaffeSplitError(f"{need}: it is not there; remove {PLAN.parent / 'done'} and start the study again.")
+        if mark.failed:
+            first = "" if mark.failed.startswith("after ") else f"after {Path(need).stem} failed: "
+            raise StepFailedError(first + mark.failed)
 
 
-def _data(study: Study, _: Step, held: Held) -> dict[str, Any]:
+def _data(study: Study, _: StudyStep, held: Held) -> DataMade:
     missing = [path for path in nets.data_files(study) if not path.exists()]
     if missing and study.make:
-        run_ours(["data", study.make, "--out", str(missing[0].parent)], Path("data.log"), held)
-    return {}
+        write_digits(missing[0].parent)
+    return DataMade()
 
 
-def _train(study: Study, step: Step, held: Held) -> dict[str, Any]:
+def _train(study: Study, step: StudyStep, held: Held) -> Trained:
     folder = run_folder(step.seed, step.name)
     if step.name == "baseline":
         return _train_baseline(study, step.seed, held, folder)
@@ -82,7 +103,7 @@ def _train(study: Study, step: Step, held: Held) -> dict[str, Any]:
     return _train_derived(study, step, held, folder)
 
 
-def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> dict[str, Any]:
+def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> Trained:
     plain = folder / "plain.prototxt"
     solver = nets.solver_for(study, seed, folder, prefix(study, folder), study.split)
     made(folder, {plain.name: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
@@ -90,16 +111,13 @@ def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> dict[s
     if study.window is None:
         shutil.copyfile(plain, net)
     elif not net.exists():
-        words = ["instrument", str(plain), "--interval", str(study.interval)]
-        for start, stop in study.windows:
-            words += ["--window", f"{start}:{stop}"]
-        run_ours([*words, "--out", str(net)], folder / "instrument.log", held)
+        instrument(open_training(plain), study.windows, interval=study.interval).write(net)
     fit(study, held, Fit(folder, seed, study.split))
-    return _row(study, folder, [plain, folder / nets.SOLVER], study.split)
+    return _trained(study, folder, [plain, folder / nets.SOLVER], study.split)
 
 
-def _train_on(study: Study, seed: int, held: Held, folder: Path, rate: float) -> dict[str, Any]:
-    """The control: the baseline, trained on without a split, at `rate` times the solver's rate."""
+def _train_on(study: Study, seed: int, held: Held, folder: Path, rate: float) -> Trained:
+    """The control: the baseline trained on without a split, at `rate` times the solver's rate."""
     end, parent = nets.length(study), run_folder(seed, "baseline")
     solver = nets.solver_for(study, seed, folder, prefix(study, folder), end)
     if rate != 1:
@@ -107,24 +125,24 @@ def _train_on(study: Study, seed: int, held: Held, folder: Path, rate: float) ->
     made(folder, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
     start = f"{prefix(study, parent)}_iter_{study.split}"
     fit(study, held, Fit(folder, seed, end, start))
-    return _row(study, folder, [Path(f"{start}.caffemodel"), folder / nets.SOLVER], end)
+    return _trained(study, folder, [Path(f"{start}.caffemodel"), folder / nets.SOLVER], end)
 
 
-def _train_derived(study: Study, step: Step, held: Held, folder: Path) -> dict[str, Any]:
+def _train_derived(study: Study, step: StudyStep, held: Held, folder: Path) -> Trained:
     end = stage_of(study, step.name)[1].until or nets.length(study)
     start = folder / "init.caffemodel"
     fit(study, held, Fit(folder, step.seed, end, str(folder / "init")))
-    row = _row(study, folder, [start, folder / nets.NET, folder / nets.SOLVER], end)
-    return {**row, "movements": movements(start, _weights(study, folder, end))}
+    result = _trained(study, folder, [start, folder / nets.NET, folder / nets.SOLVER], end)
+    return replace(result, movements=movements(start, _weights(study, folder, end)))
 
 
-def _train_wider(study: Study, step: Step, held: Held, folder: Path) -> dict[str, Any]:
-    """The unsplit net of equal parameters, from scratch, with the stop at the split that the others have."""
+def _train_wider(study: Study, step: StudyStep, held: Held, folder: Path) -> Trained:
+    """The unsplit net of equal parameters, from its fillers, interrupted at the split as all other runs are."""
     end = nets.length(study)
     arm = next(arm for arm in study.all_arms() if arm.name == step.name[len(WIDER) :])
     stages = stages_of(study, arm)
     first, last = (read_json(run_folder(step.seed, stages[i].name) / "manifest.json")["plan"] for i in (0, -1))
-    # The layers of later rounds are parts of these.
+    # The layers that later rounds split are parts of these.
     names = [layer["name"] for layer in first["layers"]]
     net, raised = widened(nets.study_net(study), names, last["after"]["parameters"])
     start = f"{prefix(study, folder)}_first"
@@ -133,13 +151,13 @@ def _train_wider(study: Study, step: Step, held: Held, folder: Path) -> dict[str
     made(folder, {nets.NET: net.to_bytes(), "first.prototxt": begin.to_bytes(), nets.SOLVER: goes_on.to_bytes()})
     fit(study, held, Fit(folder, step.seed, study.split, solver="first.prototxt", log="first.log"))
     fit(study, held, Fit(folder, step.seed, end, f"{start}_iter_{study.split}"))
-    return {**_row(study, folder, [folder / nets.NET, folder / nets.SOLVER], end), "raised": raised}
+    return replace(_trained(study, folder, [folder / nets.NET, folder / nets.SOLVER], end), raised=raised)
 
 
-def _derive(study: Study, step: Step, held: Held) -> dict[str, Any]:
+def _derive(study: Study, step: StudyStep, held: Held) -> Derived:
     arm, stage = stage_of(study, step.name)
     folder = run_folder(step.seed, step.name)
-    # The parent whose schedule goes on is what was trained, with the length of what is to come.
+    # The parent that is split: the net that was trained, with a solver that ends where the derived run is to end.
     whole = run_folder(step.seed, f"{step.name}@parent")
     parent = run_folder(step.seed, stage.parent)
     for each in (folder, whole):
@@ -148,39 +166,39 @@ def _derive(study: Study, step: Step, held: Held) -> dict[str, Any]:
     end = stage.until or nets.length(study)
     solver = nets.solver_for(study, step.seed, whole, prefix(study, parent), end)
     made(whole, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
-    words = ["make-derived", str(whole / nets.SOLVER), "--iter", str(stage.at), *arm.words(step.seed)]
-    words += ["--schedule", study.schedule, "--engine", study.engine, "--out", str(folder)]
-    if stage.window is not None:
-        words += ["--window", f"{stage.window[0]}:{stage.window[1]}"]
-    run_ours(words, whole / "derive.log", held)
-    return {"plan": read_json(folder / "manifest.json")["plan"]}
+    options = replace(arm.options(step.seed), schedule=study.schedule, engine=study.engine, window=stage.window)
+    training = open_training(whole / nets.SOLVER)
+    plan = derive(training, stage.at, layers=arm.layers or arm.num_splits, options=options, out=folder)
+    (whole / "derive.log").write_text(f"{plan}\n", encoding="utf-8")
+    plan.write()
+    return Derived(plan.as_dict())
 
 
-def _fold(study: Study, step: Step, held: Held) -> dict[str, Any]:
+def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     folder = run_folder(step.seed, step.name)
     folded = run_folder(step.seed, f"{step.name}@folded")
     if folded.exists():
         shutil.rmtree(folded)
     weights = _weights(study, folder, nets.length(study))
-    words = ["fold", str(folder / nets.NET), str(weights), "--out", str(folded), "--engine", study.engine]
-    run_ours(words, folder / "fold.log", held)
-    manifest = read_json(folded / "manifest.json")
+    plan = fold(folder / nets.NET, weights, out=folded)
+    (folder / "fold.log").write_text(f"{plan}\n", encoding="utf-8")
+    comparisons = plan.write(check=VerifyOptions(engine=study.engine))
     shutil.copyfile(folder / nets.NET, folded / "unfolded.prototxt")
-    return {
-        "parameters": manifest["plan"]["after"]["parameters"],
-        "macs": manifest["plan"]["after"]["macs"],
-        "kept": manifest["plan"]["kept"],
-        "unfolded": _tested(study, step.seed, held, folded, "unfolded.prototxt", weights),
-        "final": _tested(study, step.seed, held, folded, nets.NET, folded / "folded.caffemodel"),
-        "largest_difference": manifest["largest_difference"],
-    }
+    return Folded(
+        parameters=plan.after.parameters,
+        macs=plan.after.macs,
+        kept=plan.kept,
+        unfolded=_tested(study, step.seed, held, folded, "unfolded.prototxt", weights),
+        final=_tested(study, step.seed, held, folded, nets.NET, folded / "folded.caffemodel"),
+        largest_difference=[comparison.worst for comparison in comparisons],
+    )
 
 
 def _tested(study: Study, seed: int, held: Held, folder: Path, net: str, weights: Path) -> float:
-    """The test accuracy of a net in `folder` with weights: a training of no iterations is a test.
+    """The test accuracy of a net in `folder` with weights, by a training of 0 iterations.
 
-    The last test in a training's own log is not that of its last snapshot where BatchNorm has seen a batch in between,
-    as it has where the end falls on a display.
+    The last test in a training's own log is not that of its last snapshot where the end falls on a display: then
+    BatchNorm has seen one more batch in between.
     """
     solver = nets.solver_for(study, seed, folder, prefix(study, folder), 0)
     for key, value in (("net", str(folder / net)), ("display", 0), ("snapshot", 0), ("snapshot_after_train", False)):
@@ -195,20 +213,31 @@ def _weights(study: Study, folder: Path, iteration: int) -> Path:
     return Path(f"{prefix(study, folder)}_iter_{iteration}.caffemodel")
 
 
-def _row(study: Study, folder: Path, inputs: list[Path], end: int) -> dict[str, Any]:
-    """What the table says of a training, and its manifest."""
+def _trained(study: Study, folder: Path, inputs: list[Path], end: int) -> Trained:
+    """The result of a training: its net's cost, its accuracies, and its manifest."""
     net = prototxt.read(folder / nets.NET)
     cost = Cost.of(infer_shapes(phase_layers(net, TRAIN)))
     found = measured(folder / TRAINED)
     for path in folder.glob("*_iter_*"):
-        # What was only to go on from.
+        # A snapshot that served only to go on from after an interruption.
         if f"_iter_{end}." not in path.name and f"_iter_{study.split}." not in path.name:
             path.unlink()
     manifest = manifest_of(folder, inputs, [_weights(study, folder, end).name], {})
-    return {"parameters": cost.parameters, "macs": cost.macs, **found, "manifest": manifest}
+    return Trained(
+        parameters=cost.parameters,
+        macs=cost.macs,
+        output=found.output,
+        final=found.final,
+        best=found.best,
+        best_iteration=found.best_iteration,
+        curve=found.curve,
+        training_seconds=found.seconds,
+        speed=found.speed,
+        manifest=manifest,
+    )
 
 
-_VERBS: dict[str, Callable[[Study, Step, Held], dict[str, Any]]] = {
+VERBS: dict[Verb, Callable[[Study, StudyStep, Held], Result]] = {
     "data": _data,
     "train": _train,
     "derive": _derive,

@@ -1,4 +1,4 @@
-"""Training a solver of a study, and going on with it where a killed step left it."""
+"""Training a solver of a study, and resuming it where a killed step left it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ TRAINED = "train.log"
 
 @dataclass(frozen=True)
 class Fit:
-    """One training: the solver in a folder, up to iteration `end`, from its fillers, from `weights`, or on from `start`
-    (a snapshot's name without its ending).
+    """One training: the solver in a folder, up to iteration `end`.
+
+    It starts from its fillers, from `weights`, or goes on from `start`, a snapshot's name without its ending.
     """
 
     folder: Path
@@ -34,11 +35,11 @@ class Fit:
 
 
 def fit(study: Study, held: Held, what: Fit) -> None:
-    """Train to the end. Raises `Crashed` where it does not come there.
+    """Train to the end. Raises `StepFailedError` where the training ends before.
 
-    Killed and run again, the torch engine goes on exactly from its newest whole snapshot; Caffe starts the training
-    again, since its data would begin anew. For the same reason Caffe's data begin at the first record at the split, and
-    the engine's go on; in either engine all runs see the same.
+    Killed and run again, the torch engine goes on exactly from its newest whole snapshot. Caffe starts the training
+    again: a resumed Caffe reads its data from the first record. For the same reason the data after the split begin at
+    the first record with Caffe, and go on with the torch engine; with either engine all runs see the same data.
     """
     weights, snapshot, choices = what.weights or None, None, Choices()
     resumed = False
@@ -70,7 +71,7 @@ def fit(study: Study, held: Held, what: Fit) -> None:
 
 
 def _newest(what: Fit) -> str | None:
-    """The newest whole solver state that an earlier start of this training left, short of its end."""
+    """The newest whole solver state that an earlier, killed start of this training left."""
     prefix = str(prototxt.read(what.folder / what.solver).get("snapshot_prefix"))
     if not find_snapshots(prefix, "solverstate"):
         return None

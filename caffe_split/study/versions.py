@@ -1,4 +1,4 @@
-"""With what a study is run."""
+"""The versions and the machine that a study is run with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caffe_split.study.model import Study
 
 
 def versions(study: Study) -> str:
-    """What was run."""
+    """The versions of the programs that the study runs, and how it trains."""
     found = [f"caffe-split {__version__}", f"Python {platform.python_version()}"]
     for name in ("snakemake", *(("torch",) if study.engine == "torch" else ())):
         try:

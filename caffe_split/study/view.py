@@ -1,4 +1,4 @@
-"""How far a study is, for someone who watches: a bar on a terminal, lines elsewhere."""
+"""The progress of a study on stderr: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffe_split.trainlog.show import duration
 
 @contextlib.contextmanager
 def view(name: str) -> Iterator[Callable[[Progress], None]]:
-    """What to call with each look at the study; it shows on stderr."""
+    """A function that shows a `Progress` on stderr."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console)
@@ -27,7 +27,7 @@ def view(name: str) -> Iterator[Callable[[Progress], None]]:
 
 
 class _Lines:
-    """A line whenever a step more is done."""
+    """Prints a line each time another step is done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -1,20 +1,22 @@
-"""Watching a training with TPM layers: which convolutions, over which windows, and at what cost."""
+"""Adding TPM layers to a training: which convolutions they watch, over which windows, and what that costs."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.files import PathLike
+from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.upgrade import upgraded
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import convolutions, phase_layers, weight_owners
 from caffe_split.net.training import Training
-from caffe_split.split.parts import is_helper
-from caffe_split.tpm.layers import Windows, add_watchers
+from caffe_split.split.recognise import helper_names
+from caffe_split.tpm.cost import WatchCost, watch_cost
+from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
 
 
 def check_windows(windows: Windows, max_iter: int | None = None) -> None:
@@ -39,62 +41,132 @@ def check_windows(windows: Windows, max_iter: int | None = None) -> None:
         last_stop = stop
 
 
-# How many values the solver keeps for each weight besides its gradient; the other types keep one.
-_HISTORIES = {"AdaDelta": 2, "Adam": 2}
-
-
 @dataclass(frozen=True)
-class WatchCost:
-    """What watching costs: the layers watched, their weights, and bytes more of memory, of a caffemodel, of a state.
+class InstrumentPlan:
+    """A net that got TPM layers or lost them, not yet written; `print(plan)` says what was done.
 
-    Two copies of each weight are kept, and for each of them what the solver keeps for any parameter: a gradient
-    and its history. A caffemodel holds the shared weight once more (HDF5 does not), both copies, and the results.
+    `training` has the changed net; `layers` are those that are watched, or no longer watched; `cost` is None where TPM
+    layers were taken out. `notes` are warnings for the training.
     """
 
+    training: Training
     layers: tuple[str, ...]
-    weights: int
-    memory_bytes: int
-    snapshot_bytes: int
-    state_bytes: int
-
-    # Beyond this a series of snapshots is the cheaper way.
-    LIMIT: ClassVar[int] = 256 * 2**20
+    cost: WatchCost | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = (
-            f"watched: {', '.join(self.layers)}; {self.weights:,} weights, "
-            f"{self.memory_bytes / 2**20:.2f} MiB more memory, {self.snapshot_bytes / 2**20:.2f} MiB more a "
-            f"caffemodel, {self.state_bytes / 2**20:.2f} MiB more a solverstate"
-        )
-        if self.snapshot_bytes + self.state_bytes > self.LIMIT:
-            text += (
-                "; that is much: a series of snapshots over the window and `caffe-split tpm --window` tell the same "
-                "without TPM layers, or watch fewer layers (--layers)"
+        return str(self.cost) if self.cost is not None else f"no longer watched: {', '.join(self.layers) or 'none was'}"
+
+    def write(self, path: PathLike | None = None, force: bool = False) -> None:
+        """Write the net into a new file, or, without a path, in place of the file that it was read from.
+
+        Raises `CaffeSplitError` where a file of that name exists, unless `force`, and where nothing can be written.
+        """
+        target = self.training.net_path if path is None else Path(path)
+        if path is not None and target.exists() and not force:
+            raise CaffeSplitError(
+                f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
             )
-        return text
+        prototxt.write(self.training.net, target)
 
 
-def watch_cost(shapes: Mapping[str, Sequence[int]], windows: int, solver: str = "SGD", hdf5: bool = False) -> WatchCost:
-    """The cost of watching weights of these shapes (layer -> shape) over so many windows, under a solver's type."""
-    weights = sum(math.prod(shape) for shape in shapes.values())
-    results = sum(windows * (shape[0] + 1) * 3 + (windows + 1) * 8 for shape in shapes.values())
-    histories = _HISTORIES.get(solver, 1)
-    return WatchCost(
-        tuple(shapes),
-        weights,
-        4 * (2 + histories) * (2 * weights + results),
-        4 * ((2 if hdf5 else 3) * weights + results),
-        4 * histories * (2 * weights + results),
-    )
+def instrument(
+    training: Training,
+    windows: Sequence[tuple[int, int]],
+    *,
+    interval: int = 1,
+    layers: Sequence[str] | None = None,
+) -> InstrumentPlan:
+    """Add TPM layers to a training's net: they measure how the kernels of its convolutions move while it trains.
+
+    Args:
+        training: The net and its solver, as `open_training` gives them; it stays as it is.
+        windows: Pairs (start, stop) of iterations in which the layers sample, in order and not overlapping.
+        interval: Iterations between two samples.
+        layers: Names of the convolutions to watch; None: all except helpers of splits.
+
+    Returns the plan, whose `write()` writes the net. Comments and all other text stay. Raises `CaffeSplitError` for
+    layers that are no convolutions of the net or share an earlier one's weight, for windows outside the training,
+    for a net in the old form, and for weights whose shape is not known.
+
+    >>> import os, tempfile
+    >>> import caffe_split as cs
+    >>> net = os.path.join(tempfile.mkdtemp(), "net.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 } }''')
+    >>> plan = cs.instrument(cs.open_training(net), [(0, 1000)], interval=10)
+    >>> plan.layers, plan.cost.weights
+    (('conv',), 108)
+    >>> plan.write()
+    >>> [layer.get("type") for layer in cs.read_net(net).subs("layer")]
+    ['Input', 'Convolution', 'TPM']
+    """
+    expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    expect_pairs(windows)
+    training = _changeable(training)
+    cost = instrument_training(training, windows, interval, layers)
+    notes = (states_left_behind(training), several_gpus(training))
+    return InstrumentPlan(training, cost.layers, cost, tuple(note for note in notes if note is not None))
+
+
+def uninstrument(training: Training, layers: Sequence[str] | None = None) -> InstrumentPlan:
+    """Take the TPM layers that watch `layers` (None: all) out of a training's net; its text becomes what it was.
+
+    Raises `CaffeSplitError` for a layer that is not watched.
+
+    >>> import os, tempfile
+    >>> import caffe_split as cs
+    >>> net = os.path.join(tempfile.mkdtemp(), "net.prototxt")
+    >>> text = '''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 4 kernel_size: 3 } }'''
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write(text)
+    >>> cs.instrument(cs.open_training(net), [(0, 1000)]).write()
+    >>> plan = cs.uninstrument(cs.open_training(net))
+    >>> print(plan)
+    no longer watched: conv
+    >>> plan.write()
+    >>> open(net).read() == text
+    True
+    """
+    expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    training = _changeable(training)
+    watched = watchers(training.net)
+    unwatched = sorted(set(layers or ()) - set(watched))
+    if unwatched:
+        raise CaffeSplitError(
+            f"{training.net_path}: no TPM layer watches {', '.join(unwatched)}. Watched: "
+            f"{', '.join(watched) or 'none'}."
+        )
+    return InstrumentPlan(training, tuple(remove_watchers(training.net, layers)))
+
+
+def _changeable(training: Training) -> Training:
+    """The training with a copy of its net. Raises `CaffeSplitError` for a net that cannot hold TPM layers."""
+    if training.is_inline:
+        raise CaffeSplitError(
+            f"{training.solver_path}: the net stands in the solver itself; write it as a file that the solver names "
+            "with `net`, and add TPM layers to that."
+        )
+    if training.net.has("layers"):
+        raise CaffeSplitError(
+            f"{training.net_path}: the net is in the old form (`layers`), and TPM layers are of the new one (`layer`); "
+            "Caffe reads no net with both. Add --upgrade to write it in the new form; comments stay."
+        )
+    return replace(training, net=training.net.copy())
 
 
 def instrument_training(
     training: Training, pairs: Sequence[tuple[int, int]], interval: int, names: Sequence[str] | None
 ) -> WatchCost:
-    """Add TPM layers to the training's net for the convolutions of `names` (all but helpers when None).
+    """Add TPM layers to the training's own net for the convolutions of `names` (None: all except helpers of splits).
 
-    Changes the document only. Raises `CaffeSplitError` for layers that are not convolutions of the net, or share
-    an earlier one's weight, windows outside the training, and weights whose shape cannot be told.
+    Raises `CaffeSplitError` as `instrument` does.
     """
     layers = training.train_layers()
     possible = [layer.name for layer in weight_owners(layers)]
@@ -106,7 +178,8 @@ def instrument_training(
                 why = f"'{name}' shares the weight of an earlier layer: watch that"
             raise CaffeSplitError(f"{training.net_path}: {why}. Its convolutions: {', '.join(possible) or 'none'}.")
     if names is None:
-        names = [name for name in possible if not is_helper(name)]
+        helpers = helper_names(layers)
+        names = [name for name in possible if name not in helpers]
     if not names:
         raise CaffeSplitError(f"{training.net_path}: no convolution to watch in it.")
     solver = training.solver
@@ -122,7 +195,7 @@ def instrument_training(
 
 
 def states_left_behind(training: Training) -> str | None:
-    """A warning where there are solver states, which Caffe cannot resume a net from that got more parameters."""
+    """A warning where there are solver states: Caffe cannot resume from them, since the net has more parameters now."""
     states = list(training.snapshots("solverstate"))
     if not states:
         return None
@@ -134,9 +207,9 @@ def states_left_behind(training: Training) -> str | None:
 
 
 def several_gpus(training: Training) -> str | None:
-    """What the solver must say for a watched net on several GPUs; nothing where it says so, or trains on the CPU.
+    """What the solver must say for a watched net on several GPUs; None where it says so, or trains on the CPU.
 
-    A watched weight is a shared one, and Caffe ends in the first iteration where it averages gradients layer by layer.
+    A watched weight is a shared one, and a Caffe that averages gradients layer by layer stops in the first iteration.
     """
     solver = training.solver
     if solver is not None:
@@ -151,7 +224,7 @@ def several_gpus(training: Training) -> str | None:
 
 
 def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Shape of each layer's weight: worked out from the data's shape, else read from the latest snapshot.
+    """Shape of each layer's weight: inferred from the data's shape, else read from the latest snapshot.
 
     Raises `CaffeSplitError` where neither is there.
     """

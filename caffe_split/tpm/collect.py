@@ -1,4 +1,4 @@
-"""Scores of a training's layers, from wherever they can be had."""
+"""TPM of a training's layers, from its TPM layers or from its snapshots."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, convolutions, weight_owners
 from caffe_split.net.training import Training
-from caffe_split.split.parts import is_helper
+from caffe_split.split import naming
+from caffe_split.split.kinds import added_words, helper_words
+from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.from_snapshots import from_snapshots, listing, norms_at
-from caffe_split.tpm.layers import SUFFIX, watchers, windows_of
+from caffe_split.tpm.layers import SUFFIX, expect_pairs, watchers, windows_of
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.state import from_state, is_state
 
@@ -21,26 +23,59 @@ Window = tuple[int, int]
 Progress = Callable[[int, int], None]
 
 
-def momentum_of(training: Training) -> float:
-    """The solver's momentum, which the null model needs; 0 without a solver."""
-    return float(training.solver.get("momentum", 0.0)) if training.solver is not None else 0.0
+def momentum_of(training: Training) -> float | None:
+    """The solver's momentum, which the null model needs; None without a solver."""
+    return float(training.solver.get("momentum", 0.0)) if training.solver is not None else None
 
 
-def gather(
+def measure_tpm(
     training: Training,
-    iteration: int,
+    iteration: int | None = None,
+    *,
     windows: Sequence[Window] = (),
     layers: Sequence[str] | None = None,
-    progress: Progress | None = None,
     interval: int | None = None,
+    progress: Progress | None = None,
 ) -> list[LayerScores]:
-    """Scores at `iteration`, grouped by window, layers in the net's order.
+    """TPM (displacement / path) of a training's kernels: one `LayerScores` per window and layer, in the net's order.
 
-    Without `windows`: those that the net's TPM layers have sampled by then, as the snapshot of that iteration
-    holds them. With `windows`: from the TPM layers where they sampled just that window, else from the series of
-    snapshots over it, of which `interval` picks those that far apart. `layers` limits them to some layers. Raises
-    `CaffeSplitError` where there is neither, and says how to get either.
+    Args:
+        training: The net and its solver, as `open_training` gives them.
+        iteration: The snapshot whose TPM layers are read; None: the stop of the last of `windows`, or the last
+            snapshot.
+        windows: Pairs (start, stop) of iterations. Each is taken from the TPM layers where they sampled just that
+            window, else from the series of snapshots over it. Empty: the windows that the TPM layers have sampled.
+        layers: Names of the layers to measure; None: all convolutions except helpers of splits.
+        interval: Of a series of snapshots, use those that are this many iterations apart.
+        progress: Called as `progress(done, total)` while a series of snapshots is read.
+
+    Raises `CaffeSplitError` where there are neither TPM layers nor the snapshots, and says how to get either.
+
+    >>> import numpy as np, os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 8 dim: 8 } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+    ...         convolution_param { num_output: 2 kernel_size: 1 } }''')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'net: "{net}" max_iter: 20 momentum: 0.9 snapshot_prefix: "{folder}/net"')
+    >>> for iteration, second in ((0, 0.0), (10, 1.0), (20, 0.0)):  # one kernel moves on, one moves and comes back
+    ...     weight = np.array([iteration / 10, second]).reshape(2, 1, 1, 1)
+    ...     cs.write_weights(f"{folder}/net_iter_{iteration}.caffemodel", {"conv": [weight, np.zeros(2)]})
+    >>> (scores,) = cs.measure_tpm(cs.open_training(solver), windows=[(0, 20)])
+    >>> scores.layer, scores.steps, scores.tpm.tolist()
+    ('conv', 2, [1.0, 0.0])
     """
+    expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
+    expect(iteration, (int, type(None)), "a whole number as iteration")
+    if isinstance(layers, str):
+        raise CaffeSplitError(f"layers are a list of names, found {layers!r}; write [{layers!r}].")
+    expect_pairs(windows)
+    if iteration is None:
+        iteration = max((stop for _, stop in windows), default=None) or _last_snapshot(training)
     watched = watchers(training.net)
     names = _layer_names(training, layers)
     seen: list[LayerScores] = []
@@ -58,28 +93,28 @@ def gather(
         covered = {score.layer for score in inside}
         if not covered or (layers is not None and not covered.issuperset(names)):
             _check_within(training, start, stop)
-            inside = from_snapshots(
-                training.snapshots(), caffemodel.read_weights, names, start, stop, progress, interval
-            )
+            inside = from_snapshots(training.snapshots(), names, (start, stop), interval=interval, progress=progress)
         found += sorted(inside, key=lambda score: names.index(score.layer))
     return _with_norms(training, found)
 
 
-def gather_series(
+def measure_snapshots(
     snapshots: Mapping[int, Path],
+    *,
     windows: Sequence[Window] = (),
     layers: Sequence[str] | None = None,
-    progress: Progress | None = None,
     interval: int | None = None,
+    progress: Progress | None = None,
 ) -> list[LayerScores]:
-    """Scores from snapshots alone (iteration -> file, ascending), without a net: of the layers that can be kernels.
+    """TPM from snapshots alone (iteration -> file, ascending), without a net: of all layers that have kernels.
 
-    Those are the layers whose weight has four axes and does not belong to a TPM layer. Without `windows`: over the
-    whole series. A single snapshot gives what its TPM layers saw.
+    Those are the layers whose weight has four axes and belongs neither to a TPM layer nor to a helper of a split.
+    Without a net helpers are known by their names only (see `naming.parts_among`). Without `windows`: over the whole
+    series. A single snapshot gives what its TPM layers sampled. The other arguments are those of `measure_tpm`.
     """
     last = snapshots[max(snapshots)]
     weights = caffemodel.read_weights(last)
-    names = list(layers) if layers is not None else [name for name in weights if _has_kernels(weights, name)]
+    names = list(layers) if layers is not None else _names_with_kernels(weights)
     if not names:
         raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
     if len(snapshots) == 1 and not windows:
@@ -96,27 +131,29 @@ def gather_series(
         return sorted(found, key=lambda score: (score.stop, score.start, names.index(score.layer)))
     found = []
     for start, stop in windows or [(min(snapshots), max(snapshots))]:
-        found += from_snapshots(snapshots, caffemodel.read_weights, names, start, stop, progress, interval)
+        found += from_snapshots(snapshots, names, (start, stop), interval=interval, progress=progress)
     return found
 
 
-def latest_window(scores: Sequence[LayerScores]) -> list[LayerScores]:
-    """The scores of the window that ends last (of several, the longest)."""
-    last = max(((score.stop, -score.start) for score in scores), default=None)
-    return [score for score in scores if (score.stop, -score.start) == last]
-
-
-def by_window(scores: Sequence[LayerScores]) -> list[list[LayerScores]]:
-    """The scores of each window, in the order of `scores`."""
-    groups: dict[Window, list[LayerScores]] = {}
-    for score in scores:
-        groups.setdefault((score.start, score.stop), []).append(score)
-    return list(groups.values())
+def _last_snapshot(training: Training) -> int:
+    known = training.snapshots()
+    if known:
+        return max(known)
+    if training.prefix:
+        raise CaffeSplitError(
+            f"{training.solver_path}: no snapshots at {training.prefix}_iter_*.caffemodel. Train it first."
+        )
+    raise CaffeSplitError(
+        f"{training.net_path}: no solver beside it names this net, so there is no telling where its snapshots are. "
+        "Give the solver, or the snapshots themselves."
+    )
 
 
 def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
     if layers is None:
-        return [layer.name for layer in weight_owners(all_layers(training.net)) if not is_helper(layer.name)]
+        every = all_layers(training.net)
+        helpers = helper_names(every)
+        return [layer.name for layer in weight_owners(every) if layer.name not in helpers]
     names = [layer.name for layer in convolutions(all_layers(training.net))]
     watched = watchers(training.net)
     for name in layers:
@@ -127,9 +164,15 @@ def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
     return [name for name in [*names, *(name for name in watched if name not in names)] if name in layers]
 
 
+def _names_with_kernels(weights: caffemodel.Weights) -> list[str]:
+    parts = naming.parts_among(set(weights), added_words())
+    helpers = {name for name, part in parts.items() if part.place == "reorder" or part.word in helper_words()}
+    return [name for name in weights if name not in helpers and _has_kernels(weights, name)]
+
+
 def _has_kernels(weights: caffemodel.Weights, name: str) -> bool:
     # Inner products of 2014 have four axes, too, the first two of size 1.
-    if is_helper(name) or weights.types[name] == "InnerProduct":
+    if weights.types[name] == "InnerProduct":
         return False
     blobs = weights[name]
     return len(blobs) in (1, 2) and blobs[0].ndim == 4 and blobs[0].size > 0
@@ -156,9 +199,7 @@ def _with_norms(training: Training, scores: Sequence[LayerScores]) -> list[Layer
     filled = []
     for score in scores:
         if math.isnan(score.norm_start):
-            start, stop = (
-                norms_at(caffemodel.read_weights, snapshots.get(at), score.layer) for at in (score.start, score.stop)
-            )
+            start, stop = (norms_at(snapshots.get(at), score.layer) for at in (score.start, score.stop))
             score = dataclasses.replace(score, norm_start=start, norm_stop=stop)
         filled.append(score)
     return filled

@@ -1,4 +1,4 @@
-"""TPM out of a training log: what the TPM layers printed beside the train net's other outputs."""
+"""TPM from a training log: the values that the TPM layers printed beside the train net's other outputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caffe_split.tpm.layers import SUFFIX
 from caffe_split.tpm.scores import null_tpm
 from caffe_split.trainlog.model import TrainingLog
 
-# Where a run's start stands: the solver and the net as Caffe prints them, and what the layers say at set-up.
+# The first bytes of a log hold the solver and the net as Caffe prints them, and what the layers say at set-up.
 _HEAD = 1 << 22
 _SAID = re.compile(rb"\] TPM layer '([^'\n]*)': window \d+ from (\d+) to (\d+), interval (\d+)\r?\n")
 _LAYER = re.compile(rb'^layer \{\n  name: "([^"\n]*)"\n  type: "TPM"\n(.*?)^\}', re.MULTILINE | re.DOTALL)
@@ -33,10 +33,10 @@ _SOLVER = b"Initializing solver from parameters"
 
 @dataclass(frozen=True, eq=False)
 class Printed:
-    """What one TPM layer printed: iteration (int64, n) and tpm (float64, n; NaN where undefined), ascending.
+    """The values that one TPM layer printed: `iteration` (int64, n, ascending) and `tpm` (float64, n; NaN: undefined).
 
-    `layer` is the watched layer. `windows` are (start, stop), `interval` their sampling, both as far as the log
-    tells them: () and 0 where it does not. `momentum` is NaN where it does not.
+    `layer` is the watched layer. `windows` are pairs (start, stop) and `interval` is the iterations between samples:
+    () and 0 where the log does not say them. `momentum` is NaN where the log does not say it.
     """
 
     layer: str
@@ -51,7 +51,7 @@ class Printed:
         return (min(iteration, window[1]) - window[0]) // self.interval
 
     def null(self) -> npt.NDArray[np.float64]:
-        """The TPM that pure noise would give, beside every printed value; NaN where the log does not tell."""
+        """The TPM that pure noise would give, for each printed value; NaN where the log does not say enough."""
         values = np.full(len(self.tpm), math.nan)
         if math.isnan(self.momentum):
             return values
@@ -66,7 +66,7 @@ class Printed:
 class WindowValue:
     """The last value that a layer printed in a window: TPM over [start, stop]; NaN where it did not move.
 
-    `steps` is N and `null` what pure noise would give, 0 and NaN where the log does not tell.
+    `steps` is N and `null` what pure noise would give: 0 and NaN where the log does not say enough.
     """
 
     layer: str
@@ -78,7 +78,7 @@ class WindowValue:
 
 
 def printed_tpm(log: TrainingLog) -> list[Printed]:
-    """What the TPM layers printed, in the log's order. Raises `CaffeSplitError` where there is nothing."""
+    """The values of each TPM layer, in the log's order. Raises `CaffeSplitError` where no TPM layer printed any."""
     with open(log.path, "rb") as stream:
         head = stream.read(_HEAD)
     windows, intervals = _windows_in(head)
@@ -161,15 +161,15 @@ def _cell(value: float) -> str:
 
 
 def _windows_in(head: bytes) -> tuple[dict[str, tuple[tuple[int, int], ...]], dict[str, int]]:
-    """Windows and interval of each TPM layer, from what the layers say at set-up, else from the net Caffe printed.
+    """Windows and interval of each TPM layer: from what the layer logs at set-up, else from the net that Caffe prints.
 
-    glog cuts the printed net at 30,000 bytes, so that it rarely reaches the TPM layers of a big net.
+    glog cuts the printed net at 30,000 bytes, usually before the TPM layers of a big net.
     """
     windows: dict[str, tuple[tuple[int, int], ...]] = {}
     intervals: dict[str, int] = {}
     for name, start, stop, interval in _SAID.findall(head):
         key, pair = name.decode("utf-8", "replace"), (int(start), int(stop))
-        if pair not in windows.get(key, ()):  # A log that was appended to says them again.
+        if pair not in windows.get(key, ()):  # A log that was appended to has them once per run.
             windows[key] = (*windows.get(key, ()), pair)
         intervals[key] = int(interval)
     for name, body in _LAYER.findall(head):
@@ -210,7 +210,7 @@ def printed_as_dict(layer: Printed) -> dict[str, Any]:
 
 
 def printed_as_csv(layers: Sequence[Printed]) -> str:
-    """A line for each layer and display: layer, iteration, TPM, null; what is undefined or unknown is empty."""
+    """One line per layer and display: layer, iteration, TPM, null; values that are undefined or unknown are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("layer", "iteration", "tpm", "null"))

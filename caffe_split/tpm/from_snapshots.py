@@ -1,4 +1,4 @@
-"""TPM out of a series of snapshots: any training that was snapshotted often enough can be measured."""
+"""TPM from a series of snapshots: any training that wrote enough of them can be measured."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.tpm.lengths import lengths
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.state import check_finite
@@ -55,8 +56,8 @@ def snapshots_of(paths: Sequence[str]) -> dict[int, Path]:
 def choose_iterations(known: Sequence[int], start: int, stop: int, interval: int | None = None) -> list[int]:
     """The iterations of `known` (ascending) that sample [start, stop] evenly, both ends among them.
 
-    `interval` picks those that far apart; without it all in the window must be. Raises `CaffeSplitError` naming
-    what is missing, or in the way.
+    `interval` picks those that are this many iterations apart; without it all snapshots in the window are used.
+    Raises `CaffeSplitError` naming those that are missing, or that lie between.
     """
     inside = [iteration for iteration in known if start <= iteration <= stop]
     if len(inside) < 2 or inside[0] != start or inside[-1] != stop:
@@ -67,7 +68,7 @@ def choose_iterations(known: Sequence[int], start: int, stop: int, interval: int
             f"{listing(known)}: choose a --window between two of them."
         )
     if interval is None:
-        # Of several equally frequent distances the smallest: two of them in a row look like a longer one.
+        # Of equally frequent distances the smallest: where a snapshot is missing, two of them make a longer one.
         counts = Counter(b - a for a, b in zip(inside, inside[1:]))
         interval = min(counts, key=lambda distance: (-counts[distance], distance))
         strict = True
@@ -98,19 +99,20 @@ def choose_iterations(known: Sequence[int], start: int, stop: int, interval: int
 
 def from_snapshots(
     snapshots: Mapping[int, Path],
-    read: Callable[[Path], Weights],
     layers: Sequence[str],
-    start: int,
-    stop: int,
-    progress: Callable[[int, int], None] | None = None,
+    window: tuple[int, int],
+    *,
     interval: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    read: Callable[[Path], Weights] = read_weights,
 ) -> list[LayerScores]:
-    """TPM of `layers` over [start, stop] from the snapshots (iteration -> file) that lie in it.
+    """TPM of `layers` over the window (start, stop) from the snapshots (iteration -> file) that lie in it.
 
     They must be evenly spaced and reach from start to stop; see `choose_iterations` for `interval`. Two of
-    them are open at a time, and read layer by layer. `progress(done, total)` is called after each. Raises
+    them are open at a time, and read layer by layer, by `read`. `progress(done, total)` is called after each. Raises
     `CaffeSplitError` for a gap, and for a snapshot of another net.
     """
+    start, stop = window
     chosen = choose_iterations(list(snapshots), start, stop, interval)
     first = previous = read(snapshots[start])
     shapes = {layer: np.shape(_weight(first, layer, snapshots[start])) for layer in layers}
@@ -154,11 +156,11 @@ def from_snapshots(
     return scores
 
 
-def norms_at(read: Callable[[Path], Weights], path: Path | None, layer: str) -> float:
+def norms_at(path: Path | None, layer: str) -> float:
     """L2 norm of a layer's weight in a snapshot; NaN where there is none."""
     if path is None:
         return math.nan
-    weights = read(path)
+    weights = read_weights(path)
     return float(lengths(weights[layer][0])[-1]) if weights.get(layer) else math.nan
 
 
@@ -173,6 +175,6 @@ def _weight(weights: Weights, layer: str, path: Path) -> npt.NDArray[np.float32]
 
 
 def listing(iterations: Sequence[int], most: int = 12) -> str:
-    """Iterations in words: all, or the first ones and their number."""
+    """Iterations as text: all, or the first ones and how many there are."""
     shown = ", ".join(map(str, iterations[:most])) or "none"
     return shown + (f", ... ({len(iterations)} in all)" if len(iterations) > most else "")

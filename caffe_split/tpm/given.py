@@ -1,4 +1,4 @@
-"""What a user gave to be measured, told apart by content: a net or solver, a training log, snapshots."""
+"""What a user gave to be measured: a net or solver, a training log, or snapshots, recognised by content."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import find_snapshots
 from caffe_split.tpm.from_snapshots import snapshots_of
 from caffe_split.trainlog.pipeline import looks_like_log
 
+Given = Literal["training", "log", "snapshots"]
+
 
 @dataclass(frozen=True)
 class Source:
-    """`kind` is 'training' (`path` is a net or solver), 'log' (`path`), or 'snapshots' (iteration -> file)."""
+    """`kind` says what it is; `path` is the net, solver or log; `snapshots` are iteration -> file."""
 
-    kind: str
+    kind: Given
     path: Path
     snapshots: dict[int, Path]
 
 
-def tell(given: Sequence[str]) -> Source:
-    """What the arguments are.
+def recognise(given: Sequence[str]) -> Source:
+    """Recognise the arguments.
 
     Snapshots are given as files, as a pattern (run/net_iter_*), or as their prefix (run/net). Raises
     `CaffeSplitError` for what is none of these.

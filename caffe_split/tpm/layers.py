@@ -13,13 +13,13 @@ from caffe_split.net.layers import Layer, all_layers, find_layer
 # The TPM layer of convolution X is X_tpm; it shares X's weight under the name X_tpm_w where X has given it none.
 SUFFIX = "_tpm"
 SHARED_SUFFIX = "_tpm_w"
-# In place of it where an empty `param` stood there, which --remove then leaves.
+# The name where an empty `param {}` stood there: it tells --remove to leave the `param`.
 KEPT_SUFFIX = "_tpm_weight"
 
 
 @dataclass(frozen=True)
 class Windows:
-    """When TPM layers look: pairs (start, stop) of iterations, ascending; a sample every `interval` iterations.
+    """When TPM layers sample: pairs (start, stop) of iterations, ascending; a sample every `interval` iterations.
 
     `iter_size` is the solver's.
     """
@@ -27,6 +27,21 @@ class Windows:
     pairs: tuple[tuple[int, int], ...]
     interval: int = 1
     iter_size: int = 1
+
+
+def expect_pairs(windows: object) -> None:
+    """Raises `CaffeSplitError` unless `windows` is a sequence of pairs (start, stop) with start < stop."""
+    if not isinstance(windows, Sequence) or not all(_is_pair(window) for window in windows):
+        raise CaffeSplitError(
+            "windows are pairs (start, stop) of iterations with start < stop, for example [(0, 1000)]; found "
+            f"{windows!r}"
+        )
+
+
+def _is_pair(window: object) -> bool:
+    if not isinstance(window, Sequence) or len(window) != 2 or not all(isinstance(at, int) for at in window):
+        return False
+    return 0 <= window[0] < window[1]
 
 
 def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]], windows: Windows) -> list[str]:
@@ -71,7 +86,7 @@ def _shared_name(layer: Layer) -> str:
             name = layer.name + KEPT_SUFFIX
         specs[0].set("name", name)
     else:
-        # Before any other setting of the layer's own, where one looks for it.
+        # Before the layer's other settings, where a reader looks for it.
         tops = layer.message.all_fields("top")
         layer.message.add("param", [("name", name)], after=tops[-1])
     return name
@@ -151,7 +166,7 @@ def windows_of(watcher: Layer) -> Windows:
 def remove_watchers(document: prototxt.Document, names: Sequence[str] | None = None) -> list[str]:
     """Take out the TPM layers of `names` (all when None), and the weight names that were given for them.
 
-    Gives back the text that `add_watchers` found. Returns the names of the layers no longer watched.
+    The document gets back the text that `add_watchers` found. Returns the names of the layers no longer watched.
     """
     wanted = None if names is None else set(names)
     removed = {name: each for name, each in watchers(document).items() if wanted is None or name in wanted}

@@ -1,11 +1,11 @@
-"""Lengths of how a weight moved, kernel by kernel."""
+"""How far a weight moved: the length of each kernel's step."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-# So many weights are taken at a time: float64 copies of a whole dense layer would be large.
+# How many weights are taken at a time: float64 copies of a whole dense layer would be large.
 _AT_ONCE = 1 << 22
 
 

@@ -1,4 +1,4 @@
-"""The report's lines, in the form in which the studies print them; the same as JSON and CSV."""
+"""TPM as text, in the form in which the studies print it, as JSON and as CSV."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from caffe_split.tpm.scores import LayerScores, mean_entropy, null_tpm, z_score, z_scores
+from caffe_split.tpm.scores import LayerScores, by_window, latest_window, mean_entropy, null_tpm, z_score, z_scores
 
 
 def ranked(scores: Sequence[LayerScores]) -> list[LayerScores]:
     """The layers that move, highest entropy first; equal ones keep the net's order."""
     return sorted((score for score in scores if not score.frozen), key=lambda score: -score.entropy)
+
+
+def report_lines(scores: Sequence[LayerScores], momentum: float, kernels: bool = False) -> list[str]:
+    """The report: what was measured, the entropies of the window that ends last, and each layer's TPM.
+
+    With `kernels` a table of that window's kernels follows.
+    """
+    last = latest_window(scores)
+    lines = [header_line(group, momentum) for group in by_window(scores)]
+    lines += [*entropy_lines(last), "", *window_lines(scores)]
+    return [*lines, "", *kernel_lines(last, momentum)] if kernels else lines
 
 
 def entropy_lines(scores: Sequence[LayerScores]) -> list[str]:
@@ -30,7 +41,7 @@ def entropy_lines(scores: Sequence[LayerScores]) -> list[str]:
 
 
 def window_lines(scores: Sequence[LayerScores]) -> list[str]:
-    """`((start, stop), ('NAME', TPM))` and the weight's norm at start -> stop, one line a layer and window."""
+    """`((start, stop), ('NAME', TPM))` and the weight's norm at start -> stop: one line per layer and window."""
     return [
         f"(({score.start}, {score.stop}), ({score.layer!r}, "
         + ("'frozen'" if score.frozen else f"{score.layer_tpm:.6f}")
@@ -54,12 +65,12 @@ def header_line(scores: Sequence[LayerScores], momentum: float) -> str:
 
 
 def comparable(scores: Sequence[LayerScores]) -> bool:
-    """Whether all were sampled alike: TPM of different N or interval may not be compared."""
+    """Whether all have the same N and interval: else their TPM must not be compared."""
     return len({(score.steps, score.interval) for score in scores}) <= 1
 
 
 def kernel_lines(scores: Sequence[LayerScores], momentum: float) -> list[str]:
-    """A table under a line of names: layer, kernel, TPM, z-score against pure noise; a still kernel is frozen."""
+    """A table with a header: layer, kernel, TPM, z-score against pure noise; a kernel that did not move is frozen."""
     width = max(len("layer"), *(len(score.layer) for score in scores))
     lines = [f"{'layer':{width}}  kernel       TPM         z"]
     for score in scores:
@@ -115,9 +126,9 @@ COLUMNS = (
 
 
 def as_csv(scores: Sequence[LayerScores], momentum: float) -> str:
-    """A line for each kernel of each layer and window, before them one for the whole layer, whose kernel is empty.
+    """One line per kernel of each layer and window, before them one for the whole layer, with an empty kernel column.
 
-    Entropy and norms stand in the layer's line. What is undefined (frozen) or unknown is empty.
+    Entropy and norms stand in the layer's line. Values that are undefined (frozen) or unknown are empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

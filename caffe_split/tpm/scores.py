@@ -16,10 +16,10 @@ ENTROPY_BINS = 10
 class LayerScores:
     """How the kernels of one layer moved over the window [start, stop].
 
-    `displacement` and `path` are float64, one a kernel (output channel), in units of the weights;
+    `displacement` and `path` are float64, one value per kernel (output channel), in units of the weights;
     `layer_displacement` and `layer_path` are the same for the whole weight tensor. `steps` is N, the number
     of sampled steps of `interval` iterations (N + 1 samples). `shape` is the weight's. `norm_start` and
-    `norm_stop` are the weight tensor's L2 norm at the two ends.
+    `norm_stop` are the weight tensor's L2 norm at the two ends, NaN where not known.
     """
 
     layer: str
@@ -52,11 +52,12 @@ class LayerScores:
 
     @property
     def num_output(self) -> int:
+        """How many kernels the layer has."""
         return self.shape[0]
 
     @property
     def num_weights(self) -> int:
-        """Weights of the tensor, bias apart."""
+        """Weights of the tensor, without biases."""
         return math.prod(self.shape)
 
     @property
@@ -65,10 +66,30 @@ class LayerScores:
         return entropy(self.tpm)
 
 
+def latest_window(scores: Sequence[LayerScores]) -> list[LayerScores]:
+    """The scores of the window that ends last (of several, the longest)."""
+    last = max(((score.stop, -score.start) for score in scores), default=None)
+    return [score for score in scores if (score.stop, -score.start) == last]
+
+
+def by_window(scores: Sequence[LayerScores]) -> list[list[LayerScores]]:
+    """The scores of each window, in the order of `scores`."""
+    groups: dict[tuple[int, int], list[LayerScores]] = {}
+    for score in scores:
+        groups.setdefault((score.start, score.stop), []).append(score)
+    return list(groups.values())
+
+
+def in_order(scores: Sequence[LayerScores]) -> list[list[LayerScores]]:
+    """The scores of each window, the one that ends last at the end."""
+    last = latest_window(scores)
+    return [*(group for group in by_window(scores) if group != last), last]
+
+
 def ratio(displacement: npt.NDArray[np.float64], path: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """TPM = displacement / path, NaN where path is 0.
 
-    Clipped at 1: the triangle inequality holds for exact numbers, and rounding may pass it by an ulp.
+    Clipped at 1: rounding may break the triangle inequality by an ulp.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.minimum(np.where(path > 0, displacement / path, np.nan), 1.0)

@@ -1,7 +1,8 @@
-"""Where to look: the window of a training in which the loss falls fastest."""
+"""Which window to watch: the one of a training in which the loss falls fastest."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 
-# A window needs so many displays for a slope, and is sampled so often unless it is shorter.
+# How many displays of the loss a window needs for a slope, and how many samples are suggested for it.
 _DISPLAYS = 4
 _SAMPLES = 100
 
@@ -27,10 +28,10 @@ class Suggestion:
 def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3) -> list[Suggestion]:
     """The `count` windows of `length` iterations in which the train loss falls fastest.
 
-    `length` is a tenth of the training when None, or as many displays as a slope needs where that is more.
+    `length` None: a tenth of the training, or as long as a slope needs displays where that is longer.
 
-    Best first, none overlapping another, each with a falling loss. The fall is that of the least-squares line
-    through the displayed loss, after a running median of 5 that keeps single wild displays out. Raises
+    Best first; they do not overlap, and the loss falls in each. The fall is that of the least-squares line
+    through the displayed loss, after a running median of 5 that removes single outliers. Raises
     `CaffeSplitError` when the log has too few displays, or the loss falls nowhere.
     """
     table = log.table("displays")
@@ -60,6 +61,17 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
     if not found:
         raise CaffeSplitError(f"{log.path}: the loss falls in no window of {length} iterations.")
     return found
+
+
+def suggestion_lines(found: Sequence[Suggestion]) -> list[str]:
+    """The suggestions as text, and the command that watches the first of them."""
+    lines = []
+    for place, window in enumerate(found):
+        rank = "the loss falls fastest" if place == 0 else "then"
+        size = window.stop - window.start
+        lines.append(f"{window.start}:{window.stop}  {rank}: by {window.fall:.4g} in {size} iterations")
+    best = found[0]
+    return [*lines, f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}"]
 
 
 def _falls(iteration: np.ndarray, loss: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:

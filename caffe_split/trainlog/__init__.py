@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caffe_split.trainlog.model import Event, Run, TrainingLog
-from caffe_split.trainlog.parse import Parser, read
+from caffe_split.trainlog.parse import Parser, read_log
 from caffe_split.trainlog.table import Table
 
-__all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read"]
+__all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read_log"]

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -117,15 +116,6 @@ def write_json(log: TrainingLog, folder: str | os.PathLike[str]) -> Path:
     path = _folder(folder) / (Path(log.path).name + ".json")
     write_atomic(path, as_json(log).encode("utf-8"))
     return path
-
-
-def to_pandas(table: Table) -> Any:
-    """A DataFrame of iteration, seconds and the outputs. CaffeSplitError: pandas is not installed."""
-    try:
-        import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
-    except ImportError as error:
-        raise CaffeSplitError("pandas is not installed; install it, or use the numpy columns") from error
-    return pandas.DataFrame({"iteration": table.iteration, "seconds": table.seconds, **table.values})
 
 
 def _seconds(log: TrainingLog, table: Table) -> list[object]:

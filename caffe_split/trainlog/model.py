@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.outputs import Value, is_accuracy, rank, values_in
 from caffe_split.trainlog.table import EMPTY, Part, Table
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """A whole file: its runs in order, its length in bytes and lines."""
+    """A whole file: its runs in order, its length in bytes and lines, and when it was modified (seconds since 1970)."""
 
     path: str
     runs: list[Run]
@@ -145,3 +151,75 @@ class TrainingLog:
     def test_outputs(self) -> list[tuple[int, str]]:
         """(net, name) of everything that test phases printed."""
         return [(net, name) for net in self.test_nets for name in self.table("tests", net).names]
+
+    def main_output(self, output: str | None = None) -> tuple[int, str] | None:
+        """(test net, name) of the output to judge a training by; None where it printed none.
+
+        `output` None: the first accuracy; of a net with several heads (loss1/top-1, ...) that of the last head.
+        """
+        if output is not None:
+            return next((found for found in self.test_outputs() if found[1] == output), None)
+        some = [found for found in self.test_outputs() if is_accuracy(found[1])]
+        if not some:
+            return None
+        names = [name for net, name in some if net == some[0][0]]
+        head = names[-1].rpartition("/")[0]
+        return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
+
+    def values(self, output: str | None = None) -> list[Value]:
+        """Every printed value of a test output, in the file's order, of all runs and test nets.
+
+        `output` None: of all outputs that are accuracies by their name. Raises `CaffeSplitError` where there is no
+        such output, and says what there is instead.
+        """
+        result: list[Value] = []
+        for run in self.runs:
+            for net, table in run.tests.items():
+                for name in table.names:
+                    if is_accuracy(name) if output is None else name == output:
+                        result.extend(values_in(table, net, name))
+        if result:
+            return sorted(result, key=lambda value: value.line)
+        known = list(dict.fromkeys(name for _, name in self.test_outputs()))
+        if not known:
+            raise CaffeSplitError(f"{self.path} {self._what_instead()}")
+        wanted = "no accuracy-like test output" if output is None else f"no test output named {output}"
+        raise CaffeSplitError(f"{self.path} has {wanted}; it has: {', '.join(known)}. Choose with --output NAME")
+
+    def best(self, output: str | None = None) -> Value:
+        """The best value of a test output: the lowest of a loss, the highest otherwise; of equal ones the last.
+
+        `output` None: the `main_output`, by which runs are compared. Raises `CaffeSplitError` where there is none.
+        """
+        return max(self._judged(output), key=rank)
+
+    def final(self, output: str | None = None) -> Value:
+        """The last value of a test output; `output` None and errors as for `best`."""
+        return self._judged(output)[-1]
+
+    def to_pandas(self, kind: str = "tests", net: int = 0) -> pandas.DataFrame:
+        """The table of that kind (see `table`) as a DataFrame: iteration, seconds, and a column per output.
+
+        Raises `CaffeSplitError` where pandas is not installed.
+        """
+        return self.table(kind, net).to_pandas()
+
+    def _judged(self, output: str | None) -> list[Value]:
+        chosen = self.main_output(output)
+        values = self.values(output)  # or says what there is instead
+        return values if chosen is None else [v for v in values if (v.net, v.output) == chosen]
+
+    def _what_instead(self) -> str:
+        """What a log without test outputs is."""
+        results = {name: value for run in self.runs for name, value in run.results.items()}
+        if not self.size:
+            return "is empty"
+        if not self.runs:
+            return "holds no line of a training; expected what `caffe train` writes to its standard error"
+        if results:
+            shown = ", ".join(f"{name} {value:g}" for name, value in list(results.items())[:6])
+            return f"is no training but a log of `caffe test` or `caffe time`: {shown}"
+        return (
+            "holds no test output, no line such as `Test net output #0: accuracy = 0.5`; was the solver given a "
+            "test_interval?"
+        )

@@ -11,7 +11,7 @@ from typing import Optional
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.trainlog import bulk, messages, scan
 from caffe_split.trainlog.lines import NO_CLOCK, PREFIX, SHORT_PREFIX, Clock, LineSplitter
 from caffe_split.trainlog.messages import number
@@ -330,8 +330,25 @@ def open_log(path: str | os.PathLike[str]) -> tuple[Path, float]:
     return log, state.st_mtime
 
 
-def read(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a whole log. Any bytes give one, possibly without runs; CaffeSplitError: no readable file."""
+def read_log(path: str | os.PathLike[str]) -> TrainingLog:
+    """Read a whole training log. Any bytes give one, possibly without runs.
+
+    Raises `CaffeSplitError` where there is no file that can be read.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "train.log")
+    >>> with open(path, "w") as stream:
+    ...     for second, (iteration, accuracy) in enumerate([(0, 0.1), (100, 0.9), (200, 0.8)]):
+    ...         start = f"I1128 10:00:0{second}.000000  7 solver.cpp:1] "
+    ...         _ = stream.write(f"{start}Iteration {iteration}, Testing net (#0)\\n")
+    ...         _ = stream.write(f"{start}    Test net output #0: accuracy = {accuracy}\\n")
+    >>> log = read_log(path)
+    >>> log.best().value, log.best().iteration, log.final().value
+    (0.9, 100, 0.8)
+    >>> log.table("tests")["accuracy"].tolist()
+    [0.1, 0.9, 0.8]
+    """
+    expect_path(path, "a log")
     log, modified = open_log(path)
     year = time.localtime(modified).tm_year
     parser = _parse(log, year)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.trainlog.model import Run, TrainingLog
-from caffe_split.trainlog.query import main_output
 from caffe_split.trainlog.show import duration, number
 
 # The speed is that of the last so many displays: it follows a change and does not jump.
@@ -43,7 +42,7 @@ def progress_of(log: TrainingLog, max_iter: int) -> Progress:
     iteration = run.last_iteration if run else -1
     speed = _speed(run) if run else nan
     name, values, iterations = "", np.empty(0), np.empty(0, np.int64)
-    chosen = main_output(log)
+    chosen = log.main_output()
     if chosen is not None:
         net, name = chosen
         table = log.table("tests", net)

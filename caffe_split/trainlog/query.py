@@ -6,33 +6,19 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog import pipeline
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.table import Table
+from caffe_split.trainlog.outputs import Value, rank
 
 _SNAPSHOT = re.compile(r"(\S+_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?)")
-_HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b", re.IGNORECASE)
 # A log that has not grown for this long, in seconds, is not being written any more, unless its own
 # displays come more slowly than that.
 QUIET = 300.0
-
-
-@dataclass(frozen=True)
-class Value:
-    """One value of a test output and where it stands (line from 1, byte offset)."""
-
-    net: int
-    output: str
-    iteration: int
-    value: float
-    line: int
-    offset: int
 
 
 @dataclass(frozen=True)
@@ -74,46 +60,22 @@ class Summary:
         return replace(self, parameters=known[0], macs=known[1])
 
 
-def is_accuracy(name: str) -> bool:
-    """Is the output one that should be high? Of a name with slashes the last part says it: loss3/top-1."""
-    return "acc" in name.lower() or bool(_HIGH.search(name.rpartition("/")[2]))
-
-
-def is_loss(name: str) -> bool:
-    """Is the output one that should be low?"""
-    return not is_accuracy(name) and any(word in name.lower() for word in ("loss", "err", "entropy"))
-
-
-def values_of(log: TrainingLog, output: str | None = None) -> list[Value]:
-    """Every printed value of a test output, in the file's order, all runs included.
-
-    output None: of all accuracy-like outputs. CaffeSplitError: there is no such output, or no test line.
-    """
-    result: list[Value] = []
-    for run in log.runs:
-        for net, table in run.tests.items():
-            for name in table.names:
-                if is_accuracy(name) if output is None else name == output:
-                    result.extend(_values(table, net, name))
-    if result:
-        return sorted(result, key=lambda value: value.line)
-    known = list(dict.fromkeys(name for _, name in log.test_outputs()))
-    if not known:
-        raise CaffeSplitError(f"{log.path} {_what_instead(log)}")
-    wanted = "no accuracy-like test output" if output is None else f"no test output named {output}"
-    raise CaffeSplitError(f"{log.path} has {wanted}; it has: {', '.join(known)}. Choose with --output NAME")
-
-
 def best_values(log: TrainingLog, output: str, count: int) -> list[Value]:
-    """The `count` best values, the best last: the lowest of a loss, the highest otherwise; nan never wins."""
-    return sorted(values_of(log, output), key=_order(output))[-count:] if count else []
+    """The `count` best values of an output, the best last: the lowest of a loss, the highest otherwise."""
+    return sorted(log.values(output), key=rank)[-count:] if count else []
 
 
 def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
-    """The values of the last test phase of each net and output."""
-    latest = {(value.net, value.output): value for value in values_of(log, output)}
+    """The values of the last test phase, one per net and output; with `output` the last of each net."""
+    latest = {(value.net, value.output): value for value in log.values(output)}
     last = max(value.iteration for value in latest.values())
     return [value for value in latest.values() if value.iteration == last or output is not None]
+
+
+def piped_values(log: TrainingLog, count: int) -> list[Value]:
+    """The values in the last `count` lines of the pipeline that `caffe-split best` stands for."""
+    at = {value.offset: value for value in log.values()}
+    return [at[found.offset] for found in pipeline.best_lines(log.path, count) if found.offset in at]
 
 
 def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
@@ -159,21 +121,6 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
     return ("running" if quiet < patience else "cut off"), ""
 
 
-def main_output(log: TrainingLog, output: str | None = None) -> tuple[int, str] | None:
-    """(test net, name) of the output to judge a training by; None: it printed none.
-
-    `output` None: the first accuracy, of a net with several heads (loss1/top-1, ...) that of the last one.
-    """
-    if output is not None:
-        return next((found for found in log.test_outputs() if found[1] == output), None)
-    some = [found for found in log.test_outputs() if is_accuracy(found[1])]
-    if not some:
-        return None
-    names = [name for net, name in some if net == some[0][0]]
-    head = names[-1].rpartition("/")[0]
-    return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
-
-
 def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summary]:
     """One row a log, in order; differences are to the first. `output` None: each log's `main_output`.
 
@@ -181,9 +128,9 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
     """
     rows: list[Summary] = []
     for log, name in zip(logs, names_of([log.path for log in logs])):
-        net, chosen = main_output(log, output) or (0, "")
-        values = [value for value in values_of(log, chosen) if value.net == net] if chosen else []
-        best = sorted(values, key=_order(chosen))[-1] if values else None
+        net, chosen = log.main_output(output) or (0, "")
+        values = [value for value in log.values(chosen) if value.net == net] if chosen else []
+        best = max(values, key=rank) if values else None
         state, detail = state_of(log)
         first = rows[0].best if rows else (best.value if best else math.nan)
         rows.append(
@@ -214,36 +161,6 @@ def names_of(paths: list[str]) -> list[str]:
         if len(set(names)) == len({tuple(p) for p in plain}):
             return names
     return paths
-
-
-def _order(output: str) -> Callable[[Value], tuple[float, int]]:
-    """Sorts values from worst to best, the later of equal ones behind."""
-    sign = -1.0 if is_loss(output) else 1.0
-    return lambda found: (-math.inf if math.isnan(found.value) else sign * found.value, found.line)
-
-
-def _what_instead(log: TrainingLog) -> str:
-    """What a log without test outputs is."""
-    results = {name: value for run in log.runs for name, value in run.results.items()}
-    if not log.size:
-        return "is empty"
-    if not log.runs:
-        return "holds no line of a training; expected what `caffe train` writes to its standard error"
-    if results:
-        shown = ", ".join(f"{name} {value:g}" for name, value in list(results.items())[:6])
-        return f"is no training but a log of `caffe test` or `caffe time`: {shown}"
-    return (
-        "holds no test output, no line such as `Test net output #0: accuracy = 0.5`; was the solver given a "
-        "test_interval?"
-    )
-
-
-def _values(table: Table, net: int, name: str) -> list[Value]:
-    return [
-        Value(net, name, int(iteration), float(value), int(line), int(offset))
-        for iteration, value, line, offset in zip(table.iteration, table[name], table.lines[name], table.offsets[name])
-        if line
-    ]
 
 
 def _speed(log: TrainingLog) -> float:

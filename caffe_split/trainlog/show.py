@@ -9,7 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from caffe_split.trainlog.query import Summary
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.outputs import Value
+from caffe_split.trainlog.query import Snapshot, Summary
 
 _HEADINGS = ("Net", "Acc", "Final", "Best at", "Difference", "Time", "it/s", "State")
 _COST_HEADINGS = ("Parameters", "Multiply-adds")
@@ -93,3 +95,31 @@ def as_csv(rows: Sequence[Summary]) -> str:
 def as_json(rows: Sequence[Summary]) -> str:
     """A list of objects, nan as null."""
     return json.dumps(plain_json([asdict(row) for row in rows]), indent=2)
+
+
+def record(log: TrainingLog, found: Value, line: bytes, near: Snapshot | None) -> dict[str, object]:
+    """A value of a log as JSON has it: where it stands, its line, and the nearest snapshot that exists."""
+    exists = near is not None and near.exists
+    return {
+        "log": log.path,
+        "net": found.net,
+        "output": found.output,
+        "iteration": found.iteration,
+        "value": found.value,
+        "line": found.line,
+        "offset": found.offset,
+        "text": line.decode("utf-8", "backslashreplace"),
+        "snapshot": near.path if near is not None and exists else None,
+        "snapshot_iteration": near.iteration if near is not None and exists else None,
+    }
+
+
+def nearest(near: Snapshot | None, iteration: int) -> str:
+    """The snapshot nearest to an iteration, and how far away it is, as text."""
+    if near is None:
+        return "the log names no snapshot"
+    if not near.exists:
+        return f"nearest snapshot {near.path} (iteration {near.iteration}), no such file here"
+    away = near.iteration - iteration
+    distance = "" if not away else f" ({abs(away)} iterations {'later' if away > 0 else 'earlier'})"
+    return f"nearest snapshot {near.path}{distance}"

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.lines import NO_CLOCK
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 
 class Growing:
@@ -178,6 +183,14 @@ class Table:
     def offsets(self) -> Mapping[str, np.ndarray]:
         """Name -> int64 (n), the byte offset of each value's line."""
         return _Dense(self, "offset", 0)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A DataFrame of iteration, seconds and the outputs. Raises `CaffeSplitError` where pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise CaffeSplitError("pandas is not installed; install it, or use the numpy columns") from error
+        return pandas.DataFrame({"iteration": self.iteration, "seconds": self.seconds, **self.values})
 
     def printed(self, name: str) -> tuple[slice | np.ndarray, np.ndarray]:
         """(an index of the m rows in which `name` was printed, its values there: float64 (m))."""

@@ -16,7 +16,7 @@ from caffe_split.backends.caffe import find
 from caffe_split.backends.torch import Torch
 from caffe_split.engine.spec import command
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import read
+from caffe_split.trainlog import read_log
 
 BUILT = Path(sys.executable).parent / "caffe"
 needs_caffe = pytest.mark.skipif(not BUILT.is_file(), reason="no built Caffe beside this python")
@@ -73,14 +73,14 @@ def test_train_then_refuse_then_force(tmp_path: Path) -> None:
     status, said = run(tmp_path)
     assert status == 0, said
     assert "train -solver solver.prototxt" in said and "accuracy" in said
-    log = read(tmp_path / "train.log")
+    log = read_log(tmp_path / "train.log")
     assert [r.state for r in log.runs] == ["done"]
     assert log.table("tests").iteration.tolist() == [0, 500, 1000]
     assert log.table("displays").iteration.tolist() == [*list(range(0, 1000, 50)), 1000]
     status, said = run(tmp_path)
     assert status == 1 and "--force" in said and "--append" in said
     assert run(tmp_path, "--force")[0] == 0
-    assert len(read(tmp_path / "train.log").runs) == 1
+    assert len(read_log(tmp_path / "train.log").runs) == 1
 
 
 @pytest.mark.caffe
@@ -93,7 +93,7 @@ def test_interrupt_snapshot_resume(tmp_path: Path, number: int) -> None:
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number, said
-    log = read(tmp_path / "train.log")
+    log = read_log(tmp_path / "train.log")
     assert log.runs[-1].state == "stopped"
     assert len(log.runs[-1].of_kind("snapshot")) == 2  # weights and state, of one snapshot
     command = said.strip().splitlines()[-1].split()
@@ -106,7 +106,7 @@ def test_interrupt_snapshot_resume(tmp_path: Path, number: int) -> None:
     (tmp_path / "solver.prototxt").write_text(text)
     status, said = run(tmp_path, *command[3:])
     assert status == 0, said
-    log = read(tmp_path / "train.log")
+    log = read_log(tmp_path / "train.log")
     assert [r.state for r in log.runs] == ["stopped", "done"]
     assert log.runs[1].first_iteration >= stopped
     assert (tmp_path / f"tiny_iter_{stopped + 200}.caffemodel").is_file()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from caffe_split.net.training import open_training
-from caffe_split.tpm.collect import gather
+from caffe_split.tpm.collect import measure_tpm
 from caffe_split.tpm.scores import null_tpm
 
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
@@ -221,8 +221,8 @@ def test_report_equals_numpy_on_snapshots(tmp_path, monkeypatch, interval, iter_
     blobs = blobs_of(folder)
     monkeypatch.chdir(folder)
     training = open_training("solver.prototxt")
-    seen = gather(training, window[1] + 5, layers=["conv1", "frozen", "ip"])
-    series = gather(training, window[1] + 5, [window], layers=["conv1", "frozen"], interval=interval)
+    seen = measure_tpm(training, window[1] + 5, layers=["conv1", "frozen", "ip"])
+    series = measure_tpm(training, window[1] + 5, windows=[window], layers=["conv1", "frozen"], interval=interval)
     assert [score.layer for score in seen] == ["conv1", "frozen", "ip"]
     for score in [*seen, *series]:
         assert (score.start, score.stop, score.interval, score.steps) == (*window, interval, 4)
@@ -246,7 +246,7 @@ def test_weight_decay_alone_moves_straight(tmp_path, monkeypatch, fmt):
     caffe(folder, "train", "-solver", "solver.prototxt")
     monkeypatch.chdir(folder)
     training = open_training("solver.prototxt")
-    found = [*gather(training, 110), *gather(training, 110, [(20, 110)])]
+    found = [*measure_tpm(training, 110), *measure_tpm(training, 110, windows=[(20, 110)])]
     assert [score.layer for score in found] == ["conv1", "frozen"] * 2
     for score in found:
         assert score.norm_stop < 0.9999 * score.norm_start

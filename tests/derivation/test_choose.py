@@ -9,32 +9,41 @@ from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.tpm.scores import LayerScores
+from tests.split.nets import layer, split_again
 
-LAYER = (
-    'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" {more} '
-    "convolution_param {{ num_output: {count} kernel_size: 1 }} }}\n"
-)
+CONV = "param {{ lr_mult: {rate} }} convolution_param {{ num_output: {count} kernel_size: 1 }}"
 NAMES = [
     "a_split1",
     "a_split2",
     "a_split2_residual_pre",
     "a_split2_residual_post",
-    "a_split2_extension",
-    "a_split2_skip",
     "a_reorder",
-    "b",
-    "c",
+    "b_split1",
+    "b_split2",
+    "b_split2_extension",
+    "b_reorder",
+    "c_split1",
+    "c_split2",
+    "c_split2_skip",
+    "c_reorder",
+    "d_reorder",
     "frozen",
     "single",
 ]
+AGAIN = [name for name in NAMES if name.endswith(("_split1", "_split2", "_pre"))]
 
 
 def net() -> prototxt.Document:
-    text = 'input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }\n'
-    for bottom, name in zip(["data", *NAMES], NAMES):
-        more = "param { lr_mult: 0 decay_mult: 0 }" if name == "frozen" else ""
-        text += LAYER.format(name=name, bottom=bottom, more=more, count=1 if name == "single" else 4)
-    return prototxt.parse(text, "net")
+    """Three layers split, each in another way, an own layer with a helper's name, and two that cannot be split."""
+    text = 'input: "data" input_shape { dim: 1 dim: 4 dim: 8 dim: 8 }\n'
+    names = ["a", "b", "c", "d_reorder", "frozen", "single"]
+    for bottom, name in zip(["data", *names], names):
+        count, rate = 1 if name == "single" else 8, 0 if name == "frozen" else 1
+        text += layer(name, "Convolution", bottom, CONV.format(count=count, rate=rate))
+    document = prototxt.parse(text, "net")
+    for name, kind in (("a", "residual"), ("b", "extension"), ("c", "skip")):
+        split_again(document, name, kind=kind)
+    return document
 
 
 def scores(entropies: dict[str, int]) -> list[LayerScores]:
@@ -52,18 +61,18 @@ def chosen(entropies: dict[str, int], count: int) -> list[str]:
 
 
 def test_helpers_frozen_and_single_kernels_are_no_candidates() -> None:
-    assert [layer.name for layer in candidates(net())] == ["a_split1", "a_split2", "a_split2_residual_pre", "b", "c"]
+    assert [layer.name for layer in candidates(net())] == [*AGAIN, "d_reorder"]
 
 
 def test_the_highest_entropies_in_the_nets_order() -> None:
-    given = {name: 2 for name in NAMES} | {"c": 4, "a_split2": 3}
-    assert chosen(given, 1) == ["c"]
-    assert chosen(given, 2) == ["a_split2", "c"]
+    given = {name: 2 for name in NAMES} | {"d_reorder": 4, "a_split2": 3}
+    assert chosen(given, 1) == ["d_reorder"]
+    assert chosen(given, 2) == ["a_split2", "d_reorder"]
 
 
 def test_helpers_do_not_count_however_high() -> None:
     given = {name: 4 if name.endswith(("_post", "_extension", "_skip", "_reorder")) else 1 for name in NAMES}
-    assert chosen(given | {"b": 2}, 1) == ["b"]
+    assert chosen(given | {"d_reorder": 2}, 1) == ["d_reorder"]
 
 
 def test_equal_entropies_go_by_the_nets_order() -> None:
@@ -71,16 +80,19 @@ def test_equal_entropies_go_by_the_nets_order() -> None:
 
 
 def test_a_layer_that_did_not_move_is_not_chosen() -> None:
-    given = {name: 1 for name in NAMES} | {"a_split1": 0, "a_split2": 0}
+    given = {name: 1 for name in NAMES[:5]} | {"a_split1": 0, "a_split2": 0, "d_reorder": 1}
     assert chosen(given, 1) == ["a_split2_residual_pre"]
-    with pytest.raises(CaffeSplitError, match=r"4 layer\(s\) to choose .*, but only 3 .*residual_pre, b, c"):
+    with pytest.raises(CaffeSplitError, match=r"4 layer\(s\) to choose .*, but only 2 .*residual_pre, d_reorder"):
         choose_layers(net(), None, 4, scores(given))
 
 
 def test_named_layers() -> None:
-    assert [layer.name for layer in choose_layers(net(), ["c", "a_split1"], 1, [])] == ["a_split1", "c"]
+    assert [layer.name for layer in choose_layers(net(), ["d_reorder", "a_split1"], 1, [])] == ["a_split1", "d_reorder"]
     for name, reason in (
         ("a_reorder", "a helper of an earlier"),
+        ("a_split2_residual_post", "a helper of an earlier"),
+        ("b_split2_extension", "a helper of an earlier"),
+        ("c_split2_skip", "a helper of an earlier"),
         ("frozen", "frozen"),
         ("single", "one kernel"),
         ("nothing", "no such layer"),

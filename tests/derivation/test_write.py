@@ -28,8 +28,8 @@ COMMAND = [
 ]
 KILLED = """
 import os, signal, sys
-from caffe_split import write
 from caffe_split.cli import main
+from caffe_split.derivation import plan as write
 def killed(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(write, sys.argv[1], killed)

@@ -19,7 +19,7 @@ from caffe_split.cli.train import _reason
 from caffe_split.data.store import write_store
 from caffe_split.engine.log import Log
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import read
+from caffe_split.trainlog import read_log
 from tests.engine.runs import numbers, ours, write_training
 from tests.support import caffe_split
 
@@ -64,7 +64,7 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     write_training(tmp_path, f"{FIXED} snapshot: 6", 12)
     said = caffe_split("train", "solver.prototxt", "--engine", "torch", "--threads", 1, cwd=tmp_path).stderr
     assert "engine torch" in said and "caffe_split.engine solver.prototxt" in said and "done" in said
-    log = read(tmp_path / "train.log")
+    log = read_log(tmp_path / "train.log")
     assert [run.state for run in log.runs] == ["done"]
     # glog's prefix of today, which others' scripts read by column: level and date, time, process, file and line.
     stamps = re.findall(
@@ -78,7 +78,7 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     assert "accuracy" in caffe_split("best", "train.log", cwd=tmp_path).stdout
     again = ("--snapshot", "ours_iter_6.solverstate", "--log", "again.log")
     caffe_split("train", "solver.prototxt", "--engine", "torch", "--threads", 1, *again, cwd=tmp_path)
-    assert read(tmp_path / "again.log").table("displays").iteration.tolist() == [*range(6, 12), 12]
+    assert read_log(tmp_path / "again.log").table("displays").iteration.tolist() == [*range(6, 12), 12]
 
 
 @needs_torch
@@ -102,7 +102,7 @@ def test_ctrl_c_snapshots_and_tells_how_to_go_on(tmp_path: Path) -> None:
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130, said
-    assert read(log).runs[-1].state == "stopped"
+    assert read_log(log).runs[-1].state == "stopped"
     words = said.strip().splitlines()[-1].split()
     assert "--engine torch --precision bf16 --threads 1" in " ".join(words)
     assert (tmp_path / words[words.index("--snapshot") + 1]).is_file()

@@ -6,8 +6,6 @@ import doctest
 import importlib
 import importlib.resources
 import pkgutil
-import subprocess
-import sys
 
 import pytest
 
@@ -31,18 +29,11 @@ def test_the_examples_in_docstrings_run(name):
     assert doctest.testmod(module).failed == 0
 
 
-@pytest.mark.parametrize("name", [*caffe_split.__all__, "parse"])
-def test_every_public_name_has_an_example_that_runs(name):
-    public = prototxt.parse if name == "parse" else getattr(caffe_split, name)
-    (example,) = doctest.DocTestFinder(recurse=False).find(public, name)
+def test_parse_has_an_example_that_runs():
+    (example,) = doctest.DocTestFinder(recurse=False).find(prototxt.parse, "parse")
     assert len(example.examples) >= 2
     assert doctest.DocTestRunner().run(example).failed == 0
-    assert "CaffeSplitError" in public.__doc__ or public is CaffeSplitError
-
-
-def test_importing_the_package_is_quick():
-    code = "import sys, caffe_split; print([m for m in ('numpy', 'google.protobuf', 'h5py') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert "CaffeSplitError" in prototxt.parse.__doc__
 
 
 def put(tmp_path, text):

@@ -15,7 +15,7 @@ from caffe_split.diagram.boxes import Box, make_boxes
 from caffe_split.diagram.layered import Node, place, rank_nodes
 from caffe_split.diagram.page import net_page
 from caffe_split.diagram.picture import HEAD_HEIGHT, LINE_SIZE, NAME_SIZE, Frame, Picture, PlacedBox, text_width
-from caffe_split.diagram.splits import find_splits
+from caffe_split.diagram.splits import split_boxes
 from caffe_split.diagram.strokes import FRAME_FILLS, SHADES, Curve, Rectangle, Text, drawing, pieces
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -405,8 +405,9 @@ def test_in_one_column_too() -> None:
 def test_a_split_layer_that_is_no_split() -> None:
     """Names alone do not make a split: it takes the concat and the reorder."""
     text = DATA + layer("a_split1", "Convolution", "d", "a_split1", CONV) + layer("a_concat", "Concat", "a_split1")
-    boxes = make_boxes(phase_layers(prototxt.parse(text, "net"), TRAIN))
-    assert {box.role for box in boxes} == {"plain"} and find_splits(boxes) == []
+    layers = phase_layers(prototxt.parse(text, "net"), TRAIN)
+    boxes = make_boxes(layers)
+    assert {box.role for box in boxes} == {"plain"} and split_boxes(layers, boxes) == []
 
 
 # -- layered layout

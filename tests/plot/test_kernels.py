@@ -22,6 +22,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from caffe_split.plot.kernels import draw_kernels, mosaics, shown_layers
+from caffe_split.split.recognise import layer_roles
 
 DATA = 'layer { name: "d" type: "Input" top: "d" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
 
@@ -100,13 +101,13 @@ def test_one_scale_for_all() -> None:
     small, large = kernel_mosaic("a", np.full((2, 2, 3, 3), 0.5)), kernel_mosaic("b", np.full((2, 2, 3, 3), -4.0))
     assert largest([small, large], ("weights",)) == 4 and largest([small], ("norm",)) == 1
     figure = Figure(layout="constrained")
-    draw_kernels(figure, [small, large], {"a", "b"})
+    draw_kernels(figure, [small, large], {})
     images = [axis.images[0] for axis in figure.axes if axis.images]
     assert [image.get_clim() for image in images] == [(-4, 4), (-4, 4)]
     # The bar of the scale stands once.
     assert len([axis for axis in figure.axes if axis.get_ylabel() == "weight"]) == 1
     figure = Figure(layout="constrained")
-    draw_kernels(figure, [kernel_mosaic("z", np.zeros((2, 2, 3, 3)))], {"z"})
+    draw_kernels(figure, [kernel_mosaic("z", np.zeros((2, 2, 3, 3)))], {})
     assert figure.axes[0].images[0].get_clim() == (-1, 1)
 
 
@@ -115,7 +116,7 @@ def test_colours_are_centred_on_grey() -> None:
     weight[0, :, 0, 0] = 2, -2, 0
     for bgr, expected in ((False, (1, 0, 0.5)), (True, (0.5, 0, 1))):
         figure = Figure(layout="constrained")
-        draw_kernels(figure, [kernel_mosaic("x", weight)], {"x"}, bgr)
+        draw_kernels(figure, [kernel_mosaic("x", weight)], {}, bgr)
         image = figure.axes[0].images[0].get_array()
         assert tuple(image[0, 0]) == expected and tuple(image[1, 1]) == (0.5, 0.5, 0.5)
         assert ("blue, green, red" if bgr else "red, green, blue") in figure.get_supxlabel()
@@ -148,7 +149,7 @@ def test_titles_tell_the_roles(folder: Path) -> None:
     document = derived(folder)
     figure = Figure(layout="constrained")
     shown = mosaics(document, folder / "d/init.caffemodel", ["first"])
-    draw_kernels(figure, shown, {layer.name for layer in all_layers(document)})
+    draw_kernels(figure, shown, layer_roles(all_layers(document)))
     assert [axis.get_title().split("\n")[0] for axis in figure.axes] == [
         "first_split1 (fast)",
         "first_split2 (slow)",

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from caffe_split.errors import CaffeSplitError
 from caffe_split.plot import figure as picture
 from caffe_split.plot import loss, series
-from caffe_split.trainlog import read
+from caffe_split.trainlog import read_log
 from caffe_split.trainlog.follow import Follower
 
 LOGS = Path(__file__).parents[1] / "trainlog" / "logs"
@@ -26,7 +26,7 @@ HEAD = "I0305 15:{:02d}:{:02d}.000000 1 solver.cpp:1] "
 
 
 def collected(*names: str, **options: object) -> series.Curves:
-    return series.collect([read(LOGS / f"{name}.log") for name in names], **options)  # type: ignore[arg-type]
+    return series.collect([read_log(LOGS / f"{name}.log") for name in names], **options)  # type: ignore[arg-type]
 
 
 def drawn(curves: series.Curves, average: int = 1, log_scale: bool = False) -> Figure:
@@ -64,7 +64,7 @@ def test_curves() -> None:
 
 def test_baseline_first_and_named_by_folder(tmp_path: Path) -> None:
     paths = [training(tmp_path / name, 0) for name in ("derived1", "baseline")]
-    curves = series.collect([read(path) for path in paths])
+    curves = series.collect([read_log(path) for path in paths])
     assert curves.names == ["baseline", "derived1"]
     assert [(s.x, s.runs) for s in curves.steps] == [(300, (0, 1))]
 
@@ -125,12 +125,12 @@ def test_first_values_do_not_press_the_rest_flat(tmp_path: Path) -> None:
 
 
 def drawn_of(path: Path) -> list[Any]:
-    return list(drawn(series.collect([read(path)])).axes)
+    return list(drawn(series.collect([read_log(path)])).axes)
 
 
 def test_the_figure(tmp_path: Path) -> None:
     runs = ["baseline", "derived1", "derived2"]
-    logs = [read(training(tmp_path / name, k / 100)) for k, name in enumerate(runs)]
+    logs = [read_log(training(tmp_path / name, k / 100)) for k, name in enumerate(runs)]
     figure = drawn(series.collect(logs), average=3)
     train, accuracy, test_loss = figure.axes
     assert [axis.get_ylabel() for axis in figure.axes] == ["train loss\n(mean of 3)", "test accuracy", "test loss"]

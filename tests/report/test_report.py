@@ -239,12 +239,12 @@ def test_every_log(path: Path, tmp_path: Path) -> None:
     from caffe_split.errors import CaffeSplitError
     from caffe_split.report.page import page
     from caffe_split.report.runs import read_runs
-    from caffe_split.trainlog import read
+    from caffe_split.trainlog import read_log
 
     try:
-        text = page(read_runs([path], pytest.fail if read(path).runs else lambda text: None), tmp_path / "x.html")
+        text = page(read_runs([path], pytest.fail if read_log(path).runs else lambda text: None), tmp_path / "x.html")
     except CaffeSplitError:
-        assert not read(path).runs
+        assert not read_log(path).runs
         return
     for title, curves in curves_of(text).items():
         for curve in curves:

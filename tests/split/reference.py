@@ -51,14 +51,14 @@ def forward(parts: Sequence[Part], bottom: str, image: np.ndarray) -> dict[str, 
     for part in parts:
         inputs = [blobs[name] for name in part.bottoms]
         stored = [np.asarray(blob, dtype=np.float32).astype(np.float64) for blob in part.blobs]
-        if part.role in ("copy", "helper"):
+        if part.form in ("copy", "helper"):
             assert part.geometry is not None
             blobs[part.top] = convolve(inputs[0], stored[0], stored[1] if len(stored) > 1 else None, part.geometry)
-        elif part.role == "sum":
+        elif part.form == "sum":
             blobs[part.top] = inputs[0] + inputs[1]
-        elif part.role == "concat":
+        elif part.form == "concat":
             blobs[part.top] = np.concatenate(inputs)
         else:
-            assert part.role == "relu"
+            assert part.form == "relu"
             blobs[part.top] = np.maximum(inputs[0], 0)
     return blobs

@@ -77,7 +77,14 @@ def differences(cases: list[Case], folder: Path) -> dict[int, float]:
         partition = divide(parse_rule(case.rule), np.zeros(case.count), case.geometry.group, name)
         try:
             parts = split_convolution(
-                name, f"{name}_b", f"{name}_t", case.geometry, kernels, partition, case.options, (case.size,)
+                name,
+                f"{name}_b",
+                f"{name}_t",
+                case.geometry,
+                kernels,
+                partition,
+                options=case.options,
+                input_sizes=(case.size,),
             )
         except CaffeSplitError as error:
             # Only a skip can be impossible, and says what it is that does not fit.

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Kernels
-from caffe_split.split.layer import KINDS, SplitOptions, split_convolution
+from caffe_split.split.kinds import KIND_NAMES
+from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import Partition, divide, parse_rule
 from tests.split.reference import convolve, forward, geometries
 
@@ -28,7 +29,7 @@ def make(
 
 @settings(deadline=None, max_examples=150)
 @given(
-    kind=st.sampled_from(sorted(KINDS)),
+    kind=st.sampled_from(KIND_NAMES),
     fitting=geometries(),
     bias=st.booleans(),
     noise=st.sampled_from([0.0, 0.01, 0.5]),
@@ -53,7 +54,9 @@ def test_exact_start_is_the_same_function(
     partition = divide(parse_rule("random:1"), np.zeros(count), geometry.group)
     options = SplitOptions(kind=kind, noise=noise, seed=seed, activation=activation, skip_pool=pool)
     try:
-        parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, ((side, side),))
+        parts = split_convolution(
+            "x", "b", "t", geometry, kernels, partition, options=options, input_sizes=((side, side),)
+        )
     except CaffeSplitError as error:
         # Only a skip can be impossible, and says what it is that does not fit.
         assert kind == "skip" and ("does not fit" in str(error) or "no place" in str(error))
@@ -70,11 +73,11 @@ def study_parts(kind: str, noise: float) -> tuple[Kernels, Partition, dict[str, 
     kernels, _ = make(geometry, 6, 4, True)
     partition = Partition(fast=(1, 4), slow=(0, 2, 3, 5))
     options = SplitOptions(kind=kind, init="study", noise=noise, seed=3)
-    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options)
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options=options)
     return kernels, partition, {p.name: [np.float32(blob) for blob in p.blobs] for p in parts if p.blobs}
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", KIND_NAMES)
 def test_study_start_keeps_the_kernels(kind: str) -> None:
     kernels, partition, blobs = study_parts(kind, 0.01)
     for name, side in (("x_split1", partition.fast), ("x_split2", partition.slow)):
@@ -110,7 +113,7 @@ def test_skip_is_the_identity_and_frozen() -> None:
     kernels, _ = make(Geometry((3, 3), (1, 1), (1, 1)), 6, 4, False)
     partition = Partition(fast=(1, 4), slow=(0, 2, 3, 5))
     parts = split_convolution(
-        "x", "b", "t", Geometry((3, 3), (1, 1), (1, 1)), kernels, partition, SplitOptions(kind="skip")
+        "x", "b", "t", Geometry((3, 3), (1, 1), (1, 1)), kernels, partition, options=SplitOptions(kind="skip")
     )
     (skip,) = [part for part in parts if part.name == "x_split2_skip"]
     assert skip.frozen and skip.blobs[0].shape == (4, 4, 1, 1)
@@ -124,7 +127,7 @@ def test_average_skip_is_small_where_the_size_divides(side: int, kernel: tuple[i
     kernels, _ = make(geometry, 4, 4, False)
     options = SplitOptions(kind="skip", skip_pool="average")
     partition = Partition((0, 1), (2, 3))
-    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options, ((side, side),))
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options=options, input_sizes=((side, side),))
     (skip,) = [part for part in parts if part.name == "x_split2_skip"]
     assert skip.blobs[0].shape[2:] == kernel
     assert skip.blobs[0][0, 2].sum() == pytest.approx(1.0) and skip.blobs[0].max() == 0.25
@@ -135,7 +138,9 @@ def test_average_that_does_not_fit_is_refused() -> None:
     kernels, _ = make(geometry, 4, 4, False)
     options = SplitOptions(kind="skip", skip_pool="average")
     with pytest.raises(CaffeSplitError, match="--skip-pool stride"):
-        split_convolution("x", "b", "t", geometry, kernels, Partition((0, 1), (2, 3)), options, ((8, 8),))
+        split_convolution(
+            "x", "b", "t", geometry, kernels, Partition((0, 1), (2, 3)), options=options, input_sizes=((8, 8),)
+        )
 
 
 def test_noise_depends_on_seed_and_name_only() -> None:
@@ -144,9 +149,9 @@ def test_noise_depends_on_seed_and_name_only() -> None:
 
     def reorder(name: str, seed: int) -> np.ndarray:
         options = SplitOptions(seed=seed)
-        return split_convolution(name, "b", "t", geometry, kernels, Partition((0, 1), (2, 3, 4, 5)), options)[-1].blobs[
-            0
-        ]
+        return split_convolution(name, "b", "t", geometry, kernels, Partition((0, 1), (2, 3, 4, 5)), options=options)[
+            -1
+        ].blobs[0]
 
     assert np.array_equal(reorder("x", 0), reorder("x", 0))
     assert not np.array_equal(reorder("x", 0), reorder("x", 1))
@@ -157,5 +162,5 @@ def test_noise_of_a_wide_layer_stays_invertible() -> None:
     geometry = Geometry((1, 1))
     kernels, _ = make(geometry, 600, 2, False)
     partition = divide(parse_rule("random:0"), np.zeros(600))
-    parts = split_convolution("x", "b", "t", geometry, kernels, partition, SplitOptions(noise=1.0))
+    parts = split_convolution("x", "b", "t", geometry, kernels, partition, options=SplitOptions(noise=1.0))
     assert np.linalg.cond(parts[-1].blobs[0][:, :, 0, 0]) <= 3.0 + 1e-9

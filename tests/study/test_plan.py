@@ -11,10 +11,11 @@ from tests.study.study_files import write_study
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study import steps
+from caffe_split.study.estimate import work
 from caffe_split.study.paths import PLAN, read_json, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
-from caffe_split.study.run import _begin, work
+from caffe_split.study.run import begin
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypa
     study = read_study(write_study(tmp_path, seeds=[3]))
     monkeypatch.chdir(tmp_path)
     write_json(PLAN, {"study": study.as_dict()})
-    monkeypatch.setitem(steps._VERBS, "data", faulty)
+    monkeypatch.setitem(steps.VERBS, "data", faulty)
     for title in ("data", "s3.baseline.train"):
         steps.run_step(title)
     assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
@@ -84,9 +85,9 @@ def test_who_ran_it_is_kept_for_what_was_run(tmp_path: Path) -> None:
     write_json(tmp_path / PLAN, {"study": study.as_dict(), "run_by": ["an earlier one"]})
     for step in titles:
         write_json(tmp_path / step.output, {})
-    _begin(study, tmp_path, titles)
+    begin(study, tmp_path, titles)
     assert read_json(tmp_path / PLAN)["run_by"] == ["an earlier one"]
     write_json(tmp_path / titles[-1].output, {"failed": "no disk"})
-    _begin(study, tmp_path, titles)
+    begin(study, tmp_path, titles)
     first, now = read_json(tmp_path / PLAN)["run_by"]
     assert first == "an earlier one" and "trained by BVLC Caffe" in now and " cores" in now

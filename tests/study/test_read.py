@@ -100,7 +100,7 @@ def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_no_yaml(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text("seeds: [1, 2\narms: }")
-    with pytest.raises(CaffeSplitError, match="not YAML: .*line 2"):
+    with pytest.raises(CaffeSplitError, match=r"not YAML: .*line 2"):
         read_study(file)
 
 

@@ -123,7 +123,7 @@ def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path
 
     found = rows(tmp_path / "out")
     assert found["added"]["n"] == found["rate-2"]["n"] == 1 and found["bad"]["n"] == 0
-    why = "after s3.bad.derive failed: caffe-split make-derived ended with status 1: caffe-split: "
+    why = "after s3.bad.derive failed: layer 'conv1' (line "
     assert found["bad"]["failed"]["3"].startswith(why) and f"- bad, seed 3: {why}" in result.stdout
     # Begun again, what failed is tried again.
     before = (tmp_path / "out/done/s3.bad.derive.json").stat().st_mtime_ns

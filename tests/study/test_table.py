@@ -15,7 +15,9 @@ pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 from caffe_split.study.plan import steps_of
 from caffe_split.study.publish import readings
 from caffe_split.study.read import read_study
-from caffe_split.study.table import markdown, rows_of
+from caffe_split.study.results import Result, result_of
+from caffe_split.study.rows import Row, rows_of
+from caffe_split.study.table import markdown
 
 
 def run(final: float, parameters: int = 10) -> dict[str, Any]:
@@ -29,16 +31,15 @@ def run(final: float, parameters: int = 10) -> dict[str, Any]:
     }
 
 
-def rows(tmp_path: Path, runs: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def rows(tmp_path: Path, runs: dict[str, list[dict[str, Any]]]) -> list[Row]:
     """The rows of a study of five seeds; what `runs` does not name has failed."""
     study = read_study(write_study(tmp_path, seeds=5, controls={"random": "first", "wider": "first"}))
-    marks: dict[tuple[int, str, str], dict[str, Any]] = {}
+    results: dict[tuple[int, str, str], Result] = {}
     for step in steps_of(study):
         given = runs.get(step.name)
-        marks[step.seed, step.name, step.verb] = {"failed": "no disk"}
-        if step.verb == "train" and given:
-            marks[step.seed, step.name, step.verb] = given[step.seed - 1]
-    return rows_of(study, marks)
+        mark = given[step.seed - 1] if step.verb == "train" and given else {"failed": "no disk"}
+        results[step.seed, step.name, step.verb] = result_of(step, mark)
+    return rows_of(study, results)
 
 
 CONTROL = [run(value) for value in (0.80, 0.82, 0.84, 0.86, 0.88)]
@@ -47,21 +48,21 @@ CONTROL = [run(value) for value in (0.80, 0.82, 0.84, 0.86, 0.88)]
 def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
     added = [run(value, 10 + place) for place, value in enumerate((0.81, 0.83, 0.85, 0.88, 0.88))]
     added[4] = {"failed": "the training was ended by SIGKILL"}
-    found = {row["run"]: row for row in rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})}
+    found = {row.run: row for row in rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})}
     row = found["added"]
     # Differences 1, 1, 1 and 2 points; the fifth seed has no pair.
-    assert row["n"] == 4 and row["final_difference"]["pairs"] == 4
-    assert row["parameters_by_seed"] == {"1": 10, "2": 11, "3": 12, "4": 13}
-    assert row["final_difference"]["mean"] == pytest.approx(0.0125)
+    assert row.n == 4 and row.final_difference.pairs == 4
+    assert row.parameters_by_seed == {"1": 10, "2": 11, "3": 12, "4": 13}
+    assert row.final_difference.mean == pytest.approx(0.0125)
     half = 3.1824 * 0.005 / 2
-    assert row["final_difference"]["low"] == pytest.approx(0.0125 - half, abs=1e-6)
-    assert row["final_difference"]["reading"] == "above zero (4 seeds: too few for a claim)"
-    assert row["parameters"] == [10, 13] and row["parameters_before"] == 10
-    assert row["movements"] == {"split1": pytest.approx((0.81 + 0.83 + 0.85 + 0.88) / 4)}
-    assert row["failed"]["5"] == "the training was ended by SIGKILL"
-    assert found["continue"]["final_difference"] is None
-    assert found["wider-added"]["n"] == 0 and math.isnan(found["wider-added"]["final_mean"])
-    assert found["added"]["final_difference_to_random"]["pairs"] == 0
+    assert row.final_difference.low == pytest.approx(0.0125 - half, abs=1e-6)
+    assert row.final_difference.reading == "above zero (4 seeds: too few for a claim)"
+    assert row.parameters == [10, 13] and row.parameters_before == 10
+    assert row.movements == {"split1": pytest.approx((0.81 + 0.83 + 0.85 + 0.88) / 4)}
+    assert row.failed["5"] == "the training was ended by SIGKILL"
+    assert found["continue"].final_difference is None
+    assert found["wider-added"].n == 0 and math.isnan(found["wider-added"].final_mean)
+    assert found["added"].final_difference_to_random.pairs == 0
 
     text = markdown(list(found.values()))
     assert "| added | 4 | 84.250 ± 2.986 |" in text and "+1.250 (+0.454 .. +2.046)" in text
@@ -80,7 +81,7 @@ def test_the_readings_say_each_comparison(tmp_path: Path) -> None:
 
 
 def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
-    found = {row["run"]: row for row in rows(tmp_path, {"added": CONTROL})}
-    assert found["added"]["final_difference"]["pairs"] == 0
-    assert found["added"]["final_difference"]["reading"] == "one pair or none: no interval"
+    found = {row.run: row for row in rows(tmp_path, {"added": CONTROL})}
+    assert found["added"].final_difference.pairs == 0
+    assert found["added"].final_difference.reading == "one pair or none: no interval"
     assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | - (- .. -), 0 pairs |" in markdown(list(found.values()))

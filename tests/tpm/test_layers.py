@@ -10,7 +10,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import open_training
-from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind, watch_cost
+from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind
+from caffe_split.tpm.cost import watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 from tests.support import CAFFE, ROOT, Trained, caffe_split
 
@@ -96,7 +97,7 @@ def test_windows_that_cannot_be(pairs: tuple[tuple[int, int], ...], interval: in
 def test_shapes_cannot_be_told_without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     training = open_training(ROOT / "prototxt/digits/train_val.prototxt")
-    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb' is not there.*Make the data set"):
+    with pytest.raises(CaffeSplitError, match=r"data/digits_train_lmdb' is not there.*Make the data set"):
         instrument_training(training, [(0, 100)], 1, None)
 
 
@@ -111,7 +112,9 @@ def test_a_shared_weight_is_watched_once(tmp_path: Path) -> None:
     training = open_training(path, upgrade=False)
     cost = instrument_training(training, [(0, 100)], 1, None)
     assert cost.layers == ("a", "b") and set(watchers(training.net)) == {"a", "b"}
-    with pytest.raises(CaffeSplitError, match="'c' shares the weight of an earlier layer: watch that. Its conv.* a, b"):
+    with pytest.raises(
+        CaffeSplitError, match=r"'c' shares the weight of an earlier layer: watch that. Its conv.* a, b"
+    ):
         instrument_training(open_training(path), [(0, 100)], 1, ["c"])
     assert remove_watchers(training.net) == ["a", "b"]
     assert str(training.net) == path.read_text()

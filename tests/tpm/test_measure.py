@@ -10,7 +10,8 @@ import pytest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import Training, find_snapshots, open_training
-from caffe_split.tpm.collect import gather, latest_window
+from caffe_split.tpm.collect import measure_tpm
+from caffe_split.tpm.scores import latest_window
 from caffe_split.tpm.state import from_state, is_state
 from tests.support import Trained
 
@@ -37,7 +38,7 @@ def opened(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Training:
 @pytest.mark.caffe
 def test_snapshots_equal_numpy(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     training = opened(trained, monkeypatch)
-    scores = gather(training, 100, [(10, 90)])
+    scores = measure_tpm(training, 100, windows=[(10, 90)])
     assert len(scores) == 9
     for score in scores:
         expected = reference(trained, score.layer, list(range(10, 91, 10)))
@@ -52,7 +53,7 @@ def test_state_equals_numpy_on_snapshots(
     """Also in mid-window (50): the snapshot's own weight is the last sample."""
     training = opened(trained, monkeypatch)
     # The snapshot of iteration 0 does not exist; start the series from the state's own first sample.
-    for score in gather(training, iteration):
+    for score in measure_tpm(training, iteration):
         assert (score.start, score.stop, score.interval, score.steps) == (0, iteration, 10, iteration // 10)
         state = caffemodel.read_weights(training.snapshot(iteration))[score.layer + "_tpm"]
         points = [np.asarray(state[1], dtype=np.float64)]
@@ -95,7 +96,7 @@ def test_a_sample_due_comes_from_the_snapshots_own_weight() -> None:
     assert is_state(blobs)
     (other,) = from_state(blobs, "a", 30, now)
     assert other.path.tolist() == scores.path.tolist() and other.norm_stop == scores.norm_stop
-    with pytest.raises(CaffeSplitError, match="watched a weight of shape .2, 1., but .* has shape .3, 1."):
+    with pytest.raises(CaffeSplitError, match=r"watched a weight of shape .2, 1., but .* has shape .3, 1."):
         from_state(blobs, "a", 30, np.zeros((3, 1), np.float32))
 
 
@@ -104,7 +105,7 @@ def test_states_that_tell_nothing() -> None:
         from_state(state()[:4], "a")
     never = state()
     never[4][0, 0] = 0
-    with pytest.raises(CaffeSplitError, match="'a' has never run.*Train the net with it"):
+    with pytest.raises(CaffeSplitError, match=r"'a' has never run.*Train the net with it"):
         from_state(never, "a")
     with pytest.raises(CaffeSplitError, match="counted 20 iterations in the snapshot of iteration 40: is its"):
         from_state(state(), "a", 40)
@@ -122,7 +123,7 @@ def test_states_that_tell_nothing() -> None:
 @pytest.mark.caffe
 def test_latest_window(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     training = opened(trained, monkeypatch)
-    scores = gather(training, 100, [(10, 50), (50, 90)])
+    scores = measure_tpm(training, 100, windows=[(10, 50), (50, 90)])
     assert {(s.start, s.stop) for s in scores} == {(10, 50), (50, 90)}
     assert {(s.start, s.stop) for s in latest_window(scores)} == {(50, 90)}
 

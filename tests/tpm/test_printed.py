@@ -13,7 +13,7 @@ import pytest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.tpm.from_log import Printed, choose, printed_as_csv, printed_lines, printed_tpm, window_values
 from caffe_split.tpm.scores import null_tpm
-from caffe_split.trainlog import read
+from caffe_split.trainlog import read_log
 from tests.support import Trained
 
 STAMP = "I0305 16:47:02.008569 17823 "
@@ -37,7 +37,7 @@ def test_windows_said_at_set_up(tmp_path: Path) -> None:
     for window, (start, stop) in enumerate([(0, 20), (30, 50)]):
         head += STAMP + SAID.format("a_tpm", window, start, stop, 4)
     values = {10 * i: {"a_tpm": "nan" if i in (0, 3) else f"0.{i}5", "loss": "1"} for i in range(6)}
-    (printed,) = printed_tpm(read(log(tmp_path, values, head + head)))
+    (printed,) = printed_tpm(read_log(log(tmp_path, values, head + head)))
     assert (printed.layer, printed.windows, printed.interval, printed.momentum) == ("a", ((0, 20), (30, 50)), 4, 0.5)
     first, second = window_values(printed)
     assert (first.start, first.stop, first.steps, first.tpm) == (0, 20, 5, 0.25)
@@ -60,14 +60,14 @@ def test_windows_of_the_printed_net(tmp_path: Path) -> None:
         "    interval: 10\n    shape {\n      dim: 4\n    }\n  }\n}\n"
     )
     values = {i: {"watch": "0.5"} for i in (20, 40)}
-    (printed,) = printed_tpm(read(log(tmp_path, values, head)))
+    (printed,) = printed_tpm(read_log(log(tmp_path, values, head)))
     assert (printed.layer, printed.windows, printed.interval) == ("watch", ((5, 25),), 10)
     assert math.isnan(printed.momentum), "no solver was printed"
     assert printed_lines([printed])[0] == "TPM over iterations 5 to 25: N = 2 steps of 10, momentum unknown"
 
 
 def test_a_log_that_does_not_tell_the_windows(tmp_path: Path) -> None:
-    (printed,) = printed_tpm(read(log(tmp_path, {10: {"a_tpm": "0.7"}, 20: {"a_tpm": "0.5"}})))
+    (printed,) = printed_tpm(read_log(log(tmp_path, {10: {"a_tpm": "0.7"}, 20: {"a_tpm": "0.5"}})))
     assert printed_lines([printed])[:2] == [
         "TPM over iterations 10 to 20: the log does not tell the windows",
         "((10, 20), ('a', 0.5))",
@@ -76,14 +76,14 @@ def test_a_log_that_does_not_tell_the_windows(tmp_path: Path) -> None:
 
 def test_frozen_layer(tmp_path: Path) -> None:
     head = STAMP + SAID.format("a_tpm", 0, 0, 20, 1)
-    (printed,) = printed_tpm(read(log(tmp_path, {10: {"a_tpm": "nan"}, 20: {"a_tpm": "nan"}}, head)))
+    (printed,) = printed_tpm(read_log(log(tmp_path, {10: {"a_tpm": "nan"}, 20: {"a_tpm": "nan"}}, head)))
     assert printed_lines([printed])[1:] == ["((0, 20), ('a', 'frozen'))"]
 
 
 def test_logs_without_tpm(tmp_path: Path) -> None:
     with pytest.raises(CaffeSplitError, match="no TPM layer printed anything in it; train a net with TPM layers"):
-        printed_tpm(read(log(tmp_path, {10: {"loss": "1"}})))
-    printed = printed_tpm(read(log(tmp_path, {10: {"a_tpm": "0.7", "b_tpm": "0.5"}})))
+        printed_tpm(read_log(log(tmp_path, {10: {"loss": "1"}})))
+    printed = printed_tpm(read_log(log(tmp_path, {10: {"a_tpm": "0.7", "b_tpm": "0.5"}})))
     assert [layer.layer for layer in choose(printed, ["b"], 0.25, tmp_path)] == ["b"]
     assert choose(printed, None, 0.25, tmp_path)[0].momentum == 0.25
     with pytest.raises(CaffeSplitError, match="no TPM of layer 'c' in it; it has that of a, b"):
@@ -104,7 +104,7 @@ def test_what_the_real_caffe_prints(trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "train.log"
     path.write_text(trained.log)
     assert "] TPM layer 'conv1_tpm': window 0 from 0 to 100, interval 10\n" in trained.log
-    printed = printed_tpm(read(path))
+    printed = printed_tpm(read_log(path))
     assert len(printed) == 9 and {layer.windows for layer in printed} == {((0, 100),)}
     assert {(layer.interval, layer.momentum) for layer in printed} == {(10, 0.9)}
     (value,) = window_values(printed[0])

@@ -24,7 +24,7 @@ def walk(steps: int, seed: int = 0) -> dict[int, np.ndarray]:
 def measure(track: dict[int, np.ndarray], start: int, stop: int, interval: int | None = None) -> list:
     files = {iteration: Path(str(iteration)) for iteration in track}
     return from_snapshots(
-        files, lambda path: {"conv": [track[int(path.name)]]}, ["conv"], start, stop, interval=interval
+        files, ["conv"], (start, stop), interval=interval, read=lambda path: {"conv": [track[int(path.name)]]}
     )
 
 
@@ -74,7 +74,13 @@ def test_two_snapshots_at_a_time() -> None:
     files = {i: Path(str(i)) for i in range(0, 100, 10)}
     gc.disable()  # it is not by luck that they go
     try:
-        from_snapshots(files, lambda path: Snapshot(), ["conv"], 0, 90, lambda done, total: seen.append((done, total)))
+        from_snapshots(
+            files,
+            ["conv"],
+            (0, 90),
+            progress=lambda done, total: seen.append((done, total)),
+            read=lambda path: Snapshot(),
+        )
     finally:
         gc.enable()
     assert most == 2 and alive == 0
@@ -117,15 +123,15 @@ def changed(name: str, shape: tuple[int, ...]) -> Callable[[Path], dict[str, lis
 def test_snapshots_of_another_net() -> None:
     files = {i: Path(str(i)) for i in (0, 10, 20, 30)}
     with pytest.raises(CaffeSplitError, match=r"^20: layer 'conv' has shape \(2, 2\), but \(3, 2\) in 0. .*two nets"):
-        from_snapshots(files, changed("conv", (2, 2)), ["conv"], 0, 30)
-    with pytest.raises(CaffeSplitError, match="^20: no weights of layer 'conv' in it; it has those of other"):
-        from_snapshots(files, changed("other", (3, 2)), ["conv"], 0, 30)
+        from_snapshots(files, ["conv"], (0, 30), read=changed("conv", (2, 2)))
+    with pytest.raises(CaffeSplitError, match=r"^20: no weights of layer 'conv' in it; it has those of other"):
+        from_snapshots(files, ["conv"], (0, 30), read=changed("other", (3, 2)))
 
 
 def test_diverged() -> None:
     track = walk(4)
     track[20] = np.full_like(track[20], np.nan)
-    with pytest.raises(CaffeSplitError, match="'conv' were not finite somewhere in the window 0:40.*ends before"):
+    with pytest.raises(CaffeSplitError, match=r"'conv' were not finite somewhere in the window 0:40.*ends before"):
         measure(track, 0, 40)
     assert measure(track, 0, 10)[0].steps == 1
 
@@ -138,9 +144,9 @@ def test_files_and_patterns(tmp_path: Path) -> None:
         10: tmp_path / "a_iter_10.caffemodel",
     }
     (tmp_path / "b_iter_11.caffemodel").touch()
-    with pytest.raises(CaffeSplitError, match="snapshots of 2 trainings are mixed, .*a_iter.* and .*b_iter"):
+    with pytest.raises(CaffeSplitError, match=r"snapshots of 2 trainings are mixed, .*a_iter.* and .*b_iter"):
         snapshots_of([f"{tmp_path}/*_iter_*"])
-    with pytest.raises(CaffeSplitError, match="no snapshot .* is called so"):
+    with pytest.raises(CaffeSplitError, match=r"no snapshot .* is called so"):
         snapshots_of([f"{tmp_path}/c*"])
     with pytest.raises(CaffeSplitError, match="its name tells no iteration"):
         snapshots_of([f"{tmp_path}/final.caffemodel"])

@@ -7,7 +7,7 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.tpm.suggest import suggest_windows
-from caffe_split.trainlog import read
+from caffe_split.trainlog import read_log
 
 
 def log(folder: Path, iterations: np.ndarray, losses: np.ndarray) -> Path:
@@ -26,7 +26,7 @@ def staircase(folder: Path, noise: float) -> Path:
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_where_the_loss_falls_fastest(tmp_path: Path, noise: float) -> None:
-    best, second, _ = suggest_windows(read(staircase(tmp_path, noise)))
+    best, second, _ = suggest_windows(read_log(staircase(tmp_path, noise)))
     assert abs(best.start - 400) <= 10 and abs(best.stop - 500) <= 10
     assert abs(second.start - 700) <= 15 and abs(second.stop - 800) <= 15
     assert best.fall == pytest.approx(2.1, rel=0.15) and second.fall == pytest.approx(1.1, rel=0.2)
@@ -34,7 +34,7 @@ def test_where_the_loss_falls_fastest(tmp_path: Path, noise: float) -> None:
 
 
 def test_windows_do_not_overlap(tmp_path: Path) -> None:
-    found = suggest_windows(read(staircase(tmp_path, 0.05)), 200, count=10)
+    found = suggest_windows(read_log(staircase(tmp_path, 0.05)), 200, count=10)
     assert len(found) >= 4
     for one in found:
         assert one.stop - one.start <= 200 and one.fall > 0
@@ -47,20 +47,20 @@ def test_a_single_wild_display_is_no_fall(tmp_path: Path) -> None:
     y = 5 - np.clip((x - 600) / 100, 0, 1)
     y[50] = 1000.0
     y[60] = np.nan
-    assert abs(suggest_windows(read(log(tmp_path, x, y)))[0].start - 600) <= 10
+    assert abs(suggest_windows(read_log(log(tmp_path, x, y)))[0].start - 600) <= 10
 
 
 def test_few_displays_widen_the_window(tmp_path: Path) -> None:
-    best = suggest_windows(read(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))))[0]
+    best = suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))))[0]
     assert best.stop - best.start == 60
 
 
 def test_logs_that_suggest_nothing(tmp_path: Path) -> None:
-    with pytest.raises(CaffeSplitError, match="no window of 20 iterations has 4 displays of the loss .11 in all"):
-        suggest_windows(read(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))), 20)
+    with pytest.raises(CaffeSplitError, match=r"no window of 20 iterations has 4 displays of the loss .11 in all"):
+        suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))), 20)
     with pytest.raises(CaffeSplitError, match="falls in no window"):
-        suggest_windows(read(log(tmp_path, np.arange(0, 201, 20), np.linspace(1, 3, 11))))
+        suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(1, 3, 11))))
     empty = tmp_path / "empty.log"
     empty.write_text("nothing of Caffe\n")
     with pytest.raises(CaffeSplitError, match="no displayed loss"):
-        suggest_windows(read(empty))
+        suggest_windows(read_log(empty))

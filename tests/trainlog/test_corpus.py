@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.trainlog import TrainingLog, parse, read
+from caffe_split.trainlog import TrainingLog, parse, read_log
 
 LOGS = Path(__file__).parent / "logs"
 nan, inf = float("nan"), float("inf")
@@ -32,7 +32,7 @@ DISGUISES = [
 
 
 def log(name: str) -> TrainingLog:
-    return read(LOGS / f"{name}.log")
+    return read_log(LOGS / f"{name}.log")
 
 
 def same(found: np.ndarray, expected: list[float]) -> bool:
@@ -126,7 +126,7 @@ def test_glog_0_6_over_the_new_year() -> None:
 
 def test_new_year_without_years() -> None:
     path = LOGS / "new_year.log"
-    (run,) = read(path).runs
+    (run,) = read_log(path).runs
     assert run.displays.seconds.tolist() == [5, 15, 25]
     assert run.started.year == datetime.fromtimestamp(path.stat().st_mtime).year - 1  # type: ignore[union-attr]
 
@@ -156,7 +156,7 @@ def test_resume_the_later_run_wins() -> None:
 def test_batches_of_caffe_test_are_not_resumed_over(tmp_path: Path) -> None:
     path = tmp_path / "both.log"
     path.write_bytes((LOGS / "caffe_test.log").read_bytes() + (LOGS / "bvlc_1_0.log").read_bytes())
-    both = read(path)
+    both = read_log(path)
     assert both.table("batches").iteration.tolist() == [0, 1] and len(both.table("tests")) == 2
 
 
@@ -165,7 +165,7 @@ def test_a_table_of_several_runs_is_laid_out_over_all(tmp_path: Path) -> None:
     path = tmp_path / "both.log"
     second = (LOGS / "bvlc_1_0.log").read_text().replace("Iteration ", "Iteration 20")
     path.write_text((LOGS / "bvlc_2016.log").read_text() + second)
-    whole = read(path)
+    whole = read_log(path)
     assert len(whole.runs) == 2
     displays = whole.table("displays")
     assert len(displays.parts) == 2 and displays.names == ["loss", "iter/s"]
@@ -246,7 +246,7 @@ def test_nothing_in_it(name: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("*.log")), ids=lambda p: p.stem)
 def test_every_value_stands_where_it_says(path: Path) -> None:
-    whole, data = read(path), path.read_bytes()
+    whole, data = read_log(path), path.read_bytes()
     lines = data.split(b"\n")
     assert whole.size == len(data) and whole.lines == len(lines) - (lines[-1] == b"")
     for run in whole.runs:

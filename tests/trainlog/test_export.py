@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from caffe_split.trainlog import export, read, tfevents
+from caffe_split.trainlog import export, read_log, tfevents
 
 ROOT = Path(__file__).parents[2]
 LOGS = Path(__file__).parent / "logs"
@@ -66,7 +66,7 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
     theirs.mkdir()
     path = LOGS / f"{name}.log"
     parse_log["save_csv_files"](str(path), str(theirs), *parse_log["parse_log"](str(path)))
-    export.write_csv(read(path), ours)
+    export.write_csv(read_log(path), ours)
     written = sorted(p.name for p in theirs.iterdir())
     assert written
     for file in written:
@@ -77,20 +77,20 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
 
 
 def test_csv_of_test_nets(tmp_path: Path) -> None:
-    written = export.write_csv(read(LOGS / "two_test_nets.log"), tmp_path)
+    written = export.write_csv(read_log(LOGS / "two_test_nets.log"), tmp_path)
     assert [p.name for p in written] == ["two_test_nets.log.test", "two_test_nets.log.test1"]
     rows = list(csv.DictReader(written[1].open()))
     assert [row["accuracy"] for row in rows] == ["0.2", "0.3"]
 
 
 def test_csv_keeps_nan(tmp_path: Path) -> None:
-    train, test = export.write_csv(read(LOGS / "diverged.log"), tmp_path)
+    train, test = export.write_csv(read_log(LOGS / "diverged.log"), tmp_path)
     assert [row["L2_Loss"] for row in csv.DictReader(train.open())] == ["15000000.0", "inf", "nan"]
 
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("*.log")), ids=lambda p: p.stem)
 def test_json_holds_everything(path: Path) -> None:
-    log = read(path)
+    log = read_log(path)
     data = json.loads(export.as_json(log), parse_constant=pytest.fail)
     assert len(data["runs"]) == len(log.runs)
     for run, written in zip(log.runs, data["runs"]):
@@ -101,7 +101,7 @@ def test_json_holds_everything(path: Path) -> None:
 
 def test_pandas() -> None:
     pytest.importorskip("pandas")
-    frame = export.to_pandas(read(LOGS / "bvlc_2016.log").table("tests"))
+    frame = read_log(LOGS / "bvlc_2016.log").to_pandas()
     assert list(frame.columns) == ["iteration", "seconds", "accuracy", "loss"] and len(frame) == 2
 
 
@@ -121,7 +121,7 @@ def records(data: bytes) -> list[bytes]:
 
 def test_tensorboard(tmp_path: Path) -> None:
     assert tfevents.crc32c(b"123456789") == 0xE3069283  # the known check value of CRC-32C
-    path = tfevents.write_events(read(LOGS / "resumed.log"), tmp_path, "resumed")
+    path = tfevents.write_events(read_log(LOGS / "resumed.log"), tmp_path, "resumed")
     assert path.parent == tmp_path / "resumed" and path.name.startswith("events.out.tfevents.")
     events = records(path.read_bytes())
     assert b"brain.Event:2" in events[0]
@@ -129,5 +129,5 @@ def test_tensorboard(tmp_path: Path) -> None:
     values = [struct.unpack("<f", event[-4:])[0] for event in accuracy]
     assert values == pytest.approx([0.5, 0.51, 0.62, 0.63, 0.64, 0.65, 0.66])
     assert [event[10] for event in accuracy] == [0, 10, 20, 30, 40, 50, 60]  # the step's one-byte varint
-    tfevents.write_events(read(LOGS / "resumed.log"), tmp_path, "resumed")
+    tfevents.write_events(read_log(LOGS / "resumed.log"), tmp_path, "resumed")
     assert len(list(path.parent.iterdir())) == 1

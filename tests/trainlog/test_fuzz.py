@@ -119,7 +119,7 @@ def test_time_is_linear(tmp_path: Path, piece: bytes) -> None:
     for size in (100_000, 800_000):
         path.write_bytes(piece * (size // len(piece)))
         before = time.process_time()
-        parse.read(path)
+        parse.read_log(path)
         pipeline.best_lines(path, 3)
         pipeline.final_lines(path)
         times.append(time.process_time() - before)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.trainlog import export, pipeline, read
+from caffe_split.trainlog import export, pipeline, read_log
 
 CAFFE = Path(sys.executable).parent / "caffe"
 pytestmark = [
@@ -72,14 +72,14 @@ def same_as_pipeline(path: Path) -> None:
 
 def test_trained_and_resumed(tmp_path: Path) -> None:
     path = train(tmp_path)
-    (run,) = read(path).runs
+    (run,) = read_log(path).runs
     assert run.state == "done" and run.displays.iteration.tolist() == [0, 20, 40, 60, 80, 100]
     assert run.lr["lr"].tolist() == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001])
     assert run.tests[0].names == ["loss", "top/accuracy"] and run.tests[0].iteration.tolist() == [0, 50, 100]
     assert [e.iteration for e in run.of_kind("snapshot")] == [50, 50, 100, 100]
     assert [e.kind for e in run.events if e.kind == "multistep"] == ["multistep"]
     train(tmp_path, SOLVER.replace("max_iter: 100", "max_iter: 150"), "-snapshot", "small_iter_50.solverstate")
-    log = read(path)
+    log = read_log(path)
     assert [r.state for r in log.runs] == ["done", "done"] and log.runs[1].of_kind("resume")
     tests = log.table("tests")
     assert tests.iteration.tolist() == [0, 50, 100, 150]
@@ -89,7 +89,7 @@ def test_trained_and_resumed(tmp_path: Path) -> None:
 
 def test_csv_of_a_log_whose_dates_bvlc_can_read(tmp_path: Path) -> None:
     path = train(tmp_path)
-    names, rows = export.bvlc_table(read(path), "tests")
+    names, rows = export.bvlc_table(read_log(path), "tests")
     assert names == ["NumIters", "Seconds", "LearningRate", "loss", "top/accuracy"]
     assert [row[0] for row in rows] == [0.0, 50.0, 100.0]
 
@@ -103,7 +103,7 @@ def test_interrupted_and_killed(tmp_path: Path, number: int, state: str) -> None
         time.sleep(0.02)
     child.send_signal(number)
     child.wait(timeout=30)
-    (run,) = read(tmp_path / "train.log").runs
+    (run,) = read_log(tmp_path / "train.log").runs
     assert run.state == state and run.last_iteration >= 60
     same_as_pipeline(tmp_path / "train.log")
 
@@ -113,7 +113,7 @@ def test_diverged(tmp_path: Path) -> None:
     net = NET.replace("num_output: 3", "num_output: 4").replace("SoftmaxWithLoss", "EuclideanLoss")
     net = net.replace('bottom: "label" top: "loss"', 'bottom: "data" top: "loss"')
     (tmp_path / "net.prototxt").write_text(net)
-    (run,) = read(train(tmp_path, SOLVER.replace("base_lr: 0.01", "base_lr: 100"))).runs
+    (run,) = read_log(train(tmp_path, SOLVER.replace("base_lr: 0.01", "base_lr: 100"))).runs
     assert run.state == "done" and not np.isfinite(run.displays["loss"][-1])
     assert (run.displays.lines["loss"] > 0).all()
 
@@ -121,7 +121,7 @@ def test_diverged(tmp_path: Path) -> None:
 def test_two_test_nets(tmp_path: Path) -> None:
     solver = SOLVER.replace('net: "net.prototxt"', 'train_net: "net.prototxt"\ntest_net: "net.prototxt"\n' * 1)
     solver = solver.replace("test_iter: 1", 'test_net: "net.prototxt"\ntest_iter: 1\ntest_iter: 2')
-    log = read(train(tmp_path, solver))
+    log = read_log(train(tmp_path, solver))
     assert log.test_nets == [0, 1]
     assert all(log.table("tests", net).iteration.tolist() == [0, 50, 100] for net in (0, 1))
     same_as_pipeline(tmp_path / "train.log")
@@ -135,15 +135,15 @@ def test_caffe_test_and_time(tmp_path: Path) -> None:
     ):
         done = subprocess.run([str(CAFFE), *words], cwd=tmp_path, stderr=subprocess.PIPE, check=True)
         (tmp_path / f"{name}.log").write_bytes(done.stderr)
-    (run,) = read(tmp_path / "test.log").runs
+    (run,) = read_log(tmp_path / "test.log").runs
     assert run.batches.iteration.tolist() == [0, 1, 2] and "top/accuracy" in run.results
     assert run.results["top/accuracy"] == pytest.approx(run.batches["top/accuracy"].mean(), rel=1e-4)
-    (run,) = read(tmp_path / "time.log").runs
+    (run,) = read_log(tmp_path / "time.log").runs
     assert {"ip forward ms", "ip backward ms", "Forward pass ms", "Total Time ms"} <= set(run.results)
 
 
 def test_a_fatal_message(tmp_path: Path) -> None:
     child = start(tmp_path, SOLVER.replace("multistep", "no_such_policy"))
     assert child.wait(timeout=30) == -signal.SIGABRT
-    (run,) = read(tmp_path / "train.log").runs
+    (run,) = read_log(tmp_path / "train.log").runs
     assert run.state == "crashed" and "Unknown learning rate policy: no_such_policy" in run.cause

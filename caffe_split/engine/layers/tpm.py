@@ -14,10 +14,14 @@ import torch
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.net.options import shape_of
-
-_PAIR = 1 << 24
-_WEIGHT, _START, _PREVIOUS, _RESULT, _COUNTER = range(5)
-_LAYOUT = 1
+from caffe_split.net.tpm_state import COUNTER as _COUNTER
+from caffe_split.net.tpm_state import LAYOUT_VERSION as _LAYOUT
+from caffe_split.net.tpm_state import PREVIOUS as _PREVIOUS
+from caffe_split.net.tpm_state import RESULT as _RESULT
+from caffe_split.net.tpm_state import START as _START
+from caffe_split.net.tpm_state import WEIGHT as _WEIGHT
+from caffe_split.net.tpm_state import from_cells as _read
+from caffe_split.net.tpm_state import state_shapes, to_cells
 
 
 @dataclass
@@ -44,14 +48,8 @@ class TPM(Layer):
                 raise self.error(f"window {window.start}:{window.stop} starts before the one before it stops.")
         if not self.text.param_names()[:1] or not self.text.param_names()[0]:
             raise self.error("it has to name the watched weight as the watched layer does: param { name: ... }.")
-        self.unshared = torch.zeros(shape)
-        self.blobs = [
-            self.unshared,
-            torch.zeros(shape),
-            torch.zeros(shape),
-            torch.zeros(len(starts), shape[0] + 1, 3),
-            torch.zeros(len(starts) + 1, 8),
-        ]
+        self.blobs = [torch.zeros(size) for size in state_shapes(shape, len(starts))]
+        self.unshared = self.blobs[_WEIGHT]
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [()]
@@ -141,10 +139,5 @@ class TPM(Layer):
         return min(displacement / path, 1.0) if path else math.nan
 
 
-def _read(cells: torch.Tensor) -> int:
-    low, high = (float(cell) for cell in cells)
-    return int(low) + int(high) * _PAIR
-
-
 def _write(value: int, cells: torch.Tensor) -> None:
-    cells[0], cells[1] = value % _PAIR, value // _PAIR
+    cells[0], cells[1] = to_cells(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check, proto2
@@ -87,6 +87,7 @@ def _check_solver(document: Document) -> None:
 
 
 def _read(path: PathLike, wanted: str | None, caffe_proto: PathLike | None) -> Document:
+    expect_path(path, f"a {wanted}" if wanted else "a net or solver")
     schema: Schema | None = proto2.load(caffe_proto) if caffe_proto is not None else None
     document = prototxt.read(path, schema=schema)
     what = wanted or "net or a solver"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from caffe_split.errors import expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats.weights import hdf5, lookalikes
 from caffe_split.formats.weights.binary import BinaryWeights, write_binary
@@ -43,6 +44,7 @@ def read_weights(path: PathLike) -> Weights:
     >>> [array.shape for array in weights["conv1"]], weights.types["conv1"]
     ([(2, 3, 1, 1), (2,)], 'Convolution')
     """
+    expect_path(path, "weights")
     name = os.fspath(path)
     if head_of(name, "weights").startswith(lookalikes.HDF5_MAGIC):
         return hdf5.Hdf5Weights(name)
@@ -71,6 +73,7 @@ def write_weights(
     >>> read_weights(path)["ip"][0].tolist()
     [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
+    expect_path(path, "the weights to write")
     name = os.fspath(path)
     if like is None and isinstance(weights, Weights):
         like = weights

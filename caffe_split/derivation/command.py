@@ -1,0 +1,53 @@
+"""The command that plans the same derivation, for the manifest of one that was planned from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from caffe_split.derivation.options import DEFAULTS, DeriveOptions
+from caffe_split.net.training import Training
+
+# Field of the options -> the command line's option, where it takes the field's value.
+_OPTIONS = {
+    "kind": "--kind",
+    "init": "--init",
+    "noise": "--noise",
+    "seed": "--seed",
+    "activation": "--residual-activation",
+    "skip_pool": "--skip-pool",
+    "added_lr": "--added-lr",
+    "partition": "--partition",
+    "schedule": "--schedule",
+    "engine": "--engine",
+}
+
+
+def command_of(
+    training: Training,
+    options: DeriveOptions,
+    *,
+    iteration: int | None,
+    weights: Path,
+    layers: int | Sequence[str],
+    out: Path,
+    deploy: Path | None,
+) -> tuple[str, ...]:
+    """The words of `caffe-split make-derived`; options that have their default are left out."""
+    words = ["caffe-split", "make-derived", str(training.solver_path or training.net_path)]
+    words += ["--weights", str(weights)] if iteration is None else ["--iter", str(iteration)]
+    words += ["--num-splits", str(layers)] if isinstance(layers, int) else ["--layers", ",".join(layers)]
+    for name, option in _OPTIONS.items():
+        value = getattr(options, name)
+        if value != getattr(DEFAULTS, name):
+            words += [option, str(value)]
+    if options.branch_norm:
+        words += ["--branch-norm", "--calibrate", str(options.branch_norm)]
+    if options.window is not None:
+        words += ["--window", f"{options.window[0]}:{options.window[1]}"]
+    if options.ignore_extra_weights:
+        words.append("--ignore-extra-weights")
+    for option, path in (("--deploy", deploy), ("--caffe-proto", training.caffe_proto), ("--out", out)):
+        if path is not None:
+            words += [option, str(path)]
+    return tuple(words)

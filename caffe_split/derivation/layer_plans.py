@@ -1,0 +1,90 @@
+"""The plan of each layer that is split: which of its kernels are fast and slow, and the layers in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from caffe_split.backends.check_weights import Blobs
+from caffe_split.derivation.documents import Size
+from caffe_split.derivation.options import DeriveOptions
+from caffe_split.derivation.plan import LayerPlan
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer
+from caffe_split.split.algebra import Kernels
+from caffe_split.split.layer import split_convolution
+from caffe_split.split.partition import Partition, PartitionRule, divide, parse_rule
+from caffe_split.split.parts import Part
+from caffe_split.tpm.scores import LayerScores
+
+
+def plan_layers(
+    layers: Sequence[Layer],
+    weights: Blobs,
+    scores: Sequence[LayerScores],
+    options: DeriveOptions,
+    *,
+    momentum: float,
+    sizes: Mapping[str, tuple[Size | None, ...]],
+) -> list[LayerPlan]:
+    """The plan of each of `layers`, whose blobs are in `weights`.
+
+    `scores` may be empty where the partition needs no TPM; `momentum` is the solver's; `sizes` gives the (height,
+    width) of a layer's bottom in each net that is changed, for skips that average. Raises `CaffeSplitError` for a
+    layer that cannot be split so.
+    """
+    rule, by_name = parse_rule(options.partition), {score.layer: score for score in scores}
+    plans = []
+    for layer in layers:
+        partition, kernels = _divided(layer, weights[layer.name], by_name.get(layer.name), rule)
+        bottom, top = layer.bottoms[0], layer.tops[0]
+        geometry = convolution_geometry(layer)
+        parts = split_convolution(
+            layer.name,
+            bottom,
+            top,
+            geometry,
+            kernels,
+            partition,
+            options=options,
+            input_sizes=sizes.get(layer.name, ()),
+        )
+        note = _rounding_note(parts, kernels, partition) if options.init == "exact" else ""
+        plans.append(LayerPlan(layer.name, partition, tuple(parts), by_name.get(layer.name), momentum, note))
+    return plans
+
+
+def _divided(
+    layer: Layer, blobs: Sequence[np.ndarray], scores: LayerScores | None, rule: PartitionRule
+) -> tuple[Partition, Kernels]:
+    """Which kernels of a layer are fast and slow, and the kernels. Raises `CaffeSplitError` without scores."""
+    weight = np.asarray(blobs[0], dtype=np.float64)
+    if rule.needs_scores and scores is None:
+        raise CaffeSplitError(
+            f"{layer.where}: partition {rule.text} needs its TPM, and it was not watched. Watch it with "
+            "`caffe-split instrument` and train, keep a series of snapshots over the window, or use random:SEED."
+        )
+    values = np.zeros(len(weight)) if scores is None else scores.tpm
+    try:
+        partition = divide(rule, values, convolution_geometry(layer).group, salt=layer.name)
+    except CaffeSplitError as error:
+        raise CaffeSplitError(f"{layer.where}: {error}") from error
+    return partition, Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
+
+
+def _rounding_note(parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
+    """A warning where a skip is so much larger than a kernel that taking it off costs that kernel's digits.
+
+    split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
+    times their ratio.
+    """
+    skip = next((part for part in parts if part.frozen), None)
+    if skip is None:
+        return ""
+    ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)
+    error = float(ratios.max()) * 2.0**-24
+    if error < 1e-5:
+        return ""
+    return f"the skip is up to {ratios.max():.1e} times a kernel's size: the start is exact to about {error:.0e} there"

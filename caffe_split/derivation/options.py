@@ -1,0 +1,84 @@
+"""How a net is derived: every choice with its default. Commands and studies take the defaults from here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from caffe_split.errors import WrongUseError
+from caffe_split.split.kinds import KIND_NAMES
+from caffe_split.split.layer import Init, SplitOptions
+from caffe_split.split.parts import Activation, SkipPool
+
+Schedule = Literal["restart", "continue"]
+Engine = Literal["caffe", "torch"]
+
+# How many layers are split where nobody names them.
+NUM_SPLITS = 1
+# How many batches measure the branches where --branch-norm says no number.
+CALIBRATE = 20
+
+
+@dataclass(frozen=True)
+class DeriveOptions(SplitOptions):
+    """How layers are split and the derived net is trained on; see docs/splits.md for what each choice does.
+
+    Args:
+        kind: What is added to the slow half: "residual", "skip" or "extension".
+        init: "exact": the derived net computes its baseline's function; "study": the initial values of the studies.
+        noise: Standard deviation of the noise that breaks symmetry; 0 or more.
+        seed: Seed of that noise.
+        activation: "none" or "relu", between residual_pre and residual_post.
+        skip_pool: The skip of a convolution of stride s: "stride" takes every s-th pixel, "average" the mean of s x s.
+        branch_norm: Batches of the training data that measure normalised branches, for instance 20; 0: no BatchNorm.
+        added_lr: Factor on the lr_mult of the added convolutions.
+        partition: Which kernels are fast: "median", "otsu", "threshold:X", "ratio:R", "random:SEED" or "list:I,J,...".
+        schedule: "restart": the parent's solver from iteration 0; "continue": also a solver state to go on from.
+        window: The iterations (start, stop) of the TPM to use; None: the window that the TPM layers saw last.
+        engine: What measures for `branch_norm`: "caffe" or "torch"; None: the first of them that is installed.
+        ignore_extra_weights: Leave out weights of layers that the net does not have.
+
+    Raises `CaffeSplitError` for a value that is none of these.
+
+    >>> DeriveOptions(kind="skip", partition="otsu").noise
+    0.01
+    >>> DeriveOptions(kind="skipp")
+    Traceback (most recent call last):
+    ...
+    caffe_split.errors.WrongUseError: kind is 'skipp', expected one of residual, skip, extension.
+    """
+
+    partition: str = "median"
+    schedule: Schedule = "restart"
+    window: tuple[int, int] | None = None
+    engine: Engine | None = None
+    ignore_extra_weights: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (name == "engine" and value is None):
+                raise WrongUseError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
+        for name in ("noise", "added_lr"):
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and math.isfinite(value)):
+                # The command line's option, too, is called so.
+                raise WrongUseError(f"--{name.replace('_', '-')} is not a finite number.")
+            if value < 0:
+                raise WrongUseError(f"{name} is {value}, expected 0 or more.")
+        for name in ("seed", "branch_norm"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise WrongUseError(f"{name} is {value!r}, expected a whole number of 0 or more.")
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kind": KIND_NAMES,
+    "init": get_args(Init),
+    "activation": get_args(Activation),
+    "skip_pool": get_args(SkipPool),
+    "schedule": get_args(Schedule),
+    "engine": get_args(Engine),
+}
+DEFAULTS = DeriveOptions()
