@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split.cli.options import WINDOW, caffe_proto_option, engine_option, ignore_extra_option, names, print_json
+from caffe_split.split.kinds import KIND_NAMES
 
 if TYPE_CHECKING:
     from caffe_split.split.kinds import KindName
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--kind",
-    type=click.Choice(["residual", "skip", "extension"]),
+    type=click.Choice(KIND_NAMES),
     default="residual",
     show_default=True,
     help="What is added to the slow half.",

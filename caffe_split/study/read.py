@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.study.model import Arm, Study
 
-KINDS = ("residual", "skip", "extension")
 SCHEDULES = ("continue", "restart")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 _TOP = (
@@ -194,7 +194,7 @@ class _Reader:
     def arm(self, given: dict[str, Any], where: str) -> Arm:
         from caffe_split.split.partition import parse_rule
 
-        kind = self.one_of(given.get("kind"), KINDS, f"{where}: kind")
+        kind = self.one_of(given.get("kind"), KIND_NAMES, f"{where}: kind")
         partition = str(given.get("partition", "median"))
         try:
             parse_rule(partition.replace("SEED", "0"))
