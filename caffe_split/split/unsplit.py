@@ -56,7 +56,7 @@ def innermost_first(origins: Sequence[str]) -> list[list[str]]:
 def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     """A split of `graph` multiplied out.
 
-    Raises `CannotFoldError` with the reason where its layers are no linear map of one bottom, or something else looks at
+    Raises `CannotFoldError` with the reason where its layers are no linear map of one bottom, or something else reads
     what lies between them.
     """
     if isinstance(split.fast, Split):
