@@ -26,6 +26,8 @@ from caffe_split.plot.kernels import shown_layers
 from caffe_split.split import naming
 from caffe_split.split.kinds import KIND_NAMES, KindName, added_words
 from caffe_split.split.recognise import helper_names
+from caffe_split.study.telemetry import movements
+from caffe_split.tpm.collect import gather_series
 from tests.split.nets import CONV, layer, split_again
 from tests.support import caffe_split
 
@@ -177,3 +179,33 @@ def test_names_that_a_split_would_make_twice_are_refused_with_the_way_out() -> N
     assert [each.name for each in choose_layers(document, ["x"], 1, [])] == ["x"]
     with pytest.raises(CaffeSplitError, match=r"splitting 'x' makes layers or blobs named x_reorder, which exist\."):
         split_again(document, "x")
+
+
+def test_weights_without_a_net_are_taken_by_names_that_make_a_whole_split(tmp_path: Path) -> None:
+    """A lone `frames_reorder` is scored; the helpers of a split, all of whose names are there, are not."""
+    split = ["x_split1", "x_split2", "x_split2_residual_pre", "x_split2_residual_post", "x_reorder"]
+    snapshots = {}
+    for iteration in (10, 20):
+        weights = {name: [np.full((4, 4, 3, 3), iteration, np.float32)] for name in ("frames_reorder", *split)}
+        snapshots[iteration] = tmp_path / f"net_iter_{iteration}.caffemodel"
+        caffemodel.write_weights(snapshots[iteration], weights, types=dict.fromkeys(weights, "Convolution"))
+    assert [score.layer for score in gather_series(snapshots)] == ["frames_reorder", *split[:3]]
+    assert [*movements(*snapshots.values())["x"]] == ["split1", "split2", "residual_pre", "residual_post", "reorder"]
+    assert [*movements(*snapshots.values())] == ["x"]
+
+
+@pytest.mark.caffe
+def test_verifying_asks_only_of_splits_that_they_are_in_the_net(tmp_path: Path) -> None:
+    """An own layer named X_reorder, in the TRAIN phase alone, is none of them."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        CASE.read_text().replace("frames_reorder", "frames")
+        + layer("y_reorder", "Convolution", "conv2", "include { phase: TRAIN } " + CONV)
+    )
+    weights = {
+        name: [np.ones((8, 8, 3, 3), np.float32), np.zeros(8, np.float32)] for name in ("frames", "conv2", "y_reorder")
+    }
+    caffemodel.write_weights(tmp_path / "w.caffemodel", weights, types=dict.fromkeys(weights, "Convolution"))
+    files = ("--baseline-weights", "w.caffemodel", "--derived-weights", "w.caffemodel")
+    result = caffe_split("verify", net, net, *files, "--ignore-extra-weights", cwd=tmp_path)
+    assert "same function" in result.stdout
