@@ -24,9 +24,10 @@ def rewrite(
 ) -> None:
     """Put the parts of `splits` (layer name -> its parts) in the place of the layers, wherever those occur.
 
-    What has X's geometry has X's own text, comments included; all new layers have X's include and exclude
-    rules. Where X was watched by a TPM layer, its copies are, over the same windows, those apart that start before
-    iteration `watch_from`. `norm` is for the parts that normalise. Nothing else changes.
+    A part with X's geometry gets X's own text, comments included; all new layers get X's include and exclude rules.
+    Where a TPM layer watched X, the parts with X's geometry are watched over the same windows, except windows that
+    start before iteration `watch_from`. `norm` is for the parts that normalise. Nothing else changes. Raises
+    `CaffeSplitError` where a new name is taken, and where the layer is another convolution than the one split.
     """
     layers = all_layers(document)
     windows = {name: windows_of(watcher) for name, watcher in watchers(document).items() if name in splits}
@@ -114,7 +115,7 @@ def _field(part: Part, layer: Layer, norm: NormSettings) -> prototxt.Field:
     settings: list[tuple[str, object]] = [("name", part.name), ("type", _TYPES[part.form])]
     settings += [("bottom", bottom) for bottom in part.bottoms] + [("top", part.top)]
     if part.form == "helper" and part.bottoms == layer.bottoms:
-        # What stands on X's bottom hands no more gradient to it than X does.
+        # A layer that reads X's bottom passes gradient to it only where X does.
         settings += [("propagate_down", value) for value in layer.message.get_all("propagate_down")]
     if part.form == "helper":
         settings.append(("param", _multipliers(layer, 0, part.lr, part.frozen)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 RANK_GAP, NODE_GAP, BEND_GAP = 16.0, 10.0, 9.0
-# Sweeps for the order; for x at most so many, until no node moves further than `_STILL`.
+# Sweeps for the order, and the most sweeps for x, which end when no node moves further than `_STILL`.
 _SWEEPS, _SETTLINGS, _STILL = 16, 150, 0.05
 
 Point = tuple[float, float]
@@ -184,7 +184,7 @@ class _Graph:
         return first * (1.0, 2.0, 8.0)[(a >= self.count) + (b >= self.count)]
 
     def _settle(self, row: Sequence[int], wanted: Sequence[float], weights: Sequence[float], xs: list[float]) -> None:
-        """The x nearest to those wanted, by weighted squares, that keep the row's order and gaps apart.
+        """The x nearest to those wanted, by weighted squares, that keep the row's order and its gaps.
 
         With the widths taken off it is isotonic regression, which pooling adjacent violators solves.
         """

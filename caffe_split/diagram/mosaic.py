@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,20 @@ Array = npt.NDArray[np.float64]
 MOST_TILES = 1024
 
 
+MosaicKind = Literal["weights", "colour", "norm", "matrix"]
+
+
 @dataclass(frozen=True)
 class Mosaic:
-    """One layer's picture: `image` [rows, columns] of weights or norms, or [rows, columns, 3] of weights to be
-    colours; NaN between the tiles. `kind` is 'weights', 'colour', 'norm' or 'matrix'; `columns` how many tiles stand
-    side by side; `pitch` from one tile to the next, in pixels (rows, columns).
+    """One layer's kernels as a picture.
+
+    `image` is [rows, columns] of weights or norms, or [rows, columns, 3] of weights to be shown as colours, with NaN
+    between the tiles. `kernels` is their number, `note` says what is shown, `columns` how many tiles stand side by
+    side, and `pitch` is the distance from one tile to the next in pixels (rows, columns).
     """
 
     layer: str
-    kind: str
+    kind: MosaicKind
     kernels: int
     note: str
     image: Array
@@ -34,10 +40,10 @@ class Mosaic:
 def kernel_mosaic(layer: str, weight: npt.ArrayLike, channels: str = "auto", columns: int | None = None) -> Mosaic:
     """The picture of a weight [kernels, channels, height, width], or [outputs, inputs].
 
-    1x1 kernels and inner products are a matrix, a row a kernel. Kernels over 3 channels are coloured, and those
-    over 1 are as they are, a tile each, `columns` of them in a row. Of other kernels `channels` says what is drawn:
-    'all', a row a kernel and a tile a channel; 'norm', one tile a kernel with the norm over its channels; 'auto',
-    'all' up to MOST_TILES tiles. 'all' and 'norm' hold for 3 channels too.
+    1x1 kernels and inner products are a matrix, one row per kernel. Kernels over 3 channels are coloured tiles, those
+    over 1 plain ones, one per kernel, `columns` in a row. For other kernels `channels` says what is drawn: 'all', one
+    row per kernel and one tile per channel; 'norm', one tile per kernel with the norm over its channels; 'auto', 'all'
+    up to MOST_TILES tiles, else 'norm'. 'all' and 'norm' hold for 3 channels, too.
     """
     array = np.asarray(weight, dtype=np.float64)
     array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, *(array.shape[2:] or (1, 1)))
@@ -73,7 +79,7 @@ def _grid(tiles: Array, columns: int) -> Array:
     return image
 
 
-def largest(mosaics: Sequence[Mosaic], kinds: Sequence[str]) -> float:
+def largest(mosaics: Sequence[Mosaic], kinds: Collection[MosaicKind]) -> float:
     """The largest absolute value in the mosaics of these kinds; 1 where there is none but zero."""
     values = [float(np.nanmax(np.abs(m.image), initial=0.0)) for m in mosaics if m.kind in kinds]
     return max(values, default=0.0) or 1.0

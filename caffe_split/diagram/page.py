@@ -29,8 +29,8 @@ def net_page(
 ) -> Picture:
     """The page of a phase's layers; `inputs` are shapes of blobs that no layer gives, as far as they are known.
 
-    Unless `whole`, stretches without a split are a box each where there is any split, and blocks that are the same
-    several times over are drawn once where there is none. `aspect` is the wanted width / height, which tells the
+    Unless `whole`, stretches without a split are a box each where there is any split, and blocks that repeat
+    are drawn once where there is none. `aspect` is the wanted width / height, which sets the
     number of columns. Raises `CaffeSplitError` where `whole` is False and no layer is split.
     """
     boxes = make_boxes(layers, inputs)
@@ -45,7 +45,7 @@ def net_page(
     page = _in_columns(flow, 1)
     if page.height < LOW_PAGE:
         return page
-    # k columns are about k times as wide and 1 / k times as high; what they really are tells the best near that.
+    # k columns are about k times as wide and 1 / k times as high; counts near this guess are laid out and compared.
     guess = round(math.sqrt(aspect * page.height / page.width))
     most = min(MOST_COLUMNS, max(flow.ranks) + 1)
     counts = {min(max(guess + step, 1), most) for step in (-1, 0, 1)} - {1}

@@ -1,4 +1,4 @@
-"""Fewer boxes for a long net: stretches without a split as one box, or the same block over and over drawn once.
+"""Fewer boxes for a long net: a stretch without splits becomes one box, or a block that repeats is drawn once.
 
 A block is what lies between two places where all data comes from one thing: a layer of a chain, a residual block,
 an inception module.
@@ -14,7 +14,7 @@ from caffe_split.diagram.flow import Flow, cuts
 
 # A stretch without splits is drawn in one box when it has at least this many boxes.
 FEWEST = 4
-# The same block as often as this in a row, or more often, is drawn once.
+# A block that occurs this often in a row, or more often, is drawn once.
 MOST_ALIKE = 4
 
 
@@ -38,7 +38,7 @@ def shortened(boxes: Sequence[Box], flow: Flow) -> list[Box]:
 
 
 def _blocks(flow: Flow) -> list[list[int]]:
-    """The things of each block, sources of data apart."""
+    """The things of each block, without sources of data."""
     ends = [rank for rank, sources in enumerate(cuts(flow)) if len(sources) == 1] + [max(flow.ranks)]
     blocks, start = [], 0
     for end in ends:

@@ -26,7 +26,7 @@ MARGIN = 12.0
 LEGEND_HEIGHT = 20.0
 ARROW = (5.0, 2.6)  # length, half width
 
-# Dark and pale shades of the palette of Okabe and Ito, told apart with every kind of colour vision.
+# Dark and pale shades of the palette of Okabe and Ito, distinct with every kind of colour vision.
 SHADES: dict[Shade, tuple[str, str]] = {
     "fast": ("#B84E00", "#FBE9DD"),
     "slow": ("#0060A0", "#E1EFF9"),
@@ -52,7 +52,7 @@ INK, GREY = "#1A1A1A", "#5A5A5A"
 
 @dataclass(frozen=True)
 class Rectangle:
-    """`label` is told when one points at it; `dashed` marks what never learns."""
+    """A rectangle. `label` is shown when the pointer is on it; `dashed` marks what never learns."""
 
     x: float
     y: float

@@ -12,7 +12,7 @@ from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
 from caffe_split.net.state import TRAIN
-from caffe_split.split.affine import CannotFold, affine
+from caffe_split.split.affine import CannotFoldError, affine
 from caffe_split.split.algebra import Kernels
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
@@ -61,7 +61,7 @@ def merge_batch_norms(
         for layer in convolutions(graph.layers):
             try:
                 chain = _chain(graph, layer)
-            except CannotFold as reason:
+            except CannotFoldError as reason:
                 kept[layer.name] = str(reason)
             else:
                 chains.setdefault(layer.name, []).append(chain)
@@ -71,13 +71,13 @@ def merge_batch_norms(
             continue
         try:
             merged[name] = _merge(documents, found, blobs)
-        except CannotFold as reason:
+        except CannotFoldError as reason:
             kept.setdefault(name, str(reason))
     return merged, kept
 
 
 def _chain(graph: Graph, layer: Layer) -> Chain:
-    """The BatchNorm and Scale behind a convolution, none where there are none. Raises `CannotFold`."""
+    """The BatchNorm and Scale behind a convolution, none where there are none. Raises `CannotFoldError`."""
     index = next(i for i, other in enumerate(graph.layers) if other is layer)
     if not any(graph.layers[i].type == "BatchNorm" for i in graph.readers(index)):
         return Chain(layer, ())
@@ -89,13 +89,13 @@ def _chain(graph: Graph, layer: Layer) -> Chain:
         norms.append(graph.layers[reader])
         index = reader
     if not norms:
-        raise CannotFold("its top is read by other layers than its BatchNorm too")
+        raise CannotFoldError("its top is read by other layers than its BatchNorm too")
     for other in norms:
         if rules(other) != rules(layer):
-            raise CannotFold(f"{other.where} has other include or exclude rules")
+            raise CannotFoldError(f"{other.where} has other include or exclude rules")
     shared = sharers(graph.layers, layer)
     if shared:
-        raise CannotFold(f"it shares its weight with {', '.join(shared)}")
+        raise CannotFoldError(f"it shares its weight with {', '.join(shared)}")
     return Chain(layer, tuple(norms))
 
 
@@ -104,14 +104,14 @@ def _merge(
 ) -> tuple[str, ...]:
     names = chains[0].names
     if any(chain.names != names for chain in chains):
-        raise CannotFold("the nets do not normalise it alike")
+        raise CannotFoldError("the nets do not normalise it alike")
     name = chains[0].convolution.name
     own = blobs[name]
     kernels = Kernels(
         np.asarray(own[0], dtype=np.float64), np.asarray(own[1], dtype=np.float64) if len(own) > 1 else None
     )
     if kernels.weight.ndim != 4:
-        raise CannotFold(f"its weight has shape {kernels.weight.shape}; only 2-D convolutions are handled")
+        raise CannotFoldError(f"its weight has shape {kernels.weight.shape}; only 2-D convolutions are handled")
     for norm in chains[0].norms:
         kernels = affine(norm, blobs.get(norm.name) or [], len(kernels.weight)).after(kernels)
     assert kernels.bias is not None

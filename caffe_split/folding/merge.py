@@ -14,7 +14,7 @@ from caffe_split.folding.batch_norm import add_bias
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import all_layers
-from caffe_split.split.affine import CannotFold
+from caffe_split.split.affine import CannotFoldError
 from caffe_split.split.algebra import Array
 from caffe_split.split.recognise import Split, all_splits, near_misses
 from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
@@ -80,7 +80,7 @@ def merge_stems(
             try:
                 same = [[split for split in each if split.origin == stem] for each in splits]
                 merges.append(_merged(graphs, same, blobs, ungroup))
-            except CannotFold as reason:
+            except CannotFoldError as reason:
                 kept[stem] = str(reason)
         for number, document in enumerate(documents):
             _put_back(document, [(each, found) for each in merges for n, found in each.places if n == number])
@@ -90,21 +90,21 @@ def merge_stems(
 
 
 def _merged(graphs: Sequence[Graph], splits: Sequence[Sequence[Split]], blobs: Blobs, ungroup: bool) -> _Merge:
-    """What folding the splits of one layer in each document comes to, or `CannotFold`."""
+    """What folding the splits of one layer in each document comes to, or `CannotFoldError`."""
     places = tuple(
         (number, unsplit(graph, split, blobs)) for number, graph in enumerate(graphs) for split in splits[number]
     )
     first = places[0][1]
     stem = first.stem
     if any(graph.named(stem) for graph in graphs):
-        raise CannotFold(f"there is another layer named '{stem}'")
+        raise CannotFoldError(f"there is another layer named '{stem}'")
     if not all(_same(first, found) for _, found in places):
-        raise CannotFold("the nets put its layers together differently")
+        raise CannotFoldError("the nets put its layers together differently")
     weight, bias, group = first.kernels.weight, first.kernels.bias, first.geometry.group
     notes = []
     try:
         weight = grouped(weight, group)
-    except CannotFold:
+    except CannotFoldError:
         if not ungroup:
             raise
         notes.append(f"group {group} -> 1")

@@ -44,7 +44,7 @@ def draw_file(
     title: str = "",
     aspect: float = 1.3,
 ) -> None:
-    """The same as a file; its ending (.png, .svg, .pdf) tells the format. Raises `CaffeSplitError`."""
+    """The same as a file; its ending (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
     ending = picture_format(out)
     page = _drawing(document, state, whole, title, aspect)
     if ending == "svg":

@@ -21,7 +21,7 @@ from caffe_split.plot.draw import DPI, picture_format
 from caffe_split.split.kinds import helper_words
 from caffe_split.split.recognise import Role, Split, all_splits
 
-# Weights: blue below zero, white at zero, red above, which all kinds of colour vision tell apart.
+# Weights: blue below zero, white at zero, red above, distinct with every kind of colour vision.
 WEIGHT_MAP, NORM_MAP = "RdBu_r", "cividis"
 _GAPS = "#CFCFCF"
 _MOST_NAMED = 8
@@ -82,8 +82,8 @@ def draw_kernels(figure: Any, shown: Sequence[Mosaic], roles: Mapping[str, Role]
     """
     figure.get_layout_engine().set(wspace=0.06)
     axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=[m.image.shape[1] for m in shown])[0]
-    signed = largest(shown, ("weights", "matrix", "colour"))
-    norm = largest(shown, ("norm",))
+    signed = largest(shown, {"weights", "matrix", "colour"})
+    norm = largest(shown, {"norm"})
     for axis, mosaic in zip(axes, shown):
         image = _panel(axis, mosaic, signed, norm, bgr)
         role = roles.get(mosaic.layer)
@@ -119,7 +119,7 @@ def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> 
 
 
 def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False) -> None:
-    """Write the picture; the ending of the name (.png, .svg, .pdf) tells the format. Raises `CaffeSplitError`."""
+    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""BatchNorm and Scale layers as what they are when a net is not trained: a factor and a shift for each channel."""
+"""BatchNorm and Scale layers in the TEST phase: a factor and a shift per channel."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from caffe_split.net.layers import Layer
 from caffe_split.split.algebra import Array, Kernels
 
 
-class CannotFold(Exception):
+class CannotFoldError(Exception):
     """Why layers cannot be merged into one convolution; the text is for the user."""
 
 
 @dataclass(frozen=True)
 class Affine:
-    """y = factor * x + shift, both float64 of one number a channel."""
+    """y = factor * x + shift, both float64 [channels]."""
 
     factor: Array
     shift: Array
 
     def after(self, kernels: Kernels) -> Kernels:
-        """The convolution that gives `kernels`' outputs with this applied."""
+        """The convolution whose outputs are those of `kernels` with this applied."""
         bias = 0.0 if kernels.bias is None else kernels.bias
         return Kernels(kernels.weight * self.factor[:, None, None, None], self.factor * bias + self.shift)
 
 
 def affine(layer: Layer, blobs: Sequence[np.ndarray], channels: int) -> Affine:
-    """What a BatchNorm or Scale layer does in the TEST phase. Raises `CannotFold` where it is more than that."""
+    """What a BatchNorm or Scale layer does in the TEST phase. Raises `CannotFoldError` where it is more than that."""
     arrays = [np.asarray(blob, dtype=np.float64).reshape(-1) for blob in blobs]
     found = batch_norm(layer, arrays) if layer.type == "BatchNorm" else _scale(layer, arrays)
     if len(found.factor) != channels or len(found.shift) != channels:
-        raise CannotFold(f"{layer.where} has {len(found.factor)} channels where {channels} arrive")
+        raise CannotFoldError(f"{layer.where} has {len(found.factor)} channels where {channels} arrive")
     return found
 
 
 def batch_norm(layer: Layer, blobs: Sequence[Array]) -> Affine:
-    """(x - mean) / sqrt(variance + eps), from the stored sums: blobs are mean, variance and how much they weigh."""
+    """(x - mean) / sqrt(variance + eps). The blobs are sums of means and of variances, and the weight of these sums."""
     param = layer.message.sub("batch_norm_param")
     if param is not None and param.get("use_global_stats", True) is False:
-        raise CannotFold(f"{layer.where} uses each batch's own statistics in the TEST phase too")
+        raise CannotFoldError(f"{layer.where} uses each batch's own statistics in the TEST phase too")
     if len(blobs) != 3 or blobs[2].size != 1:
-        raise CannotFold(f"{layer.where} has {len(blobs)} blobs; Caffe's own BatchNorm has 3")
+        raise CannotFoldError(f"{layer.where} has {len(blobs)} blobs; Caffe's own BatchNorm has 3")
     weight = float(blobs[2][0])
     scale = 1.0 / weight if weight else 0.0
     factor = 1.0 / np.sqrt(blobs[1] * scale + (float(param.get("eps", 1e-5)) if param else 1e-5))
@@ -54,7 +54,7 @@ def _scale(layer: Layer, blobs: Sequence[Array]) -> Affine:
     param = layer.message.sub("scale_param")
     axis, axes = (int(param.get("axis", 1)), int(param.get("num_axes", 1))) if param else (1, 1)
     if len(layer.bottoms) != 1 or axis not in (1, -3) or axes != 1:
-        raise CannotFold(f"{layer.where} is not one number a channel (axis {axis}, num_axes {axes})")
+        raise CannotFoldError(f"{layer.where} is not one number per channel (axis {axis}, num_axes {axes})")
     if not blobs:
-        raise CannotFold(f"there are no weights of {layer.where}")
+        raise CannotFoldError(f"there are no weights of {layer.where}")
     return Affine(blobs[0], blobs[1] if len(blobs) > 1 else np.zeros(len(blobs[0])))

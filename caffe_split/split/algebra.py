@@ -54,7 +54,7 @@ class Kernels:
         return Kernels(solved[:, : self.weight[0].size].reshape(self.weight.shape), bias)
 
     def minus(self, weight: Array) -> Kernels:
-        """The same with `weight`, of this weight's shape, taken off."""
+        """The same with `weight`, of the same shape, subtracted."""
         return Kernels(self.weight - weight, self.bias)
 
 
@@ -64,9 +64,9 @@ def noisy_identity(
     """Identity plus Gaussian noise of standard deviation `noise` among channels of the same group.
 
     `groups` [n] is each channel's group. Noise that would reach LARGEST_NOISE in spectral norm, as wide
-    layers make it do, is scaled down to it, so that the result can always be inverted well. With `sizes` [n], the
-    lengths of the kernels behind the channels, what a larger one adds to a smaller one is scaled down to the smaller
-    one's size: else undoing it would cost a small channel, which a BatchNorm may well enlarge, its digits.
+    layers make it do, is scaled down to it, so that the result can always be inverted well. `sizes` [n] are the
+    lengths of the kernels behind the channels: what a larger one adds to a smaller one is then scaled down to the
+    smaller one's size. Otherwise undoing it would cost a small channel its digits, and a BatchNorm may enlarge it.
     """
     count = len(groups)
     if noise == 0:
@@ -88,10 +88,10 @@ def noisy_identity(
 
 
 def _length(matrix: Array) -> float:
-    """At least the matrix's length in the direction in which it is longest (its spectral norm), at most a tenth more.
+    """An upper bound of the matrix's spectral norm, at most a tenth above it for a matrix that is too long.
 
-    By power iteration, which comes near from below: singular values of a wide layer would take most of the time of a
-    derivation. A matrix that is short altogether (Frobenius) is not looked at more closely.
+    By power iteration, which approaches it from below: the singular values of a wide layer would take most of a
+    derivation's time. A short Frobenius norm is bound enough.
     """
     whole = float(np.linalg.norm(matrix))
     if whole <= LARGEST_NOISE:

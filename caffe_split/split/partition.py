@@ -32,8 +32,8 @@ class Partition:
 class PartitionRule:
     """A parsed `--partition`.
 
-    `count` tells how many of the kernels are fast, `order` in which order they are taken (all indices; `salt`
-    is the layer's name, so that a random rule treats each layer differently). `needs_scores` is False for the
+    `count` gives how many of the kernels are fast; `order` gives all indices, the fast ones first, for scores and a
+    salt: the layer's name, so that a random rule treats each layer differently. `needs_scores` is False for the
     rules that do not look at TPM (random, list).
     """
 

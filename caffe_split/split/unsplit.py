@@ -15,7 +15,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry, convolution_geometry
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import Layer
-from caffe_split.split.affine import CannotFold, affine
+from caffe_split.split.affine import CannotFoldError, affine
 from caffe_split.split.algebra import Array, Kernels
 from caffe_split.split.kinds import KindName
 from caffe_split.split.recognise import Split
@@ -57,11 +57,11 @@ def innermost_first(origins: Sequence[str]) -> list[list[str]]:
 def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     """A split of `graph` multiplied out.
 
-    Raises `CannotFold` with the reason where its layers are no linear map of one bottom, or something else looks at
+    Raises `CannotFoldError` with the reason where its layers are no linear map of one bottom, or something else reads
     what lies between them.
     """
     if isinstance(split.fast, Split):
-        raise CannotFold(f"its fast half '{split.fast.origin}' was split again and is not folded")
+        raise CannotFoldError(f"its fast half '{split.fast.origin}' was split again and is not folded")
     walk = _Walk(graph, split, blobs)
     kernels = walk.value(split.exit, split.reorder + 1)
     assert kernels is not None
@@ -80,28 +80,30 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
 
 
 def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
-    """Raises `CannotFold` where others would miss the members' blobs or weights, or belong to other phases."""
+    """Raises `CannotFoldError` where others would miss the members' blobs or weights, or belong to other phases."""
     layers, inside = graph.layers, set(members)
     for index in members:
         layer = layers[index]
         if rules(layer) != rules(layers[last]):
-            raise CannotFold(f"{layer.where} and {layers[last].where} have different include or exclude rules")
+            raise CannotFoldError(f"{layer.where} and {layers[last].where} have different include or exclude rules")
         if layer.message.has("loss_weight"):
-            raise CannotFold(f"the top of {layer.where} is a loss")
+            raise CannotFoldError(f"the top of {layer.where} is a loss")
         for reader in graph.readers(index):
             if index != last and reader not in inside:
                 blob = next(b for b in layers[reader].bottoms if b in layer.tops)
-                raise CannotFold(f"{layers[reader].where} reads '{blob}', which would be gone")
+                raise CannotFoldError(f"{layers[reader].where} reads '{blob}', which would be gone")
     own = {layers[index].name for index in members}
     for index in members:
         for name in layers[index].param_names():
             for other in graph.sharing(name):
                 if layers[other].name not in own and layers[other].type != "TPM":
-                    raise CannotFold(f"{layers[index].where} shares its parameter '{name}' with {layers[other].where}")
+                    raise CannotFoldError(
+                        f"{layers[index].where} shares its parameter '{name}' with {layers[other].where}"
+                    )
     # X will stand where its first layer stands, and write its top from there.
     for index in range(members[0], last):
         if index not in inside and layers[last].tops[0] in layers[index].bottoms + layers[index].tops:
-            raise CannotFold(f"{layers[index].where} stands between its layers and uses '{layers[last].tops[0]}'")
+            raise CannotFoldError(f"{layers[index].where} stands between its layers and uses '{layers[last].tops[0]}'")
 
 
 class _Walk:
@@ -123,13 +125,13 @@ class _Walk:
         assert index is not None and index in self.members, f"'{blob}' comes from outside the split"
         layer = self.graph.layers[index]
         if layer.type not in _RULES:
-            raise CannotFold(f"{layer.where} is a {layer.type}, which no convolution can take in")
+            raise CannotFoldError(f"{layer.where} is a {layer.type}, which no convolution can take in")
         return _RULES[layer.type](self, layer, [self.value(bottom, index) for bottom in layer.bottoms])
 
     def _weight(self, layer: Layer) -> Array:
         blobs = self.blobs.get(layer.name) or []
         if not blobs or blobs[0].ndim != 4:
-            raise CannotFold(f"the weights of {layer.where} are not there, or not those of a 2-D convolution")
+            raise CannotFoldError(f"the weights of {layer.where} are not there, or not those of a 2-D convolution")
         return np.asarray(blobs[0], dtype=np.float64)
 
     def convolution(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
@@ -141,9 +143,9 @@ class _Walk:
         if kernels is None:
             return Kernels(self._in_own_geometry(layer, geometry, dense), bias)
         if geometry != Geometry((1, 1), group=geometry.group):
-            raise CannotFold(f"{layer.where} is a convolution of another one and not 1x1")
+            raise CannotFoldError(f"{layer.where} is a convolution of another one and not 1x1")
         if dense.shape[1] != len(kernels.weight):
-            raise CannotFold(f"{layer.where} takes {dense.shape[1]} channels where {len(kernels.weight)} arrive")
+            raise CannotFoldError(f"{layer.where} takes {dense.shape[1]} channels where {len(kernels.weight)} arrive")
         mixed = kernels.mixed(dense[:, :, 0, 0])
         return _sum([mixed, Kernels(np.zeros_like(mixed.weight), bias)])
 
@@ -154,9 +156,11 @@ class _Walk:
         """
         own = self.geometry
         if geometry.stride != own.stride:
-            raise CannotFold(f"{layer.where} has stride {geometry.stride}, '{self.split.origin}' {own.stride}")
+            raise CannotFoldError(f"{layer.where} has stride {geometry.stride}, '{self.split.origin}' {own.stride}")
         if dense.shape[1] != self.channels:
-            raise CannotFold(f"{layer.where} reads {dense.shape[1]} channels, '{self.split.origin}' {self.channels}")
+            raise CannotFoldError(
+                f"{layer.where} reads {dense.shape[1]} channels, '{self.split.origin}' {self.channels}"
+            )
         weight = np.zeros((*dense.shape[:2], *own.kernel))
         for i, j in np.ndindex(*geometry.kernel):
             values = dense[:, :, i, j]
@@ -168,7 +172,7 @@ class _Walk:
             if inside:
                 weight[:, :, int(row), int(column)] += values
             elif values.any():
-                raise CannotFold(
+                raise CannotFoldError(
                     f"{layer.where} looks at pixels that the {own.kernel[0]}x{own.kernel[1]} kernel of "
                     f"'{self.split.origin}' does not reach"
                 )
@@ -188,7 +192,7 @@ class _Walk:
         if factors:
             parts = [part.mixed(np.eye(len(part.weight)) * factor) for part, factor in zip(parts, factors)]
         if len({part.weight.shape for part in parts}) != 1:
-            raise CannotFold(f"{layer.where} sums unequal numbers of channels")
+            raise CannotFoldError(f"{layer.where} sums unequal numbers of channels")
         return _sum(parts)
 
     def normalisation(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
@@ -209,13 +213,13 @@ def _geometry(layer: Layer) -> Geometry:
     try:
         return convolution_geometry(layer)
     except CaffeSplitError as error:
-        raise CannotFold(str(error).rstrip(".")) from error
+        raise CannotFoldError(str(error).rstrip(".")) from error
 
 
 def _all(layer: Layer, values: list[Kernels | None]) -> list[Kernels]:
     kernels = [value for value in values if value is not None]
     if len(kernels) < len(values):
-        raise CannotFold(f"{layer.where} takes the bottom itself, through no convolution")
+        raise CannotFoldError(f"{layer.where} takes the bottom itself, through no convolution")
     return kernels
 
 
@@ -238,7 +242,7 @@ def _ungrouped(weight: Array, group: int) -> Array:
 def grouped(weight: Array, group: int) -> Array:
     """The weights [n, C / group, ...] of a grouped convolution, from those with one group [n, C, ...].
 
-    Raises `CannotFold` where kernels see channels of another group.
+    Raises `CannotFoldError` where kernels see channels of another group.
     """
     if group == 1:
         return weight
@@ -250,7 +254,7 @@ def grouped(weight: Array, group: int) -> Array:
     outside = np.abs(weight - _ungrouped(compact, group)).max(initial=0)
     # What lies below float32's rounding of the largest weight cannot be told from zero.
     if outside > np.abs(weight).max(initial=0) * np.finfo(np.float32).eps:
-        raise CannotFold(
+        raise CannotFoldError(
             f"its kernels have learnt to look into other groups than their own (weights up to {outside:.2g}), which a "
             f"convolution of {group} groups cannot; --ungroup makes it one of group 1"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,8 @@ def differences(cases: list[Case], folder: Path) -> dict[int, float]:
             )
         except CaffeSplitError as error:
             # Only a skip can be impossible, and says what it is that does not fit.
-            assert case.options.kind == "skip" and ("does not fit" in str(error) or "no place" in str(error))
+            if case.options.kind != "skip" or not re.search("does not fit|no place", str(error)):
+                raise
             continue
         net.append(case.text(name))
         splits[name], before[name] = parts, blobs

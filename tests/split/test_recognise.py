@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import NetState
@@ -148,6 +149,8 @@ def test_layers_wired_otherwise_are_plain_and_it_is_said_why(kind: KindName, old
     misses = near_misses(all_layers(net(text)))
     assert list(misses) == ["x"]
     assert re.search(why, misses["x"]), misses
+    folded, kept, _ = merge_stems([net(text)], {})
+    assert folded == [] and kept == misses
 
 
 def test_parts_that_never_meet_in_one_net_are_plain() -> None:

@@ -13,7 +13,7 @@ from caffe_split.formats import prototxt
 from caffe_split.net.geometry import Geometry
 from caffe_split.net.graph import Graph
 from caffe_split.net.layers import all_layers
-from caffe_split.split.affine import CannotFold
+from caffe_split.split.affine import CannotFoldError
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.kinds import KIND_NAMES, KindName
 from caffe_split.split.layer import SplitOptions, split_convolution
@@ -102,7 +102,7 @@ def test_one_convolution_computes_what_the_split_computes(
     whole = convolve(image, found.kernels.weight, found.kernels.bias, Geometry(**{**vars(geometry), "group": 1}))
     assert np.abs(whole - expected).max() <= 1e-9 * np.abs(expected).max()
     if geometry.group == 2 and trained:
-        with pytest.raises(CannotFold, match="other groups than their own.*--ungroup"):
+        with pytest.raises(CannotFoldError, match=r"other groups than their own.*--ungroup"):
             grouped(found.kernels.weight, geometry.group)
         return
     weight = grouped(found.kernels.weight, geometry.group)
@@ -147,13 +147,13 @@ def test_what_cannot_be_merged_says_why(kind: str, old: str, new: str, reason: s
         source = source.replace('type: "ReLU"', 'type: "PReLU" param { name: "w" }')
     assert old in source
     broken = prototxt.parse(source.replace(old, new, 1), "net")
-    with pytest.raises(CannotFold, match=reason):
+    with pytest.raises(CannotFoldError, match=reason):
         multiplied_out(broken, blobs)
 
 
 def test_relu_between_pre_and_post_is_not_linear() -> None:
     document, blobs = derived(kind="residual", activation="relu")
-    with pytest.raises(CannotFold, match=r"layer 'x_split2_residual_relu' \(line 0\) is a ReLU"):
+    with pytest.raises(CannotFoldError, match=r"layer 'x_split2_residual_relu' \(line 0\) is a ReLU"):
         multiplied_out(document, blobs)
 
 
@@ -162,7 +162,7 @@ def test_an_operation_in_place_between_the_parts_is_no_part_of_a_convolution() -
     first = next(layer for layer in all_layers(document) if layer.name == "x_split1")
     between = prototxt.field("layer", {"name": "p", "type": "Power", "bottom": "x_split1", "top": "x_split1"})
     document.insert_after(first.field, between)
-    with pytest.raises(CannotFold, match=r"layer 'p' .* is a Power, which no convolution can take in"):
+    with pytest.raises(CannotFoldError, match=r"layer 'p' .* is a Power, which no convolution can take in"):
         multiplied_out(document, blobs)
 
 
@@ -170,7 +170,7 @@ def test_a_kernel_that_looks_further_than_xs_own() -> None:
     document, blobs = derived(kind="skip")
     source = str(document).replace("kernel_size: 1", "kernel_size: 5\n    pad: 2", 1)
     blobs["x_split2_skip"] = [np.ones((3, 4, 5, 5), np.float32)]
-    with pytest.raises(CannotFold, match="'x_split2_skip' .* looks at pixels that the 3x3 kernel of 'x'"):
+    with pytest.raises(CannotFoldError, match=r"'x_split2_skip' .* looks at pixels that the 3x3 kernel of 'x'"):
         multiplied_out(prototxt.parse(source, "net"), blobs)
 
 
