@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.cli.train import _reason
+from caffe_split.backends.choose import get_backend
 from caffe_split.data.store import write_store
 from caffe_split.engine.log import Log
 from caffe_split.errors import CaffeSplitError
@@ -210,9 +210,9 @@ def test_the_reason_alone_is_told() -> None:
     """Of an engine that is killed the last line of the log is all there is."""
     stream = io.StringIO()
     Log(stream).info("Iteration 7, lr = 0.01")
-    assert _reason("torch", stream.getvalue().rstrip()) == "Iteration 7, lr = 0.01"
-    assert _reason("torch", "KeyError: 'engine.py:3] x'") == "KeyError: 'engine.py:3] x'"
-    assert _reason("caffe", "net.cpp:785] Check failed: a == b") == "net.cpp:785] Check failed: a == b"
+    assert get_backend("torch").reason(stream.getvalue().rstrip()) == "Iteration 7, lr = 0.01"
+    assert get_backend("torch").reason("KeyError: 'engine.py:3] x'") == "KeyError: 'engine.py:3] x'"
+    assert get_backend("caffe").reason("net.cpp:785] Check failed: a == b") == "net.cpp:785] Check failed: a == b"
 
 
 def test_options_of_the_other_engine(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from caffe_split.split import naming
 from caffe_split.split.kinds import KIND_NAMES, KindName, added_words
 from caffe_split.split.recognise import helper_names
 from caffe_split.study.telemetry import movements
-from caffe_split.tpm.collect import gather_series
+from caffe_split.tpm.collect import measure_snapshots
 from tests.split.nets import CONV, layer, split_again
 from tests.support import caffe_split
 
@@ -189,7 +189,7 @@ def test_weights_without_a_net_are_taken_by_names_that_make_a_whole_split(tmp_pa
         weights = {name: [np.full((4, 4, 3, 3), iteration, np.float32)] for name in ("frames_reorder", *split)}
         snapshots[iteration] = tmp_path / f"net_iter_{iteration}.caffemodel"
         caffemodel.write_weights(snapshots[iteration], weights, types=dict.fromkeys(weights, "Convolution"))
-    assert [score.layer for score in gather_series(snapshots)] == ["frames_reorder", *split[:3]]
+    assert [score.layer for score in measure_snapshots(snapshots)] == ["frames_reorder", *split[:3]]
     assert [*movements(*snapshots.values())["x"]] == ["split1", "split2", "residual_pre", "residual_post", "reorder"]
     assert [*movements(*snapshots.values())] == ["x"]
 
