@@ -51,16 +51,10 @@ class Training:
 
     @property
     def prefix(self) -> str | None:
-        """The solver's snapshot_prefix; None without a solver.
-
-        As Caffe has it: without one the solver's own name serves, and one that is a folder gets that name added.
-        """
+        """What the names of the solver's snapshots begin with; None without a solver."""
         if self.solver is None or self.solver_path is None:
             return None
-        prefix = self.solver.get("snapshot_prefix", None)
-        if not prefix:
-            return str(self.solver_path.with_suffix(""))
-        return str(Path(prefix) / self.solver_path.stem) if Path(prefix).is_dir() else str(prefix)
+        return snapshot_prefix(self.solver_path, self.solver.get("snapshot_prefix", ""))
 
     def snapshots(self, ending: str = "caffemodel") -> dict[int, Path]:
         """Iteration -> snapshot file, in order; HDF5 ones (`.h5`) too, binaryproto first where both exist."""
@@ -83,6 +77,39 @@ class Training:
             f"no snapshot of iteration {iteration} at {self.prefix}_iter_{iteration}.caffemodel[.h5] "
             f"(seen from {Path.cwd()}). Iterations with one: {known}."
         )
+
+
+def snapshot_prefix(solver: PathLike, written: str) -> str:
+    """What the names of a solver's snapshots begin with, as Caffe has it, of its file and its snapshot_prefix.
+
+    Without a snapshot_prefix the solver's own name serves, and to one that is a folder that name is added.
+    """
+    if not written:
+        return str(Path(solver).with_suffix(""))
+    return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
+
+
+def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
+    """The fields of a solver that name test nets, in the order in which Caffe makes these: first the inner ones."""
+    return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
+
+
+def solver_test_nets(solver: prototxt.Document, net: prototxt.Document) -> list[prototxt.Document]:
+    """The test nets of a solver in Caffe's order, one per test_iter; `net` is the one that it trains.
+
+    The inner ones come first, then those in files, then `net` for every test_iter that is left. Raises
+    `CaffeSplitError` for fewer test_iter than test nets, and, if there is a train_net, which has no layers for testing,
+    for more.
+    """
+    count = len(solver.get_all("test_iter"))
+    found: list[prototxt.Document] = []
+    for field in solver_test_net_fields(solver):
+        for value in field.values():
+            inner = isinstance(value, prototxt.Message)
+            found.append(solver.inner(value) if inner else read_net(str(value), upgrade=True))
+    if count < len(found) or (solver.has("train_net") and count != len(found)):
+        raise CaffeSplitError(f"{solver.filename}: {count} test_iter for {len(found)} test nets.")
+    return found + [net] * (count - len(found))
 
 
 def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:

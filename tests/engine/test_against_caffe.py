@@ -14,10 +14,10 @@ from tests.support import ROOT, Trained, caffe_split, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.data.store import write_store  # noqa: E402
-from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.formats.weights.caffemodel import read_weights, write_weights  # noqa: E402
-from caffe_split.formats.weights.solverstate import read_solverstate  # noqa: E402
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+from caffe_split.formats.weights.solverstate import read_solverstate
 
 pytestmark = pytest.mark.caffe
 RELATIVE = 1e-3

@@ -20,8 +20,8 @@ from caffe_split.formats.weights import blob as blobs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.data.batches import read_blob  # noqa: E402
-from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.data.transform import read_blob
+from caffe_split.engine.model.net import Net
 
 TRANSFORMS = {
     "plain": "",

@@ -15,9 +15,9 @@ from tests.engine.cases import CASES, Case
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.engine.spec.kinds import KINDS  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.spec.kinds import KINDS
+from caffe_split.formats import prototxt
 
 pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)

@@ -12,10 +12,10 @@ from tests.engine.cases import CASES
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.layers.base import TOLD  # noqa: E402
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
+from caffe_split.engine.layers.base import TOLD
+from caffe_split.engine.model.net import Net
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
 
 
 def others(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

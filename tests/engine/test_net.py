@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net
 
 SMALL = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
@@ -37,7 +37,7 @@ def test_fewer_passes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_training(tmp_path, 'base_lr: 1 lr_policy: "fixed"', 1)
     document = read_net("net.prototxt", upgrade=True)
     plain, fused = (Net(document, "TRAIN", seed=1, fuse=fuse) for fuse in (False, True))
-    assert len(fused._steps_now) < len(plain._steps_now)
+    assert len(fused.calls) < len(plain.calls)
     for _ in range(2):
         losses = [net.forward().loss for net in (plain, fused)]
         for loss in losses:

@@ -16,10 +16,10 @@ from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.engine.parallel.group import ALONE  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
-from tests.engine.many_job import run  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.parallel.group import ALONE
+from caffe_split.formats import prototxt
+from tests.engine.many_job import run
 
 FEW = 'layer { name: "few" type: "Parameter" top: "s" parameter_param { shape { dim: 3 dim: 2 } } }\n'
 MORE = {

@@ -16,7 +16,7 @@ from caffe_split.formats import prototxt
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net
 
 FILLERS = {
     "constant": "value: 0.7",

@@ -16,7 +16,7 @@ from tests.support import train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.net.resume import newest_pair  # noqa: E402
+from caffe_split.net.resume import newest_pair
 
 RATE = 'base_lr: 0.01 momentum: 0.9 lr_policy: "step" gamma: 0.7 stepsize: 3'
 # Crops, mirrors, dropout, random blobs; 44 records by 8, tests of 2 x 7 of 20.

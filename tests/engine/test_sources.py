@@ -16,7 +16,7 @@ from tests.engine.test_data import here, in_caffe, near
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
-from caffe_split.engine.parallel.group import Group  # noqa: E402
+from caffe_split.engine.parallel.group import Group
 
 pytestmark = pytest.mark.usefixtures("folder")
 

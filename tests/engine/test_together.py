@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from caffe_split.data.store import write_store
-from caffe_split.engine.parallel.launch import _cores
+from caffe_split.engine.parallel.launch import usable_cores
 from caffe_split.errors import CaffeSplitError
 from tests.engine.runs import numbers, write_training
 from tests.support import ROOT, caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.parallel.join import Seat, device_for, seat  # noqa: E402
+from caffe_split.engine.parallel.join import Seat, device_for, seat
 
 FIXED = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed"'
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_divide(tmp_path: Path, monkeypatch: pytest.Monkey
     write_training(tmp_path, FIXED, 2, batch=7)
     words = ("train", "solver.prototxt", "--engine", "torch", "--processes", 2)
     said = caffe_split(*words, *(("--threads", threads) if threads else ()), cwd=tmp_path, status=1).stderr
-    assert f", {threads or max(1, _cores() // 2)} threads, fp32" in (tmp_path / "train.log").read_text()
+    assert f", {threads or max(1, usable_cores() // 2)} threads, fp32" in (tmp_path / "train.log").read_text()
     assert re.search(r"train.log:\d+: layer 'data' \(line 3\): a batch of 7 does not divide over 2 processes", said)
     assert len(re.findall("^F", (tmp_path / "train.log").read_text(), re.MULTILINE)) == 1
 
@@ -255,7 +255,7 @@ def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> N
     """It is killed while it still loads PyTorch; the other one would wait for it for minutes."""
     write_training(tmp_path, FIXED, 10**6)
     script = (
-        "import sys\nfrom caffe_split.engine import launch\nfrom caffe_split.engine.log import Log\n"
+        "import sys\nfrom caffe_split.engine.parallel import launch\nfrom caffe_split.engine.log import Log\n"
         "launch._GRACE = 3.0\nsys.exit(launch.launch(2, ['solver.prototxt'], 1, Log()))"
     )
     child = subprocess.Popen(

@@ -34,7 +34,6 @@ _TRANSFORM = "scale mirror crop_size mean_file mean_value"
 _WEIGHTED = "num_output bias_term weight_filler bias_filler"
 _CONVOLUTION = f"{_WEIGHTED} pad kernel_size group stride dilation pad_h pad_w kernel_h kernel_w stride_h stride_w axis"
 _LOSS = "ignore_label normalize normalization"
-FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 KINDS: dict[str, Kind] = {
     # data

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from caffe_split.engine.spec.kinds import ANY, FILLERS, KINDS, Kind
+from caffe_split.engine.spec.kinds import ANY, KINDS, Kind
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.schema import caffe
 from caffe_split.net.layers import Layer, all_layers
+
+FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Caffe's fillers. The distributions are Caffe's, the random numbers are not."""
+"""The initial values of parameters: Caffe's fillers. The distributions are Caffe's, the random numbers are not."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 import torch
 
+from caffe_split.engine.spec.support import FILLERS
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 
-KINDS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
-
 
 def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> torch.Tensor:
-    """A float32 array of that shape, filled as FillerParameter says. Raises `CaffeSplitError` for an unknown type."""
+    """A new float32 blob of that shape, filled as the FillerParameter `options` says (include/caffe/filler.hpp).
+
+    Raises `CaffeSplitError` for an unknown type, and for shapes that a type cannot fill.
+    """
     kind = options.get("type")
     out = torch.empty(tuple(shape))
     if kind == "constant":
@@ -38,11 +40,11 @@ def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> 
         return out
     if kind == "bilinear":
         return _bilinear(shape)
-    raise CaffeSplitError(f"no filler of type {kind!r}; there are {', '.join(KINDS)}")
+    raise CaffeSplitError(f"no filler of type {kind!r}; there are {', '.join(FILLERS)}")
 
 
 def _fan(shape: Sequence[int], options: Options) -> float:
-    """What xavier and msra divide by, from the blob's first two axes as Caffe takes them (also InnerProduct's)."""
+    """What xavier and msra divide by: fan_in, fan_out or their mean, as Caffe finds them from the first two axes."""
     count = math.prod(shape)
     fan_in = count // shape[0] if shape else 1
     fan_out = count // shape[1] if len(shape) > 1 else count

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from caffe_split.engine.parallel.group import NotShared
 from caffe_split.engine.spec.support import Problem
+from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -19,14 +19,18 @@ EACH, SAME, MEAN, SUM = "EACH", "SAME", "MEAN", "SUM"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class _Mixed(Exception):
+class NotSharedError(CaffeSplitError):
+    """Several processes cannot compute what one does."""
+
+
+class _MixedError(Exception):
     """Why a layer's tops are none of the four."""
 
 
 def kinds_of(document: prototxt.Document, layers: Sequence[Layer], shapes: Sequence[Shapes]) -> list[list[str]]:
     """The kinds of each layer's tops. `shapes` gives the shapes of each layer's bottoms, by name.
 
-    Raises `NotShared` with everything that does not go over several processes, a line each.
+    Raises `NotSharedError` with everything that does not go over several processes, a line each.
     """
     now: dict[str, str] = {}
     found: list[list[str]] = []
@@ -36,9 +40,9 @@ def kinds_of(document: prototxt.Document, layers: Sequence[Layer], shapes: Seque
         try:
             rule = RULES.get(layer.type)
             if rule is None:
-                raise _Mixed(f"type {layer.type} is not handled there")
+                raise _MixedError(f"type {layer.type} is not handled there")
             kind = rule(layer, given, known)
-        except _Mixed as reason:
+        except _MixedError as reason:
             problems.append(Problem(document.filename, layer.field.line, f"layer '{layer.name}': {reason}"))
             kind = EACH
         tops = [kind] * len(layer.tops)
@@ -48,7 +52,7 @@ def kinds_of(document: prototxt.Document, layers: Sequence[Layer], shapes: Seque
         now.update(zip(layer.tops, tops))
     if problems:
         listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in problems)
-        raise NotShared(
+        raise NotSharedError(
             f"several processes cannot share the batch of {document.filename}; one process trains it:{listed}"
         )
     return found
@@ -66,7 +70,7 @@ def _alone(layer: Layer, given: Sequence[str], _shapes: Shapes) -> str:
     """A layer that does to each record what it does to any other."""
     if set(given) == {EACH} or set(given) == {SAME}:
         return given[0]
-    raise _Mixed(f"its bottoms ({_named(layer, given)}) are not all of single records")
+    raise _MixedError(f"its bottoms ({_named(layer, given)}) are not all of single records")
 
 
 def _along(message: str, *fields: str) -> Callable[[Layer, Sequence[str], Shapes], str]:
@@ -76,7 +80,7 @@ def _along(message: str, *fields: str) -> Callable[[Layer, Sequence[str], Shapes
         options = Options.of(layer.message, message)
         name = fields[-1] if options.has(fields[-1]) else fields[0]
         if EACH in given and _is_first(options.get(name), len(shapes[layer.bottoms[0]])):
-            raise _Mixed(f"its {name} is that of the records, which it mixes")
+            raise _MixedError(f"its {name} is that of the records, which it mixes")
         return _alone(layer, given, shapes)
 
     return rule
@@ -86,7 +90,7 @@ def _linear(layer: Layer, given: Sequence[str], _shapes: Shapes) -> str:
     """A layer for which the mean of the tops is the top of the mean, where all bottoms are of one kind."""
     if len(set(given)) == 1:
         return given[0]
-    raise _Mixed(f"its bottoms are of several kinds ({_named(layer, given)})")
+    raise _MixedError(f"its bottoms are of several kinds ({_named(layer, given)})")
 
 
 def _power(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
@@ -110,7 +114,7 @@ def _factor(message: str) -> Callable[[Layer, Sequence[str], Shapes], str]:
         first = _is_first(options.get("axis"), len(shapes[layer.bottoms[0]]))
         learns = len(given) == 1 or (message == "scale_param" and options.get("bias_term"))
         if learns and first and given[0] == EACH:
-            raise _Mixed("it learns a value for each record of a batch")
+            raise _MixedError("it learns a value for each record of a batch")
         if len(given) == 1:
             return _alone(layer, given, shapes)
         scalar = not shapes[layer.bottoms[1]]
@@ -118,7 +122,7 @@ def _factor(message: str) -> Callable[[Layer, Sequence[str], Shapes], str]:
             return EACH
         if set(given) == {SAME}:
             return SAME
-        raise _Mixed(f"its bottoms ({_named(layer, given)}) do not go together record by record")
+        raise _MixedError(f"its bottoms ({_named(layer, given)}) do not go together record by record")
 
     return rule
 
@@ -128,7 +132,7 @@ def _reshape(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
     lengths = options.sub("shape").all("dim")
     first = _is_first(options.get("axis"), len(shapes[layer.bottoms[0]]) + 1)
     if given[0] == EACH and first and lengths and lengths[0] > 0:
-        raise _Mixed(f"it fixes the length of the first axis to {lengths[0]}; write 0 or -1")
+        raise _MixedError(f"it fixes the length of the first axis to {lengths[0]}; write 0 or -1")
     return given[0]
 
 
@@ -142,13 +146,13 @@ def _reduction(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
 def _loss(layer: Layer, given: Sequence[str], shapes: Shapes) -> str:
     if layer.type == "InfogainLoss":
         if len(given) > 2 and given[2] != SAME:
-            raise _Mixed(f"its matrix '{layer.bottoms[2]}' is not the same in all processes")
+            raise _MixedError(f"its matrix '{layer.bottoms[2]}' is not the same in all processes")
         given = given[:2]
     axis = {"InfogainLoss": "infogain_loss_param", "Accuracy": "accuracy_param", "SoftmaxWithLoss": "softmax_param"}
     if layer.type in axis:
         _along(axis[layer.type], "axis")(layer, given, shapes)
     if _alone(layer, given, shapes) != EACH:
-        raise _Mixed(f"its bottoms ({_named(layer, given)}) do not hold records")
+        raise _MixedError(f"its bottoms ({_named(layer, given)}) do not hold records")
     return MEAN
 
 
