@@ -75,7 +75,7 @@ def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
         downs = layer.text.message.get_all("propagate_down")
         detached = tuple(place for place, down in enumerate(downs) if not down)
         low = layer.text.type in LOW
-        calls.append(LayerCall(layer, layer.text.bottoms, layer.text.tops, None, detached, own, low))
+        calls.append(LayerCall(layer, layer.text.bottoms, layer.text.tops, detached=detached, weights=own, low=low))
     return _with_done(calls, outputs_of(layers))
 
 
@@ -90,7 +90,14 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
         before = calls[-1] if calls else None
         if before is not None and _norm_goes_with(layers, before, call, index):
             assert isinstance(before.layer, BatchNorm)
-            call = LayerCall(call.layer, before.bottoms, call.tops, before.layer, before.detached, call.weights)
+            call = LayerCall(
+                call.layer,
+                before.bottoms,
+                call.tops,
+                norm=before.layer,
+                detached=before.detached,
+                weights=call.weights,
+            )
             calls.pop()
         elif isinstance(call.layer, ReLU):
             call.layer.in_place = _may_overwrite(layers, index)

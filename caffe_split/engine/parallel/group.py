@@ -19,6 +19,7 @@ from caffe_split.engine.rows import Rows
 from caffe_split.engine.spec.shared_batch import NotSharedError
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Group:
@@ -122,7 +123,7 @@ class Group:
                 if not self.is_first:
                     tensor.copy_(values)
 
-    def spread_value(self, value: Any) -> Any:
+    def spread_value(self, value: T) -> T:
         """The first process's `value`, in all processes. It has to be small and of Python's own types."""
         if not self.speaks:
             return value
@@ -130,7 +131,7 @@ class Group:
         dist.broadcast_object_list(box, 0)
         return box[0]
 
-    def values_of_all(self, value: Any) -> list[Any]:
+    def values_of_all(self, value: T) -> list[T]:
         """Each process's `value`, by rank. It has to be small and of Python's own types."""
         if not self.speaks:
             return [value]

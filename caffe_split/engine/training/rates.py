@@ -31,13 +31,13 @@ class Policy:
     def of(cls, solver: Options) -> Policy:
         """The policy of a solver. Raises `CaffeSplitError` for an unknown one, and for numbers that Caffe refuses."""
         policy = cls(
-            str(solver.get("lr_policy")),
-            float(solver.get("base_lr")),
-            float(solver.get("gamma")),
-            float(solver.get("power")),
-            int(solver.get("stepsize")),
-            tuple(int(value) for value in solver.all("stepvalue")),
-            int(solver.get("max_iter")),
+            name=str(solver.get("lr_policy")),
+            base=float(solver.get("base_lr")),
+            gamma=float(solver.get("gamma")),
+            power=float(solver.get("power")),
+            step=int(solver.get("stepsize")),
+            steps=tuple(int(value) for value in solver.all("stepvalue")),
+            max_iter=int(solver.get("max_iter")),
         )
         if policy.name not in POLICIES:
             raise CaffeSplitError(f"lr_policy {policy.name!r} is not one of {', '.join(POLICIES)}.")

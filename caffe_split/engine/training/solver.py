@@ -11,18 +11,17 @@ import numpy as np
 import torch
 
 from caffe_split.engine.log import Log, number
-from caffe_split.engine.model.finite import first_not_finite
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.seeds import mixed_seed
 from caffe_split.engine.training.check import check_solver
 from caffe_split.engine.training.debug import DebugInfo
+from caffe_split.engine.training.diverged import diverged
 from caffe_split.engine.training.nets import NetBuilder
 from caffe_split.engine.training.outputs import SmoothedLoss, output_lines, values_of
 from caffe_split.engine.training.rates import Policy
 from caffe_split.engine.training.snapshots import Snapshots
 from caffe_split.engine.training.updates import Updater
-from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
@@ -31,10 +30,6 @@ from caffe_split.net.training import open_training, snapshot_prefix
 
 # By a coarse clock no time may have passed before the first line; Caffe then divides by 1 second.
 _NO_TIME = 1.0
-
-
-class DivergedError(CaffeSplitError):
-    """The loss is no longer finite."""
 
 
 class Solver:
@@ -106,7 +101,16 @@ class Solver:
         self._stopped = False
         self.log.info(f"Initializing solver from parameters: \n{document}")
         training = open_training(path)
-        nets = NetBuilder(self.path, self.options, self.device, self.seed, self.fuse, precision, compiled, self.log)
+        nets = NetBuilder(
+            path=self.path,
+            options=self.options,
+            device=self.device,
+            seed=self.seed,
+            fuse=self.fuse,
+            precision=precision,
+            compiled=compiled,
+            log=self.log,
+        )
         self.net = nets.train(training.net, group)
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
@@ -212,7 +216,7 @@ class Solver:
                 loss += float(output.loss.detach())
             loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
-                raise self._diverged(loss)
+                raise diverged(self.net, self.iter, loss, self.snapshots.last_good())
             self.loss.add(loss, self.iter - start)
             if display_every and self.iter % display_every == 0:
                 self._show(output, clock, shown)
@@ -299,15 +303,6 @@ class Solver:
         for line in output_lines(net, "Test", means):
             self.log.info(line)
         return means
-
-    def _diverged(self, loss: float) -> DivergedError:
-        with self.group.quiet():
-            found = first_not_finite(self.net)
-        found = next(filter(None, self.group.values_of_all(found)), None)
-        where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
-        return DivergedError(
-            f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.snapshots.last_good()}."
-        )
 
     def snapshot(self) -> tuple[Path, Path]:
         """Write weights and solver state, from which Caffe can resume as well. Returns their paths."""
