@@ -37,7 +37,7 @@ class Softmax(Layer):
 
 
 class SoftmaxWithLoss(Labelled):
-    """The mean of -log p over the labels, where p is the softmax of the scores at the label."""
+    """The mean of -log p over the labels that count, where p is the softmax of the scores at the label."""
 
     options_name = "softmax_param"
 

@@ -61,7 +61,7 @@ def seat(environment: Mapping[str, str] = os.environ) -> Seat | None:
 
 
 def device_for(seat: Seat, asked: str | None, solver: str) -> torch.device:
-    """This process's own device: on CUDA number `seat.local`, whatever the solver's device_id says.
+    """This process's own device: on CUDA number `seat.local`; the solver's device_id does not count.
 
     `asked` and `solver` are as in `choose_device`. Raises `CaffeSplitError` where there are too few devices.
     """

@@ -97,7 +97,7 @@ def _names(layer: Layer) -> list[str]:
 
 
 def _goes_back(layer: Layer, index: int) -> bool:
-    """Whether Caffe logs a gradient of the parameter: not for lr_mult 0, but for BatchNorm's statistics."""
+    """Whether Caffe logs a gradient of the parameter: unless its lr_mult is written as 0, also for statistics."""
     specs = layer.text.message.subs("param")
     return index >= len(specs) or bool(specs[index].get("lr_mult", 1.0))
 
