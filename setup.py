@@ -24,7 +24,7 @@ setup(
         "hdf5": ["h5py"],
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
-        "torch": ["torch>=2.1"],
+        "torch": ["torch>=2.1", "typing_extensions>=4.4"],
         "study": ["pyyaml", "snakemake>=8; python_version >= '3.11'"],
         "test": [
             "pytest",

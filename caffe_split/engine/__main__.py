@@ -1,12 +1,12 @@
-"""One training as a program of its own, which `caffe-split train --engine torch` starts as it starts Caffe.
+"""One training as a program of its own; `caffe-split train --engine torch` starts it as it starts Caffe.
 
     python -m caffe_split.engine SOLVER [--weights FILE,FILE] [--snapshot FILE|auto] [--continue-data]
         [--device cpu|cuda] [--seed N] [--precision fp32|tf32|bf16] [--compile] [--threads N]
         [--processes K] [--sync-bn] [--scale-batch]
     torchrun --nproc-per-node K -m caffe_split.engine SOLVER ...
 
-The log goes to standard error. SIGINT snapshots and stops, SIGHUP snapshots. The status is 0 at the end or after a
-stop, 1 for a mistake, whose line in the log begins with F.
+The log goes to standard error. SIGINT writes a snapshot and stops; SIGHUP writes a snapshot. The exit status is 0 at
+the end or after a stop, and 1 after an error, whose line in the log begins with F.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from caffe_split.engine import require_torch
-from caffe_split.engine.log import Log, Silent
+from caffe_split.engine.log import Log, SilentLog
 from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
+from caffe_split.engine.require import require_torch
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _Wishes:
-    """What signals have asked for and nobody has been told yet."""
+    """Pending stop and snapshot requests from signals. A call returns one ("stop", "snapshot" or "") and clears it."""
 
     def __init__(self) -> None:
         self._stop = self._snapshot = False
@@ -59,7 +59,7 @@ class _Wishes:
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    """Whole numbers from `least` to what 63 bits hold."""
+    """A type for argparse: whole numbers from `least` to 2^63 - 1."""
 
     def number(text: str) -> int:
         value = int(text)
@@ -75,20 +75,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("solver")
     parser.add_argument("--weights")
     parser.add_argument("--snapshot")
-    parser.add_argument("--continue-data", action="store_true", help="resumed data go on where they stopped")
+    parser.add_argument(
+        "--continue-data", action="store_true", help="after --snapshot: the data continue where they stopped"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=_whole(0))
-    parser.add_argument("--threads", type=_whole(1), help="of every process; default: all cores, or its part of them")
+    parser.add_argument(
+        "--threads", type=_whole(1), help="of each process; default: all cores, divided among the processes"
+    )
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--processes", type=_whole(1), default=1, help="divide every batch over so many processes here")
-    parser.add_argument("--sync-bn", action="store_true", help="BatchNorm's statistics are those of the whole batch")
-    parser.add_argument("--scale-batch", action="store_true", help="every process takes a whole batch_size")
+    parser.add_argument(
+        "--processes",
+        type=_whole(1),
+        default=1,
+        help="train in this many processes on this machine, which divide each batch",
+    )
+    parser.add_argument(
+        "--sync-bn", action="store_true", help="BatchNorm normalises by the statistics of the whole batch"
+    )
+    parser.add_argument("--scale-batch", action="store_true", help="each process takes batch_size records")
     return parser
 
 
 def _train(words: argparse.Namespace, run: Run) -> None:
-    """The training of this process. Raises `CaffeSplitError`."""
+    """Train in this process. Raises `CaffeSplitError`."""
     import torch
 
     from caffe_split.engine.device import choose_device, keep_memory
@@ -139,7 +150,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
                 "larger iter_size"
             ) from error
         if meeting:
-            # Mostly another process is gone, and this one is ended here.
+            # Mostly because another process is gone; then the watch ends this one while it waits here.
             meeting.watch.wait_for_end()
         raise
     if meeting:
@@ -147,7 +158,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
 
 
 def _check(words: argparse.Namespace, meeting: Meeting | None) -> None:
-    """Raises `CaffeSplitError` for flags that would mean nothing."""
+    """Raises `CaffeSplitError` for flags that do not fit together or would have no effect."""
     size = meeting.seat.size if meeting else 1
     if words.processes not in (1, size):
         raise CaffeSplitError(
@@ -161,18 +172,21 @@ def _check(words: argparse.Namespace, meeting: Meeting | None) -> None:
 
 
 class Run:
-    """What a process of a training has, from the start on: its log, its wishes, and later the others and a solver."""
+    """One process of a training.
+
+    It has its log and its pending requests from the start, and later the meeting with the other processes and a solver.
+    """
 
     def __init__(self) -> None:
         self.wishes = _Wishes()
-        # Of several processes the first one speaks; half an environment is no several.
+        # Only rank 0 logs; an incomplete environment counts as one process.
         others = os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ
-        self.log = Silent() if others else Log()
+        self.log = SilentLog() if others else Log()
         self.meeting: Meeting | None = None
         self.solver: Solver | None = None
 
     def meet(self) -> Meeting | None:
-        """Find the other processes, if there are any. Raises `CaffeSplitError`."""
+        """Meet the other processes, if there are any. Raises `CaffeSplitError`."""
         from caffe_split.engine.parallel.join import Meeting, seat
 
         taken = seat()
@@ -184,7 +198,7 @@ class Run:
         return self.meeting
 
     def say(self, reason: str) -> None:
-        """The one line on why all processes end."""
+        """Log the line on why all processes end."""
         reason = " ".join(reason.split("\n"))
         if self.meeting is not None and self.solver is not None:
             good = self.solver.snapshots.last_good()
@@ -192,7 +206,7 @@ class Run:
         Log().fatal(reason)
 
     def fail(self, error: CaffeSplitError) -> None:
-        """End all processes for a mistake."""
+        """Report an error, and make all processes end."""
         reason = " ".join(str(error).split("\n"))
         _tell_torchrun(reason)
         if self.meeting is not None:
@@ -202,13 +216,14 @@ class Run:
 
 
 def _end_without(launcher: int, meeting: Meeting) -> None:
+    """End all processes when the one that started them is gone."""
     while os.getppid() == launcher:
         time.sleep(0.5)
     meeting.watch.end("the process that started the others is gone: it was killed")
 
 
 def _tell_torchrun(reason: str) -> None:
-    """Let torchrun's summary of a failure hold the reason, not "<NONE>"."""
+    """Give torchrun the reason for its summary of the failure, which would otherwise say "<NONE>"."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         word = {"message": {"message": reason, "extraInfo": {"timestamp": str(int(time.time()))}}}
@@ -217,7 +232,7 @@ def _tell_torchrun(reason: str) -> None:
 
 
 def main() -> int:
-    """Train; the exit status."""
+    """Train. Returns the exit status."""
     parser = _parser()
     words = parser.parse_args()
     run = Run()
@@ -235,5 +250,5 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    # Where several processes computed together, PyTorch's threads at times abort a process that is taken down in order.
+    # After several processes computed together, PyTorch's threads sometimes abort a process that exits normally.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Where a training runs."""
+"""The device that a training runs on, and its memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from caffe_split.formats.prototxt.nets import read_solver
 
 
 def choose_device(asked: str | None, solver: str) -> torch.device:
-    """The device asked for, else what the solver's solver_mode says where it is written, else the CPU.
+    """The device to train on.
 
-    Raises `CaffeSplitError` where CUDA is wanted and none is there.
+    `asked` ("cpu" or "cuda") decides; if None, the solver's `solver_mode` where it is written; else it is the CPU.
+    Raises `CaffeSplitError` for CUDA where PyTorch finds no such device.
     """
     document = read_solver(solver)
     says_gpu = document.has("solver_mode") and document.get("solver_mode") == "GPU"
@@ -29,10 +30,11 @@ def choose_device(asked: str | None, solver: str) -> torch.device:
 
 
 def keep_memory() -> None:
-    """Have the C library keep freed memory for the next iteration, where it is glibc; else do nothing.
+    """Make glibc keep freed memory for the next iteration; with another C library, do nothing.
 
-    It would give the large blobs back to the system and take them anew at every layer, page by page: a quarter of an
-    iteration of cifar10_quick on a processor, a sixth of ResNet-20's. The most that a training holds stays the same.
+    By default glibc returns large blobs to the system and requests them again, page by page, at every layer. That took
+    a quarter of an iteration of cifar10_quick on a processor, and a sixth of one of ResNet-20. The peak memory of a
+    training does not change.
     """
     mmap_threshold, trim_threshold = -3, -1
     try:

@@ -14,10 +14,10 @@ from tests.support import ROOT, Trained, caffe_split, train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.data.store import write_store  # noqa: E402
-from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.formats.weights.caffemodel import read_weights, write_weights  # noqa: E402
-from caffe_split.formats.weights.solverstate import read_solverstate  # noqa: E402
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+from caffe_split.formats.weights.solverstate import read_solverstate
 
 pytestmark = pytest.mark.caffe
 RELATIVE = 1e-3
@@ -60,7 +60,7 @@ def same_snapshots(iteration: int, ending: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_solver(name: str, tmp_path: Path) -> None:
+def test_trainings_match_caffe_iteration_by_iteration(name: str, tmp_path: Path) -> None:
     ending = ".h5" if name == "hdf5" else ""
     iter_size = 2 if name in ("rmsprop", "sgd") else 1
     write_training(tmp_path, SOLVERS[name], 12, iter_size=iter_size)
@@ -82,7 +82,7 @@ def test_solver(name: str, tmp_path: Path) -> None:
     same_snapshots(20, ending)
 
 
-def test_digits(trained: Trained, tmp_path: Path) -> None:
+def test_the_watched_digits_match_caffe(trained: Trained, tmp_path: Path) -> None:
     """Fifty iterations of the digits net, watched by TPM layers, from one start."""
     shutil.copytree(ROOT / "prototxt/digits", "digits")
     shutil.copytree(trained.folder / "data", "data")
@@ -101,7 +101,7 @@ def test_digits(trained: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar10_quick", "resnet20_cifar10", "resnet20_cifar100", "all_cnn_c_cifar10"])
-def test_baselines(name: str, tmp_path: Path) -> None:
+def test_baseline_nets_match_caffe(name: str, tmp_path: Path) -> None:
     """Fifty iterations on random images in batches of 16, without what draws random numbers: crop, mirror, dropout.
 
     To 1e-3 at a small rate. At the recipes' own rates such trainings are chaotic: Caffes whose first weights differ by
@@ -146,7 +146,7 @@ def _quiet(match: re.Match[str]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["residual", "skip", "extension", "branch-norm"])
-def test_derived(kind: str, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_derived_nets_match_caffe(kind: str, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty iterations of a derived net from its initial weights."""
     monkeypatch.chdir(digits)
     words = ["--kind", "residual", "--branch-norm"] if kind == "branch-norm" else ["--kind", kind]
@@ -170,7 +170,7 @@ def test_derived(kind: str, digits: Path, monkeypatch: pytest.MonkeyPatch) -> No
     compare(our_log, train("new/solver.prototxt", digits), RELATIVE)
 
 
-def test_weights_of_2014_shapes_are_taken(tmp_path: Path) -> None:
+def test_weights_with_four_axes_of_2014_load(tmp_path: Path) -> None:
     write_training(tmp_path, 'base_lr: 0.01 lr_policy: "fixed"', 1)
     solver, _ = ours("solver.prototxt")
     old = solver.net.arrays()
@@ -193,7 +193,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "c" bottom: "label" top: "l
 """
 
 
-def test_parameters_shared_as_other_shapes(tmp_path: Path) -> None:
+def test_parameters_share_values_across_shapes(tmp_path: Path) -> None:
     """A weight of 6 x 243 that is also one of 243 x 6; the test net shares it with the train net."""
     write_training(tmp_path, 'base_lr: 0.05 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed"', 12, net=PERMISSIVE)
     weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
@@ -212,7 +212,7 @@ def test_parameters_shared_as_other_shapes(tmp_path: Path) -> None:
         ("num_output: 243", "num_output: 242", r"has shape \(242, 6\), .*; Caffe shares as many values only"),
     ],
 )
-def test_parameters_that_cannot_be_shared(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_parameters_that_cannot_be_shared_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
     write_training(tmp_path, 'base_lr: 0.05 lr_policy: "fixed"', 2, net=PERMISSIVE.replace(old, new))
     with pytest.raises(CaffeSplitError, match=expected):
         ours("solver.prototxt")
@@ -231,7 +231,7 @@ def debug_lines(log: str) -> list[tuple[str, float]]:
 
 
 @pytest.mark.parametrize("iter_size", [1, 2])
-def test_debug_info(tmp_path: Path, iter_size: int) -> None:
+def test_debug_info_logs_what_caffe_logs(tmp_path: Path, iter_size: int) -> None:
     settings = 'base_lr: 0.05 momentum: 0.9 lr_policy: "fixed" debug_info: true'
     write_training(tmp_path, settings, 3, iter_size=iter_size)
     weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")

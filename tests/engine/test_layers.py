@@ -15,9 +15,9 @@ from tests.engine.cases import CASES, Case
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
-from caffe_split.layertypes.table import RECORDS  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.table import RECORDS
 
 pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)
@@ -89,7 +89,7 @@ def near(name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", CASES)
-def test_as_caffe(judged: Path, name: str, seed: int) -> None:
+def test_each_layer_matches_caffe(judged: Path, name: str, seed: int) -> None:
     case = CASES[name](np.random.default_rng([seed, *name.encode()]))
     given, theirs = np.load(judged / f"{name}-{seed}.in.npz"), np.load(judged / f"{name}-{seed}.out.npz")
     net = Net(prototxt.parse(case.prototxt(), kind="net"), case.phase)
@@ -123,7 +123,7 @@ def test_as_caffe(judged: Path, name: str, seed: int) -> None:
         near(key, param.values.detach().numpy(), theirs[f"param:{key}"])
 
 
-def test_every_kind_has_a_case() -> None:
+def test_each_type_is_compared_with_caffe() -> None:
     types = {
         line.split('type: "')[1].split('"')[0]
         for make in CASES.values()

@@ -1,4 +1,4 @@
-"""Bottoms of all shapes: a layer whose shapes are told says what does not fit, and its tops are as they are told."""
+"""Bottoms of any shape: a layer refuses those that do not fit, and has the shapes of its rule for all others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.engine.cases import CASES
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.errors import CaffeSplitError  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
-from caffe_split.layertypes.table import RECORDS  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.table import RECORDS
 
 REFUSING = {name for name, record in RECORDS.items() if record.engine and record.engine.rule_refuses}
 
@@ -28,7 +28,7 @@ def others(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     yield from (shape[:-1], (*shape, 2))
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_misfits_are_refused_and_all_else_has_the_shapes_of_the_rule() -> None:
     torch.set_num_threads(1)
     ran, refused = set(), set()
     for name, make in CASES.items():

@@ -1,4 +1,4 @@
-"""The net as a library: what running it in fewer passes must not change, and what it says of wrong inputs."""
+"""The net as a library: fewer passes change nothing, and wrong inputs are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net
 
 SMALL = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 6 dim: 6 } } }
@@ -37,7 +37,7 @@ def test_fewer_passes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write_training(tmp_path, 'base_lr: 1 lr_policy: "fixed"', 1)
     document = read_net("net.prototxt", upgrade=True)
     plain, fused = (Net(document, "TRAIN", seed=1, fuse=fuse) for fuse in (False, True))
-    assert len(fused._steps_now) < len(plain._steps_now)
+    assert len(fused.calls) < len(plain.calls)
     for _ in range(2):
         losses = [net.forward().loss for net in (plain, fused)]
         for loss in losses:
@@ -49,7 +49,7 @@ def test_fewer_passes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert torch.allclose(a.values.grad, b.values.grad, rtol=1e-3, atol=1e-5), a
 
 
-def test_a_relu_writes_over_nothing_that_is_needed() -> None:
+def test_a_relu_overwrites_nothing_that_is_needed() -> None:
     net = Net(prototxt.parse(SMALL, kind="net"), "TRAIN", fuse=True)
     assert [layer.in_place for layer in net.layers if layer.text.type == "ReLU"] == [False, False]
     blobs = net.forward({"x": np.random.default_rng(0).normal(size=(2, 3, 6, 6))}, keep=True).blobs
@@ -61,13 +61,13 @@ def test_a_relu_writes_over_nothing_that_is_needed() -> None:
     ("inputs", "expected"),
     [({"y": np.zeros(3)}, "no input 'y'; its inputs: x"), ({"x": np.zeros((1, 3, 6, 6))}, "built for (2, 3, 6, 6)")],
 )
-def test_wrong_inputs(inputs: dict[str, np.ndarray], expected: str) -> None:
+def test_wrong_inputs_are_refused(inputs: dict[str, np.ndarray], expected: str) -> None:
     with pytest.raises(CaffeSplitError) as said:
         Net(prototxt.parse(SMALL, kind="net"), "TEST").forward(inputs)
     assert expected in str(said.value)
 
 
-def test_weights_of_another_net(tmp_path: Path) -> None:
+def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     net = Net(prototxt.parse(SMALL, kind="net"), "TEST")
     with pytest.raises(CaffeSplitError, match="none of its layers"):
         net.load({"other": [np.zeros(3, np.float32)]}, "other.caffemodel")
@@ -83,7 +83,7 @@ def test_every_deploy_net_is_handled(name: str) -> None:
     assert Net(document, "TEST").outputs
 
 
-def test_rows_that_an_embedding_does_not_have() -> None:
+def test_an_embedding_refuses_rows_that_it_does_not_have() -> None:
     text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 3 } } }
 layer { name: "e" type: "Embed" bottom: "x" top: "y" embed_param { num_output: 2 input_dim: 4 } }"""
     net = Net(prototxt.parse(text, kind="net"), "TEST")

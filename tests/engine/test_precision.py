@@ -32,7 +32,7 @@ def test_bf16_is_near_and_tests_are_fp32(tmp_path: Path, monkeypatch: pytest.Mon
     assert any(a[name][1:] != b[name][1:] for name in tests)
 
 
-def test_bf16_computes_what_lies_between_with_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_computes_the_layers_between_with_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from caffe_split.engine.model.net import Net
     from caffe_split.formats.prototxt.nets import read_net
 
@@ -47,13 +47,13 @@ def test_bf16_computes_what_lies_between_with_16_bits(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_training_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_training(tmp_path, FIXED, 12)
     plain, compiled = (log_of(tmp_path, monkeypatch, compiled=compiled) for compiled in (False, True))
     compare(plain, compiled, 1e-3)
 
 
-def test_tf32_without_cuda(tmp_path: Path) -> None:
+def test_tf32_without_cuda_is_refused(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     words = ("train", "solver.prototxt", "--engine", "torch", "--precision", "tf32", "--device", "cpu")
     assert "--precision tf32 is for CUDA devices" in caffe_split(*words, cwd=tmp_path, status=1).stderr

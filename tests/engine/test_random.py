@@ -1,4 +1,4 @@
-"""What is drawn at random: fillers with Caffe's distributions, dropout with its shares."""
+"""Random values: fillers have Caffe's distributions, dropout its ratio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caffe_split.formats import prototxt
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
+from caffe_split.engine.model.net import Net
 
 FILLERS = {
     "constant": "value: 0.7",
@@ -90,13 +90,13 @@ def test_bilinear_kernels_are_caffes(theirs: Path) -> None:
         np.testing.assert_allclose(param.values.detach().numpy(), found[f"param:{param.layer}:0"], rtol=1e-6)
 
 
-def test_a_bilinear_filler_of_another_shape() -> None:
+def test_a_bilinear_filler_refuses_other_shapes() -> None:
     with pytest.raises(CaffeSplitError, match=r"layer 'inner' \(line \d+\): a bilinear filler needs square kernels"):
         Net(prototxt.parse(NET.format(filler='type: "bilinear"'), kind="net"), "TRAIN")
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.7])
-def test_dropout(ratio: float) -> None:
+def test_dropout_drops_its_ratio_and_scales_the_rest(ratio: float) -> None:
     text = f"""layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 100 dim: 200 }} }} }}
 layer {{ name: "d" type: "Dropout" bottom: "x" top: "y" dropout_param {{ dropout_ratio: {ratio} }} }}"""
     net = Net(prototxt.parse(text, kind="net"), "TRAIN")

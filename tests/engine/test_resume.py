@@ -16,7 +16,7 @@ from tests.support import train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.net.resume import newest_pair  # noqa: E402
+from caffe_split.net.resume import newest_pair
 
 RATE = 'base_lr: 0.01 momentum: 0.9 lr_policy: "step" gamma: 0.7 stepsize: 3'
 # Crops, mirrors, dropout, random blobs; 44 records by 8, tests of 2 x 7 of 20.
@@ -52,7 +52,7 @@ def pair(iteration: int, form: str = "", **changes: object) -> None:
     write_solverstate(f"a_iter_{iteration}.solverstate{form}", state)
 
 
-def test_the_newest_whole_pair() -> None:
+def test_auto_takes_the_newest_whole_pair() -> None:
     said: list[str] = []
     assert newest_pair("a", said.append) is None and not said
     for iteration in (9, 10, 20, 30, 40, 50, 60):
@@ -74,7 +74,7 @@ def test_the_newest_whole_pair() -> None:
     assert len(said) == 5
 
 
-def test_both_forms_count() -> None:
+def test_auto_takes_binary_and_hdf5_states() -> None:
     """Of one iteration the one written last, the other where that is not whole."""
     pytest.importorskip("h5py")
     said: list[str] = []
@@ -93,7 +93,7 @@ def test_both_forms_count() -> None:
     ]
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_a_missing_snapshot_folder_is_refused(tmp_path: Path) -> None:
     write_training(tmp_path, RATE, 1)
     path = Path("solver.prototxt")
     path.write_text(path.read_text().replace('"ours"', '"nowhere/ours"'))
@@ -109,7 +109,7 @@ def behind(log: str, iteration: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("stop", [6, 7])
-def test_goes_on_where_everything_stood(tmp_path: Path, stop: int) -> None:
+def test_a_resumed_training_continues_exactly(tmp_path: Path, stop: int) -> None:
     """At the iteration of a test, and behind it."""
     write_training(tmp_path, RATE, 14, iter_size=2, net=RANDOM)
     solver, whole = ours("solver.prototxt")

@@ -89,7 +89,7 @@ def test_one_seed_gives_one_training(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @needs_torch
-def test_ctrl_c_snapshots_and_tells_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_snapshots_and_shows_how_to_resume(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 10**6)
     command = [sys.executable, "-m", "caffe_split", "train", "solver.prototxt", "--engine", "torch", "--threads", "1"]
     command += ["--precision", "bf16"]
@@ -143,7 +143,7 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
         (('bottom: "pool1" top: "left"', 'bottom: "pool1" top: "conv1"'), "is one of layer 'relu1' already"),
     ],
 )
-def test_wiring(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+def test_wrong_wiring_is_refused(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
     write_training(tmp_path, FIXED, 2)
     edit(tmp_path / "net.prototxt", change)
     assert expected in refused(tmp_path)
@@ -160,7 +160,7 @@ def test_wiring(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
         (("scale: 0.0078125", "crop_size: 20"), "crop_size 20 is larger"),
     ],
 )
-def test_what_does_not_fit_the_data(
+def test_data_that_do_not_fit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], expected: str
 ) -> None:
     write_training(tmp_path, FIXED, 2)
@@ -170,7 +170,7 @@ def test_what_does_not_fit_the_data(
 
 
 @needs_torch
-def test_a_store_of_other_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_of_another_shape_end_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [(np.zeros((3, 9, 9), np.uint8), 0)] * 9 + [(np.zeros((3, 8, 9), np.uint8), 0)]
     write_store(tmp_path / "train", samples)
     write_training(tmp_path, FIXED, 20)
@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path, monkeypatch: pytest.
 
 
 @needs_torch
-def test_cuda_where_there_is_none(tmp_path: Path) -> None:
+def test_cuda_without_a_device_is_refused(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -206,7 +206,7 @@ def test_cuda_where_there_is_none(tmp_path: Path) -> None:
     assert "solver_mode: GPU, but PyTorch sees no CUDA device" in failed(tmp_path)
 
 
-def test_the_reason_alone_is_told() -> None:
+def test_only_the_reason_of_an_end_is_reported() -> None:
     """Of an engine that is killed the last line of the log is all there is."""
     stream = io.StringIO()
     Log(stream).info("Iteration 7, lr = 0.01")
@@ -215,7 +215,7 @@ def test_the_reason_alone_is_told() -> None:
     assert get_backend("caffe").reason("net.cpp:785] Check failed: a == b") == "net.cpp:785] Check failed: a == b"
 
 
-def test_options_of_the_other_engine(tmp_path: Path) -> None:
+def test_options_of_the_other_engine_are_refused(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     words = ("--engine", "caffe", "--seed", 3, "--precision", "bf16")
     said = caffe_split("train", "solver.prototxt", *words, cwd=tmp_path, status=1).stderr
@@ -223,13 +223,13 @@ def test_options_of_the_other_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here")
-def test_without_torch(tmp_path: Path) -> None:
+def test_training_needs_torch(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     assert "pip install 'caffe-split[torch]'" in refused(tmp_path)
 
 
 @needs_torch
-def test_differences_are_not_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snapshot_diff_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_training(tmp_path, f"{FIXED} snapshot_diff: true", 2)
     with pytest.raises(CaffeSplitError, match="snapshot_diff is not handled"):
         here(tmp_path, monkeypatch)

@@ -1,1 +1,1 @@
-"""Records read, transformed and made ready as batches."""
+"""Records read from LMDBs, image lists and HDF5 files, transformed, and made ready as batches."""

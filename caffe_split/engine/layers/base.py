@@ -1,4 +1,4 @@
-"""What every layer of the engine is."""
+"""What all layers of the engine have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ Tops = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a net is built: its phase, the random numbers of its fillers, a seed for those of its data, with whom."""
+    """What the layers of one net share.
+
+    Attributes:
+        phase: TRAIN or TEST.
+        generator: the random numbers of the fillers.
+        seed: of the random choices in the data.
+        device: where the net runs.
+        group: the processes that share its batches.
+        inputs: shapes of Input layers' tops that replace the written ones.
+    """
 
     phase: str
     generator: torch.Generator
@@ -31,14 +40,21 @@ class Place:
 
 
 class Layer:
-    """A layer that is set up once for the shapes of its bottoms, and then run.
+    """A layer, which is set up once for the shapes of its bottoms and then run at each iteration.
 
-    `blobs` are its learnable parameters in Caffe's order and shapes. `setup` makes them; `run` computes the tops, with
-    autograd doing the way back. `buffers` are constants that move to the device with it.
+    A type overrides `setup` if it has parameters or needs to check more than its shape rule does, and `run`. The
+    gradients are autograd's.
+
+    Attributes:
+        text: the layer in the prototxt.
+        place: what it shares with the other layers of its net.
+        options: its options, those of the field `options_name`; types without options have no such attribute.
+        blobs: its parameters and state, in Caffe's order and shapes.
+        buffers: constants, which move to the device of the net.
     """
 
     options_name = ""
-    # Blobs that are counted with on the host and so stay there.
+    # Indices of blobs that the layer computes with on the host, and that so stay there.
     on_host: frozenset[int] = frozenset()
 
     def __init__(self, text: Text, place: Place) -> None:
@@ -51,20 +67,22 @@ class Layer:
 
     @property
     def name(self) -> str:
+        """The name in the prototxt."""
         return self.text.name
 
     @property
     def training(self) -> bool:
+        """Whether the phase is TRAIN."""
         return self.place.phase == "TRAIN"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        """Make blobs and whatever depends on the shapes. Raises `CaffeSplitError` where they do not fit."""
+        """Make `blobs` and what else depends on the shapes. Raises `CaffeSplitError` for bottoms that do not fit."""
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        """The shapes of the tops, as they are told or found by running the layer without values."""
+        """The shapes of the tops: by the shape rule, if it refuses all misfits, else by a run without values."""
         engine = record_of(self.text.type).engine
         if engine is not None and engine.rule_refuses:
-            return [tuple(shape) for shape in self.told(bottoms).tops]
+            return [tuple(shape) for shape in self.inferred(bottoms).tops]
         blobs, buffers = self.blobs, self.buffers
         try:
             self.blobs = [blob.detach().to("meta") for blob in blobs]
@@ -74,8 +92,8 @@ class Layer:
             self.blobs, self.buffers = blobs, buffers
         return [tuple(top.shape) for top in tops]
 
-    def told(self, bottoms: Sequence[Shape]) -> Found:
-        """The shapes of tops and blobs, as the rest of the program tells them. Raises `CaffeSplitError`."""
+    def inferred(self, bottoms: Sequence[Shape]) -> Found:
+        """The shapes of tops and blobs by the type's shape rule. Raises `CaffeSplitError`."""
         rule = record_of(self.text.type).shapes
         if isinstance(rule, str):
             raise self.error(f"{rule}.")
@@ -85,15 +103,15 @@ class Layer:
             raise self.error(f"{reason}.") from None
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        """The tops for these bottoms."""
+        """Compute the tops from the bottoms."""
         raise NotImplementedError
 
     def error(self, message: str) -> CaffeSplitError:
-        """An error that names this layer and its line."""
+        """The error `message`, with the layer and its line in front."""
         return CaffeSplitError(f"{self.text.where}: {message}")
 
     def axis(self, axis: int, dimensions: int) -> int:
-        """A Caffe axis, which may count from the end, as one from the start."""
+        """The axis of a blob with `dimensions` axes, counted from the start; Caffe's may count from the end."""
         if not -dimensions <= axis < dimensions:
             raise self.error(f"axis {axis} of a blob with {dimensions} axes.")
         return axis % dimensions

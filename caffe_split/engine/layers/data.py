@@ -1,4 +1,4 @@
-"""Layers that make data."""
+"""Layers that give data: from the caller, from fillers, or from files."""
 
 from __future__ import annotations
 
@@ -8,61 +8,46 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from typing_extensions import override
 
-from caffe_split.engine.data.batches import Feeder, Transformer
-from caffe_split.engine.data.readers import Hdf5Files, ImageList, ImageReader, Store
-from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.model.fillers import fill
-from caffe_split.engine.parallel.group import Rows, mixed
-from caffe_split.engine.spec.shared_batch import NotSharedError
+from caffe_split.engine.data.feeder import Feeder
+from caffe_split.engine.data.hdf5 import Hdf5Reader
+from caffe_split.engine.data.images import ImageListReader, ImageReader, StoreReader
+from caffe_split.engine.data.transform import Transformer
+from caffe_split.engine.layers.base import Shape, Tops
+from caffe_split.engine.layers.data_layer import DataLayer
+from caffe_split.engine.layers.fillers import fill
+from caffe_split.engine.seeds import mixed_seed
 from caffe_split.net.options import Options, shape_of
 
 
-class Source(Layer):
-    """A layer that makes batches, of which each process takes its rows."""
-
-    top_shapes: list[Shape]
-
-    def go_to(self, number: int) -> None:
-        """Let the next batch be number `number`, counted from 0. Only before the first."""
-
-    def labels(self, top: str) -> np.ndarray | None:
-        """All that a top will hold, where that can be told at once and is a value a record; else None."""
-        return None
-
-    def rows(self, batch: int) -> Rows:
-        """This process's part of a batch of that size."""
-        try:
-            return self.place.group.rows(batch)
-        except NotSharedError as error:
-            raise NotSharedError(str(self.error(str(error)))) from None
-
-    def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
-        return self.top_shapes
-
-
-class Input(Source):
+class Input(DataLayer):
     """Blobs that the caller fills, in each process with its rows; zeros until then."""
 
     options_name = "input_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shapes = [shape_of(shape) for shape in self.options.subs("shape")]
         count = len(self.text.tops)
         if len(shapes) not in (1, count):
-            raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one a top.")
+            raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one per top.")
         shapes = shapes * count if len(shapes) == 1 else shapes
         shapes = [self.place.inputs.get(top, shape) for top, shape in zip(self.text.tops, shapes)]
         self.top_shapes = [(self.rows(shape[0]).count, *shape[1:]) if shape else () for shape in shapes]
         self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return tuple(self.values)
 
 
-class DummyData(Source):
+class DummyData(DataLayer):
+    """Blobs made by fillers, anew for each batch unless constant."""
+
     options_name = "dummy_data_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         count = len(self.text.tops)
         shapes = [shape_of(shape) for shape in self.options.subs("shape")]
@@ -79,34 +64,38 @@ class DummyData(Source):
         self.fillers = fillers * count if len(fillers) == 1 else fillers
         self.number = 0
         self.random = torch.Generator()
-        # Constants are filled once.
+        # Constant tops are filled once.
         self.values = [
             self._fill(index) if filler.get("type") == "constant" else None for index, filler in enumerate(self.fillers)
         ]
 
     def _fill(self, index: int) -> torch.Tensor:
-        """A process's rows of what all draw alike."""
+        """A new top: this process's rows of the batch, which all processes draw alike."""
         whole = fill(self.wholes[index], self.fillers[index], self.random)
         return (whole[self.parts[index].slice] if whole.dim() else whole).to(self.place.device)
 
+    @override
     def go_to(self, number: int) -> None:
         self.number = number
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        self.random.manual_seed(mixed(self.place.seed, self.number, zlib.crc32(self.name.encode())))
+        self.random.manual_seed(mixed_seed(self.place.seed, self.number, zlib.crc32(self.name.encode())))
         self.number += 1
         return tuple(self._fill(index) if value is None else value for index, value in enumerate(self.values))
 
 
-class _Fed(Source):
-    """Batches made ready by a thread."""
+class _Fed(DataLayer):
+    """A layer whose batches a thread makes ready."""
 
     feeder: Feeder
 
+    @override
     def go_to(self, number: int) -> None:
         self.feeder.go_to(number)
 
     def batch_size(self) -> int:
+        """The written batch_size. Raises `CaffeSplitError` unless it is above 0."""
         size = int(self.options.get("batch_size") or 0)
         if size < 1:
             raise self.error("batch_size is missing or 0.")
@@ -117,16 +106,19 @@ class _Fed(Source):
             return values.pin_memory().to(self.place.device, non_blocking=True)
         return values
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return tuple(self._move(torch.from_numpy(array)) for array in self.feeder.next())
 
 
 class _Images(_Fed):
-    """Images and labels; the mean values and the scale are applied on the device."""
+    """Images and labels. Mean values and the scale are applied on the device."""
 
     def reader(self) -> ImageReader:
+        """A reader of the layer's records. Raises `CaffeSplitError`."""
         raise NotImplementedError
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, reader = self.rows(self.batch_size()), self.reader()
         transform = Options.of(self.text.message, "transform_param")
@@ -138,6 +130,7 @@ class _Images(_Fed):
         mean = self.transformer.mean
         self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         images, labels = super().run()
         images = images.float()
@@ -149,28 +142,31 @@ class _Images(_Fed):
 
 
 class Data(_Images):
-    """From an LMDB."""
+    """Images and labels from an LMDB."""
 
     options_name = "data_param"
 
+    @override
     def reader(self) -> ImageReader:
         transform = Options.of(self.text.message, "transform_param")
         color, gray = (bool(transform.get(name)) for name in ("force_color", "force_gray"))
-        return Store(str(self.options.get("source")), color if color or gray else None)
+        return StoreReader(str(self.options.get("source")), color if color or gray else None)
 
 
 class ImageData(_Images):
-    """From a list of image files."""
+    """Images and labels from files that a text file lists."""
 
     options_name = "image_data_param"
 
+    @override
     def labels(self, top: str) -> np.ndarray | None:
         return self.list.labels() if top == self.text.tops[1] else None
 
+    @override
     def reader(self) -> ImageReader:
         get = self.options.get
         size = (int(get("new_height")), int(get("new_width")))
-        self.list = ImageList(
+        self.list = ImageListReader(
             str(get("source")),
             str(get("root_folder")),
             bool(get("is_color")),
@@ -183,25 +179,28 @@ class ImageData(_Images):
 
 
 class HDF5Data(_Fed):
-    """Rows of HDF5 files, untransformed."""
+    """Rows of HDF5 data sets named as the tops, untransformed."""
 
     options_name = "hdf5_data_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, get = self.rows(self.batch_size()), self.options.get
-        self.files = Hdf5Files(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
+        self.files = Hdf5Reader(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
         self.feeder = Feeder(self.files, rows, 2)
         self.top_shapes = [(rows.count, *shape) for shape in self.files.shapes]
 
+    @override
     def labels(self, top: str) -> np.ndarray | None:
         return None if math.prod(self.top_shapes[self.text.tops.index(top)][1:]) > 1 else self.files.column(top)
 
 
-class MemoryData(Source):
-    """Arrays that the caller gives, batch after batch and over again; see `Net.set_input_arrays`."""
+class MemoryData(DataLayer):
+    """Arrays that the caller gives with `Net.set_input_arrays`, batch after batch, over and over."""
 
     options_name = "memory_data_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shape = tuple(int(self.options.get(name) or 0) for name in ("batch_size", "channels", "height", "width"))
         if min(shape) < 1:
@@ -212,11 +211,16 @@ class MemoryData(Source):
         self.number = 0
         self.given: Tops = ()
 
+    @override
     def go_to(self, number: int) -> None:
         self.number = number
 
     def give(self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor) -> None:
-        """Take these from the next batch on. Raises `CaffeSplitError` where they do not fit."""
+        """Take batches from these arrays from the next one on.
+
+        images: (N, channels, height, width); labels: N values. N has to be a multiple of the batch size. Raises
+        `CaffeSplitError` for other shapes.
+        """
         values, found = (torch.as_tensor(array, dtype=torch.float32) for array in (images, labels))
         count, batch = len(values), self.part.whole
         if tuple(values.shape[1:]) != self.record or found.numel() != count or not count or count % batch:
@@ -225,9 +229,10 @@ class MemoryData(Source):
                 f"{', '.join(map(str, self.record))}) and (N,), N a multiple of its batch of {batch}."
             )
         if self.given:
-            self.number = 0  # Not with the first ones, since a resumed training has its place by then.
+            self.number = 0  # Not for the first arrays, since a resumed training may have set its place by then.
         self.given = values, found.reshape(count)
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         if not self.given:
             raise self.error("a MemoryData layer is given no arrays: net.set_input_arrays(images, labels).")

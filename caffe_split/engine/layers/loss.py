@@ -1,4 +1,4 @@
-"""Losses and measures."""
+"""Losses, the accuracy, and Softmax."""
 
 from __future__ import annotations
 
@@ -7,106 +7,41 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
+from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.layers.labels import Labelled
+from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.net.options import Options
 
-# Caffe takes no logarithm of less: FLT_MIN for softmax, 1e-20 for the two losses on probabilities.
+# Caffe limits probabilities from below before it takes the logarithm: at FLT_MIN in SoftmaxWithLoss, at 1e-20 in
+# InfogainLoss and MultinomialLogisticLoss.
 _LEAST_SOFTMAX = math.log(1.1754943508222875e-38)
 _LEAST = 1e-20
 
 
 def _limited(logs: torch.Tensor, least: float) -> torch.Tensor:
-    """Logarithms of at least `least`: as Caffe, which limits the value and not the gradient."""
+    """Logarithms limited from below to `least`, with the gradient of the unlimited ones, as in Caffe."""
     return logs.detach().clamp(min=least) + (logs - logs.detach())
 
 
 class Softmax(Layer):
+    """e^x divided by the sum of e^x along an axis."""
+
     options_name = "softmax_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.softmax(bottoms[0], self.axis(self.options.get("axis"), bottoms[0].dim())),)
 
 
-class Labelled(Layer):
-    """A layer over scores (outer, classes, inner) and labels (outer, inner), whatever axes these come from."""
-
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        shape = bottoms[0]
-        self.along = self.axis(self.options.get("axis"), len(shape))
-        self.outer, self.inner = math.prod(shape[: self.along]), math.prod(shape[self.along + 1 :])
-        self.classes = shape[self.along]
-        if math.prod(bottoms[1]) != self.outer * self.inner:
-            raise self.error(
-                f"{math.prod(bottoms[1])} labels for scores of shape {shape}; expected {self.outer * self.inner}, one "
-                f"a place (axis {self.along} counts the classes)."
-            )
-        param = self.ignore_from()
-        self.ignored = int(param.get("ignore_label")) if param.has("ignore_label") else None
-
-    def ignore_from(self) -> Options:
-        return Options.of(self.text.message, "loss_param")
-
-    def places(self, scores: torch.Tensor) -> torch.Tensor:
-        return scores.reshape(self.outer, self.classes, self.inner)
-
-    def labels(self, bottom: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(labels, whether each counts or None for all), of shape (outer, inner); what does not count becomes 0.
-
-        Raises `CaffeSplitError` for a label that is no class, where looking does not hold up a device.
-        """
-        labels = bottom.detach().reshape(self.outer, self.inner).long()
-        counts = None
-        if self.ignored is not None:
-            counts = labels != self.ignored
-            labels = labels * counts
-        if labels.device.type == "cpu":
-            self.check(*(int(value) for value in labels.aminmax()))
-        return labels, counts
-
-    def check(self, low: int, high: int) -> None:
-        """Raises `CaffeSplitError` where the lowest or the highest of some labels is no class."""
-        if low < 0 or high >= self.classes:
-            raise self.error(
-                f"a label is {low if low < 0 else high}, but bottom '{self.text.bottoms[0]}' scores the "
-                f"{self.classes} classes 0 to {self.classes - 1}."
-            )
-
-    def check_all(self, labels: np.ndarray) -> None:
-        """Raises `CaffeSplitError` where one of the labels that count is no class."""
-        counted = labels.astype(int)[labels.astype(int) != self.ignored]
-        if counted.size:
-            self.check(int(counted.min()), int(counted.max()))
-
-    def normalizer(self, default: str, counts: torch.Tensor | None) -> torch.Tensor | float:
-        """What the sum is divided by: at least 1.
-
-        Of several processes each divides by its share of what the whole batch is divided by, so that the mean of their
-        losses is the loss of the whole batch.
-        """
-        group = self.place.group
-        param = Options.of(self.text.message, "loss_param")
-        mode = default
-        if param.has("normalization"):
-            mode = param.get("normalization")
-        elif param.has("normalize"):
-            mode = "VALID" if param.get("normalize") else "BATCH_SIZE"
-        if mode == "VALID" and counts is not None:
-            return self.valid(counts.sum())
-        outer = self.outer * group.size
-        return float(max(1, {"BATCH_SIZE": outer, "NONE": 1}.get(mode, outer * self.inner))) / group.size
-
-    def valid(self, number: torch.Tensor) -> torch.Tensor:
-        """This process's share of the whole batch's number of labels that count, which is taken to be at least 1."""
-        group = self.place.group
-        whole = group.total(number).clamp(min=1)
-        return whole / group.size if group.size > 1 else whole
-
-
 class SoftmaxWithLoss(Labelled):
+    """The mean of -log p over the labels that count, where p is the softmax of the scores at the label."""
+
     options_name = "softmax_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         labels, counts = self.labels(bottoms[1])
         logs = torch.log_softmax(self.places(bottoms[0]), 1)
@@ -118,8 +53,14 @@ class SoftmaxWithLoss(Labelled):
 
 
 class InfogainLoss(Labelled):
+    """The mean over the labels of -sum_k H[label, k] log p_k, where p is the softmax of the scores.
+
+    The matrix H (classes, classes) is the third bottom or read from `source`. A second top gets the softmax.
+    """
+
     options_name = "infogain_loss_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         super().setup(bottoms)
         if len(bottoms) < 3:
@@ -128,13 +69,12 @@ class InfogainLoss(Labelled):
             raise self.error(f"an infogain matrix of shape {bottoms[2]} for {self.classes} classes.")
 
     def _matrix(self) -> np.ndarray:
-        from caffe_split.formats.weights.binaryproto import read_blob
-
         values = read_blob(str(self.options.get("source")))
         if values.size != self.classes**2:
             raise self.error(f"{self.options.get('source')} holds {values.size} values for {self.classes} classes.")
         return values.reshape(self.classes, self.classes)
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         labels, counts = self.labels(bottoms[1])
         matrix = (bottoms[2].detach() if len(bottoms) > 2 else self.buffers[0]).reshape(self.classes, self.classes)
@@ -149,13 +89,18 @@ class InfogainLoss(Labelled):
 
 
 class Accuracy(Labelled):
-    """The share of labels that fewer than top_k other classes reach; with a second top, class by class."""
+    """The share of the labels whose score is among the top_k largest. A second top gets that of each class.
+
+    A class of equal score counts as better. No gradient.
+    """
 
     options_name = "accuracy_param"
 
+    @override
     def ignore_from(self) -> Options:
         return self.options
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         scores = self.places(bottoms[0].detach())
         labels, counts = self.labels(bottoms[1])
@@ -172,29 +117,36 @@ class Accuracy(Labelled):
 
 
 class MultinomialLogisticLoss(Labelled):
-    """The loss of probabilities that are there already: one label an image, all values of it being classes."""
+    """The mean over the images of -log p, where the bottom holds probabilities, and p is that of the label."""
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         labels, _ = self.labels(bottoms[1])
         chosen = self.places(bottoms[0]).gather(1, labels[:, None])
         limited = chosen.detach().clamp(min=_LEAST)
-        # The value is that of the limited probability, and the gradient 1 over it.
+        # The value is the logarithm of the limited probability, and the gradient 1 over it.
         return (-(limited.log() + (chosen - chosen.detach()) / limited).sum() / self.outer,)
 
 
 class HingeLoss(Labelled):
-    """One class against all others."""
+    """The mean over the images of sum_k max(0, 1 - t_k score_k), each term squared if norm is L2.
+
+    t_k is 1 for the class of the label, and -1 for all others.
+    """
 
     options_name = "hinge_loss_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         labels, _ = self.labels(bottoms[1])
         scores = self.places(bottoms[0])
@@ -205,12 +157,21 @@ class HingeLoss(Labelled):
 
 
 class EuclideanLoss(Layer):
+    """The sum of squared differences of two bottoms, divided by twice the number of images."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         difference = bottoms[0].flatten(1) - bottoms[1].flatten(1)
         return ((difference * difference).sum() / bottoms[0].shape[0] / 2,)
 
 
 class SigmoidCrossEntropyLoss(Labelled):
+    """The sum of -t log s - (1 - t) log(1 - s), where s is the sigmoid of a score and t its target from 0 to 1.
+
+    It is divided by the number of images unless `normalization` says otherwise.
+    """
+
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many targets as scores.")
@@ -218,31 +179,36 @@ class SigmoidCrossEntropyLoss(Labelled):
         param = self.ignore_from()
         self.ignored = int(param.get("ignore_label")) if param.has("ignore_label") else None
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         target = bottoms[1].detach().reshape(bottoms[0].shape)
         counts = None if self.ignored is None else target.long() != self.ignored
-        losses = F.binary_cross_entropy_with_logits(bottoms[0], target, reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(bottoms[0], target, reduction="none")
         if counts is not None:
             losses = losses * counts
         return (losses.sum() / self.normalizer("BATCH_SIZE", counts),)
 
 
 class ContrastiveLoss(Layer):
-    """For pairs that are alike (label not 0) the squared distance, for others what lacks to the margin."""
+    """The mean over pairs of half of d^2 for alike ones (label not 0), and of max(0, margin - d)^2 for others.
+
+    d is the distance of the two vectors of a pair. With legacy_version the second term is max(0, margin - d^2).
+    """
 
     options_name = "contrastive_loss_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         difference = (bottoms[0] - bottoms[1]).flatten(1)
         squares = (difference * difference).sum(1)
         margin = self.options.get("margin")
         if self.options.get("legacy_version"):
-            apart = (margin - squares).clamp(min=0)
+            unlike = (margin - squares).clamp(min=0)
         else:
-            # Caffe divides the gradient by the distance plus 1e-4, so that it ends at distance 0.
+            # The gradient is Caffe's, which divides by the distance plus 1e-4, so that it is finite at distance 0.
             distance = squares.detach().sqrt()
             lacking = (margin - distance).clamp(min=0)
             slope = -lacking / (distance + 1e-4)
-            apart = lacking * lacking + slope * (squares - squares.detach())
+            unlike = lacking * lacking + slope * (squares - squares.detach())
         alike = bottoms[2].detach().reshape(-1).long() != 0
-        return (torch.where(alike, squares, apart).sum() / len(squares) / 2,)
+        return (torch.where(alike, squares, unlike).sum() / len(squares) / 2,)

@@ -1,4 +1,4 @@
-"""Layers of one value at a time."""
+"""Layers that compute each value of the top from the one value of the bottom at the same place, x below."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
+from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.model.fillers import fill
+from caffe_split.engine.layers.fillers import fill
 
 
 class ReLU(Layer):
+    """x where x > 0, else negative_slope * x."""
+
     options_name = "relu_param"
-    # Set by the net where nothing else needs the bottom's values.
+    # Set by the net where nothing else needs the values of the bottom.
     in_place = False
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         slope = self.options.get("negative_slope")
         if slope:
-            return (F.leaky_relu(bottoms[0], slope, inplace=self.in_place),)
-        return (F.relu(bottoms[0], inplace=self.in_place),)
+            return (functional.leaky_relu(bottoms[0], slope, inplace=self.in_place),)
+        return (functional.relu(bottoms[0], inplace=self.in_place),)
 
 
 class PReLU(Layer):
+    """x where x > 0, else slope * x, with a learnt slope per channel, or one for all (channel_shared)."""
+
     options_name = "prelu_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        (shape,) = self.told(bottoms).params
+        (shape,) = self.inferred(bottoms).params
         if self.options.has("filler"):
             self.blobs = [fill(shape, self.options.sub("filler"), self.place.generator)]
         else:
             self.blobs = [torch.full(shape, 0.25)]
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x, slope = bottoms[0], self.blobs[0].to(bottoms[0].dtype)
         if slope.dim():
@@ -42,58 +50,83 @@ class PReLU(Layer):
 
 
 class ELU(Layer):
+    """x where x > 0, else alpha * (e^x - 1)."""
+
     options_name = "elu_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (F.elu(bottoms[0], self.options.get("alpha")),)
+        return (functional.elu(bottoms[0], self.options.get("alpha")),)
 
 
 class Sigmoid(Layer):
+    """1 / (1 + e^-x)."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.sigmoid(bottoms[0]),)
 
 
 class TanH(Layer):
+    """The hyperbolic tangent."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.tanh(bottoms[0]),)
 
 
 class AbsVal(Layer):
+    """|x|."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0].abs(),)
 
 
 class BNLL(Layer):
+    """log(1 + e^x), the binomial normal log likelihood."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (F.softplus(bottoms[0], threshold=60),)
+        return (functional.softplus(bottoms[0], threshold=60),)
 
 
 class Swish(Layer):
+    """x / (1 + e^(-beta x))."""
+
     options_name = "swish_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0] * torch.sigmoid(self.options.get("beta") * bottoms[0]),)
 
 
 class Clip(Layer):
+    """x limited to the range from min to max."""
+
     options_name = "clip_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0].clamp(self.options.get("min"), self.options.get("max")),)
 
 
 class Threshold(Layer):
+    """1 where x > threshold, else 0. No gradient."""
+
     options_name = "threshold_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return ((bottoms[0] > self.options.get("threshold")).float(),)
 
 
 class Power(Layer):
-    """(shift + scale x) ^ power."""
+    """(shift + scale * x)^power."""
 
     options_name = "power_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         power, scale, shift = (self.options.get(name) for name in ("power", "scale", "shift"))
         if power * scale == 0:
@@ -107,10 +140,11 @@ class Power(Layer):
 
 
 class Exp(Layer):
-    """base ^ (shift + scale x); a base of -1 is e."""
+    """base^(shift + scale * x); a base of -1 stands for e."""
 
     options_name = "exp_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         base, scale, shift = (self.options.get(name) for name in ("base", "scale", "shift"))
         log = 1.0 if base == -1 else math.log(base)
@@ -118,10 +152,11 @@ class Exp(Layer):
 
 
 class Log(Layer):
-    """The logarithm of shift + scale x to a base; a base of -1 is e."""
+    """The logarithm of shift + scale * x; a base of -1 stands for e."""
 
     options_name = "log_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         base, scale, shift = (self.options.get(name) for name in ("base", "scale", "shift"))
         out = torch.log(bottoms[0] * scale + shift)
@@ -129,7 +164,10 @@ class Log(Layer):
 
 
 class Dropout(Layer):
+    """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio."""
+
     options_name = "dropout_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (F.dropout(bottoms[0], self.options.get("dropout_ratio"), self.training),)
+        return (functional.dropout(bottoms[0], self.options.get("dropout_ratio"), self.training),)

@@ -1,21 +1,25 @@
-"""Pooling by Caffe's rules: windows rounded up, padding counted in averages."""
+"""Pooling by Caffe's rules: the number of windows is rounded up, and averages count the padding as zeros."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
+from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.net.geometry import pooled_sizes, pooling_window
 
 
 class Pooling(Layer):
+    """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling)."""
+
     options_name = "pooling_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.told(bottoms)
+        self.inferred(bottoms)
         sizes = bottoms[0][2], bottoms[0][3]
         window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
         self.kernel, self.stride, self.pad = window.kernel, window.stride, window.pad
@@ -29,22 +33,23 @@ class Pooling(Layer):
                     f"its bottom of {sizes}; what Caffe gives there is no value."
                 )
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
         if self.options.get("pool") == "AVE":
             if self.is_global:
-                return (F.adaptive_avg_pool2d(x, 1),)
+                return (functional.adaptive_avg_pool2d(x, 1),)
             x, pad = self._padded(x, 0.0)
-            return (self._cut(F.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
+            return (self._cut(functional.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
         x, pad = self._padded(x, -torch.inf)
-        return (self._cut(F.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
+        return (self._cut(functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
 
     def _cut(self, y: torch.Tensor) -> torch.Tensor:
-        """The windows that Caffe has too."""
+        """The top without the windows that Caffe does not have."""
         return y if tuple(y.shape[2:]) == self.size else y[:, :, : self.size[0], : self.size[1]]
 
     def _padded(self, x: torch.Tensor, value: float) -> tuple[torch.Tensor, Shape]:
-        """The bottom and the padding left to PyTorch, which takes none of more than half a kernel."""
+        """(x, the padding for PyTorch to add). More than half a kernel, which PyTorch refuses, is added to x here."""
         if all(2 * p <= k for p, k in zip(self.pad, self.kernel)):
             return x, self.pad
-        return F.pad(x, (self.pad[1], self.pad[1], self.pad[0], self.pad[0]), value=value), (0, 0)
+        return functional.pad(x, (self.pad[1], self.pad[1], self.pad[0], self.pad[0]), value=value), (0, 0)

@@ -1,51 +1,69 @@
-"""Layers that join, cut, reshape and compare blobs."""
+"""Layers that concatenate, cut, reshape, reduce and combine blobs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 
 
 class Split(Layer):
+    """Each top is the bottom."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0],) * len(self.text.tops)
 
 
 class Silence(Layer):
+    """Takes any bottoms and has no top, so that they are no outputs of the net."""
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return ()
 
 
 class Concat(Layer):
+    """The bottoms concatenated along an axis."""
+
     options_name = "concat_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         old = self.options.has("concat_dim")
         self.along = self.axis(self.options.get("concat_dim" if old else "axis"), len(bottoms[0]))
-        self.told(bottoms)
+        self.inferred(bottoms)
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.cat(bottoms, self.along),)
 
 
 class Slice(Layer):
+    """The bottom cut along an axis: at the slice_points, or into equal parts."""
+
     options_name = "slice_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         old = self.options.has("slice_dim")
         self.along = self.axis(self.options.get("slice_dim" if old else "axis"), len(bottoms[0]))
-        self.sizes = [top[self.along] for top in self.told(bottoms).tops]
+        self.sizes = [top[self.along] for top in self.inferred(bottoms).tops]
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return tuple(torch.split(bottoms[0], self.sizes, self.along))
 
 
 class Flatten(Layer):
+    """The axes from `axis` to `end_axis` made one."""
+
     options_name = "flatten_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         dimensions = bottoms[0].dim()
         first = self.axis(self.options.get("axis"), dimensions)
@@ -53,18 +71,25 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
+    """The same values in the shape that the shape rule finds."""
+
     options_name = "reshape_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.target = self.told(bottoms).tops[0]
+        self.target = self.inferred(bottoms).tops[0]
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0].reshape(self.target),)
 
 
 class Crop(Layer):
+    """The first bottom cut to the size of the second in all axes from `axis` on, beginning at `offset`."""
+
     options_name = "crop_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shape, wanted = bottoms
         first = self.axis(self.options.get("axis"), len(shape))
@@ -79,13 +104,17 @@ class Crop(Layer):
                 raise self.error(f"{want} values from {offset} on do not lie in an axis of {have}.")
             self.cuts.append(slice(offset, offset + want))
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0][tuple(self.cuts)],)
 
 
 class Tile(Layer):
+    """The bottom repeated `tiles` times along an axis."""
+
     options_name = "tile_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         times = [1] * bottoms[0].dim()
         times[self.axis(self.options.get("axis"), bottoms[0].dim())] = int(self.options.get("tiles"))
@@ -93,10 +122,11 @@ class Tile(Layer):
 
 
 class Reduction(Layer):
-    """One value for all axes from `axis` on."""
+    """All axes from `axis` on reduced to one value: coeff times their SUM, MEAN, ASUM (of absolute values) or SUMSQ."""
 
     options_name = "reduction_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
         first = self.axis(self.options.get("axis"), x.dim())
@@ -111,22 +141,28 @@ class Reduction(Layer):
 
 
 class ArgMax(Layer):
+    """The places of the top_k largest values of an image, or along an axis; or the values themselves. No gradient."""
+
     options_name = "argmax_param"
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x, count = bottoms[0].detach(), int(self.options.get("top_k"))
         if self.options.has("axis"):
             values, places = x.topk(count, self.axis(self.options.get("axis"), x.dim()))
             return (values if self.options.get("out_max_val") else places.float(),)
         values, places = x.reshape(x.shape[0], 1, -1).topk(count)
-        # Without an axis Caffe's top has three axes at least: (N, 1 or 2, top_k), padded by ones behind.
+        # Without an axis Caffe's top is (N, 1 or 2, top_k), followed by axes of 1 up to the bottom's number of axes.
         out = torch.cat([places.float(), values], 1) if self.options.get("out_max_val") else places.float()
         return (out.reshape(*out.shape, *[1] * (x.dim() - 3)),)
 
 
 class Eltwise(Layer):
+    """The SUM, each bottom times its coeff, the PROD or the MAX of bottoms of one shape, value by value."""
+
     options_name = "eltwise_param"
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         for shape in bottoms:
             if shape != bottoms[0]:
@@ -137,10 +173,11 @@ class Eltwise(Layer):
         if self.factors and self.options.get("operation") == "PROD":
             raise self.error("Caffe takes coefficients with SUM only.")
 
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         operation = self.options.get("operation")
         if operation == "MAX":
-            # Which of equal values gets the gradient: of the first two bottoms the second, of the others the earlier.
+            # Of equal values one gets the gradient: the second of the first two bottoms; after that, the earlier one.
             out = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
             for other in bottoms[2:]:
                 out = torch.where(other > out, other, out)

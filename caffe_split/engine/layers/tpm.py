@@ -1,7 +1,7 @@
-"""The TPM layer: how far the kernels of a weight came in a window, over how far they went.
+"""The TPM layer, which measures how straight the kernels of a weight move in training.
 
-State and counting are those of the layer that is compiled into Caffe (docs/caffe.md), so that a run may go on in
-either.
+State and counting are those of the layer that is compiled into Caffe (docs/caffe.md), so that a training may be
+resumed in either.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.net.options import shape_of
@@ -31,14 +32,22 @@ class _Window:
 
 
 class TPM(Layer):
+    """Measures the displacement of a weight's kernels over the length of their path, in windows of iterations.
+
+    The top is the ratio for the whole weight in the latest window, or nan. The blobs are the watched weight, which
+    another layer owns; its values at the start of the window, and at the last sample; displacement and path for each
+    window and kernel; and counters.
+    """
+
     options_name = "tpm_param"
     on_host = frozenset({_RESULT, _COUNTER})
 
+    @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shape = shape_of(self.options.sub("shape"))
         starts, stops = self.options.all("start_iter"), self.options.all("stop_iter")
         if not shape or not starts or len(starts) != len(stops):
-            raise self.error("it needs the shape of the watched weight, and a start_iter and a stop_iter a window.")
+            raise self.error("it needs the shape of the watched weight, and a start_iter and a stop_iter per window.")
         self.windows = [_Window(int(start), int(stop)) for start, stop in zip(starts, stops)]
         self.interval, self.iter_size = int(self.options.get("interval")), int(self.options.get("iter_size"))
         for before, window in zip([None, *self.windows], self.windows):
@@ -51,9 +60,11 @@ class TPM(Layer):
         self.blobs = [torch.zeros(size) for size in state_shapes(shape, len(starts))]
         self.unshared = self.blobs[_WEIGHT]
 
+    @override
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [()]
 
+    @override
     @torch.no_grad()
     def run(self, *bottoms: torch.Tensor) -> Tops:
         if not self.training:
@@ -75,7 +86,7 @@ class TPM(Layer):
         return (torch.tensor(self._whole(iteration)),)
 
     def _check(self, counter: torch.Tensor) -> None:
-        """Make fresh state, or check that loaded state is of these windows."""
+        """Initialise the state of new windows, and check that recorded windows are those of this layer."""
         fresh = counter[0, 0] == 0
         if not fresh and counter[0, 0] != _LAYOUT:
             raise self.error(f"its state has layout version {counter[0, 0]:g}, expected {_LAYOUT}.")
@@ -117,7 +128,7 @@ class TPM(Layer):
             _write(taken + 1, samples)
 
     def _accumulate(self, index: int, weight: torch.Tensor) -> None:
-        """Displacement and path of each kernel and of the whole, in double; the path kept as two floats."""
+        """Add a sample to displacement and path of each kernel and of the whole, in double; a path as two floats."""
         now = weight.double().reshape(len(weight), -1)
         squares = (now - self.blobs[_START].double().view_as(now)).square().sum(1)
         steps = (now - self.blobs[_PREVIOUS].double().view_as(now)).square().sum(1)
@@ -130,7 +141,7 @@ class TPM(Layer):
         rows[:, 2] = path - rows[:, 1].double()
 
     def _whole(self, iteration: int) -> float:
-        """TPM of the whole weight in the latest window that has started; nan where it is not defined."""
+        """TPM of the whole weight in the latest window that has started; nan if there is none, or the path is 0."""
         started = [index for index, window in enumerate(self.windows) if window.start <= iteration]
         if not started:
             return math.nan

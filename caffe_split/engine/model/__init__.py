@@ -1,1 +1,1 @@
-"""A net on PyTorch: its layers, parameters and steps."""
+"""A net on PyTorch: its layers and parameters, and the order in which the layers are called."""

@@ -1,9 +1,4 @@
-"""A Caffe net on PyTorch: one phase of a prototxt, its parameters as Caffe counts them, forward and the loss.
-
-net = Net(read_net("deploy.prototxt", upgrade=True), "TEST")
-net.load(read_weights("some.caffemodel"), "some.caffemodel")
-blobs = net.forward({"data": images}, keep=True).blobs
-"""
+"""A Caffe net on PyTorch: one phase of a prototxt, with its parameters in Caffe's order, run forward to its loss."""
 
 from __future__ import annotations
 
@@ -15,11 +10,12 @@ import numpy as np
 import torch
 
 from caffe_split.engine.layers.base import Layer, Place, Shape
-from caffe_split.engine.layers.data import Input, MemoryData, Source
-from caffe_split.engine.layers.loss import Labelled
+from caffe_split.engine.layers.data import Input, MemoryData
+from caffe_split.engine.layers.data_layer import DataLayer
+from caffe_split.engine.layers.labels import Labelled
+from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
-from caffe_split.engine.model.steps import Step, fused_steps, outputs_of, plain_steps
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.shared_batch import kinds_of
 from caffe_split.engine.spec.support import Note, check_net, layers_of
@@ -33,20 +29,43 @@ from caffe_split.net.state import NetState
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward gives: the blobs (the net's outputs, or all), and the weighted sum of all losses (a scalar)."""
+    """The result of a forward run: blobs by name (the outputs, or all), and the weighted sum of losses (a scalar)."""
 
     blobs: dict[str, torch.Tensor]
     loss: torch.Tensor
 
 
 class Net:
-    """One phase of a net. Raises `CaffeSplitError` for what is not handled, all at once, and for what does not fit.
+    """One phase of a net.
 
-    state: a `NetState`, or a phase alone; it comes on top of what the net's own `state` says. seed: of fillers, dropout
-    and data. `fuse` runs BatchNorm and the Scale behind it, and ReLU in place, in one pass each: what a training wants;
-    blobs that nothing else reads are then never there. precision: see `caffe_split.engine.model.precision`.
-    compiled: what follows the data goes through `torch.compile`, except where all blobs are kept. group: with whom it
-    shares its batches. inputs: shapes of Input layers' tops in place of the ones that are written.
+        net = Net(read_net("deploy.prototxt", upgrade=True), "TEST")
+        net.load(read_weights("some.caffemodel"), "some.caffemodel")
+        blobs = net.forward({"data": images}, keep=True).blobs  # every blob, by name; tensors
+
+    Args:
+        document: the net, in today's form.
+        state: a `NetState`, or a phase alone; it comes on top of what the net's own `state` field says.
+        device: where it runs.
+        seed: of fillers and data.
+        fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
+            that nothing else reads are never made.
+        precision: fp32, tf32 or bf16; see `model.precision`.
+        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept.
+        group: the processes that share its batches.
+        inputs: shapes of Input layers' tops that replace the written ones.
+
+    Raises `CaffeSplitError` with all that is not handled at once, and for layers that do not fit.
+
+    Attributes:
+        layers: in the order of the net.
+        params: the learnable parameters in Caffe's order.
+        shapes: the shape of each blob by name, for this process's rows.
+        outputs: the names of the blobs that no layer reads.
+        inputs: the names of the Input layers' tops.
+        loss_weights: the loss weight of each blob that has one.
+        notes: the fields that are ignored, with the reasons.
+        kinds: for several processes, how their parts of each blob make up the whole.
+        calls: the calls of layers that run the net.
     """
 
     def __init__(
@@ -75,7 +94,7 @@ class Net:
         self.shapes: dict[str, Shape] = {}
         sharing = Sharing()
         self.shared = sharing.shared
-        # Loss weights of each layer's tops.
+        # For each layer, index of a top -> its loss weight.
         self._losses: list[dict[int, float]] = []
         self.loss_weights: dict[str, float] = {}
         self._bottoms: list[dict[str, Shape]] = []
@@ -88,11 +107,11 @@ class Net:
         self.params = sharing.settle(self.layers, self.device, state.phase == "TRAIN")
         self._check_labels()
         self.outputs = outputs_of(self.layers)
-        self.plain_steps = plain_steps(self.layers, self._losses)
-        self._steps_now = fused_steps(self.layers, self._losses) if fuse else self.plain_steps
+        self.plain_calls = plain_calls(self.layers, self._losses)
+        self.calls = fused_calls(self.layers, self._losses) if fuse else self.plain_calls
         self._compute = torch.compile(self._follow) if compiled else self._follow
-        # On processors convolutions are faster with a pixel's channels side by side: measured 1.4 times on
-        # cifar10_quick, 1.05 on ResNet-20. Whatever follows keeps that order.
+        # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
+        # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
         convolves = any(text.type == "Convolution" for text in texts)
         self._channels_last = fuse and convolves and self.device.type == "cpu"
         self.drops = any(text.type == "Dropout" for text in texts)
@@ -111,7 +130,7 @@ class Net:
             layer.setup(bottoms)
             shapes = layer.shapes(bottoms)
         except CaffeSplitError as error:
-            raise _placed(error, text) from None
+            raise _located(error, text) from None
         except (RuntimeError, IndexError, ValueError) as error:
             listed = ", ".join(map(str, bottoms)) or "none"
             raise layer.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}") from error
@@ -126,7 +145,7 @@ class Net:
         self.loss_weights.update((text.tops[index], weight) for index, weight in self._losses[-1].items())
 
     def _share_batches(self, texts: Sequence[Text]) -> None:
-        """Weigh the losses so that their mean over all processes is the loss of the whole batch."""
+        """Weight the losses so that their mean over all processes is the loss of the whole batch."""
         kinds = kinds_of(self.document, texts, self._bottoms)
         for text, tops in zip(texts, kinds):
             self.kinds.update(zip(text.tops, tops))
@@ -136,12 +155,12 @@ class Net:
         ]
 
     def _check_labels(self) -> None:
-        """Refuse labels that are no class now, where the data say all of them at once."""
+        """Raises `CaffeSplitError` for labels that are no class, where the data layer knows all labels in advance."""
         made: dict[str, Layer] = {}
         for layer in self.layers:
             if isinstance(layer, Labelled) and hasattr(layer, "classes"):
                 source = made.get(layer.text.bottoms[1])
-                labels = source.labels(layer.text.bottoms[1]) if isinstance(source, Source) else None
+                labels = source.labels(layer.text.bottoms[1]) if isinstance(source, DataLayer) else None
                 if labels is not None:
                     layer.check_all(labels)
             made.update(dict.fromkeys(layer.text.tops, layer))
@@ -149,48 +168,56 @@ class Net:
     # -- running
 
     def forward(self, inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None, keep: bool = False) -> Output:
-        """Run all layers. `inputs` gives the tops of Input layers; `keep` gives all blobs, not only the outputs.
+        """Run all layers.
 
-        Of a blob that layers in place write again, the last values are given. Raises `CaffeSplitError` for inputs that
-        do not fit, and where data cannot be read.
+        inputs: arrays for tops of Input layers, by name, of the shapes in `shapes`; the others keep their values. keep:
+        return all blobs, not only the outputs; of a blob that a layer in place overwrites, the last values. Raises
+        `CaffeSplitError` for inputs that do not fit, and where data cannot be read.
         """
         self._give(inputs or {})
-        steps = self.plain_steps if keep else self._steps_now
+        calls = self.plain_calls if keep else self.calls
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
-        # Data and what counts on the host come first, and stay outside of what is compiled.
-        for step in steps:
-            if not step.bottoms:
-                self.place(step, step.run(blobs), blobs, losses)
+        # Layers without bottoms, which give data or compute on the host (TPM), come first and are not compiled.
+        for call in calls:
+            if not call.bottoms:
+                self.collect(call, call.run(blobs), blobs, losses)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
                     blobs[name] = blob.contiguous(memory_format=torch.channels_last)
         with lower(self.device, self.precision):
-            loss = (self._follow if keep else self._compute)(steps, blobs, losses, keep)
+            loss = (self._follow if keep else self._compute)(calls, blobs, losses, keep)
         return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, loss)
 
     def _follow(
-        self, steps: Sequence[Step], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor], keep: bool
+        self, calls: Sequence[LayerCall], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor], keep: bool
     ) -> torch.Tensor:
-        """Run the layers behind the data; `blobs` afterwards holds all, or what is not done with. The loss."""
-        for step in steps:
-            if step.bottoms:
-                self.place(step, step.run(blobs), blobs, losses)
-            if not keep:
-                for name in step.done:
-                    blobs.pop(name, None)
-        return torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
+        """Run the layers that have bottoms, and return the loss.
 
-    def place(
-        self, step: Step, tops: Sequence[torch.Tensor], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor]
+        Their tops are put into `blobs`; unless `keep`, blobs that no later call reads are taken out.
+        """
+        for call in calls:
+            if call.bottoms:
+                self.collect(call, call.run(blobs), blobs, losses)
+            if not keep:
+                for name in call.done:
+                    blobs.pop(name, None)
+        return self.total(losses)
+
+    def collect(
+        self, call: LayerCall, tops: Sequence[torch.Tensor], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor]
     ) -> None:
-        """Put a layer's tops among the blobs, and its losses to the others."""
-        for index, (name, top) in enumerate(zip(step.tops, tops)):
+        """Put the tops of a call into `blobs`, and those with a loss weight, times it, into `losses`."""
+        for index, (name, top) in enumerate(zip(call.tops, tops)):
             blobs[name] = top
-            weight = step.weights.get(index)
+            weight = call.weights.get(index)
             if weight is not None:
                 losses.append(top.sum() * weight if top.dim() or weight != 1 else top)
+
+    def total(self, losses: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The sum of losses that `collect` has collected, a scalar."""
+        return torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
 
     def _give(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> None:
         for name, values in inputs.items():
@@ -207,40 +234,22 @@ class Net:
     def set_input_arrays(
         self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, layer: str = ""
     ) -> None:
-        """Give a MemoryData layer (by default the net's first) its arrays: (N, C, height, width) and (N,)."""
+        """Give the MemoryData layer named `layer` (by default the first) its arrays, (N, C, height, width) and (N,)."""
         found = [one for one in self.layers if isinstance(one, MemoryData) and layer in ("", one.name)]
         if not found:
             raise CaffeSplitError(f"{self.document.filename}: no MemoryData layer{f' {layer!r}' if layer else ''}.")
         found[0].give(images, labels)
 
-    def first_not_finite(self) -> tuple[str, str] | None:
-        """(layer as people name it, what of it) where values first are not finite: parameters, else blobs of the next
-        batch. None where all are.
-        """
-        for layer in self.layers:
-            for index, blob in enumerate(layer.blobs):
-                if layer.text.type != "TPM" and not bool(torch.isfinite(blob).all()):
-                    what = "running statistics" if layer.text.type == "BatchNorm" else "a learnt parameter"
-                    return layer.text.where, f"its blob {index} ({what})"
-        blobs: dict[str, torch.Tensor] = {}
-        with torch.no_grad():
-            for step in self.plain_steps:
-                for name, top in zip(step.tops, step.run(blobs)):
-                    blobs[name] = top
-                    if step.layer.text.type != "TPM" and not bool(torch.isfinite(top).all()):
-                        return step.layer.text.where, f"its top '{name}'"
-        return None
-
     # -- several processes
 
     def go_to(self, number: int) -> None:
-        """Let the next forward be of batch `number`, counted from 0. Only before the first forward."""
+        """Make the next forward run that of batch `number`, counted from 0. Only before the first one."""
         for layer in self.layers:
-            if isinstance(layer, Source):
+            if isinstance(layer, DataLayer):
                 layer.go_to(number)
 
     def whole(self, name: str, part: torch.Tensor) -> torch.Tensor:
-        """An output of the whole batch, from this process's part of it (or from the mean of many)."""
+        """The output `name` for the whole batch, from `part`, this process's value of it."""
         kind = self.kinds.get(name)
         if kind in (MEAN, SUM):
             total = self.group.total(part.float())
@@ -250,22 +259,25 @@ class Net:
     # -- weights
 
     def load(self, weights: Mapping[str, Sequence[np.ndarray]], path: str) -> tuple[list[str], list[str]]:
-        """Copy the weights of layers of the same name, as Caffe does: see `copy_weights`."""
+        """Copy weights into the layers of the same names, as Caffe does; `path` is their file. See `copy_weights`."""
         return copy_weights(self.layers, self.shared, weights, path, self.document.filename)
 
     def arrays(self) -> dict[str, list[np.ndarray]]:
-        """The parameters of every layer, for a snapshot; float32, copies on the host."""
+        """The blobs of each layer by name, for a snapshot: float32 copies on the host."""
         return {
             layer.name: [np.array(blob.detach().cpu().numpy(), order="C") for blob in layer.blobs]
             for layer in self.layers
         }
 
     def types(self) -> dict[str, str]:
-        """The type of every layer."""
+        """The type of each layer by name."""
         return {layer.name: layer.text.type for layer in self.layers}
 
     def share_from(self, other: Net) -> None:
-        """Use the parameters of the layers of the same name in another net, as Caffe's test nets do."""
+        """Use the blobs of the layers of the same names in another net, as Caffe's test nets do.
+
+        Raises `CaffeSplitError` for other shapes.
+        """
         theirs = {layer.name: layer for layer in other.layers}
         for layer in self.layers:
             source = theirs.get(layer.name)
@@ -276,6 +288,7 @@ class Net:
             layer.blobs = source.blobs
 
 
-def _placed(error: CaffeSplitError, text: Text) -> CaffeSplitError:
+def _located(error: CaffeSplitError, text: Text) -> CaffeSplitError:
+    """The error with the layer in front, unless it names it already."""
     message = str(error)
     return error if f"'{text.name}'" in message else CaffeSplitError(f"{text.where}: {message}")

@@ -1,4 +1,4 @@
-"""The parameters of a net's layers: who shares whose, what is learnt how, and their way in from files of weights."""
+"""The parameters of a net's layers: which are shared, their multipliers, and copying weights into them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caffe_split.errors import CaffeSplitError
 
 @dataclass(frozen=True)
 class Param:
-    """A learnable parameter: the layer and the place it is known by, its values, its multipliers."""
+    """A parameter: the layer that owns it, its index among that layer's blobs, its values and multipliers."""
 
     layer: str
     index: int
@@ -24,19 +24,19 @@ class Param:
 
 
 class Sharing:
-    """Which parameters belong to an earlier layer, because both have one name for them.
+    """Finds the parameters that layers share because they give them the same name.
 
-    `shared` holds names of layers and places of blobs that are another layer's.
+    `shared` holds (name of the layer, index of the blob) of each blob that an earlier layer owns.
     """
 
     def __init__(self) -> None:
         self.shared: set[tuple[str, int]] = set()
         self._owners: dict[str, tuple[Layer, int]] = {}
-        # Parameters shared as other shapes: layer and place -> shape.
+        # Parameters that share the values of another shape: (layer, index) -> their own shape.
         self._shaped: dict[tuple[str, int], Shape] = {}
 
     def add(self, layer: Layer) -> None:
-        """Let the next layer of the net take parameters of earlier ones. Raises `CaffeSplitError` for other shapes."""
+        """Give the next layer of the net the blobs that it shares. Raises `CaffeSplitError` if their shapes differ."""
         names = layer.text.param_names()
         for index in range(len(layer.blobs)):
             if index < len(names) and names[index]:
@@ -61,7 +61,10 @@ class Sharing:
         self.shared.add((layer.name, index))
 
     def settle(self, layers: Sequence[Layer], device: torch.device, learns: bool) -> list[Param]:
-        """Move everything to the device; the parameters in Caffe's order. learns: whether gradients are wanted."""
+        """Move all blobs and buffers to the device. Returns the parameters in Caffe's order.
+
+        learns: whether parameters with an lr_mult get gradients.
+        """
         params: list[Param] = []
         moved: dict[int, torch.Tensor] = {}
         for layer in layers:
@@ -82,7 +85,7 @@ class Sharing:
 
 
 def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[float, float]:
-    """lr_mult and decay_mult of a parameter: its owner's, or where that is silent a sharing layer's."""
+    """(lr_mult, decay_mult) of a parameter: as its owner or, failing that, a layer that shares it gives them."""
     found: dict[str, float] = {}
     for other in layers:
         specs = other.text.message.subs("param")
@@ -109,11 +112,19 @@ def copy_weights(
     path: str,
     net: str,
 ) -> tuple[list[str], list[str]]:
-    """Copy the weights of layers of the same name, as Caffe does; nothing where something does not fit.
+    """Copy weights into the layers of the same names, as Caffe does; if any does not fit, copy none.
 
-    path, net: what the files of both are called. Returns (layers of the file that the net does not have, layers of the
-    net that stay as they were). Raises `CaffeSplitError` for another number of blobs, another shape, or a file of
-    another net altogether.
+    Args:
+        layers: the layers of the net.
+        shared: see `Sharing`.
+        weights: name of a layer -> its blobs.
+        path: the file of the weights, for messages.
+        net: the file of the net, for messages.
+
+    Returns:
+        (names in the file that the net does not have, layers of the net that stay as they were).
+
+    Raises `CaffeSplitError` for another number of blobs, another shape, or weights of another net altogether.
     """
     todo = []
     for layer in layers:
@@ -126,7 +137,7 @@ def copy_weights(
             raise layer.error(f"{path} has {len(arrays)} blobs of it; it has {len(layer.blobs)}.")
         for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
             if array.shape == (0,) and (layer.name, index) in shared:
-                continue  # HDF5 leaves out what another layer holds, as an empty array or not at all.
+                continue  # In HDF5 a blob that another layer owns is an empty array, or missing.
             if not _same_shape(array.shape, tuple(blob.shape)):
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))
@@ -146,7 +157,7 @@ def copy_weights(
 
 
 def _same_shape(stored: Sequence[int], wanted: Shape) -> bool:
-    """Equal, or four axes of 2013-14 of which the first are 1."""
+    """Whether the shapes are equal, or `stored` has four axes, as in 2013-14, of which the surplus first ones are 1."""
     if tuple(stored) == wanted:
         return True
     return len(stored) == 4 and tuple(stored) == (1,) * (4 - len(wanted)) + wanted

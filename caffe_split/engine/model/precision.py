@@ -1,9 +1,9 @@
-"""With how many bits a net computes.
+"""The precision with which a net computes.
 
 `fp32` is Caffe's. `tf32` (CUDA only) rounds the factors of convolutions and inner products to 10 bits of mantissa.
-`bf16` runs these, and what lies between them, on bfloat16 values (7 bits of mantissa); weights, their history, updates,
-statistics of BatchNorm, losses and measures stay fp32, and so do TEST nets, so that a test's accuracy is that of the
-saved weights.
+`bf16` runs convolutions, inner products and the layers between them on bfloat16 values (7 bits of mantissa). Weights,
+their history, updates, BatchNorm's statistics, losses and accuracies stay fp32. TEST nets stay fp32 as well, so that a
+test's accuracy is that of the saved weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let the whole program compute so. Raises `CaffeSplitError` for tf32 without CUDA."""
+    """Set the precision of the whole process. Raises `CaffeSplitError` for tf32 without CUDA."""
     if precision == "tf32" and device.type != "cuda":
         raise CaffeSplitError("--precision tf32 is for CUDA devices; this training runs on the CPU: take fp32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -26,7 +26,7 @@ def set_precision(precision: str, device: torch.device) -> None:
 
 
 def lower(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Where a net's layers run: autocast for bf16, nothing else."""
+    """The context in which a net's layers run: autocast for bf16, else an empty one."""
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()

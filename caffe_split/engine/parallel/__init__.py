@@ -1,1 +1,1 @@
-"""Several processes that train one net together."""
+"""Several processes that train one net together: they start, find each other, share batches, and notice a loss."""

@@ -1,7 +1,7 @@
-"""The processes that train one net together: which part of every batch is whose, and the sums over all of them.
+"""The group of processes that train one net: each one's part of a batch, and sums over all of them.
 
-Each process has the whole net, reads its rows of every batch, and adds its gradients to the others'. Collectives run
-in one order in all processes; whoever is alone (`ALONE`) runs none.
+Each process has the whole net, reads its rows of every batch, and gets the mean of all gradients. Collective operations
+run in the same order in all processes. `ALONE`, the group of a single process, runs none.
 """
 
 from __future__ import annotations
@@ -10,36 +10,27 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
+from caffe_split.engine.rows import Rows
 from caffe_split.engine.spec.shared_batch import NotSharedError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a process takes of a batch of `whole` records: `count` of them from `first` on."""
-
-    whole: int
-    first: int
-    count: int
-
-    @property
-    def slice(self) -> slice:
-        return slice(self.first, self.first + self.count)
+T = TypeVar("T")
 
 
 class Group:
-    """`size` processes, of which this is number `rank`, by torch.distributed's default group.
+    """`size` processes, of which this is number `rank`; they compute over torch.distributed's default group.
 
-    multiply: every process takes a whole batch_size, and the batch is `size` times as large, as Caffe does on several
-    GPUs. sync_norms: BatchNorm's statistics are those of the whole batch.
+    Args:
+        rank: this process's number, from 0.
+        size: the number of processes.
+        multiply: each process takes `batch_size` records, so that the batch is `size` times as large, as in Caffe on
+            several GPUs. Otherwise the processes divide `batch_size` records.
+        sync_norms: BatchNorm normalises by the statistics of the whole batch.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, *, multiply: bool = False, sync_norms: bool = False) -> None:
@@ -47,7 +38,7 @@ class Group:
         self._quiet = False
 
     def dividing(self) -> Group:
-        """The same processes, dividing every batch."""
+        """The same processes, dividing each batch."""
         return Group(self.rank, self.size, sync_norms=self.sync_norms) if self.multiply else self
 
     @property
@@ -62,7 +53,7 @@ class Group:
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
-        """Within, this process computes for itself, and the others may do what they like."""
+        """Within this context the process computes alone, without waiting for the others."""
         before, self._quiet = self._quiet, True
         try:
             yield
@@ -70,7 +61,7 @@ class Group:
             self._quiet = before
 
     def rows(self, batch: int) -> Rows:
-        """This process's part of a batch. Raises `NotSharedError` for one that does not divide."""
+        """This process's part of a batch of `batch` records. Raises `NotSharedError` if it does not divide."""
         if self.multiply:
             return Rows(batch * self.size, batch * self.rank, batch)
         if batch % self.size:
@@ -81,16 +72,16 @@ class Group:
         count = batch // self.size
         return Rows(batch, count * self.rank, count)
 
-    # -- sums; every process gets the same bits
+    # -- sums and exchanges; all processes get the same bits
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes; no gradient goes through it."""
+        """The sum over all processes. No gradient flows through it."""
         if not self.speaks or values.is_meta:
             return values
         return _sum(values)
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The means over all processes of a few numbers."""
+        """The mean over all processes of each of a few numbers."""
         if not self.speaks:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
@@ -98,7 +89,7 @@ class Group:
         return [float(value) / self.size for value in sums]
 
     def average(self, gradients: Sequence[torch.Tensor], also: Sequence[float]) -> list[float]:
-        """Replace gradients by their means over all processes, all of them in one message; the means of `also`."""
+        """Replace each gradient by its mean over all processes, in one message. Returns the means of `also`."""
         if not self.speaks:
             return list(also)
         if not gradients:
@@ -114,7 +105,7 @@ class Group:
         return [float(value) for value in flat[start:].cpu()]
 
     def rows_of_all(self, values: torch.Tensor) -> torch.Tensor:
-        """The parts of all processes one behind the other, along the first axis."""
+        """The values of all processes in the order of their ranks, concatenated along the first axis."""
         if not self.speaks:
             return values
         values = values.detach().contiguous()
@@ -124,7 +115,7 @@ class Group:
 
     @torch.no_grad()
     def spread(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Give the first process's values to all."""
+        """Copy the first process's values to all others."""
         if self.speaks:
             for tensor in tensors:
                 values = tensor.detach().contiguous()
@@ -132,16 +123,16 @@ class Group:
                 if not self.is_first:
                     tensor.copy_(values)
 
-    def spread_value(self, value: Any) -> Any:
-        """What the first process says, for all; small, and of Python's own types."""
+    def spread_value(self, value: T) -> T:
+        """The first process's `value`, in all processes. It has to be small and of Python's own types."""
         if not self.speaks:
             return value
         box = [value]
         dist.broadcast_object_list(box, 0)
         return box[0]
 
-    def values_of_all(self, value: Any) -> list[Any]:
-        """What every process says, by rank; small, and of Python's own types."""
+    def values_of_all(self, value: T) -> list[T]:
+        """Each process's `value`, by rank. It has to be small and of Python's own types."""
         if not self.speaks:
             return [value]
         box: list[Any] = [None] * self.size
@@ -150,9 +141,9 @@ class Group:
 
 
 def outside_of_graphs(function: F) -> F:
-    """Keep what speaks with other processes out of what `torch.compile` makes.
+    """A decorator that keeps communication with other processes out of the graphs that `torch.compile` makes.
 
-    `torch.compiler.disable` by itself takes a second to import, of every training.
+    `torch.compiler.disable` does that, but importing it takes a second, which only compiled trainings should spend.
     """
     kept: list[Callable[..., Any]] = []
 
@@ -175,8 +166,3 @@ def _sum(values: torch.Tensor) -> torch.Tensor:
 
 
 ALONE = Group()
-
-
-def mixed(*numbers: int) -> int:
-    """A seed from a seed and what it is for; 0 <= seed < 2^63."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

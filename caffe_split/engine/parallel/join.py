@@ -1,4 +1,4 @@
-"""Coming together: from what torchrun (or `--processes`) says in the environment to a `Group` that can compute."""
+"""How processes find each other: from the environment that torchrun or `--processes` sets, to a `Group`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from caffe_split.engine.parallel.peers import JOIN, Watch
 from caffe_split.errors import CaffeSplitError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# How long a process may wait for the others in a collective: for a snapshot to a slow disk, a first compilation.
+# How long a process waits for the others in a collective operation; they may compile, or write to a slow disk.
 _PATIENCE = datetime.timedelta(minutes=60)
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Which process this is: `rank` of `size`, number `local` of the `beside` on this machine, the first one's host."""
+    """A process's place among all.
+
+    It is number `rank` of `size`, and number `local` of the `beside` processes on this machine; `host` is the
+    machine of the first process.
+    """
 
     rank: int
     size: int
@@ -32,9 +36,9 @@ class Seat:
 
 
 def seat(environment: Mapping[str, str] = os.environ) -> Seat | None:
-    """The seat that the environment gives; None for a process alone.
+    """The seat that the environment variables give; None for a single process.
 
-    Raises `CaffeSplitError` for half of one.
+    Raises `CaffeSplitError` where some of the variables are missing or do not fit together.
     """
     given = [name for name in NAMES if environment.get(name)]
     if not set(given) & {"RANK", "WORLD_SIZE"}:
@@ -57,7 +61,10 @@ def seat(environment: Mapping[str, str] = os.environ) -> Seat | None:
 
 
 def device_for(seat: Seat, asked: str | None, solver: str) -> torch.device:
-    """A process's own device, whatever the solver's device_id. Raises `CaffeSplitError` where there are too few."""
+    """This process's own device: on CUDA number `seat.local`; the solver's device_id does not count.
+
+    `asked` and `solver` are as in `choose_device`. Raises `CaffeSplitError` where there are too few devices.
+    """
     device = choose_device(asked, solver)
     if device.type == "cpu":
         return device
@@ -72,10 +79,12 @@ def device_for(seat: Seat, asked: str | None, solver: str) -> torch.device:
 
 
 class Meeting:
-    """The processes of a training, from their coming together to their end."""
+    """The processes of a training, from finding each other to their end.
+
+    `say` writes the line that says why all end. Raises `CaffeSplitError` where the others do not come.
+    """
 
     def __init__(self, seat: Seat, say: Callable[[str], None]) -> None:
-        """Find the others. Raises `CaffeSplitError` where they do not come."""
         self.seat = seat
         try:
             found = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=JOIN)))
@@ -88,7 +97,7 @@ class Meeting:
         self.watch = Watch(seat.rank, seat.size, self._store, seat.host, say)
 
     def group(self, device: torch.device, *, multiply: bool, sync_norms: bool) -> Group:
-        """Connect for computing. Raises `CaffeSplitError` where that fails."""
+        """Connect for computing on `device`; options as in `Group`. Raises `CaffeSplitError` where that fails."""
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         try:
             dist.init_process_group(
@@ -106,6 +115,6 @@ class Meeting:
         return Group(self.seat.rank, self.seat.size, multiply=multiply, sync_norms=sync_norms)
 
     def leave(self) -> None:
-        """This process is done."""
+        """Say that this process is done, and disconnect."""
         self.watch.leave()
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""Several processes on this machine, started and ended together.
+"""Starting several processes on this machine, and ending them together.
 
-torchrun does the same for any program, and on many machines; but it ends a failure in a traceback of its own, gives a
-snapshot 30 seconds, and stands between the signals of `caffe-split train` and the processes.
+torchrun does that for any program, also over many machines. But it answers a failure with a traceback of its own, gives
+a snapshot only 30 seconds, and keeps the signals of `caffe-split train` from the processes.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from types import FrameType
 
 from caffe_split.engine.log import Log
 
-# Which process started the others; they end where it is gone.
+# The environment variable with the id of the process that started the others, which end when it is gone.
 LAUNCHER = "CAFFE_SPLIT_LAUNCHER"
-# The pipe by which the first process tells that all have met.
+# The environment variable with the pipe on which the first process reports that all have met.
 _MET = "CAFFE_SPLIT_MET"
-# Seconds that the others have to end by themselves after one has failed, and after they were asked to; the first one
-# may be writing a snapshot, once they have met.
+# After one process has failed, the others get this many seconds to end by themselves, and again as many after SIGTERM.
+# Once all have met, the first one gets longer, since it may be writing a snapshot.
 _GRACE = 20.0
 _FIRST_GRACE = 620.0
 
 
 def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> int:
-    """Run `python -m caffe_split.engine` with these words in `count` processes; the exit status, 0 or 1."""
+    """Run `python -m caffe_split.engine` with the arguments `words` in `count` processes.
+
+    threads: as given to each of them; None divides the cores. Returns the exit status: 0, or 1 if one failed.
+    """
     environment = {
         **os.environ,
         "WORLD_SIZE": str(count),
@@ -40,7 +43,7 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
         LAUNCHER: str(os.getpid()),
     }
     if threads is None:
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     command = [sys.executable, "-m", "caffe_split.engine", *words]
     children: list[subprocess.Popen[bytes]] = []
 
@@ -67,8 +70,8 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
     have_met = _told(met) and os.read(met, 1) != b""
     os.close(met)
     statuses = [child.returncode for child in children]
-    # Whoever is ended by a signal says nothing; what the others say of it is said before, if they had met. Before that
-    # only the first one speaks.
+    # A process killed by a signal logs nothing; if all had met, its peers have reported it. Before that only the first
+    # process logs anything.
     is_told = 1 in (statuses if have_met else statuses[:1])
     for rank, status in enumerate(statuses):
         if status < 0 or (status and not is_told):
@@ -79,7 +82,7 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
 
 
 def tell_met() -> None:
-    """Let the process that started this one know, where there is one that asks, that all have met."""
+    """Report to the process that started this one, if it asks for that, that all have met."""
     pipe = os.environ.pop(_MET, None)
     if pipe is not None:
         with contextlib.suppress(OSError), open(int(pipe), "wb") as stream:
@@ -87,12 +90,12 @@ def tell_met() -> None:
 
 
 def _told(pipe: int) -> bool:
-    """Whether it was told, or the process that would tell it is gone."""
+    """Whether the first process has reported on `pipe`, or is gone."""
     return bool(select.select([pipe], [], [], 0)[0])
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]], gone: float) -> None:
-    """End those that are still there so many seconds after a failure."""
+    """End the processes that are still running `gone` seconds after a failure."""
     if gone < _GRACE:
         return
     number = signal.SIGTERM if gone < 2 * _GRACE else signal.SIGKILL
@@ -108,5 +111,6 @@ def _free_port() -> int:
         return port
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

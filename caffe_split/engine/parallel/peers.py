@@ -1,8 +1,8 @@
-"""Who of several processes is still there.
+"""Noticing that one of several processes has ended.
 
-A process that waits for a dead one in a collective may wait for half an hour, and is then told of a socket. So each
-keeps a connection to the first process, which the system closes with the process, whatever it died of. The first
-process says who is gone, and why where that one could still tell; the others end without a word.
+A process in a collective operation may wait half an hour for a dead one, and then gets an error about a socket. So each
+process keeps a connection to the first one; the system closes it when the process ends, whatever the cause. The first
+process logs which one is gone, with the reason if that one could still send it; the others end without a message.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ from typing import Any, Protocol
 
 from caffe_split.errors import CaffeSplitError
 
-# Seconds until all have to be there; until a machine that is off, or cut off, counts as gone: about 30 + 3 x 10.
+# Seconds within which all processes have to connect. A machine that is off, or cut off, counts as gone after about
+# 30 + 3 x 10 seconds of silence (TCP keepalive).
 JOIN = 300.0
 _QUIET, _EVERY, _TRIES = 30, 10, 3
-# Seconds that a process which fails leaves to the first one, which mostly fails of the same; and waits for its end.
+# A process that fails waits this many seconds for the first one, which mostly fails for the same reason and reports it;
+# and then this many for the first one to end it.
 _FIRST = 1.0
 _LAST = 10.0
 
 
 class Store(Protocol):
-    """Of torch.distributed's stores what is used here."""
+    """The part of torch.distributed's stores that is used here."""
 
-    def set(self, key: str, value: str) -> None: ...
-    def get(self, key: str) -> bytes: ...
+    def set(self, key: str, value: str) -> None:
+        """Set `key` for all processes."""
+
+    def get(self, key: str) -> bytes:
+        """The value of `key`, once some process has set it."""
 
 
 class Watch:
-    """The connections of one process. `say` prints the one line that says why all end.
+    """The connections of one process to the others.
 
-    `busy` is held by whoever must not be cut short, such as a snapshot. Raises `CaffeSplitError` where not all come.
+    `say` writes the line that says why all end. `busy` is a lock to hold while something must not be cut short, such as
+    a snapshot. Raises `CaffeSplitError` where not all processes connect.
     """
 
     def __init__(self, rank: int, size: int, store: Store, host: str, say: Callable[[str], None]) -> None:
@@ -56,7 +62,7 @@ class Watch:
             work = self._hear_first
         threading.Thread(target=work, daemon=True).start()
 
-    # -- coming together
+    # -- connecting
 
     def _listen(self, store: Store) -> None:
         server = _server()
@@ -75,7 +81,7 @@ class Watch:
                             f"only {len(self._links) + 1} of {self.size} processes came within {JOIN:g} s"
                         ) from None
                     continue
-                # Whoever else finds the port is not listened to.
+                # Anything else that connects to the port does not know the token.
                 if isinstance(hello, dict) and hello.get("token") == token:
                     link.who = f"process {hello['rank']} of {self.size} (host {hello['host']}, pid {hello['pid']})"
                     self._links[int(hello["rank"])] = link
@@ -118,7 +124,7 @@ class Watch:
             self._exit()
 
     def end(self, reason: str) -> None:
-        """Say why, and end this process and with it all; a snapshot that has begun is finished."""
+        """Log the reason and end this process, and by that all of them, after a snapshot that has begun."""
         with self._speech:
             if self._said or self._leaving:
                 return
@@ -127,7 +133,7 @@ class Watch:
         self._exit()
 
     def _exit(self) -> None:
-        # A snapshot that has begun is finished; nothing else is worth waiting for.
+        # Nothing but a snapshot that has begun is worth waiting for.
         self.busy.acquire(timeout=600)
         self._tell({"failed": ""})
         os._exit(1)
@@ -137,12 +143,12 @@ class Watch:
             with contextlib.suppress(OSError):
                 link.write(word)
 
-    # -- going
+    # -- ending
 
     def fail(self, reason: str) -> None:
-        """Say why this process ends, where nobody has said so before. Then it has to end."""
+        """Report why this process ends, unless a reason has been logged. The caller has to end it afterwards."""
         if self.rank:
-            # Most mistakes are everybody's, and then the first process says so.
+            # Most mistakes are the same in all processes; then the first one reports it.
             if not self._ended.wait(_FIRST):
                 self._leaving = True
                 self._tell({"failed": reason})
@@ -154,19 +160,18 @@ class Watch:
                 self._say(reason)
         self._tell({"failed": ""})
 
-    def wait_for_end(self) -> bool:
-        """After an error in a collective: let the watch end this process. Returns where nobody is gone."""
+    def wait_for_end(self) -> None:
+        """After an error in a collective operation, give the watch time to end this process; returns if it does not."""
         time.sleep(_LAST)
-        return False
 
     def leave(self) -> None:
-        """This process is done, and may go."""
+        """Tell the others that this process is done, so that its end is no failure."""
         self._leaving = self.rank == 0
         self._tell({"bye": ""})
 
 
 class _Link:
-    """Lines of JSON over a socket."""
+    """Messages between two processes: lines of JSON over a socket. `who` describes the other process."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket, self.who = connection, ""
@@ -178,10 +183,11 @@ class _Link:
         self._rest = b""
 
     def write(self, word: dict[str, Any]) -> None:
+        """Send a message. Raises `OSError` where the other side is gone."""
         self.socket.sendall(json.dumps(word).encode() + b"\n")
 
     def read(self, timeout: float | None = None) -> dict[str, Any] | None:
-        """The next line; None where the other side is gone."""
+        """The next message, waiting at most `timeout` seconds; None where the other side is gone or silent."""
         self.socket.settimeout(timeout)
         try:
             while b"\n" not in self._rest and len(self._rest) < 1 << 20:

@@ -1,11 +1,12 @@
-"""BatchNorm over the batch of all processes; PyTorch's own SyncBatchNorm is for CUDA only."""
+"""BatchNorm over the batch of all processes, on any device. PyTorch's own SyncBatchNorm is for CUDA only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from caffe_split.engine.parallel.group import Group, outside_of_graphs
 
@@ -13,7 +14,7 @@ Normed = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class _Norm(torch.autograd.Function):
-    """What one process would compute of the whole batch, forward and back."""
+    """What one process would compute for the whole batch, forward and backward."""
 
     @staticmethod
     def forward(
@@ -22,12 +23,13 @@ class _Norm(torch.autograd.Function):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         count = group.size * x.numel() // x.shape[1]
         variance, mean = torch.var_mean(x.float(), axes, unbiased=False)
-        # Every process has as many values. Variances of parts and of their means add up without a loss of digits.
+        # All processes have equally many values. The mean variance of the parts plus the variance of their means is the
+        # variance of the whole, without the loss of digits of E[x^2] - E[x]^2.
         parts = group.rows_of_all(torch.stack([mean, variance])[None]).double()
         whole = parts[:, 0].mean(0)
         spread = parts[:, 1].mean(0) + (parts[:, 0] - whole).square().mean(0)
         mean, variance = whole.float(), spread.float()
-        out = F.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
+        out = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.axes, ctx.count, ctx.group, ctx.has_bias = axes, count, group, bias is not None
         corrected = variance * (count / (count - 1)) if count > 1 else variance
@@ -41,7 +43,7 @@ class _Norm(torch.autograd.Function):
         grad = grads[0].float()
         centred = x.float() - mean.view(form)
         ones, along = grad.sum(ctx.axes), (grad * centred).sum(ctx.axes)
-        # The sum of all processes' losses is what this goes back from; the mean of their gradients makes it the mean.
+        # These are gradients of the sum of all processes' losses; the mean of gradients later makes that the mean loss.
         means = ctx.group.total(torch.stack([ones, along])) / ctx.count
         back = grad - means[0].view(form) - centred * (inverse.square() * means[1]).view(form)
         factor = inverse if weight is None else inverse * weight
@@ -51,9 +53,18 @@ class _Norm(torch.autograd.Function):
 
 @outside_of_graphs
 def norm(x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float, group: Group) -> Normed:
-    """X (N, C, ...) normalised over all processes' rows, times weight (C,), plus bias (C,).
+    """Normalise over the rows of all processes.
 
-    Also the mean and the variance times m / (m - 1) of each channel, m values being in the whole batch. The processes
-    have equally many rows. Equal bits in every process.
+    Args:
+        x: this process's rows, (N, C, ...); all processes have equally many.
+        weight: factors (C,) after normalising; None for 1.
+        bias: what is added at last (C,); None for 0.
+        eps: added to the variance.
+        group: the processes.
+
+    Returns:
+        (normalised rows, means (C,), variances (C,)). The variances are multiplied by m / (m - 1), where m is the
+        number of values per channel in the whole batch. All processes get the same bits.
     """
-    return _Norm.apply(x, weight, bias, eps, group)
+    apply: Callable[..., Normed] = _Norm.apply
+    return apply(x, weight, bias, eps, group)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.engine import require_torch
+from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.support import Problem, judge, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -15,7 +15,7 @@ from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training, solver_test_nets
 
-_MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.solver, net.set_input_arrays), not by a command"
+_MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.Solver, net.set_input_arrays), not by a command"
 
 
 def check_training(solver: Path) -> None:

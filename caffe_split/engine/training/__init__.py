@@ -1,1 +1,1 @@
-"""The training loop of Caffe: solver, updates, rates, snapshots, log."""
+"""Training a net as Caffe's Solver does: learning rates, updates, tests, snapshots and the lines of the log."""

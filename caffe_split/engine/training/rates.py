@@ -14,7 +14,10 @@ POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 @dataclass(frozen=True)
 class Policy:
-    """How the rate goes: the policy's name and its numbers, as the solver gives them."""
+    """A learning rate policy: its name (lr_policy) and its numbers, as the solver gives them.
+
+    The formulas are those of SGDSolver::GetLearningRate in Caffe.
+    """
 
     name: str
     base: float
@@ -26,15 +29,15 @@ class Policy:
 
     @classmethod
     def of(cls, solver: Options) -> Policy:
-        """That of a solver. Raises `CaffeSplitError` for an unknown policy and for numbers that Caffe refuses."""
+        """The policy of a solver. Raises `CaffeSplitError` for an unknown one, and for numbers that Caffe refuses."""
         policy = cls(
-            str(solver.get("lr_policy")),
-            float(solver.get("base_lr")),
-            float(solver.get("gamma")),
-            float(solver.get("power")),
-            int(solver.get("stepsize")),
-            tuple(int(value) for value in solver.all("stepvalue")),
-            int(solver.get("max_iter")),
+            name=str(solver.get("lr_policy")),
+            base=float(solver.get("base_lr")),
+            gamma=float(solver.get("gamma")),
+            power=float(solver.get("power")),
+            step=int(solver.get("stepsize")),
+            steps=tuple(int(value) for value in solver.all("stepvalue")),
+            max_iter=int(solver.get("max_iter")),
         )
         if policy.name not in POLICIES:
             raise CaffeSplitError(f"lr_policy {policy.name!r} is not one of {', '.join(POLICIES)}.")
@@ -45,7 +48,10 @@ class Policy:
         return policy
 
     def next_step(self, iteration: int, current: int) -> int:
-        """The count of rate changes, given the count so far; multistep takes one step an iteration, as Caffe does."""
+        """The number of changes of the rate until `iteration`, given the number so far (current_step).
+
+        multistep makes at most one change per iteration, as in Caffe.
+        """
         if self.name == "step":
             return iteration // self.step
         if self.name == "multistep" and current < len(self.steps) and iteration >= self.steps[current]:
@@ -53,15 +59,15 @@ class Policy:
         return current
 
     def rate(self, iteration: int, current: int) -> float:
-        """The rate of an iteration, after `next_step`."""
+        """The rate of an iteration, where `current` is the result of `next_step`."""
         if self.name in ("step", "multistep"):
-            return self.base * self.gamma**current
+            return float(self.base * self.gamma**current)
         if self.name == "exp":
-            return self.base * self.gamma**iteration
+            return float(self.base * self.gamma**iteration)
         if self.name == "inv":
-            return self.base * (1 + self.gamma * iteration) ** -self.power
+            return float(self.base * (1 + self.gamma * iteration) ** -self.power)
         if self.name == "poly":
-            return self.base * (1 - iteration / self.max_iter) ** self.power
+            return float(self.base * (1 - iteration / self.max_iter) ** self.power)
         if self.name == "sigmoid":
             return self.base / (1 + math.exp(-self.gamma * (iteration - self.step)))
         return self.base

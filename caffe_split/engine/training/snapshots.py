@@ -1,4 +1,4 @@
-"""The files that a training starts from and leaves: weights and solver states, from which Caffe goes on as well."""
+"""Reading and writing a training's weights and solver states, in Caffe's formats."""
 
 from __future__ import annotations
 
@@ -19,9 +19,18 @@ from caffe_split.net.resume import is_whole, newest_pair
 
 
 class Snapshots:
-    """A training's snapshots, whose names begin with `prefix`; the first process of the group writes them.
+    """The snapshots of a training.
 
-    `guard` is held while one is written.
+    Args:
+        prefix: what their names begin with.
+        hdf5: whether they are HDF5 files; else binary proto.
+        net: the TRAIN net.
+        updater: has the history.
+        log: gets Caffe's lines.
+        group: its first process writes the files.
+
+    Attributes:
+        guard: a context that is entered while a snapshot is written.
     """
 
     def __init__(self, prefix: str, hdf5: bool, net: Net, updater: Updater, log: Log, group: Group) -> None:
@@ -31,7 +40,7 @@ class Snapshots:
         self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
     def load(self, name: str) -> None:
-        """Weights into the train net, and so into what the test nets share with it."""
+        """Load the weights file `name` into the TRAIN net, and so into the test nets, which share its blobs."""
         weights = read_weights(name)
         strange, missing = self._net.load(weights, name)
         for layer in strange:
@@ -40,7 +49,7 @@ class Snapshots:
             self._log.info(f"Layer {layer} is not in {name} and starts from its fillers")
 
     def write(self, iteration: int, current_step: int) -> tuple[Path, Path]:
-        """Write weights and solver state; their paths."""
+        """Write weights and solver state of an iteration. Returns their paths."""
         weights, state = self._names(iteration)
         self._written.append(Path(state))
         if self._group.is_first:
@@ -49,7 +58,7 @@ class Snapshots:
         return Path(weights), Path(state)
 
     def is_of(self, iteration: int, state: str | None) -> bool:
-        """Whether `state` is what `write` would write, and its weights are there under the name that it would give."""
+        """Whether `state` is the file that `write` would write, and the weights file that belongs to it is there."""
         weights, ours = self._names(iteration)
         return state is not None and Path(ours).resolve() == Path(state).resolve() and Path(weights).is_file()
 
@@ -63,13 +72,13 @@ class Snapshots:
         self._log.info(f"Snapshotting to {kind} file {weights}")
         arrays = self._net.arrays()
         if self._hdf5:
-            # As Caffe, which leaves out what another layer holds.
+            # As in Caffe, a blob that another layer owns is left out.
             for name, index in self._net.shared:
                 arrays[name][index] = np.empty(0, np.float32)
         write_over = weights if not Path(state).exists() else weights.replace(".caffemodel", ".new.caffemodel")
         write_weights(write_over, arrays, self._net.name, self._net.types())
         if write_over != weights:
-            # Between the two files no older state may seem to belong to the new weights.
+            # At no time may an older state seem to belong to the new weights.
             try:
                 Path(state).unlink()
                 Path(write_over).replace(weights)
@@ -80,9 +89,9 @@ class Snapshots:
         write_solverstate(state, SolverState(iteration, weights, current_step, history))
 
     def restore(self, path: str) -> tuple[int, int]:
-        """Take up a solver state and the weights saved with it; iteration and current step.
+        """Load the solver state at `path` and the weights saved with it. Returns (iteration, current_step).
 
-        Raises `CaffeSplitError` where they do not fit.
+        Raises `CaffeSplitError` for files that do not fit this training.
         """
         self._log.info(f"Restoring previous solver status from {path}")
         state = read_solverstate(path)
@@ -108,13 +117,13 @@ class Snapshots:
         return state.iter, state.current_step
 
     def newest(self) -> str | None:
-        """The newest whole solver state under the prefix, as the first process finds it."""
+        """The newest whole solver state with this prefix, or None. Only the first process looks."""
         found = newest_pair(self.prefix, self._log.info) if self._group.is_first else None
         if found is None:
             self._log.info(f"No whole snapshot {self.prefix}_iter_*: starting from the beginning")
         return str(found) if found is not None else None
 
     def last_good(self) -> str:
-        """What to say of the snapshots of this run."""
+        """Words for messages: which snapshot of this run is the last good one."""
         good = next((path for path in reversed(self._written) if is_whole(path)), None)
         return f"the last good snapshot is {good}" if good else "this run has written no good snapshot"

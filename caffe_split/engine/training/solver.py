@@ -1,9 +1,4 @@
-"""Caffe's Solver: the loop, the tests, the snapshots and the lines of the log.
-
-solver = Solver("solver.prototxt")
-solver.step(100)
-solver.snapshot()
-"""
+"""Caffe's Solver: the loop of iterations, with tests, snapshots and the lines of the log."""
 
 from __future__ import annotations
 
@@ -15,39 +10,59 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caffe_split.engine.log import Log, Smoothed, number
+from caffe_split.engine.log import Log, number
 from caffe_split.engine.model.net import Net, Output
-from caffe_split.engine.model.outputs import output_lines, values_of
-from caffe_split.engine.parallel.group import ALONE, Group, mixed
+from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.seeds import mixed_seed
+from caffe_split.engine.training.check import check_solver
 from caffe_split.engine.training.debug import DebugInfo
+from caffe_split.engine.training.diverged import diverged
+from caffe_split.engine.training.nets import NetBuilder
+from caffe_split.engine.training.outputs import SmoothedLoss, output_lines, values_of
 from caffe_split.engine.training.rates import Policy
-from caffe_split.engine.training.settings import Nets, check_solver
 from caffe_split.engine.training.snapshots import Snapshots
 from caffe_split.engine.training.updates import Updater
-from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
 from caffe_split.net.resume import AUTO, tests_before
 from caffe_split.net.training import open_training, snapshot_prefix
 
-# Seconds by torch's own clock may be 0 for the first line, where Caffe then divides by 1.
+# By a coarse clock no time may have passed before the first line; Caffe then divides by 1 second.
 _NO_TIME = 1.0
 
 
-class Diverged(CaffeSplitError):
-    """The loss is not finite any more."""
-
-
 class Solver:
-    """A training of a solver's prototxt, in the current directory as Caffe has it.
+    """A training as a solver's prototxt says, in the current directory as with Caffe.
 
-    weights: caffemodels to start from in place of the solver's own `weights`; snapshot: a solver state to resume from.
-    seed: in place of `random_seed`. fuse, precision, compiled: see `Net`; TEST nets stay fp32. `wish` is asked at every
-    iteration and says "stop", "snapshot" or "". group: the processes that train together; the first one reads weights
-    and states for all, and writes the snapshots. snapshot "auto" is the newest whole one of the solver's
-    snapshot_prefix, if any. continue_data: data go on where the snapshot left them, not at the first record; "auto"
-    does so always. Raises `CaffeSplitError` for whatever does not fit, before anything is trained.
+        solver = Solver("solver.prototxt")
+        solver.step(100)
+        weights, state = solver.snapshot()
+
+    Args:
+        path: the solver.
+        weights: caffemodels to start from, instead of the solver's own `weights`.
+        snapshot: a solver state to resume from; "auto" takes the newest whole one of the snapshot_prefix, if any.
+        device: where to train.
+        seed: replaces `random_seed`.
+        fuse: as in `Net`.
+        precision: as in `Net`; TEST nets are fp32.
+        compiled: as in `Net`.
+        log: where the lines go; None for standard error.
+        wish: called at each iteration; returns "stop", "snapshot", or "" for neither.
+        group: the processes that train together. The first one reads weights and states for all and writes snapshots.
+        continue_data: after resuming, the data continue where the snapshot left them instead of at the first record;
+            always so with "auto".
+
+    Raises `CaffeSplitError` for all that does not fit, before anything is trained.
+
+    Attributes:
+        net: the TRAIN net.
+        test_nets: the TEST nets, which share its parameters.
+        iter: the number of iterations done.
+        loss: the smoothed loss.
+        updater: the update method with its history.
+        snapshots: reads and writes weights and states.
     """
 
     def __init__(
@@ -73,7 +88,6 @@ class Solver:
         document = read_solver(path, upgrade=True)
         self.options = Options("SolverParameter", [document])
         check_solver(self.path, self.options, group)
-        # What the names of snapshots begin with.
         self.prefix = snapshot_prefix(self.path, self.options.get("snapshot_prefix"))
         self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
         self.fuse = fuse and self._debug is None
@@ -83,11 +97,20 @@ class Solver:
         self.seed = group.spread_value(self.seed)
         torch.manual_seed(self.seed)
         self.iter = self.current_step = 0
-        self.loss = Smoothed(int(self.options.get("average_loss")))
+        self.loss = SmoothedLoss(int(self.options.get("average_loss")))
         self._stopped = False
         self.log.info(f"Initializing solver from parameters: \n{document}")
         training = open_training(path)
-        nets = Nets(self.path, self.options, self.device, self.seed, self.fuse, precision, compiled, self.log)
+        nets = NetBuilder(
+            path=self.path,
+            options=self.options,
+            device=self.device,
+            seed=self.seed,
+            fuse=self.fuse,
+            precision=precision,
+            compiled=compiled,
+            log=self.log,
+        )
         self.net = nets.train(training.net, group)
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
@@ -116,7 +139,7 @@ class Solver:
     # -- setting up
 
     def _spread(self) -> None:
-        """Let all processes start where the first one does."""
+        """Copy the state of the first process to all others."""
         if self.group.size > 1:
             self.iter, self.current_step = self.group.spread_value((self.iter, self.current_step))
             self._spread_weights()
@@ -128,7 +151,7 @@ class Solver:
         self.group.spread(list(own.values()))
 
     def _continue_data(self) -> None:
-        """Let every net's data go on where they stood at this iteration."""
+        """Make the data of each net continue where they stood at this iteration."""
         o = self.options
         self.net.go_to(self.iter * int(o.get("iter_size")))
         done = tests_before(self.iter, int(o.get("test_interval")), bool(o.get("test_initialization")))
@@ -140,7 +163,7 @@ class Solver:
     # -- running
 
     def solve(self) -> bool:
-        """Train to max_iter. Returns whether it got there; otherwise it was asked to stop."""
+        """Train to max_iter. Returns whether it got there; if not, `wish` asked to stop. Raises `DivergedError`."""
         o = self.options
         self.log.info("Starting Optimization")
         self.log.info(f"Solving {self.net.name}")
@@ -148,7 +171,7 @@ class Solver:
         start = self.iter
         self.step(int(o.get("max_iter")) - self.iter)
         every = int(o.get("snapshot"))
-        # Caffe writes the files that it has just read once more, byte for byte.
+        # A training resumed at its end has these files already; Caffe would write them again, byte for byte.
         is_there = self.iter == start and self.snapshots.is_of(start, self._resumed)
         if o.get("snapshot_after_train") and (not every or self.iter % every) and not is_there:
             self.snapshot()
@@ -170,12 +193,12 @@ class Solver:
         return True
 
     def step(self, count: int) -> None:
-        """`count` iterations, with the tests, displays and snapshots that fall into them. Raises `Diverged`."""
+        """Do `count` iterations, with the tests, log lines and snapshots within them. Raises `DivergedError`."""
         o = self.options
         start, stop = self.iter, self.iter + count
         test_every, display_every, snapshot_every = (int(o.get(n)) for n in ("test_interval", "display", "snapshot"))
         batches = int(o.get("iter_size"))
-        self.loss = Smoothed(int(o.get("average_loss")))
+        self.loss = SmoothedLoss(int(o.get("average_loss")))
         clock, shown = time.perf_counter(), self.iter
         while self.iter < stop:
             if test_every and self.iter % test_every == 0 and (self.iter > 0 or o.get("test_initialization")):
@@ -193,7 +216,7 @@ class Solver:
                 loss += float(output.loss.detach())
             loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
-                raise self._diverged(loss)
+                raise diverged(self.net, self.iter, loss, self.snapshots.last_good())
             self.loss.add(loss, self.iter - start)
             if display_every and self.iter % display_every == 0:
                 self._show(output, clock, shown)
@@ -209,12 +232,12 @@ class Solver:
         return net.forward() if self._debug is None else self._debug.forward(net)
 
     def _reseed(self) -> None:
-        """Dropout draws from the seed, the iteration and the process, so that a resumed training goes on with it."""
+        """Seed dropout by seed, iteration and process, so that a resumed training draws the same numbers."""
         if self.net.drops:
-            torch.manual_seed(mixed(self.seed, self.iter, self.group.rank))
+            torch.manual_seed(mixed_seed(self.seed, self.iter, self.group.rank))
 
     def _with_others(self, loss: float, wish: str) -> tuple[float, str]:
-        """Make the gradients those of the whole batch. Returns its loss, and what any process has been asked for."""
+        """Average the gradients over the processes. Returns the mean loss, and the wish of any process."""
         if self.group.size == 1:
             return loss, wish
         gradients = [param.values.grad for param in self.net.params if param.values.grad is not None]
@@ -246,8 +269,8 @@ class Solver:
             self.log.info(line)
 
     def test_all(self) -> None:
-        """Run every test net for its test_iter batches, and say the means."""
-        # BatchNorm's statistics may differ by process: the first one's are those of the snapshots.
+        """Run each test net for its test_iter batches, and log the means of its outputs."""
+        # BatchNorm's statistics may differ between processes; those of the first one are in the snapshots and so count.
         if self.group.size > 1:
             self._spread_weights()
         for index in range(len(self.test_nets)):
@@ -256,7 +279,7 @@ class Solver:
 
     @torch.no_grad()
     def test(self, index: int) -> dict[str, list[float]] | None:
-        """Run one test net; the means of its outputs, None where it was asked to stop."""
+        """Run test net number `index`. Returns the means of its outputs by name; None if it was asked to stop."""
         self.log.info(f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self._test_iters[index]
         sums: dict[str, np.ndarray] = {}
@@ -281,13 +304,6 @@ class Solver:
             self.log.info(line)
         return means
 
-    def _diverged(self, loss: float) -> Diverged:
-        with self.group.quiet():
-            found = self.net.first_not_finite()
-        found = next(filter(None, self.group.values_of_all(found)), None)
-        where = f"first not finite: {found[0]}, {found[1]}" if found else "the blobs of the next batch are finite"
-        return Diverged(f"Iteration {self.iter}: the loss is {number(loss)}; {where}; {self.snapshots.last_good()}.")
-
     def snapshot(self) -> tuple[Path, Path]:
-        """Write weights and solver state, from which Caffe goes on as well as we do; their paths."""
+        """Write weights and solver state, from which Caffe can resume as well. Returns their paths."""
         return self.snapshots.write(self.iter, self.current_step)

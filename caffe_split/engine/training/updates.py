@@ -1,4 +1,8 @@
-"""Caffe's solvers: how a gradient becomes a step. In each the rate is inside what is remembered, as in Caffe."""
+"""Caffe's six update methods: how gradients change the parameters.
+
+The formulas are those of the solvers in Caffe (src/caffe/solvers). SGD and Nesterov keep the learning rate in their
+history, so that a change of the rate reaches the velocity only slowly; the other methods apply the rate at the step.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from caffe_split.engine.model.params import Param
+from caffe_split.engine.training import foreach
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 
@@ -16,8 +21,8 @@ Tensors = list[torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Parameters of equal multipliers, and where they stand among all."""
+class ParamGroup:
+    """Parameters with equal multipliers on one device. `places` are their indices among all parameters."""
 
     places: tuple[int, ...]
     lr_mult: float
@@ -25,8 +30,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """What the methods read of the solver."""
+class Coefficients:
+    """The numbers of the solver that the update methods need."""
 
     momentum: float
     momentum2: float
@@ -35,10 +40,14 @@ class Numbers:
 
 
 class Updater:
-    """Applies updates to parameters and keeps their history.
+    """Updates parameters by their gradients.
 
-    `history` is in Caffe's order: one array a parameter in the net's order, then for Adam and AdaDelta a second one
-    each. Raises `CaffeSplitError` for a method or a regularization that Caffe does not have.
+    Attributes:
+        kind: the method, the solver's `type`.
+        history: what the method remembers, in Caffe's order: one array per parameter in the order of the net; Adam and
+            AdaDelta have a second array per parameter, behind all of the first ones.
+
+    Raises `CaffeSplitError` for a method or a regularization that Caffe does not have.
     """
 
     def __init__(self, params: Sequence[Param], solver: Options) -> None:
@@ -47,9 +56,11 @@ class Updater:
         if kind not in METHODS:
             raise CaffeSplitError(f"solver type {kind!r} is not one of {', '.join(METHODS)}.")
         self._method, copies = METHODS[kind]
-        self._numbers = Numbers(*(float(solver.get(name)) for name in ("momentum", "momentum2", "delta", "rms_decay")))
-        if kind in ("AdaGrad", "RMSProp") and self._numbers.momentum:
-            raise CaffeSplitError(f"momentum cannot be used with {kind}; found {self._numbers.momentum}.")
+        self._coefficients = Coefficients(
+            *(float(solver.get(name)) for name in ("momentum", "momentum2", "delta", "rms_decay"))
+        )
+        if kind in ("AdaGrad", "RMSProp") and self._coefficients.momentum:
+            raise CaffeSplitError(f"momentum cannot be used with {kind}; found {self._coefficients.momentum}.")
         self._decay = float(solver.get("weight_decay"))
         self._regularization = str(solver.get("regularization_type"))
         if self._decay and self._regularization not in ("L1", "L2"):
@@ -62,20 +73,20 @@ class Updater:
         self._groups = self._grouped()
         self._find_still()
 
-    def _grouped(self) -> list[Group]:
+    def _grouped(self) -> list[ParamGroup]:
         groups: dict[tuple[float, float, torch.device], list[int]] = {}
         for place, param in enumerate(self._params):
             groups.setdefault((param.lr_mult, param.decay_mult, param.values.device), []).append(place)
-        return [Group(tuple(places), lr, decay) for (lr, decay, _), places in groups.items()]
+        return [ParamGroup(tuple(places), lr, decay) for (lr, decay, _), places in groups.items()]
 
     def restore(self, history: Sequence[torch.Tensor]) -> None:
-        """Take over a history of the same length and shapes."""
+        """Copy another history, of the same length and shapes."""
         for ours, theirs in zip(self.history, history):
             ours.copy_(theirs)
         self._find_still()
 
     def _find_still(self) -> None:
-        """The groups that no update changes: not learnt, nothing remembered, and nothing to remember."""
+        """Find the groups that no update changes: lr_mult is 0, and the history is 0 and stays so."""
         count = len(self._params)
         forgets = self._method in (_sgd, _nesterov)
         self._still = set()
@@ -87,7 +98,10 @@ class Updater:
 
     @torch.no_grad()
     def apply(self, rate: float, iteration: int) -> str | None:
-        """One update from the gathered gradients, which are cleared. Returns what to say of clipping, if anything."""
+        """Update all parameters by their gradients, and clear these.
+
+        rate: the learning rate before lr_mult. iteration: from 0. Returns the line to log if gradients were clipped.
+        """
         clipped = self._clip_gradients()
         count = len(self._params)
         for group in self._groups:
@@ -101,88 +115,93 @@ class Updater:
             ]
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
             if self._batches > 1:
-                torch._foreach_mul_(gradients, 1 / self._batches)
+                foreach.mul_(gradients, 1 / self._batches)
             if decay:
-                pull = params if self._regularization == "L2" else torch._foreach_sign(params)
-                gradients = list(torch._foreach_add(gradients, pull, alpha=decay))
-            self._method(params, gradients, history, rate * group.lr_mult, self._numbers, iteration)
+                pull = params if self._regularization == "L2" else foreach.sign(params)
+                gradients = list(foreach.add(gradients, pull, alpha=decay))
+            self._method(params, gradients, history, rate * group.lr_mult, self._coefficients, iteration)
         for param in self._params:
             param.values.grad = None
         return clipped
 
     def _clip_gradients(self) -> str | None:
+        """Scale all gradients down to the norm clip_gradients if theirs is larger. Returns the line to log, if any."""
         if self._clip < 0:
             return None
         gradients = [param.values.grad for param in self._params if param.values.grad is not None]
         if not gradients:
             return None
-        norm = float(torch.stack(torch._foreach_norm(gradients)).norm())
+        norm = float(torch.stack(foreach.norm(gradients)).norm())
         if norm <= self._clip:
             return None
-        torch._foreach_mul_(gradients, self._clip / norm)
+        foreach.mul_(gradients, self._clip / norm)
         return (
             f"Gradient clipping: scaling down gradients (L2 norm {norm:.6g} > {self._clip:.6g}) by scale factor "
             f"{self._clip / norm:.6g}"
         )
 
 
-Method = Callable[[Tensors, Tensors, "list[Tensors]", float, Numbers, int], None]
+# Takes parameters, gradients, history (for each array per parameter a list), rate, coefficients and iteration.
+Method = Callable[[Tensors, Tensors, "list[Tensors]", float, Coefficients, int], None]
 
 
-def _sgd(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, _: int) -> None:
-    torch._foreach_mul_(history[0], n.momentum)
-    torch._foreach_add_(history[0], grads, alpha=rate)
-    torch._foreach_sub_(params, history[0])
+def _sgd(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, _: int) -> None:
+    foreach.mul_(history[0], c.momentum)
+    foreach.add_(history[0], grads, alpha=rate)
+    foreach.sub_(params, history[0])
 
 
-def _nesterov(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, _: int) -> None:
-    # Step back by the old velocity, then over by the new one.
-    back = torch._foreach_mul(history[0], -n.momentum)
-    torch._foreach_mul_(history[0], n.momentum)
-    torch._foreach_add_(history[0], grads, alpha=rate)
-    torch._foreach_add_(back, history[0], alpha=1 + n.momentum)
-    torch._foreach_sub_(params, back)
+def _nesterov(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, _: int) -> None:
+    # Take back momentum times the old velocity, then step by 1 + momentum times the new one.
+    back = foreach.mul(history[0], -c.momentum)
+    foreach.mul_(history[0], c.momentum)
+    foreach.add_(history[0], grads, alpha=rate)
+    foreach.add_(back, history[0], alpha=1 + c.momentum)
+    foreach.sub_(params, back)
 
 
-def _divided(over: Sequence[torch.Tensor], squares: Tensors, delta: float) -> tuple[torch.Tensor, ...]:
-    """Over / (sqrt(squares) + delta)."""
-    roots = torch._foreach_sqrt(squares)
-    torch._foreach_add_(roots, delta)
-    return torch._foreach_div(over, roots)
+def _divided(values: Tensors, squares: Tensors, delta: float) -> Tensors:
+    """Divide `values` by sqrt(squares) + delta."""
+    roots = foreach.sqrt(squares)
+    foreach.add_(roots, delta)
+    return list(foreach.div(values, roots))
 
 
-def _adagrad(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, _: int) -> None:
-    torch._foreach_addcmul_(history[0], grads, grads)
-    torch._foreach_add_(params, _divided(grads, history[0], n.delta), alpha=-rate)
+def _adagrad(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, _: int) -> None:
+    foreach.addcmul_(history[0], grads, grads)
+    foreach.add_(params, _divided(grads, history[0], c.delta), alpha=-rate)
 
 
-def _rmsprop(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, _: int) -> None:
-    torch._foreach_mul_(history[0], n.rms_decay)
-    torch._foreach_addcmul_(history[0], grads, grads, value=1 - n.rms_decay)
-    torch._foreach_add_(params, _divided(grads, history[0], n.delta), alpha=-rate)
+def _rmsprop(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, _: int) -> None:
+    foreach.mul_(history[0], c.rms_decay)
+    foreach.addcmul_(history[0], grads, grads, value=1 - c.rms_decay)
+    foreach.add_(params, _divided(grads, history[0], c.delta), alpha=-rate)
 
 
-def _adadelta(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, _: int) -> None:
+def _adadelta(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, _: int) -> None:
     seen, moved = history
-    torch._foreach_mul_(seen, n.momentum)
-    torch._foreach_addcmul_(seen, grads, grads, value=1 - n.momentum)
-    ratio = torch._foreach_div(torch._foreach_add(moved, n.delta), torch._foreach_add(seen, n.delta))
-    steps = torch._foreach_mul(grads, torch._foreach_sqrt(ratio))
-    torch._foreach_mul_(moved, n.momentum)
-    torch._foreach_addcmul_(moved, steps, steps, value=1 - n.momentum)
-    torch._foreach_add_(params, steps, alpha=-rate)
+    foreach.mul_(seen, c.momentum)
+    foreach.addcmul_(seen, grads, grads, value=1 - c.momentum)
+    ratio = foreach.div(foreach.add(moved, c.delta), foreach.add(seen, c.delta))
+    steps = foreach.mul(grads, foreach.sqrt(ratio))
+    foreach.mul_(moved, c.momentum)
+    foreach.addcmul_(moved, steps, steps, value=1 - c.momentum)
+    foreach.add_(params, steps, alpha=-rate)
 
 
-def _adam(params: Tensors, grads: Tensors, history: list[Tensors], rate: float, n: Numbers, iteration: int) -> None:
+def _adam(
+    params: Tensors, grads: Tensors, history: list[Tensors], rate: float, c: Coefficients, iteration: int
+) -> None:
     first, second = history
-    torch._foreach_mul_(first, n.momentum)
-    torch._foreach_add_(first, grads, alpha=1 - n.momentum)
-    torch._foreach_mul_(second, n.momentum2)
-    torch._foreach_addcmul_(second, grads, grads, value=1 - n.momentum2)
-    correction = math.sqrt(1 - n.momentum2 ** (iteration + 1)) / (1 - n.momentum ** (iteration + 1))
-    torch._foreach_add_(params, _divided(first, second, n.delta), alpha=-rate * correction)
+    foreach.mul_(first, c.momentum)
+    foreach.add_(first, grads, alpha=1 - c.momentum)
+    foreach.mul_(second, c.momentum2)
+    foreach.addcmul_(second, grads, grads, value=1 - c.momentum2)
+    correction = math.sqrt(1 - c.momentum2 ** (iteration + 1)) / (1 - c.momentum ** (iteration + 1))
+    foreach.add_(params, _divided(first, second, c.delta), alpha=-rate * correction)
 
 
+# Name -> (method, arrays of history per parameter).
 METHODS: dict[str, tuple[Method, int]] = {
     "SGD": (_sgd, 1),
     "Nesterov": (_nesterov, 1),

@@ -1,14 +1,9 @@
-"""Data layers: what is not random as the real Caffe makes it, what is random from the right set."""
+"""Images from a Data layer: transformed as in Caffe; random crops and mirrors are all equally likely."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +12,12 @@ from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import blob as blobs
+from tests.engine.source_files import here, in_caffe, near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.formats.weights.binaryproto import read_blob  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.formats.weights.binaryproto import read_blob
 
 TRANSFORMS = {
     "plain": "",
@@ -56,51 +52,20 @@ def data(transform: str, batch: int = 7) -> str:
     )
 
 
-def in_caffe(nets: dict[str, str], forwards: int = 1, **given: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """The blobs of nets (name -> text) that pycaffe has after so many forwards in the TEST phase."""
-    jobs = []
-    for name, text in nets.items():
-        Path(f"{name}.prototxt").write_text(text)
-        np.savez(f"{name}.in.npz", **{key.replace("_", ":"): value for key, value in given.items()})
-        jobs.append({"name": name, "phase": "TEST", "back": False, "forwards": forwards})
-    Path("jobs.json").write_text(json.dumps(jobs))
-    script = Path(__file__).with_name("pycaffe_job.py")
-    environment = {**os.environ, "GLOG_minloglevel": "2"}
-    subprocess.run([sys.executable, str(script), "."], check=True, env=environment, timeout=120)
-    found = {}
-    for name in nets:
-        out = np.load(f"{name}.out.npz")
-        found[name] = {key[5:]: out[key] for key in out.files if key.startswith("blob:")}
-    return found
-
-
-def here(text: str, phase: str = "TEST", **options: Any) -> Any:
-    return Net(prototxt.parse(text, kind="net"), phase, **options)
-
-
-def near(net: Any, theirs: dict[str, np.ndarray], forwards: int = 1) -> None:
-    """Hold the blobs after so many forwards to those of pycaffe."""
-    for _ in range(forwards):
-        ours = net.forward().blobs
-    assert set(ours) == set(theirs)
-    for name, blob in ours.items():
-        assert np.allclose(blob.numpy(), theirs[name].reshape(blob.shape), rtol=1e-6, atol=1e-5), name
-
-
 @pytest.mark.caffe
-def test_as_caffe(images: np.ndarray) -> None:
+def test_transformed_images_match_caffe(images: np.ndarray) -> None:
     theirs = in_caffe({name: data(transform) for name, transform in TRANSFORMS.items()})
     for name, transform in TRANSFORMS.items():
         near(here(data(transform)), theirs[name])
 
 
-def test_records_come_in_order_and_over_again(images: np.ndarray) -> None:
+def test_records_repeat_in_order(images: np.ndarray) -> None:
     net = Net(prototxt.parse(data(""), kind="net"), "TRAIN")
     labels = [int(label) for _ in range(4) for label in net.forward().blobs["label"]]
     assert labels == [index % COUNT for index in range(28)]
 
 
-def test_random_crops_and_mirrors_are_all_there(images: np.ndarray) -> None:
+def test_random_crops_and_mirrors_are_equally_likely(images: np.ndarray) -> None:
     net = Net(prototxt.parse(data("crop_size: 6 mirror: true", COUNT), kind="net"), "TRAIN", seed=4)
     seen: Counter[tuple[int, int, bool]] = Counter()
     for _ in range(60):
@@ -119,7 +84,7 @@ def test_random_crops_and_mirrors_are_all_there(images: np.ndarray) -> None:
     assert len(seen) == 12 and min(seen.values()) > 30 and max(seen.values()) < 75
 
 
-def test_no_blob(tmp_path: Path) -> None:
+def test_a_file_that_is_no_blob_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mean").write_bytes(b"no mean image")
     with pytest.raises(CaffeSplitError, match="mean"):
         read_blob(str(tmp_path / "mean"))

@@ -1,4 +1,4 @@
-"""Caffe's fillers. The distributions are Caffe's, the random numbers are not."""
+"""The initial values of parameters: Caffe's fillers. The distributions are Caffe's, the random numbers are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from caffe_split.net.options import Options
 
 
 def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> torch.Tensor:
-    """A float32 array of that shape, filled as FillerParameter says. Raises `CaffeSplitError` for an unknown type."""
+    """A new float32 blob of that shape, filled as the FillerParameter `options` says (include/caffe/filler.hpp).
+
+    Raises `CaffeSplitError` for an unknown type, and for shapes that a type cannot fill.
+    """
     kind = options.get("type")
     out = torch.empty(tuple(shape))
     if kind == "constant":
@@ -41,7 +44,7 @@ def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> 
 
 
 def _fan(shape: Sequence[int], options: Options) -> float:
-    """What xavier and msra divide by, from the blob's first two axes as Caffe takes them (also InnerProduct's)."""
+    """What xavier and msra divide by: fan_in, fan_out or their mean, as Caffe finds them from the first two axes."""
     count = math.prod(shape)
     fan_in = count // shape[0] if shape else 1
     fan_out = count // shape[1] if len(shape) > 1 else count

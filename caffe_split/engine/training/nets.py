@@ -1,11 +1,9 @@
-"""What a solver's prototxt asks for: whether it can be done, the names of its snapshots, and its nets."""
+"""The nets of a solver: the one that it trains, and its test nets."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,30 +15,23 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
-from caffe_split.net.training import snapshot_prefix, solver_test_nets
-
-
-def check_solver(path: str, o: Options, group: Group) -> None:
-    """Raises `CaffeSplitError` with what is not handled, all of it at once."""
-    problems = ["snapshot_diff is not handled"] if o.get("snapshot_diff") else []
-    if o.get("debug_info") and group.size > 1:
-        problems.append("debug_info is for one process")
-    if not o.has("base_lr") and not o.has("lr_policy"):
-        problems.append("it gives no base_lr and no lr_policy")
-    if o.get("iter_size") < 1 or o.get("average_loss") < 1:
-        problems.append("iter_size and average_loss have to be 1 or more")
-    if o.get("snapshot_format") == "HDF5" and importlib.util.find_spec("h5py") is None:
-        problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
-    folder = Path(snapshot_prefix(path, o.get("snapshot_prefix"))).parent
-    if not folder.is_dir():
-        problems.append(f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}")
-    if problems:
-        raise CaffeSplitError(f"{path}: " + "; ".join(problems) + ".")
+from caffe_split.net.training import solver_test_nets
 
 
 @dataclass(frozen=True)
-class Nets:
-    """How the nets of a solver are made. fuse, precision, compiled: see `Net`; TEST nets stay fp32."""
+class NetBuilder:
+    """Builds the nets of a solver.
+
+    Attributes:
+        path: the solver's file, for messages.
+        options: the fields of the solver.
+        device: where the nets run.
+        seed: of their fillers and data.
+        fuse: as in `Net`.
+        precision: of the TRAIN net, as in `Net`; TEST nets are fp32.
+        compiled: as in `Net`.
+        log: gets the lines about the test nets.
+    """
 
     path: str
     options: Options
@@ -52,11 +43,14 @@ class Nets:
     log: Log
 
     def train(self, net: prototxt.Document, group: Group) -> Net:
-        """The net that is trained."""
+        """Build the net to train from its document."""
         return self._net(net, state_of_training(self.options), group)
 
     def tests(self, document: prototxt.Document, net: prototxt.Document, trained: Net, group: Group) -> Iterator[Net]:
-        """The test nets of a solver's document, whose weights are the trained one's. Raises `CaffeSplitError`."""
+        """Build the test nets of the solver `document`, in Caffe's order.
+
+        They share the parameters of `trained`, the net built from the document `net`. Raises `CaffeSplitError`.
+        """
         documents = solver_test_nets(document, net)
         if documents and self.options.get("test_interval") < 1:
             raise CaffeSplitError(f"{self.path}: test nets need a test_interval above 0.")
@@ -69,7 +63,7 @@ class Nets:
             state = states[index] if states else TEST
             self.log.info(f"Creating test net (#{index}) specified by {test.filename}")
             try:
-                # A test's batch is the net's, whatever a training's is.
+                # A test net keeps its batch_size, even if `multiply` enlarges the batch of the training.
                 made = self._net(test, state, group.dividing())
             except NotSharedError as error:
                 self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")

@@ -1,4 +1,4 @@
-"""Several processes train what one trains of the whole batch: losses, tests, weights, history, state."""
+"""Several processes train what one process trains on the whole batch: losses, tests, weights, history, state."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Trained:
     def run(self) -> None:
         (self.folder / "jobs.json").write_text(json.dumps(self.jobs))
         subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("many_job.py")), str(self.folder / "jobs.json")],
+            [sys.executable, str(Path(__file__).with_name("processes_job.py")), str(self.folder / "jobs.json")],
             check=True,
             timeout=300,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -180,7 +180,7 @@ def same(trained: Trained, one: str, many: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", [*SOLVERS, "twice"])
-def test_as_one_process(trained: Trained, name: str) -> None:
+def test_processes_train_as_one(trained: Trained, name: str) -> None:
     assert len(numbers(trained.log(f"{name}1"))["loss or rate"]) > 10
     same(trained, f"{name}1", f"{name}2", 2)
 
@@ -190,15 +190,15 @@ def test_a_test_batch_that_does_not_divide_is_run_whole(trained: Trained) -> Non
     same(trained, "sgd1", "sgd4", 4)
 
 
-def test_whole_batches_in_every_process(trained: Trained) -> None:
+def test_scaled_batches_train_as_one_large_batch(trained: Trained) -> None:
     same(trained, "sgd1", "scaled2", 2)
 
 
-def test_statistics_of_the_whole_batch(trained: Trained) -> None:
+def test_synchronised_statistics_are_those_of_the_whole_batch(trained: Trained) -> None:
     same(trained, "norm1", "norm2", 2)
 
 
-def test_statistics_by_process(trained: Trained) -> None:
+def test_without_sync_each_process_has_its_own_statistics(trained: Trained) -> None:
     """They are the first one's for all in tests, and nothing else differs between the processes."""
     first, second = trained.arrays("apart2"), trained.arrays("apart2", 1)
     assert not np.array_equal(first["bn1:0"], trained.arrays("norm1")["bn1:0"])
@@ -206,24 +206,24 @@ def test_statistics_by_process(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("mode", ["VALID", "NONE"])
-def test_losses_of_every_kind(trained: Trained, mode: str) -> None:
+def test_losses_of_each_kind_are_those_of_the_whole_batch(trained: Trained, mode: str) -> None:
     log = numbers(trained.log(f"{mode}2"))
     assert {"Train net output #0: accuracy", "Train net output #1: classes"} <= log.keys()
     assert len(log["Train net output #10: rows"]) == 5
     same(trained, f"{mode}1", f"{mode}2", 2)
 
 
-def test_crops_and_mirrors(trained: Trained) -> None:
+def test_crops_and_mirrors_do_not_depend_on_the_processes(trained: Trained) -> None:
     assert numbers(trained.log("crop1"))["loss or rate"] != numbers(trained.log("sgd1"))["loss or rate"]
     same(trained, "crop1", "crop2", 2)
 
 
 @pytest.mark.skipif(not HDF5, reason="h5py is not installed")
-def test_rows_of_files_shuffled(trained: Trained) -> None:
+def test_shuffled_rows_do_not_depend_on_the_processes(trained: Trained) -> None:
     same(trained, "rows1", "rows2", 2)
 
 
-def test_dropout_differs_by_process_and_comes_again(trained: Trained) -> None:
+def test_dropout_differs_between_processes_and_is_repeatable(trained: Trained) -> None:
     logs = [numbers(trained.log(name)) for name in ("drop", "again")]
     first, second = (np.array([log[f"Train net output #{n}: drop"] for n in range(40)]) for log in logs)
     assert np.array_equal(first, second) and set(first.flat) == {0, 2}
@@ -232,7 +232,7 @@ def test_dropout_differs_by_process_and_comes_again(trained: Trained) -> None:
     assert len({row.tobytes() for row in rows}) == 12
 
 
-def test_a_batch_that_does_not_divide(trained: Trained) -> None:
+def test_a_batch_that_does_not_divide_is_refused(trained: Trained) -> None:
     for rank in range(3):
         said = trained.log("odd3", rank)
         assert "a batch of 8 does not divide over 3 processes" in said and "layer 'data' (line 3)" in said

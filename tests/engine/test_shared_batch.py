@@ -1,4 +1,4 @@
-"""Every layer on parts of a batch: two processes give what one gives, forward and back, or it is refused."""
+"""Each layer gives the same on two halves of a batch as on the whole, forward and backward, or is refused."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.model.net import Net  # noqa: E402
-from caffe_split.engine.parallel.group import ALONE  # noqa: E402
-from caffe_split.formats import prototxt  # noqa: E402
-from tests.engine.many_job import run  # noqa: E402
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.parallel.group import ALONE
+from caffe_split.formats import prototxt
+from tests.engine.processes_job import run
 
 FEW = 'layer { name: "few" type: "Parameter" top: "s" parameter_param { shape { dim: 3 dim: 2 } } }\n'
 MORE = {
@@ -101,14 +101,14 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 given[f"diff:{top}"] = rng.normal(size=net.shapes[top]).astype(np.float32)
         np.savez(folder / f"{name}.in.npz", **given)  # type: ignore[arg-type]
     (folder / "jobs.json").write_text(json.dumps([{"name": "all", "folder": str(folder), "size": 2, "layers": True}]))
-    script = Path(__file__).with_name("many_job.py")
+    script = Path(__file__).with_name("processes_job.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(folder / "jobs.json")], check=True, timeout=300, env=environment)
     return folder
 
 
 @pytest.mark.parametrize("name", [name for name in (*CASES, *MORE) if name not in REFUSED])
-def test_as_one_process(parted: Path, name: str) -> None:
+def test_two_halves_give_what_the_whole_batch_gives(parted: Path, name: str) -> None:
     with np.load(parted / f"{name}.in.npz") as arrays:
         given = dict(arrays)
     phase = str(given.pop("phase"))
@@ -121,7 +121,7 @@ def test_as_one_process(parted: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(parted: Path, name: str) -> None:
+def test_a_layer_that_mixes_records_is_refused(parted: Path, name: str) -> None:
     said = [(parted / f"{name}.{rank}.refused").read_text() for rank in range(2)]
     assert REFUSED[name] in said[0] and said[0] == said[1]
     assert f"{name}.prototxt" in said[0]

@@ -1,4 +1,4 @@
-"""Trainings of several processes each, for tests: `many_job.py JOBS.json`.
+"""Trainings of several processes each, for tests: `processes_job.py JOBS.json`.
 
 A job is {"name", "folder", "size", "options": of `Group`, "solver": of `Solver`, "file": a solver's}, or with "layers"
 a folder of nets to run once. Process `rank` leaves its parameters in NAME.RANK.npz and its log in NAME.RANK.log, with

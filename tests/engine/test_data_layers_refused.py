@@ -1,4 +1,4 @@
-"""What is refused of the other sources of data: records, lists, files, arrays; each by its name and its place."""
+"""Data layers refuse records, lists, files and arrays that do not fit, each by its name and place."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from PIL import Image
 
 from caffe_split.errors import CaffeSplitError
 from tests.engine.runs import write_training
-from tests.engine.source_files import LIST, encoded, image_data, layer, picture, write_records
-from tests.engine.test_data import here
+from tests.engine.source_files import LIST, encoded, here, image_data, layer, picture, write_records
 from tests.support import caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -23,13 +22,18 @@ h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5
 pytestmark = pytest.mark.usefixtures("folder")
 
 
+def run(text: str, **given: Any) -> None:
+    net = here(text, "TRAIN")
+    if given:
+        net.set_input_arrays(**given)
+    for _ in range(3):
+        net.forward()
+
+
 def refused(text: str, **given: Any) -> str:
+    """The reason why the net is refused, when it is built or when it runs."""
     with pytest.raises(CaffeSplitError) as said:
-        net = here(text, "TRAIN")
-        if given:
-            net.set_input_arrays(**given)
-        for _ in range(3):
-            net.forward()
+        run(text, **given)
     return str(said.value)
 
 
@@ -71,7 +75,7 @@ STORE = 'data_param { source: "store" batch_size: 4 backend: LMDB }'
         ([], STORE, "store: the LMDB holds no record"),
     ],
 )
-def test_records_that_are_refused(records: list[dict[str, Any]], options: str, expected: str) -> None:
+def test_records_that_do_not_fit_are_refused(records: list[dict[str, Any]], options: str, expected: str) -> None:
     write_records(records)
     assert expected in refused(layer("Data", options))
 
@@ -91,7 +95,7 @@ def test_records_that_are_refused(records: list[dict[str, Any]], options: str, e
         (None, "", "source: no file 'list.txt' seen from"),
     ],
 )
-def test_image_lists_that_are_refused(listing: str | None, options: str, expected: str) -> None:
+def test_image_lists_that_do_not_fit_are_refused(listing: str | None, options: str, expected: str) -> None:
     Path("root").mkdir()
     for name, size in (("a", (4, 5)), ("b", (5, 5))):
         Path(f"root/{name}.png").write_bytes(encoded(picture(1, size), "PNG"))
@@ -116,7 +120,7 @@ def test_image_lists_that_are_refused(listing: str | None, options: str, expecte
         (None, "", "data", "source: no file 'list' seen from"),
     ],
 )
-def test_hdf5_files_that_are_refused(
+def test_hdf5_files_that_do_not_fit_are_refused(
     rows: dict[str, np.ndarray], listing: str | None, options: str, tops: str, expected: str
 ) -> None:
     with h5py.File("c.h5", "w") as stream:
@@ -130,8 +134,9 @@ def test_hdf5_files_that_are_refused(
     assert expected in refused(layer("HDF5Data", f"{LIST % (2, '')} {options}", tops))
 
 
-def test_hdf5_without_h5py(rows: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+def test_hdf5_needs_h5py(rows: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "h5py" else find_spec(name))
     assert "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'" in refused(layer("HDF5Data", LIST % (2, "")))
 
 
@@ -141,7 +146,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 """
 
 
-def test_labels_are_looked_at_before_the_training(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
+def test_labels_are_checked_before_the_training(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
     high = int(rows["label"].max())
     for text, classes in ((image_data(1), 15), (layer("HDF5Data", LIST % (1, "")), high + 1)):
         here(text + LOSS % classes)
@@ -154,7 +159,7 @@ def test_labels_are_looked_at_before_the_training(listed: list[np.ndarray], rows
         here(image_data(1) + LOSS % 1)
 
 
-def test_arrays_that_are_refused() -> None:
+def test_arrays_that_do_not_fit_are_refused() -> None:
     text = layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }")
     assert "given no arrays: net.set_input_arrays(images, labels)" in refused(text)
     for images, labels in (((4, 2, 4, 5), (4,)), ((3, 2, 5, 4), (3,)), ((3, 2, 4, 5), (4,)), ((0, 2, 4, 5), (0,))):

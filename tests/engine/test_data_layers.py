@@ -1,4 +1,4 @@
-"""The other sources of data: against pycaffe where the built Caffe has them, else against OpenCV's decoding."""
+"""The other data layers give what pycaffe gives, or, where the built Caffe lacks them, what OpenCV decodes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from caffe_split.data.images import decode_image
-from tests.engine.source_files import LIST, encoded, image_data, layer, picture, write_records
-from tests.engine.test_data import here, in_caffe, near
+from tests.engine.source_files import LIST, encoded, here, image_data, in_caffe, layer, near, picture, write_records
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
-from caffe_split.engine.parallel.group import Group  # noqa: E402
+from caffe_split.engine.parallel.group import Group
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.caffe
-def test_float_records_as_caffe() -> None:
+def test_float_records_match_caffe() -> None:
     rng = np.random.default_rng(1)
     shape = {"channels": 2, "height": 4, "width": 5}
     records: list[dict[str, Any]] = [
@@ -93,14 +92,14 @@ def test_encoded_records_of_many_sizes_are_cropped(options: str, channels: int) 
 
 
 @pytest.mark.caffe
-def test_hdf5_as_caffe(rows: dict[str, np.ndarray]) -> None:
+def test_hdf5_matches_caffe(rows: dict[str, np.ndarray]) -> None:
     text = layer("HDF5Data", LIST % (7, ""), "data label far")
     theirs = in_caffe({"hdf5": text}, forwards=3)["hdf5"]
     near(here(text), theirs, forwards=3)
     assert theirs["label"].tolist() == [rows["label"][index % 8] for index in range(14, 21)]
 
 
-def test_hdf5_shuffled(rows: dict[str, np.ndarray]) -> None:
+def test_shuffled_hdf5_gives_each_row_once_per_round(rows: dict[str, np.ndarray]) -> None:
     text = layer("HDF5Data", LIST % (8, "shuffle: true"), "label data")
     seen = []
     for seed in (1, 1, 2):
@@ -126,7 +125,7 @@ def test_hdf5_shuffled(rows: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize("size", [None, (7, 13), (30, 8)])
 @pytest.mark.parametrize("color", [True, False])
-def test_image_lists_as_opencv_reads_them(listed: list[np.ndarray], size: tuple[int, int] | None, color: bool) -> None:
+def test_image_lists_match_opencv(listed: list[np.ndarray], size: tuple[int, int] | None, color: bool) -> None:
     cv2 = pytest.importorskip("cv2")
     sized = f"new_height: {size[0]} new_width: {size[1]}" if size else ""
     text = image_data(7, f"{sized} is_color: {str(color).lower()}", "scale: 0.5 mean_value: 30")
@@ -143,7 +142,7 @@ def test_image_lists_as_opencv_reads_them(listed: list[np.ndarray], size: tuple[
         assert np.abs((theirs.astype(np.float32) - 30) * 0.5 - ours).max() <= allowed
 
 
-def test_image_lists_shuffled_and_skipped(listed: list[np.ndarray]) -> None:
+def test_shuffled_image_lists_give_each_image_once_per_round(listed: list[np.ndarray]) -> None:
     starts, orders = set(), set()
     for seed in range(12):
         labels = [int(label) for label in here(image_data(5, "rand_skip: 4"), seed=seed).forward().blobs["label"]]
@@ -161,7 +160,7 @@ def test_image_lists_shuffled_and_skipped(listed: list[np.ndarray]) -> None:
 
 
 @pytest.mark.caffe
-def test_arrays_as_caffe() -> None:
+def test_arrays_match_caffe() -> None:
     rng = np.random.default_rng(3)
     images, labels = rng.normal(size=(9, 2, 4, 5)).astype(np.float32), np.arange(9, dtype=np.float32)
     text = layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }")
@@ -172,7 +171,7 @@ def test_arrays_as_caffe() -> None:
     assert theirs["label"].reshape(-1).tolist() == [3, 4, 5]
 
 
-def test_arrays_given_to_a_training_that_goes_on() -> None:
+def test_first_arrays_begin_at_the_batch_of_a_resumed_training() -> None:
     images, labels = np.zeros((12, 2, 4, 5), np.float32), np.arange(12)
     net = here(layer("MemoryData", "memory_data_param { batch_size: 3 channels: 2 height: 4 width: 5 }"))
     net.go_to(2)
@@ -185,7 +184,7 @@ def test_arrays_given_to_a_training_that_goes_on() -> None:
 # -- all of them
 
 
-def test_parts_and_numbers_of_batches(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
+def test_each_process_gets_its_rows_of_any_batch(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
     """Two processes have the halves of a batch, and whoever goes on at a batch has that one."""
     write_records([{"data": encoded(values, "PNG"), "encoded": True} for values in listed])
     images, labels = np.random.default_rng(0).normal(size=(12, 1, 2, 2)), np.arange(12)

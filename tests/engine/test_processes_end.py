@@ -1,4 +1,4 @@
-"""Several processes as a user meets them: one log, one line for every mistake, a clean end whoever is killed."""
+"""Several processes write one log and one line for an error, and all end when any of them is killed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from caffe_split.data.store import write_store
-from caffe_split.engine.parallel.launch import _cores
+from caffe_split.engine.parallel.launch import usable_cores
 from caffe_split.errors import CaffeSplitError
 from tests.engine.runs import numbers, write_training
 from tests.support import ROOT, caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.parallel.join import Seat, device_for, seat  # noqa: E402
+from caffe_split.engine.parallel.join import Seat, device_for, seat
 
 FIXED = 'base_lr: 0.01 momentum: 0.9 lr_policy: "fixed"'
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
@@ -96,13 +95,13 @@ GO = (
 
 
 @needs_proc
-def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path) -> None:
+def test_a_killed_process_ends_all_and_auto_resumes(digits: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         shutil.copytree(digits, folder)
     jobs = [{"name": "whole", "folder": str(whole), "size": 2, "file": "digits/solver.prototxt"}]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    script = Path(__file__).with_name("many_job.py")
+    script = Path(__file__).with_name("processes_job.py")
     subprocess.run([sys.executable, str(script), str(tmp_path / "jobs.json")], check=True, timeout=120)
     log = killed / "digits" / "train.log"
     child = subprocess.Popen([sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True)
@@ -128,7 +127,7 @@ def test_a_killed_process_ends_all_and_auto_goes_on(digits: Path, tmp_path: Path
 
 @pytest.mark.slow
 @needs_proc
-def test_two_nodes_and_one_interrupt(tmp_path: Path) -> None:
+def test_an_interrupt_of_one_node_stops_both(tmp_path: Path) -> None:
     """torchrun on two machines, which are this one."""
     write_training(tmp_path, f"{FIXED} test_initialization: false", 10**6)
     with socket.socket() as probe:
@@ -161,8 +160,8 @@ def test_two_nodes_and_one_interrupt(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[list[str]]:
-    yield [sys.executable, "-m", "caffe_split.engine", "solver.prototxt"]
+def engine() -> list[str]:
+    return [sys.executable, "-m", "caffe_split.engine", "solver.prototxt"]
 
 
 def fails(command: list[str], folder: Path, **environment: str) -> str:
@@ -176,7 +175,7 @@ def fails(command: list[str], folder: Path, **environment: str) -> str:
     return fatal[0]
 
 
-def test_a_mistake_that_one_process_meets(tmp_path: Path, engine: list[str]) -> None:
+def test_an_error_in_one_process_ends_all(tmp_path: Path, engine: list[str]) -> None:
     """Of every 8 records the second process reads the last four."""
     shapes = [(3, 9, 9)] * 13 + [(3, 8, 9)] + [(3, 9, 9)] * 10
     write_store(tmp_path / "train", [(np.zeros(shape, np.uint8), 0) for shape in shapes])
@@ -186,24 +185,26 @@ def test_a_mistake_that_one_process_meets(tmp_path: Path, engine: list[str]) -> 
 
 
 @pytest.mark.parametrize("threads", [None, 3])
-def test_a_batch_that_does_not_divide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None) -> None:
-    """And how many threads each process has."""
+def test_a_batch_that_does_not_divide_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None
+) -> None:
+    """Also, the processes divide the cores unless --threads is given."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     write_training(tmp_path, FIXED, 2, batch=7)
     words = ("train", "solver.prototxt", "--engine", "torch", "--processes", 2)
     said = caffe_split(*words, *(("--threads", threads) if threads else ()), cwd=tmp_path, status=1).stderr
-    assert f", {threads or max(1, _cores() // 2)} threads, fp32" in (tmp_path / "train.log").read_text()
+    assert f", {threads or max(1, usable_cores() // 2)} threads, fp32" in (tmp_path / "train.log").read_text()
     assert re.search(r"train.log:\d+: layer 'data' \(line 3\): a batch of 7 does not divide over 2 processes", said)
     assert len(re.findall("^F", (tmp_path / "train.log").read_text(), re.MULTILINE)) == 1
 
 
-def test_half_a_seat(tmp_path: Path, engine: list[str]) -> None:
+def test_an_incomplete_environment_is_refused(tmp_path: Path, engine: list[str]) -> None:
     write_training(tmp_path, FIXED, 2)
     said = fails(engine, tmp_path, RANK="0", WORLD_SIZE="2")
     assert "RANK and WORLD_SIZE in the environment, but no LOCAL_RANK and MASTER_ADDR and MASTER_PORT" in said
 
 
-def test_half_a_seat_of_another_rank_is_told_too(tmp_path: Path, engine: list[str]) -> None:
+def test_an_incomplete_environment_of_another_rank_is_reported(tmp_path: Path, engine: list[str]) -> None:
     write_training(tmp_path, FIXED, 2)
     assert "RANK in the environment, but no WORLD_SIZE" in fails(engine, tmp_path, RANK="1")
 
@@ -216,19 +217,19 @@ def test_half_a_seat_of_another_rank_is_told_too(tmp_path: Path, engine: list[st
         (("--continue-data",), "--continue-data is for a training that goes on: give --snapshot"),
     ],
 )
-def test_flags_that_would_mean_nothing(tmp_path: Path, engine: list[str], words: tuple[str, ...], said: str) -> None:
+def test_flags_without_effect_are_refused(tmp_path: Path, engine: list[str], words: tuple[str, ...], said: str) -> None:
     write_training(tmp_path, FIXED, 2)
     assert said in fails([*engine, *words], tmp_path)
 
 
-def test_processes_beside_another_number(tmp_path: Path, engine: list[str]) -> None:
+def test_processes_must_match_the_environment(tmp_path: Path, engine: list[str]) -> None:
     write_training(tmp_path, FIXED, 2)
     seat = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     assert "--processes 2, but the environment" in fails([*engine, "--processes", "2"], tmp_path, **seat)
 
 
 @needs_proc
-def test_a_launcher_that_is_killed_ends_all(digits: Path, tmp_path: Path, engine: list[str]) -> None:
+def test_a_killed_launcher_ends_all(digits: Path, tmp_path: Path, engine: list[str]) -> None:
     folder = tmp_path / "run"
     shutil.copytree(digits, folder)
     log = folder / "digits" / "train.log"
@@ -251,7 +252,7 @@ def test_a_launcher_that_is_killed_ends_all(digits: Path, tmp_path: Path, engine
 
 @needs_proc
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> None:
+def test_a_process_that_dies_before_the_meeting_ends_all(tmp_path: Path, rank: int) -> None:
     """It is killed while it still loads PyTorch; the other one would wait for it for minutes."""
     write_training(tmp_path, FIXED, 10**6)
     script = (
@@ -277,7 +278,7 @@ def test_a_process_that_dies_before_all_have_met(tmp_path: Path, rank: int) -> N
 FULL = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "there", "MASTER_PORT": "29500"}
 
 
-def test_seats() -> None:
+def test_a_seat_is_read_from_the_environment() -> None:
     assert seat({}) is None and seat({"MASTER_ADDR": "there", "LOCAL_RANK": "0"}) is None
     assert seat({**FULL, "LOCAL_WORLD_SIZE": "2"}) == Seat(3, 4, 1, 2, "there")
     assert seat({**FULL, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}) is None
@@ -290,7 +291,7 @@ def test_seats() -> None:
             seat({**FULL, **change})
 
 
-def test_more_processes_than_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_training(tmp_path, FIXED, 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

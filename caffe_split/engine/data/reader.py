@@ -1,0 +1,31 @@
+"""What all readers of records have in common."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+Shape = tuple[int, ...]
+# For each top of the layer, the values of some records: an array of which the first axis counts the records, or a list
+# of images of several sizes.
+Records = tuple[Any, ...]
+
+
+class Reader(Protocol):
+    """Gives records in order, over and over. The position is counted from 0 over all rounds through the data.
+
+    Where the order is shuffled, it depends on the seed and the number of the round alone, so that any process has the
+    same order at any time.
+    """
+
+    def read(self, count: int) -> Records:
+        """The next `count` records. Raises `CaffeSplitError` for records that cannot be read or do not fit."""
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` records without reading them."""
+
+
+def shuffled(count: int, *seeds: int) -> np.ndarray:
+    """A permutation of 0 to count - 1, the same for the same seeds."""
+    return np.random.default_rng(seeds).permutation(count)

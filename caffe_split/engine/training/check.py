@@ -1,0 +1,32 @@
+"""Whether a solver's settings are handled; its nets are checked elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from caffe_split.engine.parallel.group import Group
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.options import Options
+from caffe_split.net.training import snapshot_prefix
+
+
+def check_solver(path: str, o: Options, group: Group) -> None:
+    """Raises `CaffeSplitError` with all settings that are not handled, at once.
+
+    path: the solver's file. o: its fields. group: the processes that will train.
+    """
+    problems = ["snapshot_diff is not handled"] if o.get("snapshot_diff") else []
+    if o.get("debug_info") and group.size > 1:
+        problems.append("debug_info is for one process")
+    if not o.has("base_lr") and not o.has("lr_policy"):
+        problems.append("it gives no base_lr and no lr_policy")
+    if o.get("iter_size") < 1 or o.get("average_loss") < 1:
+        problems.append("iter_size and average_loss have to be 1 or more")
+    if o.get("snapshot_format") == "HDF5" and importlib.util.find_spec("h5py") is None:
+        problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
+    folder = Path(snapshot_prefix(path, o.get("snapshot_prefix"))).parent
+    if not folder.is_dir():
+        problems.append(f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}")
+    if problems:
+        raise CaffeSplitError(f"{path}: " + "; ".join(problems) + ".")
