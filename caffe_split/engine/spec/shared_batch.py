@@ -1,7 +1,7 @@
 """Whether processes that each see a part of the batch can compute what one process computes of the whole batch.
 
-A blob is one of four kinds, which `layertypes.batch_rules` describes; the record of each layer type has its rule. Layers
-that mix records are refused, all at once.
+A blob is one of four kinds, which `layertypes.batch_rules` describes; the record of each layer type has its
+rule. Layers that mix records are refused, all at once.
 """
 
 from __future__ import annotations
