@@ -101,6 +101,26 @@ class Build:
         self.cxx = os.environ.get("CXX", "").split() or ["c++"]
         self.compiler = subprocess.run([*self.cxx, "--version"], capture_output=True, text=True).stdout
 
+        self.folder = folder
+        self.ready: dict = {}
+
+    def headers_of_kernels(self, flags: tuple) -> Path:
+        """What the kernels' file includes, compiled once for these flags."""
+        if flags not in self.ready:
+            place = self.folder / f"headers-{len(self.ready)}"
+            place.mkdir()
+            names = re.findall(r'#include "(.*?)"', (self.tree / KERNEL).read_text(encoding="utf-8"))
+            (place / "kernels.hpp").write_text("".join(f'#include "{name}"\n' for name in names), encoding="utf-8")
+            run([*self.words(flags), "-x", "c++-header", place / "kernels.hpp", "-o", place / "kernels.hpp.gch"])
+            self.ready[flags] = place / "kernels.hpp"
+        return self.ready[flags]
+
+    def words(self, flags: tuple) -> list:
+        # Warnings are those of tools/check_cuda.
+        words = [*self.cxx, "-std=c++17", "-w", "-U_FORTIFY_SOURCE", *(flags or ("-O1",)), "-DUSE_HDF5"]
+        includes = [HOST / "include", self.tree / "include", self.tree / "src", self.tree / "include/caffe/proto"]
+        return [*words, *(f"-I{include}" for include in [*includes, "/usr/include/hdf5/serial"])]
+
     def compile(self, source: Path | str, text: str | None = None, *flags: str) -> Path:
         """The object of a file: of the tree by its name in it, or of this folder; `text` in place of its own."""
         path = self.tree / source
@@ -108,17 +128,17 @@ class Build:
         text = path.read_text(encoding="utf-8") if text is None else text
         if path.suffix == ".cu":
             text = rewrite(text, name)
-        # Warnings of nvcc's host side are those of tools/check_cuda.
-        words = [*self.cxx, "-std=c++17", "-w", "-U_FORTIFY_SOURCE", *(flags or ("-O1",)), "-DUSE_HDF5"]
-        made = CACHE / f"{path.stem}-{digest(text, self.headers, words, self.compiler)}.o"
+        words = self.words(flags)
+        plain = [word for word in words if not word.startswith("-I")]
+        made = CACHE / f"{path.stem}-{digest(text, self.headers, plain, self.compiler)}.o"
         if made.exists():
             os.utime(made)
             return made
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             (Path(work) / f"{path.stem}.cpp").write_text(text, encoding="utf-8")
-            proto = self.tree / "include/caffe/proto"
-            includes = [HOST / "include", self.tree / "include", self.tree / "src", proto, "/usr/include/hdf5/serial"]
-            run([*words, *(f"-I{include}" for include in includes), "-c", f"{work}/{path.stem}.cpp", "-o", f"{work}/o"])
+            if name == KERNEL:
+                words += ["-include", self.headers_of_kernels(flags)]
+            run([*words, "-c", f"{work}/{path.stem}.cpp", "-o", f"{work}/o"])
             os.replace(f"{work}/o", made)
         return made
 

@@ -28,7 +28,7 @@ namespace cuda_host {
 
 namespace {
 
-const unsigned int kBlocksAtOnce = 3;
+const unsigned int kBlocksAtOnce = 2;
 const size_t kStack = 64 << 10;
 
 [[noreturn]] void Die(const std::string& what) {
@@ -216,13 +216,15 @@ void Scheduler::Entry() {
 struct ThreadBlock {
   SharedArena shared;
   pthread_barrier_t barrier;
-  // Of each thread, the barrier that it waits at; 0 at the end.
-  std::vector<int> lines;
+  // The barrier that thread 0 waits at, of this meeting and the one before:
+  // it may be on its way to the next while others still look.
+  int lines[2];
 };
 
 thread_local ThreadBlock* thread_block = NULL;
 thread_local uint64_t thread_random = 0;
 thread_local bool fenced = false;
+thread_local unsigned int meetings = 0;
 
 void Delay() {
   // Xorshift. A third of the time another thread goes first.
@@ -235,10 +237,12 @@ void Delay() {
 void Meet(const int line) {
   Delay();
   ThreadBlock* block = thread_block;
-  __atomic_store_n(&block->lines[threadIdx.x], line, __ATOMIC_RELAXED);
+  int* first = &block->lines[meetings++ % 2];
+  if (threadIdx.x == 0) { __atomic_store_n(first, line, __ATOMIC_RELAXED); }
   pthread_barrier_wait(&block->barrier);
-  const int first = __atomic_load_n(&block->lines[0], __ATOMIC_RELAXED);
-  if (first != line) { Die("threads of a block meet different barriers"); }
+  if (__atomic_load_n(first, __ATOMIC_RELAXED) != line) {
+    Die("threads of a block meet different barriers");
+  }
 }
 
 void RunThreads(const unsigned int grid, const unsigned int threads,
@@ -252,7 +256,6 @@ void RunThreads(const unsigned int grid, const unsigned int threads,
   for (unsigned int slot = 0; slot < slots; ++slot) {
     blocks.emplace_back(new ThreadBlock());
     pthread_barrier_init(&blocks.back()->barrier, NULL, threads);
-    blocks.back()->lines.resize(threads);
   }
   std::vector<std::thread> running;
   const std::vector<unsigned int> starts = Order(slots * threads, &random);

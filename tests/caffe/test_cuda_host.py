@@ -1,0 +1,222 @@
+"""The TPM layer's CUDA half, run on the host: its GPU tests, its state against numpy and the CPU layer, and its races.
+
+Faults that are put into a copy of the .cu are seen by the checks that the true one passes.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import cuda_host
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.caffe, pytest.mark.timeout(1200)]
+ROOT = Path(__file__).resolve().parents[2]
+GPU = "TPMLayerTest/2.*:TPMLayerTest/3.*"
+LONG = "*.TestManySamples:*.TestManySmallSteps"
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    return cuda_host.Build(tmp_path_factory.mktemp("cuda_host"))
+
+
+@pytest.fixture(scope="module")
+def program(build, tmp_path_factory):
+    return build.program(tmp_path_factory.mktemp("program") / "true")
+
+
+@pytest.fixture(scope="module")
+def sanitized(build, tmp_path_factory):
+    return build.program(tmp_path_factory.mktemp("program") / "sanitized", sanitize=True)
+
+
+def run(words, folder, **environment):
+    env = {**os.environ, "GLOG_minloglevel": "1", "GLOG_logtostderr": "1", **environment}
+    return subprocess.run([str(word) for word in words], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("seed, tests", [(0, GPU), (1, f"{GPU}-{LONG}"), (2, f"{GPU}-{LONG}")])
+def test_gpu_tests(program, tmp_path, seed, tests):
+    """In the order of blocks and threads, and in others."""
+    done = run([program, f"--gtest_filter={tests}"], tmp_path, CUDA_HOST_SEED=str(seed))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    passed = int(re.search(r"\[  PASSED  \] (\d+) tests", done.stdout)[1])
+    assert passed == (40 if seed == 0 else 36)
+
+
+class Case:
+    """A weight that wanders, and what numpy makes of it.
+
+    Samples are (n, kernels, dim); windows (start, stop) of iterations; `same` iterations at the end have the last weight.
+    """
+
+    def __init__(self, kernels, dim, iterations=7, windows=((1, 5),), interval=1, iter_size=1, step=0.1, nan=False):
+        rng = np.random.default_rng([kernels, dim, iterations])
+        moves = rng.standard_normal((iterations, kernels, dim)) * step
+        moves[0] = rng.standard_normal((kernels, dim))
+        self.samples = moves.cumsum(axis=0)
+        if nan:
+            self.samples[iterations // 2, kernels // 2, dim // 2] = np.nan
+        self.windows, self.interval, self.iter_size = windows, interval, iter_size
+
+    def options(self):
+        windows = " ".join(f"start_iter: {start} stop_iter: {stop}" for start, stop in self.windows)
+        return f"{windows} interval: {self.interval} iter_size: {self.iter_size}"
+
+    def expected(self, dtype):
+        """(windows, kernels + 1, 2): displacement and path, the last row of the whole weight, in double."""
+        values = self.samples.astype(dtype).astype(float)
+        rows = []
+        for start, stop in self.windows:
+            taken = values[start : stop + 1 : self.interval]
+            parts = [taken[:, k] for k in range(taken.shape[1])] + [taken.reshape(len(taken), -1)]
+            rows.append(
+                [
+                    (np.linalg.norm(part[-1] - part[0]), np.linalg.norm(np.diff(part, axis=0), axis=1).sum())
+                    for part in parts
+                ]
+            )
+        return np.array(rows)
+
+
+CASES = {
+    "one weight": Case(1, 1),
+    "one kernel of 4608 weights": Case(1, 4608),
+    "2048 kernels of one weight": Case(2048, 1, iterations=4, windows=((0, 3),)),
+    "2048 kernels of 9 weights": Case(2048, 9, iterations=4, windows=((0, 3),)),
+    "64 kernels of 576 weights": Case(64, 576, iterations=5, windows=((0, 4),)),
+    "3 kernels of 128 weights": Case(3, 128),
+    "129 kernels of 129 weights": Case(129, 129, iterations=4, windows=((0, 3),)),
+    "two windows that meet": Case(5, 27, iterations=12, windows=((1, 5), (5, 11))),
+    "interval and iter_size": Case(5, 27, iterations=12, windows=((1, 9),), interval=2, iter_size=3),
+    "a weight that becomes NaN": Case(5, 27, nan=True),
+    "many small steps": Case(2, 3, iterations=2000, windows=((0, 1999),), step=1e-3),
+}
+
+
+def replay(program, case, device, dtype, folder, **environment):
+    """(start, previous, result, counter, top) of the layer after the samples of a case."""
+    kernels, dim = case.samples.shape[1:]
+    case.samples.tofile(folder / "samples")
+    words = [program, "replay", device, np.dtype(dtype).name.replace("32", "").replace("64", "")]
+    words[3] = "float" if dtype == np.float32 else "double"
+    done = run([*words, case.options(), kernels, dim, "samples", "out"], folder, **environment)
+    if done.returncode:
+        return done
+    values = np.fromfile(folder / "out")
+    windows = len(case.windows)
+    sizes = np.cumsum([kernels * dim, kernels * dim, windows * (kernels + 1) * 3, (windows + 1) * 8])
+    start, previous, result, counter, top = np.split(values, sizes)
+    return start, previous, result.reshape(windows, kernels + 1, 3), counter.reshape(-1, 8), top[0]
+
+
+def wrong(program, case, dtype, folder, **environment):
+    """What of the layer's state on the device is not as numpy and the CPU layer have it; empty where all is."""
+    found = replay(program, case, "gpu", dtype, folder, **environment)
+    if not isinstance(found, tuple):
+        return f"status {found.returncode}: {found.stderr[-500:]}"
+    cpu = replay(program, case, "cpu", dtype, folder)
+    expected = case.expected(dtype)
+    # D is one number of the layer's type, the path two.
+    limits = (3e-7, 1e-12) if dtype == np.float32 else (1e-12, 1e-12)
+    for name, result in (("the device", found[2]), ("the CPU", cpu[2])):
+        for what, value, true, limit in zip(
+            ("displacement", "path"), (result[..., 0], result[..., 1] + result[..., 2]), np.moveaxis(expected, -1, 0), limits
+        ):
+            if not np.allclose(value, true, rtol=limit, atol=0, equal_nan=True):
+                off = np.nanmax(np.abs(value - true) / np.abs(true))
+                return f"the {what} on {name} is off numpy's by {off:.1e}"
+    for what, value, true in zip(("start", "previous", "counter"), (found[0], found[1], found[3]), (cpu[0], cpu[1], cpu[3])):
+        if not np.array_equal(value, true, equal_nan=True):
+            return f"blob {what} is not the CPU's"
+    return "" if np.isclose(found[4], cpu[4], rtol=limits[0], equal_nan=True) else f"top {found[4]}, CPU {cpu[4]}"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float", "double"])
+@pytest.mark.parametrize("name", CASES)
+def test_state_is_that_of_numpy_and_of_the_cpu(program, tmp_path, name, dtype):
+    for seed in (0, 7):
+        assert wrong(program, CASES[name], dtype, tmp_path, CUDA_HOST_SEED=str(seed)) == ""
+
+
+def orders(count):
+    """A case of so many launches, each of which has an order of its own; two blocks run at once, the third afterwards."""
+    return Case(3, 200, iterations=count + 1, windows=((0, count),))
+
+
+def races(sanitized, case, folder):
+    """Lines of the kernels' file at which ThreadSanitizer sees a race; or another failure."""
+    # Without the kernel's random places, which ThreadSanitizer of some compilers cannot take.
+    words = ["setarch", "-R", sanitized]
+    kernels, dim = case.samples.shape[1:]
+    case.samples.tofile(folder / "samples")
+    done = run(
+        [*words, "replay", "gpu", "double", case.options(), kernels, dim, "samples", "out"], folder,
+        CUDA_HOST_MODE="threads", TSAN_OPTIONS="halt_on_error=0 report_bugs=1 exitcode=66",
+    )  # fmt: skip
+    lines = re.findall(r"#0 .* src/caffe/layers/(tpm_layer\.cu:\d+)", done.stderr)
+    if "ThreadSanitizer: data race" in done.stderr:
+        return sorted(set(lines)) or ["a race elsewhere"]
+    return [] if done.returncode == 0 else [f"status {done.returncode}: {done.stderr[-1000:]}"]
+
+
+def test_no_race_in_100_orders(sanitized, tmp_path):
+    case = orders(100)
+    assert races(sanitized, case, tmp_path) == []
+    result = np.fromfile(tmp_path / "out")[2 * 600 : 2 * 600 + 12].reshape(4, 3)
+    expected = case.expected(np.float64)[0]
+    np.testing.assert_allclose(result[:, 0], expected[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(result[:, 1] + result[:, 2], expected[:, 1], rtol=1e-12)
+
+
+# What stands there, what is put in its place, the case whose numbers are wrong then, and whether there is a race.
+FAULTS = {
+    "no barrier in the sum": (
+        "    __syncthreads();\n    if (threadIdx.x < half)", "    if (threadIdx.x < half)", "64 kernels of 576 weights", True,
+    ),
+    "no barrier before the last block": ("  __syncthreads();\n  if (!is_last)", "  if (!is_last)", None, True),
+    "<= for < in the sum": ("threadIdx.x < half", "threadIdx.x <= half", "64 kernels of 576 weights", True),
+    "no block is the last": ("== gridDim.x - 1", "== gridDim.x", "3 kernels of 128 weights", False),
+    "the last block but one": ("== gridDim.x - 1", "== gridDim.x - 2", "3 kernels of 128 weights", True),
+    "no fence": ("    __threadfence();\n", "", None, True),
+    "the path's low part is forgotten": (
+        "row[P_LOW] = path - double(row[P_HIGH])", "row[P_LOW] = 0", "many small steps", False,
+    ),
+    "the low part is not read": ("= double(row[P_HIGH]) + double(row[P_LOW]) +", "= double(row[P_HIGH]) +",
+                                 "many small steps", False),
+    "a sum in float": ("  double square = 0;\n", "  float square = 0;\n", "64 kernels of 576 weights", False),
+    "the count of blocks is not reset": ("    *blocks_done = 0;\n", "", "3 kernels of 128 weights", False),
+    "the previous weight is not kept": (
+        "    previous[offset + i] = now;\n", "", "3 kernels of 128 weights", False,
+    ),
+    "the last sum without its last kernels": (
+        "k < gridDim.x; k +=", "k < kThreads && k < gridDim.x; k +=", "129 kernels of 129 weights", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_gives_wrong_numbers(build, tmp_path, name):
+    old, new, case, _ = FAULTS[name]
+    if case is None:
+        pytest.skip("its numbers are wrong on some devices only; seen as a race")
+    program = build.program(tmp_path / "faulty", faulty(old, new))
+    dtype = np.float32 if case == "many small steps" else np.float64
+    seen = [wrong(program, CASES[case], dtype, tmp_path, CUDA_HOST_SEED=str(seed)) for seed in (0, 7)]
+    assert any(seen), "the fault is not seen"
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault[3]])
+def test_fault_is_a_race(build, tmp_path, name):
+    old, new, _, _ = FAULTS[name]
+    found = races(build.program(tmp_path / "faulty", faulty(old, new), sanitize=True), orders(5), tmp_path)
+    assert found and all(re.fullmatch(r"tpm_layer\.cu:\d+", line) for line in found), found
+
+
+def faulty(old, new):
+    text = (ROOT / "layers/tpm_layer.cu").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    return text.replace(old, new)
