@@ -150,7 +150,7 @@ class Build:
 
     def program(self, out: Path, kernels: str | None = None, sanitize: bool = False) -> Path:
         """The test program; `kernels` in place of the layer's .cu. Checked by ThreadSanitizer are kernels and their runs."""
-        flags = ("-O1", "-g", "-fsanitize=thread") if sanitize else ("-O1",)
+        flags = ("-O1", "-g", "-fsanitize=thread") if sanitize else ("-O2",)
         objects = [*self.base(), self.compile(KERNEL, kernels, *flags)]
         objects.append(self.compile(HOST / "execution.cpp", None, *flags))
         libraries = [f"-l{name}" for name in LIBRARIES.split()]

@@ -2,7 +2,7 @@
 // together through NCCL, all on device 0. Rank 0 writes NCCL's name for the
 // group into FILE, the others wait for it. caffe itself uses NCCL only with
 // several devices, in threads.
-#include <boost/thread.hpp>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -31,7 +31,7 @@ std::string GroupName(const int rank, const std::string& file) {
     if (stream) {
       return std::string(std::istreambuf_iterator<char>(stream), {});
     }
-    boost::this_thread::sleep_for(boost::chrono::milliseconds(100));
+    usleep(100000);
   }
   LOG(FATAL) << "rank 0 has not written " << file << " within 10 s";
   return "";

@@ -3,7 +3,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -69,13 +68,56 @@ struct Block {
   unsigned int done;
 };
 
-struct Fiber {
-  jmp_buf at;
+// Where a thread of the host was left. A change to another one takes system
+// calls with ucontext, and there are hundreds of millions of them.
+struct Place {
   ucontext_t context;
   void* stack;
+};
+
+#ifdef __x86_64__
+extern "C" void cuda_host_change(void** from, void* to);
+asm(".text\n"
+    "cuda_host_change:\n"
+    "  push %rbp\n  push %rbx\n  push %r12\n  push %r13\n  push %r14\n"
+    "  push %r15\n"
+    "  mov %rsp, (%rdi)\n"
+    "  mov %rsi, %rsp\n"
+    "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n"
+    "  pop %rbp\n"
+    "  ret\n");
+
+void Change(Place* from, Place* to) {
+  cuda_host_change(&from->stack, to->stack);
+}
+
+void Prepare(Place* place, char* stack, const size_t size, void (*entry)()) {
+  // The stack of a function that has just been called, below six registers.
+  void** top = reinterpret_cast<void**>(stack + size) - 2;
+  top[0] = reinterpret_cast<void*>(entry);
+  top[1] = NULL;
+  std::fill(top - 6, top, static_cast<void*>(NULL));
+  place->stack = top - 6;
+}
+#else
+void Change(Place* from, Place* to) {
+  swapcontext(&from->context, &to->context);
+}
+
+void Prepare(Place* place, char* stack, const size_t size, void (*entry)()) {
+  getcontext(&place->context);
+  place->context.uc_stack.ss_sp = stack;
+  place->context.uc_stack.ss_size = size;
+  place->context.uc_link = NULL;
+  makecontext(&place->context, entry, 0);
+}
+#endif
+
+struct Fiber {
+  Place place;
   Block* block;
   unsigned int thread;
-  enum { READY, WAITS, YIELDS, DONE } state;
+  enum { WAITS, YIELDS, DONE } state;
   int line;
 };
 
@@ -146,7 +188,7 @@ class Scheduler {
     Fiber& fiber = *fibers_[current_];
     fiber.state = static_cast<decltype(fiber.state)>(state);
     fiber.line = line;
-    if (_setjmp(fiber.at) == 0) { _longjmp(home_, 1); }
+    Change(&fiber.place, &home_);
   }
 
   bool in_kernel() const { return current_ >= 0; }
@@ -156,18 +198,10 @@ class Scheduler {
   void AddFiber() {
     fibers_.emplace_back(new Fiber());
     Fiber& fiber = *fibers_.back();
-    fiber.stack = mmap(NULL, kStack, PROT_READ | PROT_WRITE,
+    void* stack = mmap(NULL, kStack, PROT_READ | PROT_WRITE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (fiber.stack == MAP_FAILED) { Die("no memory for a thread's stack"); }
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = NULL;
-    makecontext(&fiber.context, &Scheduler::Entry, 0);
-    // Up to its first wait for work. From then on without a system call.
-    current_ = fibers_.size() - 1;
-    if (_setjmp(home_) == 0) { setcontext(&fiber.context); }
-    current_ = -1;
+    if (stack == MAP_FAILED) { Die("no memory for a thread's stack"); }
+    Prepare(&fiber.place, static_cast<char*>(stack), kStack, &Entry);
   }
 
   static void Entry();
@@ -190,21 +224,20 @@ class Scheduler {
     current_ = number;
     threadIdx.x = fibers_[number]->thread;
     blockIdx.x = fibers_[number]->block->index;
-    if (_setjmp(home_) == 0) { _longjmp(fibers_[number]->at, 1); }
+    Change(&home_, &fibers_[number]->place);
   }
 
   std::vector<std::unique_ptr<Block> > blocks_;
   std::vector<std::unique_ptr<Fiber> > fibers_;
   std::vector<int> ready_;
   const std::function<void()>* work_;
-  jmp_buf home_;
+  Place home_;
   int current_;
 };
 
 Scheduler scheduler;
 
 void Scheduler::Entry() {
-  scheduler.Leave(Fiber::READY, 0);
   for (;;) {
     (*scheduler.work_)();
     scheduler.Leave(Fiber::DONE, 0);
