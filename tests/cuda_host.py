@@ -1,4 +1,4 @@
-"""Builds the TPM layer for CUDA on the host: Caffe's own code without CPU_ONLY over the stand-in in tests/caffe/cuda_host.
+"""Builds the TPM layer for CUDA on the host: Caffe's own code without CPU_ONLY, over the stand-in in caffe/cuda_host.
 
 A .cu file is compiled as it is, except for two forms that no C++ compiler takes, rewritten within their line:
 `kernel<T><<<grid, block>>>(x)` becomes `cuda_host::Launch(kernel<T>, grid, block)(x)`, and a `__shared__` variable a
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,8 +95,12 @@ class Build:
             if "<<<" in text:
                 path.write_text(rewrite(text, str(path.relative_to(self.tree))), encoding="utf-8")
         CACHE.mkdir(parents=True, exist_ok=True)
-        headers = sorted([*(self.tree / "include").rglob("*"), *HOST.rglob("*.h*"), *(self.tree / "src/gtest").glob("*")])
-        self.headers = digest([path.read_bytes() for path in headers if path.is_file()])
+        # Those that were used last stay.
+        made = sorted(CACHE.glob("*.o"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in made[200:]:
+            path.unlink()
+        headers = [*(self.tree / "include").rglob("*"), *HOST.rglob("*.h*"), *(self.tree / "src/gtest").glob("*")]
+        self.headers = digest([path.read_bytes() for path in sorted(headers) if path.is_file()])
         self.cxx = os.environ.get("CXX", "").split() or ["c++"]
         self.compiler = subprocess.run([*self.cxx, "--version"], capture_output=True, text=True).stdout
 
@@ -149,21 +152,10 @@ class Build:
             return list(pool.map(self.compile, files))
 
     def program(self, out: Path, kernels: str | None = None, sanitize: bool = False) -> Path:
-        """The test program; `kernels` in place of the layer's .cu. Checked by ThreadSanitizer are kernels and their runs."""
+        """The test program; `kernels` in place of the layer's .cu. ThreadSanitizer checks these and how they are run."""
         flags = ("-O1", "-g", "-fsanitize=thread") if sanitize else ("-O2",)
         objects = [*self.base(), self.compile(KERNEL, kernels, *flags)]
         objects.append(self.compile(HOST / "execution.cpp", None, *flags))
-        libraries = [f"-l{name}" for name in LIBRARIES.split()]
-        run([*self.cxx, *(flags[2:]), *objects, "-o", out, "-pthread", *libraries, "-L/usr/lib/x86_64-linux-gnu/hdf5/serial"])
+        libraries = ["-pthread", *(f"-l{name}" for name in LIBRARIES.split())]
+        run([*self.cxx, *(flags[2:]), *objects, "-o", out, *libraries])
         return out
-
-
-def forget_old(keep: int = 400) -> None:
-    """Leave the objects that were used last."""
-    made = sorted(CACHE.glob("*.o"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in made[keep:]:
-        path.unlink()
-
-
-def unused(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -143,8 +143,8 @@ cudnnStatus_t cudnnGetConvolutionForwardAlgorithmMaxCount(cudnnHandle_t h, int* 
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(cudnnHandle_t h, int* n) { return MaxCount(h, n); }
 cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithmMaxCount(cudnnHandle_t h, int* n) { return MaxCount(h, n); }
 cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t h, const cudnnTensorDescriptor_t x,
-    const cudnnFilterDescriptor_t w, const cudnnConvolutionDescriptor_t c, const cudnnTensorDescriptor_t y, const int room,
-    int* count, cudnnConvolutionFwdAlgoPerf_t* out) {
+    const cudnnFilterDescriptor_t w, const cudnnConvolutionDescriptor_t c, const cudnnTensorDescriptor_t y,
+    const int room, int* count, cudnnConvolutionFwdAlgoPerf_t* out) {
   return Propose(Is(h, 9) && Is(x, 1) && Is(w, 2) && Is(c, 3) && Is(y, 4), room, count, out);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t h, const cudnnTensorDescriptor_t x,
