@@ -186,7 +186,8 @@ def rate(rows):
 def speed(programs, build):
     """Caffe train of ResNet-20 unwatched and watched, in turns, twice.
 
-    A run that is out of time counts by its displays.
+    The better of both turns; a ratio for each turn, of runs one right after the other. A run that is out of time counts
+    by its displays.
     """
     pairs = []
     for _ in range(2):

@@ -445,6 +445,28 @@ def test_packed_libraries_are_not_those_of_the_c_library():
     assert [name for name in ours.split() if gpu_pack.SYSTEM.match(name)] == []
 
 
+def test_an_archive_has_a_limit(tmp_path):
+    gpu_pack = load("gpu_pack.py")
+    folder = tmp_path / "pack"
+    (folder / "builds/a/lib").mkdir(parents=True)
+    (folder / "builds/b/lib").mkdir(parents=True)
+    (folder / "test_gpu").write_text("the script")
+    library = tmp_path / "libopenblas.so.0"
+    library.write_bytes(os.urandom(400_000))
+    for build, others in (("a", []), ("b", [folder / "builds/a/lib"])):
+        gpu_pack.copy_library(library, folder / "builds" / build / "lib" / library.name, others)
+    with pytest.raises(SystemExit, match="the archive has 0 MiB, more than 0.3: pack fewer builds"):
+        gpu_pack.write_archive(folder, 0.3)
+    assert (folder / "builds/a/lib" / library.name).is_file() and len(list(tmp_path.iterdir())) == 2
+    # What both builds have is in it once.
+    assert gpu_pack.write_archive(folder, 0.5) < 450_000
+    assert sorted(path.name for path in folder.iterdir()) == ["pack.tar.xz", "test_gpu"]
+    with tarfile.open(folder / "pack.tar.xz") as archive:
+        archive.extractall(tmp_path / "there")
+    for build in "ab":
+        assert (tmp_path / "there/builds" / build / "lib" / library.name).read_bytes() == library.read_bytes()
+
+
 def test_a_build_without_caffe_cannot_be_packed(tmp_path):
     command = [sys.executable, ROOT / "tools/gpu_pack.py", tmp_path / "pack", tmp_path / "build"]
     done = subprocess.run(command, capture_output=True, text=True)

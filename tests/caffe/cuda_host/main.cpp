@@ -1,8 +1,9 @@
-// The TPM layer's GPU tests over CUDA on the host; and, for comparison with
-// numpy, the layer's state after samples that are read from a file:
+// The TPM layer's GPU tests over CUDA on the host; and
 //   main replay cpu|gpu float|double OPTIONS KERNELS DIM SAMPLES OUT
-// The samples are doubles, KERNELS * DIM for each forward that starts an
-// iteration; OUT gets blobs 1 to 4 and the top, as doubles.
+// the layer's state after samples that are read from a file: doubles, KERNELS
+// * DIM for each iteration; OUT gets blobs 1 to 4 and the top, as doubles; and
+//   main train cpu|gpu SOLVER [SNAPSHOT]
+// what caffe train does.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +16,8 @@
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/layers/tpm_layer.hpp"
+#include "caffe/sgd_solvers.hpp"
+#include "caffe/util/upgrade_proto.hpp"
 
 #include "caffe/test/test_caffe_main.hpp"
 
@@ -62,9 +65,21 @@ int Replay(char** words) {
   return out.good() ? 0 : 1;
 }
 
+int Train(const bool gpu, const char* file, const char* snapshot) {
+  SolverParameter param;
+  ReadSolverParamsFromTextFileOrDie(file, &param);
+  Caffe::set_mode(gpu ? Caffe::GPU : Caffe::CPU);
+  SGDSolver<float> solver(param);
+  solver.Solve(snapshot);
+  return 0;
+}
+
 }  // namespace caffe
 
 int main(int argc, char** argv) {
+  if (argc >= 4 && std::string(argv[1]) == "train") {
+    return caffe::Train(std::string(argv[2]) == "gpu", argv[3], argv[4]);
+  }
   if (argc == 9 && std::string(argv[1]) == "replay") {
     FLAGS_minloglevel = 1;
     return std::string(argv[3]) == "float" ? caffe::Replay<float>(argv + 2) :

@@ -4,6 +4,7 @@
 #include <curand.h>
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -122,6 +123,26 @@ cudaError_t cudaMemset(void* pointer, const int value, const size_t size) {
   if (size && !IsDevice(pointer)) { return cudaErrorInvalidValue; }
   const cuda_host::DeviceAccess access;
   std::memset(pointer, value, size);
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new double(0);
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(const cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(const cudaEvent_t event, cudaStream_t) {
+  *event = std::chrono::duration<double, std::milli>(
+      std::chrono::steady_clock::now().time_since_epoch()).count();
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float* ms, const cudaEvent_t start,
+    const cudaEvent_t stop) {
+  *ms = *stop - *start;
   return cudaSuccess;
 }
 

@@ -41,7 +41,7 @@ extern thread_local dim3 blockDim, gridDim;
 namespace cuda_host {
 
 // Shared memory of a block; each variable has a place of its own.
-const size_t kSharedVariable = 8192;
+const size_t kSharedVariable = 2048;
 const size_t kSharedVariables = 8;
 
 void Run(unsigned int grid, unsigned int block,

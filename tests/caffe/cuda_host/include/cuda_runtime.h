@@ -12,6 +12,8 @@ enum cudaDeviceAttr { cudaDevAttrClockRate = 13, cudaDevAttrGpuOverlap = 15,
   cudaDevAttrKernelExecTimeout = 17 };
 enum { cudaStreamDefault, cudaStreamNonBlocking };
 typedef struct CUstream_st* cudaStream_t;
+// The time at which it was recorded, in ms.
+typedef double* cudaEvent_t;
 struct cudaDeviceProp {
   char name[256];
   size_t totalGlobalMem, sharedMemPerBlock, memPitch, totalConstMem;
@@ -22,6 +24,11 @@ struct cudaDeviceProp {
 struct cudaPointerAttributes { int device; };
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
+cudaError_t cudaEventCreate(cudaEvent_t* event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t stop);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaFree(void* pointer);
 cudaError_t cudaFreeHost(void* pointer);
 cudaError_t cudaGetDevice(int* device);
