@@ -279,3 +279,32 @@ def faulty(old, new):
     text = (ROOT / "layers/tpm_layer.cu").read_text(encoding="utf-8")
     assert text.count(old) == 1
     return text.replace(old, new)
+
+
+def test_forms_of_cuda_are_rewritten_in_their_lines():
+    text = (ROOT / "layers/tpm_layer.cu").read_text(encoding="utf-8")
+    first, *lines = cuda_host.rewrite(text, "a.cu").split("\n")
+    assert first == '#line 1 "a.cu"' and len(lines) == text.count("\n") + 1
+    changed = [line.strip() for old, line in zip(text.split("\n"), lines) if old != line]
+    assert changed == [
+        "double (&squares)[kThreads] = cuda_host::Shared<double[kThreads], 0>();",
+        "double (&step_squares)[kThreads] = cuda_host::Shared<double[kThreads], 1>();",
+        "bool (&is_last) = cuda_host::Shared<bool, 2>();",
+        "cuda_host::Launch(TPMSampleKernel<Dtype>, num_kernels, kThreads)(",
+        "cuda_host::Launch(TPMEndKernel<Dtype>, 1, 1)(end);",
+    ]
+    with pytest.raises(ValueError, match="b.cu: a form with __shared__ that"):
+        cuda_host.rewrite("extern __shared__ double some[];", "b.cu")
+
+
+def test_the_source_is_written_once(tmp_path):
+    command = [ROOT / "tools/build_caffe", "--write-source", "there"]
+    for options, has in (([], False), (["--cuda"], True)):
+        done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "cuda_compat" in (tmp_path / "there/include/caffe/util/device_alternate.hpp").read_text() or not has
+        assert (tmp_path / "there/src/caffe/layers/tpm_layer.cu").is_file()
+        again = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
+        assert again.returncode == 1 and again.stderr == f"tools/build_caffe: {tmp_path}/there exists already\n"
+        (tmp_path / "there").rename(tmp_path / f"done{has}")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["doneFalse", "doneTrue"]
