@@ -67,7 +67,7 @@ def rewrite(text: str, name: str) -> str:
     for form in ("<<<", "__shared__"):
         if form in code:
             raise ValueError(f"{name}: a form with {form} that tests/cuda_host.py does not rewrite")
-    # Each shared variable of a file is its own; the counter of the compiler goes on in what is included.
+    # Those of one kernel stand one after another: with eight places each has its own.
     count = text.count("CUDA_HOST_NEXT")
     for number in range(count):
         text = text.replace("CUDA_HOST_NEXT", str(number % 8), 1)
