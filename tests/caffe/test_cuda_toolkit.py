@@ -138,7 +138,7 @@ def test_other_versions_are_refused(toolkit, release):
 def test_no_nvcc(toolkit, monkeypatch):
     (toolkit / "bin/nvcc").unlink()
     monkeypatch.setattr(cuda_find, "usual_places", lambda: [None, toolkit / "bin/nvcc"])
-    with pytest.raises(cuda_find.NoNvccError, match="no nvcc in CUDACXX, CUDA_HOME, the PATH.*--cuda-packages"):
+    with pytest.raises(cuda_find.NoNvccError, match=r"no nvcc in CUDACXX, CUDA_HOME, the PATH.*--cuda-packages"):
         choose()
     monkeypatch.setenv("CUDACXX", "/nowhere/nvcc")
     with pytest.raises(ToolkitError, match="CUDACXX=/nowhere/nvcc is no program"):
@@ -184,7 +184,7 @@ def test_a_compiler_that_cannot_be_run(toolkit, monkeypatch):
         choose()
     # A folder may be entered, which for a file is to be run.
     monkeypatch.setenv("CUDACXX", str(toolkit / "bin"))
-    with pytest.raises(ToolkitError, match="CUDACXX=.*bin is no program"):
+    with pytest.raises(ToolkitError, match=r"CUDACXX=.*bin is no program"):
         choose()
 
 
