@@ -75,7 +75,7 @@ class SplitContext:
     @property
     def channels(self) -> int:
         """Channels of the bottom."""
-        return self.original.weight.shape[1] * self.geometry.group
+        return int(self.original.weight.shape[1]) * self.geometry.group
 
     @property
     def slow_count(self) -> int:

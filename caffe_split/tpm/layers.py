@@ -41,7 +41,8 @@ def expect_pairs(windows: object) -> None:
 def _is_pair(window: object) -> bool:
     if not isinstance(window, Sequence) or len(window) != 2 or not all(isinstance(at, int) for at in window):
         return False
-    return 0 <= window[0] < window[1]
+    start, stop = window
+    return bool(0 <= start < stop)
 
 
 def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]], windows: Windows) -> list[str]:

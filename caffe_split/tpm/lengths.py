@@ -23,7 +23,8 @@ def lengths(now: npt.ArrayLike, before: npt.ArrayLike | None = None) -> npt.NDAr
         if others is not None:
             part -= others[first : first + step]
         squares[first : first + step] = np.einsum("ij,ij->i", part, part)
-    return np.sqrt(np.append(squares, squares.sum()))
+    total: np.ndarray = np.append(squares, squares.sum())
+    return np.asarray(np.sqrt(total))
 
 
 def _rows(weight: npt.ArrayLike) -> npt.NDArray[np.floating]:
