@@ -17,7 +17,7 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
-from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Engine, Schedule
+from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
 
 if TYPE_CHECKING:
     from caffe_split.split.kinds import KindName
@@ -132,7 +132,7 @@ def make_derived(
     added_lr: float,
     branch_norm: bool,
     calibrate: int,
-    engine: Engine | None,
+    engine: str | None,
     deploy: Path | None,
     out: Path,
     force: bool,

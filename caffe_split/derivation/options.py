@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from caffe_split.backends import choose as backends
 from caffe_split.errors import WrongUseError
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init, SplitOptions
 from caffe_split.split.parts import Activation, SkipPool
 
 Schedule = Literal["restart", "continue"]
-Engine = Literal["caffe", "torch"]
 
 # How many layers are split where nobody names them.
 NUM_SPLITS = 1
@@ -36,7 +36,7 @@ class DeriveOptions(SplitOptions):
         partition: Which kernels are fast: "median", "otsu", "threshold:X", "ratio:R", "random:SEED" or "list:I,J,...".
         schedule: "restart": the parent's solver from iteration 0; "continue": also a solver state to go on from.
         window: The iterations (start, stop) of the TPM to use; None: the window that the TPM layers saw last.
-        engine: What measures for `branch_norm`: "caffe" or "torch"; None: the first of them that is installed.
+        engine: What measures for `branch_norm`: the name of a back end; None: the first of them that is installed.
         ignore_extra_weights: Leave out weights of layers that the net does not have.
 
     Raises `CaffeSplitError` for a value that is none of these.
@@ -52,14 +52,15 @@ class DeriveOptions(SplitOptions):
     partition: str = "median"
     schedule: Schedule = "restart"
     window: tuple[int, int] | None = None
-    engine: Engine | None = None
+    engine: str | None = None
     ignore_extra_weights: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices and not (name == "engine" and value is None):
+            if (value := getattr(self, name)) not in choices:
                 raise WrongUseError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
+        if self.engine is not None and self.engine not in backends.names():
+            raise WrongUseError(f"engine is {self.engine!r}, expected one of {', '.join(backends.names())}.")
         for name in ("noise", "added_lr"):
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and math.isfinite(value)):
@@ -79,6 +80,5 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "activation": get_args(Activation),
     "skip_pool": get_args(SkipPool),
     "schedule": get_args(Schedule),
-    "engine": get_args(Engine),
 }
 DEFAULTS = DeriveOptions()

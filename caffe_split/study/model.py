@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Engine, Schedule
+from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.split.kinds import KindName
 from caffe_split.split.layer import Init
 from caffe_split.split.parts import Activation, SkipPool
@@ -73,7 +73,7 @@ class Study:
     root: Path
     data: Path | None
     make: str
-    engine: Engine
+    engine: str
     precision: Precision
     device: Device
     threads: int

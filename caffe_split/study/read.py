@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from caffe_split.derivation.options import Engine, Schedule
+from caffe_split.backends.choose import names
+from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init
@@ -21,7 +22,6 @@ SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
 INITS: tuple[Init, ...] = get_args(Init)
 SKIP_POOLS: tuple[SkipPool, ...] = get_args(SkipPool)
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEVICES: tuple[Device, ...] = get_args(Device)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
@@ -129,7 +129,7 @@ class _Reader:
         seeds = tuple(self.whole(seed, "seeds") for seed in seeds)
         if len(set(seeds)) < len(seeds):
             raise self.wrong("seeds", f"a seed is given twice: {seeds}")
-        engine = self.one_of(top.get("engine", "caffe"), ENGINES, "engine")
+        engine = self.one_of(top.get("engine", "caffe"), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
         if engine == "caffe" and precision != "fp32":
             raise self.wrong("precision", f"'{precision}' is of the torch engine; Caffe computes in fp32")
