@@ -156,7 +156,7 @@ def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
 def by_hand(name: str, iterations: int, threads: int, device: str, precision: str) -> None:
     """Train a hand-written net, and log the intervals as Caffe does."""
     import torch
-    from torch.nn import functional as F
+    from torch.nn import functional
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def by_hand(name: str, iterations: int, threads: int, device: str, precision: st
         x = (torch.from_numpy(np.ascontiguousarray(taken)).to(device).float() - 120) * 0.015625
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             scores = net(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(scores.float(), labels[chosen].to(device))
+        loss = functional.cross_entropy(scores.float(), labels[chosen].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         value = float(loss)

@@ -105,10 +105,10 @@ def test_a_file_that_is_there_is_checked(server: Server, tmp_path: Path) -> None
 
 
 def test_no_server_and_no_such_file(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(CaffeSplitError, match="answers 404 .*by hand .MD5 abc. and give it with --from other"):
+    with pytest.raises(CaffeSplitError, match=r"answers 404 .*by hand .MD5 abc. and give it with --from other"):
         fetch(server.base, "other", "abc", tmp_path)
     server.server_close()
-    with pytest.raises(CaffeSplitError, match="cannot be fetched .*refused.*by hand"):
+    with pytest.raises(CaffeSplitError, match=r"cannot be fetched .*refused.*by hand"):
         fetch("http://127.0.0.1:1/", "other", "abc", tmp_path)
 
 

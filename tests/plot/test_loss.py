@@ -15,9 +15,11 @@ import pytest
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
+from caffe_split.cli.plot_loss import SIZE
 from caffe_split.errors import CaffeSplitError
 from caffe_split.plot import figure as picture
-from caffe_split.plot import loss, series
+from caffe_split.plot import series
+from caffe_split.plot.window import follow
 from caffe_split.trainlog import read_log
 from caffe_split.trainlog.follow import Follower
 
@@ -30,7 +32,7 @@ def collected(*names: str, **options: object) -> series.Curves:
 
 
 def drawn(curves: series.Curves, average: int = 1, log_scale: bool = False) -> Figure:
-    figure = Figure(figsize=loss.SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     picture.draw(figure, curves, average, log_scale)
     return figure
 
@@ -132,7 +134,7 @@ def test_the_figure(tmp_path: Path) -> None:
     runs = ["baseline", "derived1", "derived2"]
     logs = [read_log(training(tmp_path / name, k / 100)) for k, name in enumerate(runs)]
     figure = drawn(series.collect(logs), average=3)
-    train, accuracy, test_loss = figure.axes
+    train, accuracy, _ = figure.axes
     assert [axis.get_ylabel() for axis in figure.axes] == ["train loss\n(mean of 3)", "test accuracy", "test loss"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == runs
     faint = [line for line in train.lines if line.get_alpha() is not None]
@@ -218,7 +220,7 @@ def test_the_window_follows(tmp_path: Path) -> None:
 
     figure.canvas.new_timer = lambda interval: Timer()  # type: ignore[method-assign, assignment, return-value]
     draws = []
-    loss._follow(figure, [follower], lambda target: draws.append(target), 1.0)
+    follow(figure, [follower], lambda target: draws.append(target), 1.0)
     looks[0]()
     assert draws == []  # nothing new
     path.write_text(text)

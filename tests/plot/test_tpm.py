@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.plot.tpm_figure import draw_printed, draw_runs, draw_scores, write_picture
+from caffe_split.plot.picture_file import write_picture
+from caffe_split.plot.tpm_figure import draw_printed, draw_runs, draw_scores
 from caffe_split.tpm.from_log import Printed
 from caffe_split.tpm.scores import LayerScores, null_tpm
 

@@ -73,9 +73,10 @@ def test_the_table_is_that_of_table(runs: list[Written]) -> None:
     table = caffe_split("table", "base/train.log", f"{NASTY}/train.log", "--cost", cwd=folder).stdout
     expected = [[text.strip() for text in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"]
     del expected[1]
+    texts = list(itertools.chain.from_iterable(expected))
     cells = Read(page).cells
     at = cells.index("Comparison") + 1
-    assert cells[at : at + len(sum(expected, []))] == sum(expected, [])
+    assert cells[at : at + len(texts)] == texts
 
 
 def test_the_curves_are_those_of_the_logs(runs: list[Written]) -> None:
@@ -253,11 +254,11 @@ def test_every_log(path: Path, tmp_path: Path) -> None:
 
 def test_a_long_curve_keeps_its_best(tmp_path: Path) -> None:
     from caffe_split.plot.series import MOST_POINTS, Curve
-    from caffe_split.report.curves import _curve
+    from caffe_split.report.curves import shown_curve
 
     y = np.sin(np.arange(50_000) / 40)
     y[[7, 31_337, 49_000, 49_001]] = 2.0  # the last of equal ones is the best
-    curve = _curve(Curve(0, "accuracy", np.arange(50_000.0), y), 0, lowest=False)
+    curve = shown_curve(Curve(0, "accuracy", np.arange(50_000.0), y), 0, lowest=False)
     assert len(curve["x"]) <= MOST_POINTS + 3 and curve["of"] == 50_000
     assert curve["x"] == sorted(curve["x"]) and curve["x"][curve["best"]] == 49_001
     assert all(y[x] == value for x, value in zip(curve["x"], curve["y"]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.trainlog import TrainingLog, parse, read_log
+from caffe_split.trainlog import Parser, TrainingLog, read_log
 
 LOGS = Path(__file__).parent / "logs"
 nan, inf = float("nan"), float("inf")
@@ -266,7 +266,7 @@ def test_every_value_stands_where_it_says(path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 61])
 def test_pieces_of_any_size_give_the_same(path: Path, size: int) -> None:
     data = path.read_bytes()
-    whole, pieces = parse.Parser(2020), parse.Parser(2020)
+    whole, pieces = Parser(2020), Parser(2020)
     whole.feed(data)
     for start in range(0, len(data), size):
         pieces.feed(data[start : start + size])

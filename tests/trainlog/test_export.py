@@ -84,7 +84,7 @@ def test_csv_of_test_nets(tmp_path: Path) -> None:
 
 
 def test_csv_keeps_nan(tmp_path: Path) -> None:
-    train, test = export.write_csv(read_log(LOGS / "diverged.log"), tmp_path)
+    train, _ = export.write_csv(read_log(LOGS / "diverged.log"), tmp_path)
     assert [row["L2_Loss"] for row in csv.DictReader(train.open())] == ["15000000.0", "inf", "nan"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_split.trainlog import bulk, parse, pipeline
+from caffe_split.trainlog import Parser, pipeline, read_log
 
 LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.log"))]
 PIECES = sorted({line for data in LOGS for line in data.split(b"\n")})
@@ -18,15 +18,10 @@ PIECES = sorted({line for data in LOGS for line in data.split(b"\n")})
 
 def understood(data: bytes, by_numpy: bool, fewest: int = 1) -> str:
     """Everything that the log says, as text; read by numpy wherever it can, or not at all."""
-    small, few = parse._SMALL, bulk.FEWEST
-    parse._SMALL, bulk.FEWEST = (0 if by_numpy else 1 << 62), fewest
-    try:
-        parser = parse.Parser(2020)
-        parser.feed(data)
-        parser.finish()
-        log = parser.log("x", 0.0)
-    finally:
-        parse._SMALL, bulk.FEWEST = small, few
+    parser = Parser(2020, smallest_block=0 if by_numpy else 1 << 62, fewest_lines=fewest)
+    parser.feed(data)
+    parser.finish()
+    log = parser.log("x", 0.0)
     tables = []
     for run in log.runs:
         for table in (run.displays, run.train, run.lr, run.clips, run.batches, *run.tests.values()):
@@ -119,7 +114,7 @@ def test_time_is_linear(tmp_path: Path, piece: bytes) -> None:
     for size in (100_000, 800_000):
         path.write_bytes(piece * (size // len(piece)))
         before = time.process_time()
-        parse.read_log(path)
+        read_log(path)
         pipeline.best_lines(path, 3)
         pipeline.final_lines(path)
         times.append(time.process_time() - before)
@@ -174,7 +169,7 @@ def test_many_columns_stay_linear(kind: str) -> None:
                 lines.append(f"{head}Iteration {k}, loss = 1")
             lines.append(f"{head}    Train net output #0: {'a' if kind.startswith('one') else f'a{k}'} = 1")
         before = time.process_time()
-        parser = parse.Parser(2020)
+        parser = Parser(2020)
         parser.feed("\n".join([*lines, ""]).encode())
         (run,) = parser.log("x", 0.0).runs
         times.append(time.process_time() - before)
