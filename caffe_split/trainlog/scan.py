@@ -47,7 +47,8 @@ def _has_form(word: np.ndarray, form: bytes) -> np.ndarray:
     digits = b"\xf0" if form else b""
     high = _word(b"".join(digits if byte == 48 else b"\xff" for byte in form))
     carry = _word(bytes(6 if byte == 48 else 0 for byte in form))
-    return ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
+    found: np.ndarray = ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
+    return found
 
 
 @dataclass
@@ -90,7 +91,8 @@ class _Block:
     def first(self, byte: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Where the byte first stands in each line, or the line's end."""
         places = np.append(np.flatnonzero(self.inside == byte), len(self.inside))
-        return np.minimum(places[np.searchsorted(places, start)], end)
+        found: np.ndarray = np.minimum(places[np.searchsorted(places, start)], end)
+        return found
 
     def table(self, start: np.ndarray) -> np.ndarray:
         """The sixteen bytes from each place on, one row each, as words that can be viewed as bytes."""
