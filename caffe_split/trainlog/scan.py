@@ -44,8 +44,7 @@ def _eight_digits(word: np.ndarray) -> np.ndarray:
 
 def _has_form(word: np.ndarray, form: bytes) -> np.ndarray:
     """Whether the eight bytes have a digit where `form` has a 0, and equal its other bytes."""
-    digits = b"\xf0" if form else b""
-    high = _word(b"".join(digits if byte == 48 else b"\xff" for byte in form))
+    high = _word(b"".join(b"\xf0" if byte == 48 else b"\xff" for byte in form))
     carry = _word(bytes(6 if byte == 48 else 0 for byte in form))
     found: np.ndarray = ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
     return found

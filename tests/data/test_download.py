@@ -104,7 +104,7 @@ def test_a_file_that_is_there_is_checked(server: Server, tmp_path: Path) -> None
         fetch(server.base, "set.tar.gz", MD5, tmp_path)
 
 
-def test_no_server_and_no_such_file(server: Server, tmp_path: Path) -> None:
+def test_a_missing_server_or_file_says_how_to_fetch_by_hand(server: Server, tmp_path: Path) -> None:
     with pytest.raises(CaffeSplitError, match=r"answers 404 .*by hand .MD5 abc. and give it with --from other"):
         fetch(server.base, "other", "abc", tmp_path)
     server.server_close()

@@ -76,7 +76,7 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
         assert len((ours / alone).read_text().splitlines()) == 2
 
 
-def test_csv_of_test_nets(tmp_path: Path) -> None:
+def test_each_test_net_has_a_csv_file(tmp_path: Path) -> None:
     written = export.write_csv(read_log(LOGS / "two_test_nets.log"), tmp_path)
     assert [p.name for p in written] == ["two_test_nets.log.test", "two_test_nets.log.test1"]
     rows = list(csv.DictReader(written[1].open()))
@@ -99,7 +99,7 @@ def test_json_holds_everything(path: Path) -> None:
         assert len(written["events"]) == len(run.events)
 
 
-def test_pandas() -> None:
+def test_a_table_becomes_a_data_frame() -> None:
     pytest.importorskip("pandas")
     frame = read_log(LOGS / "bvlc_2016.log").to_pandas()
     assert list(frame.columns) == ["iteration", "seconds", "accuracy", "loss"] and len(frame) == 2
@@ -119,7 +119,7 @@ def records(data: bytes) -> list[bytes]:
     return found
 
 
-def test_tensorboard(tmp_path: Path) -> None:
+def test_event_files_hold_the_curves_and_are_replaced(tmp_path: Path) -> None:
     assert tfevents.crc32c(b"123456789") == 0xE3069283  # the known check value of CRC-32C
     path = tfevents.write_events(read_log(LOGS / "resumed.log"), tmp_path, "resumed")
     assert path.parent == tmp_path / "resumed" and path.name.startswith("events.out.tfevents.")

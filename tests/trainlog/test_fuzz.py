@@ -65,20 +65,20 @@ def test_numpy_and_patterns_agree_on_damaged_logs(seed: int) -> None:
     same(bytes(data))
 
 
-def test_a_time_that_is_no_number() -> None:
+def test_a_time_that_is_no_number_is_read_alike() -> None:
     head = b"I0305 15:00:00.000000  1 caffe.cpp:1] "
     same(head + b"Average time per layer: \n" + head + b"conv1\tforward: 7.7.5 ms.\n")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=30), st.sampled_from([b"\n", b"\r\n", b""]))
-def test_any_lines(lines: list[bytes], end: bytes) -> None:
+def test_any_lines_are_read_alike(lines: list[bytes], end: bytes) -> None:
     same(end.join(lines))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=3000))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_read_alike(data: bytes) -> None:
     same(data)
 
 
@@ -148,7 +148,7 @@ MIDDLES = [b" 1 s.cpp:1] ", b" s.cpp:1] ", b" 1 s.cpp] ", b" 1 s.cpp:1]", b" 1 s
 
 
 @pytest.mark.parametrize("stamp", STAMPS)
-def test_odd_prefixes(stamp: bytes) -> None:
+def test_odd_prefixes_are_read_alike(stamp: bytes) -> None:
     for middle in MIDDLES:
         for message in (b"Iteration 5, lr = 0.1", b"Iteration 7, loss = 2", b"    Train net output #0: a = 3"):
             good = b"I0304 14:00:00.000000 1 s.cpp:1] "
