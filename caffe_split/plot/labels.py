@@ -8,7 +8,7 @@ from typing import Any
 
 # Size of a label, in points.
 FONT = 8.0
-# More numbers than this cannot be told apart: the best points of the other runs have only their stars.
+# More numbers than this cannot be read: the best points of further runs have only their stars.
 MOST = 12
 # Further places than these, per side of the point, are not tried.
 PLACES = 40

@@ -17,7 +17,7 @@ from caffe_split.trainlog.table import Table
 # More outputs of one run than this in one panel hide one another. The last ones are kept: nets with several
 # heads print the deepest last.
 MOST_OUTPUTS = 4
-# More points than this in one curve cannot be told apart on a screen and make drawing slow.
+# More points than this in one curve cannot be seen on a screen and make drawing slow.
 MOST_POINTS = 4000
 
 

@@ -60,7 +60,7 @@ class Outputs:
 
 
 def backwards(run: OpenRun, stretch: Stretch) -> int:
-    """The place of the first line whose iteration is below the one before it, which starts a run; else the end."""
+    """The place of the first line whose iteration is below the one before: a new run starts there. Else the end."""
     place = stretch.places(DISPLAY, RATE, TESTING)
     iteration = stretch.lines.iteration[place]
     falls = np.flatnonzero(iteration < np.concatenate([[run.last_iteration], iteration[:-1]]))

@@ -32,7 +32,7 @@ class Recorder:
         self._here = Place(0, 0, NO_CLOCK)
         # Takes the messages that no other handler takes: in a summary a message may begin with any name.
         self._fallback: Handler | None = None
-        # Nearly all messages can be told apart by their first five bytes.
+        # The first five bytes of a message are enough to find its handler.
         self._handlers: dict[bytes, Handler] = {
             **{sentence[:5]: self._event for sentence in messages.EVENTS},
             b"Itera": self._iteration,
@@ -198,7 +198,7 @@ class Recorder:
         kind = next((k for sentence, k in messages.EVENTS.items() if message.startswith(sentence)), None)
         if kind is None:
             return
-        # The first of these opens a run; the others find it only begun.
+        # Of the messages at a run's start the first opens the run; it has not begun yet when the others come.
         if kind in ("start", "header", "solving") and self.run.begun:
             self._new_run()
         if kind == "solving":

@@ -1,4 +1,4 @@
-"""CIFAR from small archives made here in the published forms; what is not CIFAR is refused."""
+"""CIFAR from small archives, made here in the published forms; anything else is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Cifar:
 
 
 def pack(files: dict[str, bytes], path: Path) -> Path:
-    # Not in the order of the batches, as an archive need not be.
+    # Not in the order of the batches: an archive need not be.
     with tarfile.open(path, "w:gz") as archive:
         for name in sorted(files, reverse=True):
             member = tarfile.TarInfo(f"cifar-batches/{name}")

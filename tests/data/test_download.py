@@ -20,7 +20,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Sends CONTENT; `breaks` after so many bytes of an answer; `resumes` where it is asked to."""
+    """Sends CONTENT. breaks: the bytes after which an answer ends. resumes: whether it sends a part when asked to."""
 
     breaks = 10**9
     resumes = True

@@ -1,4 +1,4 @@
-"""The picture of paired points: a point a seed and column, joined by seed, with the columns' means."""
+"""The picture of paired points: a point per seed and column, joined by seed, and the mean of each column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`caffe-split report`: what the page holds, whatever the runs are called and whatever is missing."""
+"""`caffe-split report`: what the page holds, for any names of the runs, and with parts missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One hand-made log of every form met in the wild, and what it says."""
+"""One log, made by hand, of each form that is found in practice, and what it says."""
 
 from __future__ import annotations
 

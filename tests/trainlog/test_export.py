@@ -1,4 +1,4 @@
-"""What other programs get: BVLC's CSV byte for byte, JSON, pandas, TensorBoard."""
+"""Exports for other programs: BVLC's CSV byte for byte, JSON, pandas, TensorBoard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ READABLE = [
 
 @pytest.fixture(scope="session")
 def parse_log() -> Any:
-    """BVLC's own script, out of the built source; it is Python 2, of which one print stands in our way."""
+    """BVLC's own script, from the built source; it is Python 2, and its one print statement is replaced."""
     tool = ROOT / "tools" / "build_caffe"
     found = subprocess.run([str(tool), "--print-source"], stdout=subprocess.PIPE, text=True, check=False)
     folder = Path(found.stdout.strip() or "none") / "tools" / "extra"
@@ -71,7 +71,7 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
     assert written
     for file in written:
         assert (ours / file).read_bytes() == (theirs / file).read_bytes()
-    # A table of one row BVLC's script forgets; nothing else may be ours alone.
+    # BVLC's script does not write a table of one row; ours may write nothing else in addition.
     for alone in {p.name for p in ours.iterdir()} - set(written):
         assert len((ours / alone).read_text().splitlines()) == 2
 

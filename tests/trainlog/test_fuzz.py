@@ -1,4 +1,4 @@
-"""Any bytes give a log, numpy and the patterns read the same, and time grows with size only."""
+"""Any bytes give a log, numpy and the patterns read the same, and the time is linear in the size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PIECES = sorted({line for data in LOGS for line in data.split(b"\n")})
 
 
 def understood(data: bytes, by_numpy: bool, fewest: int = 1) -> str:
-    """Everything that the log says, as text; read by numpy wherever it can, or not at all."""
+    """Everything that the log says, as text; by_numpy: read by numpy wherever possible, else never."""
     parser = Parser(2020, smallest_block=0 if by_numpy else 1 << 62, fewest_lines=fewest)
     parser.feed(data)
     parser.finish()
@@ -41,7 +41,7 @@ def same(data: bytes) -> None:
 @pytest.mark.parametrize("data", LOGS)
 def test_numpy_and_patterns_agree(data: bytes) -> None:
     same(data)
-    # Lines of the plainest form only, so that whole logs go by numpy, with every prefix.
+    # Without carriage returns whole logs are read by numpy, with every prefix.
     same(data.replace(b"\r\n", b"\n"))
     same(data + data)
 
