@@ -47,7 +47,7 @@ setup(
     entry_points={
         "console_scripts": [
             "caffe-split = caffe_split.cli:main",
-            "plot_loss.py = caffe_split.plot.loss:main",
+            "plot_loss.py = caffe_split.cli.plot_loss:main",
         ]
     },
 )

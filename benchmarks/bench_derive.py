@@ -1,4 +1,4 @@
-"""Deriving: plan, derive and write for ResNet-20 and a net of ResNet-50's size; the cost a layer; folding beside it."""
+"""Deriving for ResNet-20 and a net of ResNet-50's size: plan, derive and write; cost per layer; folding beside it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def source(channels: int, side: int) -> str:
 
 
 def chain(layers: int) -> str:
-    """So many 3x3 convolutions of 64 kernels, one after another."""
+    """`layers` 3x3 convolutions of 64 kernels, one after another."""
     names = ["data", *(f"conv{i}" for i in range(layers))]
     return source(64, 16) + "".join(convolution(name, below, 64, 3) for below, name in zip(names, names[1:]))
 
@@ -88,7 +88,7 @@ def weights_for(text: str) -> dict[str, list[np.ndarray]]:
 
 
 def contestant(net: str, kind: str, splits: int) -> None:
-    """Time one job: a new process, as the command is one; imports apart. `splits` 0: all layers that can be split."""
+    """Time one job without imports, in a process of its own. splits: 0 for all layers that can be split."""
     folder = Path(tempfile.mkdtemp())
     path, weights = folder / "net.prototxt", folder / "w.caffemodel"
     text = NETS[net]()
@@ -133,10 +133,10 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
         if options.only in f"{net} {kind} {splits or 'all'}"
     }
     results = in_turns(contestants, dict.fromkeys(contestants, options.rounds))
-    print("plan, derive and write (fold: plan the folding), median seconds; imports apart")
+    print("plan, derive and write (fold: plan the folding), median seconds without imports")
     for name, result in results.items():
         net = name.split()[0]
-        layers = f"   {result.seconds / int(net[5:]) * 1e3:6.2f} ms a layer" if net.startswith("chain") else ""
+        layers = f"   {result.seconds / int(net[5:]) * 1e3:6.2f} ms per layer" if net.startswith("chain") else ""
         print(f"  {name:26} {result.seconds:7.3f} s   peak {result.peak / 1e6:.0f} MB{layers}")
     return {name: result.seconds for name, result in results.items()}
 

@@ -8,8 +8,8 @@ one thread and then all, and the faster counts. Ratios above 1 say that the engi
 those of the engine and of the net written by hand; Caffe, always fp32, runs on the processor, or with `--caffe-gpu`,
 where it was built with CUDA, on the device.
 
-With `--cpu` everybody has one thread, and what counts is the processor's time, which other work on the machine
-disturbs less: that of a run of all iterations less that of one of four, by the iterations between.
+With `--cpu` each has one thread, and processor time is measured, which other work on the machine disturbs less: the
+time of a run of all iterations minus that of a run of four, divided by the difference of the iterations.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 from caffe_split.data.store import write_store  # noqa: E402
 
 INTERVAL = 4
-# Images of the data set, batch, crop; what a Data layer of the net reads.
+# (side of the data set's images, channels, batch, crop or 0), as a Data layer of the net reads them.
 NETS = {
     "digits": (8, 1, 16, 0),
     "cifar10_quick": (32, 3, 100, 0),
@@ -63,7 +63,7 @@ def prepare(folder: Path, name: str, iterations: int) -> None:
 
 
 def seconds(command: list[str], folder: Path, **environment: str) -> float:
-    """Seconds an iteration of a program that logs as Caffe does."""
+    """Seconds per iteration of a program that logs as Caffe does."""
     done = subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
     spans = [float(span) for span in re.findall(r"iter/s, ([\d.e+-]+)s/", done.stderr)]
     if done.returncode or len(spans) < 3:
@@ -72,7 +72,7 @@ def seconds(command: list[str], folder: Path, **environment: str) -> float:
 
 
 def processor_seconds(command: list[str], folder: Path, iterations: int, **environment: str) -> float:
-    """Processor seconds an iteration: user and system, of the program and all its threads."""
+    """Processor seconds per iteration: user and system, of the program and all its threads."""
 
     def run(count: int) -> float:
         words = [str(count) if word == str(iterations) else word for word in command]
@@ -141,7 +141,7 @@ def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
     what += f", {words.device}, {words.precision}"
     print(f"{name}, batch {NETS[name][2]}, {what}:", flush=True)
     for who in contestants:
-        print(f"  {who:20} {statistics.median(row[who] for row in rows) * 1000:9.2f} ms an iteration")
+        print(f"  {who:20} {statistics.median(row[who] for row in rows) * 1000:9.2f} ms per iteration")
     both = [who for who in contestants if who.startswith("caffe")]
     for what, ratios in (
         ("Caffe (the faster)", [min(row[who] for who in both) / row["engine"] for row in rows]),
@@ -156,7 +156,7 @@ def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
 def by_hand(name: str, iterations: int, threads: int, device: str, precision: str) -> None:
     """Train a hand-written net, and log the intervals as Caffe does."""
     import torch
-    from torch.nn import functional as F
+    from torch.nn import functional
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -178,7 +178,7 @@ def by_hand(name: str, iterations: int, threads: int, device: str, precision: st
         x = (torch.from_numpy(np.ascontiguousarray(taken)).to(device).float() - 120) * 0.015625
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             scores = net(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(scores.float(), labels[chosen].to(device))
+        loss = functional.cross_entropy(scores.float(), labels[chosen].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         value = float(loss)

@@ -2,8 +2,8 @@
 
     python benchmarks/bench_logs.py [--megabytes 500] [--skip-bvlc]
 
-Prints one line a figure, medians of short ones; the generated log is removed at the end. parse_log.py comes from the
-built source (tools/build_caffe --print-source) and runs with its one Python 2 print made harmless.
+Prints one line per figure, medians of short ones; the generated log is removed at the end. parse_log.py comes from the
+built source (tools/build_caffe --print-source) and runs with its one Python 2 print replaced.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
         write_log(log, options.megabytes)
         size = log.stat().st_size / 1e6
         print(f"log: {size:.0f} MB")
-        log.read_bytes()[:0]  # into the page cache, for all alike
+        log.read_bytes()[:0]  # into the page cache, for all of them
         python = sys.executable
         turns = [
             (timed(["sh", "-c", PIPELINE], log), timed([python, "-m", "caffe_split", "best", str(log)], log))

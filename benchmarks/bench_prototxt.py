@@ -1,4 +1,4 @@
-"""Prototxt: 10,000 layers parsed and written; the cost a layer at several lengths; protobuf's parser beside it."""
+"""Prototxt: 10,000 layers parsed and written; the cost per layer at several lengths; protobuf's parser beside it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     for name, result in results.items():
         layers = int(name.split()[1])
         print(
-            f"  {name:15} layers {result.seconds:7.3f} s   {result.seconds / layers * 1e6:6.1f} us a layer   "
+            f"  {name:15} layers {result.seconds:7.3f} s   {result.seconds / layers * 1e6:6.1f} us per layer   "
             f"{result.seconds / base.seconds:5.2f}x ours at 10000   peak {result.peak / 1e6:.0f} MB"
         )
     return {name: result.seconds for name, result in results.items()}

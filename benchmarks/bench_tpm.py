@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_tpm [--rounds 5] [--gpu 0]
 
-On the CPU processor time is counted, with one BLAS thread, so that a busy machine disturbs little. The difference of
-two iterations of a second is lost in their own spread; so what the layers add is timed itself, in turns with whole
-iterations: their forwards, and what the solver's update and the clearing of gradients take longer. The ratio of whole
+On the CPU processor time is measured, with one BLAS thread, so that a busy machine disturbs little. The difference of
+two iterations of a second is lost in their spread; so what the layers add is timed by itself, in turns with whole
+iterations: their forwards, and the longer time of the solver's update and of clearing the gradients. The ratio of whole
 iterations is printed too, with its spread. On a GPU, which works while the host goes on, there is only the ratio of
 whole iterations, by the clock, in turns.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NET = ROOT / "prototxt/resnet20_cifar100/train_val.prototxt"
-# Images of one colour: what data are cannot matter, and no data set is needed.
+# Images of one colour: the data make no difference to the time, and no data set is needed.
 DATA = """layer {{ name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {{
   shape {{ dim: {batch} dim: 3 dim: 32 dim: 32 }} shape {{ dim: {batch} }}
   data_filler {{ type: "constant" value: 0.5 }} data_filler {{ type: "constant" value: 3 }} }} }}
@@ -56,7 +56,7 @@ def prepare(folder: Path, batch: int, mode: str) -> int:
 
 
 def measure(folder: Path, rounds: int, gpu: int | None) -> None:
-    """In a process of its own: print one JSON object of seconds, lists of one value a round."""
+    """In a process of its own: print one JSON object of seconds, lists with one value per round."""
     import caffe
 
     if gpu is not None:
@@ -66,7 +66,7 @@ def measure(folder: Path, rounds: int, gpu: int | None) -> None:
     seconds: dict[str, list[float]] = {f"{name} {what}": [] for name in solvers for what in ("step", "update")}
     seconds["forwards"] = []
     net = solvers["watched"].net
-    places = [i for i, name in enumerate(net._layer_names) if name.endswith("_tpm")]
+    places = [i for i, name in enumerate(net.layer_dict) if name.endswith("_tpm")]
     clock = time.perf_counter if gpu is not None else time.process_time
 
     def timed(work: Callable[[], object], repeats: int) -> float:
@@ -82,7 +82,7 @@ def measure(folder: Path, rounds: int, gpu: int | None) -> None:
 
     def forwards() -> None:
         for place in places:
-            net._forward(place, place)
+            net._forward(place, place)  # noqa: SLF001, net.forward would add the time of its own Python code
 
     for solver in solvers.values():
         solver.step(1)  # allocates
@@ -100,7 +100,7 @@ def measure(folder: Path, rounds: int, gpu: int | None) -> None:
                 seconds[f"{name} step"].append((clock() - start) / 50)
         if gpu is None:
             seconds["forwards"].append(timed(forwards, 50))
-    # It was sampling that was timed.
+    # The layers did sample while they were timed.
     assert net.params["conv1_tpm"][4].data[1, 0] > 50 * rounds
     print(json.dumps(seconds))
 

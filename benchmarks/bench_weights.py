@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.common import Result, in_turns, report, run
 from caffe_split.formats.weights import caffemodel
 
-# VGG-16: (name, inputs, outputs) of the convolutions, 0 for a pooling behind; then the inner products.
+# VGG-16: (name, inputs, outputs) of the convolutions, () for a pooling; then the inner products.
 CONVS = [
     ("conv1_1", 3, 64),
     ("conv1_2", 64, 64),
@@ -51,7 +51,7 @@ def vgg_weights(scale: int) -> dict[str, list[np.ndarray]]:
 
 
 def vgg_prototxt() -> str:
-    """The net itself, for pycaffe; a small picture, so that it is the weights that weigh."""
+    """The net itself, for pycaffe."""
     lines = ['layer { name: "data" type: "Input" top: "t" input_param { shape { dim: 1 dim: 3 dim: 224 dim: 224 } } }']
     for index, conv in enumerate(CONVS):
         if conv:
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
         def child(name: str) -> Result:
             done = run([sys.executable, "-m", "benchmarks.bench_weights", "--contestant", name, source, target])
-            os.unlink(target)  # every contestant writes a new file
+            os.unlink(target)  # each contestant writes a new file
             return done
 
         def copied(flush: bool) -> Result:

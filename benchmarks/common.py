@@ -1,4 +1,4 @@
-"""Running contestants side by side: each in a process of its own, in turns, medians told with their ratio."""
+"""Running contestants side by side: each in a process of its own, in turns; the results are medians."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Result(NamedTuple):
-    """Seconds of the work itself (imports apart) and the peak memory of the process, in bytes."""
+    """Seconds of the work itself, without imports, and the peak memory of the process, in bytes."""
 
     seconds: float
     peak: int

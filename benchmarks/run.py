@@ -1,4 +1,4 @@
-"""All benchmarks of the file formats: `python benchmarks/run.py` (about ten minutes, most of them protobuf's)."""
+"""The benchmarks of the file formats: `python benchmarks/run.py` (about ten minutes, most of them protobuf's)."""
 
 from __future__ import annotations
 

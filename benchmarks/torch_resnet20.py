@@ -3,7 +3,7 @@
     python torch_resnet20.py [--device cuda:0] [--iterations 1000]
 
 The same layers, solver and precision as Caffe's: float32 without TF32, SGD with momentum 0.9 and weight decay 0.0001.
-Prints iterations a second. Needs nothing of this project, so that it can be carried.
+Prints the iterations per second. Needs nothing of this project, so that it can be copied to a machine on its own.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
     solver = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
     def steps(count: int) -> float:
-        """Seconds for so many iterations; the last loss is read, which waits for the device."""
+        """Seconds for `count` iterations; the last loss is read, which waits for the device."""
         start = time.perf_counter()
         for _ in range(count):
             solver.zero_grad(set_to_none=True)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from caffe_split.tpm.collect import measure_tpm
     from caffe_split.tpm.scores import LayerScores
     from caffe_split.trainlog.model import TrainingLog
-    from caffe_split.trainlog.parse import read_log
+    from caffe_split.trainlog.read import read_log
 
 __version__ = "0.1.0"
 
@@ -107,7 +107,7 @@ _LAZY = {
     "FoldPlan": "folding.make",
     "train": "backends.train",
     "Outcome": "backends.train",
-    "read_log": "trainlog.parse",
+    "read_log": "trainlog.read",
     "TrainingLog": "trainlog.model",
 }
 

@@ -1,4 +1,4 @@
-"""The one exception that a user of the toolkit has to know, and the check of what is handed to its functions."""
+"""The toolkit's exception, and checks of what is passed to its functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class CaffeSplitError(Exception):
-    r"""A mistake in the input, or something missing, that the user can mend.
+    r"""A mistake in the input, or something missing, that the user can fix.
 
     The message says what is wrong, where, what was found and expected, and the next step. The command
     line prints it in place of a traceback and ends with status 1. Any other exception that escapes is a

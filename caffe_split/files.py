@@ -19,7 +19,7 @@ PathLike = Union[str, "os.PathLike[str]"]
 # A write of more than a megabyte out of a mapped file waits for its pages one by one, and takes twice as long.
 CHUNK = 1 << 20
 
-# What says of a folder that this program wrote it, and from what.
+# The file that says that this program wrote a folder, and from what.
 MANIFEST = "manifest.json"
 
 
@@ -32,13 +32,13 @@ def replacing(path: PathLike) -> Iterator[str]:
     ordinary `open` would have given it, or the mode of the file it replaces. A `path` that is a symbolic
     link stays one: the file it names is replaced.
 
-    Raises `CaffeSplitError` where `path` is a folder or a device, and where the system refuses to write.
+    Raises `CaffeSplitError` if `path` is a folder or a device, and if the system refuses to write.
     """
     name = os.fspath(path)
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            # A device would be renamed away: /dev/null is not to become a file.
+            # A rename would replace a device: /dev/null must not become a file.
             what = "a folder" if target.is_dir() else "no plain file"
             raise CaffeSplitError(f"{name}: {what}; give the name of a file")
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:50]}.", suffix=".tmp", dir=target.parent)
@@ -60,7 +60,7 @@ def replacing(path: PathLike) -> Iterator[str]:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """What the system says, without the number and the name; a name with a NUL gives a ValueError."""
+    """The system's message, without its number and the name; a name with a NUL byte gives a ValueError."""
     return getattr(error, "strerror", None) or str(error)
 
 
@@ -98,23 +98,23 @@ def _umask() -> int:
 
 
 def check_file(path: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `path` exists and `force` does not allow to replace it."""
+    """Raises `CaffeSplitError` if `path` exists, unless `force`."""
     if path.exists() and not force:
         raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `out` may not be written.
+    """Raises `CaffeSplitError` if `out` may not be written.
 
-    `force` lets a folder be replaced that this program made, as its manifest shows, and to which nothing has been
-    added since: a training's snapshots and logs are never deleted.
+    With `force` a folder may be replaced if its manifest shows that this program made it, and if nothing has been added
+    since: the snapshots and logs of a training are never deleted.
     """
     try:
         there = os.path.lexists(out)
         if not out.parent.is_dir():
             raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
     except (OSError, ValueError) as error:
-        raise CaffeSplitError(f"{out}: cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+        raise CaffeSplitError(f"{out}: cannot be written: {reason(error)}.") from error
     if there and not force:
         raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
     if there:
@@ -124,7 +124,7 @@ def check_out(out: Path, force: bool) -> None:
 
 
 def _added(out: Path) -> str | None:
-    """Why a folder is not just what this program wrote; None where it is."""
+    """What is at `out` that this program did not write, as a predicate; None if nothing."""
     if out.is_symlink() or not out.is_dir():
         return "is not a folder"
     if not any(out.iterdir()):
@@ -145,7 +145,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
     """A folder that becomes `out` when the block ends well, and is removed when it does not.
 
     With `force` it takes the place of an `out` that exists, which is untouched until then; see `check_out` for what
-    may be replaced. Raises `CaffeSplitError` where the system refuses to write, for example because the disk is full.
+    may be replaced. Raises `CaffeSplitError` if the system refuses to write, for example because the disk is full.
     """
     building: Path | None = None
     try:
@@ -167,7 +167,7 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
         else:
             os.rename(building, out)
     except (OSError, CaffeSplitError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__  # one file of it could not be written
+        cause = error if isinstance(error, OSError) else error.__cause__  # one of its files could not be written
         if not isinstance(cause, OSError):
             raise
         raise CaffeSplitError(
@@ -179,16 +179,38 @@ def new_folder(out: Path, force: bool) -> Iterator[Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Have all files of the folder on the disk before it gets its name."""
+    """Flush all files of the folder to disk, before it gets its name."""
     for path in folder.iterdir():
         with open(path, "rb") as stream:
             os.fsync(stream.fileno())
 
 
+def make_folder(path: PathLike) -> Path:
+    """Make a folder, and those above it, unless it exists; returns its path.
+
+    Raises `CaffeSplitError` if the system refuses.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaffeSplitError(f"cannot make the folder {folder}: {error.strerror}") from error
+    return folder
+
+
 def sha256(path: PathLike) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file, in hexadecimal."""
+    return _digest(path, "sha256")
+
+
+def md5(path: PathLike) -> str:
+    """The MD5 of a file, in hexadecimal. Data sets are published with it; it proves no more than a whole download."""
+    return _digest(path, "md5")
+
+
+def _digest(path: PathLike, algorithm: str) -> str:
+    digest = hashlib.new(algorithm)
     with open(path, "rb") as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
+        while piece := stream.read(CHUNK):
             digest.update(piece)
     return digest.hexdigest()

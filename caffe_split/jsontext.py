@@ -1,4 +1,4 @@
-"""JSON of values that may hold NaN, for which JSON has no word."""
+"""JSON of values that may hold NaN or infinities, which JSON cannot express."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ import numpy as np
 from caffe_split.data.digits import write_digits
 from caffe_split.data.store import read_store, write_store
 from caffe_split.net.training import open_training
-from caffe_split.plot.tpm_figure import draw_runs, write_picture
+from caffe_split.plot.picture_file import write_picture
+from caffe_split.plot.tpm_figure import draw_runs
 from caffe_split.tpm.collect import measure_tpm
 from caffe_split.tpm.scores import by_window
 

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(params=["torch", pytest.param("caffe", marks=pytest.mark.caffe)])
 def backend(request: pytest.FixtureRequest) -> str:
-    """The name of a back end that runs and trains any net: a test that asks for it runs in each that is here."""
+    """The name of a back end that runs and trains any net; a test that asks for it runs with each that is installed."""
     if not get_backend(request.param).is_there():
         pytest.skip(get_backend(request.param).how_to_get)
     return str(request.param)
@@ -29,7 +29,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def any_backend() -> str:
-    """The name of the back end that serves where none is asked for."""
+    """The name of the back end that is used if none is asked for."""
     for each in backends():
         if each.is_there():
             return each.name
@@ -61,6 +61,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, any_backend: str) -> Train
 
 @pytest.fixture
 def digits(trained: Trained, tmp_path: Path) -> Path:
-    """A copy of the trained folder of one's own."""
+    """A copy of the trained folder, for one test alone."""
     shutil.copytree(trained.folder, tmp_path / "run")
     return tmp_path / "run"

@@ -13,7 +13,7 @@ CAFFE = Path(sys.executable).parent / "caffe"
 
 
 def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does; its exit status must be `status`, and never a traceback."""
+    """Run the command line as a user does. Its exit status must be `status`, and it must not print a traceback."""
     command = [sys.executable, "-m", "caffe_split", *map(str, arguments)]
     result = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=300, check=False
@@ -24,7 +24,7 @@ def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Co
 
 
 def run_caffe(*arguments: object, cwd: Path) -> str:
-    """Run the real `caffe` and nothing else; returns its log."""
+    """Run the real `caffe`; returns its log."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     result = subprocess.run(
         [str(CAFFE), *map(str, arguments)],
@@ -59,8 +59,8 @@ class Trained:
     net: str = "digits/train_val.prototxt"
 
 
-def stub(folder, name, script):
-    """A program of that name that comes first in PATH."""
+def stub(folder: Path, name: str, script: str) -> None:
+    """Write a shell script as a program of that name into a folder, which the caller puts first in PATH."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)

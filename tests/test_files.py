@@ -1,10 +1,11 @@
-"""Writing one file: whole or not at all, and never over what is no file."""
+"""A file is written completely or not at all, and never over something that is not a file."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(name: str, tmp_path: Pa
 
 
 def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
-    def pieces():  # type: ignore[no-untyped-def]
+    def pieces() -> Iterator[bytes]:
         yield b"half"
         raise KeyboardInterrupt
 

@@ -19,7 +19,8 @@ from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.net.resume import AUTO
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.parse import BLOCK, Parser
+from caffe_split.trainlog.parse import Parser
+from caffe_split.trainlog.read import BLOCK
 
 # How long an interrupted training may take for its iteration and its snapshot, in seconds.
 GRACE = 300.0

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import parse, pipeline, query, show
+from caffe_split.trainlog import pipeline, query, show
 from caffe_split.trainlog.export_logs import export_logs
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value
+from caffe_split.trainlog.read import open_log, read_log
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
 
@@ -29,7 +30,7 @@ def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
     status = 0
     for path in logs:
         try:
-            parse.open_log(path)
+            open_log(path)
             if len(logs) > 1:
                 _say(f"==> {path} <==")
             show_one(path)
@@ -72,7 +73,7 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
         if output is None and not (value or snapshot or as_json):
             lines = pipeline.best_lines(path, count)
             if not lines:
-                names = {found.output for found in parse.read_log(path).values()}  # or says what there is
+                names = {found.output for found in read_log(path).values()}  # or says what there is
                 raise CaffeSplitError(
                     f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(sorted(names))}"
                 )
@@ -81,13 +82,13 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
             if pipeline.misleading(lines):
                 _say(_misleading(path))
             return
-        log = parse.read_log(path)
+        log = read_log(path)
         chosen = query.best_values(log, output, count) if output else query.piped_values(log, count)
         _show_values(log, chosen, records if as_json else None, value, snapshot)
 
     status = _each(list(logs), one)
     if as_json:
-        click.echo(json.dumps(show.plain_json(records), indent=2))
+        click.echo(jsontext.dumps(records))
     return status
 
 
@@ -118,7 +119,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
             for found in lines:
                 _write(found.text)
             return
-        log = parse.read_log(path)
+        log = read_log(path)
         chosen = query.final_values(log, output)
         state, detail = query.state_of(log)
         if state != "done":
@@ -131,7 +132,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
         raise CaffeSplitError(f"no training log in {', '.join(logs)}: no file there holds lines of Caffe")
     status = _each(found_logs, one)
     if as_json:
-        click.echo(json.dumps(show.plain_json(records), indent=2))
+        click.echo(jsontext.dumps(records))
     return status
 
 
@@ -167,7 +168,7 @@ def table(
     status = 0
     for path in logs:
         try:
-            log = parse.read_log(path)
+            log = read_log(path)
             if log.runs:
                 read.append(log)
             if not (output is None and query.state_of(log)[0] == "running"):

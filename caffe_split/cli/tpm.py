@@ -147,7 +147,7 @@ class _Files(NamedTuple):
         if self.csv is not None:
             check_file(self.csv, self.force)
         if self.picture is not None:
-            from caffe_split.plot.tpm_figure import check_picture
+            from caffe_split.plot.picture_file import check_picture
 
             check_picture(self.picture, self.force)
 
@@ -158,7 +158,7 @@ class _Files(NamedTuple):
             write_atomic(self.csv, csv_text().encode())
             click.echo(f"wrote {self.csv}", err=True)
         if self.picture is not None:
-            from caffe_split.plot.tpm_figure import write_picture
+            from caffe_split.plot.picture_file import write_picture
 
             write_picture(self.picture, draw, self.force)
             click.echo(f"wrote {self.picture}", err=True)

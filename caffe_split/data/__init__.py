@@ -1,4 +1,4 @@
 """Data sets as the LMDBs that Caffe's Data layer reads."""
 
-# How many of the digits are for training, unless a user says so.
+# The number of digits for training, by default.
 DIGITS_TRAIN = 197

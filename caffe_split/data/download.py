@@ -1,9 +1,8 @@
-"""Fetching a published archive from its publisher: resumed where it was cut off, and checked."""
+"""Fetching a published archive from its publisher: resumed if it was cut off, and checked."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
 import urllib.error
@@ -13,20 +12,21 @@ from pathlib import Path
 
 from caffe_split.data.archive import check_md5
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import md5 as md5_of
 from caffe_split.files import reason
 
 CIFAR = "https://www.cs.toronto.edu/~kriz/"
 _PIECE = 1 << 16
-# Without a byte for so long, in seconds, the connection is given up; what has come stays.
+# Seconds without a byte after which the connection is given up; what has arrived is kept.
 _SILENCE = 60.0
 
 
 def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Fetch `base` + `name` into `folder` unless it is there already; its path.
+    """Fetch `base` + `name` into `folder` unless it is there already; returns its path.
 
-    What has come lies in NAME.part until it is whole, and the next call asks for the rest alone. `progress` gets the
-    bytes that are there and those expected (0 where the server does not say). Raises `CaffeSplitError` where it cannot
-    be fetched or written, and for content of another MD5, which is removed.
+    Until it is complete it is NAME.part, and the next call asks only for the rest. `progress` is called with the number
+    of bytes that are there and the number expected (0 if the server does not say). Raises `CaffeSplitError` if it
+    cannot be fetched or written, and for content of another MD5, which is removed.
     """
     target, part = folder / name, folder / f"{name}.part"
     if target.exists():
@@ -43,7 +43,7 @@ def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int,
         raise CaffeSplitError(f"{base}{name}: cannot be fetched ({why}); run it again to go on. {by_hand}") from None
     except OSError as error:
         raise CaffeSplitError(f"{part}: cannot be written: {reason(error)}") from None
-    digest = _md5(part)
+    digest = md5_of(part)
     if digest != md5:
         part.unlink()
         raise CaffeSplitError(f"{base}{name}: what came has MD5 {digest}, expected {md5}; it was removed. {by_hand}")
@@ -52,13 +52,13 @@ def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int,
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
-    """The rest of `url` onto the end of `part`. Raises IncompleteRead where the connection ends early."""
+    """Append the rest of `url` to `part`. Raises `http.client.HTTPException` if the connection ends early."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(request, timeout=_SILENCE)
     except urllib.error.HTTPError as error:
-        if have and error.code == 416:  # Nothing is left of it.
+        if have and error.code == 416:  # All of it is here already.
             return
         raise
     with contextlib.closing(answer):
@@ -74,11 +74,3 @@ def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None
                 progress(have, whole)
         if have < whole:
             raise http.client.HTTPException(f"the connection ended after {have:,} of {whole:,} bytes")
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Encoded images as Caffe has them from OpenCV: uint8, blue first. Decoded by Pillow."""
+"""Encoded images decoded by Pillow to what Caffe gets from OpenCV: uint8, blue first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from caffe_split.errors import CaffeSplitError
 def decode_image(encoded: bytes, color: bool | None) -> npt.NDArray[np.uint8]:
     """An image file's bytes as (channels, height, width): blue, green, red (and alpha), or gray.
 
-    color: True for three channels, False for one, each turned as the camera was held; None for what the file has,
-    as it is. Raises `CaffeSplitError` for what is no image, or none of 8 bits.
+    color: True for three channels, False for one, both turned upright as the file says; None for the channels of the
+    file, not turned. Raises `CaffeSplitError` if it is not an image of 8 bits per value.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:

@@ -28,15 +28,15 @@ def is_store(path: PathLike) -> bool:
     return (Path(path) / "data.mdb").is_file()
 
 
-# LMDB allows one opening of a store a process: (the store's data file, the opening), by real path.
+# A process may open an LMDB only once: real path -> (device and inode of its data file, its environment).
 _OPEN: dict[str, tuple[tuple[int, int], lmdb.Environment]] = {}
 _LOCK = threading.Lock()
 
 
 def open_store(path: PathLike) -> lmdb.Environment:
-    """The store at `path`, to be read; it stays open, and whoever asks again gets the same.
+    """The store at `path`, for reading. It stays open, and every further call returns the same environment.
 
-    Raises `CaffeSplitError` where there is none that LMDB can read.
+    Raises `CaffeSplitError` if there is no store that LMDB can read.
     """
     real = os.path.realpath(path)
     try:
@@ -44,7 +44,7 @@ def open_store(path: PathLike) -> lmdb.Environment:
         file = (found.st_dev, found.st_ino)
         with _LOCK:
             if real in _OPEN and _OPEN[real][0] != file:
-                # Another store has been put there meanwhile.
+                # Another store has taken its place.
                 _OPEN.pop(real)[1].close()
             if real not in _OPEN:
                 _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=False)
@@ -57,7 +57,7 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
     """Write (image, label) samples to a new LMDB in the order given, under keys 00000000, 00000001, ...
 
     Images are uint8 of shape (channels, height, width). The store is made beside `path` and renamed when it is
-    whole. Returns the number of samples. Raises `CaffeSplitError` where `path` exists.
+    complete. Returns the number of samples. Raises `CaffeSplitError` if `path` exists.
     """
     target = Path(path)
     if target.exists():
@@ -94,13 +94,13 @@ def count_records(path: PathLike) -> int:
 
 
 def decode_record(record: bytes, color: bool | None = None) -> tuple[Values, int]:
-    """(image, label) of a Datum of any kind, an encoded one decoded in colour, in gray or (None) as it is."""
+    """(image, label) of a Datum of any kind; an encoded one is decoded, see `decode_image`."""
     read = read_datum(record)
     return (decode_image(read.encoded, color) if read.values is None else read.values), read.label
 
 
 def first_shape(path: PathLike, color: bool | None = None) -> tuple[int, int, int]:
-    """(channels, height, width) of the first sample of any kind. Raises `CaffeSplitError` where there is none."""
+    """(channels, height, width) of the first sample of any kind. Raises `CaffeSplitError` if there is none."""
     with open_store(path).begin() as transaction:
         for _, value in transaction.cursor():
             channels, height, width = decode_record(value, color)[0].shape

@@ -1,0 +1,1 @@
+"""Pictures of logs, nets, kernels and TPM. Only this package imports matplotlib."""

@@ -14,9 +14,8 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import document_inputs
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN, NetState
+from caffe_split.plot.picture_file import DPI, picture_format
 
-FORMATS = (".png", ".svg", ".pdf")
-DPI = 150
 MOST_PIXELS = 8000  # along the longer side; a net of hundreds of layers stays a picture one can open
 
 
@@ -55,14 +54,6 @@ def draw_file(
         _figure(page).savefig(
             stream, format=ending, dpi=dpi, metadata={"CreationDate": None} if ending == "pdf" else None
         )
-
-
-def picture_format(out: PathLike) -> str:
-    """'png', 'svg' or 'pdf', by the ending of the name. Raises `CaffeSplitError` for another."""
-    ending = Path(out).suffix.lower()
-    if ending not in FORMATS:
-        raise CaffeSplitError(f"cannot write {out}: the name must end in {', '.join(FORMATS)}")
-    return ending[1:]
 
 
 def check_picture(out: Path, force: bool) -> None:

@@ -9,17 +9,20 @@ import numpy as np
 from caffe_split.plot.labels import place_labels
 from caffe_split.plot.series import Curve, Curves, best_point, moving_average, thin
 
-# The palette of Okabe and Ito, told apart with every kind of colour vision, dark ones first; the first
-# run, the baseline, is black. Line styles carry on where the colours end and mark further outputs.
+# The palette of Okabe and Ito, whose colours differ for every kind of colour vision, dark ones first; the first run,
+# the baseline, is black. Line styles mark further outputs, and runs for which there is no further colour.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", ":", "-.")
 
-# Where most values lie is told from about so many of them.
+# About this many values tell where most of them lie.
 SAMPLE = 20_000
 
 
 def draw(figure: Any, curves: Curves, average: int = 1, log_scale: bool = False) -> None:
-    """Draw on an empty (or used: it is cleared) matplotlib figure."""
+    """Draw on a matplotlib figure, which is cleared first.
+
+    average: the number of displays over which the train loss is averaged. log_scale: for the losses.
+    """
     figure.clear()
     panels = [
         (title, kind, lowest)
@@ -63,7 +66,7 @@ def colour(run: int) -> str:
 
 
 def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
-    """Line style by (run, output): outputs of one run differ, and so do runs whose colour comes again."""
+    """Line style by (run, output): outputs of one run differ, and so do runs of one colour."""
     outputs = list(dict.fromkeys(curve.output for curve in kind))
     return {(c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)] for c in kind}
 
@@ -96,7 +99,7 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
 
 
 def _zoom(axis: Any, kind: list[Curve], lowest: bool, room: float) -> None:
-    """Where the first values, or a few wild ones, would press all the rest flat, show the rest and say so."""
+    """If the first values or a few outliers would flatten all others, show only the others, and say so."""
     start, end = min(c.x.min() for c in kind), max(c.x.max() for c in kind)
     late = [curve.y[(curve.x >= start + (end - start) / 20) & np.isfinite(curve.y)] for curve in kind]
     shown = np.concatenate(late)
@@ -153,7 +156,7 @@ def _mark_steps(axes: Any, curves: Curves) -> None:
 
 
 def _apart(axis: Any, texts: list[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
-    """The texts that have room beside one another along the axis; the lines of the others stay."""
+    """The texts that fit beside one another along the axis. Of the other steps only the lines are drawn."""
     low, high = axis.get_xlim()
     kept: list[tuple[float, str, str]] = []
     for entry in texts:

@@ -17,7 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import all_layers
-from caffe_split.plot.draw import DPI, picture_format
+from caffe_split.plot.picture_file import DPI, picture_format
 from caffe_split.split.kinds import helper_words
 from caffe_split.split.recognise import Role, Split, all_splits
 

@@ -1,15 +1,34 @@
-"""Numbers beside points without one covering another."""
+"""Numbers beside points, none of which covers another."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 # Size of a label, in points.
 FONT = 8.0
-# So many numbers can still be told apart; the best of the runs beyond have their stars only.
+# More numbers than this cannot be read: the best points of further runs have only their stars.
 MOST = 12
+# Further places than these, per side of the point, are not tried.
+PLACES = 40
 _CHARACTER = 0.6 * FONT
 _LINE = 1.35 * FONT
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A rectangle, in pixels."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlaps(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and self.right > other.left and self.bottom < other.top and self.top > other.bottom
+        )
 
 
 def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: bool) -> None:
@@ -19,19 +38,23 @@ def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: 
     """
     to_pixels = axis.transData.transform
     scale = axis.figure.dpi / 72.0
-    box = axis.get_window_extent()
-    taken: list[tuple[float, float, float, float]] = []
+    frame = axis.get_window_extent()
+    taken: list[_Box] = []
     for x, y, text, colour in sorted(points[:MOST], key=lambda p: p[1], reverse=not below):
         px, py = to_pixels((x, y))
         width, height = (len(text) * _CHARACTER + 4) * scale, _LINE * scale
-        left = min(max(px - width / 2, box.x0), box.x1 - width)
-        bottom = _free(left, width, height, py, box, taken, below, scale)
-        taken.append((left, bottom, left + width, bottom + height))
-        moved = abs(bottom + height / 2 - py) > 2.2 * height
+        left = min(max(px - width / 2, frame.x0), frame.x1 - width)
+        gap = 5 * scale
+        places = [_Box(left, bottom, left + width, bottom + height) for bottom in _bottoms(py, height, gap, below)]
+        inside = [box for box in places if box.bottom >= frame.y0 and box.top <= frame.y1]
+        above = _Box(left, py + gap, left + width, py + gap + height)
+        box = next((box for box in inside if not any(map(box.overlaps, taken))), above)
+        taken.append(box)
+        moved = abs(box.bottom + height / 2 - py) > 2.2 * height
         axis.annotate(
             text,
             (x, y),
-            xytext=((left + width / 2 - px) / scale, (bottom + height / 2 - py) / scale),
+            xytext=((left + width / 2 - px) / scale, (box.bottom + height / 2 - py) / scale),
             textcoords="offset points",
             ha="center",
             va="center",
@@ -43,27 +66,9 @@ def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: 
         )
 
 
-def _free(
-    left: float,
-    width: float,
-    height: float,
-    py: float,
-    box: Any,
-    taken: list[tuple[float, float, float, float]],
-    below: bool,
-    scale: float,
-) -> float:
-    """The free place nearest to the point, above and below it by turns; it starts on the side asked for."""
-    gap = 5 * scale
-    sides = (-1, 1) if below else (1, -1)
-    for distance in range(40):
-        for side in sides:
-            bottom = py + gap + distance * height if side > 0 else py - gap - height - distance * height
-            if bottom < box.y0 or bottom + height > box.y1:
-                continue
-            if not any(
-                left < right and left + width > l and bottom < top and bottom + height > b
-                for l, b, right, top in taken  # noqa: E741
-            ):
-                return bottom
-    return py + gap
+def _bottoms(y: float, height: float, gap: float, below: bool) -> Iterator[float]:
+    """Lower edges of places for a label, nearest to the point at `y` first, above and below it in turn."""
+    for distance in range(PLACES):
+        over = y + gap + distance * height
+        under = y - gap - height - distance * height
+        yield from (under, over) if below else (over, under)

@@ -1,4 +1,4 @@
-"""The picture of paired points: a column a run, a line a seed."""
+"""The picture of paired points: one column per kind of run, one line per seed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from caffe_split.plot.figure import COLOURS
 
 
 def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], label: str, digits: int = 2) -> None:
-    """Draw on an empty matplotlib figure: `columns` are (name, seed -> value); lines join the points of a seed, and a
-    bar with its number is each column's mean over `digits` decimals.
+    """Draw on an empty matplotlib figure. Lines join the points of a seed; a bar with a number is a column's mean.
+
+    columns: (name, seed -> value). label: of the values' axis. digits: decimals of the means.
     """
     figure.set_size_inches(max(5.0, 1.15 * len(columns) + 1.5), 4.2)
     axis = figure.subplots()

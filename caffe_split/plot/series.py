@@ -17,13 +17,13 @@ from caffe_split.trainlog.table import Table
 # More outputs of one run than this in one panel hide one another. The last ones are kept: nets with several
 # heads print the deepest last.
 MOST_OUTPUTS = 4
-# More points than this in one curve cannot be told apart on a screen and make drawing slow.
+# More points than this in one curve cannot be seen on a screen and make drawing slow.
 MOST_POINTS = 4000
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """x, y: float64 (n). output: the name in the log. run: position of the log."""
+    """One output of one run. x, y: float64 (n). output: its name in the log. run: the position of the log."""
 
     run: int
     output: str
@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Curves:
-    """All that one figure shows. names: one a log. x_label: with the unit."""
+    """All that one figure shows. names: one per log. x_label: with the unit."""
 
     names: list[str]
     train: list[Curve]
@@ -56,8 +56,8 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     """The curves of some logs.
 
     x: "iteration" or "time" (since the start; minutes, or hours when long). outputs: names of train and
-    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses.
-    CaffeSplitError: a name that no log has.
+    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses. Raises `CaffeSplitError` for
+    a name that no log has.
     """
     names = names_of([log.path for log in logs])
     order = baseline_first(names)
@@ -114,7 +114,7 @@ def _keep_last(kind: list[Curve], run: int) -> None:
 
 
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:
-    """The mean of the last `count` values at each place (fewer at the start), without nan and inf."""
+    """The mean of the last `count` values at each position (fewer at the start), without nan and inf."""
     finite = np.isfinite(values)
     if finite.all() and len(values) > count:  # as nearly always: fewer passes over a long log
         sums = np.cumsum(values)
@@ -147,7 +147,10 @@ def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndar
 
 
 def best_point(curve: Curve, lowest: bool) -> int | None:
-    """Where a curve is best: the position of its last highest (or lowest) finite value, as for `best`."""
+    """The position of a curve's best value: the last of its highest (or lowest) finite values, as for `best`.
+
+    None if it has no finite value.
+    """
     finite = np.isfinite(curve.y) & np.isfinite(curve.x)
     if not finite.any():
         return None
@@ -160,7 +163,7 @@ def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curv
 
 
 def _add_steps(steps: list[Step], run: int, axis: Callable[[Table], np.ndarray], table: Table) -> None:
-    """The places where a stepped rate changes. One that changes all the time is a slope: not marked."""
+    """Add the points at which a stepped rate changes. A rate that changes all the time has no steps."""
     if len(table) < 2:
         return
     rate = table["lr"]

@@ -1,58 +1,29 @@
-"""Pictures of TPM: a histogram a layer on common bins, TPM over windows, TPM over iterations as a log has it."""
+"""Pictures of TPM: a histogram per layer on common bins, TPM over windows, TPM over iterations as logged."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
 from caffe_split.plot.figure import COLOURS, STYLES
 from caffe_split.tpm.from_log import Printed
 from caffe_split.tpm.scores import LayerScores, null_tpm
 
-FORMATS = (".png", ".svg", ".pdf")
-# The entropy's ten bins are too wide to see much; each holds five of these.
+# The ten bins of the entropy are too wide to show much; each is divided into five.
 _BINS = np.linspace(0, 1, 51)
 _ACROSS = 5
 _NULL = {"color": "#D55E00", "linewidth": 1.2, "linestyle": (0, (3, 2))}
-# Beyond these a legend is longer than the picture.
+# With more names than this a legend is longer than the picture.
 _MOST_NAMES = 28
 
 
-def write_picture(path: Path, draw: Callable[[Any], None], force: bool = False) -> None:
-    """Write what `draw(figure)` draws as PNG, SVG or PDF, whole or not at all.
-
-    Raises `CaffeSplitError` for another ending, and for a file that is there already unless `force`.
-    """
-    check_picture(path, force)
-    from matplotlib.figure import Figure
-
-    from caffe_split.files import atomic_open
-
-    figure = Figure(layout="constrained")
-    draw(figure)
-    try:
-        with atomic_open(path) as stream:
-            figure.savefig(stream, format=path.suffix[1:].lower(), dpi=150)
-    except OSError as error:
-        raise CaffeSplitError(f"cannot write {path}: {error.strerror}; choose another place") from error
-
-
-def check_picture(path: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `path` cannot be a picture of ours, before anything is computed."""
-    if path.suffix.lower() not in FORMATS:
-        raise CaffeSplitError(f"cannot write {path}: the name must end in {', '.join(FORMATS)}.")
-    if path.exists() and not force:
-        raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
-
-
 def draw_scores(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum: float) -> None:
-    """One histogram of the kernels' TPM for each layer that moved, in the last window; with several windows, their
-    TPM as lines above.
+    """One histogram of the kernels' TPM per layer that moved, in the last window; above, if several, all windows.
+
+    windows: the layers' scores per window, oldest first. momentum: of the solver, for the null model.
     """
     last = [score for score in windows[-1] if not score.frozen]
     several = len(windows) > 1
@@ -122,7 +93,7 @@ def _draw_windows(figure: Any, windows: Sequence[Sequence[LayerScores]], momentu
 
 
 def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
-    """TPM over iterations, one line a layer, as the layers printed it; dashed: what pure noise would give then."""
+    """TPM over iterations, one line per layer, as the layers printed it; dashed: what pure noise would give."""
     figure.set_size_inches(9, 5)
     axis = figure.subplots()
     for place, layer in enumerate(layers):
@@ -134,7 +105,7 @@ def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
 
 
 def _line(place: int) -> dict[str, str]:
-    # Vermilion is the null's.
+    # Vermilion is the colour of the null model.
     colours = [colour for colour in COLOURS if colour != _NULL["color"]]
     return {"color": colours[place % len(colours)], "linestyle": STYLES[place // len(colours) % len(STYLES)]}
 
@@ -152,8 +123,9 @@ def _finish(figure: Any, axis: Any, names: int, x: str, y: str) -> None:
 
 
 def draw_runs(figure: Any, runs: Mapping[str, Sequence[Sequence[LayerScores]]], momentum: float) -> None:
-    """Trainings beside each other (name -> its windows, oldest first): mean TPM of the layers over the windows, and the
-    TPM of all kernels in the last one.
+    """Trainings compared: mean TPM of the layers over the windows, and TPM of all kernels in the last window.
+
+    runs: name -> the layers' scores per window, oldest first. momentum: of the solvers, for the null model.
     """
     figure.set_size_inches(9, 3.6)
     over, last = figure.subplots(1, 2)

@@ -11,22 +11,22 @@ import numpy as np
 from caffe_split.plot.series import Curve, Curves, baseline_first, best_point, collect, thin
 from caffe_split.trainlog.model import TrainingLog
 
-# (title, field of `Curves`, is the lowest value the best; None: none is marked)
+# (title, field of `Curves`, whether the lowest value is the best; None: no value is marked)
 _PANELS = (("train loss", "train", None), ("test accuracy", "accuracy", False), ("test loss", "loss", True))
 
 
 def curve_data(logs: Sequence[TrainingLog], names: Sequence[str]) -> dict[str, Any]:
-    """The panels with their curves, ready for JSON; a value that is none is written nan, inf or -inf.
+    """The panels with their curves, ready for JSON; a value that is not finite is written as nan, inf or -inf.
 
     names: of the runs, in the order of `logs`, which is that of their colours.
     """
     curves = collect(logs)
-    place = baseline_first(names)  # in which `collect` has them
+    place = baseline_first(names)  # the order in which `collect` gives them
     panels = []
     for title, field, lowest in _PANELS:
         kind: list[Curve] = sorted(getattr(curves, field), key=lambda curve: place[curve.run])
         if kind:
-            panels.append({"title": title, "curves": [_curve(curve, place[curve.run], lowest) for curve in kind]})
+            panels.append({"title": title, "curves": [shown_curve(curve, place[curve.run], lowest) for curve in kind]})
     return {
         "runs": list(names),
         "panels": panels,
@@ -35,8 +35,8 @@ def curve_data(logs: Sequence[TrainingLog], names: Sequence[str]) -> dict[str, A
     }
 
 
-def _curve(curve: Curve, run: int, lowest: bool | None) -> dict[str, Any]:
-    """lowest: is the lowest value the best? None: mark none."""
+def shown_curve(curve: Curve, run: int, lowest: bool | None) -> dict[str, Any]:
+    """A curve thinned for the screen, as data. lowest: whether the lowest value is the best; None: none is marked."""
     x, y = thin(curve.x, curve.y)
     best = None if lowest is None else best_point(curve, lowest)
     if best is not None:

@@ -33,9 +33,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class LayerSplit:
-    """One layer that was split: its kernels on both sides, the layers in its place. scores: None without TPM.
+    """One layer that was split: its kernels on both sides, the layers in its place. scores: None if no TPM was used.
 
-    note: what is special about it, or nothing.
+    note: what is special about it, or empty.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LayerSplit:
 class Manifest:
     """A derivation as it was made. Paths are relative to where the command ran; costs (before, after) may be None.
 
-    notes: what was done to the net first, a line each.
+    notes: what was done to the net first, one line each.
     """
 
     command: tuple[str, ...]
@@ -67,7 +67,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The folder's manifest; None where there is none. CaffeSplitError: a file that is no such manifest."""
+    """The folder's manifest; None if it has none. Raises `CaffeSplitError` for a file that is not such a manifest."""
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_bytes())

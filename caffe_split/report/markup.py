@@ -1,4 +1,4 @@
-"""HTML as text in which everything that came from outside is escaped by construction."""
+"""HTML as text in which everything that is not markup is escaped by construction."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Union
 
 from caffe_split import jsontext
 
-# These have no end in HTML.
+# Elements without an end tag.
 _VOID = {"br", "input"}
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is already markup."""
 
 
 Content = Union[str, Html, Sequence["Content"]]
@@ -23,8 +23,8 @@ Content = Union[str, Html, Sequence["Content"]]
 def element(name: str, *content: Content, **attributes: object) -> Html:
     """`<name attributes>content</name>`; content and attributes are escaped unless they are `Html`.
 
-    An attribute that is a word of Python takes an underscore behind it (`class_`), a hyphen is written as one
-    (`aria_label`); None leaves it out.
+    An attribute whose name is a keyword of Python ends in an underscore (`class_`); an underscore inside a name stands
+    for a hyphen (`aria_label`). None leaves the attribute out.
     """
     words = [name]
     for key, value in attributes.items():

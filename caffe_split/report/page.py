@@ -1,4 +1,4 @@
-"""The page: sections, style and script put together, and written."""
+"""The page: sections, style and script together, and writing it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from caffe_split.report.runs import Run
 
 # Width / height of the drawings: as wide as the page's text, and as long as it takes.
 ASPECT = 0.8
-# Names that are longer together than this make no title.
+# If the names of the runs are longer than this together, the title gives their number.
 LONGEST_TITLE = 80
 
 
 def check_page(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where `out` may not be written: without `force` where it exists, never over what is
-    no ordinary file.
+    """Raises `CaffeSplitError` if `out` may not be written.
+
+    It may not be a folder or a device, and may not exist unless `force`.
     """
     if out.is_dir():
         raise CaffeSplitError(f"{out} is a folder; expected the name of a file, for example {out / 'report.html'}")
@@ -73,7 +74,7 @@ def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
 
 
 def _drawing(run: Run) -> Html | None:
-    """The derived net around its splits; None where its file is not there or cannot be drawn."""
+    """The derived net around its splits; None if its file is missing or cannot be drawn."""
     assert run.manifest is not None
     path = run.log_path.parent / Path(run.manifest.net).name
     try:
@@ -88,5 +89,5 @@ def _part(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """The name by which the page's policy allows this text, all that stands between its tags, and no other."""
+    """The expression by which the page's policy allows this script or style, given as its whole text, and no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -9,16 +9,17 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.cost import cost_beside
 from caffe_split.report.manifest import Manifest, read_manifest
-from caffe_split.trainlog import parse, pipeline, query
+from caffe_split.trainlog import pipeline, query
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.query import Summary
+from caffe_split.trainlog.read import read_log
 
 LOG_NAME = "train.log"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training. log_path: as given. manifest: None where the folder was not made by `make-derived`."""
+    """One training. log_path: as given. manifest: None if the folder was not made by `make-derived`."""
 
     log_path: Path
     log: TrainingLog
@@ -27,13 +28,14 @@ class Run:
 
     @property
     def name(self) -> str:
+        """Its name in the table."""
         return self.summary.net
 
 
 def logs_in(path: Path) -> list[Path]:
     """The logs that a folder stands for: its train.log, else every log inside it. A file stands for itself.
 
-    Raises `CaffeSplitError` where there is none.
+    Raises `CaffeSplitError` if there is none.
     """
     if not path.is_dir():
         return [path]
@@ -48,8 +50,8 @@ def logs_in(path: Path) -> list[Path]:
 def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | None = None) -> list[Run]:
     """The runs of some folders, those that were not derived first, otherwise as given.
 
-    say: gets a line about each log that cannot be read, and whatever else stays out. output: the test output to
-    compare by. Raises `CaffeSplitError` where no run is left.
+    say: called with a line about each log that cannot be read, and about anything else that is left out. output: the
+    test output to compare by. Raises `CaffeSplitError` if no run is left.
     """
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
     for path in paths:
@@ -57,11 +59,11 @@ def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | N
             for file in logs_in(path):
                 if any(file.resolve() == known.resolve() for known, _, _ in found):
                     continue
-                log = parse.read_log(file)
+                log = read_log(file)
                 if not log.runs:
-                    log.values()  # says what it is instead
+                    log.values()  # raises, and says what the log is instead
                 if output is not None:
-                    log.values(output)  # or says what there is instead
+                    log.values(output)  # raises if there is none
                 found.append((file, log, _manifest_beside(file, say)))
         except CaffeSplitError as error:
             say(str(error))

@@ -15,7 +15,7 @@ from caffe_split.report.markup import Html, element
 from caffe_split.report.runs import Run
 from caffe_split.trainlog import show
 
-# As the page's script and style have them: so many colours, then the same with so many kinds of dashes.
+# As in the page's script and style: the number of colours, and of kinds of dashes with which the colours repeat.
 COLOURS, DASHES = 7, 4
 
 
@@ -36,7 +36,7 @@ def comparison(runs: Sequence[Run]) -> Html:
 
 
 def curves(some: bool) -> Html:
-    """The places that the page's script fills with curves."""
+    """The elements that the page's script fills with curves. some: whether there are any."""
     if not some:
         return element("section", element("h2", "Curves"), element("p", "No run has printed an iteration yet."))
     return element(
@@ -67,7 +67,7 @@ def curves(some: bool) -> Html:
 
 
 def split(run: Run, drawing: Html | None) -> Html:
-    """What was split in a derived run, by which scores, and what it looks like."""
+    """What was split in a derived run, by which scores, and the drawing of its net."""
     manifest = run.manifest
     assert manifest is not None
     pictures = [histogram(layer) for layer in manifest.layers if layer.scores is not None]
@@ -102,7 +102,7 @@ def split(run: Run, drawing: Html | None) -> Html:
 
 
 def commands(runs: Sequence[Run], out: Path) -> Html:
-    """What to type to get all this again."""
+    """The commands that produce the runs and this page again."""
     return element(
         "section",
         element("h2", "Commands"),
@@ -155,7 +155,7 @@ def _made(manifest: Manifest) -> str:
     source = f"iteration {manifest.iteration}" if manifest.iteration is not None else "given weights"
     words = [f"{len(manifest.layers)} layer(s) of {manifest.net} at {source}"]
     first = [key for key in ("kind", "partition", "init", "noise", "seed") if key in options]
-    # Of the others only those that were asked for.
+    # Of the other options only those that were set.
     others = [key for key in options if key not in first and options[key] not in (None, False, 0, "none")]
     words += [f"{key.replace('_', ' ')} {options[key]}" for key in first + others]
     return ", ".join(words) + "."
@@ -200,7 +200,7 @@ def _layer(layer: LayerSplit) -> Html:
 
 
 def _wide(label: str, headings: Sequence[str], body: Sequence[Html]) -> Html:
-    """A table that scrolls sideways by itself where the page is narrow, with the keyboard too."""
+    """A table that scrolls sideways on a narrow page, by keyboard too."""
     names = {"New layers": "names"}
     head = element("tr", *(element("th", text, scope="col", class_=names.get(text)) for text in headings))
     table = element("table", element("thead", head), element("tbody", *body))

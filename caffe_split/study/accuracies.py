@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog.parse import read_log
 from caffe_split.trainlog.query import summarise
+from caffe_split.trainlog.read import read_log
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from caffe_split.study.plan import stage_of, steps_of
 from caffe_split.study.processes import StepFailedError
 from caffe_split.study.results import read_mark
 from caffe_split.study.train import Fit, fit
-from caffe_split.trainlog.parse import read_log
+from caffe_split.trainlog.read import read_log
 from caffe_split.trainlog.show import duration
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from caffe_split.files import write_atomic
 from caffe_split.manifest import write_manifest
 from caffe_split.plot.pairs import draw_pairs
-from caffe_split.plot.tpm_figure import write_picture
+from caffe_split.plot.picture_file import write_picture
 from caffe_split.study.paths import open_study, write_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.rows import Count, FoldRow, Row, read_results, rows_of

@@ -1,8 +1,8 @@
-"""Stretches of plain lines go into a run's tables as whole columns."""
+"""Many plain lines at once: they go into the tables of a run as whole columns."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,76 +11,110 @@ from caffe_split.trainlog.rows import OpenRun, Rows
 from caffe_split.trainlog.scan import DISPLAY, RATE, TEST, TESTING, TRAIN, Lines
 
 # Below this many lines numpy costs more than it saves.
-FEWEST = 32
+FEWEST_LINES = 32
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The lines [begin, end) of a block, none of kind OTHER.
+
+    first_line: the number, counted from 1, of the block's first line. block_offset: where the block stands in the file.
+    """
+
+    lines: Lines
+    begin: int
+    end: int
+    first_line: int
+    block_offset: int
+
+    def until(self, end: int) -> Stretch:
+        """The same stretch up to the line `end`."""
+        return replace(self, end=end)
+
+    @property
+    def kind(self) -> np.ndarray:
+        """The kind of each line."""
+        return self.lines.kind[self.begin : self.end]
+
+    def places(self, *kinds: int) -> np.ndarray:
+        """The places, in the block, of the lines of these kinds."""
+        return self.begin + np.flatnonzero(_is(self.kind, *kinds))
+
+    def where(self, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(line number, byte offset in the file) of the lines at these places of the block."""
+        return self.first_line + place, self.block_offset + self.lines.start[place]
 
 
 @dataclass
 class Outputs:
-    """Rows and values that a table is to get: all checked before any of it is put in."""
+    """New rows and values of one table. All tables are planned before the first one is changed.
+
+    iteration: of each new row. first: the place of each new row's first line. columns: (name, row of each value,
+    place of each value's line).
+    """
 
     rows: Rows
-    iteration: np.ndarray  # of the new rows
-    clock: np.ndarray
-    columns: list[tuple[bytes, np.ndarray, np.ndarray]]  # name, row of each value, places of the lines
+    iteration: np.ndarray
+    first: np.ndarray
+    columns: list[tuple[bytes, np.ndarray, np.ndarray]]
 
 
-def backwards(run: OpenRun, lines: Lines, begin: int, end: int) -> int:
-    """The first line in [begin, end) whose iteration is below the one before, which starts a run; else `end`."""
-    place = begin + np.flatnonzero(_is(lines, begin, end, DISPLAY, RATE, TESTING))
-    iteration = lines.iteration[place]
+def backwards(run: OpenRun, stretch: Stretch) -> int:
+    """The place of the first line whose iteration is below the one before: a new run starts there. Else the end."""
+    place = stretch.places(DISPLAY, RATE, TESTING)
+    iteration = stretch.lines.iteration[place]
     falls = np.flatnonzero(iteration < np.concatenate([[run.last_iteration], iteration[:-1]]))
-    return int(place[falls[0]]) if len(falls) else end
+    return int(place[falls[0]]) if len(falls) else stretch.end
 
 
-def take(run: OpenRun, clock: Clock, lines: Lines, begin: int, end: int, line: int, offset: int) -> bool:
-    """Put the lines [begin, end), none of kind OTHER and none backwards, into the run's tables.
+def take(run: OpenRun, clock: Clock, stretch: Stretch) -> bool:
+    """Put a stretch in which no iteration goes backwards into the tables of the run.
 
-    line, offset: the number of the block's first line and where it stands in the file. False: a form that
-    needs the parser's care (a row with a name twice); then nothing has changed.
+    False: the lines have a form that must be read one by one (a name twice in a row); then nothing has changed.
     """
-    outputs = _plan(run, lines, begin, end)
+    outputs = _plan(run, stretch)
     if outputs is None:
         return False
-    clocks = _clocks(clock, lines, begin, end)
-    numbers = line + np.arange(len(lines.kind))
-    offsets = offset + lines.start
+    lines, begin = stretch.lines, stretch.begin
+    clocks = _clocks(clock, stretch)
     for kind, rows, name in ((DISPLAY, run.displays, b"loss"), (RATE, run.lr, b"lr")):
-        place = begin + np.flatnonzero(lines.kind[begin:end] == kind)
+        place = stretch.places(kind)
         if len(place):
             row = len(rows) + np.arange(len(place))
             rows.start_many(lines.iteration[place], clocks[place - begin])
-            rows.put_many(name, row, lines.value[place], numbers[place], offsets[place])
+            rows.put_many(name, row, lines.value[place], *stretch.where(place))
             timed = lines.has_speed[place]
             if kind == DISPLAY and timed.any():
                 place = place[timed]
-                rows.put_many(b"iter/s", row[timed], lines.speed[place], numbers[place], offsets[place])
+                rows.put_many(b"iter/s", row[timed], lines.speed[place], *stretch.where(place))
     for table in outputs:
-        table.rows.start_many(table.iteration, clocks[table.clock - begin])
+        table.rows.start_many(table.iteration, clocks[table.first - begin])
         for name, row, place in table.columns:
-            table.rows.put_many(name, row, lines.value[place], numbers[place], offsets[place])
-    _advance(run, lines, begin, end)
+            table.rows.put_many(name, row, lines.value[place], *stretch.where(place))
+    _advance(run, stretch)
+    last_line = stretch.first_line + stretch.end - 1
     known = clocks[clocks != NO_CLOCK]
     if len(known):
-        run.seen(int(numbers[end - 1]), int(known[0]))
+        run.seen(last_line, int(known[0]))
         run.end = int(known[-1])
-    run.last_line = int(numbers[end - 1])
+    run.last_line = last_line
     return True
 
 
-def _is(lines: Lines, begin: int, end: int, *kinds: int) -> np.ndarray:
-    kind = lines.kind[begin:end]
-    found = kind == kinds[0]
+def _is(kind: np.ndarray, *kinds: int) -> np.ndarray:
+    found: np.ndarray = kind == kinds[0]
     for other in kinds[1:]:
         found |= kind == other
     return found
 
 
-def _plan(run: OpenRun, lines: Lines, begin: int, end: int) -> list[Outputs] | None:
-    """What TRAIN and TEST lines add; `clock` of the result holds the places of the rows' first lines."""
-    kind = lines.kind[begin:end]
-    place = np.arange(begin, end)
-    heads = np.where((kind == DISPLAY) | (kind == TESTING), place, -1)
-    head = np.maximum.accumulate(heads)  # the display or test phase that each line belongs to; -1: the one at hand
+def _plan(run: OpenRun, stretch: Stretch) -> list[Outputs] | None:
+    """What the TRAIN and TEST lines add; None as `take` gives False."""
+    lines, kind = stretch.lines, stretch.kind
+    place = np.arange(stretch.begin, stretch.end)
+    heads = np.where(_is(kind, DISPLAY, TESTING), place, -1)
+    # The display or test phase to which each line belongs; -1: the one that was open before the stretch.
+    head = np.maximum.accumulate(heads)
     before = head < 0
     trains = np.where(before, run.train_iteration is not None, lines.kind[head] == DISPLAY)
     tests = np.where(before, run.test is not None, lines.kind[head] == TESTING)
@@ -97,7 +131,7 @@ def _plan(run: OpenRun, lines: Lines, begin: int, end: int) -> list[Outputs] | N
         some = mine & (nets == net)
         rows = run.tests.get(int(net))
         if rows is None:
-            rows = run.tests[int(net)] = Rows()  # empty tables are left out of the run
+            rows = run.tests[int(net)] = Rows()  # a table that stays empty is left out of the run
         iteration = run.test[0] if run.test else None
         plan = _outputs(rows, lines, place[some], head[some], run.test_row, iteration)
         if plan is None:
@@ -109,6 +143,10 @@ def _plan(run: OpenRun, lines: Lines, begin: int, end: int) -> list[Outputs] | N
 def _outputs(
     rows: Rows, lines: Lines, place: np.ndarray, head: np.ndarray, open_row: bool, iteration: int | None
 ) -> Outputs | None:
+    """What the lines at these places, with these heads, add to a table; None as `take` gives False.
+
+    open_row: whether the table's last row can still get values. iteration: that of the head -1.
+    """
     fresh = np.concatenate([[head[0] >= 0 or not open_row], head[1:] != head[:-1]])
     row = len(rows) - 1 + np.cumsum(fresh)
     columns = []
@@ -125,31 +163,31 @@ def _outputs(
     return Outputs(rows, iterations, place[fresh], columns)
 
 
-def _clocks(clock: Clock, lines: Lines, begin: int, end: int) -> np.ndarray:
+def _clocks(clock: Clock, stretch: Stretch) -> np.ndarray:
     """Microseconds since 1970 of each line, or NO_CLOCK."""
-    date = lines.date[begin:end]
+    date = stretch.lines.date[stretch.begin : stretch.end]
     changes = np.concatenate([[0], np.flatnonzero(np.diff(date)) + 1, [len(date)]])
     days = np.empty(len(date), np.int64)
     for first, last in zip(changes[:-1], changes[1:]):
         days[first:last] = clock.day(int(date[first]).to_bytes(8, "little").rstrip(b"\0"))
-    return np.where(days == NO_CLOCK, NO_CLOCK, days + lines.micro[begin:end])
+    return np.where(days == NO_CLOCK, NO_CLOCK, days + stretch.lines.micro[stretch.begin : stretch.end])
 
 
-def _advance(run: OpenRun, lines: Lines, begin: int, end: int) -> None:
-    """The state in which the next line finds the run."""
-    kind = lines.kind[begin:end]
-    numbered = np.flatnonzero(_is(lines, begin, end, DISPLAY, RATE, TESTING))
+def _advance(run: OpenRun, stretch: Stretch) -> None:
+    """Leave the run in the state in which the line after the stretch must find it."""
+    lines, kind = stretch.lines, stretch.kind
+    numbered = stretch.places(DISPLAY, RATE, TESTING)
     if len(numbered):
-        run.last_iteration = int(lines.iteration[begin + numbered[-1]])
-    heads = np.flatnonzero((kind == DISPLAY) | (kind == TESTING))
+        run.last_iteration = int(lines.iteration[numbered[-1]])
+    heads = stretch.places(DISPLAY, TESTING)
     last = int(heads[-1]) if len(heads) else -1
     if last >= 0:
-        iteration = int(lines.iteration[begin + last])
+        iteration = int(lines.iteration[last])
         run.train_row = run.test_row = False
-        if kind[last] == DISPLAY:
+        if lines.kind[last] == DISPLAY:
             run.train_iteration, run.test = iteration, None
         else:
-            run.train_iteration, run.test = None, (iteration, int(lines.net[begin + last]))
-    rest = kind[last + 1 :]
+            run.train_iteration, run.test = None, (iteration, int(lines.net[last]))
+    rest = kind[last + 1 - stretch.begin :] if last >= 0 else kind
     run.train_row |= run.train_iteration is not None and bool((rest == TRAIN).any())
     run.test_row |= run.test is not None and bool((rest == TEST).any())

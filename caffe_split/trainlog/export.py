@@ -5,30 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split import jsontext
+from caffe_split.files import PathLike, make_folder, write_atomic
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, TrainingLog
-from caffe_split.trainlog.show import plain_json
 from caffe_split.trainlog.table import Table, concatenate
 
 _ELEMENT = re.compile(r"\[\d+\]$")
 
 
 def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], list[list[object]]]:
-    """(names, rows) as BVLC's parse_log.py lays them out; kind: train or tests.
+    """(names, rows) as BVLC's parse_log.py lays them out; kind: train or tests (of `net`).
 
-    Every row of every run is there, in the file's order: NumIters, Seconds since the first solver began,
-    LearningRate, the outputs. The rate is the last one printed before the row, which at a display is that
-    of the display before; the first row takes over the second's. Of an output of several elements the
-    last one counts. A last row that is not complete is left out. Unlike there, a single row is written,
-    and so are nan and inf.
+    Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs; an output of several
+    elements gives its last one. Rows: all rows of all runs, in the file's order; an incomplete last row is left out.
+    The learning rate is the last one printed before the row, so at a display it is that of the display before; the
+    first row has that of the second. Unlike parse_log.py, a table of one row is written, and so are nan and inf.
     """
     if kind == "tests":
         table = concatenate([run.tests[net] for run in log.runs if net in run.tests])
@@ -68,9 +65,9 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     return ["NumIters", "Seconds", "LearningRate", *outputs], rows
 
 
-def write_csv(log: TrainingLog, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write `<log name>.train` and `<log name>.test` (further nets: `.test1`, ...); returns the paths."""
-    target = _folder(folder)
+def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
+    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths."""
+    target = make_folder(folder)
     wanted = [("train", 0, ".train")]
     wanted += [("tests", net, f".test{net or ''}") for net in log.test_nets]
     written = []
@@ -108,12 +105,12 @@ def as_json(log: TrainingLog) -> str:
                 "events": [_event(event) for event in run.events],
             }
         )
-    return json.dumps(plain_json({"log": log.path, "size": log.size, "lines": log.lines, "runs": runs}))
+    return json.dumps(jsontext.finite({"log": log.path, "size": log.size, "lines": log.lines, "runs": runs}))
 
 
-def write_json(log: TrainingLog, folder: str | os.PathLike[str]) -> Path:
-    """Write `<log name>.json`."""
-    path = _folder(folder) / (Path(log.path).name + ".json")
+def write_json(log: TrainingLog, folder: PathLike) -> Path:
+    """Write `<log name>.json`; returns its path."""
+    path = make_folder(folder) / (Path(log.path).name + ".json")
     write_atomic(path, as_json(log).encode("utf-8"))
     return path
 
@@ -145,12 +142,3 @@ def _columns(table: Table) -> dict[str, object]:
 
 def _event(event: Event) -> dict[str, object]:
     return {"kind": event.kind, "text": event.text, "iteration": event.iteration, "line": event.line}
-
-
-def _folder(folder: str | os.PathLike[str]) -> Path:
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CaffeSplitError(f"cannot make the folder {target}: {error.strerror}") from error
-    return target

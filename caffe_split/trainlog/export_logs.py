@@ -1,4 +1,4 @@
-"""Several logs into folders at once, as the CSV, JSON and event files of each."""
+"""Several logs exported at once, as CSV, JSON and event files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from caffe_split.trainlog.query import names_of
 def export_logs(
     logs: Sequence[TrainingLog], csv: str | None = None, series: str | None = None, tensorboard: str | None = None
 ) -> list[Path]:
-    """Write the files of each log into the folders that are given; returns what was written.
+    """Write the files of each log into the given folders; returns the paths of all files.
 
     `csv` gets the tables in the form of BVLC's parse_log.py, `series` all runs, tables and events as JSON,
-    `tensorboard` event files. Logs that have the same name, such as every run's train.log, get a folder each.
+    `tensorboard` event files. Logs of the same name, such as train.log of several runs, get a folder each.
     """
     names = names_of([log.path for log in logs])
     alike = len({Path(log.path).name for log in logs}) < len(logs)

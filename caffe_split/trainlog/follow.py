@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 
+from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.parse import BLOCK, Parser, open_log
+from caffe_split.trainlog.parse import Parser
+from caffe_split.trainlog.read import BLOCK, open_log
 
-# So many of the last bytes read are compared at the next look.
+# Bytes, the last ones read, that are compared at the next look.
 _TAIL = 256
 
 
 class Follower:
-    """Reads a growing log. A log that became shorter, or was replaced or written anew, is read from its start."""
+    """Reads a growing log. A log that became shorter, or was replaced or written anew, is read again from its start."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: PathLike) -> None:
         self.path = str(path)
         self._start()
 
@@ -28,7 +30,10 @@ class Follower:
         self._log: TrainingLog | None = None
 
     def poll(self) -> bool:
-        """Read what is new; True where there was something. CaffeSplitError: the log is gone."""
+        """Read what is new; returns whether there was anything.
+
+        Raises `CaffeSplitError` if the log is gone.
+        """
         open_log(self.path)
         state = os.stat(self.path)
         if state.st_size < self._offset or state.st_ino != self._inode:
@@ -50,7 +55,7 @@ class Follower:
 
     @property
     def log(self) -> TrainingLog:
-        """What has been read; the same object until there is more."""
+        """What has been read; the same object as long as nothing is added."""
         if self._log is None:
             self._log = self._parser.log(self.path, self._modified)
         return self._log

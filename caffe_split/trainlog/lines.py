@@ -1,31 +1,32 @@
-"""Bytes to lines, lines to messages: blocks of a growing file, glog's prefixes, clocks without a year."""
+"""Lines from blocks of a file, glog's prefixes, and clocks that have no year."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
 
-# A line of a log is short. What is longer (a hole of NUL bytes where a running log was emptied, a binary
-# file given by mistake) keeps only its end, where a message would stand, so that memory stays bounded.
+# The lines of a log are short. Of a longer one (NUL bytes where a running log was emptied, a binary file given by
+# mistake) only the end is kept, where a message would stand, so that memory stays bounded.
 LONGEST_LINE = 1 << 20
+# The clock, in microseconds, of a line that has none; arrays of int64 can hold it.
 NO_CLOCK = -(1 << 62)
 
 # glog before 0.6 writes `I0305 16:47:02.008569 17823 solver.cpp:433] `, from 0.6 on an eight-digit date.
 PREFIX = re.compile(rb"([IWEF])(\d{8}|\d{4}) (\d\d:\d\d):(\d\d)\.(\d{1,6})\d* +\d+ ([\w./+-]{1,255}:\d{1,7})\] ?")
-# What is left of it where somebody cut the clock off: `solver.cpp:213] `.
+# What is left of a prefix after its clock was cut off: `solver.cpp:213] `.
 SHORT_PREFIX = re.compile(rb"(?:^|[\s|])[\w.+-]{1,64}\.(?:cpp|cu|cc|hpp|h|cxx):\d{1,7}\] ")
 
 
 class LineSplitter:
-    """Whole lines out of blocks of bytes; the unfinished rest waits for the next block."""
+    """Complete lines from blocks of bytes; an incomplete last line waits for the next block."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._size = 0
-        self.dropped = 0  # bytes left out of the front of what the next `feed` returns
+        self.dropped = 0  # bytes that are missing at the front of what the next `feed` returns
 
     def feed(self, block: bytes, after: bytes = b"") -> bytes:
-        """All lines that `block` completes, each with its line feed, as one piece followed by `after`; else b""."""
+        """All lines that `block` completes, each with its line feed, then `after`; b"" if it completes none."""
         cut = block.rfind(b"\n") + 1
         whole = b""
         if cut:
@@ -41,31 +42,31 @@ class LineSplitter:
         return whole
 
     def rest(self) -> bytes:
-        """The unfinished last line."""
+        """The incomplete last line."""
         return b"".join(self._parts)
 
 
 class Clock:
     """Stamps of log lines as microseconds since 1970 in the log's own time zone.
 
-    Old stamps carry no year: it comes from the file's header or, failing that, from `year`, and goes up
-    where the month falls back by half a year or more (a smaller step back is a spliced log, not January).
+    Old stamps have no year. It comes from the file's header or else from `year`, and goes up when the month goes back
+    by six or more (a smaller step back means that the log was spliced, not that a year has passed).
     """
 
     def __init__(self, year: int) -> None:
         self.year = year
-        self.changes = 0  # of a year that nobody has told
+        self.changes = 0  # how often the year went up in a log that does not say its year
         self._known = False
         self._month = 0
         self._stamp = b""
         self._minute = NO_CLOCK
 
     def know(self, year: int) -> None:
-        """What follows began in this year."""
+        """The stamps that follow begin in this year."""
         self.year, self._known, self._month, self._stamp = year, True, 0, b""
 
     def read(self, date: bytes, minute: bytes, second: bytes, fraction: bytes) -> int:
-        """Microseconds since 1970, or NO_CLOCK where the stamp is no date; e.g. (b"0305", b"16:47", ...)."""
+        """Microseconds since 1970, or NO_CLOCK if the stamp is not a date; e.g. (b"0305", b"16:47", ...)."""
         stamp = date + minute
         if stamp != self._stamp:
             hour, minutes = int(minute[:2]), int(minute[3:])

@@ -8,7 +8,7 @@ import re
 # else there means that the line was damaged.
 _NUMBER = rb"([-+.\w#]+)(?=[\s,\\]|$)"
 
-# Iterations have at most fifteen digits: what is longer is none, and would not fit int64.
+# Iterations have at most fifteen digits, so that they fit into int64.
 ITERATION = re.compile(
     rb"Iteration (\d{1,15})"
     rb"(?:, Testing net \(#(\d{1,6})\)"
@@ -27,7 +27,7 @@ MEAN = re.compile(rb"(.+?) = " + _NUMBER)
 LOSS = re.compile(rb"Loss: " + _NUMBER)
 TIMING = re.compile(rb"(?:Average )?(.+?)\s*: ([\d.]+(?:e[-+]\d+)?) ms\.")
 
-# Sentences that make an event, by their beginning.
+# Messages that are events, by how they begin.
 EVENTS = {
     b"Log file created at": "header",
     b"Use CPU": "start",
@@ -50,12 +50,12 @@ EVENTS = {
     b"*** Aborted": "signal",
 }
 
-# How Microsoft's C library prints what is no number.
+# How Microsoft's C library prints nan and inf.
 _WINDOWS = {b"1.#QNAN": "nan", b"-1.#IND": "nan", b"1.#INF": "inf", b"-1.#INF": "-inf"}
 
 
 def number(text: bytes) -> float | None:
-    """The value of a printed number, nan and inf included, or None where it is none."""
+    """The value of a printed number, which may be nan or inf; None if the text is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -63,5 +63,5 @@ def number(text: bytes) -> float | None:
 
 
 def text(message: bytes) -> str:
-    """A message for people: bytes that are no UTF-8 shown as escapes."""
+    """A message as text; bytes that are not UTF-8 become escapes."""
     return message.decode("utf-8", "backslashreplace")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """One line that is no number: a start, a snapshot, an end, a fatal message.
+    """One line that reports no value: a start, a snapshot, an end, a fatal message.
 
     kind: start, header, solving, restore, resume, weights, snapshot, multistep, stopped, done, interrupted,
     fatal, signal, gpus, waiting or ignored. text: the message without its prefix.
@@ -39,9 +39,10 @@ class Event:
 class Run:
     """One start of Caffe: from its first line to its last.
 
+    start, end: of its training, in microseconds since 1970, or NO_CLOCK.
     displays: columns `loss` (smoothed, as Caffe prints it) and `iter/s`. train: the train net's outputs.
     lr: column `lr`. clips: columns `norm` and `scale` of gradient clipping. tests: test net number -> its
-    outputs. batches: `caffe test`, one row a batch. results: the means that `caffe test` ends with,
+    outputs. batches: of `caffe test`, one row per batch. results: the means that `caffe test` ends with,
     by output, or the times of `caffe time`, by layer and pass, in ms.
     """
 
@@ -86,13 +87,13 @@ class Run:
 
     @property
     def cause(self) -> str:
-        """What a crashed run says of it: its first fatal message, else the signal; else an empty text."""
+        """Why the run crashed: its first fatal message, else the signal; else an empty text."""
         lines = self.of_kind("fatal") or self.of_kind("signal")
         return next((e.text for e in lines if not e.text.startswith("*** Aborted")), lines[0].text if lines else "")
 
     @property
     def state(self) -> str:
-        """done, stopped, crashed or unfinished (still running, or cut off without a word)."""
+        """done, stopped, crashed or unfinished (still running, or ended without a message)."""
         if self.of_kind("fatal", "signal"):
             return "crashed"
         if self.of_kind("stopped"):
@@ -113,23 +114,22 @@ class TrainingLog:
     def table(self, kind: str, net: int = 0) -> Table:
         """One table over all runs: kind is displays, train, lr, clips, batches or tests (of `net`).
 
-        Where a run starts again below an iteration that an earlier one had reached, the later run wins:
-        the earlier rows from there on are left out. `seconds` goes on counting through the runs, without
-        the time that lay between them.
+        If a run starts at an iteration that an earlier run had already reached, the later run wins: the earlier rows
+        from there on are left out. `seconds` counts on through the runs, without the time between them.
         """
         parts: list[Part] = []
         elapsed = 0.0
         for run, stop in zip(self.runs, self._reached()):
             table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)
             for part in table.parts:
-                # Batches are counted by themselves. Within a run iterations never go back.
+                # Batches have a count of their own. Within a run iterations never go back.
                 rows = len(part) if kind == "batches" else int(np.searchsorted(part.iteration, stop))
                 parts.append(part.head(rows).later(elapsed))
             elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
         return Table(tuple(part for part in parts if len(part)))
 
     def _reached(self) -> list[int]:
-        """For each run the iteration from which on a later run wins."""
+        """Per run: the iteration from which a later run wins."""
         limits: list[int] = []
         limit = int(np.iinfo(np.int64).max)
         for run in reversed(self.runs):
@@ -149,11 +149,11 @@ class TrainingLog:
         return [event for run in self.runs for event in run.events]
 
     def test_outputs(self) -> list[tuple[int, str]]:
-        """(net, name) of everything that test phases printed."""
+        """(test net, name) of each output that was printed."""
         return [(net, name) for net in self.test_nets for name in self.table("tests", net).names]
 
     def main_output(self, output: str | None = None) -> tuple[int, str] | None:
-        """(test net, name) of the output to judge a training by; None where it printed none.
+        """(test net, name) of the output by which a training is judged; None if it printed no such output.
 
         `output` None: the first accuracy; of a net with several heads (loss1/top-1, ...) that of the last head.
         """
@@ -169,8 +169,8 @@ class TrainingLog:
     def values(self, output: str | None = None) -> list[Value]:
         """Every printed value of a test output, in the file's order, of all runs and test nets.
 
-        `output` None: of all outputs that are accuracies by their name. Raises `CaffeSplitError` where there is no
-        such output, and says what there is instead.
+        `output` None: of all outputs whose names say that they are accuracies. Raises `CaffeSplitError`, which names
+        the outputs that exist, if there is no such output.
         """
         result: list[Value] = []
         for run in self.runs:
@@ -189,7 +189,7 @@ class TrainingLog:
     def best(self, output: str | None = None) -> Value:
         """The best value of a test output: the lowest of a loss, the highest otherwise; of equal ones the last.
 
-        `output` None: the `main_output`, by which runs are compared. Raises `CaffeSplitError` where there is none.
+        `output` None: the `main_output`, by which runs are compared. Raises `CaffeSplitError` if there is none.
         """
         return max(self._judged(output), key=rank)
 
@@ -200,17 +200,17 @@ class TrainingLog:
     def to_pandas(self, kind: str = "tests", net: int = 0) -> pandas.DataFrame:
         """The table of that kind (see `table`) as a DataFrame: iteration, seconds, and a column per output.
 
-        Raises `CaffeSplitError` where pandas is not installed.
+        Raises `CaffeSplitError` if pandas is not installed.
         """
         return self.table(kind, net).to_pandas()
 
     def _judged(self, output: str | None) -> list[Value]:
         chosen = self.main_output(output)
-        values = self.values(output)  # or says what there is instead
+        values = self.values(output)  # raises if there are none
         return values if chosen is None else [v for v in values if (v.net, v.output) == chosen]
 
     def _what_instead(self) -> str:
-        """What a log without test outputs is."""
+        """What to say of a log that has no test output."""
         results = {name: value for run in self.runs for name, value in run.results.items()}
         if not self.size:
             return "is empty"

@@ -1,4 +1,4 @@
-"""The outputs of test nets: which are to be high, which low, and the values that were printed of them."""
+"""The outputs of test nets: which should be high, which low, and their printed values."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Value:
 
 
 def is_accuracy(name: str) -> bool:
-    """Is the output one that should be high? Of a name with slashes the last part says it: loss3/top-1."""
+    """Whether the output should be high. In a name with slashes the last part decides: loss3/top-1."""
     return "acc" in name.lower() or bool(_HIGH.search(name.rpartition("/")[2]))
 
 
 def is_loss(name: str) -> bool:
-    """Is the output one that should be low?"""
+    """Whether the output should be low."""
     return not is_accuracy(name) and any(word in name.lower() for word in ("loss", "err", "entropy"))
 
 

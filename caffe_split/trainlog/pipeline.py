@@ -2,24 +2,24 @@
 
 `best` is `grep Test LOG | grep -i acc | sort -nk 11 | tail -N`, `final` is
 `grep -B 3 "Optimization Done" LOG | grep -i acc`, both as in the C locale: `sort` orders by the number at
-the start of field 11 (what is no number there counts as 0, an exponent is not read) and breaks ties by the
+the start of field 11 (anything else there counts as 0, and an exponent is not read) and breaks ties by the
 bytes of the whole line. Lines with NUL bytes or invalid UTF-8 are kept, as by `grep -a`.
 """
 
 from __future__ import annotations
 
 import heapq
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.files import PathLike
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.messages import number
 
 BLOCK = 1 << 20
-# The lines before an "Optimization Done" are looked for in so many bytes before it.
+# The lines before an "Optimization Done" are looked for in this many bytes before it.
 _NEAR = 1 << 18
 
 # Fields end where blanks begin; the number is a sign, digits and a point, nothing else.
@@ -42,7 +42,7 @@ def sort_key(text: bytes) -> tuple[float, bytes]:
     return (float(found[1]) if found and digits else 0.0, text)
 
 
-def best_lines(path: str | os.PathLike[str], count: int) -> list[Found]:
+def best_lines(path: PathLike, count: int) -> list[Found]:
     """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks."""
     kept: list[tuple[float, bytes, int]] = []
     for offset, text in _matching(path, b"Test"):
@@ -55,7 +55,7 @@ def best_lines(path: str | os.PathLike[str], count: int) -> list[Found]:
     return [Found(-offset, text) for _, text, offset in sorted(kept)]
 
 
-def final_lines(path: str | os.PathLike[str], before: int = 3) -> list[Found]:
+def final_lines(path: PathLike, before: int = 3) -> list[Found]:
     """The accuracy lines among the `before` lines that precede each "Optimization Done" (or are it)."""
     result: dict[int, Found] = {}
     with open(path, "rb") as stream:
@@ -73,7 +73,7 @@ def final_lines(path: str | os.PathLike[str], before: int = 3) -> list[Found]:
 
 
 def misleading(lines: list[Found]) -> bool:
-    """Does field 11 of a line hold something else than the value printed behind the name?"""
+    """Whether in any of the lines field 11 is not the value that is printed after the name."""
     for found in lines:
         value = _VALUE.search(found.text)
         shown = number(value[1]) if value else None
@@ -82,8 +82,8 @@ def misleading(lines: list[Found]) -> bool:
     return False
 
 
-def logs_under(path: str | os.PathLike[str]) -> list[Path]:
-    """The path itself, or, for a folder, the files in it that hold a training log's words, sorted by name."""
+def logs_under(path: PathLike) -> list[Path]:
+    """The path itself; for a folder, the files in it that look like training logs, sorted by name."""
     root = Path(path)
     if not root.is_dir():
         return [root]
@@ -91,7 +91,7 @@ def logs_under(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def looks_like_log(file: Path) -> bool:
-    """Whether the file's first 64 kB are text with lines of Caffe's."""
+    """Whether the first 64 kB of the file are text that has lines of Caffe."""
     try:
         with file.open("rb") as stream:
             head = stream.read(1 << 16)
@@ -100,13 +100,13 @@ def looks_like_log(file: Path) -> bool:
     return b"\0" not in head and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", head))
 
 
-def _matching(path: str | os.PathLike[str], word: bytes) -> Iterator[tuple[int, bytes]]:
+def _matching(path: PathLike, word: bytes) -> Iterator[tuple[int, bytes]]:
     """(offset, line) of every line that holds `word`, which is not empty."""
     splitter = LineSplitter()
-    offset = 0  # of the first byte that no whole line has covered yet
+    offset = 0  # of the first byte after the complete lines so far
     with open(path, "rb", buffering=0) as stream:
         while block := stream.read(BLOCK):
-            # A block is searched where it lies; only the line across its border is put together.
+            # A block is searched in place; only the line that crosses its border is copied.
             first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
             line = splitter.feed(block[:first] if first else block)
             if not line:

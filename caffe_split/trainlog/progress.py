@@ -1,4 +1,4 @@
-"""Where a running training stands, as one value and as one line."""
+"""How far a running training is, as a value and as a line of text."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_split.files import PathLike
 from caffe_split.trainlog.model import Run, TrainingLog
 from caffe_split.trainlog.show import duration, number
 
-# The speed is that of the last so many displays: it follows a change and does not jump.
+# Displays over which the speed is measured: few enough to follow a change, enough not to jump.
 RECENT = 20
 _MAX_ITER = re.compile(rb"^max_iter: (\d{1,15})\r?$", re.MULTILINE)
-_REACH = 1 << 22
+_REACH = 1 << 22  # bytes searched at each end of a log
 
 
 @dataclass(frozen=True)
 class Progress:
-    """iteration: -1 before the first. left: seconds to max_iter. output: the accuracy's. NaN: not known."""
+    """The progress of a training; NaN means not known.
+
+    iteration: -1 before the first. max_iter: 0 if not known. output: the name of the accuracy. tested: the iteration
+    of its last value. speed: iterations per second. left: seconds until max_iter.
+    """
 
     iteration: int
     max_iter: int
@@ -36,7 +41,7 @@ class Progress:
 
 
 def progress_of(log: TrainingLog, max_iter: int) -> Progress:
-    """How far the log's last run has come, and the best test accuracy of all its runs."""
+    """How far the last run of the log is, and the best test accuracy of all its runs."""
     nan = math.nan
     run = log.runs[-1] if log.runs else None
     iteration = run.last_iteration if run else -1
@@ -64,10 +69,11 @@ def progress_of(log: TrainingLog, max_iter: int) -> Progress:
     )
 
 
-def max_iter_in(path: str | os.PathLike[str]) -> int | None:
-    """The last `max_iter` of the solvers that the log's runs printed at their start; None: none in reach.
+def max_iter_in(path: PathLike) -> int | None:
+    """The last `max_iter` that a run of the log printed, with its solver, at its start; None if none is found.
 
-    Looked for in the first and the last megabytes, where a run's start stands unless many were appended.
+    Only the first and the last 4 MB are searched. The start of the last run is there unless it has printed more than
+    that and is not the first.
     """
     found = None
     with open(path, "rb") as stream:
@@ -96,7 +102,7 @@ def one_line(now: Progress) -> str:
 
 
 def _speed(run: Run) -> float:
-    """Iterations a second over the last displays, tests and snapshots between them included."""
+    """Iterations per second over the last displays, including the tests and snapshots between them."""
     steps, seconds = run.displays.iteration[-RECENT:], run.displays.seconds[-RECENT:]
     if len(steps) < 2 or not seconds[-1] > seconds[0]:
         return math.nan

@@ -1,9 +1,8 @@
-"""What people ask a log: the best value of an output, the final one, how runs compare."""
+"""What a log answers: the best value of an output, the final one, how runs compare."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
 from dataclasses import dataclass, replace
@@ -11,19 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe_split.files import PathLike
 from caffe_split.trainlog import pipeline
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, rank
 
 _SNAPSHOT = re.compile(r"(\S+_iter_\d+\.(?:caffemodel|solverstate)(?:\.h5)?)")
-# A log that has not grown for this long, in seconds, is not being written any more, unless its own
-# displays come more slowly than that.
+# Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
 QUIET = 300.0
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Weights: the iteration they were written at, where they are (else as printed), if they exist."""
+    """A file of weights. iteration: the one it was written at.
+
+    path: where the file is; as printed in the log if it does not exist.
+    """
 
     iteration: int
     path: str
@@ -32,11 +34,11 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Summary:
-    """One row of the Net | Acc table. Values are NaN and iterations -1 where the log does not tell.
+    """One row of the Net | Acc table. Values that the log does not hold are NaN, iterations -1.
 
-    difference: best minus the first log's best. seconds: time in training. speed: iterations a second.
-    state: done, stopped, running, crashed or cut off; detail: the fatal line of a crash. parameters, macs: the
-    net's cost, which no log tells; -1 where nobody has filled it in.
+    difference: best minus the first log's best. seconds: time in training. speed: iterations per second.
+    state: done, stopped, running, crashed or cut off. detail: the fatal line of a crash. parameters, macs: the cost
+    of the net, which is not in the log; -1 if not known.
     """
 
     net: str
@@ -66,7 +68,7 @@ def best_values(log: TrainingLog, output: str, count: int) -> list[Value]:
 
 
 def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
-    """The values of the last test phase, one per net and output; with `output` the last of each net."""
+    """The values of the last test phase, one per net and output; if `output` is given, its last value per net."""
     latest = {(value.net, value.output): value for value in log.values(output)}
     last = max(value.iteration for value in latest.values())
     return [value for value in latest.values() if value.iteration == last or output is not None]
@@ -79,7 +81,7 @@ def piped_values(log: TrainingLog, count: int) -> list[Value]:
 
 
 def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
-    """The snapshot of weights nearest to an iteration, one that exists rather. None: no snapshot at all.
+    """The snapshot of weights nearest to an iteration; those that exist come first. None if the log names none.
 
     Paths are looked up as printed (relative to where Caffe was started), then beside the log.
     """
@@ -96,7 +98,7 @@ def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
     return min(found, key=lambda s: (not s.exists, abs(s.iteration - iteration), s.iteration), default=None)
 
 
-def read_lines(path: str | os.PathLike[str], values: list[Value]) -> list[bytes]:
+def read_lines(path: PathLike, values: list[Value]) -> list[bytes]:
     """The original lines of some values."""
     lines = []
     with open(path, "rb") as stream:
@@ -107,7 +109,10 @@ def read_lines(path: str | os.PathLike[str], values: list[Value]) -> list[bytes]
 
 
 def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
-    """The last run's (done, stopped, running, crashed, cut off or empty; the line that says why or "")."""
+    """(state, reason) of the last run: done, stopped, running, crashed, cut off or empty; the line of a crash or "".
+
+    now: the time to judge by, in seconds since 1970; None: the present.
+    """
     if not log.runs:
         return "empty", ""
     run = log.runs[-1]
@@ -122,7 +127,7 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
 
 
 def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summary]:
-    """One row a log, in order; differences are to the first. `output` None: each log's `main_output`.
+    """One row per log, in order; differences are to the first. `output` None: each log's `main_output`.
 
     The best is that of all runs in the file, as for the pipelines; the final one is the last printed.
     """
@@ -153,7 +158,7 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
 
 
 def names_of(paths: list[str]) -> list[str]:
-    """Short names that tell logs apart: the run's folder for a train.log, else the file."""
+    """Short names that differ: of a train.log its folder, else the file; longer where those are equal."""
     parts = [list(Path(path).resolve().parts) for path in paths]
     plain = [p[:-1] if p[-1] in ("train.log", "caffe_output.log") and len(p) > 2 else p for p in parts]
     for depth in range(1, max((len(p) for p in plain), default=1) + 1):

@@ -1,4 +1,4 @@
-"""Tables under construction: rows are appended while the log is read, numpy arrays come out at any time."""
+"""Tables under construction: rows are appended while the log is read, and can be had as numpy arrays at any time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rows:
         self.iteration = Growing(np.int64)
         self.clock = Growing(np.int64)
         self._columns: dict[bytes, _Column] = {}
-        self._again: dict[bytes, int] = {}  # how often a name came again in the current row
+        self._again: dict[bytes, int] = {}  # how often each name was repeated in the current row
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -39,8 +39,9 @@ class Rows:
         self._again = {}
 
     def put(self, name: bytes, value: float, line: int, offset: int) -> None:
-        """One value of the current row. A name that the row has already (an output of several elements)
-        goes on as `name[1]`, `name[2]`, ...
+        """Add a value to the current row.
+
+        If the row has one of that name already (an output of several elements), the name becomes `name[1]`, ...
         """
         row = len(self.iteration) - 1
         column = self._column(name)
@@ -53,18 +54,18 @@ class Rows:
         column.offsets.append(offset)
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
-        """Begin rows; both int64."""
+        """Begin several rows; iteration and clock: int64 (n)."""
         self.iteration.extend(iteration)
         self.clock.extend(clock)
         self._again = {}
 
     def filled(self, name: bytes) -> int:
-        """Up to which row the column has been written."""
+        """The number of rows up to the last one that has a value in this column."""
         column = self._columns.get(name)
         return 0 if column is None else column.rows.last() + 1
 
     def put_many(self, name: bytes, row: np.ndarray, value: np.ndarray, line: np.ndarray, offset: np.ndarray) -> None:
-        """Values of rows that have begun, ascending and beyond `filled(name)`."""
+        """Add values to rows that have begun: row is ascending and not below `filled(name)`."""
         column = self._column(name)
         column.rows.extend(row)
         column.values.extend(value)
@@ -105,25 +106,25 @@ class OpenRun:
 
     @property
     def begun(self) -> bool:
-        """Is it past its start, so that a further start line belongs to the next run?"""
+        """Whether it is past its start, so that another start line belongs to the next run."""
         over = any(event.kind in ("done", "fatal") for event in self.events)
         return self.solving or self.last_iteration >= 0 or len(self.batches) > 0 or bool(self.results) or over
 
     @property
     def holds_something(self) -> bool:
-        """Was there any message of Caffe?"""
+        """Whether it holds any message of Caffe."""
         return bool(self.events or self.results) or self.last_iteration >= 0 or len(self.batches) > 0
 
     def seen(self, line: int, clock: int) -> None:
-        """A message of this run stands on that line."""
+        """Note that a message of this run stands on that line, with that clock."""
         self.last_line = line
         if clock != NO_CLOCK:
             if self.start == NO_CLOCK:
                 self.start = clock
             self.end = clock
 
-    def close(self) -> Run:
-        """Its state now, as a value."""
+    def as_run(self) -> Run:
+        """What it holds now, as a value."""
         start = self.start
         return Run(
             first_line=self.first_line,

@@ -1,9 +1,9 @@
-"""The five kinds of lines that fill a log, understood by numpy for a whole block at once.
+"""The five most frequent kinds of lines, read by numpy for a whole block at once.
 
-A line of Python a line of log costs as much as BVLC's own script does. Here the work is done on columns
-of bytes: the places of line feeds, brackets and equal signs, eight bytes at a time for words. Only the
-plainest form of each kind is taken; every other line is left to the parser's patterns, which decide the
-same way on these forms (the tests compare both on every log).
+Running Python code for each line of a log takes as long as BVLC's own script does. Here numpy works on columns of
+bytes: the places of line feeds, brackets and equal signs, and words of eight bytes. Only the plainest form of each
+kind is read; every other line is left to the patterns of the parser, which give the same result for these forms (the
+tests compare both on every log).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 OTHER, DISPLAY, TRAIN, RATE, TESTING, TEST = range(6)
 
-PAD = b"\n" * 64  # so that looking a little beyond the last line needs no care
-_LONGEST = 64  # bytes of a name, or of what stands between the time and the bracket
+PAD = b"\n" * 64  # so that bytes a little beyond the last line may be read
+_LONGEST = 64  # bytes of a name, or of the part between the time and the bracket
 _WIDTH = 16  # bytes of a number
 _MIDDLE = re.compile(rb" +\d+ [\w./+-]{1,255}:\d{1,7}\]")
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
@@ -33,8 +33,9 @@ _BYTE = np.uint64(255)
 
 
 def _eight_digits(word: np.ndarray) -> np.ndarray:
-    """The integer that eight digits spell, the first in the lowest byte (a zero byte counts as 0): neighbours are
-    joined to pairs, pairs to fours, fours to one.
+    """The integer that eight digits spell, the first in the lowest byte; a zero byte counts as 0.
+
+    Neighbours are joined to pairs, pairs to fours, and those to one number.
     """
     word = (word & _word(b"\x0f" * 8)) * np.uint64(10 << 8 | 1) >> _U8
     word = (word & _word(b"\xff\0" * 4)) * np.uint64(100 << 16 | 1) >> _U16
@@ -42,19 +43,19 @@ def _eight_digits(word: np.ndarray) -> np.ndarray:
 
 
 def _has_form(word: np.ndarray, form: bytes) -> np.ndarray:
-    """Do the eight bytes have a digit where `form` has a 0, and its other bytes?"""
-    digits = b"\xf0" if form else b""
-    high = _word(b"".join(digits if byte == 48 else b"\xff" for byte in form))
+    """Whether the eight bytes have a digit where `form` has a 0, and equal its other bytes."""
+    high = _word(b"".join(b"\xf0" if byte == 48 else b"\xff" for byte in form))
     carry = _word(bytes(6 if byte == 48 else 0 for byte in form))
-    return ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
+    found: np.ndarray = ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
+    return found
 
 
 @dataclass
 class Lines:
-    """The n lines of a block. start, end: where they lie (without the line feed). kind: one of the six.
+    """The n lines of a block. start, end: their places (without the line feed). kind: one of the six.
 
-    Of a kind other than OTHER also: iteration (DISPLAY, RATE, TESTING), net (TESTING), value (all but
-    TESTING), speed (DISPLAY; NaN and has_speed False where none), name (TRAIN, TEST: an index into names),
+    Lines of a kind other than OTHER also have: iteration (DISPLAY, RATE, TESTING), net (TESTING), value (all but
+    TESTING), speed (DISPLAY; NaN and has_speed False if none), name (TRAIN, TEST: an index into names),
     date (its four or eight digits as the bytes of an integer) and micro (microseconds since midnight).
     """
 
@@ -89,7 +90,8 @@ class _Block:
     def first(self, byte: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Where the byte first stands in each line, or the line's end."""
         places = np.append(np.flatnonzero(self.inside == byte), len(self.inside))
-        return np.minimum(places[np.searchsorted(places, start)], end)
+        found: np.ndarray = np.minimum(places[np.searchsorted(places, start)], end)
+        return found
 
     def table(self, start: np.ndarray) -> np.ndarray:
         """The sixteen bytes from each place on, one row each, as words that can be viewed as bytes."""
@@ -99,13 +101,13 @@ class _Block:
         return table
 
     def same(self, start: np.ndarray, length: np.ndarray) -> tuple[list[int], np.ndarray]:
-        """(first, which): pieces of equal bytes get one number, `which`; `first` has a piece of each number."""
+        """(first, which): equal pieces have the same number, `which`; first: the index of one piece per number."""
         mixed = length.astype(np.uint64) * _MIX
         for step in range(0, int(length.max(initial=0)), 8):
             word = self.words[start + step] & _MASKS[np.clip(length - step, 0, 8)]
             mixed = (mixed ^ word) * _MIX
             mixed ^= mixed >> np.uint64(29)
-        # Few different pieces are the rule, and then looking for one after another beats sorting.
+        # Mostly there are few different pieces, and then finding one after another is faster than sorting.
         which = np.full(len(mixed), -1)
         first: list[int] = []
         while len(first) < 16:
@@ -118,7 +120,7 @@ class _Block:
         return places.tolist(), which
 
     def integers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(value, number of digits) of the integer at each place; 0 digits where it is none or too long."""
+        """(value, number of digits) of the integer at each place; 0 digits if there is none or it is too long."""
         word = self.words[start]
         ends = (word.view(np.uint8).reshape(-1, 8) - np.uint8(48)) > 9
         count = ends.argmax(axis=1)
@@ -136,7 +138,7 @@ class _Block:
     def numbers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(value, length) of the number at each place, up to a blank or the line's end; length 0: none."""
         table = self.table(start)
-        length = (table.view(np.uint8) <= 32).argmax(axis=1)  # 0 also where there is no end in reach
+        length = (table.view(np.uint8) <= 32).argmax(axis=1)  # 0 also if the end is not in the table
         after = self.bytes[start + length]
         length[(after != 32) & (after != 10) & (after != 13)] = 0
         table[:, 0] &= _MASKS[np.minimum(length, 8)]
@@ -145,7 +147,7 @@ class _Block:
         texts[length == 0] = b"0"
         try:
             return texts.astype(np.float64), length
-        except ValueError:  # some text that is no number
+        except ValueError:  # some text is not a number
             value = np.zeros(len(texts))
             for place, text in enumerate(texts):
                 try:
@@ -270,7 +272,7 @@ def _outputs(block: _Block, lines: Lines, some: np.ndarray, message: np.ndarray,
 
 
 def _numbers(block: _Block, lines: Lines, some: np.ndarray, place: np.ndarray, kind: int | np.ndarray) -> None:
-    """Lines whose value is plain get it, and their kind."""
+    """Set the value and the kind of those lines whose value has the plain form."""
     value, length = block.numbers(place)
     good = length > 0
     lines.value[some[good]] = value[good]

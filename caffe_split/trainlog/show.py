@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from caffe_split import jsontext
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value
 from caffe_split.trainlog.query import Snapshot, Summary
@@ -17,19 +17,8 @@ _HEADINGS = ("Net", "Acc", "Final", "Best at", "Difference", "Time", "it/s", "St
 _COST_HEADINGS = ("Parameters", "Multiply-adds")
 
 
-def plain_json(value: object) -> object:
-    """The same value with nan and inf as null: JSON has no word for them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: plain_json(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(entry) for entry in value]
-    return value
-
-
 def number(value: float, digits: int = 6) -> str:
-    """A number as Caffe prints it, or a dash for none."""
+    """A number as Caffe prints it, or a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}g}"
 
 
@@ -42,7 +31,7 @@ def duration(seconds: float) -> str:
 
 
 def cells(rows: Sequence[Summary]) -> list[list[str]]:
-    """The Net | Acc table as text: a line of headings, then one line a run. Costs only where some are known."""
+    """The Net | Acc table as text: a line of headings, then one line per run. Costs only if some are known."""
     costs = any(row.parameters >= 0 or row.macs >= 0 for row in rows)
     table = [list(_HEADINGS + (_COST_HEADINGS if costs else ()))]
     for row in rows:
@@ -64,7 +53,7 @@ def cells(rows: Sequence[Summary]) -> list[list[str]]:
 
 
 def notes(rows: Sequence[Summary]) -> list[str]:
-    """What is to be said below the table: which output, and how crashed runs ended."""
+    """The notes below the table: which output it shows, and how crashed runs ended."""
     lines = []
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:
@@ -73,7 +62,7 @@ def notes(rows: Sequence[Summary]) -> list[str]:
 
 
 def markdown(rows: Sequence[Summary]) -> str:
-    """The Net | Acc table, columns aligned; fatal lines follow it."""
+    """The Net | Acc table, columns aligned, and its notes."""
     table = [[text.replace("|", "\\|") for text in line] for line in cells(rows)]
     widths = [max(map(len, column)) for column in zip(*table)]
     lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
@@ -84,7 +73,7 @@ def markdown(rows: Sequence[Summary]) -> str:
 
 
 def as_csv(rows: Sequence[Summary]) -> str:
-    """One line a log under a line of names; numbers in full."""
+    """A line of names, then one line per log; numbers in full."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(Summary.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
@@ -94,7 +83,7 @@ def as_csv(rows: Sequence[Summary]) -> str:
 
 def as_json(rows: Sequence[Summary]) -> str:
     """A list of objects, nan as null."""
-    return json.dumps(plain_json([asdict(row) for row in rows]), indent=2)
+    return jsontext.dumps([asdict(row) for row in rows])
 
 
 def record(log: TrainingLog, found: Value, line: bytes, near: Snapshot | None) -> dict[str, object]:

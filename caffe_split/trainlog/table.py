@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Growing:
-    """A numpy column that grows at its end. `view` stays valid, and costs nothing, while it does."""
+    """A numpy column that grows at its end. A `view` is no copy and stays valid while the column grows."""
 
     __slots__ = ("_data", "_size")
 
@@ -35,23 +35,23 @@ class Growing:
             self._data = data
 
     def append(self, value: float) -> None:
-        """One value more."""
+        """Add a value."""
         self._room(1)
         self._data[self._size] = value
         self._size += 1
 
     def extend(self, values: np.ndarray) -> None:
-        """Several values more."""
+        """Add several values."""
         self._room(len(values))
         self._data[self._size : self._size + len(values)] = values
         self._size += len(values)
 
     def last(self) -> int:
-        """The last of integer values, or -1."""
+        """The last value, as an integer; -1 if there is none."""
         return int(self._data[self._size - 1]) if self._size else -1
 
     def replace_last(self, value: float) -> None:
-        """Another last value."""
+        """Change the last value."""
         self._data[self._size - 1] = value
 
     def view(self) -> np.ndarray:
@@ -99,13 +99,13 @@ class Part:
         return Part(self.iteration[:rows], self.clock[:rows], self.origin, columns)
 
     def later(self, seconds: float) -> Part:
-        """The same rows, so many seconds later in the training."""
+        """The same rows, `seconds` later in the training."""
         origin = self.origin if self.origin == NO_CLOCK else self.origin - round(seconds * 1e6)
         return Part(self.iteration, self.clock, origin, self.columns)
 
 
 class _Dense(Mapping[str, np.ndarray]):
-    """One field of all columns, each with an entry in every row; laid out when asked for."""
+    """One field of all columns, as arrays with an entry per row, which are made when asked for."""
 
     def __init__(self, table: Table, field: str, missing: float) -> None:
         self._table, self._field, self._missing = table, field, missing
@@ -135,10 +135,10 @@ class _Dense(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True)
 class Table:
-    """n rows, one an iteration that was printed, in the file's order.
+    """n rows, one per printed iteration, in the file's order.
 
-    They stay in the parts in which the runs hold them, and what is asked for is put together then: a look at
-    a big log that grows asks for little.
+    The rows stay in the parts that the runs hold. An array over all parts is made only when asked for, because a
+    look at a big growing log needs few of them.
     """
 
     parts: tuple[Part, ...]
@@ -151,7 +151,7 @@ class Table:
 
     @property
     def names(self) -> list[str]:
-        """The columns, in the order in which they were first printed."""
+        """The names of the columns, in the order in which they were first printed."""
         return list(dict.fromkeys(name for part in self.parts for name in part.columns))
 
     @cached_property
@@ -171,7 +171,7 @@ class Table:
 
     @property
     def values(self) -> Mapping[str, np.ndarray]:
-        """Name -> float64 (n), NaN where not printed, or printed as nan: then its line is not 0."""
+        """Name -> float64 (n); NaN where nothing was printed, and where nan was: then its line is not 0."""
         return _Dense(self, "value", np.nan)
 
     @property
@@ -185,7 +185,7 @@ class Table:
         return _Dense(self, "offset", 0)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A DataFrame of iteration, seconds and the outputs. Raises `CaffeSplitError` where pandas is not installed."""
+        """A DataFrame of iteration, seconds and the outputs. Raises `CaffeSplitError` if pandas is not installed."""
         try:
             import pandas
         except ImportError as error:
@@ -211,7 +211,7 @@ def concatenate(tables: Iterable[Table]) -> Table:
 
 
 def _join(arrays: Sequence[np.ndarray], dtype: type = np.float64) -> np.ndarray:
-    """One after another; a single one as it is. dtype: of none."""
+    """The arrays one after another; a single one is not copied. dtype: of the result if there is none."""
     if len(arrays) == 1:
         return arrays[0]
     return np.concatenate(arrays) if arrays else np.empty(0, dtype)

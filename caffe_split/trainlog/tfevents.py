@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Iterator
@@ -10,25 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import PathLike, make_folder, write_atomic
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.table import Table
 
 
-def write_events(log: TrainingLog, folder: str | os.PathLike[str], name: str) -> Path:
+def write_events(log: TrainingLog, folder: PathLike, name: str) -> Path:
     """Write the log's curves, where a later run wins over an earlier one, into `folder`/`name`/.
 
     Tags: train/loss (smoothed), train/<output>, lr, test/<output> (further test nets: test1/, ...). nan
     and inf go in as they are. Replaces what an earlier call wrote for the same name.
     """
-    target = Path(folder) / name
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CaffeSplitError(f"cannot make the folder {target}: {error.strerror}") from error
-    # A fixed name, so that a second export does not stand beside the first as a second curve.
+    target = make_folder(Path(folder) / name)
+    # A fixed name, so that a second export replaces the first instead of adding a second curve.
     path = target / "events.out.tfevents.0.caffe_split"
     write_atomic(path, _records(log))
     return path
@@ -67,7 +61,7 @@ def _curve(tag: str, table: Table, name: str, otherwise: float) -> Iterator[byte
 
 
 def _zone(table: Table) -> float:
-    """Seconds from the log's clock, which is local, to the world's."""
+    """Seconds to add to the clock of the log, which is local time, for UTC."""
     clocks = table.clock[table.clock != NO_CLOCK]
     if not len(clocks):
         return 0.0

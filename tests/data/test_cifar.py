@@ -1,4 +1,4 @@
-"""CIFAR from small archives made here in the published forms; what is not CIFAR is refused."""
+"""CIFAR from small archives, made here in the published forms; anything else is refused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Cifar:
 
 
 def pack(files: dict[str, bytes], path: Path) -> Path:
-    # Not in the order of the batches, as an archive need not be.
+    # Not in the order of the batches: an archive need not be.
     with tarfile.open(path, "w:gz") as archive:
         for name in sorted(files, reverse=True):
             member = tarfile.TarInfo(f"cifar-batches/{name}")
@@ -80,7 +80,7 @@ def write(source: Path, classes: int, *options: object, status: int = 0) -> subp
     ("classes", "form"), [(10, "python"), (10, "binary"), (10, "sheets"), (100, "python"), (100, "binary")]
 )
 @pytest.mark.parametrize("packed", [True, False])
-def test_every_form(tmp_path: Path, classes: int, form: str, packed: bool) -> None:
+def test_every_form_gives_the_set(tmp_path: Path, classes: int, form: str, packed: bool) -> None:
     made = Cifar(classes)
     files = getattr(made, form)()
     source = tmp_path / "source"
@@ -165,7 +165,7 @@ class Evil:
         ),
     ],
 )
-def test_what_is_not_the_set(tmp_path: Path, change: object, message: str) -> None:
+def test_what_is_not_the_set_is_refused(tmp_path: Path, change: object, message: str) -> None:
     files = Cifar(10).python()
     change(files)  # type: ignore[operator]
     result = write(pack(files, tmp_path / "source"), 10, status=1)
@@ -175,7 +175,7 @@ def test_what_is_not_the_set(tmp_path: Path, change: object, message: str) -> No
     assert not list(tmp_path.glob("data/*test*")), "no half-written store"
 
 
-def test_damaged_archives(tmp_path: Path) -> None:
+def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     whole = pack(Cifar(10).binary(), tmp_path / "cifar-10-binary.tar.gz")
     assert "MD5" in write(whole, 10, status=1).stderr
     assert "expected c32a1d4ab5d03f1284b67883e8d87530" in write(whole, 10, status=1).stderr
@@ -186,7 +186,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
     assert "no such file or folder" in write(tmp_path / "none", 10, status=1).stderr
 
 
-def test_a_binary_cut_short(tmp_path: Path) -> None:
+def test_a_binary_cut_short_is_refused(tmp_path: Path) -> None:
     files = Cifar(100).binary()
     files["train.bin"] = files["train.bin"][:-1]
     assert (
@@ -194,5 +194,5 @@ def test_a_binary_cut_short(tmp_path: Path) -> None:
     )
 
 
-def test_wrong_use(tmp_path: Path) -> None:
+def test_a_source_must_be_given(tmp_path: Path) -> None:
     assert "--from" in caffe_split("data", "cifar10", cwd=tmp_path, status=2).stderr

@@ -20,7 +20,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Sends CONTENT; `breaks` after so many bytes of an answer; `resumes` where it is asked to."""
+    """Sends CONTENT. breaks: the bytes after which an answer ends. resumes: whether it sends a part when asked to."""
 
     breaks = 10**9
     resumes = True
@@ -104,11 +104,11 @@ def test_a_file_that_is_there_is_checked(server: Server, tmp_path: Path) -> None
         fetch(server.base, "set.tar.gz", MD5, tmp_path)
 
 
-def test_no_server_and_no_such_file(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(CaffeSplitError, match="answers 404 .*by hand .MD5 abc. and give it with --from other"):
+def test_a_missing_server_or_file_says_how_to_fetch_by_hand(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(CaffeSplitError, match=r"answers 404 .*by hand .MD5 abc. and give it with --from other"):
         fetch(server.base, "other", "abc", tmp_path)
     server.server_close()
-    with pytest.raises(CaffeSplitError, match="cannot be fetched .*refused.*by hand"):
+    with pytest.raises(CaffeSplitError, match=r"cannot be fetched .*refused.*by hand"):
         fetch("http://127.0.0.1:1/", "other", "abc", tmp_path)
 
 

@@ -15,9 +15,11 @@ import pytest
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
+from caffe_split.cli.plot_loss import SIZE
 from caffe_split.errors import CaffeSplitError
 from caffe_split.plot import figure as picture
-from caffe_split.plot import loss, series
+from caffe_split.plot import series
+from caffe_split.plot.window import follow
 from caffe_split.trainlog import read_log
 from caffe_split.trainlog.follow import Follower
 
@@ -30,7 +32,7 @@ def collected(*names: str, **options: object) -> series.Curves:
 
 
 def drawn(curves: series.Curves, average: int = 1, log_scale: bool = False) -> Figure:
-    figure = Figure(figsize=loss.SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     picture.draw(figure, curves, average, log_scale)
     return figure
 
@@ -51,7 +53,7 @@ def training(folder: Path, shift: float, displays: int = 60) -> Path:
     return folder / "train.log"
 
 
-def test_curves() -> None:
+def test_curves_are_what_the_logs_say() -> None:
     curves = collected("bvlc_2016", "resumed")
     assert curves.names == ["bvlc_2016.log", "resumed.log"]
     assert [(c.run, c.output, c.y.tolist()) for c in curves.accuracy] == [
@@ -69,7 +71,7 @@ def test_baseline_first_and_named_by_folder(tmp_path: Path) -> None:
     assert [(s.x, s.runs) for s in curves.steps] == [(300, (0, 1))]
 
 
-def test_time_axis_and_chosen_outputs() -> None:
+def test_outputs_and_an_axis_of_time_can_be_chosen() -> None:
     curves = collected("bvlc_2016", x="time", outputs=["loss"])
     assert curves.x_label == "time since the start, minutes"
     assert curves.train[0].x == pytest.approx([1.1001 / 60, 11.1001 / 60, 31.1001 / 60])
@@ -79,20 +81,20 @@ def test_time_axis_and_chosen_outputs() -> None:
         collected("bvlc_2016", outputs=["nonsense"])
 
 
-def test_only_the_last_outputs_of_many() -> None:
+def test_of_many_outputs_the_last_ones_are_drawn() -> None:
     curves = collected("googlenet")
     assert [c.output for c in curves.accuracy] == ["loss2/top-1", "loss2/top-5", "loss3/top-1", "loss3/top-5"]
     assert [c.output for c in curves.loss] == ["loss1/loss1", "loss2/loss1", "loss3/loss3"]
 
 
-def test_moving_average() -> None:
+def test_a_moving_average_leaves_out_nan_and_inf() -> None:
     values = np.array([1.0, 3.0, np.nan, 5.0, np.inf, 7.0])
     assert series.moving_average(values, 2) == pytest.approx([1, 2, np.nan, 5, np.nan, 7], nan_ok=True)
     assert series.moving_average(values, 100) == pytest.approx([1, 2, np.nan, 3, np.nan, 4], nan_ok=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 59, 60, 61])
-def test_moving_average_is_the_mean_of_the_last(count: int) -> None:
+def test_a_moving_average_is_the_mean_of_the_last_values(count: int) -> None:
     values = np.sin(np.arange(60.0))
     expected = [values[max(0, k + 1 - count) : k + 1].mean() for k in range(60)]
     assert series.moving_average(values, count) == pytest.approx(expected)
@@ -128,11 +130,11 @@ def drawn_of(path: Path) -> list[Any]:
     return list(drawn(series.collect([read_log(path)])).axes)
 
 
-def test_the_figure(tmp_path: Path) -> None:
+def test_the_figure_shows_each_run_and_its_best(tmp_path: Path) -> None:
     runs = ["baseline", "derived1", "derived2"]
     logs = [read_log(training(tmp_path / name, k / 100)) for k, name in enumerate(runs)]
     figure = drawn(series.collect(logs), average=3)
-    train, accuracy, test_loss = figure.axes
+    train, accuracy, _ = figure.axes
     assert [axis.get_ylabel() for axis in figure.axes] == ["train loss\n(mean of 3)", "test accuracy", "test loss"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == runs
     faint = [line for line in train.lines if line.get_alpha() is not None]
@@ -191,7 +193,9 @@ def test_no_display_writes_the_file_and_says_so(tmp_path: Path) -> None:
         (["missing.log", "a/train.log"], 1, "missing.log"),
     ],
 )
-def test_bad_input(tmp_path: Path, words: list[str], status: int, said: str) -> None:
+def test_bad_input_is_said_and_readable_logs_are_drawn(
+    tmp_path: Path, words: list[str], status: int, said: str
+) -> None:
     training(tmp_path / "a", 0)
     (tmp_path / "empty.log").write_text("")
     done = run(tmp_path, *words)
@@ -200,7 +204,7 @@ def test_bad_input(tmp_path: Path, words: list[str], status: int, said: str) -> 
     assert (tmp_path / "loss.png").exists() == (words == ["missing.log", "a/train.log"])
 
 
-def test_the_window_follows(tmp_path: Path) -> None:
+def test_the_window_follows_what_is_appended(tmp_path: Path) -> None:
     path = training(tmp_path / "a", 0)
     text = path.read_text()
     path.write_text(text[: len(text) // 2])
@@ -218,7 +222,7 @@ def test_the_window_follows(tmp_path: Path) -> None:
 
     figure.canvas.new_timer = lambda interval: Timer()  # type: ignore[method-assign, assignment, return-value]
     draws = []
-    loss._follow(figure, [follower], lambda target: draws.append(target), 1.0)
+    follow(figure, [follower], lambda target: draws.append(target), 1.0)
     looks[0]()
     assert draws == []  # nothing new
     path.write_text(text)

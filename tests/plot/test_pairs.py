@@ -1,4 +1,4 @@
-"""The picture of paired points: a point a seed and column, joined by seed, with the columns' means."""
+"""The picture of paired points: a point per seed and column, joined by seed, and the mean of each column."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from caffe_split.plot.pairs import draw_pairs
 
 
-def test_points_lines_and_means() -> None:
+def test_points_are_joined_by_seed_and_each_column_has_its_mean() -> None:
     figure = Figure(layout="constrained")
     draw_pairs(figure, [("continue", {"1": 80.0, "2": 84.0}), ("skip", {"1": 81.0}), ("gone", {})], "accuracy, %")
     (axis,) = figure.axes

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.plot.tpm_figure import draw_printed, draw_runs, draw_scores, write_picture
+from caffe_split.plot.picture_file import write_picture
+from caffe_split.plot.tpm_figure import draw_printed, draw_runs, draw_scores
 from caffe_split.tpm.from_log import Printed
 from caffe_split.tpm.scores import LayerScores, null_tpm
 
@@ -35,7 +36,7 @@ def scores(layer: str, tpm: list[float], start: int = 0, whole: float = 0.5) -> 
     )
 
 
-def test_a_histogram_a_layer_on_common_bins_with_the_null() -> None:
+def test_each_layer_has_a_histogram_on_common_bins_with_the_null() -> None:
     figure = Figure()
     layers = [scores(f"conv{i}", [0.1 * i, 0.1 * i, 0.55, math.nan]) for i in range(1, 8)]
     draw_scores(figure, [[*layers, scores("frozen", [math.nan] * 3)]], 0.9)
@@ -51,7 +52,7 @@ def test_a_histogram_a_layer_on_common_bins_with_the_null() -> None:
     assert "N = 50 steps of 2, momentum 0.9" in figure.subfigs[0].get_suptitle()
 
 
-def test_tpm_over_windows() -> None:
+def test_over_several_windows_each_layer_has_a_line() -> None:
     figure = Figure()
     windows = [[scores("a", [0.3, 0.4], 100 * w, 0.1 * (w + 1)), scores("b", [math.nan] * 2)] for w in range(3)]
     draw_scores(figure, windows, 0.0)
@@ -64,7 +65,7 @@ def test_tpm_over_windows() -> None:
     assert "iterations 200 to 300" in figure.subfigs[1].get_suptitle()
 
 
-def test_tpm_over_iterations_as_printed() -> None:
+def test_printed_tpm_is_a_line_per_layer_beside_the_null() -> None:
     figure = Figure()
     layer = Printed("a", np.array([0, 5, 10, 20]), np.array([np.nan, 0.9, 0.8, 0.7]), ((0, 20),), 5, 0.0)
     draw_printed(figure, [layer, dataclasses.replace(layer, layer="b", tpm=layer.tpm / 2)])
@@ -77,12 +78,12 @@ def test_tpm_over_iterations_as_printed() -> None:
     assert [line.get_label() for line in figure.axes[0].lines] == ["a"], "no window, no null"
 
 
-def test_nothing_moved(tmp_path: Path) -> None:
+def test_a_window_in_which_nothing_moved_is_drawn(tmp_path: Path) -> None:
     write_picture(tmp_path / "x.pdf", lambda figure: draw_scores(figure, [[scores("a", [math.nan])]], 0.0))
     assert (tmp_path / "x.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_files(tmp_path: Path) -> None:
+def test_pictures_never_replace_a_file_unasked(tmp_path: Path) -> None:
     group = [scores(f"conv{i}", [0.5, 0.6]) for i in range(40)]
     write_picture(tmp_path / "x.png", lambda figure: draw_scores(figure, [group, group], 0.0))
     with pytest.raises(CaffeSplitError, match="exists; nothing is overwritten unasked"):
@@ -94,7 +95,7 @@ def test_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 
 
-def test_runs_beside_each_other() -> None:
+def test_runs_are_compared_by_mean_and_by_their_last_kernels() -> None:
     figure = Figure()
     runs = {
         name: [[scores("a", [0.3, at], 100 * w, at), scores("b", [at, math.nan], 100 * w, at / 2)] for w in range(2)]

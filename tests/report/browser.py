@@ -45,7 +45,7 @@ class Page:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._number = 0
-        self.events: list[dict[str, Any]] = []  # everything the browser said of its own accord
+        self.events: list[dict[str, Any]] = []  # everything the browser reported without being asked
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 

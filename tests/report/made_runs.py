@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HEAD = "I0305 15:{:02d}:{:02d}.000000 1 solver.cpp:1] "
-# Names as they must never be, and are.
+# Names that break a page unless they are escaped.
 NASTY = "<script>alert(1)<&>"
 NASTY_LAYER = "conv\"'</script><img src=x onerror=alert(2)>"
 

@@ -130,7 +130,7 @@ def shortened(printed: str) -> str:
     return repr(float(printed)).removesuffix(".0")
 
 
-def test_the_pointer_leaves(page: Page) -> None:
+def test_the_values_go_when_the_pointer_leaves(page: Page) -> None:
     hover(page, "test loss", 0.5)
     assert shown(page, "test loss") is not None
     page.mouse("mouseMoved", 5, 5)
@@ -300,7 +300,7 @@ def test_many_runs_are_told_apart(tab: Page, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [320, 390, 1100])
 @pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone_and_in_the_dark(tab: Page, report: Path, width: int, dark: bool) -> None:
+def test_the_page_fits_a_phone_and_the_dark(tab: Page, report: Path, width: int, dark: bool) -> None:
     tab.open(report, width=width, height=700, dark=dark)
     assert tab.run("document.documentElement.scrollWidth") == width  # nothing but tables scrolls sideways
     paper = tab.run("getComputedStyle(document.body).backgroundColor")

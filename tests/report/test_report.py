@@ -1,4 +1,4 @@
-"""`caffe-split report`: what the page holds, whatever the runs are called and whatever is missing."""
+"""`caffe-split report`: what the page holds, for any names of the runs, and with parts missing."""
 
 from __future__ import annotations
 
@@ -73,9 +73,10 @@ def test_the_table_is_that_of_table(runs: list[Written]) -> None:
     table = caffe_split("table", "base/train.log", f"{NASTY}/train.log", "--cost", cwd=folder).stdout
     expected = [[text.strip() for text in line.split("|")[1:-1]] for line in table.splitlines() if line[:1] == "|"]
     del expected[1]
+    texts = list(itertools.chain.from_iterable(expected))
     cells = Read(page).cells
     at = cells.index("Comparison") + 1
-    assert cells[at : at + len(sum(expected, []))] == sum(expected, [])
+    assert cells[at : at + len(texts)] == texts
 
 
 def test_the_curves_are_those_of_the_logs(runs: list[Written]) -> None:
@@ -121,7 +122,7 @@ def test_it_needs_nothing_else(runs: list[Written]) -> None:
     assert policy and policy.startswith("default-src 'none'; ")
 
 
-def test_the_split(runs: list[Written]) -> None:
+def test_a_split_is_shown_with_its_scores_and_counts(runs: list[Written]) -> None:
     page, _ = written_page(runs[0].folder.parent, "base", NASTY)
     cells = Read(page).cells
     row = cells[cells.index(NASTY_LAYER) :]
@@ -154,13 +155,13 @@ def test_the_commands_can_be_given_to_a_shell(runs: list[Written]) -> None:
     assert f"{NASTY}/solver.prototxt" in words
 
 
-def test_a_folder_with_only_a_log(tmp_path: Path) -> None:
+def test_a_folder_with_only_a_log_has_no_costs_and_no_split(tmp_path: Path) -> None:
     write_run(tmp_path / "alone", 0.0)
     page, said = written_page(tmp_path, "alone")
     assert said == "" and "Parameters" not in page and "Split:" not in page and "alone/train.log" in page
 
 
-def test_a_folder_of_runs_and_a_log_itself(tmp_path: Path) -> None:
+def test_a_run_given_twice_comes_once_and_derived_ones_come_last(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_run(tmp_path / "exp" / name, 0.0)
     (tmp_path / "exp/two/manifest.json").write_text(json.dumps(manifest("two", "conv1")))
@@ -199,7 +200,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (["one", "--output", "nonsense"], "no test output named nonsense; it has: accuracy, loss"),
     ],
 )
-def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
+def test_bad_input_is_said_and_no_page_is_written(tmp_path: Path, words: list[str], said: str) -> None:
     write_run(tmp_path / "one", 0.0)
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").mkdir()
@@ -227,7 +228,7 @@ def test_what_can_be_read_is_reported_all_the_same(tmp_path: Path) -> None:
         ("[" * 100_000, "is no JSON"),
     ],
 )
-def test_a_manifest_that_is_none(tmp_path: Path, text: str, said: str) -> None:
+def test_a_broken_manifest_is_said_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     write_run(tmp_path / "one", 0.0)
     (tmp_path / "one/manifest.json").write_text(text)
     page, complaint = written_page(tmp_path, "one", status=1)
@@ -235,7 +236,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(LOGS.glob("*.log")), ids=lambda path: path.stem)
-def test_every_log(path: Path, tmp_path: Path) -> None:
+def test_every_log_with_a_run_gives_a_page(path: Path, tmp_path: Path) -> None:
     from caffe_split.errors import CaffeSplitError
     from caffe_split.report.page import page
     from caffe_split.report.runs import read_runs
@@ -253,11 +254,11 @@ def test_every_log(path: Path, tmp_path: Path) -> None:
 
 def test_a_long_curve_keeps_its_best(tmp_path: Path) -> None:
     from caffe_split.plot.series import MOST_POINTS, Curve
-    from caffe_split.report.curves import _curve
+    from caffe_split.report.curves import shown_curve
 
     y = np.sin(np.arange(50_000) / 40)
     y[[7, 31_337, 49_000, 49_001]] = 2.0  # the last of equal ones is the best
-    curve = _curve(Curve(0, "accuracy", np.arange(50_000.0), y), 0, lowest=False)
+    curve = shown_curve(Curve(0, "accuracy", np.arange(50_000.0), y), 0, lowest=False)
     assert len(curve["x"]) <= MOST_POINTS + 3 and curve["of"] == 50_000
     assert curve["x"] == sorted(curve["x"]) and curve["x"][curve["best"]] == 49_001
     assert all(y[x] == value for x, value in zip(curve["x"], curve["y"]))
@@ -320,7 +321,7 @@ def test_colours_are_told_apart(theme: str, eyes: str) -> None:
 
 
 @pytest.mark.caffe
-def test_a_run_that_was_really_derived(digits: Path) -> None:
+def test_a_derived_run_shows_what_its_manifest_says(digits: Path) -> None:
     (digits / "digits/train.log").write_text(train("digits/solver.prototxt", digits))
     words = ["digits/solver.prototxt", "--iter", 100, "--num-splits", 2, "--kind", "skip", "--out", "skip"]
     caffe_split("make-derived", *words, cwd=digits)

@@ -45,12 +45,12 @@ def test_best_of_several_is_the_pipeline_over_each() -> None:
         (["googlenet.log", "--output", "loss3/top-1", "--value", "-n", "1"], ["0.42"]),
     ],
 )
-def test_best_values(words: list[str], lines: list[str]) -> None:
+def test_value_prints_the_best_values_the_best_last(words: list[str], lines: list[str]) -> None:
     status, said, _ = run("best", *words)
     assert status == 0 and said.split() == lines
 
 
-def test_best_snapshot(tmp_path: Path) -> None:
+def test_best_names_the_nearest_snapshot_and_whether_it_exists(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_bytes((LOGS / "bvlc_2016.log").read_bytes())
     _, said, _ = run("best", "train.log", "--snapshot", "-n", "1", cwd=tmp_path)
     assert "iteration 200, nearest snapshot rn_iter_200.caffemodel (iteration 200), no such file here" in said
@@ -78,7 +78,7 @@ def test_a_misleading_order_is_said() -> None:
     assert run("best", "bvlc_1_0.log")[2] == ""
 
 
-def test_final() -> None:
+def test_final_prints_the_accuracies_before_the_end() -> None:
     status, said, _ = run("final", "bvlc_2016.log")
     assert status == 0 and said.count("\n") == 1 and "accuracy = 0.55" in said
     # Nine outputs push the accuracy out of the three lines.
@@ -88,7 +88,7 @@ def test_final() -> None:
     assert said == "0.01\n" and "at iteration 20" in notes
 
 
-def test_final_of_a_folder(tmp_path: Path) -> None:
+def test_final_of_a_folder_is_that_of_each_log_in_it(tmp_path: Path) -> None:
     for name in ("bvlc_1_0", "bvlc_2016"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.log").write_bytes((LOGS / f"{name}.log").read_bytes())
@@ -98,7 +98,7 @@ def test_final_of_a_folder(tmp_path: Path) -> None:
     assert "caffemodel" not in notes
 
 
-def test_table() -> None:
+def test_the_table_compares_with_the_first_log() -> None:
     status, said, _ = run("table", "bvlc_2016.log", "bvlc_1_0.log", "fatal.log")
     assert status == 0
     lines = said.splitlines()
@@ -110,7 +110,7 @@ def test_table() -> None:
     assert run("table", "bvlc_2016.log", "--format", "csv")[1].startswith("net,path,output,best,")
 
 
-def test_table_with_logs_that_tell_nothing() -> None:
+def test_the_table_has_the_other_logs_where_one_says_nothing() -> None:
     status, said, notes = run("table", "empty.log", "bvlc_1_0.log", "no_test.log", "caffe_test.log")
     assert status == 1 and [line.split("|")[1].strip() for line in said.splitlines()[2:5]] == [
         "bvlc_1_0.log",
@@ -124,7 +124,7 @@ def test_table_with_logs_that_tell_nothing() -> None:
     assert status == 1 and "0.6716" in said and "detection_eval" in notes
 
 
-def test_table_csv_of_logs_of_one_name(tmp_path: Path) -> None:
+def test_logs_of_one_name_are_exported_to_folders_of_their_own(tmp_path: Path) -> None:
     for name in ("base", "derived1"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.log").write_bytes((LOGS / "bvlc_1_0.log").read_bytes())
@@ -133,7 +133,7 @@ def test_table_csv_of_logs_of_one_name(tmp_path: Path) -> None:
     assert (tmp_path / "out/derived1/train.log.train").is_file()
 
 
-def test_watch() -> None:
+def test_watch_once_prints_one_line_and_a_crash_is_an_error() -> None:
     status, said, _ = run("watch", "six_runs.log", "--once", "--max-iter", "60")
     assert status == 0 and said.startswith("iteration 30/60  loss 1.7") and "(best 0.58 at 30)" in said
     status, _, notes = run("watch", "fatal.log")
@@ -170,7 +170,7 @@ def test_watch_ends_at_once_where_the_training_has(tmp_path: Path, name: str, st
     assert code == status and shown.startswith(line) and last.startswith(end)
 
 
-def test_watch_of_a_log_that_was_cut_off_long_ago(tmp_path: Path) -> None:
+def test_watch_ends_at_a_log_that_was_cut_off_long_ago(tmp_path: Path) -> None:
     data = (LOGS / "bvlc_2016.log").read_bytes()
     (tmp_path / "train.log").write_bytes(data[: data.index(b"Iteration 200")])
     os.utime(tmp_path / "train.log", (1e9, 1e9))
@@ -178,7 +178,7 @@ def test_watch_of_a_log_that_was_cut_off_long_ago(tmp_path: Path) -> None:
     assert code == 0 and said.splitlines()[-1] == "cut off"
 
 
-def test_watch_of_no_log(tmp_path: Path) -> None:
+def test_watch_of_a_missing_log_is_an_error(tmp_path: Path) -> None:
     code, said = ended(start_watch(tmp_path))
     assert code == 1 and said == "caffe-split: cannot read the log train.log: No such file or directory\n"
 
@@ -204,7 +204,7 @@ def test_watch_follows_to_the_end(tmp_path: Path) -> None:
     assert len(shown) >= 2 and shown[-1].startswith(last)
 
 
-def test_watch_of_a_log_that_goes_away(tmp_path: Path) -> None:
+def test_watch_ends_with_an_error_if_the_log_goes_away(tmp_path: Path) -> None:
     data = (LOGS / "bvlc_2016.log").read_bytes()
     path = tmp_path / "train.log"
     path.write_bytes(data[: data.index(b"Iteration 200")])
@@ -256,7 +256,7 @@ def test_bad_input_is_one_line(tmp_path: Path, command: str, path: str) -> None:
         assert status == 1 and path in notes
 
 
-def test_an_output_that_is_not_there() -> None:
+def test_an_unknown_output_is_answered_with_the_known_ones() -> None:
     status, _, notes = run("best", "bvlc_1_0.log", "--output", "acuracy")
     assert status == 1 and "Accuracy, loss" in notes
 

@@ -1,4 +1,4 @@
-"""One hand-made log of every form met in the wild, and what it says."""
+"""One log, made by hand, of each form that is found in practice, and what it says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_split.trainlog import TrainingLog, parse, read_log
+from caffe_split.trainlog import Parser, TrainingLog, read_log
 
 LOGS = Path(__file__).parent / "logs"
 nan, inf = float("nan"), float("inf")
@@ -40,7 +40,7 @@ def same(found: np.ndarray, expected: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("name", DISGUISES)
-def test_disguises(name: str) -> None:
+def test_a_disguised_log_says_the_same(name: str) -> None:
     (run,) = log(name).runs
     assert run.state == "done"
     assert run.displays.iteration.tolist() == run.train.iteration.tolist() == [0, 10, 20]
@@ -57,7 +57,7 @@ def test_disguises(name: str) -> None:
         assert run.displays.seconds.tolist() == [4, 10, 16]
 
 
-def test_names() -> None:
+def test_names_of_outputs_are_kept_as_printed() -> None:
     assert log("names_with_spaces").runs[0].tests[0].names == ["top 1 accuracy", "loss"]
     assert log("names_with_spaces").runs[0].train.names == ["my loss"]
     assert log("invalid_utf8").runs[0].tests[0].names == ["pr\\xe9cision_accuracy", "loss"]
@@ -66,7 +66,7 @@ def test_names() -> None:
     assert same(log("googlenet").table("tests")["loss1/loss1"], [12.4781, 9.5, 8.25])
 
 
-def test_source_2014() -> None:
+def test_the_form_of_2014_is_read() -> None:
     (run,) = log("source_2014").runs
     assert run.displays["loss"].tolist() == [2.30702, 0.254921, 0.12]
     assert run.lr["lr"].tolist() == [1e-4, 9.92565e-05, 9.8e-05]
@@ -81,7 +81,7 @@ def test_glog_file_gives_the_year() -> None:
     assert run.tests[0].names == ["Test loss", "accuracy", "loss"]
 
 
-def test_events_of_2016() -> None:
+def test_the_events_of_2016_are_read_in_order() -> None:
     (run,) = log("bvlc_2016").runs
     kinds = ["start", "solving", "multistep", "snapshot", "snapshot", "done", "done"]
     assert [e.kind for e in run.events] == kinds
@@ -89,7 +89,7 @@ def test_events_of_2016() -> None:
     assert run.clips["scale"].tolist() == [0.342129]
 
 
-def test_nvcaffe() -> None:
+def test_the_form_of_nvcaffe_is_read() -> None:
     (run,) = log("nvcaffe_digits").runs
     assert [e.kind for e in run.events] == ["start", "start", "gpus", "solving"]
     assert run.displays.iteration.tolist() == [0, 29, 58]
@@ -103,11 +103,11 @@ def test_intel_noise_starts_no_row() -> None:
     assert run.displays.iteration.tolist() == [0, 40] and run.tests == {}
 
 
-def test_ssd() -> None:
+def test_the_form_of_ssd_is_read() -> None:
     assert log("ssd").table("tests")["detection_eval"].tolist() == [0.774793, 0.874793]
 
 
-def test_what_is_no_number() -> None:
+def test_nan_and_inf_are_values() -> None:
     (run,) = log("diverged").runs
     assert same(run.displays["loss"], [-4.26326e-14, inf, nan, nan])
     assert same(run.displays["iter/s"], [-3.29945e35, 5, 5, nan])
@@ -118,33 +118,33 @@ def test_what_is_no_number() -> None:
     assert same(run.tests[0]["accuracy"], [0.5, 0.51, nan])
 
 
-def test_glog_0_6_over_the_new_year() -> None:
+def test_seconds_go_on_over_the_new_year_with_years() -> None:
     (run,) = log("glog_0_6").runs
     assert run.state == "stopped" and run.started == datetime(2026, 12, 31, 23, 59, 51)
     assert run.displays.seconds.tolist() == [3, 13]
 
 
-def test_new_year_without_years() -> None:
+def test_seconds_go_on_over_the_new_year_without_years() -> None:
     path = LOGS / "new_year.log"
     (run,) = read_log(path).runs
     assert run.displays.seconds.tolist() == [5, 15, 25]
     assert run.started.year == datetime.fromtimestamp(path.stat().st_mtime).year - 1  # type: ignore[union-attr]
 
 
-def test_caffe_test() -> None:
+def test_batches_and_means_of_caffe_test_are_read() -> None:
     (run,) = log("caffe_test").runs
     assert run.batches.iteration.tolist() == [0, 1]
     assert same(run.batches["L2_Loss"], [919082, nan])
     assert list(run.results) == ["Loss", "accuracy", "L2_Loss"] and run.results["accuracy"] == 0.85
 
 
-def test_caffe_time() -> None:
+def test_times_of_caffe_time_are_read() -> None:
     (run,) = log("caffe_time").runs
     assert run.results["conv1 forward ms"] == 3.25 and run.results["conv1 backward ms"] == 6.5
     assert run.results["Forward-Backward ms"] == 12.5 and run.last_iteration == -1
 
 
-def test_resume_the_later_run_wins() -> None:
+def test_of_a_resumed_training_the_later_run_wins() -> None:
     whole = log("resumed")
     assert [r.state for r in whole.runs] == ["unfinished", "done"]
     tests = whole.table("tests")
@@ -183,7 +183,7 @@ def test_a_table_of_several_runs_is_laid_out_over_all(tmp_path: Path) -> None:
         displays["missing"]
 
 
-def test_six_runs() -> None:
+def test_each_start_begins_a_run() -> None:
     whole = log("six_runs")
     assert [r.state for r in whole.runs] == ["done", "unfinished"] * 3
     assert [r.last_iteration for r in whole.runs] == [20, 30] * 3
@@ -192,24 +192,24 @@ def test_six_runs() -> None:
         assert before.last_line + 1 == after.first_line
 
 
-def test_a_restart_shows_in_the_iterations() -> None:
+def test_a_restart_is_seen_by_its_iterations() -> None:
     whole = log("restarted_without_start_lines")
     assert [(r.first_line, r.last_line) for r in whole.runs] == [(1, 18), (19, 36)]
 
 
-def test_spliced_clock_goes_back() -> None:
+def test_a_clock_that_goes_back_leaves_each_run_its_time() -> None:
     whole = log("spliced")
     assert [r.seconds for r in whole.runs] == [20, 20]
     assert whole.table("tests").iteration.tolist() == [0, 10, 20, 30, 40, 50]
 
 
-def test_ends() -> None:
+def test_a_crash_is_known_with_its_cause() -> None:
     assert log("fatal").runs[0].state == "crashed"
     assert log("fatal").runs[0].cause.startswith("math_functions.cu:79] Check failed: error == cudaSuccess")
     assert log("killed_by_sigterm").runs[0].cause.startswith("*** SIGTERM")
 
 
-def test_test_nets() -> None:
+def test_each_test_net_has_a_table() -> None:
     (run,) = log("two_test_nets").runs
     assert sorted(run.tests) == [0, 1] and all(len(t.names) == 9 for t in run.tests.values())
     assert run.tests[1]["accuracy"].tolist() == [0.2, 0.3]
@@ -224,7 +224,7 @@ def test_a_number_cut_in_half_does_not_count() -> None:
     assert run.train["loss"].tolist() == [2, 1.9] and run.displays["loss"].tolist() == [2, 1.9, 1.8]
 
 
-def test_vector_output() -> None:
+def test_each_element_of_an_output_is_a_column() -> None:
     (run,) = log("vector_output").runs
     assert run.tests[0].names == ["accuracy", "per_class", "per_class[1]", "loss"]
     assert run.tests[0]["per_class[1]"].tolist() == [0.75, 0.75, 0.75]
@@ -234,12 +234,12 @@ def test_a_line_that_two_wrote_is_left_out() -> None:
     assert same(log("two_writers_in_one_line").table("tests")["accuracy"], [0.5, nan, 0.52])
 
 
-def test_huge_iterations() -> None:
+def test_iterations_may_be_huge() -> None:
     assert log("huge_iterations").table("lr").iteration.tolist() == [80000000, 80000010, 80000020]
 
 
 @pytest.mark.parametrize("name", ["empty", "tiny_57_bytes"])
-def test_nothing_in_it(name: str) -> None:
+def test_a_log_with_nothing_in_it_has_no_runs(name: str) -> None:
     assert log(name).runs == []
     assert len(log(name).table("tests")) == 0
 
@@ -266,7 +266,7 @@ def test_every_value_stands_where_it_says(path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 61])
 def test_pieces_of_any_size_give_the_same(path: Path, size: int) -> None:
     data = path.read_bytes()
-    whole, pieces = parse.Parser(2020), parse.Parser(2020)
+    whole, pieces = Parser(2020), Parser(2020)
     whole.feed(data)
     for start in range(0, len(data), size):
         pieces.feed(data[start : start + size])

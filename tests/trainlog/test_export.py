@@ -1,4 +1,4 @@
-"""What other programs get: BVLC's CSV byte for byte, JSON, pandas, TensorBoard."""
+"""Exports for other programs: BVLC's CSV byte for byte, JSON, pandas, TensorBoard."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ READABLE = [
 
 @pytest.fixture(scope="session")
 def parse_log() -> Any:
-    """BVLC's own script, out of the built source; it is Python 2, of which one print stands in our way."""
+    """BVLC's own script, from the built source; it is Python 2, and its one print statement is replaced."""
     tool = ROOT / "tools" / "build_caffe"
     found = subprocess.run([str(tool), "--print-source"], stdout=subprocess.PIPE, text=True, check=False)
     folder = Path(found.stdout.strip() or "none") / "tools" / "extra"
@@ -71,12 +71,12 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
     assert written
     for file in written:
         assert (ours / file).read_bytes() == (theirs / file).read_bytes()
-    # A table of one row BVLC's script forgets; nothing else may be ours alone.
+    # BVLC's script does not write a table of one row; ours may write nothing else in addition.
     for alone in {p.name for p in ours.iterdir()} - set(written):
         assert len((ours / alone).read_text().splitlines()) == 2
 
 
-def test_csv_of_test_nets(tmp_path: Path) -> None:
+def test_each_test_net_has_a_csv_file(tmp_path: Path) -> None:
     written = export.write_csv(read_log(LOGS / "two_test_nets.log"), tmp_path)
     assert [p.name for p in written] == ["two_test_nets.log.test", "two_test_nets.log.test1"]
     rows = list(csv.DictReader(written[1].open()))
@@ -84,7 +84,7 @@ def test_csv_of_test_nets(tmp_path: Path) -> None:
 
 
 def test_csv_keeps_nan(tmp_path: Path) -> None:
-    train, test = export.write_csv(read_log(LOGS / "diverged.log"), tmp_path)
+    train, _ = export.write_csv(read_log(LOGS / "diverged.log"), tmp_path)
     assert [row["L2_Loss"] for row in csv.DictReader(train.open())] == ["15000000.0", "inf", "nan"]
 
 
@@ -99,7 +99,7 @@ def test_json_holds_everything(path: Path) -> None:
         assert len(written["events"]) == len(run.events)
 
 
-def test_pandas() -> None:
+def test_a_table_becomes_a_data_frame() -> None:
     pytest.importorskip("pandas")
     frame = read_log(LOGS / "bvlc_2016.log").to_pandas()
     assert list(frame.columns) == ["iteration", "seconds", "accuracy", "loss"] and len(frame) == 2
@@ -119,7 +119,7 @@ def records(data: bytes) -> list[bytes]:
     return found
 
 
-def test_tensorboard(tmp_path: Path) -> None:
+def test_event_files_hold_the_curves_and_are_replaced(tmp_path: Path) -> None:
     assert tfevents.crc32c(b"123456789") == 0xE3069283  # the known check value of CRC-32C
     path = tfevents.write_events(read_log(LOGS / "resumed.log"), tmp_path, "resumed")
     assert path.parent == tmp_path / "resumed" and path.name.startswith("events.out.tfevents.")

@@ -1,4 +1,4 @@
-"""Any bytes give a log, numpy and the patterns read the same, and time grows with size only."""
+"""Any bytes give a log, numpy and the patterns read the same, and the time is linear in the size."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caffe_split.trainlog import bulk, parse, pipeline
+from caffe_split.trainlog import Parser, pipeline, read_log
 
 LOGS = [path.read_bytes() for path in sorted((Path(__file__).parent / "logs").glob("*.log"))]
 PIECES = sorted({line for data in LOGS for line in data.split(b"\n")})
 
 
 def understood(data: bytes, by_numpy: bool, fewest: int = 1) -> str:
-    """Everything that the log says, as text; read by numpy wherever it can, or not at all."""
-    small, few = parse._SMALL, bulk.FEWEST
-    parse._SMALL, bulk.FEWEST = (0 if by_numpy else 1 << 62), fewest
-    try:
-        parser = parse.Parser(2020)
-        parser.feed(data)
-        parser.finish()
-        log = parser.log("x", 0.0)
-    finally:
-        parse._SMALL, bulk.FEWEST = small, few
+    """Everything that the log says, as text; by_numpy: read by numpy wherever possible, else never."""
+    parser = Parser(2020, smallest_block=0 if by_numpy else 1 << 62, fewest_lines=fewest)
+    parser.feed(data)
+    parser.finish()
+    log = parser.log("x", 0.0)
     tables = []
     for run in log.runs:
         for table in (run.displays, run.train, run.lr, run.clips, run.batches, *run.tests.values()):
@@ -46,7 +41,7 @@ def same(data: bytes) -> None:
 @pytest.mark.parametrize("data", LOGS)
 def test_numpy_and_patterns_agree(data: bytes) -> None:
     same(data)
-    # Lines of the plainest form only, so that whole logs go by numpy, with every prefix.
+    # Without carriage returns whole logs are read by numpy, with every prefix.
     same(data.replace(b"\r\n", b"\n"))
     same(data + data)
 
@@ -70,20 +65,20 @@ def test_numpy_and_patterns_agree_on_damaged_logs(seed: int) -> None:
     same(bytes(data))
 
 
-def test_a_time_that_is_no_number() -> None:
+def test_a_time_that_is_no_number_is_read_alike() -> None:
     head = b"I0305 15:00:00.000000  1 caffe.cpp:1] "
     same(head + b"Average time per layer: \n" + head + b"conv1\tforward: 7.7.5 ms.\n")
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=40), max_size=30), st.sampled_from([b"\n", b"\r\n", b""]))
-def test_any_lines(lines: list[bytes], end: bytes) -> None:
+def test_any_lines_are_read_alike(lines: list[bytes], end: bytes) -> None:
     same(end.join(lines))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=3000))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_read_alike(data: bytes) -> None:
     same(data)
 
 
@@ -119,7 +114,7 @@ def test_time_is_linear(tmp_path: Path, piece: bytes) -> None:
     for size in (100_000, 800_000):
         path.write_bytes(piece * (size // len(piece)))
         before = time.process_time()
-        parse.read_log(path)
+        read_log(path)
         pipeline.best_lines(path, 3)
         pipeline.final_lines(path)
         times.append(time.process_time() - before)
@@ -153,7 +148,7 @@ MIDDLES = [b" 1 s.cpp:1] ", b" s.cpp:1] ", b" 1 s.cpp] ", b" 1 s.cpp:1]", b" 1 s
 
 
 @pytest.mark.parametrize("stamp", STAMPS)
-def test_odd_prefixes(stamp: bytes) -> None:
+def test_odd_prefixes_are_read_alike(stamp: bytes) -> None:
     for middle in MIDDLES:
         for message in (b"Iteration 5, lr = 0.1", b"Iteration 7, loss = 2", b"    Train net output #0: a = 3"):
             good = b"I0304 14:00:00.000000 1 s.cpp:1] "
@@ -174,7 +169,7 @@ def test_many_columns_stay_linear(kind: str) -> None:
                 lines.append(f"{head}Iteration {k}, loss = 1")
             lines.append(f"{head}    Train net output #0: {'a' if kind.startswith('one') else f'a{k}'} = 1")
         before = time.process_time()
-        parser = parse.Parser(2020)
+        parser = Parser(2020)
         parser.feed("\n".join([*lines, ""]).encode())
         (run,) = parser.log("x", 0.0).runs
         times.append(time.process_time() - before)

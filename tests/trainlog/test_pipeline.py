@@ -63,7 +63,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_lines(tmp_path: Path, seed: int) -> None:
+def test_any_lines_come_as_the_shell_sorts_them(tmp_path: Path, seed: int) -> None:
     pick = random.Random(seed)
     lines = []
     for _ in range(60):

@@ -70,7 +70,7 @@ def same_as_pipeline(path: Path) -> None:
     assert [found.text for found in pipeline.best_lines(path, 3)] == shell.splitlines()
 
 
-def test_trained_and_resumed(tmp_path: Path) -> None:
+def test_a_training_and_its_resumption_are_two_runs(tmp_path: Path) -> None:
     path = train(tmp_path)
     (run,) = read_log(path).runs
     assert run.state == "done" and run.displays.iteration.tolist() == [0, 20, 40, 60, 80, 100]
@@ -95,7 +95,7 @@ def test_csv_of_a_log_whose_dates_bvlc_can_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "state"), [(signal.SIGINT, "stopped"), (signal.SIGKILL, "unfinished")])
-def test_interrupted_and_killed(tmp_path: Path, number: int, state: str) -> None:
+def test_an_interrupt_stops_a_run_and_a_kill_leaves_it_unfinished(tmp_path: Path, number: int, state: str) -> None:
     child = start(tmp_path, SOLVER.replace("max_iter: 100", "max_iter: 1000000000"))
     end = time.monotonic() + 30
     while b"Iteration 60" not in (tmp_path / "train.log").read_bytes():
@@ -108,7 +108,7 @@ def test_interrupted_and_killed(tmp_path: Path, number: int, state: str) -> None
     same_as_pipeline(tmp_path / "train.log")
 
 
-def test_diverged(tmp_path: Path) -> None:
+def test_a_diverged_loss_is_a_value(tmp_path: Path) -> None:
     # The inner product is to give back its input, with steps far too long.
     net = NET.replace("num_output: 3", "num_output: 4").replace("SoftmaxWithLoss", "EuclideanLoss")
     net = net.replace('bottom: "label" top: "loss"', 'bottom: "data" top: "loss"')
@@ -118,7 +118,7 @@ def test_diverged(tmp_path: Path) -> None:
     assert (run.displays.lines["loss"] > 0).all()
 
 
-def test_two_test_nets(tmp_path: Path) -> None:
+def test_two_test_nets_have_two_tables(tmp_path: Path) -> None:
     solver = SOLVER.replace('net: "net.prototxt"', 'train_net: "net.prototxt"\ntest_net: "net.prototxt"\n' * 1)
     solver = solver.replace("test_iter: 1", 'test_net: "net.prototxt"\ntest_iter: 1\ntest_iter: 2')
     log = read_log(train(tmp_path, solver))
@@ -127,7 +127,7 @@ def test_two_test_nets(tmp_path: Path) -> None:
     same_as_pipeline(tmp_path / "train.log")
 
 
-def test_caffe_test_and_time(tmp_path: Path) -> None:
+def test_caffe_test_and_caffe_time_leave_results(tmp_path: Path) -> None:
     train(tmp_path)
     for words, name in (
         (["test", "-model", "net.prototxt", "-weights", "small_iter_100.caffemodel", "-iterations", "3"], "test"),
@@ -142,7 +142,7 @@ def test_caffe_test_and_time(tmp_path: Path) -> None:
     assert {"ip forward ms", "ip backward ms", "Forward pass ms", "Total Time ms"} <= set(run.results)
 
 
-def test_a_fatal_message(tmp_path: Path) -> None:
+def test_a_fatal_message_is_the_cause_of_a_crash(tmp_path: Path) -> None:
     child = start(tmp_path, SOLVER.replace("multistep", "no_such_policy"))
     assert child.wait(timeout=30) == -signal.SIGABRT
     (run,) = read_log(tmp_path / "train.log").runs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +11,13 @@ import click
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.plot import figure as picture
+from caffe_split.plot.picture_file import picture_format, write_picture
 from caffe_split.plot.series import collect
+from caffe_split.plot.window import screen, show
 from caffe_split.trainlog.follow import Follower
 
-SIZE = (9.0, 7.5)
+SIZE = (9.0, 7.5)  # inches
 DEFAULT_FILE = "loss.png"
-_FORMATS = (".png", ".svg", ".pdf")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,8 +53,8 @@ def command(
     Example:
       plot_loss.py baseline/train.log derived1/train.log --avg 3 --no_refresh
     """
-    if out is not None and Path(out).suffix.lower() not in _FORMATS:
-        raise CaffeSplitError(f"cannot write {out}: the name must end in {', '.join(_FORMATS)}")
+    if out is not None:
+        picture_format(out)
     followers, status = _open(logs)
     chosen = [name for name in outputs.split(",") if name]
 
@@ -63,24 +62,18 @@ def command(
         curves = collect([follower.log for follower in followers], x_axis, chosen)
         picture.draw(target, curves, average, log_scale)
 
-    kind, why = ("file", "") if out is not None else _screen()
+    kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
         path = out or DEFAULT_FILE
-        _write(path, draw)
+        write_picture(Path(path), draw, force=True, size=SIZE)
         click.echo(f"{why}wrote {path}")
-        return status
-    from matplotlib import pyplot
-
-    figure = pyplot.figure(figsize=SIZE, layout="constrained")
-    draw(figure)
-    if kind == "window" and not no_refresh:
-        _follow(figure, followers, draw, every)
-    pyplot.show()
+    else:
+        show(draw, SIZE, followers if kind == "window" and not no_refresh else [], every)
     return status
 
 
 def _open(logs: Sequence[str]) -> tuple[list[Follower], int]:
-    """A follower for each readable log; status 1 where some are not, an error where none is."""
+    """A follower for each readable log, and the status: 1 if some cannot be read. An error if none can be."""
     followers, status = [], 0
     for path in logs:
         try:
@@ -96,64 +89,6 @@ def _open(logs: Sequence[str]) -> tuple[list[Follower], int]:
         names = ", ".join(follower.path for follower in followers)
         raise CaffeSplitError(f"nothing to draw: no line of a training in {names}")
     return followers, status
-
-
-def _screen() -> tuple[str, str]:
-    """Where a figure can be seen: notebook, window, or file, with the reason, when no window can be opened."""
-    if "IPython" in sys.modules:
-        from IPython import get_ipython  # type: ignore[import-not-found, unused-ignore]
-
-        shell = get_ipython()
-        if shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell":
-            return "notebook", ""
-    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform.startswith("linux") and not shown:
-        return "file", "no display: "
-    import matplotlib
-    from matplotlib import pyplot
-
-    with contextlib.suppress(ImportError):
-        pyplot.switch_backend(matplotlib.rcParams["backend"])
-        if matplotlib.get_backend().lower() not in ("agg", "svg", "pdf", "ps", "cairo"):
-            return "window", ""
-    place = shown or "this machine"
-    return "file", f"no window on {place} (not a display, or no toolkit such as Debian's python3-tk): "
-
-
-def _write(path: str, draw: Any) -> None:
-    from matplotlib.figure import Figure
-
-    from caffe_split.files import atomic_open
-
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(figure)
-    try:
-        with atomic_open(path) as stream:
-            figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=150)
-    except OSError as error:
-        reason = f"cannot write {path}: {error.strerror}; choose another place with --out"
-        raise CaffeSplitError(reason) from error
-
-
-def _follow(figure: Any, followers: list[Follower], draw: Any, every: float) -> None:
-    """Let the window's own timer look at the logs; only what was appended is read."""
-    timer = figure.canvas.new_timer(interval=round(1000 * every))
-
-    def look() -> None:
-        if any([_poll(follower) for follower in followers]):
-            draw(figure)
-            figure.canvas.draw_idle()
-
-    timer.add_callback(look)
-    timer.start()
-    figure._caffe_split_timer = timer  # the timer stops when nothing refers to it any more
-
-
-def _poll(follower: Follower) -> bool:
-    try:
-        return follower.poll()
-    except CaffeSplitError:  # moved away, or not there for a moment: what was read stays in the window
-        return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
