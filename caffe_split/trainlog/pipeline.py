@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from caffe_split.files import PathLike
 from caffe_split.trainlog.lines import LineSplitter
@@ -60,16 +61,27 @@ def final_lines(path: PathLike, before: int = 3) -> list[Found]:
     result: dict[int, Found] = {}
     with open(path, "rb") as stream:
         for offset, text in _matching(path, b"Optimization Done"):
-            start = max(offset - _NEAR, 0)
-            stream.seek(start)
-            earlier = stream.read(offset - start).split(b"\n")[:-1]
-            earlier = earlier[max(len(earlier) - before, 0) :]
+            earlier = _lines_before(stream, offset, before)
             place = offset - sum(len(found) + 1 for found in earlier)
             for found in (*earlier, text):
                 if b"acc" in found.lower():
                     result[place] = Found(place, found)
                 place += len(found) + 1
     return [result[place] for place in sorted(result)]
+
+
+def _lines_before(stream: BinaryIO, offset: int, count: int) -> list[bytes]:
+    """The last `count` lines in front of `offset`, as far as they lie within `_NEAR` bytes, without their newlines."""
+    # Most lines are short: what is read grows until it holds them, so that many such places cost little.
+    size = 256 * count
+    while True:
+        start = max(offset - size, 0)
+        stream.seek(start)
+        # The first is a whole line only at the start of the file.
+        lines = stream.read(offset - start).split(b"\n")[:-1]
+        if len(lines) > count or start == 0 or size >= _NEAR:
+            return lines[max(len(lines) - count, 0) :]
+        size = min(4 * size, _NEAR)
 
 
 def misleading(lines: list[Found]) -> bool:
