@@ -60,7 +60,7 @@ class Trained:
 
 
 def stub(folder: Path, name: str, script: str) -> None:
-    """Write a shell script as a program of that name into a folder, which the caller puts first in PATH."""
+    """Write a shell script into a folder as a program of that name."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
