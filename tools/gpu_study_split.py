@@ -5,6 +5,8 @@ Runs in processes of its own, without PyTorch, in the study's folder: all paths 
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,3 +109,53 @@ def weights_of(path: Path) -> dict[str, list[np.ndarray]]:
     """The blobs of a caffemodel, as arrays of their own."""
     weights = caffemodel.read_weights(path)
     return {name: [np.array(blob) for blob in weights[name]] for name in weights}
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An .npz, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, path)
+
+
+def keep_split(folder: str, iteration: int, blobs: Mapping[str, Sequence[np.ndarray]], scores: Sequence[dict]) -> None:
+    """Write a split snapshot and what TPM saw; `split.npz`, which says that both are there, last."""
+    path = Path(folder)
+    write_blobs(path / f"split_iter_{iteration}.caffemodel", path / NET, blobs)
+    save(path / "split.npz", {"iteration": np.array(iteration), "scores": np.array(json.dumps(scores, default=_plain))})
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else float(value)
+
+
+def read_scores(folder: Path) -> tuple[int, list[dict]]:
+    """(iteration, scores) of a kept split snapshot."""
+    with np.load(folder / "split.npz") as stored:
+        scores = json.loads(str(stored["scores"]))
+        iteration = int(stored["iteration"])
+    for score in scores:
+        score["shape"] = tuple(score["shape"])
+        for name in ("displacement", "path"):
+            score[name] = np.array(score[name], np.float64)
+    return iteration, scores
+
+
+def make_net(parent: str, folder: str, cut: Cut | None, seed: int):
+    """(program, weights, facts) of the net that begins from the parent's split snapshot."""
+    iteration, scores = read_scores(Path(parent))
+    snapshot = Path(parent) / f"split_iter_{iteration}.caffemodel"
+    weights = weights_of(snapshot)
+    path = Path(folder)
+    if cut is None:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in (NET, SOLVER):
+            text = (Path(parent) / name).read_text(encoding="utf-8").replace(f'"{parent}/', f'"{folder}/')
+            (path / name).write_text(text, encoding="utf-8")
+        return read_program(path / NET, weights), weights, {"cost": cost_of(path / NET)}
+    if (path / "manifest.json").exists():
+        start = weights_of(path / "init.caffemodel")
+        facts = json.loads((path / "facts.json").read_text()) if (path / "facts.json").exists() else None
+        if facts is not None:
+            return read_program(path / NET, start), start, facts
+    return split(parent, folder, iteration, weights, scores, cut, seed)
