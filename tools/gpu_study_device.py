@@ -485,7 +485,9 @@ class Run:
         with torch.no_grad():
             if self.wide is not None:
                 found[0] = found[0][:, :3]
-            torch._foreach_copy_(targets, found)
+            # One call for each precision: a mixed one copies blob by blob.
+            for first, stop in ((0, len(self.kernels)), (len(self.kernels), len(found))):
+                torch._foreach_copy_(targets[first:stop], found[first:stop])
             if self.site_parts:
                 self._beside(lambda site, _, gradient: self.composer.back(site.kernel, gradient))
         return loss.detach()

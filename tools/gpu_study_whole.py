@@ -33,6 +33,13 @@ def study(asked: argparse.Namespace, begun: float) -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CaffeSplitError("PyTorch sees no CUDA device here; --device cpu rehearses on the processor.")
     way = calibration.ways_of(device, asked.way)[0]
+    if asked.scale != "auto":
+        try:
+            plan.scale_of(asked.scale)
+        except (ValueError, ZeroDivisionError):
+            raise CaffeSplitError(f"--scale {asked.scale}: expected auto, or a number above 0 up to 1 as 1/4.") from None
+    elif device.type != "cuda":
+        raise CaffeSplitError("--scale auto measures a CUDA device; give --scale 1/64 or another number here.")
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = asked.way.startswith("tf32")
     halves = load(asked.data)
@@ -97,14 +104,9 @@ def _pace(way: Way, data: Data, together: int, batch: int, say) -> dict[str, flo
 
 
 def _schedule(asked: argparse.Namespace, seeds, measured: dict[str, float], begun: float, say) -> plan.Schedule:
-    """The scale asked for, or the largest that fits. Raises `CaffeSplitError` where none is one or fits."""
+    """The scale asked for, or the largest that fits. Raises `CaffeSplitError` where none fits."""
     if asked.scale != "auto":
-        try:
-            return plan.Schedule(plan.scale_of(asked.scale))
-        except (ValueError, ZeroDivisionError):
-            raise CaffeSplitError(f"--scale {asked.scale}: expected auto, or a number above 0 up to 1 as 1/4.") from None
-    if not measured:
-        raise CaffeSplitError("--scale auto measures a CUDA device; give --scale 1/64 or another number here.")
+        return plan.Schedule(plan.scale_of(asked.scale))
     pace = plan.pace_from({int(k.split()[1]): v for k, v in measured.items() if k.startswith("baseline")})
     more = measured[f"round3 {asked.together}"] / measured[f"baseline {asked.together}"] - 1
     rounds = {"MultiSplits": 1, "MultiSplits2": 2, "MultiSplits3": 3, "random-MultiSplits": 1, "SkipSplit_1x1": 1,

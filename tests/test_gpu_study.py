@@ -1,0 +1,367 @@
+"""tools/gpu_study: its steps held to the engine, its kernels to PyTorch, and the whole of it rehearsed on a processor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import ROOT
+
+torch = pytest.importorskip("torch")
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gpu_study_arms as arms  # noqa: E402
+import gpu_study_data as packed  # noqa: E402
+import gpu_study_split as nets  # noqa: E402
+from gpu_study_calibrate import random_scores  # noqa: E402
+from gpu_study_device import Data, Run, Way, draws_of  # noqa: E402
+from gpu_study_start import BASELINE, start_weights, with_inputs  # noqa: E402
+from gpu_study_table import read_results, rows_of  # noqa: E402
+
+from caffe_split.engine.net import Net  # noqa: E402
+from caffe_split.errors import CaffeSplitError  # noqa: E402
+from caffe_split.tpm.lengths import lengths  # noqa: E402
+from caffe_split.trainlog import parse  # noqa: E402
+
+PLAIN = Way(torch.device("cpu"))
+CUTS = {
+    "MultiSplits": nets.Cut("residual"),
+    "SkipSplit_1x1": nets.Cut("skip", "stride"),
+    "SkipSplit_AvgPooling": nets.Cut("skip", "average"),
+    "random": nets.Cut("residual", partition="random:1"),
+}
+
+
+@pytest.fixture()
+def baseline(tmp_path, monkeypatch):
+    """The baseline in a folder of its own, with weights that leave hardly a value near a ReLU's edge: there two sums
+    of other order part."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(BASELINE, "resnet20_cifar10")
+    weights = start_weights(Path("resnet20_cifar10") / nets.NET, 1)
+    for name, blobs in weights.items():
+        if name.endswith("_scale"):
+            blobs[1][:] = 2.5
+    return nets.read_program(Path("resnet20_cifar10") / nets.NET, weights), weights
+
+
+def run_of(program, weights, way=PLAIN, batch=4, steps=12, images=32) -> Run:
+    generator = np.random.default_rng(0)
+    shown = generator.integers(0, 256, (images, 32, 32, 3), np.uint8), generator.integers(0, 10, images)
+    data = Data.of(way, shown, shown)
+    rates = np.full(steps, 1e-3, np.float32)
+    return Run(way, program, weights, data, torch.as_tensor(draws_of(3, steps, batch)), rates, 4, test_batch=16)
+
+
+def off_the_engine(folder: str, weights, run: Run) -> dict[str, float]:
+    """How far loss, gradients and running sums of one batch lie from those of the engine's Net, relative to their length."""
+    net = Net(with_inputs(Path(folder) / nets.NET, run.batch), "TRAIN")
+    net.load(weights, "weights")
+    loss = float(run.gradients())
+    images = np.ascontiguousarray(run.x[..., :3].numpy().transpose(0, 3, 1, 2))
+    theirs = net.forward({"data": images, "label": run.y.numpy()})
+    theirs.loss.backward()
+    ours = run.layout.blobs(run.gradient.numpy())
+    state = run.blobs({name: tensor.numpy() for name, tensor in run.state().items()})
+    off = {"loss": abs(loss / float(theirs.loss.detach()) - 1)}
+    for layer in net.layers:
+        if layer.text.type == "BatchNorm":
+            pairs = zip(state[layer.name], (blob.numpy() for blob in layer.blobs))
+        elif layer.name in ours:
+            # A bias before the next BatchNorm hardly moves the loss: what is left of its gradient is rounding.
+            pairs = list(zip(ours[layer.name], (blob.grad.numpy() for blob in layer.blobs)))
+            pairs = pairs[:1] if layer.text.type == "Scale" else pairs
+        else:
+            continue
+        for index, (one, other) in enumerate(pairs):
+            off[f"{layer.name} {index}"] = float(np.linalg.norm(one.reshape(-1) - other.reshape(-1)) / np.linalg.norm(other))
+    return off
+
+
+def test_the_baseline_is_the_engines(baseline) -> None:
+    off = off_the_engine("resnet20_cifar10", baseline[1], run_of(*baseline))
+    assert len(off) == 1 + 19 * 5 + 2
+    assert max(off.values()) < 1e-4, max(off.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_split_net_is_the_engines(name: str, baseline) -> None:
+    program, weights = baseline
+    scores = random_scores(program, 1)
+    made, start, facts = nets.split("resnet20_cifar10", "derived", 0, weights, scores, CUTS[name], 1)
+    assert len(facts["layers"]) == 9
+    run = run_of(made, start)
+    off = off_the_engine("derived", start, run)
+    # The 1x1 layers' gradients are sums of far larger terms.
+    assert max(off.values()) < 2e-3, max(off.items(), key=lambda item: item[1])
+    assert np.median(list(off.values())) < 2e-5
+    before = float(run_of(program, weights).gradients())
+    assert float(run_of(made, start).gradients()) == pytest.approx(before, rel=1e-5)
+
+
+def test_three_rounds_are_the_engines_and_fold(baseline) -> None:
+    program, weights = baseline
+    parent = "resnet20_cifar10"
+    for number in (1, 2, 3):
+        program, weights, _ = nets.split(parent, f"round{number}", 0, weights, random_scores(program, number),
+                                         nets.Cut("residual"), number)  # fmt: skip
+        parent = f"round{number}"
+    run = run_of(program, weights)
+    off = off_the_engine(parent, weights, run)
+    assert max(off.values()) < 2e-3, max(off.items(), key=lambda item: item[1])
+    # Once it was trained it folds to the baseline's cost, and the folded net sees the same classes.
+    from gpu_study_check import check
+
+    for _ in range(3):
+        run.step()
+    state = {name: tensor.numpy() for name, tensor in run.state().items()}
+    images = np.random.default_rng(1).integers(0, 256, (16, 32, 32, 3), np.uint8)
+    np.savez("tests.npz", images=images, labels=np.arange(16) % 10)
+    found = check(parent, 3, run.blobs(state), "tests.npz", "cpu")
+    assert found["folded_cost"] == nets.cost_of(Path("resnet20_cifar10") / nets.NET)
+    assert found["cost"]["parameters"] > found["folded_cost"]["parameters"]
+    assert found["differ"] == 0 and found["final"] == found["folded"] and not found["kept"]
+
+
+def test_a_step_is_caffes_update(baseline) -> None:
+    """v = 0.9 v + rate (g + decay w), w = w - v, with each blob's multipliers; a frozen skip stays."""
+    program, weights = baseline
+    made, start, _ = nets.split("resnet20_cifar10", "derived", 0, weights, random_scores(program, 1),
+                                CUTS["SkipSplit_1x1"], 1)  # fmt: skip
+    run, other = run_of(made, start), run_of(made, start)
+    values, speed = run.values.clone(), run.speed.clone()
+    for _ in range(2):
+        run.step()
+        other.values.copy_(values)
+        other.gradients()
+        pull = np.float32(1e-4) * torch.as_tensor(run.layout.decay_mult)
+        speed = 0.9 * speed + 1e-3 * (other.gradient + pull * values)
+        values = values - speed
+        other.now.add_(1)
+    np.testing.assert_allclose(run.values.numpy(), values.numpy(), rtol=1e-4, atol=1e-6)
+    first, count = run.layout.places["fc", 1]
+    assert not run.layout.decay_mult[first : first + count].any() and run.layout.decay_mult.any()
+    state = {name: tensor.numpy() for name, tensor in run.state().items()}
+    frozen = [name for name in start if name.endswith("_skip")]
+    assert frozen and all((run.blobs(state)[name][0] == start[name][0]).all() for name in frozen)
+
+
+def test_tpm_is_the_projects(baseline) -> None:
+    """Displacement and path of every kernel, from the weights themselves."""
+    run = run_of(*baseline, steps=6)
+    seen = [run.layout.blobs(run.values.numpy().copy())]
+    run.sample_first()
+    for _ in range(3):
+        run.step()
+        run.step()
+        run.sample()
+        seen.append(run.layout.blobs(run.values.numpy().copy()))
+    state = {name: tensor.numpy() for name, tensor in run.state().items()}
+    scores = run.scores(state, (0, 6), 2)
+    assert [score["layer"] for score in scores] == run.program.watched and len(scores) == 19
+    for score in scores:
+        weights = [blobs[score["layer"]][0] for blobs in seen]
+        path = sum(lengths(now, before) for before, now in zip(weights, weights[1:]))
+        displacement = lengths(weights[-1], weights[0])
+        np.testing.assert_allclose(score["path"], path[:-1], rtol=1e-5)
+        np.testing.assert_allclose(score["displacement"], displacement[:-1], rtol=1e-5)
+        assert score["layer_path"] == pytest.approx(path[-1], rel=1e-5)
+        assert score["norm_stop"] == pytest.approx(lengths(weights[-1])[-1], rel=1e-6)
+
+
+def test_batches_are_padded_cropped_mirrored_and_paired(baseline) -> None:
+    run = run_of(*baseline, batch=8, images=12)
+    run.now.fill_(2)
+    run._next_batch()
+    padded = run.data.images.numpy()
+    drawn = draws_of(3, 12, 8)[2]
+    for place, (row, column, mirrored) in enumerate(drawn):
+        record = (2 * 8 + place) % 12
+        image = padded[record, row : row + 32, column : column + 32].astype(np.float32)
+        image = image[:, ::-1] if mirrored else image
+        wanted = (image - np.float32([125.3, 123.0, 113.9])) * np.float32(0.015625)
+        np.testing.assert_allclose(run.x[place].numpy(), wanted, rtol=1e-5, atol=1e-6)
+        assert run.y[place] == run.data.labels[record]
+    assert (drawn[:, :2].max(), set(drawn[:, 2])) == (8, {0, 1})
+    assert (draws_of(3, 12, 8) == draws_of(3, 12, 8)).all() and (draws_of(3, 12, 8) != draws_of(4, 12, 8)).any()
+
+
+JOB = """
+import sys
+sys.path[:0] = [{tools!r}, {tests!r}, {root!r}]
+import test_gpu_study as t, torch, tempfile, os, shutil
+from pathlib import Path
+os.chdir(tempfile.mkdtemp())
+shutil.copytree(t.BASELINE, "resnet20_cifar10")
+weights = t.start_weights(Path("resnet20_cifar10/train_val.prototxt"), 1)
+for name, blobs in weights.items():
+    if name.endswith("_scale"):
+        blobs[1][:] = 2.5
+program = t.nets.read_program(Path("resnet20_cifar10/train_val.prototxt"), weights)
+one, other = (t.run_of(program, weights, t.Way(torch.device("cpu"), own_kernels=own), batch=2) for own in (True, False))
+for run in (one, other):
+    run.step()
+    run.measure()
+assert (one.x[..., :3] - other.x).abs().max() < 1e-6 and not one.x[..., 3:].any() and (one.y == other.y).all()
+for name in ("values", "speed", "means", "variances", "losses", "tested"):
+    off = (getattr(one, name) - getattr(other, name)).abs().max() / getattr(other, name).abs().max()
+    print(name, float(off))
+    assert off < 2e-3, name
+"""
+
+
+@pytest.mark.slow
+def test_own_kernels_compute_what_pytorch_does() -> None:
+    """In Triton's interpreter, which runs them on a processor."""
+    pytest.importorskip("triton")
+    script = JOB.format(tools=str(ROOT / "tools"), tests=str(ROOT / "tests"), root=str(ROOT))
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("scale", [*arms.SCALES, Fraction(1, 2000)], ids=str)
+def test_a_schedule_fits_together(scale: Fraction) -> None:
+    s = arms.Schedule(scale)
+    start, stop = s.window
+    assert stop == s.split < s.total and start > 0
+    for count in (start, stop, s.total, s.test_interval):
+        assert count % s.interval == 0
+    assert s.interval % s.unroll == 0 and s.total % s.test_interval == 0
+    if scale >= Fraction(1, 16):
+        assert abs(s.tests - 65) <= 3
+        assert s.total == pytest.approx(64000 * scale, rel=0.05) and s.split == pytest.approx(50000 * scale, rel=0.02)
+    rates = s.rates()
+    assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.001) and len(rates) == s.total
+
+
+def test_the_recipe_is_scale_1() -> None:
+    s = arms.Schedule(Fraction(1))
+    assert (s.total, s.split, s.window, s.rate_steps, s.interval) == (64000, 50000, (40000, 50000), (32000, 48000), 100)
+    text = s.solver((BASELINE / nets.SOLVER).read_text(), "s1/baseline")
+    assert 'net: "s1/baseline/train_val.prototxt"' in text and "stepvalue: 32000\nstepvalue: 48000\n" in text
+    assert "max_iter: 64000" in text and "weight_decay: 0.0001" in text
+
+
+def test_the_time_is_that_of_all_iterations_where_the_device_is_full() -> None:
+    """With one pace whatever runs, the estimate is iterations times pace; with more beside, the chain of rounds counts."""
+    s, seeds = arms.Schedule(Fraction(1, 4)), [1, 2, 3]
+    factors = {arm.name: 1.0 for arm in arms.arms_of(0)}
+    count = len(seeds) * len(factors) * s.total
+    assert arms.seconds_for(s, seeds, 6, lambda k: 0.5, factors) == pytest.approx(count * 0.0005, rel=1e-3)
+    alone = arms.seconds_for(s, [1], 10, lambda k: 1.0 / k, factors)
+    assert alone == pytest.approx((3 * s.split + s.total) * 0.001, rel=1e-2)
+    pace = arms.pace_from({1: 1.0, 6: 0.5})
+    assert pace(1) == 1 and pace(6) == pace(9) == 0.5 and 0.5 < pace(3) < 1
+
+
+def test_packed_images_come_back_to_the_last_bit(tmp_path, monkeypatch) -> None:
+    from caffe_split.data.store import write_store
+
+    monkeypatch.setattr(packed, "COUNTS", {"train": 1500, "test": 40})
+    generator = np.random.default_rng(0)
+    sets = {half: (generator.integers(0, 256, (count, 3, 32, 32), np.uint8), generator.integers(0, 10, count))
+            for half, count in packed.COUNTS.items()}  # fmt: skip
+    for half, (images, labels) in sets.items():
+        write_store(tmp_path / f"cifar10_{half}_lmdb", zip(images, map(int, labels)))
+    parts = [tmp_path / "part1", tmp_path / "part2"]
+    packed.pack(tmp_path, parts)
+    found = packed.load(parts)
+    for half, (images, labels) in sets.items():
+        assert (found[half][0] == images.transpose(0, 2, 3, 1)).all() and (found[half][1] == labels).all()
+    with pytest.raises(CaffeSplitError, match="sheets of the train images are in none of .*Give all parts"):
+        packed.load(parts[1:])
+    (parts[0] / "test_labels.bin").write_bytes(bytes(40))
+    with pytest.raises(CaffeSplitError, match="the test labels are not those that were packed"):
+        packed.load(parts)
+    with pytest.raises(CaffeSplitError, match="no cifar10.json in"):
+        packed.load([tmp_path])
+
+
+# -- the whole, in a process of its own
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A packed set of random images, as large as CIFAR-10 in its count of files alone."""
+    folder = tmp_path_factory.mktemp("packed")
+    generator = np.random.default_rng(0)
+    facts = {}
+    for half, count in packed.COUNTS.items():
+        images = np.zeros((count, 32, 32, 3), np.uint8)
+        images[:] = generator.integers(0, 256, (1, 32, 1, 3), np.uint8)
+        images[:40] = generator.integers(0, 256, (40, 32, 32, 3), np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        for first in range(0, count, packed.PER_SHEET):
+            sheet = packed._sheet(images[first : first + packed.PER_SHEET])
+            (folder / f"{half}_{first:05d}.webp").write_bytes(sheet)
+        (folder / f"{half}_labels.bin").write_bytes(labels.tobytes())
+        facts[half] = {"images": hashlib.sha256(images.tobytes()).hexdigest(),
+                       "labels": hashlib.sha256(labels.tobytes()).hexdigest()}  # fmt: skip
+    (folder / packed.FACTS).write_text(json.dumps(facts))
+    return folder
+
+
+def gpu_study(*words: object) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    command = [sys.executable, str(ROOT / "tools/gpu_study"), *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+TINY = ["--device", "cpu", "--way", "fp32-plain", "--scale", "1/3000", "--batch", 2, "--images", 24, "--seeds", 1]
+
+
+@pytest.mark.slow
+def test_a_study_stops_goes_on_and_reports(parts, tmp_path) -> None:
+    out = tmp_path / "study"
+    words = ["--data", parts, "--out", out, *TINY, "--together", 3]
+    stopped = gpu_study(*words, "--minutes", 1)
+    assert stopped.returncode in (0, 3), stopped.stderr[-2000:]
+    rounds = 0
+    while stopped.returncode == 3:
+        assert "the time is over" in stopped.stdout
+        done = len(read_results(out))
+        stopped = gpu_study(*words, "--minutes", 1.5)
+        assert stopped.returncode in (0, 3) and len(read_results(out)) > done, stopped.stderr[-2000:]
+        rounds += 1
+    results = read_results(out)
+    assert [result["arm"] for result in results] == [arm.name for arm in arms.arms_of(1)]
+    by_arm = {result["arm"]: result for result in results}
+    assert by_arm["MultiSplits"]["layers"] == by_arm["random-MultiSplits"]["layers"]
+    costs = [by_arm[name]["cost"]["parameters"] for name in ("baseline", "MultiSplits", "MultiSplits2", "MultiSplits3")]
+    assert costs == sorted(costs) and len(set(costs)) == 4
+    assert all(result["folded_cost"]["parameters"] == costs[0] and result["differ"] == 0 for result in results)
+    # The test on the way and that of the engine see one net.
+    assert all(result["final"] == pytest.approx(result["last_test"], abs=1.5 / 24) for result in results)
+    log = parse.read(out / "s1/MultiSplits3/train.log")
+    assert [run.state for run in log.runs] == ["done"]
+    tests = log.table("tests")
+    assert len(tests) == 4 and tests.iteration[-1] == 20 and set(tests.names) == {"accuracy", "loss"}
+    with tarfile.open(out / "hand_back/logs.tar.xz") as tar:
+        assert "s1/MultiSplits/train.log" in tar.getnames()
+    rows = {row["arm"]: row for row in rows_of(results)}
+    assert rows["MultiSplits"]["folded_difference"]["pairs"] == 1
+    again = gpu_study(*words)
+    assert again.returncode == 0 and len(read_results(out)) == 10
+    other = gpu_study(*words[:-2], "--batch", 3)
+    assert other.returncode == 1 and "holds a study of another scale, batch" in other.stderr
+
+
+def test_what_is_asked_wrongly_is_told(parts, tmp_path) -> None:
+    data = ["--data", parts, "--out", tmp_path / "study", "--device", "cpu", "--way", "fp32-plain"]
+    assert "expected auto, or a number above 0 up to 1" in gpu_study(*data, "--scale", "2").stderr
+    auto = gpu_study(*data)
+    assert auto.returncode == 1 and "--scale auto measures a CUDA device" in auto.stderr
+    if not torch.cuda.is_available():
+        assert "PyTorch sees no CUDA device" in gpu_study("--data", parts, "--out", tmp_path / "study").stderr
+        assert "nothing is measured" in gpu_study("--calibrate").stdout
+    assert gpu_study("--out", tmp_path).returncode == 2
