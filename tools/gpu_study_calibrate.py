@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 import sys
@@ -116,6 +117,16 @@ def ways_of(device: torch.device, wanted: str) -> list[Way]:
     return [Way(device, dtypes[word.split("-")[0]], not word.endswith("-plain")) for word in wanted.split(",")]
 
 
+SHAPES = [(16, 16, 32), (32, 32, 16), (64, 64, 8)]
+
+
+def with_convs(way: Way, batch: int, say) -> Way:
+    """The way with our own convolutions where they are faster than cuDNN's here."""
+    from gpu_study_convs import choose
+
+    return dataclasses.replace(way, convs=choose(batch, way.dtype, SHAPES, say))
+
+
 def calibrate(wanted: str, together: list[int], seconds: float, out: Path | None, unroll: int = 10) -> int:
     """Measure and print a table; JSON into `out` as well."""
     if not torch.cuda.is_available():
@@ -143,6 +154,8 @@ def calibrate(wanted: str, together: list[int], seconds: float, out: Path | None
             if index:
                 plan = {"baseline": [together[0], together[-1]], "round1": [together[-1]]}
             try:
+                if word.endswith("-convs"):
+                    way = with_convs(way, 128, lambda text: print(text, flush=True))
                 _measure(word, way, made, plan, seconds, unroll, note)
             except Exception as error:  # noqa: BLE001 - one way that fails must not hide the others
                 note({"way": word, "failed": f"{type(error).__name__}: {error}"[:1000]})

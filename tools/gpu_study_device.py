@@ -25,11 +25,14 @@ class Way:
     device: torch.device
     dtype: torch.dtype = torch.float32
     own_kernels: bool = False
+    # Of our own convolutions, by (channels in, out, height); None: cuDNN's alone.
+    convs: Mapping | None = None
 
     @property
     def name(self) -> str:
         kind = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
-        return f"{kind}{', own kernels' if self.own_kernels else ''}"
+        own = "" if not self.own_kernels else ", own kernels" if self.convs is None else ", own kernels and convolutions"
+        return kind + own
 
 
 @dataclass
@@ -300,6 +303,8 @@ class Run:
             back = self.sums[4 * first + 2 * channels : 4 * (first + channels)]
             self.norms.append((*views, self.means[rows], self.variances[rows], sums, back))
             first += channels
+        self.norm_behind = {op[2]: op[3] for op in self.program.ops if op[0] == "norm"}
+        self.summed: set[int] = set()  # norms whose sums the convolution before them adds up
         scales = [scale for _, scale, _ in self.program.norms]
         factors, biases = self.layout.places[scales[0], 0][0], self.layout.places[scales[0], 1][0]
         self.factors, self.biases = (self.values[start : start + total] for start in (factors, biases))
@@ -416,14 +421,18 @@ class Run:
         self.x.copy_((images.float() - self.mean) * SCALE)
         self.y.copy_(self.data.labels[record])
 
-    def _forward(self, x: torch.Tensor, norm) -> torch.Tensor:
-        """The scores (images, classes); `norm(blob, number, relu, other)` does a BatchNorm and what follows."""
+    def _forward(self, x: torch.Tensor, norm, conv=None) -> torch.Tensor:
+        """The scores (images, classes); `norm(blob, number, relu, other)` does a BatchNorm and what follows, `conv(blob,
+        number)` a site's convolution where it is not PyTorch's."""
         blobs = {"data": x.permute(0, 3, 1, 2)}
         for op in self.program.ops:
             kind, top, bottom = op[:3]
             if kind == "conv":
                 site = self.program.sites[op[3]]
-                blobs[top] = F.conv2d(blobs[bottom], self.kernels[op[3]], None, site.stride, site.pad)
+                if conv is not None:
+                    blobs[top] = conv(blobs[bottom], op[3], bottom == "data")
+                else:
+                    blobs[top] = F.conv2d(blobs[bottom], self.kernels[op[3]], None, site.stride, site.pad)
             elif kind == "norm":
                 other = None if op[5] is None else blobs[op[5]]
                 blobs[top] = norm(blobs[bottom], op[3], op[4], other)
@@ -451,7 +460,22 @@ class Run:
         factor, dfactor, bias, dbias, means, variances, sums, back = self.norms[number]
         program = self.program
         return kernels.Norm.apply(
-            blob, other, relu, sums, back, factor, bias, dfactor, dbias, means, variances, program.eps, program.fraction
+            blob, other, relu, sums, back, factor, bias, dfactor, dbias, means, variances, program.eps, program.fraction,
+            number in self.summed,
+        )  # fmt: skip
+
+    def _own_conv(self, blob, number, first):
+        import gpu_study_convs as convs
+
+        site, how = self.program.sites[number], convs.Choice()
+        if convs.possible(blob.shape[1], site):
+            how = self.way.convs.get((blob.shape[1], site.shape[0], blob.shape[2]), how)
+        norm = self.norm_behind.get(site.top)
+        sums = None if norm is None else self.norms[norm][6]
+        if how.forward is not None and norm is not None:
+            self.summed.add(norm)
+        return convs.Conv.apply(
+            blob, self.kernels[number], self.kernel_gradients[number], sums, site.stride, site.pad, how, first
         )
 
     def _plain_norm(self, blob, number, relu, other):
@@ -473,21 +497,34 @@ class Run:
         self.gathered.mul_(self.program.fraction).add_(1)
         wanted = [*self.kernels, *self.head]
         targets = [*self.kernel_gradients, *self.head_gradients]
+        convs = self.way.convs is not None
+        if convs:
+            # Convolutions add to their kernels' gradients by themselves; on the way to the images all are passed.
+            self.gradient.zero_()
+            self.composed_gradient.zero_()
+            images = self.x.detach().requires_grad_()
+            wanted, targets = [*self.head, images], self.head_gradients
         if own:
             self.sums.zero_()
         else:
             self.plain = [view.detach().requires_grad_() for norm in self.norms for view in (norm[0], norm[2])]
             wanted += self.plain
             targets += [view for norm in self.norms for view in (norm[1], norm[3])]
-        scores = self._forward(self.x, self._own_norm if own else self._plain_norm)
+        shown = images if convs else self.x
+        scores = self._forward(
+            shown, self._own_norm if own else self._plain_norm, self._own_conv if convs else None
+        )
         loss = F.cross_entropy(scores, self.y)
-        found = list(torch.autograd.grad(loss, wanted))
+        found = list(torch.autograd.grad(loss, wanted, allow_unused=convs))
         with torch.no_grad():
-            if self.wide is not None:
-                found[0] = found[0][:, :3]
-            # One call for each precision: a mixed one copies blob by blob.
-            for first, stop in ((0, len(self.kernels)), (len(self.kernels), len(found))):
-                torch._foreach_copy_(targets[first:stop], found[first:stop])
+            if convs:
+                torch._foreach_copy_(targets, found[:-1])
+            else:
+                if self.wide is not None:
+                    found[0] = found[0][:, :3]
+                # One call for each precision: a mixed one copies blob by blob.
+                for first, stop in ((0, len(self.kernels)), (len(self.kernels), len(found))):
+                    torch._foreach_copy_(targets[first:stop], found[first:stop])
             if self.site_parts:
                 self._beside(lambda site, _, gradient: self.composer.back(site.kernel, gradient))
         return loss.detach()

@@ -135,18 +135,20 @@ def _grid(y: torch.Tensor) -> tuple[int, int, int, tuple[int]]:
 class Norm(torch.autograd.Function):
     """BatchNorm with Scale, then another blob added, then ReLU, as asked.
 
-    `sums` and `back` (2 x channels, float32, 0 before the step) get the sums of the way there and back; `means` and
+    `sums` and `back` (2 x channels, float32, 0 before the step) get the sums of the way there (`summed`: they are there
+    already) and back; `means` and
     `variances` are Caffe's running sums; the gradients of factor and bias are written to `dfactor` and `dbias`.
     """
 
     @staticmethod
-    def forward(ctx, y, other, relu, sums, back, factor, bias, dfactor, dbias, means, variances, eps, fraction):
+    def forward(ctx, y, other, relu, sums, back, factor, bias, dfactor, dbias, means, variances, eps, fraction, summed):
         y = y.contiguous(memory_format=torch.channels_last)
         if other is not None:
             other = other.contiguous(memory_format=torch.channels_last)
         channels, rows, at_once, grid = _grid(y)
         z = torch.empty_like(y)
-        _sums[grid](y, sums, rows, at_once, channels)
+        if not summed:
+            _sums[grid](y, sums, rows, at_once, channels)
         _normed[grid](
             y, y if other is None else other, z, sums, factor, bias, means, variances, rows, eps, fraction,
             other is not None, relu, at_once, channels,
@@ -168,7 +170,7 @@ class Norm(torch.autograd.Function):
             dz, y, z, dy, dother if has_other and relu else dy, sums, back, factor, dfactor, dbias, rows, eps,
             has_other and relu, relu, at_once, channels,
         )  # fmt: skip
-        return (dy, dother, *[None] * 11)
+        return (dy, dother, *[None] * 12)
 
 
 @triton.jit

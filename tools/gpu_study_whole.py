@@ -53,6 +53,8 @@ def study(asked: argparse.Namespace, begun: float) -> int:
     say(f"{name}, PyTorch {torch.__version__}, {way.name}; {len(data.images)} training and {len(data.test)} test images")
     seeds = range(1, asked.seeds + 1)
     measured = {}
+    if asked.way.endswith("-convs"):
+        way = calibration.with_convs(way, asked.batch, say)
     if device.type == "cuda":
         say("measuring the pace")
         measured = _pace(way, data, asked.together, asked.batch, say)
