@@ -1,4 +1,4 @@
-"""tools/gpu_study: its steps held to the engine, its kernels to PyTorch, and the whole of it rehearsed on a processor."""
+"""tools/gpu_study: its steps held to the engine, its kernels to PyTorch, the whole of it rehearsed on a processor."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from support import ROOT
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(ROOT / "tools"))
 
-import gpu_study_arms as arms  # noqa: E402
-import gpu_study_data as packed  # noqa: E402
-import gpu_study_split as nets  # noqa: E402
-from gpu_study_calibrate import random_scores  # noqa: E402
-from gpu_study_device import Data, Run, Way, draws_of  # noqa: E402
-from gpu_study_start import BASELINE, start_weights, with_inputs  # noqa: E402
-from gpu_study_table import read_results, rows_of  # noqa: E402
+import gpu_study_parts.arms as arms  # noqa: E402
+import gpu_study_parts.data as packed  # noqa: E402
+import gpu_study_parts.split as nets  # noqa: E402
+from gpu_study_parts.calibrate import random_scores, random_sets  # noqa: E402
+from gpu_study_parts.check import check  # noqa: E402
+from gpu_study_parts.images import Data, Way, draws_of  # noqa: E402
+from gpu_study_parts.report import write_report  # noqa: E402
+from gpu_study_parts.run import Run  # noqa: E402
+from gpu_study_parts.start import BASELINE, start_weights, with_inputs  # noqa: E402
+from gpu_study_parts.table import read_results, rows_of  # noqa: E402
 
 from caffe_split.engine.net import Net  # noqa: E402
 from caffe_split.errors import CaffeSplitError  # noqa: E402
 from caffe_split.tpm.lengths import lengths  # noqa: E402
 from caffe_split.trainlog import parse  # noqa: E402
 
-PLAIN = Way(torch.device("cpu"))
+PLAIN = Way("fp32-plain", torch.device("cpu"))
 CUTS = {
     "MultiSplits": nets.Cut("residual"),
     "SkipSplit_1x1": nets.Cut("skip", "stride"),
@@ -49,21 +52,20 @@ def baseline(tmp_path, monkeypatch):
     shutil.copytree(BASELINE, "resnet20_cifar10")
     weights = start_weights(Path("resnet20_cifar10") / nets.NET, 1)
     for name, blobs in weights.items():
-        if name.endswith("_scale"):
+        # (The last one's would leave the last convolution's gradient to cancel itself.)
+        if name.endswith("_scale") and name != "res3c_conv2_scale":
             blobs[1][:] = 2.5
     return nets.read_program(Path("resnet20_cifar10") / nets.NET, weights), weights
 
 
 def run_of(program, weights, way=PLAIN, batch=4, steps=12, images=32) -> Run:
-    generator = np.random.default_rng(0)
-    shown = generator.integers(0, 256, (images, 32, 32, 3), np.uint8), generator.integers(0, 10, images)
-    data = Data.of(way, shown, shown)
-    rates = np.full(steps, 1e-3, np.float32)
-    return Run(way, program, weights, data, torch.as_tensor(draws_of(3, steps, batch)), rates, 4, test_batch=16)
+    data = Data.of(way, *random_sets(images, images))
+    draws = torch.as_tensor(draws_of(3, steps, batch))
+    return Run(way, program, weights, data, draws, np.full(steps, 1e-3), tests=4, test_batch=16)
 
 
 def off_the_engine(folder: str, weights, run: Run) -> dict[str, float]:
-    """How far loss, gradients and running sums of one batch lie from those of the engine's Net, relative to their length."""
+    """How far loss, gradients and running sums of one batch lie from the engine's Net's, relative to their length."""
     net = Net(with_inputs(Path(folder) / nets.NET, run.batch), "TRAIN")
     net.load(weights, "weights")
     loss = float(run.gradients())
@@ -83,7 +85,8 @@ def off_the_engine(folder: str, weights, run: Run) -> dict[str, float]:
         else:
             continue
         for index, (one, other) in enumerate(pairs):
-            off[f"{layer.name} {index}"] = float(np.linalg.norm(one.reshape(-1) - other.reshape(-1)) / np.linalg.norm(other))
+            apart = np.linalg.norm(one.reshape(-1) - other.reshape(-1))
+            off[f"{layer.name} {index}"] = float(apart / np.linalg.norm(other))
     return off
 
 
@@ -119,8 +122,6 @@ def test_three_rounds_are_the_engines_and_fold(baseline) -> None:
     off = off_the_engine(parent, weights, run)
     assert max(off.values()) < 2e-3, max(off.items(), key=lambda item: item[1])
     # Once it was trained it folds to the baseline's cost, and the folded net sees the same classes.
-    from gpu_study_check import check
-
     for _ in range(3):
         run.step()
     state = {name: tensor.numpy() for name, tensor in run.state().items()}
@@ -159,14 +160,14 @@ def test_tpm_is_the_projects(baseline) -> None:
     """Displacement and path of every kernel, from the weights themselves."""
     run = run_of(*baseline, steps=6)
     seen = [run.layout.blobs(run.values.numpy().copy())]
-    run.sample_first()
+    run.watch.begin()
     for _ in range(3):
         run.step()
         run.step()
-        run.sample()
+        run.watch.sample()
         seen.append(run.layout.blobs(run.values.numpy().copy()))
     state = {name: tensor.numpy() for name, tensor in run.state().items()}
-    scores = run.scores(state, (0, 6), 2)
+    scores = run.watch.scores(state, (0, 6), 2)
     assert [score["layer"] for score in scores] == run.program.watched and len(scores) == 19
     for score in scores:
         weights = [blobs[score["layer"]][0] for blobs in seen]
@@ -196,9 +197,11 @@ def test_batches_are_padded_cropped_mirrored_and_paired(baseline) -> None:
 
 
 JOB = """
-import sys
+import os, shutil, sys, tempfile
 sys.path[:0] = [{tools!r}, {tests!r}, {root!r}]
-import test_gpu_study as t, torch, tempfile, os, shutil
+import torch
+import test_gpu_study as t
+from gpu_study_parts.convs import Choice
 from pathlib import Path
 os.chdir(tempfile.mkdtemp())
 shutil.copytree(t.BASELINE, "resnet20_cifar10")
@@ -207,31 +210,46 @@ for name, blobs in weights.items():
     if name.endswith("_scale"):
         blobs[1][:] = 2.5
 program = t.nets.read_program(Path("resnet20_cifar10/train_val.prototxt"), weights)
-one, other = (t.run_of(program, weights, t.Way(torch.device("cpu"), own_kernels=own), batch=2) for own in (True, False))
-for run in (one, other):
+scores = t.random_scores(program, 1)
+program, weights, _ = t.nets.split("resnet20_cifar10", "derived", 0, weights, scores, t.CUTS["MultiSplits"], 1)
+convs = {{(16, 16, 32): Choice((64, 4), (64, 4), (64, 4, 4)), (32, 32, 16): Choice((128, 4), None, (64, 4, 4)),
+         (64, 64, 8): Choice(None, (64, 4), (64, 2, 4))}}
+cpu = torch.device("cpu")
+ways = [t.Way("fp32-plain", cpu), t.Way("fp32", cpu), t.Way("fp32-convs", cpu, convs)]
+runs = [t.run_of(program, weights, way, batch=2, images=8) for way in ways]
+for run in runs:
     run.step()
     run.measure()
-assert (one.x[..., :3] - other.x).abs().max() < 1e-6 and not one.x[..., 3:].any() and (one.y == other.y).all()
-for name in ("values", "speed", "means", "variances", "losses", "tested"):
-    off = (getattr(one, name) - getattr(other, name)).abs().max() / getattr(other, name).abs().max()
-    print(name, float(off))
-    assert off < 2e-3, name
+for run in runs[1:]:
+    assert (run.x[..., :3] - runs[0].x).abs().max() < 1e-6 and not run.x[..., 3:].any() and (run.y == runs[0].y).all()
+    for name, tensor in run.state().items():
+        other = runs[0].state()[name].double()
+        off = float((tensor.double() - other).norm() / other.norm().clamp_min(1e-9))
+        print(run.way.name, name, off)
+        assert off < 1e-4, name
 """
 
 
 @pytest.mark.slow
 def test_own_kernels_compute_what_pytorch_does() -> None:
-    """In Triton's interpreter, which runs them on a processor."""
+    """In Triton's interpreter, which runs them on a processor: a step of a split net, and a test."""
     pytest.importorskip("triton")
     script = JOB.format(tools=str(ROOT / "tools"), tests=str(ROOT / "tests"), root=str(ROOT))
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    assert done.stdout.count("\n") == 2 * len(run_names())
+
+
+def run_names() -> list[str]:
+    """What a state holds."""
+    weights = start_weights(BASELINE / nets.NET, 1)
+    return list(run_of(nets.read_program(BASELINE / nets.NET, weights), weights, images=2).state())
 
 
 @pytest.mark.parametrize("scale", [*arms.SCALES, Fraction(1, 2000)], ids=str)
 def test_a_schedule_fits_together(scale: Fraction) -> None:
-    s = arms.Schedule(scale)
+    s = arms.schedule_of(str(scale))
     start, stop = s.window
     assert stop == s.split < s.total and start > 0
     for count in (start, stop, s.total, s.test_interval):
@@ -244,6 +262,14 @@ def test_a_schedule_fits_together(scale: Fraction) -> None:
     assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.001) and len(rates) == s.total
 
 
+def test_a_scale_that_is_none_or_too_small_is_told() -> None:
+    for text in ("0", "2", "-1/4", "1/0", "a half"):
+        with pytest.raises(CaffeSplitError, match="expected auto, or a number above 0"):
+            arms.schedule_of(text)
+    with pytest.raises(CaffeSplitError, match="the recipe's steps collide"):
+        arms.schedule_of("1/20000")
+
+
 def test_the_recipe_is_scale_1() -> None:
     s = arms.Schedule(Fraction(1))
     assert (s.total, s.split, s.window, s.rate_steps, s.interval) == (64000, 50000, (40000, 50000), (32000, 48000), 100)
@@ -253,7 +279,7 @@ def test_the_recipe_is_scale_1() -> None:
 
 
 def test_the_time_is_that_of_all_iterations_where_the_device_is_full() -> None:
-    """With one pace whatever runs, the estimate is iterations times pace; with more beside, the chain of rounds counts."""
+    """With one pace for any number it is iterations times pace; on a device that is never full, the chain of rounds."""
     s, seeds = arms.Schedule(Fraction(1, 4)), [1, 2, 3]
     factors = {arm.name: 1.0 for arm in arms.arms_of(0)}
     count = len(seeds) * len(factors) * s.total
@@ -273,6 +299,9 @@ def test_packed_images_come_back_to_the_last_bit(tmp_path, monkeypatch) -> None:
             for half, count in packed.COUNTS.items()}  # fmt: skip
     for half, (images, labels) in sets.items():
         write_store(tmp_path / f"cifar10_{half}_lmdb", zip(images, map(int, labels)))
+    with pytest.raises(CaffeSplitError, match="another set: the training images' mean is"):
+        packed.read_stores(tmp_path)
+    monkeypatch.setattr(packed, "MEAN", sets["train"][0].mean((0, 2, 3)))
     parts = [tmp_path / "part1", tmp_path / "part2"]
     packed.pack(tmp_path, parts)
     found = packed.load(parts)
@@ -291,22 +320,16 @@ def test_packed_images_come_back_to_the_last_bit(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """A packed set of random images, as large as CIFAR-10 in its count of files alone."""
-    folder = tmp_path_factory.mktemp("packed")
-    generator = np.random.default_rng(0)
-    facts = {}
-    for half, count in packed.COUNTS.items():
-        images = np.zeros((count, 32, 32, 3), np.uint8)
-        images[:] = generator.integers(0, 256, (1, 32, 1, 3), np.uint8)
-        images[:40] = generator.integers(0, 256, (40, 32, 32, 3), np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for first in range(0, count, packed.PER_SHEET):
-            sheet = packed._sheet(images[first : first + packed.PER_SHEET])
-            (folder / f"{half}_{first:05d}.webp").write_bytes(sheet)
+def part(tmp_path_factory):
+    """A packed set of a few random images."""
+    folder, facts = tmp_path_factory.mktemp("packed"), {}
+    for half, (images, labels) in zip(packed.COUNTS, random_sets(24, 24)):
+        labels = labels.astype(np.uint8)
+        (folder / f"{half}_00000.webp").write_bytes(packed._sheet(images))
         (folder / f"{half}_labels.bin").write_bytes(labels.tobytes())
-        facts[half] = {"images": hashlib.sha256(images.tobytes()).hexdigest(),
-                       "labels": hashlib.sha256(labels.tobytes()).hexdigest()}  # fmt: skip
+        arrays = {"images": images, "labels": labels}
+        sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+        facts[half] = {"count": len(images), **sums}
     (folder / packed.FACTS).write_text(json.dumps(facts))
     return folder
 
@@ -317,51 +340,100 @@ def gpu_study(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-TINY = ["--device", "cpu", "--way", "fp32-plain", "--scale", "1/3000", "--batch", 2, "--images", 24, "--seeds", 1]
+TINY = ["--device", "cpu", "--way", "fp32-plain", "--batch", 2, "--seeds", 1, "--together", 3]
 
 
 @pytest.mark.slow
-def test_a_study_stops_goes_on_and_reports(parts, tmp_path) -> None:
+def test_a_study_stops_goes_on_and_reports(part, tmp_path) -> None:
     out = tmp_path / "study"
-    words = ["--data", parts, "--out", out, *TINY, "--together", 3]
-    stopped = gpu_study(*words, "--minutes", 1)
-    assert stopped.returncode in (0, 3), stopped.stderr[-2000:]
-    rounds = 0
-    while stopped.returncode == 3:
-        assert "the time is over" in stopped.stdout
-        done = len(read_results(out))
-        stopped = gpu_study(*words, "--minutes", 1.5)
-        assert stopped.returncode in (0, 3) and len(read_results(out)) > done, stopped.stderr[-2000:]
-        rounds += 1
+    words = ["--data", part, "--out", out, *TINY, "--scale", "1/3000"]
+    done, stops = gpu_study(*words, "--minutes", 0.75), 0
+    while done.returncode == 3 and stops < 20:
+        assert "the time is over; keeping where" in done.stdout
+        stops += 1
+        done = gpu_study(*words, "--minutes", 0.75 + stops / 4)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert stops
     results = read_results(out)
-    assert [result["arm"] for result in results] == [arm.name for arm in arms.arms_of(1)]
     by_arm = {result["arm"]: result for result in results}
+    assert list(by_arm) == [arm.name for arm in arms.arms_of(1)]
     assert by_arm["MultiSplits"]["layers"] == by_arm["random-MultiSplits"]["layers"]
+    assert len(by_arm["MultiSplits"]["layers"]) == len(by_arm["MultiSplits3"]["layers"]) == 9
     costs = [by_arm[name]["cost"]["parameters"] for name in ("baseline", "MultiSplits", "MultiSplits2", "MultiSplits3")]
     assert costs == sorted(costs) and len(set(costs)) == 4
-    assert all(result["folded_cost"]["parameters"] == costs[0] and result["differ"] == 0 for result in results)
-    # The test on the way and that of the engine see one net.
-    assert all(result["final"] == pytest.approx(result["last_test"], abs=1.5 / 24) for result in results)
+    assert all(result["folded_cost"]["parameters"] == costs[0] for result in results)
+    # An image may lie on the edge between two classes, between fp32 and fp32 of another order.
+    assert sum(result["differ"] for result in results) <= 2
+    assert all(abs(result["final"] - result["last_test"]) < 1.5 / 24 for result in results)
     log = parse.read(out / "s1/MultiSplits3/train.log")
     assert [run.state for run in log.runs] == ["done"]
     tests = log.table("tests")
-    assert len(tests) == 4 and tests.iteration[-1] == 20 and set(tests.names) == {"accuracy", "loss"}
+    assert len(tests) == 3 and tests.iteration[-1] == 20 and set(tests.names) == {"accuracy", "loss"}
     with tarfile.open(out / "hand_back/logs.tar.xz") as tar:
         assert "s1/MultiSplits/train.log" in tar.getnames()
     rows = {row["arm"]: row for row in rows_of(results)}
-    assert rows["MultiSplits"]["folded_difference"]["pairs"] == 1
-    again = gpu_study(*words)
-    assert again.returncode == 0 and len(read_results(out)) == 10
-    other = gpu_study(*words[:-2], "--batch", 3)
+    assert rows["MultiSplits"]["folded_difference"]["pairs"] == 1 and "folded_difference" not in rows["baseline"]
+    assert gpu_study(*words).returncode == 0
+    other = gpu_study(*words, "--batch", 3)
     assert other.returncode == 1 and "holds a study of another scale, batch" in other.stderr
+    page = gpu_study("--report", out / "hand_back", "--into", tmp_path / "results")
+    assert page.returncode == 0 and (tmp_path / "results/resnet20_cifar10_gpu.csv").read_text().count("\n") == 11
 
 
-def test_what_is_asked_wrongly_is_told(parts, tmp_path) -> None:
-    data = ["--data", parts, "--out", tmp_path / "study", "--device", "cpu", "--way", "fp32-plain"]
-    assert "expected auto, or a number above 0 up to 1" in gpu_study(*data, "--scale", "2").stderr
-    auto = gpu_study(*data)
-    assert auto.returncode == 1 and "--scale auto measures a CUDA device" in auto.stderr
+def test_what_is_asked_wrongly_is_told(part, tmp_path) -> None:
+    data = ["--data", part, "--out", tmp_path / "study", *TINY]
+    for words, message in (
+        (["--scale", "2"], "expected auto, or a number above 0"),
+        (["--scale", "1/64", "--way", "bf17-plain"], "expected fp32, tf32, bf16 or fp16"),
+        (["--scale", "1/64", "--way", "bf16"], "our own kernels are for CUDA devices"),
+        (["--scale", "1/64", "--seeds", 0], "expected 1 or more"),
+    ):
+        done = gpu_study(*data, *words)
+        assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "study").exists()
     if not torch.cuda.is_available():
-        assert "PyTorch sees no CUDA device" in gpu_study("--data", parts, "--out", tmp_path / "study").stderr
+        assert "PyTorch sees no CUDA device" in gpu_study("--data", part, "--out", tmp_path / "study").stderr
         assert "nothing is measured" in gpu_study("--calibrate").stdout
     assert gpu_study("--out", tmp_path).returncode == 2
+    missing = gpu_study("--report", tmp_path)
+    assert missing.returncode == 1 and "no table of a study" in missing.stderr
+
+
+# -- the page, from results that nobody trained
+
+
+def made_up(seeds: int, gain: float) -> dict:
+    """A table.json in which every MultiSplits arm is `gain` points above its control."""
+    results = []
+    for seed in range(1, seeds + 1):
+        for arm in arms.arms_of(seed):
+            accuracy = 0.9 + seed / 1000 + (gain / 100 + seed / 10000 if arm.name.startswith("Multi") else 0)
+            cost = {"parameters": 100, "macs": 1000}
+            seen = dict.fromkeys(("final", "folded", "best", "last_test"), accuracy)
+            results.append({"seed": seed, "arm": arm.name, **seen, "differ": int(arm.name == "MultiSplits"),
+                            "images": 10000, "cost": cost, "folded_cost": cost, "seconds": 1.0})  # fmt: skip
+    return {"results": results, "scale": "1/4", "total": 16000, "batch": 128, "split": 12500, "window": [10000, 12500],
+            "interval": 25, "test_interval": 250, "seeds": list(range(1, seeds + 1)), "way": "bf16", "device": "none",
+            "torch": "0", "together": 6, "seconds": 1.0, "whole": seeds > 2, "failed": {}}  # fmt: skip
+
+
+def test_the_page_tells_what_is_reached_and_what_is_chance(tmp_path) -> None:
+    (tmp_path / "table.json").write_text(json.dumps(made_up(3, 1.2)))
+    page = write_report(tmp_path, tmp_path / "results")
+    text = page.read_text()
+    assert "at the baseline's cost against equal training: reached; the most is MultiSplits's +1.22 (" in text
+    assert "3 seeds: fewer than the 5 that a claim needs" in text and "did not come to its end" not in text
+    assert "differ in the class of 3 of 180,000 images" in text
+    assert "- SkipSplit_1x1 against continue: +0.00 (+0.00 to +0.00) points, all pairs alike: no interval." in text
+    assert "| MultiSplits against random-MultiSplits | +1.22 (+1.20 to +1.24) | 3 | above zero" in text
+    # What a person has written stays when the page is made again.
+    page.write_text(text.replace("<!-- end -->", "It was chance.\n<!-- end -->"))
+    (tmp_path / "table.json").write_text(json.dumps(made_up(2, 0.2)))
+    text = write_report(tmp_path, tmp_path / "results").read_text()
+    assert "It was chance." in text and "not reached; the most is" in text and "did not come to its end" in text
+
+
+def test_a_page_of_nothing_is_refused(tmp_path) -> None:
+    (tmp_path / "table.json").write_text(json.dumps({**made_up(3, 1), "results": []}))
+    with pytest.raises(CaffeSplitError, match="no training of this study came to its end"):
+        write_report(tmp_path, tmp_path)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_study_net import Program, program_of
 
 from caffe_split.choose import choose_layers
 from caffe_split.cost import Cost
@@ -28,9 +27,12 @@ from caffe_split.split.partition import parse_rule
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.training import open_training
 from caffe_split.write import write_derived
+from gpu_study_parts.net import Program, program_of
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 Blobs = Mapping[str, Sequence[np.ndarray]]
+# A net to train: its operations, its first weights, and what people may want to know of it.
+Made = "tuple[Program, dict[str, list[np.ndarray]], dict[str, Any]]"
 INPUTS = {"data": (128, 3, 32, 32), "label": (128,)}
 
 
@@ -61,7 +63,9 @@ def cost_of(net: Path) -> dict[str, Any]:
     return asdict(Cost.of(infer_shapes(phase_layers(read_net(net), "TRAIN"), INPUTS)))
 
 
-def split(parent: str, out: str, iteration: int, blobs: Blobs, scores: Sequence[Mapping[str, Any]], cut: Cut, seed: int):
+def split(
+    parent: str, out: str, iteration: int, blobs: Blobs, scores: Sequence[Mapping[str, Any]], cut: Cut, seed: int
+) -> Made:
     """Split the snapshot `blobs` of the net in folder `parent` into the new folder `out`.
 
     The `cut.count` convolutions of highest TPM entropy are split. Returns the derived net's program, its initial
@@ -125,6 +129,13 @@ def keep_split(folder: str, iteration: int, blobs: Mapping[str, Sequence[np.ndar
     save(path / "split.npz", {"iteration": np.array(iteration), "scores": np.array(json.dumps(scores, default=_plain))})
 
 
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else float(value)
 
@@ -141,7 +152,7 @@ def read_scores(folder: Path) -> tuple[int, list[dict]]:
     return iteration, scores
 
 
-def make_net(parent: str, folder: str, cut: Cut | None, seed: int):
+def make_net(parent: str, folder: str, cut: Cut | None, seed: int) -> Made:
     """(program, weights, facts) of the net that begins from the parent's split snapshot."""
     iteration, scores = read_scores(Path(parent))
     snapshot = Path(parent) / f"split_iter_{iteration}.caffemodel"

@@ -1,7 +1,7 @@
 """CIFAR-10 in a form small enough to carry: sheets of 1,024 images as lossless WebP, in parts, with their labels.
 
-Every part has its own sheets and a copy of the labels and of the hashes of all images; any folders that together hold all
-sheets are read. The images are those of the published set, in its order, to the last bit.
+Every part has its own sheets and a copy of the labels and of the hashes of all images; any folders that together hold
+all sheets are read. The images are those of the published set, in its order, to the last bit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 
 SIDE, ACROSS, COUNTS = 32, 32, {"train": 50000, "test": 10000}
+# Of red, green and blue over CIFAR-10's training images.
+MEAN = (125.307, 122.950, 113.865)
 PER_SHEET = ACROSS * ACROSS
 FACTS = "cifar10.json"
 
@@ -32,12 +34,16 @@ def read_stores(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         number = 0
         for image, label in read_store(folder / f"cifar10_{half}_lmdb"):
             if number == count or image.shape != (3, SIDE, SIDE):
-                raise CaffeSplitError(f"{folder}: cifar10_{half}_lmdb is not CIFAR-10's {count} images without padding.")
+                raise CaffeSplitError(f"{folder}: cifar10_{half}_lmdb is not CIFAR-10's {count} images, unpadded.")
             images[number], labels[number] = image.transpose(1, 2, 0), label
             number += 1
         if number != count:
             raise CaffeSplitError(f"{folder}: cifar10_{half}_lmdb has {number} images, expected {count}.")
         found[half] = images, labels
+    mean = found["train"][0].reshape(-1, 3).mean(0)
+    if np.abs(mean - MEAN).max() > 0.01:
+        seen, known = (", ".join(f"{value:.3f}" for value in values) for values in (mean, MEAN))
+        raise CaffeSplitError(f"{folder}: another set: the training images' mean is {seen}, CIFAR-10's is {known}.")
     return found
 
 
@@ -67,6 +73,7 @@ def pack(source: Path, parts: Sequence[Path]) -> list[int]:
     halves = read_stores(source)
     facts = {
         half: {
+            "count": len(images),
             "images": hashlib.sha256(images.tobytes()).hexdigest(),
             "labels": hashlib.sha256(labels.tobytes()).hexdigest(),
         }
@@ -92,11 +99,12 @@ def load(folders: Sequence[Path], threads: int = 8) -> dict[str, tuple[np.ndarra
     known = next((folder for folder in folders if (folder / FACTS).is_file()), None)
     if known is None:
         listed = ", ".join(map(str, folders)) or "none"
-        raise CaffeSplitError(f"no {FACTS} in {listed}: are these folders that tools/gpu_study --pack-data wrote?")
+        raise CaffeSplitError(f"no {FACTS} in {listed}: are these parts that tools/gpu_study --pack wrote?")
     facts = json.loads((known / FACTS).read_text(encoding="utf-8"))
     places = {path.name: path for folder in folders for path in folder.glob("*.webp")}
     found = {}
-    for half, count in COUNTS.items():
+    for half in COUNTS:
+        count = facts[half]["count"]
         firsts = range(0, count, PER_SHEET)
         missing = [first for first in firsts if f"{half}_{first:05d}.webp" not in places]
         if missing:

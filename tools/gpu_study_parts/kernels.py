@@ -135,42 +135,49 @@ def _grid(y: torch.Tensor) -> tuple[int, int, int, tuple[int]]:
 class Norm(torch.autograd.Function):
     """BatchNorm with Scale, then another blob added, then ReLU, as asked.
 
-    `sums` and `back` (2 x channels, float32, 0 before the step) get the sums of the way there (`summed`: they are there
-    already) and back; `means` and
-    `variances` are Caffe's running sums; the gradients of factor and bias are written to `dfactor` and `dbias`.
+    `norm` has the views: its `sums` and `back` (2 x channels, 0 before the step) get the sums of the way there
+    (`summed`: they are there already) and back, its running sums move on, the gradients of factor and bias are set.
     """
 
     @staticmethod
-    def forward(ctx, y, other, relu, sums, back, factor, bias, dfactor, dbias, means, variances, eps, fraction, summed):
+    def forward(ctx, y, other, relu, norm, eps, fraction, summed):
         y = y.contiguous(memory_format=torch.channels_last)
         if other is not None:
             other = other.contiguous(memory_format=torch.channels_last)
         channels, rows, at_once, grid = _grid(y)
         z = torch.empty_like(y)
         if not summed:
-            _sums[grid](y, sums, rows, at_once, channels)
+            add_sums(y, norm.sums)
         _normed[grid](
-            y, y if other is None else other, z, sums, factor, bias, means, variances, rows, eps, fraction,
-            other is not None, relu, at_once, channels,
+            y, y if other is None else other, z, norm.sums, norm.factor, norm.bias, norm.means, norm.variances, rows,
+            eps, fraction, other is not None, relu, at_once, channels,
         )  # fmt: skip
         ctx.save_for_backward(y, z)
-        ctx.rest = other is not None, relu, sums, back, factor, dfactor, dbias, eps
+        ctx.rest = other is not None, relu, norm, eps
         return z
 
     @staticmethod
     def backward(ctx, dz):
         y, z = ctx.saved_tensors
-        has_other, relu, sums, back, factor, dfactor, dbias, eps = ctx.rest
+        has_other, relu, norm, eps = ctx.rest
         dz = dz.contiguous(memory_format=torch.channels_last)
         channels, rows, at_once, grid = _grid(y)
         dy = torch.empty_like(y)
-        dother = torch.empty_like(y) if has_other and relu else dz if has_other else None
-        _back_sums[grid](dz, y, z, sums, back, rows, eps, relu, at_once, channels)
+        # Without a ReLU the other blob's gradient is that of the sum as it is.
+        masked = has_other and relu
+        dother = torch.empty_like(y) if masked else dz if has_other else None
+        _back_sums[grid](dz, y, z, norm.sums, norm.back, rows, eps, relu, at_once, channels)
         _back[grid](
-            dz, y, z, dy, dother if has_other and relu else dy, sums, back, factor, dfactor, dbias, rows, eps,
-            has_other and relu, relu, at_once, channels,
+            dz, y, z, dy, dother if masked else dy, norm.sums, norm.back, norm.factor, norm.factor_gradient,
+            norm.bias_gradient, rows, eps, masked, relu, at_once, channels,
         )  # fmt: skip
-        return (dy, dother, *[None] * 12)
+        return dy, dother, None, None, None, None, None
+
+
+def add_sums(y: torch.Tensor, sums: torch.Tensor) -> None:
+    """Add the sums by channel of y and of its squares to `sums`."""
+    channels, rows, at_once, grid = _grid(y)
+    _sums[grid](y, sums, rows, at_once, channels)
 
 
 @triton.jit

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_study_arms import CONTROLS, arms_of
-
 from caffe_split.study.statistics import paired, spread
+from gpu_study_parts.arms import CONTROLS, arms_of
 
 COLUMNS = ("seed", "arm", "final", "folded", "differ", "best", "last_test", "parameters", "macs", "folded_parameters",
            "folded_macs", "seconds")  # fmt: skip
@@ -86,7 +85,8 @@ def _percent(value: tuple[float, float]) -> str:
     return f"{mean:.2f}" if math.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
-def _points(found: Mapping[str, Any] | None) -> str:
+def points(found: Mapping[str, Any] | None) -> str:
+    """A difference as people read it."""
     if not found or not found["pairs"]:
         return ""
     if math.isnan(found["low"]):
@@ -99,11 +99,12 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     rows = rows_of(results)
     lines = [
         "| run | n | final test accuracy, % | folded, % | best test, % | against | final, points (95 % interval) | "
-        "folded, points (95 % interval) | best, points (95 % interval) | parameters | multiply-adds | folded: images that differ |",
+        "folded, points (95 % interval) | best, points (95 % interval) | parameters | multiply-adds | "
+        "folded: images that differ |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        differences = [_points(row.get(f"{measure}_difference")) for measure in ("final", "folded", "best")]
+        differences = [points(row.get(f"{measure}_difference")) for measure in ("final", "folded", "best")]
         cells = [
             row["arm"], str(row["n"]), *(_percent(row[measure]) for measure in ("final", "folded", "best")),
             row["control"] or "", *differences, f"{row['parameters']:,.0f}", f"{row['macs']:,.0f}",
@@ -114,7 +115,7 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def further(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(arm, other, difference in final accuracy) of the comparisons beside those with each arm's own control."""
+    """(arm, other, difference in the folded net's accuracy) of `AGAINST`."""
     by_arm: dict[str, dict[int, Mapping[str, Any]]] = {}
     for result in results:
         by_arm.setdefault(result["arm"], {})[result["seed"]] = result

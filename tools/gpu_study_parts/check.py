@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gpu_study_split as nets
 import numpy as np
-from gpu_study_start import with_inputs
+
+import gpu_study_parts.split as nets
+from gpu_study_parts.start import with_inputs
 
 MEAN, SCALE = np.array([125.3, 123.0, 113.9], np.float32), np.float32(0.015625)
 
@@ -41,7 +41,7 @@ def predictions(net: Path, weights: Path, images: np.ndarray, device: str, batch
     return np.concatenate(found)
 
 
-def check(folder: str, iteration: int, blobs: Mapping[str, Sequence[np.ndarray]], tests: str, device: str) -> dict[str, Any]:
+def check(folder: str, iteration: int, blobs: nets.Blobs, tests: str, device: str) -> dict[str, Any]:
     """Fold the net in `folder` with its last weights, and test both nets; `tests` is an .npz with images and labels."""
     folded = nets.fold(folder, iteration, blobs)
     with np.load(tests) as stored:
@@ -68,7 +68,6 @@ def warm(device: str) -> None:
     torch.zeros(1, device=device)
 
 
-def set_up(folder: str, threads: int) -> None:
-    """Of a process that does such work: where it stands, how many threads it takes."""
+def set_up(folder: str) -> None:
+    """Of a process that does such work: it stands in the study's folder."""
     os.chdir(folder)
-    os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -10,7 +10,7 @@ from caffe_split.net import all_layers
 from caffe_split.proto import prototxt
 from caffe_split.proto.nets import read_net
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BASELINE = ROOT / "prototxt/resnet20_cifar10"
 
 

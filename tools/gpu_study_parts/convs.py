@@ -1,7 +1,7 @@
 """3x3 convolutions of few channels, in Triton, for where they are faster than cuDNN's: forward, and both ways back.
 
-Images are (image, row, column, channel), kernels (output, row, column, input channel). The forward one also adds up what the
-BatchNorm behind it needs. Sums are float32. Which of both computes what is chosen by measuring: see `Choice`.
+Images are (image, row, column, channel), kernels (output, row, column, input channel). The forward one also adds up
+what the BatchNorm behind it needs. Sums are float32. Which of both computes what is chosen by measuring: see `choose`.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def slide(x, w, y, sums, how, back=False) -> None:
     ci, (_, co, height, width) = x.shape[1], y.shape
     rows = y.numel() // co
     block, warps = how
+    summed = sums is not None
     _slide[(triton.cdiv(rows, block),)](
-        x, w, y, y if sums is None else sums, rows, height, width, ci, co, back, sums is not None, block, num_warps=warps
+        x, w, y, sums if summed else y, rows, height, width, ci, co, back, summed, block, num_warps=warps
     )
 
 
@@ -116,21 +117,21 @@ class Conv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, w, target, sums, stride, pad, how, first):
+    def forward(ctx, x, w, target, sums, site, how, first):
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, w)
-        ctx.rest = target, stride, pad, how, first
+        ctx.rest = target, site, how, first
         if how.forward is not None:
             shape = len(x), len(w), x.shape[2], x.shape[3]
             y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
             slide(x, w, y, sums, how.forward)
             return y
-        return F.conv2d(x, w, None, stride, pad)
+        return F.conv2d(x, w, None, site.stride, site.pad)
 
     @staticmethod
     def backward(ctx, dy):
         x, w = ctx.saved_tensors
-        target, stride, pad, how, first = ctx.rest
+        target, site, how, first = ctx.rest
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = None
         if how.back is not None and not first:
@@ -141,12 +142,12 @@ class Conv(torch.autograd.Function):
         wanted = [dx is None and not first, how.kernel is None, False]
         if any(wanted):
             found = torch.ops.aten.convolution_backward(
-                dy, x, w, None, list(stride), list(pad), [1, 1], False, [0, 0], 1, wanted
+                dy, x, w, None, list(site.stride), list(site.pad), [1, 1], False, [0, 0], 1, wanted
             )
             dx = found[0] if wanted[0] else dx
             if wanted[1]:
                 target.copy_(found[1][:, : target.shape[1]])
-        return dx, *[None] * 7
+        return dx, *[None] * 6
 
 
 def possible(x_channels: int, site) -> bool:
@@ -156,7 +157,7 @@ def possible(x_channels: int, site) -> bool:
 
 
 def choose(batch: int, dtype: torch.dtype, shapes, say, repeat: int = 30) -> dict[tuple[int, int, int], Choice]:
-    """The fastest for each (channels in, out, height), by measuring on the device; ones that compute otherwise do not count."""
+    """The fastest for each (channels in, out, height), measured on the device, of what computes as cuDNN."""
     found = {}
     for shape in shapes:
         ci, co, side = shape
@@ -210,12 +211,10 @@ def choose(batch: int, dtype: torch.dtype, shapes, say, repeat: int = 30) -> dic
     return found
 
 
-def _with_sums(y, sums):
-    from gpu_study_kernels import _grid, _sums
+def _with_sums(y: torch.Tensor, sums: torch.Tensor) -> None:
+    from gpu_study_parts.kernels import add_sums
 
-    channels, rows, at_once, grid = _grid(y)
-    _sums[grid](y, sums, rows, at_once, channels)
-    return y
+    add_sums(y, sums)
 
 
 def _microseconds(work, repeat: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gpu_study_table as table
+import gpu_study_parts.table as table
 
 LIMIT = 15 << 20
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from gpu_study_split import Cut
+
+from caffe_split.errors import CaffeSplitError
+from gpu_study_parts.split import Cut
 
 SCALES = [Fraction(1), Fraction(1, 2), Fraction(2, 5), Fraction(1, 4), Fraction(1, 5), Fraction(1, 8), Fraction(1, 10),
           Fraction(1, 16), Fraction(1, 32), Fraction(1, 64)]  # fmt: skip
@@ -16,7 +17,7 @@ SCALES = [Fraction(1), Fraction(1, 2), Fraction(2, 5), Fraction(1, 4), Fraction(
 
 @dataclass(frozen=True)
 class Arm:
-    """A training. `parent` is the one whose split snapshot it begins from; `cut` how that is split, None for a control."""
+    """A training. It begins from the split snapshot of `parent`, split by `cut`; None: as it is, for a control."""
 
     name: str
     parent: str | None = None
@@ -49,7 +50,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """The recipe's iterations, times `scale` and rounded to what is sampled together."""
+    """The recipe's iterations, times `scale`, rounded so that samples, tests and the split fall on one grid."""
 
     scale: Fraction
 
@@ -89,6 +90,15 @@ class Schedule:
     def unroll(self) -> int:
         """Iterations of a captured graph."""
         return max(count for count in range(1, 11) if self.interval % count == 0)
+
+    def check(self) -> None:
+        """Raises `CaffeSplitError` for a scale so small that windows or steps collide."""
+        (start, stop), (first, second) = self.window, self.rate_steps
+        if start < self.interval or (stop - start) // self.interval < 2 or not first < second < self.total:
+            raise CaffeSplitError(
+                f"at --scale {self.scale} the recipe's steps collide: TPM over {start} to {stop} every "
+                f"{self.interval}, rates change at {first} and {second} of {self.total} iterations. Take a larger one."
+            )
 
     def rates(self) -> np.ndarray:
         """The learning rate of every iteration."""
@@ -162,9 +172,14 @@ def pace_from(measured: Mapping[int, float]) -> Callable[[int], float]:
     return pace
 
 
-def scale_of(text: str) -> Fraction:
-    """A scale as people write it: 1, 1/4, 0.25."""
-    scale = Fraction(text)
-    if not 0 < scale <= 1 or not math.isfinite(scale):
-        raise ValueError(text)
-    return scale
+def schedule_of(text: str) -> Schedule:
+    """That of a scale as people write it: 1, 1/4, 0.25. Raises `CaffeSplitError` for what is none."""
+    try:
+        scale = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        scale = Fraction(0)
+    if not 0 < scale <= 1:
+        raise CaffeSplitError(f"--scale {text}: expected auto, or a number above 0 and up to 1, as 1/4.")
+    schedule = Schedule(scale)
+    schedule.check()
+    return schedule

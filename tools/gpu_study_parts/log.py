@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from io import StringIO
 
 import numpy as np
-from gpu_study_arms import Schedule
 
 from caffe_split.engine.log import Log, number
+from gpu_study_parts.arms import Schedule
 
 
 def train_log(schedule: Schedule, state: Mapping[str, np.ndarray], folder: str, name: str) -> str:
