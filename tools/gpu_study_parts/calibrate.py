@@ -29,6 +29,14 @@ Nets = Mapping[str, "tuple[Program, Weights]"]
 Images = "tuple[np.ndarray, np.ndarray]"  # and their labels
 
 
+def check_way(way: str, option: str) -> None:
+    """Raises `CaffeSplitError` for what is no way."""
+    precision, _, kernels = way.partition("-")
+    # Our convolutions multiply what is in bf16; of fp32 they would use the first digits alone.
+    if precision not in DTYPES or kernels not in ("", "plain", "convs") or (kernels == "convs" and precision != "bf16"):
+        raise CaffeSplitError(f"{option} {way}: expected {WAYS}.")
+
+
 def prepare(way: str) -> None:
     """PyTorch's settings for a way to compute."""
     torch.backends.cudnn.benchmark = True
@@ -137,8 +145,7 @@ def calibrate(wanted: str, together: Sequence[int], seconds: float, out: Path | 
     measurement, and write JSON to `out` as well. Without a device nothing is measured. The exit status."""
     words = wanted.split(",")
     for word in words:
-        if word.split("-")[0] not in DTYPES:
-            raise CaffeSplitError(f"--ways {word}: expected {WAYS}.")
+        check_way(word, "--ways")
     if not torch.cuda.is_available():
         print("gpu_study: PyTorch sees no CUDA device here; nothing is measured")
         return 0

@@ -11,8 +11,8 @@ import torch  # noqa: TID251
 
 # As the recipe's transform_param has them.
 MEAN, SCALE, SIDE, PAD = (125.3, 123.0, 113.9), 0.015625, 32, 4
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WAYS = "fp32, tf32, bf16 or fp16; with -plain PyTorch's kernels alone, with -convs our convolutions, too"
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+WAYS = "fp32, tf32 or bf16; these with -plain for PyTorch's kernels alone; bf16-convs for our convolutions, too"
 
 
 @dataclass(frozen=True)

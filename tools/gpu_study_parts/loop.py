@@ -104,7 +104,6 @@ class Loop:
         """What an earlier run of this command has done."""
         for key in self.arms:
             folder = self._folder(key)
-            folder.mkdir(parents=True, exist_ok=True)
             if (folder / "result.json").exists():
                 self.results[key] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
@@ -134,6 +133,7 @@ class Loop:
         if arm.parent is not None:
             parent = self._folder((key[0], arm.parent))
             return self.splitters.submit(nets.make_net, str(parent), str(folder), arm.cut, key[0])
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / nets.NET).write_bytes((BASELINE / nets.NET).read_bytes())
         text = (BASELINE / nets.SOLVER).read_text(encoding="utf-8")
         (folder / nets.SOLVER).write_text(self.schedule.solver(text, str(folder)), encoding="utf-8")

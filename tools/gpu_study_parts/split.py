@@ -80,7 +80,8 @@ def split(
     plan = make_plan(
         training, path, iteration, layers, seen, parse_rule(cut.partition), options, Path(out), 0.9, inputs=INPUTS
     )
-    write_derived(plan)
+    # Forced, for where an earlier run was killed before it had noted the facts.
+    write_derived(plan, force=True)
     weights = {name: [np.array(blob) for blob in plan.weights[name]] for name in plan.weights}
     entropies = {score.layer: score.entropy for score in seen}
     facts = {

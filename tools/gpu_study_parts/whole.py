@@ -18,7 +18,7 @@ import gpu_study_parts.arms as plan
 import gpu_study_parts.calibrate as calibration
 from caffe_split.errors import CaffeSplitError
 from gpu_study_parts.data import load
-from gpu_study_parts.images import DTYPES, WAYS, Data, Way
+from gpu_study_parts.images import Data, Way
 from gpu_study_parts.loop import Asked, Loop
 from gpu_study_parts.out import write_out
 from gpu_study_parts.run import Run
@@ -82,13 +82,12 @@ def _way(asked: argparse.Namespace) -> tuple[Way, str]:
     device = torch.device(asked.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise CaffeSplitError("PyTorch sees no CUDA device here; --device cpu rehearses on the processor.")
-    precision, _, kernels = asked.way.partition("-")
-    if precision not in DTYPES or kernels not in ("", "plain", "convs"):
-        raise CaffeSplitError(f"--way {asked.way}: expected {WAYS}.")
-    if device.type != "cuda" and kernels != "plain":
-        raise CaffeSplitError(f"--way {asked.way}: our own kernels are for CUDA devices; give {precision}-plain here.")
+    calibration.check_way(asked.way, "--way")
+    way = Way(asked.way, device)
+    if device.type != "cuda" and way.own_kernels:
+        raise CaffeSplitError(f"--way {asked.way}: our own kernels are for CUDA devices; give fp32-plain here.")
     calibration.prepare(asked.way)
-    return Way(asked.way, device), torch.cuda.get_device_name() if device.type == "cuda" else "a processor"
+    return way, torch.cuda.get_device_name() if device.type == "cuda" else "a processor"
 
 
 def _pace(way: Way, data: Data, together: int, batch: int) -> dict[str, float]:
