@@ -245,6 +245,52 @@ def test_own_kernels_compute_what_pytorch_does() -> None:
     assert done.stdout.count("\n") == 2 * len(run_names())
 
 
+COMPILE = """
+import sys
+sys.path[:0] = [{tools!r}, {root!r}]
+import triton
+from gpu_study_parts import convs, kernels
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+def compile(kernel, types, **constants):
+    names = [name for name in kernel.arg_names if name not in constants]
+    signature = dict(zip(names, types.split())) | dict.fromkeys(constants, "constexpr")
+    signature = {{name: signature[name] for name in kernel.arg_names}}
+    places = {{(kernel.arg_names.index(name),): value for name, value in constants.items()}}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=places)
+    made = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    print(kernel.__name__, constants, made.metadata.shared, "wgmma" in made.asm["ptx"] or "mma.sync" in made.asm["ptx"])
+
+for c, side in ((16, 32), (32, 16), (64, 8)):
+    shape = dict(H=side, W=side, CI=c, CO=c)
+    for back in (False, True):
+        compile(convs._slide, "*bf16 *bf16 *bf16 *fp32 i32", **shape, BACK=back, STATS=not back, BLOCK=128)
+    compile(convs._kernel_gradient, "*bf16 *bf16 *fp32 i32", **shape, BLOCK=64, BLOCKS=4)
+size = dict(ROWS=256, C=16)
+kind = dict(HAS_OTHER=True, RELU=True, **size)
+compile(kernels._batch, "*u8 *i64 *u8 *i64 *bf16 *i64 i32", BATCH=128, PAD=4)
+compile(kernels._sums, "*bf16 *fp32 i32", **size)
+compile(kernels._normed, "*bf16 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 fp32 fp32", **kind)
+compile(kernels._back_sums, "*bf16 *bf16 *bf16 *fp32 *fp32 i32 fp32", RELU=True, **size)
+compile(kernels._back, "*bf16 *bf16 *bf16 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 fp32", **kind)
+compile(kernels._affine, "*bf16 *bf16 *bf16 *fp32 *fp32 i32", **kind)
+compile(kernels._update, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 fp32 i32", BLOCK=1024)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_hopper() -> None:
+    """To machine code for sm_90, without a device; convolutions to instructions of its tensor cores."""
+    pytest.importorskip("triton")
+    script = COMPILE.format(tools=str(ROOT / "tools"), root=str(ROOT))
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) == 16 and all(line.endswith(" True") for line in lines[:9])
+
+
 def run_names() -> list[str]:
     """What a state holds."""
     weights = start_weights(BASELINE / nets.NET, 1)
