@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import ROOT
+
+from tests.support import ROOT
 
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(ROOT / "tools"))
@@ -30,10 +31,9 @@ from gpu_study_parts.run import Run  # noqa: E402
 from gpu_study_parts.start import BASELINE, start_weights, with_inputs  # noqa: E402
 from gpu_study_parts.table import read_results, rows_of  # noqa: E402
 
-from caffe_split.engine.net import Net  # noqa: E402
-from caffe_split.errors import CaffeSplitError  # noqa: E402
+from caffe_split import CaffeSplitError, read_log  # noqa: E402
+from caffe_split.engine import Net  # noqa: E402
 from caffe_split.tpm.lengths import lengths  # noqa: E402
-from caffe_split.trainlog import parse  # noqa: E402
 
 PLAIN = Way("fp32-plain", torch.device("cpu"))
 CUTS = {
@@ -44,7 +44,7 @@ CUTS = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def baseline(tmp_path, monkeypatch):
     """The baseline in a folder of its own, with weights that leave hardly a value near a ReLU's edge: there two sums
     of other order part."""
@@ -103,7 +103,7 @@ def test_the_baseline_is_the_engines(baseline) -> None:
 def test_a_split_net_is_the_engines(name: str, baseline) -> None:
     program, weights = baseline
     scores = random_scores(program, 1)
-    made, start, facts = nets.split("resnet20_cifar10", "derived", 0, weights, scores, CUTS[name], 1)
+    made, start, facts = nets.split("resnet20_cifar10", "derived", 0, weights, scores, CUTS[name], seed=1)
     assert len(facts["layers"]) == 9
     run = run_of(made, start)
     off = off_the_engine("derived", start, run)
@@ -118,8 +118,9 @@ def test_three_rounds_are_the_engines_and_fold(baseline) -> None:
     program, weights = baseline
     parent = "resnet20_cifar10"
     for number in (1, 2, 3):
-        program, weights, _ = nets.split(parent, f"round{number}", 0, weights, random_scores(program, number),
-                                         nets.Cut("residual"), number)  # fmt: skip
+        program, weights, _ = nets.split(
+            parent, f"round{number}", 0, weights, random_scores(program, number), nets.Cut("residual"), seed=number
+        )
         parent = f"round{number}"
     run = run_of(program, weights)
     off = off_the_engine(parent, weights, run)
@@ -139,8 +140,9 @@ def test_three_rounds_are_the_engines_and_fold(baseline) -> None:
 def test_a_step_is_caffes_update(baseline) -> None:
     """v = 0.9 v + rate (g + decay w), w = w - v, with each blob's multipliers; a frozen skip stays."""
     program, weights = baseline
-    made, start, _ = nets.split("resnet20_cifar10", "derived", 0, weights, random_scores(program, 1),
-                                CUTS["SkipSplit_1x1"], 1)  # fmt: skip
+    made, start, _ = nets.split(
+        "resnet20_cifar10", "derived", 0, weights, random_scores(program, 1), CUTS["SkipSplit_1x1"], seed=1
+    )
     run, other = run_of(made, start), run_of(made, start)
     values, speed = run.values.clone(), run.speed.clone()
     run.pull *= 1000  # else the decay is lost in the gradients' rounding
@@ -186,7 +188,7 @@ def test_tpm_is_the_projects(baseline) -> None:
 def test_batches_are_padded_cropped_mirrored_and_paired(baseline) -> None:
     run = run_of(*baseline, batch=8, images=12)
     run.now.fill_(2)
-    run._next_batch()
+    run.next_batch()
     padded = run.data.images.numpy()
     drawn = draws_of(3, 12, 8)[2]
     for place, (row, column, mirrored) in enumerate(drawn):
@@ -202,9 +204,9 @@ def test_batches_are_padded_cropped_mirrored_and_paired(baseline) -> None:
 
 JOB = """
 import os, shutil, sys, tempfile
-sys.path[:0] = [{tools!r}, {tests!r}, {root!r}]
+sys.path[:0] = [{tools!r}, {root!r}]
 import torch
-import test_gpu_study as t
+import tests.test_gpu_study as t
 from gpu_study_parts.convs import Choice
 from pathlib import Path
 os.chdir(tempfile.mkdtemp())
@@ -215,7 +217,7 @@ for name, blobs in weights.items():
         blobs[1][:] = 2.5
 program = t.nets.read_program(Path("resnet20_cifar10/train_val.prototxt"), weights)
 scores = t.random_scores(program, 1)
-program, weights, _ = t.nets.split("resnet20_cifar10", "derived", 0, weights, scores, t.CUTS["MultiSplits"], 1)
+program, weights, _ = t.nets.split("resnet20_cifar10", "derived", 0, weights, scores, t.CUTS["MultiSplits"], seed=1)
 convs = {{(16, 16, 32): Choice((64, 4), (64, 4), (64, 4, 4)), (32, 32, 16): Choice((128, 4), None, (64, 4, 4)),
          (64, 64, 8): Choice(None, (64, 4), (64, 2, 4))}}
 cpu = torch.device("cpu")
@@ -238,7 +240,7 @@ for run in runs[1:]:
 def test_own_kernels_compute_what_pytorch_does() -> None:
     """In Triton's interpreter, which runs them on a processor: a step of a split net, and a test."""
     pytest.importorskip("triton")
-    script = JOB.format(tools=str(ROOT / "tools"), tests=str(ROOT / "tests"), root=str(ROOT))
+    script = JOB.format(tools=str(ROOT / "tools"), root=str(ROOT))
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
@@ -263,19 +265,19 @@ def compile(kernel, types, **constants):
     print(kernel.__name__, constants, made.metadata.shared, "wgmma" in made.asm["ptx"] or "mma.sync" in made.asm["ptx"])
 
 for c, side in ((16, 32), (32, 16), (64, 8)):
-    shape = dict(H=side, W=side, CI=c, CO=c)
+    shape = dict(height=side, width=side, ci=c, co=c)
     for back in (False, True):
-        compile(convs._slide, "*bf16 *bf16 *bf16 *fp32 i32", **shape, BACK=back, STATS=not back, BLOCK=128)
-    compile(convs._kernel_gradient, "*bf16 *bf16 *fp32 i32", **shape, BLOCK=64, BLOCKS=4)
-size = dict(ROWS=256, C=16)
-kind = dict(HAS_OTHER=True, RELU=True, **size)
-compile(kernels._batch, "*u8 *i64 *u8 *i64 *bf16 *i64 i32", BATCH=128, PAD=4)
+        compile(convs._slide, "*bf16 *bf16 *bf16 *fp32 i32", **shape, back=back, stats=not back, block=128)
+    compile(convs._kernel_gradient, "*bf16 *bf16 *fp32 i32", **shape, block=64, blocks=4)
+size = dict(at_once=256, channels=16)
+kind = dict(has_other=True, relu=True, **size)
+compile(kernels._batch, "*u8 *i64 *u8 *i64 *bf16 *i64 i32", batch=128, pad=4)
 compile(kernels._sums, "*bf16 *fp32 i32", **size)
 compile(kernels._normed, "*bf16 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 fp32 fp32", **kind)
-compile(kernels._back_sums, "*bf16 *bf16 *bf16 *fp32 *fp32 i32 fp32", RELU=True, **size)
+compile(kernels._back_sums, "*bf16 *bf16 *bf16 *fp32 *fp32 i32 fp32", relu=True, **size)
 compile(kernels._back, "*bf16 *bf16 *bf16 *bf16 *bf16 *fp32 *fp32 *fp32 *fp32 *fp32 i32 fp32", **kind)
 compile(kernels._affine, "*bf16 *bf16 *bf16 *fp32 *fp32 i32", **kind)
-compile(kernels._update, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 fp32 i32", BLOCK=1024)
+compile(kernels._update, "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *i64 fp32 i32", block=1024)
 """
 
 
@@ -345,8 +347,10 @@ def test_packed_images_come_back_to_the_last_bit(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(packed, "COUNTS", {"train": 1500, "test": 40})
     generator = np.random.default_rng(0)
-    sets = {half: (generator.integers(0, 256, (count, 3, 32, 32), np.uint8), generator.integers(0, 10, count))
-            for half, count in packed.COUNTS.items()}  # fmt: skip
+    sets = {
+        half: (generator.integers(0, 256, (count, 3, 32, 32), np.uint8), generator.integers(0, 10, count))
+        for half, count in packed.COUNTS.items()
+    }
     for half, (images, labels) in sets.items():
         write_store(tmp_path / f"cifar10_{half}_lmdb", zip(images, map(int, labels)))
     with pytest.raises(CaffeSplitError, match="another set: the training images' mean is"):
@@ -357,12 +361,12 @@ def test_packed_images_come_back_to_the_last_bit(tmp_path, monkeypatch) -> None:
     found = packed.load(parts)
     for half, (images, labels) in sets.items():
         assert (found[half][0] == images.transpose(0, 2, 3, 1)).all() and (found[half][1] == labels).all()
-    with pytest.raises(CaffeSplitError, match="sheets of the train images are in none of .*Give all parts"):
+    with pytest.raises(CaffeSplitError, match=r"sheets of the train images are in none of .*Give all parts"):
         packed.load(parts[1:])
     (parts[0] / "test_labels.bin").write_bytes(bytes(40))
     with pytest.raises(CaffeSplitError, match="the test labels are not those that were packed"):
         packed.load(parts)
-    with pytest.raises(CaffeSplitError, match="no cifar10.json in"):
+    with pytest.raises(CaffeSplitError, match=r"no cifar10\.json in"):
         packed.load([tmp_path])
 
 
@@ -375,7 +379,7 @@ def part(tmp_path_factory):
     folder, facts = tmp_path_factory.mktemp("packed"), {}
     for half, (images, labels) in zip(packed.COUNTS, random_sets(24, 24)):
         labels = labels.astype(np.uint8)
-        (folder / f"{half}_00000.webp").write_bytes(packed._sheet(images))
+        (folder / f"{half}_00000.webp").write_bytes(packed.sheet(images))
         (folder / f"{half}_labels.bin").write_bytes(labels.tobytes())
         arrays = {"images": images, "labels": labels}
         sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
@@ -415,7 +419,7 @@ def test_a_study_stops_goes_on_and_reports(part, tmp_path) -> None:
     # An image may lie on the edge between two classes, between fp32 and fp32 of another order.
     assert sum(result["differ"] for result in results) <= 2
     assert all(abs(result["final"] - result["last_test"]) < 1.5 / 24 for result in results)
-    log = parse.read(out / "s1/MultiSplits3/train.log")
+    log = read_log(out / "s1/MultiSplits3/train.log")
     assert [run.state for run in log.runs] == ["done"]
     tests = log.table("tests")
     assert len(tests) == 3 and tests.iteration[-1] == 20 and set(tests.names) == {"accuracy", "loss"}
@@ -461,11 +465,36 @@ def made_up(seeds: int, gain: float) -> dict:
             accuracy = 0.9 + seed / 1000 + (gain / 100 + seed / 10000 if arm.name.startswith("Multi") else 0)
             cost = {"parameters": 100, "macs": 1000}
             seen = dict.fromkeys(("final", "folded", "best", "last_test"), accuracy)
-            results.append({"seed": seed, "arm": arm.name, **seen, "differ": int(arm.name == "MultiSplits"),
-                            "images": 10000, "cost": cost, "folded_cost": cost, "seconds": 1.0})  # fmt: skip
-    return {"results": results, "scale": "1/4", "total": 16000, "batch": 128, "split": 12500, "window": [10000, 12500],
-            "interval": 25, "test_interval": 250, "seeds": list(range(1, seeds + 1)), "way": "bf16", "device": "none",
-            "torch": "0", "together": 6, "seconds": 1.0, "whole": seeds > 2, "failed": {}}  # fmt: skip
+            results.append(
+                {
+                    "seed": seed,
+                    "arm": arm.name,
+                    **seen,
+                    "differ": int(arm.name == "MultiSplits"),
+                    "images": 10000,
+                    "cost": cost,
+                    "folded_cost": cost,
+                    "seconds": 1.0,
+                }
+            )
+    return {
+        "results": results,
+        "scale": "1/4",
+        "total": 16000,
+        "batch": 128,
+        "split": 12500,
+        "window": [10000, 12500],
+        "interval": 25,
+        "test_interval": 250,
+        "seeds": list(range(1, seeds + 1)),
+        "way": "bf16",
+        "device": "none",
+        "torch": "0",
+        "together": 6,
+        "seconds": 1.0,
+        "whole": seeds > 2,
+        "failed": {},
+    }
 
 
 def test_the_page_tells_what_is_reached_and_what_is_chance(tmp_path) -> None:

@@ -11,8 +11,18 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from gpu_study_parts.split import Cut
 
-SCALES = [Fraction(1), Fraction(1, 2), Fraction(2, 5), Fraction(1, 4), Fraction(1, 5), Fraction(1, 8), Fraction(1, 10),
-          Fraction(1, 16), Fraction(1, 32), Fraction(1, 64)]  # fmt: skip
+SCALES = [
+    Fraction(1),
+    Fraction(1, 2),
+    Fraction(2, 5),
+    Fraction(1, 4),
+    Fraction(1, 5),
+    Fraction(1, 8),
+    Fraction(1, 10),
+    Fraction(1, 16),
+    Fraction(1, 32),
+    Fraction(1, 64),
+]
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,13 @@ def arms_of(seed: int) -> list[Arm]:
 
 # An arm and what it is measured against: the same net trained as long from the same snapshots.
 CONTROLS = {
-    "MultiSplits": "continue", "MultiSplits2": "continue2", "MultiSplits3": "continue3", "SkipSplit_1x1": "continue",
-    "SkipSplit_AvgPooling": "continue", "random-MultiSplits": "continue",
-}  # fmt: skip
+    "MultiSplits": "continue",
+    "MultiSplits2": "continue2",
+    "MultiSplits3": "continue3",
+    "SkipSplit_1x1": "continue",
+    "SkipSplit_AvgPooling": "continue",
+    "random-MultiSplits": "continue",
+}
 
 
 @dataclass(frozen=True)
@@ -107,13 +121,17 @@ class Schedule:
 
     def solver(self, text: str, folder: str) -> str:
         """The recipe's solver at this scale, of the net in `folder`."""
-        from caffe_split.proto import prototxt
+        from caffe_split.formats import prototxt
 
         solver = prototxt.parse(text, filename="solver.prototxt")
         solver.set("net", f"{folder}/train_val.prototxt")
         solver.set("snapshot_prefix", f"{folder}/resnet20_cifar10")
-        for field, value in (("test_interval", self.test_interval), ("display", self.interval),
-                             ("max_iter", self.total), ("snapshot", self.split)):  # fmt: skip
+        for field, value in (
+            ("test_interval", self.test_interval),
+            ("display", self.interval),
+            ("max_iter", self.total),
+            ("snapshot", self.split),
+        ):
             solver.set(field, value)
         steps = solver.all_fields("stepvalue")
         for field in steps[1:]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 import gpu_study_parts.split as nets
 from caffe_split.errors import CaffeSplitError
@@ -55,11 +55,22 @@ def random_scores(program: Program, seed: int) -> list[dict[str, Any]]:
     generator, found = np.random.default_rng(seed), []
     for name in program.watched:
         shape = program.params[name, 0].shape
-        found.append({
-            "layer": name, "start": 0, "stop": 100, "interval": 1, "steps": 100, "shape": shape,
-            "displacement": generator.random(shape[0]), "path": np.ones(shape[0]), "layer_displacement": 0.5,
-            "layer_path": 1.0, "norm_start": 1.0, "norm_stop": 1.0,
-        })  # fmt: skip
+        found.append(
+            {
+                "layer": name,
+                "start": 0,
+                "stop": 100,
+                "interval": 1,
+                "steps": 100,
+                "shape": shape,
+                "displacement": generator.random(shape[0]),
+                "path": np.ones(shape[0]),
+                "layer_displacement": 0.5,
+                "layer_path": 1.0,
+                "norm_start": 1.0,
+                "norm_stop": 1.0,
+            }
+        )
     return found
 
 
@@ -75,7 +86,7 @@ def example_nets(folder: Path) -> dict[str, tuple[Program, Weights]]:
     for number in (1, 2, 3):
         out = folder / f"round{number}"
         scores, cut = random_scores(program, number), nets.Cut("residual")
-        program, weights, _ = nets.split(str(parent), str(out), 0, weights, scores, cut, 1)
+        program, weights, _ = nets.split(str(parent), str(out), 0, weights, scores, cut, seed=1)
         made[f"round{number}"] = program, weights
         parent = out
     return made
@@ -127,8 +138,8 @@ def speed(runs: Sequence[Run], unroll: int, seconds: float) -> float:
 
 def profile(run: Run) -> list[str]:
     """The kernels of a step that take longest."""
-    from torch.profiler import ProfilerActivity  # noqa: TID251
-    from torch.profiler import profile as profiled  # noqa: TID251
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
 
     with profiled(activities=[ProfilerActivity.CUDA]) as seen:
         for _ in range(5):
@@ -150,8 +161,12 @@ def calibrate(wanted: str, together: Sequence[int], seconds: float, out: Path | 
         print("gpu_study: PyTorch sees no CUDA device here; nothing is measured")
         return 0
     begun, device = time.perf_counter(), torch.device("cuda")
-    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__,
-                               "python": sys.version.split()[0], "rows": []}  # fmt: skip
+    results: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "rows": [],
+    }
     print(json.dumps(results), flush=True)
 
     def note(row: dict[str, Any]) -> None:
@@ -176,17 +191,23 @@ def calibrate(wanted: str, together: Sequence[int], seconds: float, out: Path | 
                     way = with_convs(way, 128, lambda text: print(text, flush=True))
                 for name in ("baseline", "round3"):
                     note({"way": word, "net": name, "off fp32 by": agreement(way, made[name], sets, 128)})
-                _measure(way, made, Data.of(way, *sets), plan, seconds, unroll, note)
-            except Exception as error:  # noqa: BLE001 - one way that fails must not hide the others
+                _measure(way, made, Data.of(way, *sets), plan, seconds=seconds, unroll=unroll, note=note)
+            except Exception as error:  # one way that fails must not hide the others
                 note({"way": word, "failed": f"{type(error).__name__}: {error}"[:1000]})
             torch.cuda.empty_cache()
     return 0
 
 
 def _measure(
-    way: Way, made: Nets, data: Data, plan: Mapping[str, Sequence[int]], seconds: float, unroll: int,
+    way: Way,
+    made: Nets,
+    data: Data,
+    plan: Mapping[str, Sequence[int]],
+    *,
+    seconds: float,
+    unroll: int,
     note: Callable[[dict[str, Any]], None],
-) -> None:  # fmt: skip
+) -> None:
     draws = torch.zeros(STEPS, 128, 3, dtype=torch.uint8, device=way.device)
     rates = np.full(STEPS, 1e-3)
     for name, counts in plan.items():
@@ -212,7 +233,7 @@ def _measure(
         if name != "round1" and len(plan) > 2:
             try:
                 print("\n".join(profile(runs[0])), flush=True)
-            except Exception as error:  # noqa: BLE001 - a profiler that does not run costs the table nothing
+            except Exception as error:  # a profiler that does not run costs the table nothing
                 print(f"no profile: {error}", flush=True)
         del runs
         torch.cuda.empty_cache()

@@ -16,11 +16,11 @@ MEAN, SCALE = np.array([125.3, 123.0, 113.9], np.float32), np.float32(0.015625)
 
 def predictions(net: Path, weights: Path, images: np.ndarray, device: str, batch: int) -> np.ndarray:
     """The class of each of the uint8 (N, 32, 32, 3) images, TEST phase, fp32."""
-    import torch  # noqa: TID251
+    import torch
 
-    from caffe_split.engine.net import Net
-    from caffe_split.net import all_layers
-    from caffe_split.proto.caffemodel import read_weights
+    from caffe_split import read_weights
+    from caffe_split.engine import Net
+    from caffe_split.net.layers import all_layers
 
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     batch = min(batch, len(images))
@@ -61,9 +61,9 @@ def check(folder: str, iteration: int, blobs: nets.Blobs, tests: str, device: st
 
 def warm(device: str) -> None:
     """Import what a test needs, and start the device."""
-    import torch  # noqa: TID251
+    import torch
 
-    import caffe_split.engine.net  # noqa: F401
+    import caffe_split.engine.model.net  # noqa: F401
 
     torch.zeros(1, device=device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch  # noqa: TID251
+import torch
 
 from gpu_study_parts.layout import Layout
 from gpu_study_parts.net import Added, Kernel, Leaf, Mixed, Site, Stacked, Weights

@@ -8,77 +8,94 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch  # noqa: TID251
+import torch
 import triton
 import triton.language as tl
-from torch.nn import functional as F  # noqa: TID251
+from torch.nn import functional
 
 
 @triton.jit
 def _slide(
-    x, w, y, sums, rows,
-    H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, BACK: tl.constexpr, STATS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Output pixels BLOCK a program, stride 1, pad 1. BACK: y is the gradient of the input, x that of the output."""
-    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    column = row % W
-    line = (row // W) % H
-    inputs, outputs = tl.arange(0, CI), tl.arange(0, CO)
-    sums_of = tl.zeros((BLOCK, CO), tl.float32)
+    x,
+    w,
+    y,
+    sums,
+    rows,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    ci: tl.constexpr,
+    co: tl.constexpr,
+    back: tl.constexpr,
+    stats: tl.constexpr,
+    block: tl.constexpr,
+):
+    """A program makes `block` output pixels; stride 1, pad 1. `back`: y is the input's gradient, x the output's."""
+    row = tl.program_id(0) * block + tl.arange(0, block)
+    column = row % width
+    line = (row // width) % height
+    inputs, outputs = tl.arange(0, ci), tl.arange(0, co)
+    sums_of = tl.zeros((block, co), tl.float32)
     for r in tl.static_range(3):
         for s in tl.static_range(3):
-            inside = (line + r >= 1) & (line + r <= H) & (column + s >= 1) & (column + s <= W) & (row < rows)
-            place = (row + (r - 1) * W + (s - 1))[:, None] * CI + inputs[None, :]
+            inside = (line + r >= 1) & (line + r <= height) & (column + s >= 1) & (column + s <= width) & (row < rows)
+            place = (row + (r - 1) * width + (s - 1))[:, None] * ci + inputs[None, :]
             values = tl.load(x + place, mask=inside[:, None], other=0.0)
-            if BACK:
-                kernel = w + inputs[:, None] * (9 * CO) + outputs[None, :] + ((2 - r) * 3 + 2 - s) * CO
+            if back:
+                kernel = w + inputs[:, None] * (9 * co) + outputs[None, :] + ((2 - r) * 3 + 2 - s) * co
             else:
-                kernel = w + outputs[None, :] * (9 * CI) + inputs[:, None] + (r * 3 + s) * CI
+                kernel = w + outputs[None, :] * (9 * ci) + inputs[:, None] + (r * 3 + s) * ci
             sums_of = tl.dot(values, tl.load(kernel), sums_of)
     out = sums_of.to(y.dtype.element_ty)
-    tl.store(y + row[:, None] * CO + outputs[None, :], out, mask=(row < rows)[:, None])
-    if STATS:
+    tl.store(y + row[:, None] * co + outputs[None, :], out, mask=(row < rows)[:, None])
+    if stats:
         seen = tl.where((row < rows)[:, None], out.to(tl.float32), 0.0)
         tl.atomic_add(sums + outputs, tl.sum(seen, 0))
-        tl.atomic_add(sums + CO + outputs, tl.sum(seen * seen, 0))
+        tl.atomic_add(sums + co + outputs, tl.sum(seen * seen, 0))
 
 
 @triton.jit
 def _kernel_gradient(
-    x, dy, dw, rows,
-    H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, BLOCK: tl.constexpr, BLOCKS: tl.constexpr,
-):  # fmt: skip
-    """A program adds BLOCKS blocks of pixels, for one row of the kernel's three, to dw (float32)."""
+    x,
+    dy,
+    dw,
+    rows,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    ci: tl.constexpr,
+    co: tl.constexpr,
+    block: tl.constexpr,
+    blocks: tl.constexpr,
+):
+    """A program adds `blocks` blocks of `block` pixels, for one row of the kernel's three, to dw (float32)."""
     r = tl.program_id(1)
-    inputs, outputs = tl.arange(0, CI), tl.arange(0, CO)
-    first = tl.zeros((CO, CI), tl.float32)
-    second = tl.zeros((CO, CI), tl.float32)
-    third = tl.zeros((CO, CI), tl.float32)
-    for block in range(BLOCKS):
-        row = (tl.program_id(0) * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
-        column = row % W
-        line = (row // W) % H
+    inputs, outputs = tl.arange(0, ci), tl.arange(0, co)
+    first = tl.zeros((co, ci), tl.float32)
+    second = tl.zeros((co, ci), tl.float32)
+    third = tl.zeros((co, ci), tl.float32)
+    for number in range(blocks):
+        row = (tl.program_id(0) * blocks + number) * block + tl.arange(0, block)
+        column = row % width
+        line = (row // width) % height
         there = row < rows
-        slope = tl.load(dy + row[:, None] * CO + outputs[None, :], mask=there[:, None], other=0.0)
+        slope = tl.load(dy + row[:, None] * co + outputs[None, :], mask=there[:, None], other=0.0)
         slope = tl.trans(slope)
-        inside = there & (line + r >= 1) & (line + r <= H)
-        place = (row + (r - 1) * W)[:, None] * CI + inputs[None, :]
-        left = tl.load(x + place - CI, mask=(inside & (column >= 1))[:, None], other=0.0)
+        inside = there & (line + r >= 1) & (line + r <= height)
+        place = (row + (r - 1) * width)[:, None] * ci + inputs[None, :]
+        left = tl.load(x + place - ci, mask=(inside & (column >= 1))[:, None], other=0.0)
         first = tl.dot(slope, left, first)
         middle = tl.load(x + place, mask=inside[:, None], other=0.0)
         second = tl.dot(slope, middle, second)
-        right = tl.load(x + place + CI, mask=(inside & (column + 2 <= W))[:, None], other=0.0)
+        right = tl.load(x + place + ci, mask=(inside & (column + 2 <= width))[:, None], other=0.0)
         third = tl.dot(slope, right, third)
-    target = dw + outputs[:, None] * (9 * CI) + r * 3 * CI + inputs[None, :]
+    target = dw + outputs[:, None] * (9 * ci) + r * 3 * ci + inputs[None, :]
     tl.atomic_add(target, first)
-    tl.atomic_add(target + CI, second)
-    tl.atomic_add(target + 2 * CI, third)
+    tl.atomic_add(target + ci, second)
+    tl.atomic_add(target + 2 * ci, third)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Of a shape (channels in, channels out, height): (BLOCK, warps) forward and back, (BLOCK, BLOCKS, warps) for the
+    """Of a shape (channels in, channels out, height): (block, warps) forward and back, (block, blocks, warps) for the
     kernel; None where cuDNN is faster."""
 
     forward: tuple[int, int] | None = None
@@ -126,7 +143,7 @@ class Conv(torch.autograd.Function):
             y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
             slide(x, w, y, sums, how.forward)
             return y
-        return F.conv2d(x, w, None, site.stride, site.pad)
+        return functional.conv2d(x, w, None, site.stride, site.pad)
 
     @staticmethod
     def backward(ctx, dy):
@@ -152,7 +169,7 @@ class Conv(torch.autograd.Function):
 
 def possible(x_channels: int, site) -> bool:
     """Whether our kernels do a site's convolution at all."""
-    outputs, inputs, height, width = site.shape
+    _, inputs, height, width = site.shape
     return (height, width) == (3, 3) and site.stride == site.pad == (1, 1) and x_channels == inputs and inputs >= 16
 
 
@@ -176,14 +193,15 @@ def choose(batch: int, dtype: torch.dtype, shapes, say, repeat: int = 30) -> dic
             return torch.ops.aten.convolution_backward(dy, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask)
 
         truth = {
-            "forward": F.conv2d(x, w, None, 1, 1), "back": back([True, False, False])[0],
+            "forward": functional.conv2d(x, w, None, 1, 1),
+            "back": back([True, False, False])[0],
             "kernel": back([False, True, False])[1].permute(0, 2, 3, 1).float(),
-        }  # fmt: skip
+        }
         cudnn = {
             # The sums of the BatchNorm are a kernel more there.
-            "forward": lambda: _with_sums(F.conv2d(x, w, None, 1, 1), sums),  # noqa: B023
-            "back": lambda: back([True, False, False]),  # noqa: B023
-            "kernel": lambda: back([False, True, False])[1].float(),  # noqa: B023
+            "forward": lambda: _with_sums(functional.conv2d(x, w, None, 1, 1), sums),  # noqa: B023
+            "back": lambda: back([True, False, False]),
+            "kernel": lambda: back([False, True, False])[1].float(),
         }
         ours = {
             "forward": (FORWARDS, lambda how: slide(x, w, y, sums, how), y),  # noqa: B023
@@ -202,7 +220,7 @@ def choose(batch: int, dtype: torch.dtype, shapes, say, repeat: int = 30) -> dic
                         times[how] = _microseconds(lambda: work(how), repeat)  # noqa: B023
                     else:
                         say(f"{shape} {what} {how}: off by {off:.3g}, not taken")
-                except Exception as error:  # noqa: BLE001 - a kernel that does not run is not taken
+                except Exception as error:  # a kernel that does not run is not taken
                     say(f"{shape} {what} {how}: {type(error).__name__}: {str(error)[:200]}")
             best[what] = min(times, key=times.get)
             listed = ", ".join(f"{'cudnn' if how is None else how} {spent:.1f}" for how, spent in times.items())

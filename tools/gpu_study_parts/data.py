@@ -47,7 +47,8 @@ def read_stores(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def _sheet(images: np.ndarray) -> bytes:
+def sheet(images: np.ndarray) -> bytes:
+    """Up to 1,024 images as one lossless WebP, 32 images a row."""
     from PIL import Image
 
     whole = np.zeros((PER_SHEET, SIDE, SIDE, 3), np.uint8)
@@ -81,7 +82,7 @@ def pack(source: Path, parts: Sequence[Path]) -> list[int]:
     }
     sheets = [(half, first) for half in COUNTS for first in range(0, COUNTS[half], PER_SHEET)]
     with ThreadPoolExecutor(2) as pool:
-        packed = list(pool.map(lambda sheet: _sheet(halves[sheet[0]][0][sheet[1] : sheet[1] + PER_SHEET]), sheets))
+        packed = list(pool.map(lambda part: sheet(halves[part[0]][0][part[1] : part[1] + PER_SHEET]), sheets))
     per_part, sizes = -(-len(sheets) // len(parts)), []
     for number, part in enumerate(parts):
         part.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 # As the recipe's transform_param has them.
 MEAN, SCALE, SIDE, PAD = (125.3, 123.0, 113.9), 0.015625, 32, 4

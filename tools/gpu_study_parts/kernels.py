@@ -6,7 +6,7 @@ Written in Triton, whose interpreter runs them on processors, too (TRITON_INTERP
 
 from __future__ import annotations
 
-import torch  # noqa: TID251
+import torch
 import triton
 import triton.language as tl
 
@@ -15,15 +15,15 @@ CHANNELS = 8  # of an image that convolutions read: three, and zeros, since tens
 
 
 @triton.jit
-def _batch(images, labels, draws, now, out, out_labels, count, BATCH: tl.constexpr, PAD: tl.constexpr):
+def _batch(images, labels, draws, now, out, out_labels, count, batch: tl.constexpr, pad: tl.constexpr):
     """One image a program: cropped, mirrored, less the mean, scaled."""
     place = tl.program_id(0)
     step = tl.load(now)
-    record = (step * BATCH + place) % count
+    record = (step * batch + place) % count
     tl.store(out_labels + place, tl.load(labels + record))
-    drawn = draws + (step * BATCH + place) * 3
+    drawn = draws + (step * batch + place) * 3
     row, column, mirrored = tl.load(drawn).to(tl.int64), tl.load(drawn + 1).to(tl.int64), tl.load(drawn + 2)
-    side = 32 + 2 * PAD
+    side = 32 + 2 * pad
     pixel = tl.arange(0, 1024)
     y, x = pixel // 32, pixel % 32
     x = tl.where(mirrored > 0, 31 - x, x)
@@ -45,83 +45,108 @@ def batch(images, labels, draws, now, out, out_labels) -> None:
 
 
 @triton.jit
-def _sums(y, sums, rows, ROWS: tl.constexpr, C: tl.constexpr):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, C)
-    mask = (row < rows)[:, None] & (channel < C)[None, :]
-    values = tl.load(y + row[:, None] * C + channel[None, :], mask=mask, other=0).to(tl.float32)
+def _sums(y, sums, rows, at_once: tl.constexpr, channels: tl.constexpr):
+    row = tl.program_id(0) * at_once + tl.arange(0, at_once)
+    channel = tl.arange(0, channels)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    values = tl.load(y + row[:, None] * channels + channel[None, :], mask=mask, other=0).to(tl.float32)
     tl.atomic_add(sums + channel, tl.sum(values, 0))
-    tl.atomic_add(sums + C + channel, tl.sum(values * values, 0))
+    tl.atomic_add(sums + channels + channel, tl.sum(values * values, 0))
 
 
 @triton.jit
 def _normed(
-    y, other, z, sums, factor, bias, means, variances, rows, eps, fraction,
-    HAS_OTHER: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    channel = tl.arange(0, C)
+    y,
+    other,
+    z,
+    sums,
+    factor,
+    bias,
+    means,
+    variances,
+    rows,
+    eps,
+    fraction,
+    has_other: tl.constexpr,
+    relu: tl.constexpr,
+    at_once: tl.constexpr,
+    channels: tl.constexpr,
+):
+    channel = tl.arange(0, channels)
     mean = tl.load(sums + channel) / rows
-    variance = tl.maximum(tl.load(sums + C + channel) / rows - mean * mean, 0.0)
+    variance = tl.maximum(tl.load(sums + channels + channel) / rows - mean * mean, 0.0)
     if tl.program_id(0) == 0:
         tl.store(means + channel, tl.load(means + channel) * fraction + mean)
         unbiased = variance * (rows / (rows - 1.0))
         tl.store(variances + channel, tl.load(variances + channel) * fraction + unbiased)
     a = tl.load(factor + channel) / tl.sqrt(variance + eps)
     b = tl.load(bias + channel) - mean * a
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mask = (row < rows)[:, None] & (channel < C)[None, :]
-    place = row[:, None] * C + channel[None, :]
+    row = tl.program_id(0) * at_once + tl.arange(0, at_once)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row[:, None] * channels + channel[None, :]
     values = tl.load(y + place, mask=mask, other=0).to(tl.float32) * a[None, :] + b[None, :]
-    if HAS_OTHER:
+    if has_other:
         values += tl.load(other + place, mask=mask, other=0).to(tl.float32)
-    if RELU:
+    if relu:
         values = tl.maximum(values, 0.0)
     tl.store(z + place, values.to(z.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _back_sums(
-    dz, y, z, sums, back, rows, eps, RELU: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr
-):
-    channel = tl.arange(0, C)
+def _back_sums(dz, y, z, sums, back, rows, eps, relu: tl.constexpr, at_once: tl.constexpr, channels: tl.constexpr):
+    channel = tl.arange(0, channels)
     mean = tl.load(sums + channel) / rows
-    variance = tl.maximum(tl.load(sums + C + channel) / rows - mean * mean, 0.0)
+    variance = tl.maximum(tl.load(sums + channels + channel) / rows - mean * mean, 0.0)
     inverse = 1.0 / tl.sqrt(variance + eps)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mask = (row < rows)[:, None] & (channel < C)[None, :]
-    place = row[:, None] * C + channel[None, :]
+    row = tl.program_id(0) * at_once + tl.arange(0, at_once)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row[:, None] * channels + channel[None, :]
     g = tl.load(dz + place, mask=mask, other=0).to(tl.float32)
-    if RELU:
+    if relu:
         g = tl.where(tl.load(z + place, mask=mask, other=0).to(tl.float32) > 0, g, 0.0)
     centred = (tl.load(y + place, mask=mask, other=0).to(tl.float32) - mean[None, :]) * inverse[None, :]
     tl.atomic_add(back + channel, tl.sum(g, 0))
-    tl.atomic_add(back + C + channel, tl.sum(g * centred, 0))
+    tl.atomic_add(back + channels + channel, tl.sum(g * centred, 0))
 
 
 @triton.jit
 def _back(
-    dz, y, z, dy, dother, sums, back, factor, dfactor, dbias, rows, eps,
-    HAS_OTHER: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    channel = tl.arange(0, C)
+    dz,
+    y,
+    z,
+    dy,
+    dother,
+    sums,
+    back,
+    factor,
+    dfactor,
+    dbias,
+    rows,
+    eps,
+    has_other: tl.constexpr,
+    relu: tl.constexpr,
+    at_once: tl.constexpr,
+    channels: tl.constexpr,
+):
+    channel = tl.arange(0, channels)
     mean = tl.load(sums + channel) / rows
-    variance = tl.maximum(tl.load(sums + C + channel) / rows - mean * mean, 0.0)
+    variance = tl.maximum(tl.load(sums + channels + channel) / rows - mean * mean, 0.0)
     inverse = 1.0 / tl.sqrt(variance + eps)
-    sum_g, sum_gx = tl.load(back + channel), tl.load(back + C + channel)
+    sum_g, sum_gx = tl.load(back + channel), tl.load(back + channels + channel)
     if tl.program_id(0) == 0:
         tl.store(dbias + channel, sum_g)
         tl.store(dfactor + channel, sum_gx)
     a = tl.load(factor + channel) * inverse
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mask = (row < rows)[:, None] & (channel < C)[None, :]
-    place = row[:, None] * C + channel[None, :]
+    row = tl.program_id(0) * at_once + tl.arange(0, at_once)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row[:, None] * channels + channel[None, :]
     g = tl.load(dz + place, mask=mask, other=0).to(tl.float32)
-    if RELU:
+    if relu:
         g = tl.where(tl.load(z + place, mask=mask, other=0).to(tl.float32) > 0, g, 0.0)
     centred = (tl.load(y + place, mask=mask, other=0).to(tl.float32) - mean[None, :]) * inverse[None, :]
     out = a[None, :] * (g - (sum_g / rows)[None, :] - centred * (sum_gx / rows)[None, :])
     tl.store(dy + place, out.to(dy.dtype.element_ty), mask=mask)
-    if HAS_OTHER:
+    if has_other:
         tl.store(dother + place, g.to(dother.dtype.element_ty), mask=mask)
 
 
@@ -149,9 +174,22 @@ class Norm(torch.autograd.Function):
         if not summed:
             add_sums(y, norm.sums)
         _normed[grid](
-            y, y if other is None else other, z, norm.sums, norm.factor, norm.bias, norm.means, norm.variances, rows,
-            eps, fraction, other is not None, relu, at_once, channels,
-        )  # fmt: skip
+            y,
+            y if other is None else other,
+            z,
+            norm.sums,
+            norm.factor,
+            norm.bias,
+            norm.means,
+            norm.variances,
+            rows,
+            eps,
+            fraction,
+            other is not None,
+            relu,
+            at_once,
+            channels,
+        )
         ctx.save_for_backward(y, z)
         ctx.rest = other is not None, relu, norm, eps
         return z
@@ -168,9 +206,23 @@ class Norm(torch.autograd.Function):
         dother = torch.empty_like(y) if masked else dz if has_other else None
         _back_sums[grid](dz, y, z, norm.sums, norm.back, rows, eps, relu, at_once, channels)
         _back[grid](
-            dz, y, z, dy, dother if masked else dy, norm.sums, norm.back, norm.factor, norm.factor_gradient,
-            norm.bias_gradient, rows, eps, masked, relu, at_once, channels,
-        )  # fmt: skip
+            dz,
+            y,
+            z,
+            dy,
+            dother if masked else dy,
+            norm.sums,
+            norm.back,
+            norm.factor,
+            norm.factor_gradient,
+            norm.bias_gradient,
+            rows,
+            eps,
+            masked,
+            relu,
+            at_once,
+            channels,
+        )
         return dy, dother, None, None, None, None, None
 
 
@@ -181,16 +233,18 @@ def add_sums(y: torch.Tensor, sums: torch.Tensor) -> None:
 
 
 @triton.jit
-def _affine(y, other, z, a, b, rows, HAS_OTHER: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr):
-    channel = tl.arange(0, C)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    mask = (row < rows)[:, None] & (channel < C)[None, :]
-    place = row[:, None] * C + channel[None, :]
+def _affine(
+    y, other, z, a, b, rows, has_other: tl.constexpr, relu: tl.constexpr, at_once: tl.constexpr, channels: tl.constexpr
+):
+    channel = tl.arange(0, channels)
+    row = tl.program_id(0) * at_once + tl.arange(0, at_once)
+    mask = (row < rows)[:, None] & (channel < channels)[None, :]
+    place = row[:, None] * channels + channel[None, :]
     values = tl.load(y + place, mask=mask, other=0).to(tl.float32)
     values = values * tl.load(a + channel)[None, :] + tl.load(b + channel)[None, :]
-    if HAS_OTHER:
+    if has_other:
         values += tl.load(other + place, mask=mask, other=0).to(tl.float32)
-    if RELU:
+    if relu:
         values = tl.maximum(values, 0.0)
     tl.store(z + place, values.to(z.dtype.element_ty), mask=mask)
 
@@ -207,8 +261,8 @@ def affine(y, other, relu, a, b) -> torch.Tensor:
 
 
 @triton.jit
-def _update(values, speed, gradient, lr_mult, pull, rates, now, momentum, size, BLOCK: tl.constexpr):
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+def _update(values, speed, gradient, lr_mult, pull, rates, now, momentum, size, block: tl.constexpr):
+    place = tl.program_id(0) * block + tl.arange(0, block)
     mask = place < size
     rate = tl.load(rates + tl.load(now))
     value = tl.load(values + place, mask=mask)
@@ -218,7 +272,7 @@ def _update(values, speed, gradient, lr_mult, pull, rates, now, momentum, size, 
     tl.store(values + place, value - new, mask=mask)
 
 
-def update(values, speed, gradient, lr_mult, pull, rates, now, momentum) -> None:
+def update(values, speed, gradient, lr_mult, pull, *, rates, now, momentum) -> None:
     """Caffe's SGD over flat arrays; `pull` is the weight decay of each value."""
     size = values.numel()
     _update[(triton.cdiv(size, 1024),)](values, speed, gradient, lr_mult, pull, rates, now, momentum, size, 1024)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 import gpu_study_parts.check as check
 import gpu_study_parts.split as nets
@@ -59,8 +59,11 @@ class Loop:
         self.made: dict[Key, Future] = {}
         self.kept: dict[Key, Future] = {}
         self.checks: dict[Key, Future] = {}
-        start = {"mp_context": multiprocessing.get_context("spawn"), "initializer": check.set_up,
-                 "initargs": (str(asked.folder),)}  # fmt: skip
+        start = {
+            "mp_context": multiprocessing.get_context("spawn"),
+            "initializer": check.set_up,
+            "initargs": (str(asked.folder),),
+        }
         self.splitters, self.checkers = ProcessPoolExecutor(2, **start), ProcessPoolExecutor(1, **start)
         # So that they start now, and have imported what they need when they are needed.
         for _ in range(2):
@@ -124,7 +127,7 @@ class Loop:
             if key in self.made and self.made[key].done():
                 try:
                     self.running.append(self._begin(key, *self.made.pop(key).result()))
-                except Exception as error:  # noqa: BLE001 - one that cannot be trained stops none of the others
+                except Exception as error:  # one that cannot be trained stops none of the others
                     self._fails(key, "it cannot be trained", error)
 
     def _make(self, key: Key) -> Future:
@@ -190,15 +193,17 @@ class Loop:
         for key in [key for key, future in self.checks.items() if future.done()]:
             try:
                 found = self.checks.pop(key).result()
-            except Exception as error:  # noqa: BLE001 - its training is done, and stays
+            except Exception as error:  # its training is done, and stays
                 self._fails(key, "it cannot be tested", error)
                 continue
             result = {"seed": key[0], "arm": key[1], **self.facts[key], **found}
             self.results[key] = result
             nets.write_json(self._folder(key) / "result.json", result)
             (self._folder(key) / "checkpoint.npz").unlink(missing_ok=True)
-            self.say(f"seed {key[0]} {key[1]}: final {found['final']:.4f}, folded {found['folded']:.4f} "
-                     f"({found['differ']} images differ), best {result['best']:.4f}")  # fmt: skip
+            self.say(
+                f"seed {key[0]} {key[1]}: final {found['final']:.4f}, folded {found['folded']:.4f} "
+                f"({found['differ']} images differ), best {result['best']:.4f}"
+            )
 
     def _fails(self, key: Key, what: str, error: BaseException) -> None:
         self.failed[key] = f"{what}: {type(error).__name__}: {error}"

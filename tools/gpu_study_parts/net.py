@@ -9,14 +9,17 @@ order height, width, input channel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net import Geometry, Layer, convolution_geometry, phase_layers
-from caffe_split.proto import prototxt
+from caffe_split.formats import prototxt
+from caffe_split.net.geometry import Geometry, convolution_geometry
+from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.state import TRAIN
 
 Weights = Mapping[str, Sequence[np.ndarray]]
 
@@ -138,7 +141,7 @@ def program_of(document: prototxt.Document, shapes: Mapping[str, Sequence[Sequen
     top, bottom), ("fc", top, bottom), ("loss", top, bottom). Raises `CaffeSplitError` for layers of other kinds.
     """
     build = _Builder(shapes)
-    for layer in phase_layers(document, "TRAIN"):
+    for layer in phase_layers(document, TRAIN):
         build.add(layer)
     build.program.ops = _fused(build.program.ops)
     return build.program
@@ -152,15 +155,13 @@ class _Builder:
         self.sizes: dict[str, int] = {}
 
     def add(self, layer: Layer) -> None:
-        kind = getattr(self, f"_{layer.type}", None)
+        kind = self.KINDS.get(layer.type)
         if kind is None:
             raise CaffeSplitError(f"{layer.where}: tools/gpu_study runs no {layer.type} layers.")
-        kind(layer)
+        kind(self, layer)
 
-    def _Data(self, layer: Layer) -> None:
+    def _data(self, layer: Layer) -> None:
         self.sizes[layer.tops[0]] = 3
-
-    _Input = _Data
 
     def _learnt(self, layer: Layer) -> bool:
         """Note the layer's blobs; whether they are learnt."""
@@ -179,7 +180,7 @@ class _Builder:
             self.program.frozen.append(layer.name)
         return all(rates)
 
-    def _Convolution(self, layer: Layer) -> None:
+    def _convolution(self, layer: Layer) -> None:
         geometry, (bottom,) = convolution_geometry(layer), layer.bottoms
         shape = self.shapes[layer.name][0]
         if len(self.shapes[layer.name]) > 1 or geometry.group > 1 or geometry.dilation != (1, 1):
@@ -213,7 +214,7 @@ class _Builder:
         self.program.ops.append((kind, layer.tops[0], bottoms, *more))
         self.sizes.setdefault(layer.tops[0], self.sizes[layer.bottoms[0]])
 
-    def _Eltwise(self, layer: Layer) -> None:
+    def _eltwise(self, layer: Layer) -> None:
         param = layer.message.sub("eltwise_param")
         if param is not None and (param.get("operation", "SUM") != "SUM" or param.get_all("coeff")):
             raise CaffeSplitError(f"{layer.where}: tools/gpu_study runs plain sums alone.")
@@ -223,7 +224,7 @@ class _Builder:
         else:
             self._op("add", layer)
 
-    def _Concat(self, layer: Layer) -> None:
+    def _concat(self, layer: Layer) -> None:
         parts = [self.linear.get(name) for name in layer.bottoms]
         if all(part is not None for part in parts):
             self._join(layer, parts, Stacked)
@@ -237,8 +238,10 @@ class _Builder:
             inside = all(p <= q for p, q in zip(part.geometry.pad, largest.geometry.pad))
             same = part.geometry == largest.geometry
             frozen = isinstance(part.kernel, Leaf) and part.kernel.frozen
-            if part.bottom != largest.bottom or part.geometry.stride != largest.geometry.stride or not (
-                same or (frozen and inside)
+            if (
+                part.bottom != largest.bottom
+                or part.geometry.stride != largest.geometry.stride
+                or not (same or (frozen and inside))
             ):
                 raise CaffeSplitError(f"{layer.where}: its bottoms are no convolutions of one blob and geometry.")
         # What is learnt comes first, so that its gradient has a place.
@@ -251,7 +254,7 @@ class _Builder:
         made = _Linear(largest.bottom, largest.geometry, largest.inputs, outputs, kind(kernels))
         self.linear[layer.tops[0]] = made
 
-    def _BatchNorm(self, layer: Layer) -> None:
+    def _batch_norm(self, layer: Layer) -> None:
         param = layer.message.sub("batch_norm_param")
         if param is not None:
             self.program.eps = float(param.get("eps", 1e-5))
@@ -260,7 +263,7 @@ class _Builder:
         self.program.norms.append((layer.name, "", self.sizes[layer.bottoms[0]]))
         self._op("norm", layer, len(self.program.norms) - 1, False, None)
 
-    def _Scale(self, layer: Layer) -> None:
+    def _scale(self, layer: Layer) -> None:
         last = self.program.ops[-1]
         if last[0] != "norm" or last[1] != layer.bottoms[0] or len(self.shapes[layer.name]) != 2:
             raise CaffeSplitError(f"{layer.where}: a Scale is run right behind its BatchNorm, with a bias.")
@@ -268,10 +271,10 @@ class _Builder:
         norm, _, channels = self.program.norms[-1]
         self.program.norms[-1] = (norm, layer.name, channels)
 
-    def _ReLU(self, layer: Layer) -> None:
+    def _relu(self, layer: Layer) -> None:
         self._op("relu", layer)
 
-    def _Pooling(self, layer: Layer) -> None:
+    def _pooling(self, layer: Layer) -> None:
         param = layer.message.sub("pooling_param")
         if param is None or param.get("pool", "MAX") != "AVE":
             raise CaffeSplitError(f"{layer.where}: tools/gpu_study runs averages alone.")
@@ -282,19 +285,34 @@ class _Builder:
         else:
             raise CaffeSplitError(f"{layer.where}: tools/gpu_study runs global pooling, or every second pixel.")
 
-    def _Power(self, layer: Layer) -> None:
+    def _power(self, layer: Layer) -> None:
         param = layer.message.sub("power_param")
         if param is None or param.get("scale", 1) != 0 or param.get("shift", 0) != 0:
             raise CaffeSplitError(f"{layer.where}: tools/gpu_study runs a Power layer of scale 0 alone.")
         self._op("zero", layer)
 
-    def _InnerProduct(self, layer: Layer) -> None:
+    def _inner_product(self, layer: Layer) -> None:
         self._learnt(layer)
         self.program.fc = layer.name
         self._op("fc", layer)
 
-    def _SoftmaxWithLoss(self, layer: Layer) -> None:
+    def _softmax_with_loss(self, layer: Layer) -> None:
         self._op("loss", layer)
+
+    KINDS: ClassVar[Mapping[str, Callable[[_Builder, Layer], None]]] = {
+        "Data": _data,
+        "Input": _data,
+        "Convolution": _convolution,
+        "Eltwise": _eltwise,
+        "Concat": _concat,
+        "BatchNorm": _batch_norm,
+        "Scale": _scale,
+        "ReLU": _relu,
+        "Pooling": _pooling,
+        "Power": _power,
+        "InnerProduct": _inner_product,
+        "SoftmaxWithLoss": _softmax_with_loss,
+    }
 
 
 def _fused(ops: list[tuple]) -> list[tuple]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch  # noqa: TID251
-from torch.nn import functional as F  # noqa: TID251
+import torch
+from torch.nn import functional
 
 from gpu_study_parts.layout import Layout
 
@@ -77,12 +77,12 @@ class Norms:
         norm = self.each[number]
         mean, variance = torch.zeros_like(norm.means), torch.zeros_like(norm.variances)
         factor, bias = self.learnt[2 * number : 2 * number + 2]
-        out = F.batch_norm(blob, mean, variance, factor, bias, True, 1.0, self.eps)
+        out = functional.batch_norm(blob, mean, variance, factor, bias, True, 1.0, self.eps)
         with torch.no_grad():
             norm.means.mul_(self.fraction).add_(mean)
             norm.variances.mul_(self.fraction).add_(variance)
         out = out if other is None else out + other
-        return F.relu(out) if relu else out
+        return functional.relu(out) if relu else out
 
     def tested(self, own_kernels: bool):
         """A function that does it with the running sums, as the TEST phase does."""
@@ -99,6 +99,6 @@ class Norms:
                 return kernels.affine(blob, other, relu, factor, bias)
             out = blob * factor.to(blob.dtype).view(1, -1, 1, 1) + bias.to(blob.dtype).view(1, -1, 1, 1)
             out = out if other is None else out + other
-            return F.relu(out) if relu else out
+            return functional.relu(out) if relu else out
 
         return norm

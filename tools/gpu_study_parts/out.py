@@ -21,15 +21,25 @@ def write_out(folder: Path, out: Path, facts: dict[str, Any], with_state: bool) 
     (out / "table.csv").write_text(table.as_csv(results), encoding="utf-8")
     whole = {**facts, "results": results, "rows": table.rows_of(results)}
     (out / "table.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    small = [*folder.glob("s*/*/train.log"), *folder.glob("s*/*/facts.json"), *folder.glob("s*/*/*.prototxt"),
-             *folder.glob("s*/*/manifest.json"), *folder.glob("s*/*/folded/*.json"), folder / "study.json"]  # fmt: skip
+    small = [
+        *folder.glob("s*/*/train.log"),
+        *folder.glob("s*/*/facts.json"),
+        *folder.glob("s*/*/*.prototxt"),
+        *folder.glob("s*/*/manifest.json"),
+        *folder.glob("s*/*/folded/*.json"),
+        folder / "study.json",
+    ]
     written = [out / "table.csv", out / "table.json"]
     written.append(_tar(folder, out / "logs.tar.xz", [path for path in small if path.is_file()], "w:xz"))
     state = []
     if with_state:
-        state = [*folder.glob("s*/*/split.npz"), *folder.glob("s*/*/split_iter_*.caffemodel"),
-                 *folder.glob("s*/*/checkpoint.npz"), *folder.glob("s*/*/init.caffemodel"),
-                 *folder.glob("s*/*/result.json")]  # fmt: skip
+        state = [
+            *folder.glob("s*/*/split.npz"),
+            *folder.glob("s*/*/split_iter_*.caffemodel"),
+            *folder.glob("s*/*/checkpoint.npz"),
+            *folder.glob("s*/*/init.caffemodel"),
+            *folder.glob("s*/*/result.json"),
+        ]
     written += _tars(folder, out, "state", state)
     written += _tars(folder, out, "folded", sorted(folder.glob("s*/*/folded/folded.caffemodel")))
     return written

@@ -26,6 +26,4 @@ def write_pack(folder: Path, stores: Path, parts: int) -> list[tuple[Path, int]]
     shutil.copytree(ROOT / "tools/gpu_study_parts", code / "tools/gpu_study_parts", ignore=skip)
     shutil.copy2(ROOT / "tools/gpu_study", code / "tools/gpu_study")
     shutil.copytree(BASELINE, code / BASELINE.relative_to(ROOT))
-    return [
-        (path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file())) for path in (code, *names)
-    ]
+    return [(path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file())) for path in (code, *names)]

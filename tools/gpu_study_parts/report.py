@@ -48,8 +48,10 @@ def page_of(whole: Mapping[str, Any], written: str) -> str:
     differ = sum(row["differ"] for row in rows.values())
     images = sum(row["images"] for row in rows.values() if row["control"])
     lines = [
-        "# ResNet-20 on CIFAR-10, all of the 2017 study's arms with controls", "",
-        first_line(rows), "",
+        "# ResNet-20 on CIFAR-10, all of the 2017 study's arms with controls",
+        "",
+        first_line(rows),
+        "",
         f"The recipe of prototxt/resnet20_cifar10 at scale {whole['scale']}: {whole['total']} iterations of "
         f"{whole['batch']} images, crops and mirrors, split at {whole['split']}, TPM over {whole['window'][0]} to "
         f"{whole['window'][1]} every {whole['interval']}, a test every {whole['test_interval']}. Seeds "
@@ -62,10 +64,13 @@ def page_of(whole: Mapping[str, Any], written: str) -> str:
         "*best*: the highest of the tests on the way, in the training's own precision; it flatters, since it is chosen "
         "on the test set. Differences are paired by seed, with 95 % intervals by Student's t, not corrected for their "
         "number.",
-        "", table.markdown(results),
-        f"Folded and unfolded nets differ in the class of {differ} of {images:,} images.", "",
-        "| further comparisons, folded | points (95 % interval) | pairs | reading |", "| --- | --- | --- | --- |",
-    ]  # fmt: skip
+        "",
+        table.markdown(results),
+        f"Folded and unfolded nets differ in the class of {differ} of {images:,} images.",
+        "",
+        "| further comparisons, folded | points (95 % interval) | pairs | reading |",
+        "| --- | --- | --- | --- |",
+    ]
     for arm, other, found in table.further(results):
         if found["pairs"]:
             lines.append(f"| {arm} against {other} | {table.points(found)} | {found['pairs']} | {found['reading']} |")
@@ -76,8 +81,10 @@ def page_of(whole: Mapping[str, Any], written: str) -> str:
             lines.append(f"- {row['arm']} against {row['control']}: {table.points(found)} points, {found['reading']}.")
     seeds = len({result["seed"] for result in results})
     if seeds < ENOUGH:
-        lines.append(f"- {seeds} seeds: fewer than the {ENOUGH} that a claim needs. An interval that spans zero "
-                     "does not tell a gain from none, and one that does not may be chance among so many.")  # fmt: skip
+        lines.append(
+            f"- {seeds} seeds: fewer than the {ENOUGH} that a claim needs. An interval that spans zero "
+            "does not tell a gain from none, and one that does not may be chance among so many."
+        )
     if not whole["whole"]:
         lines.append("- The run did not come to its end: arms and seeds that are missing are not in the table.")
     lines += [f"- {key}: {reason}" for key, reason in whole["failed"].items()]

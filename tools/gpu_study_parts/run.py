@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch  # noqa: TID251
-from torch.nn import functional as F  # noqa: TID251
+import torch
+from torch.nn import functional
 
 from gpu_study_parts.images import MEAN, SCALE, SIDE, Data, Way
 from gpu_study_parts.layout import Layout
@@ -30,9 +30,17 @@ class Run:
     """
 
     def __init__(
-        self, way: Way, program: Program, weights: Weights, data: Data, draws: torch.Tensor, rates: np.ndarray,
-        *, tests: int, test_batch: int = 1000,
-    ) -> None:  # fmt: skip
+        self,
+        way: Way,
+        program: Program,
+        weights: Weights,
+        data: Data,
+        draws: torch.Tensor,
+        rates: np.ndarray,
+        *,
+        tests: int,
+        test_batch: int = 1000,
+    ) -> None:
         self.way, self.program, self.data, self.draws = way, program, data, draws
         self.layout = layout = Layout(program)
         self.batch, self.test_batch = draws.shape[1], min(test_batch, len(data.test))
@@ -104,7 +112,7 @@ class Run:
         """The loss of the next batch; all gradients in `gradient`, and the running sums moved on."""
         own, convs = self.way.own_kernels, self.way.convs is not None
         self.sites.compose()
-        self._next_batch()
+        self.next_batch()
         self.norms.start(own)
         images, wanted = self.x, [*self.sites.kernels, *self.head, *([] if own else self.norms.learnt)]
         if convs:
@@ -114,7 +122,7 @@ class Run:
             images = self.x.detach().requires_grad_()
             wanted = [images, *self.head]
         norm = self.norms.own if own else self.norms.plain
-        loss = F.cross_entropy(self._forward(images, norm, self._own_conv if convs else None), self.y)
+        loss = functional.cross_entropy(self._forward(images, norm, self._own_conv if convs else None), self.y)
         found = torch.autograd.grad(loss, wanted, allow_unused=convs)
         count = 1 if convs else len(self.sites.kernels)
         if not convs:
@@ -124,7 +132,8 @@ class Run:
         self.sites.take_apart()
         return loss.detach()
 
-    def _next_batch(self) -> None:
+    def next_batch(self) -> None:
+        """The images and labels of iteration `now` into `x` and `y`."""
         if self.way.own_kernels:
             from gpu_study_parts import kernels
 
@@ -146,12 +155,12 @@ class Run:
                 blobs[top] = conv(blobs[bottom], more[0], bottom == "data")
             elif kind == "conv":
                 site = self.program.sites[more[0]]
-                blobs[top] = F.conv2d(blobs[bottom], self.sites.kernels[more[0]], None, site.stride, site.pad)
+                blobs[top] = functional.conv2d(blobs[bottom], self.sites.kernels[more[0]], None, site.stride, site.pad)
             elif kind == "norm":
                 number, relu, other = more
                 blobs[top] = norm(blobs[bottom], number, relu, None if other is None else blobs[other])
             elif kind == "relu":
-                blobs[top] = F.relu(blobs[bottom])
+                blobs[top] = functional.relu(blobs[bottom])
             elif kind == "add":
                 blobs[top] = blobs[bottom[0]] + blobs[bottom[1]]
             elif kind == "half":
@@ -163,7 +172,7 @@ class Run:
             elif kind == "mean":
                 blobs[top] = blobs[bottom].float().mean((2, 3))
             elif kind == "fc":
-                blobs[top] = F.linear(blobs[bottom], *self.head)
+                blobs[top] = functional.linear(blobs[bottom], *self.head)
         return blobs[bottom]  # what the loss, the last operation, reads
 
     def _own_conv(self, blob: torch.Tensor, number: int, first: bool) -> torch.Tensor:
@@ -185,7 +194,7 @@ class Run:
             from gpu_study_parts import kernels
 
             arrays = self.values, self.speed, self.gradient, self.lr_mult, self.pull
-            kernels.update(*arrays, self.rates, self.now, MOMENTUM)
+            kernels.update(*arrays, rates=self.rates, now=self.now, momentum=MOMENTUM)
             return
         slope = torch.addcmul(self.gradient, self.pull, self.values)
         rate = self.rates.index_select(0, self.now) * self.lr_mult
@@ -201,7 +210,7 @@ class Run:
         for start in range(0, len(self.data.test), self.test_batch):
             labels = self.data.test_labels[start : start + self.test_batch]
             scores = self._forward(self.data.test[start : start + self.test_batch], norm)
-            loss += F.cross_entropy(scores, labels, reduction="sum")
+            loss += functional.cross_entropy(scores, labels, reduction="sum")
             right += (scores.argmax(1) == labels).sum()
         self.tested.index_copy_(0, self.test, torch.cat([loss, right]).reshape(1, 2) / len(self.data.test))
         self.test.add_(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch  # noqa: TID251
+import torch
 
 from gpu_study_parts.compose import Composer
 from gpu_study_parts.images import Way

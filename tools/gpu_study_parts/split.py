@@ -14,19 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from caffe_split.choose import choose_layers
-from caffe_split.cost import Cost
-from caffe_split.derive import make_plan
-from caffe_split.fold import FOLDED_WEIGHTS_NAME, make_fold, write_folded
-from caffe_split.net import all_layers, phase_layers
-from caffe_split.proto import caffemodel
-from caffe_split.proto.nets import read_net
-from caffe_split.shapes import infer_shapes
-from caffe_split.split.layer import SplitOptions
-from caffe_split.split.partition import parse_rule
-from caffe_split.tpm.scores import LayerScores
-from caffe_split.training import open_training
-from caffe_split.write import write_derived
+import caffe_split as cs
+from caffe_split.folding.make import FOLDED_WEIGHTS_NAME
+from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TRAIN
+from caffe_split.split.recognise import find_splits
 from gpu_study_parts.net import Program, program_of
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
@@ -48,23 +42,23 @@ class Cut:
 
 def write_blobs(path: Path, net: Path, blobs: Blobs) -> None:
     """A caffemodel of `net`, its layers in the net's order."""
-    layers = all_layers(read_net(net))
+    layers = all_layers(cs.read_net(net))
     types = {layer.name: layer.type for layer in layers if layer.name in blobs}
-    caffemodel.write_weights(path, {name: blobs[name] for name in types}, types=types)
+    cs.write_weights(path, {name: blobs[name] for name in types}, types=types)
 
 
 def read_program(net: Path, weights: Blobs) -> Program:
     """The net's TRAIN phase as operations."""
-    return program_of(read_net(net), {name: [blob.shape for blob in weights[name]] for name in weights})
+    return program_of(cs.read_net(net), {name: [blob.shape for blob in weights[name]] for name in weights})
 
 
 def cost_of(net: Path) -> dict[str, Any]:
     """Parameters, and multiply-adds for one image, of the TRAIN net."""
-    return asdict(Cost.of(infer_shapes(phase_layers(read_net(net), "TRAIN"), INPUTS)))
+    return asdict(Cost.of(infer_shapes(phase_layers(cs.read_net(net), TRAIN), INPUTS)))
 
 
 def split(
-    parent: str, out: str, iteration: int, blobs: Blobs, scores: Sequence[Mapping[str, Any]], cut: Cut, seed: int
+    parent: str, out: str, iteration: int, blobs: Blobs, scores: Sequence[Mapping[str, Any]], cut: Cut, *, seed: int
 ) -> Made:
     """Split the snapshot `blobs` of the net in folder `parent` into the new folder `out`.
 
@@ -73,15 +67,12 @@ def split(
     """
     path = Path(parent) / f"split_iter_{iteration}.caffemodel"
     write_blobs(path, Path(parent) / NET, blobs)
-    training = open_training(Path(parent) / SOLVER)
-    seen = [LayerScores(**score) for score in scores]
-    layers = choose_layers(training.net, None, cut.count, seen)
-    options = SplitOptions(cut.kind, "exact", seed=seed, skip_pool=cut.skip_pool)
-    plan = make_plan(
-        training, path, iteration, layers, seen, parse_rule(cut.partition), options, Path(out), 0.9, inputs=INPUTS
-    )
+    training = cs.open_training(Path(parent) / SOLVER)
+    seen = [cs.LayerScores(**score) for score in scores]
+    options = cs.DeriveOptions(cut.kind, "exact", seed=seed, skip_pool=cut.skip_pool, partition=cut.partition)
+    plan = cs.derive(training, weights=path, scores=seen, layers=cut.count, options=options, out=out, inputs=INPUTS)
     # Forced, for where an earlier run was killed before it had noted the facts.
-    write_derived(plan, force=True)
+    plan.write(force=True)
     weights = {name: [np.array(blob) for blob in plan.weights[name]] for name in plan.weights}
     entropies = {score.layer: score.entropy for score in seen}
     facts = {
@@ -102,17 +93,17 @@ def fold(folder: str, iteration: int, blobs: Blobs) -> dict[str, Any]:
     last = path / f"last_iter_{iteration}.caffemodel"
     write_blobs(last, path / NET, blobs)
     pairs = [(str(path / NET), str(last))]
-    if not any(layer.name.endswith("_reorder") for layer in all_layers(read_net(path / NET))):
+    if not find_splits(all_layers(cs.read_net(path / NET))):
         return {"pairs": pairs, "cost": cost_of(path / NET), "kept": {}}
-    plan = make_fold(path / NET, last, path / "folded")
-    write_folded(plan, force=True, check=False)
+    plan = cs.fold(path / NET, last, out=path / "folded")
+    plan.write(force=True, check=None)
     pairs.append((str(path / "folded" / NET), str(path / "folded" / FOLDED_WEIGHTS_NAME)))
     return {"pairs": pairs, "cost": cost_of(path / "folded" / NET), "kept": plan.kept}
 
 
 def weights_of(path: Path) -> dict[str, list[np.ndarray]]:
     """The blobs of a caffemodel, as arrays of their own."""
-    weights = caffemodel.read_weights(path)
+    weights = cs.read_weights(path)
     return {name: [np.array(blob) for blob in weights[name]] for name in weights}
 
 
@@ -170,4 +161,4 @@ def make_net(parent: str, folder: str, cut: Cut | None, seed: int) -> Made:
         facts = json.loads((path / "facts.json").read_text()) if (path / "facts.json").exists() else None
         if facts is not None:
             return read_program(path / NET, start), start, facts
-    return split(parent, folder, iteration, weights, scores, cut, seed)
+    return split(parent, folder, iteration, weights, scores, cut, seed=seed)

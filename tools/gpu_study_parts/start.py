@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.net import all_layers
-from caffe_split.proto import prototxt
-from caffe_split.proto.nets import read_net
+from caffe_split import read_net
+from caffe_split.formats import prototxt
+from caffe_split.net.layers import all_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINE = ROOT / "prototxt/resnet20_cifar10"
@@ -27,7 +27,7 @@ def with_inputs(net: Path, batch: int) -> prototxt.Document:
 
 def start_weights(net: Path, seed: int) -> dict[str, list[np.ndarray]]:
     """What the net's fillers draw under a seed."""
-    from caffe_split.engine.net import Net
+    from caffe_split.engine import Net
 
     drawn = Net(with_inputs(net, 2), "TRAIN", seed=seed).arrays()
     return {name: blobs for name, blobs in drawn.items() if blobs}

@@ -13,8 +13,20 @@ from typing import Any
 from caffe_split.study.statistics import paired, spread
 from gpu_study_parts.arms import CONTROLS, arms_of
 
-COLUMNS = ("seed", "arm", "final", "folded", "differ", "best", "last_test", "parameters", "macs", "folded_parameters",
-           "folded_macs", "seconds")  # fmt: skip
+COLUMNS = (
+    "seed",
+    "arm",
+    "final",
+    "folded",
+    "differ",
+    "best",
+    "last_test",
+    "parameters",
+    "macs",
+    "folded_parameters",
+    "folded_macs",
+    "seconds",
+)
 # What is told apart from what: (arm, the other), beside each arm's own control.
 AGAINST = (("MultiSplits", "random-MultiSplits"), ("MultiSplits3", "MultiSplits"), ("continue3", "baseline"))
 
@@ -31,9 +43,11 @@ def flat(result: Mapping[str, Any]) -> dict[str, Any]:
     cost, folded = result["cost"], result["folded_cost"]
     return {
         **{name: result.get(name) for name in COLUMNS},
-        "parameters": cost["parameters"], "macs": cost["macs"],
-        "folded_parameters": folded["parameters"], "folded_macs": folded["macs"],
-    }  # fmt: skip
+        "parameters": cost["parameters"],
+        "macs": cost["macs"],
+        "folded_parameters": folded["parameters"],
+        "folded_macs": folded["macs"],
+    }
 
 
 def as_csv(results: Sequence[Mapping[str, Any]]) -> str:
@@ -76,8 +90,13 @@ def difference(by_arm: Mapping[str, Mapping[int, Any]], arm: str, other: str, me
     mine, theirs = by_arm.get(arm, {}), by_arm.get(other, {})
     seeds = sorted(set(mine) & set(theirs))
     interval = paired([100 * (mine[seed][measure] - theirs[seed][measure]) for seed in seeds])
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "pairs": interval.pairs,
-            "reading": interval.reading}  # fmt: skip
+    return {
+        "mean": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "pairs": interval.pairs,
+        "reading": interval.reading,
+    }
 
 
 def _percent(value: tuple[float, float]) -> str:
@@ -106,10 +125,15 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         differences = [points(row.get(f"{measure}_difference")) for measure in ("final", "folded", "best")]
         cells = [
-            row["arm"], str(row["n"]), *(_percent(row[measure]) for measure in ("final", "folded", "best")),
-            row["control"] or "", *differences, f"{row['parameters']:,.0f}", f"{row['macs']:,.0f}",
+            row["arm"],
+            str(row["n"]),
+            *(_percent(row[measure]) for measure in ("final", "folded", "best")),
+            row["control"] or "",
+            *differences,
+            f"{row['parameters']:,.0f}",
+            f"{row['macs']:,.0f}",
             f"{row['differ']} of {row['images']:,}" if row["control"] else "",
-        ]  # fmt: skip
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 from gpu_study_parts.arms import Arm, Schedule
 from gpu_study_parts.run import Run
@@ -21,9 +21,14 @@ class Training:
     """`at` counts the iterations that the stream was given. on_split and on_end get the state on the host."""
 
     def __init__(
-        self, key: tuple[int, str], arm: Arm, run: Run, schedule: Schedule, on_split: Callable[[Training, State], None],
+        self,
+        key: tuple[int, str],
+        arm: Arm,
+        run: Run,
+        schedule: Schedule,
+        on_split: Callable[[Training, State], None],
         on_end: Callable[[Training, State], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.key, self.arm, self.run, self.schedule = key, arm, run, schedule
         self.on_split, self.on_end = on_split, on_end
         self.at = int(run.now.cpu()[0])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 from gpu_study_parts.layout import Layout
 
@@ -71,11 +71,20 @@ class Watch:
         for index, (name, shape) in enumerate(self.watched):
             rows, whole = slice(row, row + shape[0]), kernels + index
             row += shape[0]
-            found.append({
-                "layer": name, "start": window[0], "stop": window[1], "interval": interval,
-                "steps": (window[1] - window[0]) // interval, "shape": tuple(shape),
-                "displacement": np.array(state["displacement"][rows]), "path": np.array(state["path"][rows]),
-                "layer_displacement": float(state["displacement"][whole]), "layer_path": float(state["path"][whole]),
-                "norm_start": float(state["norm_start"][whole]), "norm_stop": float(state["norm_stop"][whole]),
-            })  # fmt: skip
+            found.append(
+                {
+                    "layer": name,
+                    "start": window[0],
+                    "stop": window[1],
+                    "interval": interval,
+                    "steps": (window[1] - window[0]) // interval,
+                    "shape": tuple(shape),
+                    "displacement": np.array(state["displacement"][rows]),
+                    "path": np.array(state["path"][rows]),
+                    "layer_displacement": float(state["displacement"][whole]),
+                    "layer_path": float(state["path"][whole]),
+                    "norm_start": float(state["norm_start"][whole]),
+                    "norm_stop": float(state["norm_stop"][whole]),
+                }
+            )
         return found

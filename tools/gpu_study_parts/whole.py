@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch  # noqa: TID251
+import torch
 
 import gpu_study_parts.arms as plan
 import gpu_study_parts.calibrate as calibration
@@ -50,13 +50,20 @@ def study(asked: argparse.Namespace, begun: float) -> int:
     measured = _pace(way, data, asked.together, asked.batch)
     say(f"milliseconds an iteration, all counted together: {json.dumps(measured)}")
     schedule = _fitting(schedule, seeds, asked, measured, begun, say)
-    facts = {"scale": str(schedule.scale), "batch": asked.batch, "way": way.name, "images": len(data.images),
-             "arms": [asdict(arm) for arm in plan.arms_of(0)]}  # fmt: skip
+    facts = {
+        "scale": str(schedule.scale),
+        "batch": asked.batch,
+        "way": way.name,
+        "images": len(data.images),
+        "arms": [asdict(arm) for arm in plan.arms_of(0)],
+    }
     _check_folder(folder, facts)
     tests = folder / "test.npz"
     np.savez(tests, images=halves["test"][0], labels=halves["test"][1])
-    say(f"scale {schedule.scale}: {schedule.total} iterations, split at {schedule.split}, TPM over {schedule.window} "
-        f"every {schedule.interval}, a test every {schedule.test_interval}; seeds {list(seeds)}")  # fmt: skip
+    say(
+        f"scale {schedule.scale}: {schedule.total} iterations, split at {schedule.split}, TPM over {schedule.window} "
+        f"every {schedule.interval}, a test every {schedule.test_interval}; seeds {list(seeds)}"
+    )
     until = begun + 60 * asked.minutes - LAST
     loop = Loop(Asked(folder, schedule, seeds, asked.together, until, tests, asked.batch), way, data, say)
     try:
@@ -65,12 +72,21 @@ def study(asked: argparse.Namespace, begun: float) -> int:
         loop.close()
     results = read_results(folder)
     facts = {
-        **facts, "device": device, "torch": torch.__version__, "seeds": list(seeds), "whole": whole,
-        "total": schedule.total, "split": schedule.split, "window": schedule.window, "interval": schedule.interval,
-        "test_interval": schedule.test_interval, "pace": measured, "together": asked.together,
+        **facts,
+        "device": device,
+        "torch": torch.__version__,
+        "seeds": list(seeds),
+        "whole": whole,
+        "total": schedule.total,
+        "split": schedule.split,
+        "window": schedule.window,
+        "interval": schedule.interval,
+        "test_interval": schedule.test_interval,
+        "pace": measured,
+        "together": asked.together,
         "seconds": round(time.perf_counter() - begun, 1),
         "failed": {f"seed {seed} {arm}": reason for (seed, arm), reason in loop.failed.items()},
-    }  # fmt: skip
+    }
     written = write_out(folder, asked.hand_back or folder / "hand_back", facts, with_state=not whole)
     print(markdown(results))
     say(f"wrote {', '.join(f'{path.name} ({path.stat().st_size / 2**20:.1f} MiB)' for path in written)}")
@@ -114,9 +130,13 @@ def _pace(way: Way, data: Data, together: int, batch: int) -> dict[str, float]:
 
 
 def _fitting(
-    schedule: plan.Schedule | None, seeds: Sequence[int], asked: argparse.Namespace, measured: Mapping[str, float],
-    begun: float, say: Say,
-) -> plan.Schedule:  # fmt: skip
+    schedule: plan.Schedule | None,
+    seeds: Sequence[int],
+    asked: argparse.Namespace,
+    measured: Mapping[str, float],
+    begun: float,
+    say: Say,
+) -> plan.Schedule:
     """The schedule asked for, or the longest that fits the minutes. Raises `CaffeSplitError` where none does."""
     pace = plan.pace_from({int(name.split()[1]): ms for name, ms in measured.items() if name.startswith("baseline")})
     count = max(int(name.split()[1]) for name in measured)
