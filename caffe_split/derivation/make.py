@@ -57,7 +57,8 @@ def derive(
         iteration: The snapshot to split; or else give `weights`, a caffemodel.
         weights: Split these weights, in place of a snapshot. Then TPM is not known: give `scores`, or name the layers
             and choose a partition that needs no TPM.
-        scores: The layers' TPM over one window, where it was measured otherwise; None: taken from the snapshot.
+        scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
+            used. None: it is taken from the snapshot.
         layers: How many layers are split, those of highest TPM entropy; or their names.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
@@ -100,8 +101,12 @@ def derive(
     if names == []:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
-    seen: Sequence[LayerScores] = scores or ()
-    if scores is None and (rule.needs_scores or names is None):
+    seen: list[LayerScores] = []
+    if scores is not None:
+        for score in scores:
+            expect(score, LayerScores, "LayerScores in scores")
+        seen = latest_window(scores)
+    elif rule.needs_scores or names is None:
         if iteration is None:
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)

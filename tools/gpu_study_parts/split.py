@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def split(
     seen = [cs.LayerScores(**score) for score in scores]
     options = cs.DeriveOptions(cut.kind, "exact", seed=seed, skip_pool=cut.skip_pool, partition=cut.partition)
     plan = cs.derive(training, weights=path, scores=seen, layers=cut.count, options=options, out=out, inputs=INPUTS)
+    plan = replace(plan, iteration=iteration)  # the snapshot's, which is not among the solver's own
     # Forced, for where an earlier run was killed before it had noted the facts.
     plan.write(force=True)
     weights = {name: [np.array(blob) for blob in plan.weights[name]] for name in plan.weights}
