@@ -206,6 +206,30 @@ def test_a_plan_names_the_command_that_makes_it_again(tmp_path: Path, monkeypatc
     assert before == after and plans[0]["plan"] == plans[1]["plan"]
 
 
+def test_tpm_that_was_measured_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It chooses the layer and its halves; of two windows the one that ends last."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "net", input_layer() + convolution("a", "data", "a") + convolution("b", "a", "b"))
+    weights = caffe_split.read_weights("net.caffemodel")
+    one = np.ones(len(weights["a"][0]))
+    mixed = np.where(np.arange(len(one)) % 2, 0.1, 0.9)
+    moved = {("a", 0, 10): mixed, ("b", 0, 10): one, ("a", 10, 20): one, ("b", 10, 20): mixed}
+    scores = [
+        caffe_split.LayerScores(name, start, stop, 1, 10, weights[name][0].shape, tpm, one, 0.5, 1.0, 1.0, 1.0)
+        for (name, start, stop), tpm in moved.items()
+    ]
+    training = caffe_split.open_training("net.prototxt")
+    plan = caffe_split.derive(training, weights="net.caffemodel", scores=scores, layers=1, out="derived")
+    assert [layer.name for layer in plan.layers] == ["b"]
+    assert plan.layers[0].partition.fast == tuple(range(0, len(one), 2))
+    plan.write()
+    # No command makes it again: the manifest names what ran.
+    assert plan.command == ()
+    assert json.loads(Path("derived/manifest.json").read_text())["command"] == [Path(sys.argv[0]).name, *sys.argv[1:]]
+    with pytest.raises(CaffeSplitError, match="expected LayerScores in scores"):
+        caffe_split.derive(training, weights="net.caffemodel", scores=[0.5], layers=1, out="other")
+
+
 def test_every_option_is_in_the_command(training: caffe_split.Training) -> None:
     """An option that is not its default, each by itself, makes a command that differs."""
     others = {

@@ -43,6 +43,7 @@ def derive(
     iteration: int | None = None,
     *,
     weights: PathLike | None = None,
+    scores: Sequence[LayerScores] | None = None,
     layers: int | Sequence[str] = NUM_SPLITS,
     options: DeriveOptions = DEFAULTS,
     out: PathLike,
@@ -54,8 +55,10 @@ def derive(
     Args:
         training: The net and its solver, as `open_training` gives them.
         iteration: The snapshot to split; or else give `weights`, a caffemodel.
-        weights: Split these weights, in place of a snapshot. Then TPM is not known: name the layers, and choose a
-            partition that needs no TPM.
+        weights: Split these weights, in place of a snapshot. Then TPM is not known: give `scores`, or name the layers
+            and choose a partition that needs no TPM.
+        scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
+            used. None: it is taken from the snapshot.
         layers: How many layers are split, those of highest TPM entropy; or their names.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
@@ -98,17 +101,24 @@ def derive(
     if names == []:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
-    scores: list[LayerScores] = []
-    if rule.needs_scores or names is None:
+    seen: list[LayerScores] = []
+    if scores is not None:
+        for score in scores:
+            expect(score, LayerScores, "LayerScores in scores")
+        seen = latest_window(scores)
+    elif rule.needs_scores or names is None:
         if iteration is None:
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)
-        scores = latest_window(measure_tpm(training, iteration, windows=windows))
-    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, scores)
+        seen = latest_window(measure_tpm(training, iteration, windows=windows))
+    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
+    plan = _plan(source, chosen, seen, options, out, deploy)
+    if scores is not None:
+        return plan  # no command line takes scores
     command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
-    return replace(_plan(source, chosen, scores, options, out, deploy), command=command)
+    return replace(plan, command=command)
 
 
 @dataclass(frozen=True)

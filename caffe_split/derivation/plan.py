@@ -66,7 +66,7 @@ class DerivePlan:
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
     form. `engine` is what measured the branches for `options.branch_norm`, if anything did. `command` makes the same
-    plan at the command line.
+    plan at the command line; it is empty where none does.
     """
 
     net_path: Path
@@ -94,9 +94,9 @@ class DerivePlan:
         """Write all files into `out`, or none: they are made in a folder beside it, which is renamed at the end.
 
         The folder gets the nets and the solver under their own names, init.caffemodel, init.solverstate where the
-        schedule continues, and manifest.json, which names the `command` (None: the plan's own). Raises
-        `CaffeSplitError` where the folder may not be written; `force` replaces a folder that this program made and to
-        which nothing was added.
+        schedule continues, and manifest.json, which names the `command` (None: the plan's own, or this process's where
+        the plan has none). Raises `CaffeSplitError` where the folder may not be written; `force` replaces a folder that
+        this program made and to which nothing was added.
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
@@ -104,7 +104,8 @@ class DerivePlan:
             caffemodel.write_weights(folder / WEIGHTS_NAME, self.weights, net_name="", types=self.types)
             if self.state is not None:
                 write_solverstate(folder / STATE_NAME, self.state)
-            write_manifest(folder, self.inputs, self.output_names(), self.as_dict(), command=command or self.command)
+            command = command or self.command or None
+            write_manifest(folder, self.inputs, self.output_names(), self.as_dict(), command=command)
 
     def train_command(self) -> str | None:
         """The command that trains what was written; None without a solver."""
