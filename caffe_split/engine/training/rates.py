@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.prototxt.nets import LR_POLICIES
 from caffe_split.net.options import Options
-
-POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Policy:
             steps=tuple(int(value) for value in solver.all("stepvalue")),
             max_iter=int(solver.get("max_iter")),
         )
-        if policy.name not in POLICIES:
-            raise CaffeSplitError(f"lr_policy {policy.name!r} is not one of {', '.join(POLICIES)}.")
+        if policy.name not in LR_POLICIES:
+            raise CaffeSplitError(f"lr_policy {policy.name!r} is not one of {', '.join(LR_POLICIES)}.")
         if policy.name in ("step", "sigmoid") and policy.step < 1:
             raise CaffeSplitError(f"lr_policy {policy.name!r} needs a stepsize; found {policy.step}.")
         if policy.name not in ("fixed", "poly") and policy.gamma < 0:
