@@ -68,7 +68,7 @@ def study(
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
-    from caffe_split.study.estimate import estimate
+    from caffe_split.study.duration import estimate
 
     found = estimate(plan, out)
     for step in found.steps:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog.columns import Table
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import is_accuracy, is_loss
 from caffe_split.trainlog.query import names_of
-from caffe_split.trainlog.table import Table
 
 # More outputs of one run than this in one panel hide one another. The last ones are kept: nets with several
 # heads print the deepest last.

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from caffe_split.report.manifest import LayerSplit, Scores
+from caffe_split.report.derived_from import LayerSplit, Scores
 from caffe_split.report.markup import Html, element
 from caffe_split.tpm.scores import ENTROPY_BINS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.cost import cost_beside
-from caffe_split.report.manifest import Manifest, read_manifest
+from caffe_split.report.derived_from import Manifest, read_manifest
 from caffe_split.trainlog import pipeline, query
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.query import Summary

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from caffe_split.derivation.plan import change
 from caffe_split.net.training import solvers_in
+from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram
-from caffe_split.report.manifest import LayerSplit, Manifest
 from caffe_split.report.markup import Html, element
 from caffe_split.report.runs import Run
 from caffe_split.trainlog import show

@@ -16,7 +16,7 @@ from typing import Any
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import reason
 from caffe_split.study.checks import check_same, inputs_of
-from caffe_split.study.estimate import measured_speed, work
+from caffe_split.study.duration import measured_speed, work
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json, write_json

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from caffe_split.trainlog.columns import Table
 from caffe_split.trainlog.model import Event, Run, TrainingLog
 from caffe_split.trainlog.parse import Parser
 from caffe_split.trainlog.read import read_log
-from caffe_split.trainlog.table import Table
 
 __all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read_log"]

@@ -12,9 +12,9 @@ import numpy as np
 
 from caffe_split import jsontext
 from caffe_split.files import PathLike, make_folder, write_atomic
+from caffe_split.trainlog.columns import Table, concatenate
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, TrainingLog
-from caffe_split.trainlog.table import Table, concatenate
 
 _ELEMENT = re.compile(r"\[\d+\]$")
 

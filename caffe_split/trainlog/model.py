@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.trainlog.columns import EMPTY, Part, Table
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.outputs import Value, is_accuracy, rank, values_in
-from caffe_split.trainlog.table import EMPTY, Part, Table
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]

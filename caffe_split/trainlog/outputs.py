@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from caffe_split.trainlog.table import Table
+from caffe_split.trainlog.columns import Table
 
 _HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b", re.IGNORECASE)
 

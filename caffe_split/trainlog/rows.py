@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from caffe_split.trainlog.columns import EMPTY, Column, Growing, Part, Table
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, Run
-from caffe_split.trainlog.table import EMPTY, Column, Growing, Part, Table
 
 
 class _Column:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split.files import PathLike, make_folder, write_atomic
+from caffe_split.trainlog.columns import Table
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.table import Table
 
 
 def write_events(log: TrainingLog, folder: PathLike, name: str) -> Path:

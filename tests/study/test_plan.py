@@ -11,7 +11,7 @@ from tests.study.study_files import write_study
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study import steps
-from caffe_split.study.estimate import work
+from caffe_split.study.duration import work
 from caffe_split.study.paths import PLAN, read_json, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
