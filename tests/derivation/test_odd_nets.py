@@ -349,9 +349,8 @@ def test_added_layers_learn_at_a_rate_of_their_own(tmp_path: Path, more: str, ow
         (convolution("c1", "data", "c1", "num_output: 4 kernel_size: 3 group: 4"), "depthwise, one kernel a group"),
         (convolution("c1", "data", "c1", "num_output: 1 kernel_size: 3"), "it has one kernel"),
         (convolution("c1", "data", "c1", "num_output: 6 kernel_size: 3 group: 0"), "group"),
-        (convolution("c1_reorder", "data", "c1", "num_output: 6 kernel_size: 1"), "helper of an earlier split"),
     ],
-    ids=["frozen", "loss", "shared", "depthwise", "one", "group 0", "helper"],
+    ids=["frozen", "loss", "shared", "depthwise", "one", "group 0"],
 )
 def test_what_cannot_be_split(tmp_path: Path, text: str, message: str) -> None:
     text = input_layer() + text
