@@ -40,8 +40,19 @@ def run_caffe(*arguments: object, cwd: Path) -> str:
 
 
 def train(solver: str, cwd: Path, *arguments: str) -> str:
-    """Train with the real `caffe train`; returns its log."""
-    return run_caffe("train", "-solver", solver, *arguments, cwd=cwd)
+    """Train with the real `caffe train`, or on PyTorch where no Caffe is built; returns the log.
+
+    `arguments` are Caffe's: -snapshot FILE, -weights FILE.
+    """
+    if CAFFE.exists():
+        return run_caffe("train", "-solver", solver, *arguments, cwd=cwd)
+    log = cwd / "test_support_train.log"
+    log.unlink(missing_ok=True)
+    options = [f"-{word}" if word.startswith("-") else word for word in arguments]
+    caffe_split("train", solver, "--engine", "torch", "--log", log.name, "--threads", 1, "--force", *options, cwd=cwd)
+    text = log.read_text()
+    log.unlink()
+    return text
 
 
 def train_with(backend: str, solver: str, cwd: Path) -> None:

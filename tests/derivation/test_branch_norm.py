@@ -16,7 +16,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 NET = "digits/train_val.prototxt"
 ENDS = {
@@ -86,6 +86,7 @@ def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:
 
 
 @pytest.mark.skipif(not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch")
+@pytest.mark.caffe
 def test_the_torch_engine_measures_the_same(digits: Path) -> None:
     made = {}
     for engine in ("caffe", "torch"):

@@ -17,7 +17,7 @@ from caffe_split.split.partition import Partition
 from caffe_split.tpm.layers import watchers
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 LAYERS = "conv1,res1_conv1,res2_conv2,res3_conv1,res3_proj"
 

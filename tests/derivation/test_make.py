@@ -14,7 +14,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from tests.support import caffe_split, run_caffe, train
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 BASE = "digits/train_val.prototxt"
 
@@ -48,6 +48,7 @@ def test_study_start_is_another_function(digits: Path) -> None:
     assert "NOT the same function" in result.stdout
 
 
+@pytest.mark.caffe  # `caffe test` says what the baseline scores
 @pytest.mark.parametrize("kind", ["residual", "skip"])
 def test_generated_solver_alone_starts_where_the_baseline_was(digits: Path, kind: str) -> None:
     derive(digits, "--num-splits", 4, "--kind", kind)

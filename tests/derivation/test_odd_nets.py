@@ -17,7 +17,7 @@ from tests.derivation import odd
 from tests.derivation.odd import convolution, input_layer
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 PLAIN = input_layer() + convolution("c1", "data", "c1") + convolution("c2", "c1", "c2")
 

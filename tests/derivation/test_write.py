@@ -14,7 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import new_folder
 from tests.support import caffe_split
 
-pytestmark = pytest.mark.caffe
+pytestmark = pytest.mark.usefixtures("any_backend")
 
 COMMAND = [
     "make-derived",
