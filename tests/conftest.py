@@ -12,8 +12,8 @@ import pytest
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from caffe_split.backends.choose import backends, get_backend
-from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with
+from caffe_split.backends.choose import backends, get_backend  # noqa: E402  (below the threads)
+from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
