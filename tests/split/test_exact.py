@@ -1,8 +1,9 @@
-"""Exact starts in the real Caffe, many convolutions to a net; the studies' starts against their formulas."""
+"""Exact starts with each back end, many convolutions to a net; the studies' starts against their formulas."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import zlib
 from pathlib import Path
@@ -27,9 +28,9 @@ from caffe_split.net.state import NetState
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
-from tests.support import caffe_split, run_caffe
+from tests.support import caffe_split
 
-pytestmark = pytest.mark.caffe
+each_backend = pytest.mark.usefixtures("backend")
 TOLERANCE = 1e-4
 Blobs = dict[str, "list[np.ndarray]"]
 
@@ -65,8 +66,8 @@ layer {{
 """
 
 
-def differences(cases: list[Case], folder: Path) -> dict[int, float]:
-    """The largest relative difference of every case that can be split, all forwarded in one Caffe process."""
+def differences(cases: list[Case], folder: Path, backend: str) -> dict[int, float]:
+    """The largest relative difference of every case that can be split, all in one net."""
     net, splits, before, after = [], {}, {}, {}
     for index, case in enumerate(cases):
         name = f"c{index}"
@@ -104,7 +105,7 @@ def differences(cases: list[Case], folder: Path) -> dict[int, float]:
     prototxt.write(document, paths[2])
     caffemodel.write_weights(paths[1], before)
     caffemodel.write_weights(paths[3], after)
-    rows = compare_nets(get_backend("caffe"), NetFiles(*paths[:2]), NetFiles(*paths[2:]), Forwarding())
+    rows = compare_nets(get_backend(backend), NetFiles(*paths[:2]), NetFiles(*paths[2:]), Forwarding())
     found = {int(row.blob[1:-2]): row.relative for row in rows if row.blob.endswith("_t")}
     assert len(found) == len(splits)
     check_folding("".join(net), document, before, after)
@@ -138,14 +139,14 @@ KINDS = [
 ]
 
 
-def test_every_kind_stride_bias_kernel_and_noise(tmp_path: Path) -> None:
+def test_every_kind_stride_bias_kernel_and_noise(tmp_path: Path, backend: str) -> None:
     cases = [
         Case(Geometry((k, k), (s, s), same((k, k))), SplitOptions(noise=noise, **kind), bias=bias, seed=seed)
         for seed, (kind, k, s, bias, noise) in enumerate(
             itertools.product(KINDS, (1, 3, 5), (1, 2), (True, False), (0.0, 0.01))
         )
     ]
-    found = differences(cases, tmp_path)
+    found = differences(cases, tmp_path, backend)
     lacking = [case for index, case in enumerate(cases) if index not in found]
     # Only the 2x2 of an averaging skip, which has no room in a 1x1.
     assert len(lacking) == 4
@@ -181,8 +182,8 @@ def case(draw: st.DrawFn) -> Case:
 
 @settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
 @given(cases=st.lists(case(), min_size=20, max_size=30))
-def test_random_convolutions(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> None:
-    found = differences(cases, tmp_path_factory.mktemp("random"))
+def test_random_convolutions(cases: list[Case], tmp_path_factory: pytest.TempPathFactory, backend: str) -> None:
+    found = differences(cases, tmp_path_factory.mktemp("random"), backend)
     worst = max(found, key=lambda index: found[index], default=None)
     assert worst is None or found[worst] < TOLERANCE, (cases[worst], found[worst])
 
@@ -264,6 +265,7 @@ def without_rows(text: str) -> str:
     return text[: text.index('layer { name: "rows"')]
 
 
+@each_backend
 @pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
 def test_all_sorts_of_neighbours(tmp_path: Path, kind: str) -> None:
     """In-place followers, a top with several readers, several losses, BatchNorm and Scale behind, N-D convolution."""
@@ -329,8 +331,9 @@ layer { name: "mean" type: "Reduction" bottom: "t" top: "mean" reduction_param {
 """
 
 
+@each_backend
 def test_rules_and_stages(tmp_path: Path) -> None:
-    """New layers are in the net exactly where the layer that they stand for was; Caffe itself runs both stages."""
+    """New layers are in the net exactly where the layer that they stand for was, and both stages run."""
     shapes = {"x": [(6, 4, 3, 3), (6,)], "y": [(6, 4, 1, 1), (6,)]}
     write_net(tmp_path, RULED, shapes)
     derive(tmp_path, "x,y", "--kind", "residual")
@@ -339,13 +342,11 @@ def test_rules_and_stages(tmp_path: Path) -> None:
     for stages, stem in ((["wide"], "x"), ([], "y"), (["wide", "off"], "-")):
         present = {layer.name for layer in phase_layers(document, NetState("TEST", tuple(stages)))} - {"data", "mean"}
         assert present == {name for name in names if name.startswith(f"{stem}_")}
-    for stage in (["-stage", "wide"], []):
-        outputs = [
-            run_caffe("test", "-model", net, "-weights", weights, "-iterations", "1", *stage, cwd=tmp_path)
-            for net, weights in (("net.prototxt", "w.caffemodel"), ("d/net.prototxt", "d/init.caffemodel"))
-        ]
-        values = [float(out.split("Batch 0, mean = ")[1].split()[0]) for out in outputs]
-        assert values[0] > 0 and abs(values[0] - values[1]) <= 2 * TOLERANCE * values[0]
+    for stage in (["--stage", "wide"], []):
+        weights = ["--baseline-weights", "w.caffemodel", "--ignore-extra-weights"]
+        said = caffe_split("verify", "net.prototxt", "d/net.prototxt", *weights, *stage, "--json", cwd=tmp_path).stdout
+        rows = {row["blob"]: row for row in json.loads(said)["blobs"]}
+        assert set(rows) == {"data", "t", "mean"} and all(row["relative"] <= 2 * TOLERANCE for row in rows.values())
 
 
 # -- the studies' starts: the formulas of the method, written again
