@@ -17,6 +17,7 @@ from caffe_split.backends.protocol import Backend, NotFoundError, TrainingComman
 from caffe_split.backends.settings import SolverSettings, solver_settings
 from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError, expect_path
+from caffe_split.files import append_to
 from caffe_split.net.resume import AUTO
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
@@ -247,7 +248,9 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
     Raises `CaffeSplitError` where the command cannot be started.
     """
     try:
-        with plan.log.open("ab" if plan.append else "wb") as output:
+        with append_to(plan.log) as output:
+            if not plan.append:
+                output.truncate(0)
             start = output.seek(0, os.SEEK_END)
             child = Child(plan.command, plan.environment, output, grace)
     except OSError as error:

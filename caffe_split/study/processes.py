@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from caffe_split.files import append_to
 from caffe_split.study.locks import Held
 
 _GRACE = 10.0
@@ -25,8 +26,10 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path, held:
 
     It stays in our process group, so that a signal to the group ends it; when we are interrupted, it is terminated.
     """
-    with log.open("wb" if fresh else "ab") as stream, _terminated_cleanly():
-        if stream.tell():
+    with append_to(log) as stream, _terminated_cleanly():
+        if fresh:
+            stream.truncate(0)
+        elif stream.tell():
             # A program that was killed may have left half a line.
             stream.write(b"\n")
             stream.flush()
