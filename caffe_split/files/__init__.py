@@ -7,6 +7,7 @@ from caffe_split.files.folders import MANIFEST, check_out, free_name, new_folder
 from caffe_split.files.hashes import md5, sha256
 from caffe_split.files.hidden import scratch
 from caffe_split.files.locks import Lock, lock_file, locked
+from caffe_split.files.staged import Staged, staged
 from caffe_split.files.writing import (
     PathLike,
     append_to,
@@ -27,6 +28,7 @@ __all__ = [
     "MANIFEST",
     "Lock",
     "PathLike",
+    "Staged",
     "append_to",
     "atomic_open",
     "check_file",
@@ -47,5 +49,6 @@ __all__ = [
     "replacing",
     "scratch",
     "sha256",
+    "staged",
     "write_atomic",
 ]
