@@ -143,7 +143,7 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
             raise CaffeSplitError(f"cannot start {plan.command[0]} into {plan.log}: {error.strerror}") from error
         child.on_interrupt = reporter.stopping
         log, status = _follow(plan, stage, child, reporter)
-        if status == 0 or _has_begun(log):
+        if _has_begun(log) or (status == 0 and child.received is None):
             stage.settle()
         fatal, line = _reason(log)
         if not fatal and status:
