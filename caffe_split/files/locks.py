@@ -28,32 +28,35 @@ def lock_file(path: Path) -> IO[str]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[Lock]:
-    """Hold `path`, a file that is made for it, and removed when the block ends well.
+    """Hold `path`, a file that is made for it, and removed with the last process that holds it.
 
-    When it ends with an exception the file stays, as a process that was started may still hold it; a free one is no
-    hindrance. Raises `BlockingIOError` where another process holds it, and `OSError` where it cannot be made. Where the
-    file system has no locks nobody is kept out.
+    Raises `BlockingIOError` where another process holds it, and `OSError` where it cannot be made. Where the file
+    system has no locks nobody is kept out.
     """
+    fd = _take(path)
+    try:
+        yield Lock(path, fd)
+    finally:
+        os.close(fd)
+        # A process that was started may hold it still: then it is for the next one to remove.
+        with contextlib.suppress(OSError):
+            again = _take(path)
+            os.unlink(path)
+            os.close(again)
+
+
+def _take(path: Path) -> int:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 os.close(fd)
                 raise
         if _is_at(path, fd):
-            break
+            return fd
         # The process that held it until now has removed it.
-        os.close(fd)
-    try:
-        yield Lock(path, fd)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-    finally:
         os.close(fd)
 
 
