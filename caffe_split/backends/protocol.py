@@ -112,6 +112,13 @@ class Backend(ABC):
     """Whether training runs a program that the user may name (--caffe)."""
     no_choices: ClassVar[str] = ""
     """Why training takes no `Choices` and no --snapshot auto: a clause. Empty where it takes them."""
+    distribution: ClassVar[str] = ""
+    """The name of the library's package for Python, whose version belongs to a result; empty where it is none."""
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether a training can go on in the data where it stopped: `Choices.continue_data`."""
+        return not self.no_choices
 
     def is_there(self) -> bool:
         """Whether the library is installed. Nothing is loaded."""
@@ -142,6 +149,10 @@ class Backend(ABC):
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """The command that trains; it runs in the current directory. Checks what can be checked before it starts."""
         raise CaffeSplitError(f"{self.title} runs deploy nets only; it does not train.")
+
+    def trainer(self, choices: Choices) -> str:
+        """Who trains, and how, for a page of results."""
+        return f"{self.title} in {choices.precision or 'fp32'} on {choices.device or 'cpu'}"
 
     def reason(self, line: str) -> str:
         """What the fatal line of a training's log says to a user.

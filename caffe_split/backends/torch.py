@@ -26,6 +26,7 @@ class Torch(Backend):
     title = "the torch engine"
     library = "PyTorch"
     module = "torch"
+    distribution = "torch"
     how_to_get = "install PyTorch with ./tools/environment --no-caffe --torch, or pip install 'caffe-split[torch]'"
 
     def require(self) -> None:

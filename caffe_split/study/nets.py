@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
@@ -87,8 +88,8 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("net", str(folder / NET))
     solver.set("max_iter", max_iter)
     solver.set("random_seed", seed)
-    if study.engine == "caffe":
-        # A training by Caffe that was killed starts again, without snapshots; see `fit`.
+    if not get_backend(study.engine).reads_on:
+        # A training that was killed starts again, without snapshots; see `fit`.
         solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
     if solver.get("snapshot_format") == "HDF5":

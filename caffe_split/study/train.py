@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.backends.choose import get_backend
 from caffe_split.backends.train import alone
 from caffe_split.backends.train_plan import plan_training
 from caffe_split.engine.spec.command import Choices
@@ -38,9 +39,9 @@ class Fit:
 def fit(study: Study, held: Held, what: Fit) -> None:
     """Train to the end. Raises `StepFailedError` where the training ends before.
 
-    Killed and run again, the torch engine goes on exactly from its newest whole snapshot. Caffe starts the training
-    again: a resumed Caffe reads its data from the first record. For the same reason the data after the split begin at
-    the first record with Caffe, and go on with the torch engine; with either engine all runs see the same data.
+    Killed and run again, a back end that reads on in the data goes on exactly from its newest whole snapshot. One that
+    does not, Caffe, starts the training again. For the same reason the data after the split go on with the former, and
+    begin at the first record with the latter; with either, all runs see the same data.
     """
     weights, snapshot, choices = what.weights or None, None, Choices()
     resumed = False
@@ -48,7 +49,7 @@ def fit(study: Study, held: Held, what: Fit) -> None:
         snapshot = f"{what.start}.solverstate"
     elif what.start:
         weights = f"{what.start}.caffemodel"
-    if study.engine == "torch":
+    if get_backend(study.engine).reads_on:
         choices = Choices(study.device, what.seed, study.precision, continue_data=bool(snapshot))
         newest = _newest(what)
         if newest is not None and newest != snapshot:
