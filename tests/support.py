@@ -6,12 +6,14 @@ import contextlib
 import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from caffe_split.backends.choose import choose_backend
 from caffe_split.cli import main
@@ -114,6 +116,26 @@ def train(
     with inside(cwd):
         Solver(solver, weights=[weights] if weights else None, snapshot=snapshot, log=Log(log)).solve()
     return log.getvalue()
+
+
+_started: list[subprocess.Popen[Any]] = []
+
+
+def start_process(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+    """Start a program; `end_processes`, after each test, ends it where the test does not."""
+    _started.append(subprocess.Popen(command, **options))
+    return _started[-1]
+
+
+def end_processes() -> None:
+    """End what was started and still runs. A training takes three interrupts to end the one that it has started."""
+    while _started:
+        child = _started.pop()
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+            if child.poll() is None:
+                child.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(5)
 
 
 def calls(work: Callable[[], object]) -> int:
