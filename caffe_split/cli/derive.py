@@ -160,7 +160,8 @@ def make_derived(
         raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     if layers is not None and num_splits is not None:
         raise click.UsageError("--layers and --num-splits: choose one.")
-    check_out(out, force or dry_run)
+    if not dry_run:
+        check_out(out, force)
     chosen = names(layers)
     with wrong_use():
         options = DeriveOptions(

@@ -16,7 +16,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.usefixtures("any_backend")
+each_backend = pytest.mark.usefixtures("backend")
 
 NET = "digits/train_val.prototxt"
 ENDS = {
@@ -44,6 +44,7 @@ def derive(folder: Path, *options: object, status: int = 0) -> str:
     return result.stdout + result.stderr
 
 
+@each_backend
 @pytest.mark.parametrize("kind", ENDS)
 def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
     for name in ("train_val", "deploy"):
@@ -68,6 +69,7 @@ def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
         assert norm.message.sub("batch_norm_param").get("eps") == 0.5
 
 
+@each_backend
 def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:
     """Against numpy over all 197 images: 197 batches of 16 are each image 16 times."""
     derive(digits, "--kind", "residual", "--noise", 0, "--calibrate", 197)
@@ -103,6 +105,7 @@ def test_the_torch_engine_measures_the_same(digits: Path) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@each_backend
 def test_it_trains_and_the_norms_learn(digits: Path) -> None:
     derive(digits, "--kind", "skip")
     log = train("derived1/solver.prototxt", digits)
@@ -115,6 +118,7 @@ def test_it_trains_and_the_norms_learn(digits: Path) -> None:
     assert np.array_equal(before["conv1_split2_skip"][0], after["conv1_split2_skip"][0])
 
 
+@each_backend
 def test_same_bytes_again_and_a_continued_schedule(digits: Path) -> None:
     solver = (digits / "digits/solver.prototxt").read_text()
     (digits / "digits/solver.prototxt").write_text(solver.replace("max_iter: 100", "max_iter: 110"))
@@ -122,7 +126,7 @@ def test_same_bytes_again_and_a_continued_schedule(digits: Path) -> None:
     first = [(digits / "derived1" / name).read_bytes() for name in ("init.caffemodel", "init.solverstate")]
     derive(digits, "--schedule", "continue", "--force")
     assert first == [(digits / "derived1" / name).read_bytes() for name in ("init.caffemodel", "init.solverstate")]
-    log = train("derived1/solver.prototxt", digits, "-snapshot", "derived1/init.solverstate")
+    log = train("derived1/solver.prototxt", digits, snapshot="derived1/init.solverstate")
     assert "Iteration 100, Testing net" in log and "derived1/digits_iter_110.caffemodel" in log
 
 
