@@ -52,6 +52,29 @@ def multisplit(
 
     Returns what was found, which also lies in `out`: table.md, result.json, curves.png, report.html and best/. Raises
     `CaffeSplitError` for what can be checked before anything is trained, and where a step fails.
+
+    >>> import os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "DummyData" top: "data" top: "label"
+    ...         dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 }
+    ...         data_filler { type: "gaussian" } data_filler { type: "constant" } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4
+    ...         kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+    ... layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2 } }
+    ... layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+    ...         include { phase: TEST } }
+    ... layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }''')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'''net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 1 test_iter: 1
+    ...         test_interval: 2 solver_mode: CPU snapshot_prefix: "{folder}/net" ''')
+    >>> options = cs.MultiSplitOptions(rounds=1, iteration=2, control=False)
+    >>> found = cs.multisplit(solver, options=options, out=os.path.join(folder, "multisplit"))
+    >>> [(row.name, row.parameters) for row in found.rows()]
+    [('baseline', 626), ('MultiSplits', 700), ('MultiSplits, folded', 626)]
     """
     loop = plan_loop(solver, options=options, weights=weights, deploy=deploy, out=out)
     return loop.run(Silent() if screen is None else screen)
