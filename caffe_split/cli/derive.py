@@ -166,9 +166,7 @@ def make_derived(
     if control and (layers is not None or num_splits is not None):
         raise click.UsageError("--control splits nothing: leave out --layers and --num-splits.")
     check_out(out, force or dry_run)
-    chosen = [] if control else names(layers)
-    if chosen == [] and not control:
-        raise click.UsageError("--layers names no layer.")
+    chosen = names(layers)
     with wrong_use():
         options = DeriveOptions(
             kind=kind,
@@ -189,7 +187,7 @@ def make_derived(
             open_training(net_or_solver, caffe_proto=caffe_proto),
             iteration,
             weights=weights,
-            layers=chosen if chosen is not None else num_splits or NUM_SPLITS,
+            layers=None if control else chosen if chosen is not None else num_splits or NUM_SPLITS,
             options=options,
             out=out,
             deploy=deploy,

@@ -29,7 +29,7 @@ def command_of(
     *,
     iteration: int | None,
     weights: Path,
-    layers: int | Sequence[str],
+    layers: int | Sequence[str] | None,
     out: Path,
     deploy: Path | None,
 ) -> tuple[str, ...]:
@@ -39,10 +39,10 @@ def command_of(
     if isinstance(layers, int):
         words += ["--num-splits", str(layers)]
     else:
-        words += ["--layers", ",".join(layers)] if layers else ["--control"]
+        words += ["--control"] if layers is None else ["--layers", ",".join(layers)]
     for name, option in _OPTIONS.items():
         value = getattr(options, name)
-        if value != getattr(DEFAULTS, name) and (layers or name == "schedule"):
+        if value != getattr(DEFAULTS, name) and (layers is not None or name == "schedule"):
             words += [option, str(value)]
     if options.branch_norm:
         words += ["--branch-norm", "--calibrate", str(options.branch_norm)]

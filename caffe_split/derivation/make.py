@@ -44,7 +44,7 @@ def derive(
     *,
     weights: PathLike | None = None,
     scores: Sequence[LayerScores] | None = None,
-    layers: int | Sequence[str] = NUM_SPLITS,
+    layers: int | Sequence[str] | None = NUM_SPLITS,
     options: DeriveOptions = DEFAULTS,
     out: PathLike,
     deploy: PathLike | None = None,
@@ -59,8 +59,8 @@ def derive(
             and choose a partition that needs no TPM.
         scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
             used. None: it is taken from the snapshot.
-        layers: How many layers are split, those of highest TPM entropy; or their names. No names at all, `[]`, make the
-            control: the same files and the same schedule, with nothing split.
+        layers: How many layers are split, those of highest TPM entropy; or their names. None: no layer; this is
+            the control, the same files and the same schedule with nothing split.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
         deploy: A deploy net to change in the same way.
@@ -98,7 +98,9 @@ def derive(
     if (iteration is None) == (weights is None):
         raise WrongUseError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     rule = parse_rule(options.partition)
-    names = None if isinstance(layers, int) else list(layers)
+    names = None if isinstance(layers, int) else list(layers or ())
+    if names == [] and layers is not None:
+        raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
     seen: list[LayerScores] = []
     if scores is not None:

@@ -143,8 +143,7 @@ class Steps:
             source = {"weights": self.start.weights}
         watched = window if self.start.watched else None
         options = replace(self.options.derive, window=watched, engine=self.runner.engine)
-        layers = self.options.layers if step.splits else ()
-        assert layers is not None
+        layers = self.options.layers if step.splits else None
         plan = derive(training, **source, layers=layers, options=options, out=out)
         self.screen.say(str(plan))
         plan.write(force=True)
