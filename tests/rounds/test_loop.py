@@ -246,16 +246,6 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
     assert not Path("multisplit").exists()
 
 
-def test_missing_data_is_named_before_anything_is_trained(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
-        caffe_split.multisplit(SOLVER, options=SHORT)
-    assert not Path("multisplit").exists()
-
-
 def test_a_folder_of_others_and_of_other_choices_is_left_alone(
     folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
