@@ -165,7 +165,8 @@ def make_derived(
         raise click.UsageError("--layers and --num-splits: choose one.")
     if control and (layers is not None or num_splits is not None):
         raise click.UsageError("--control splits nothing: leave out --layers and --num-splits.")
-    check_out(out, force or dry_run)
+    if not dry_run:
+        check_out(out, force)
     chosen = names(layers)
     with wrong_use():
         options = DeriveOptions(

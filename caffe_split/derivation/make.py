@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState
@@ -261,11 +260,11 @@ def _normalised(
         )
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
-    with tempfile.TemporaryDirectory() as folder:
-        net, path = Path(folder) / "net.prototxt", Path(folder) / WEIGHTS_NAME
+    with scratch() as folder:
+        net, path = folder / "net.prototxt", folder / WEIGHTS_NAME
         derived = _Edit(splits, norm).applied_to(training.net)
         remove_watchers(derived)
-        net.write_bytes(derived.to_bytes())
+        prototxt.write(derived, net)
         caffemodel.write_weights(path, _derived_weights(weights, splits))
         statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]

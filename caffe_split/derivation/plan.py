@@ -12,7 +12,7 @@ import numpy as np
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.options import DeriveOptions
-from caffe_split.files import new_folder
+from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
 from caffe_split.layertypes.cost import Cost
@@ -102,7 +102,7 @@ class DerivePlan:
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
-                (folder / name).write_bytes(data)
+                write_atomic(folder / name, data)
             caffemodel.write_weights(folder / WEIGHTS_NAME, self.weights, net_name="", types=self.types)
             if self.state is not None:
                 write_solverstate(folder / STATE_NAME, self.state)

@@ -118,8 +118,13 @@ def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> 
     return axis.imshow(mosaic.image, cmap=signs, vmin=-signed, vmax=signed, interpolation="nearest")
 
 
-def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False) -> None:
-    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
+def kernels_file(
+    shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False, *, force: bool = True
+) -> None:
+    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. `force` lets it replace another.
+
+    Raises `CaffeSplitError`.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -132,6 +137,6 @@ def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLi
     figure = Figure(figsize=(width, max(highest * scale, 1.2) + _ROOM), layout="constrained")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "caffe-split"}):
         draw_kernels(figure, shown, roles, bgr)
-        with atomic_open(out) as stream:
+        with atomic_open(out, force) as stream:
             metadata = {"Date": None} if ending == "svg" else {"CreationDate": None} if ending == "pdf" else None
             figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata)
