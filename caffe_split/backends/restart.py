@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from caffe_split.backends.choose import get_backend
-from caffe_split.backends.train import NO_CHOICES, TrainPlan, plan_training
+from caffe_split.backends.train_plan import NO_CHOICES, TrainPlan, plan_training
 from caffe_split.engine.spec.command import Choices
 from caffe_split.net.resume import newest_pair
 from caffe_split.net.training import find_snapshots, open_training
@@ -40,7 +40,7 @@ def plan_again(
         weights=weights,
         snapshot=snapshot,
         log=str(log),
-        force=not resumed,
+        force=True,
         append=resumed,
         threads=threads,
         engine=engine,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.train import Silent, plan_training, reason, run_training
+from caffe_split.backends.train import Silent, reason_of, run_training
+from caffe_split.backends.train_plan import plan_training
 from caffe_split.derivation.choose import candidates
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver, testing_solver
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import make_folder, scratch, write_atomic
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.loop import Loop
 from caffe_split.rounds.plan import BASELINE
@@ -71,8 +71,8 @@ def estimate(loop: Loop) -> float:
 def _paces(loop: Loop) -> list[Pace]:
     """The pace of the baseline, and of each round's net."""
     start, options = loop.start, loop.options
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / BASELINE
+    with scratch() as place:
+        folder = place / BASELINE
         training = start.training
         if start.watched and not watchers(training.net):
             training = instrument(training, start.watch.windows, interval=start.watch.interval).training
@@ -81,7 +81,7 @@ def _paces(loop: Loop) -> list[Pace]:
         for number in range(options.rounds):
             parent = open_training(solver)
             weights = max(parent.snapshots().items())[1]
-            out = Path(name) / f"round{number}"
+            out = place / f"round{number}"
             since = time.monotonic()
             layers = _some(parent, options.layers, number)
             how = replace(options.derive, partition="random:0", engine=options.engine)
@@ -98,7 +98,7 @@ def _written(training: Training, folder: Path, weights: Path | None) -> Path:
     solver.remove("weights")
     if weights is not None:
         solver.add("weights", str(weights))
-    folder.mkdir()
+    make_folder(folder)
     assert training.solver_path is not None
     path = folder / training.solver_path.name
     write_atomic(folder / training.net_path.name, training.net.to_bytes())
@@ -167,5 +167,5 @@ def _run(text: bytes, solver: Path, loop: Loop) -> float:
     if outcome.interrupted is not None:
         raise KeyboardInterrupt
     if outcome.status:
-        raise CaffeSplitError(f"{solver} does not train: {reason(plan, outcome) or 'no reason given'}")
+        raise CaffeSplitError(f"{solver} does not train: {reason_of(plan, outcome) or 'no reason given'}")
     return time.monotonic() - since

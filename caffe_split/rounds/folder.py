@@ -11,8 +11,7 @@ from typing import Any
 
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import make_folder, write_atomic
-from caffe_split.study.locks import holding
+from caffe_split.files import locked, make_folder, write_atomic
 
 PLAN, MARKS, LOCK = "plan.json", "done", "lock"
 # Of the form of plan.json and of the marks.
@@ -66,13 +65,10 @@ class LoopFolder:
     def held(self) -> Iterator[None]:
         """Hold the folder's lock. Raises `CaffeSplitError` where another process does."""
         try:
-            lock = holding(self.path / LOCK, wait=False)
-            with lock:
+            with locked(self.path / LOCK):
                 yield
-        except CaffeSplitError as error:
-            if LOCK not in str(error):
-                raise
-            raise CaffeSplitError(f"{error}: another multisplit runs in {self.path}; wait for it.") from None
+        except BlockingIOError:
+            raise CaffeSplitError(f"{self.path}: another multisplit is at work in it; wait for its end.") from None
 
     def result(self, step: str) -> dict[str, Any] | None:
         """What a finished step left; None where it has not finished."""

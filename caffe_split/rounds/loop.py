@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.choose import choose_backend
 from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
 from caffe_split.files import PathLike, sha256
 from caffe_split.net.training import Training, open_training
@@ -190,6 +192,7 @@ def _check_solver(training: Training) -> None:
     """Raises `CaffeSplitError` for a solver whose trainings could not be compared."""
     solver = training.solver
     assert solver is not None
+    assert training.solver_path is not None
     name = solver.filename
     if not (solver.has("net") or training.is_inline):
         raise CaffeSplitError(f"{name}: a loop needs a solver that names one net for training and testing, with `net`.")
@@ -202,6 +205,7 @@ def _check_solver(training: Training) -> None:
             "rounds are compared by test accuracy; give both, and an Accuracy layer."
         )
     tested_images(training)
+    check_data(list(nets_of(training.solver_path)))
 
 
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import new_folder, write_atomic
+from caffe_split.files import copy_file, new_folder, write_atomic
 from caffe_split.folding.make import FOLDED_WEIGHTS_NAME
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
@@ -74,8 +73,8 @@ def _write_best(folder: Path, found: MultiSplits, start: Start, deploy: Path | N
         remove_watchers(net)  # the loop's own
     with new_folder(folder / BEST, force=True) as building:
         prototxt.write(net, building / nets[0])
-        shutil.copyfile(source / FOLDED_WEIGHTS_NAME, building / FOLDED_WEIGHTS_NAME)
+        copy_file(source / FOLDED_WEIGHTS_NAME, building / FOLDED_WEIGHTS_NAME)
         if deploy is not None and not best.kept:
-            shutil.copyfile(deploy, building / deploy.name)
+            copy_file(deploy, building / deploy.name)
             nets.append(deploy.name)
         write_manifest(building, [source / FOLDED_WEIGHTS_NAME], [*nets, FOLDED_WEIGHTS_NAME], found.as_dict())

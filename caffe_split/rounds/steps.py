@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from caffe_split.backends.verify import VerifyOptions, verify
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import make_folder, remove_folder
 from caffe_split.folding.make import FOLDED_WEIGHTS_NAME, fold
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
@@ -22,7 +22,7 @@ from caffe_split.rounds.plan import BASELINE, LoopStep
 from caffe_split.rounds.progress import Screen
 from caffe_split.rounds.training import LOG, Runner
 from caffe_split.rounds.window import Watch, fastest
-from caffe_split.study.paths import made
+from caffe_split.study.paths import is_ours, made
 from caffe_split.tpm.attach import instrument
 from caffe_split.tpm.layers import watchers
 from caffe_split.trainlog.read import read_log
@@ -104,7 +104,7 @@ class Steps:
             trained = self.runner.train(BASELINE, self.solver(BASELINE), self.start.max_iter)
             net = open_training(self.solver(BASELINE))
         folder = self.run_folder(BASELINE)
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         return {**trained, **self._tested(BASELINE, net, folder)}
 
     def _write_baseline(self) -> None:
@@ -167,8 +167,7 @@ class Steps:
     def _fold(self, step: LoopStep) -> dict[str, Any]:
         net = open_training(self.solver(step.name)).net_path
         out = self.run_folder(f"{step.name}-folded")
-        if out.exists():
-            shutil.rmtree(out)  # an earlier start of this step made it, and was killed before its mark
+        remove_folder(out, is_ours)  # an earlier start of this step made it, and was killed before its mark
         plan = fold(net, self.weights(step.name), out=out)
         self.screen.say(str(plan))
         plan.write(check=VerifyOptions(engine=self.runner.engine))

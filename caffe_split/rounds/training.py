@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from caffe_split.backends.restart import plan_again
-from caffe_split.backends.train import Outcome, reason, run_training
+from caffe_split.backends.train import Outcome, reason_of, run_training
+from caffe_split.backends.train_plan import TrainPlan
 from caffe_split.derivation.solver import testing_solver
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import BusyError, CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.net.training import open_training
 from caffe_split.rounds.progress import LoopProgress, Silent
@@ -19,6 +21,8 @@ from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.read import read_log
 
 LOG = "train.log"
+# How long what a killed loop left behind may take to end, in seconds.
+PATIENCE = 60.0
 
 
 class DivergedError(Exception):
@@ -41,7 +45,7 @@ class Runner:
         log = solver.parent / LOG
         plan = plan_again(solver, engine=self.engine, log=log, threads=self.threads)
         self.progress.start(name, max_iter)
-        outcome = run_training(plan, self.progress)
+        outcome = _run(plan, self.progress)
         if outcome.interrupted is not None:
             raise KeyboardInterrupt
         read = read_log(log)
@@ -64,12 +68,24 @@ class Runner:
         write_atomic(path, testing_solver(document, net, str(folder / stem)).to_bytes())
         log = folder / f"{stem}.log"
         plan = plan_again(path, engine=self.engine, log=log, weights=str(weights), threads=self.threads)
-        outcome = run_training(plan, LoopProgress(Silent(), 0, 0))
+        outcome = _run(plan, LoopProgress(Silent(), 0, 0))
         if outcome.interrupted is not None:
             raise KeyboardInterrupt
         if outcome.status:
             raise CaffeSplitError(f"the test of {net} with {weights} failed: {_why(plan, outcome, log)}")
         return accuracies(log).final
+
+
+def _run(plan: TrainPlan, reporter: LoopProgress) -> Outcome:
+    """Run a training. One that a killed loop has left behind is ending with a snapshot: it is waited for."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return run_training(plan, reporter)
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def diverged_at(log: TrainingLog) -> int | None:
@@ -86,5 +102,5 @@ def diverged_at(log: TrainingLog) -> int | None:
     return bad
 
 
-def _why(plan: Any, outcome: Outcome, log: Path) -> str:
-    return f"{log}:{outcome.line}: {reason(plan, outcome)}" if outcome.fatal else f"see the end of {log}"
+def _why(plan: TrainPlan, outcome: Outcome, log: Path) -> str:
+    return f"{log}:{outcome.line}: {reason_of(plan, outcome)}" if outcome.fatal else f"see the end of {log}"

@@ -277,3 +277,13 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
 def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
     with pytest.raises(CaffeSplitError, match=words):
         MultiSplitOptions(**choices)  # type: ignore[arg-type]
+
+
+def test_missing_data_is_named_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
+        caffe_split.multisplit(SOLVER, options=SHORT)
+    assert not Path("multisplit").exists()
