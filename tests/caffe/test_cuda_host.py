@@ -128,7 +128,7 @@ def replay(program, case, device, dtype, folder, **environment):
 
 
 def wrong(program, case, dtype, folder):
-    """{seed: what of the layer's state is not as numpy and the CPU layer have it}, of two orders; empty where all is."""
+    """{seed: what of the layer's state is not as numpy and the CPU layer have it}, of two orders."""
     expected, cpu = case.expected(dtype), replay(program, case, "cpu", dtype, folder)
     gpu = {seed: replay(program, case, "gpu", dtype, folder, CUDA_HOST_SEED=str(seed)) for seed in (0, 7)}
     said = {seed: difference(found, cpu, expected, dtype) for seed, found in gpu.items()}
