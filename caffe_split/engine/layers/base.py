@@ -16,6 +16,9 @@ from caffe_split.net.options import Options
 
 Shape = tuple[int, ...]
 Tops = tuple[torch.Tensor, ...]
+# Of Caffe's blobs.
+MOST_AXES = 32
+MOST_VALUES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,17 @@ class Layer:
             return rule(self.text, list(bottoms))
         except UnknownShapeError as reason:
             raise self.error(f"{reason}.") from None
+
+    def need_axes(self, shape: Shape, least: int, most: int) -> None:
+        """Raises `CaffeSplitError` unless a bottom of that shape has `least` to `most` axes."""
+        if not least <= len(shape) <= most:
+            expected = str(least) if least == most else f"{least} to {most}" if most < MOST_AXES else f"{least} or more"
+            raise self.error(f"a bottom of shape {shape} has {len(shape)} axes; a {self.text.type} takes {expected}.")
+
+    def need_same_records(self, bottoms: Sequence[Shape]) -> None:
+        """Raises `CaffeSplitError` unless the first two bottoms hold as many records: Caffe's check of all losses."""
+        if not bottoms[0] or bottoms[0][:1] != bottoms[1][:1]:
+            raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; their first axes have to be equal.")
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         """Compute the tops from the bottoms."""

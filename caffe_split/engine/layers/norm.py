@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.parallel import sync_norm
 
 
@@ -26,6 +26,7 @@ class BatchNorm(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, MOST_AXES)
         self.blobs = [torch.zeros(shape) for shape in self.inferred(bottoms).state]
         self.values = math.prod(bottoms[0]) // len(self.blobs[0])
         written = self.options.has("use_global_stats")
@@ -37,8 +38,6 @@ class BatchNorm(Layer):
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise x (N, C, ...), and in the same pass multiply by `weight` (C,) and add `bias` (C,), if given."""
-        if x.dim() == 1:
-            return self.scaled(x.view(-1, 1), weight, bias).view(-1)
         eps = self.options.get("eps")
         mean, variance, gathered = self.blobs
         if self.is_global:
@@ -77,6 +76,10 @@ class LRN(Layer):
     options_name = "lrn_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 4, 4)
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
         size, alpha, beta = (self.options.get(name) for name in ("local_size", "alpha", "beta"))
@@ -92,14 +95,19 @@ class LRN(Layer):
 class MVN(Layer):
     """Each image with mean 0 and, if normalize_variance, deviation 1, per channel or across_channels.
 
-    The deviation that it divides by is sqrt(variance) + eps.
+    The deviation that it divides by is sqrt(variance) + eps. The top always has four axes, (N, C, height, width).
     """
 
     options_name = "mvn_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 1, 4)
+        self.shape = (*bottoms[0], *[1] * (4 - len(bottoms[0])))
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
+        x = bottoms[0].reshape(self.shape)
         first = 1 if self.options.get("across_channels") else 2
         axes = tuple(range(first, x.dim()))
         out = x - x.mean(axes, keepdim=True)

@@ -24,7 +24,8 @@ class ReLU(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         slope = self.options.get("negative_slope")
         if slope:
-            return (functional.leaky_relu(bottoms[0], slope, inplace=self.in_place),)
+            # Written over, the sign of a value would not be known any more under a negative slope.
+            return (functional.leaky_relu(bottoms[0], slope, inplace=self.in_place and slope > 0),)
         return (functional.relu(bottoms[0], inplace=self.in_place),)
 
 
@@ -35,6 +36,7 @@ class PReLU(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, 4)
         (shape,) = self.inferred(bottoms).params
         if self.options.has("filler"):
             self.blobs = [fill(shape, self.options.sub("filler"), self.place.generator)]

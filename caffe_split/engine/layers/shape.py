@@ -64,10 +64,16 @@ class Flatten(Layer):
     options_name = "flatten_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        first, last = (self.axis(self.options.get(name), len(bottoms[0])) for name in ("axis", "end_axis"))
+        # Between two neighbours there is an empty range, for which Caffe puts in an axis of 1.
+        if last < first - 1:
+            raise self.error(f"end_axis {last} lies before axis {first}.")
+        self.target = self.inferred(bottoms).tops[0]
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        dimensions = bottoms[0].dim()
-        first = self.axis(self.options.get("axis"), dimensions)
-        return (bottoms[0].flatten(first, self.axis(self.options.get("end_axis"), dimensions)),)
+        return (bottoms[0].reshape(self.target),)
 
 
 class Reshape(Layer):
@@ -96,7 +102,7 @@ class Crop(Layer):
         offsets = [int(offset) for offset in self.options.all("offset")] or [0]
         if len(offsets) == 1:
             offsets *= len(shape) - first
-        if len(offsets) != len(shape) - first or len(wanted) != len(shape):
+        if len(offsets) != len(shape) - first or len(wanted) < len(shape):
             raise self.error(f"{len(offsets)} offsets and bottoms of shapes {shape} and {wanted} do not go together.")
         self.cuts = [slice(None)] * first
         for offset, have, want in zip(offsets, shape[first:], wanted[first:]):
@@ -147,14 +153,20 @@ class ArgMax(Layer):
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x, count = bottoms[0].detach(), int(self.options.get("top_k"))
+        x = bottoms[0].detach()
         if self.options.has("axis"):
-            values, places = x.topk(count, self.axis(self.options.get("axis"), x.dim()))
+            values, places = self._largest(x, self.axis(self.options.get("axis"), x.dim()))
             return (values if self.options.get("out_max_val") else places.float(),)
-        values, places = x.reshape(x.shape[0], 1, -1).topk(count)
+        values, places = self._largest(x.reshape(x.shape[0], 1, -1), 2)
         # Without an axis Caffe's top is (N, 1 or 2, top_k), followed by axes of 1 up to the bottom's number of axes.
         out = torch.cat([places.float(), values], 1) if self.options.get("out_max_val") else places.float()
         return (out.reshape(*out.shape, *[1] * (x.dim() - 3)),)
+
+    def _largest(self, x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The top_k largest values along an axis and their places; of equal values the one behind comes first."""
+        count = int(self.options.get("top_k"))
+        values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        return values.narrow(axis, 0, count), x.shape[axis] - 1 - places.narrow(axis, 0, count)
 
 
 class Eltwise(Layer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from caffe_split.engine.layers.base import Layer, Place, Shape
+from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
@@ -135,7 +136,17 @@ class Net:
             listed = ", ".join(map(str, bottoms)) or "none"
             raise layer.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}") from error
         for name, shape in zip(text.tops, shapes):
+            if len(shape) > MOST_AXES or not 0 <= math.prod(shape) <= MOST_VALUES:
+                raise layer.error(
+                    f"top '{name}' of shape {shape}; Caffe's blobs have at most 32 axes, 2^31 - 1 values."
+                )
             self.shapes[name] = tuple(shape)
+        twin = next((other for other in self.layers if other.name == text.name and other.blobs and layer.blobs), None)
+        if twin is not None:
+            raise layer.error(
+                f"{twin.text.where} has weights under the same name, and a snapshot could keep those of one layer "
+                "only: rename one of them."
+            )
         self.layers.append(layer)
         sharing.add(layer)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
