@@ -39,6 +39,17 @@ class Softmax(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.softmax(bottoms[0], self.along),)
 
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        return [(gradient - (gradient * top).sum(self.along, keepdim=True)) * top]
+
 
 class SoftmaxWithLoss(Labelled):
     """The mean of -log p over the labels that count, where p is the softmax of the scores at the label."""

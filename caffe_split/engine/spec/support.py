@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -102,6 +103,8 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
+    if not problems:
+        problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
