@@ -48,7 +48,9 @@ def draw(
 
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
-    draw_file(document, out, NetState(phase), None if around_splits is None else not around_splits, title, aspect)
+    draw_file(
+        document, out, NetState(phase), None if around_splits is None else not around_splits, title, aspect, force=force
+    )
     click.echo(f"wrote {out}")
 
 
@@ -95,5 +97,5 @@ def kernels(
     check_picture(out, force)
     document = open_training(net, caffe_proto=caffe_proto).net
     roles = layer_roles(all_layers(document))
-    kernels_file(mosaics(document, weights, layers, channels), roles, out, bgr)
+    kernels_file(mosaics(document, weights, layers, channels), roles, out, bgr, force=force)
     click.echo(f"wrote {out}")
