@@ -164,4 +164,4 @@ def test_a_training_with_relu_and_batch_norm_in_place_is_caffes(
     weights = trained.snapshot()[0].rename("start.caffemodel")
     log = ours("solver.prototxt", weights=[str(weights)])[1]
     assert "Gradient of layer 'relu' (line" in log
-    compare(log, theirs("solver.prototxt", tmp_path, "--weights", str(weights)), 1e-3)
+    compare(log, theirs("solver.prototxt", tmp_path, weights=str(weights)), 1e-3)
