@@ -181,14 +181,14 @@ def test_a_layer_of_today_is_not_touched():
         ("type: 'SGD' solver_type: ADAM base_lr: 1", "both `solver_type` (old form) and `type`"),
     ],
 )
-def test_an_old_type_of_a_fork_keeps_its_name_for_readers():
-    net = prototxt.parse("layers { type: UNPOOLING top: 'x' }  # mine\n")
-    assert types_of_forks(net) == ["UNPOOLING"]
-    upgrade(net, fork_types=True)
-    assert str(net) == "layer { type: \"UNPOOLING\" top: 'x' }  # mine\n"
-
-
 def test_nets_that_caffe_refuses_to_upgrade_are_refused(text, expected):
     with pytest.raises(CaffeSplitError) as error:
         upgrade(prototxt.parse(text))
     assert expected in str(error.value)
+
+
+def test_an_old_type_of_a_fork_keeps_its_name_for_readers():
+    net = prototxt.parse("layers { type: UNPOOLING top: 'x' }  # mine\n")
+    assert types_of_forks(net) == ["UNPOOLING"]
+    upgrade(net, fork_types=True)
+    assert "".join(str(net).split()) == "layer{type:'UNPOOLING'top:'x'}#mine"
