@@ -47,7 +47,7 @@ def draw(
     check_picture(out, force)
     training = shown.open(net, caffe_proto)
     whole = None if around_splits is None else not around_splits
-    draw_file(training.net, out, training.state, whole, title, aspect)
+    draw_file(training.net, out, training.state, whole, title, aspect, force=force)
     click.echo(f"wrote {out}")
 
 
@@ -95,5 +95,5 @@ def kernels(
     check_picture(out, force)
     training = shown.open(net, caffe_proto)
     roles = layer_roles(all_layers(training.net))
-    kernels_file(mosaics(training.net, weights, layers, channels, training.state), roles, out, bgr)
+    kernels_file(mosaics(training.net, weights, layers, channels, training.state), roles, out, bgr, force=force)
     click.echo(f"wrote {out}")

@@ -157,7 +157,7 @@ class _Files(NamedTuple):
         from caffe_split.files import write_atomic
 
         if self.csv is not None:
-            write_atomic(self.csv, csv_text().encode())
+            write_atomic(self.csv, csv_text().encode(), self.force)
             click.echo(f"wrote {self.csv}", err=True)
         if self.picture is not None:
             from caffe_split.plot.picture_file import write_picture

@@ -38,14 +38,14 @@ def shown_layers(document: prototxt.Document, name: str, state: NetState | None 
     layers = all_layers(document) if state is None else phase_layers(document, state)
     weighted = {layer.name: layer for layer in layers if record_of(layer.type).has_kernels}
     for split in all_splits(layers):
-        alike = [split.fast, split.slow, *(each for word, each in split.added.items() if word not in helper_words())]
+        alike = [*split.halves, *(each for word, each in split.added.items() if word not in helper_words())]
         parts = [layers[each].name for each in alike if not isinstance(each, Split)]
         if not isinstance(split.slow, Split) and name == layers[split.slow].name:
             return parts[parts.index(name) :]
         if name == split.origin and name not in weighted:
             if parts:
                 return parts
-            deeper = [layers[index].name for index in sorted(split.members - {split.reorder})]
+            deeper = [layers[index].name for index in sorted(split.members - {split.last})]
             raise CaffeSplitError(
                 f"{document.filename}: '{name}' was split more than once; name one of its parts: "
                 f"{', '.join(part for part in dict.fromkeys(deeper) if part in weighted)}."
@@ -124,8 +124,13 @@ def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> 
     return axis.imshow(mosaic.image, cmap=signs, vmin=-signed, vmax=signed, interpolation="nearest")
 
 
-def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False) -> None:
-    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
+def kernels_file(
+    shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False, *, force: bool = True
+) -> None:
+    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. `force` lets it replace another.
+
+    Raises `CaffeSplitError`.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -138,6 +143,6 @@ def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLi
     figure = Figure(figsize=(width, max(highest * scale, 1.2) + _ROOM), layout="constrained")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "caffe-split"}):
         draw_kernels(figure, shown, roles, bgr)
-        with atomic_open(out) as stream:
+        with atomic_open(out, force) as stream:
             metadata = {"Date": None} if ending == "svg" else {"CreationDate": None} if ending == "pdf" else None
             figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata)

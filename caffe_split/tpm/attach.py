@@ -68,7 +68,7 @@ class InstrumentPlan:
             raise CaffeSplitError(
                 f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
             )
-        prototxt.write(self.training.net, target)
+        prototxt.write(self.training.net, target, force or path is None)
 
 
 def instrument(

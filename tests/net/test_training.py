@@ -104,7 +104,7 @@ def test_slips_and_a_forks_fields_are_kept_and_noted() -> None:
         "n.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?; kept as it is, 2 times, last at "
         "line 2",
         "s.prototxt:1:19: SolverParameter has no field 'max_itr'; did you mean 'max_iter'?; kept as it is",
-        "s.prototxt:1:49: SolverParameter has no field 'warmup_iter' in BVLC's Caffe; kept as it is",
+        "s.prototxt:1:48: SolverParameter has no field 'warmup_iter' in BVLC's Caffe; kept as it is",
         "s.prototxt:1:30: there is no lr_policy 'setp'; did you mean 'step'?; kept as it is",
     )
 

@@ -11,8 +11,6 @@ from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.support import Problem, judge, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt import check
-from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training, solver_test_nets
@@ -22,8 +20,8 @@ _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.Solver, 
 
 def check_training(solver: Path) -> None:
     """Raises `CaffeSplitError` with everything in the nets of a solver that the engine cannot run."""
-    problems = _of_solver(solver)
-    for document, state in _nets(solver):
+    problems = []
+    for document, state in nets_of(solver):
         layers = layers_of(document, state)
         problems += judge(document, layers)[0]
         problems += [
@@ -35,16 +33,8 @@ def check_training(solver: Path) -> None:
         raise refusal(problems)
 
 
-def _of_solver(path: Path) -> list[Problem]:
-    """The fields of a solver that BVLC's Caffe refuses, and that the engine would ignore."""
-    document = read_solver(path)
-    nets = ("net_param", "train_net_param", "test_net_param")  # judged as nets
-    found = [each for each in check.problems(document) if each.path.split(".")[0] not in nets]
-    return [Problem(document.filename, each.line, each.message) for each in found]
-
-
-def _nets(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
-    """The train net and the test nets, each with the state that the solver asks for."""
+def nets_of(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
+    """The train net and the test nets of a solver, each with the state that it asks for."""
     training = open_training(path)
     solver = training.solver
     if solver is None or training.solver_path is None or training.solver_path.resolve() != path.resolve():
