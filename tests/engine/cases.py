@@ -231,6 +231,7 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "dropout_test": simple("Dropout", phase="TEST"),
     "bn": simple("BatchNorm"),
     "bn_fraction": simple("BatchNorm", "batch_norm_param { moving_average_fraction: 0.9 eps: 0.001 }"),
+    "bn_eps_0": simple("BatchNorm", "batch_norm_param { eps: 0 }"),
     "bn_test": simple("BatchNorm", phase="TEST"),
     "bn_global": simple("BatchNorm", "batch_norm_param { use_global_stats: true }"),
     "bn_flat": lambda r: Case(layer("BatchNorm"), {"x": (int(r.integers(3, 9)), int(r.integers(2, 6)))}),

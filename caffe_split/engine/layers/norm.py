@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.parallel import sync_norm
+from caffe_split.engine.parallel.group import ALONE
 
 
 class BatchNorm(Layer):
@@ -48,6 +49,9 @@ class BatchNorm(Layer):
         group = self.place.group
         if group.sync_norms and group.speaks and not x.is_meta:
             out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, group)
+        elif eps <= 0:
+            # PyTorch refuses such an eps in training; Caffe computes with it.
+            out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, ALONE)
         elif self.values == 1:
             # A single value per channel has no variance, and PyTorch refuses to normalise it.
             centred = (x - x) * eps**-0.5
