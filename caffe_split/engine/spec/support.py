@@ -6,14 +6,16 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer, phase_layers
@@ -93,7 +95,7 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
 
 def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
     """What is refused of the layers of one phase, and what is ignored."""
-    problems: list[tuple[int, str]] = []
+    problems = [(problem.line, problem.message) for problem in _foreign(document)]
     notes: list[Note] = []
     wires = _Wires()
     for layer in layers:
@@ -106,6 +108,13 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
     if not problems:
         problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
+
+
+def _foreign(document: prototxt.Document) -> list[check.Problem]:
+    """The fields of the net itself that BVLC's Caffe does not have; those of its layers are judged layer by layer."""
+    return [
+        each for each in check.foreign(document, "NetParameter") if each.path.split(".")[0] not in ("layer", "layers")
+    ]
 
 
 def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple[int, str]]:
@@ -123,9 +132,14 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     downs = layer.message.get_all("propagate_down")
     if downs and len(downs) != len(layer.bottoms):
         yield line, f"{len(downs)} propagate_down for {len(layer.bottoms)} bottoms; Caffe wants none or one a bottom"
+    foreign = foreign_fields(layer)
+    yield from ((each.line, each.message) for each in foreign)
+    strange = {each.path for each in foreign}
     for entry in layer.message:
+        if entry.name in strange:
+            continue
         if entry.name in record_of(layer.type).options:
-            yield from _fields(layer, engine, entry, notes)
+            yield from _fields(layer, engine, entry, strange, notes)
         elif entry.name in engine.ignored:
             notes.append(Note(entry.line, layer.name, entry.name, engine.ignored[entry.name]))
         elif entry.name.endswith("_param") and entry.name in caffe().messages["LayerParameter"].fields:
@@ -136,11 +150,15 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     yield from ((line, text) for text in setup_problems(layer))
 
 
-def _fields(layer: Layer, engine: Engine, entry: prototxt.Field, notes: list[Note]) -> Iterator[tuple[int, str]]:
-    """The fields of one option message."""
+def _fields(
+    layer: Layer, engine: Engine, entry: prototxt.Field, strange: Collection[str], notes: list[Note]
+) -> Iterator[tuple[int, str]]:
+    """The fields of one option message, except the `strange` ones."""
     handled = record_of(layer.type).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
+            if f"{entry.name}.{inner.name}" in strange:
+                continue
             if inner.name in handled:
                 if "filler" in inner.name:
                     yield from _filler(inner)
