@@ -70,7 +70,8 @@ def fold(
     from caffe_split.files import check_out
     from caffe_split.folding import make
 
-    check_out(out, force or dry_run)
+    if not dry_run:
+        check_out(out, force)
     options = make.FoldOptions(deploy, fold_batch_norm, ungroup, caffe_proto)
     plan = make.fold(net, weights, out=out, options=options)
     comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None

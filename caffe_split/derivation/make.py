@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState
@@ -90,6 +89,8 @@ def derive(
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
     expect(iteration, (int, type(None)), "a whole number as iteration")
     expect(options, DeriveOptions, "DeriveOptions(...) as options")
+    training.need_one_solver()
+    training.need_known_types()
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
     if isinstance(layers, int) and layers < 1:
@@ -111,7 +112,7 @@ def derive(
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)
         seen = latest_window(measure_tpm(training, iteration, windows=windows))
-    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen)
+    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen, options)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
     plan = _plan(source, chosen, seen, options, out, deploy)
@@ -156,7 +157,7 @@ def _plan(
         parent = _parent_state(training, source.path, source.iteration)
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
-    if options.kind == "skip" and options.skip_pool == "average":
+    if options.skip_pool == "average":
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)
@@ -260,11 +261,11 @@ def _normalised(
         )
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
-    with tempfile.TemporaryDirectory() as folder:
-        net, path = Path(folder) / "net.prototxt", Path(folder) / WEIGHTS_NAME
+    with scratch() as folder:
+        net, path = folder / "net.prototxt", folder / WEIGHTS_NAME
         derived = _Edit(splits, norm).applied_to(training.net)
         remove_watchers(derived)
-        net.write_bytes(derived.to_bytes())
+        prototxt.write(derived, net)
         caffemodel.write_weights(path, _derived_weights(weights, splits))
         statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]

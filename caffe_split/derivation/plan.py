@@ -12,12 +12,13 @@ import numpy as np
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.options import DeriveOptions
-from caffe_split.files import new_folder
+from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
 from caffe_split.layertypes.cost import Cost
 from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
+from caffe_split.split.mixing import NOISE_FORMS
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
 from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
@@ -42,6 +43,8 @@ class LayerPlan:
         """The scores that chose it, in a line."""
         if self.scores is None:
             return "chosen by name"
+        if self.partition.is_whole:
+            return f"entropy {self.scores.entropy:.3f}, TPM {self._mean(self.scores.tpm, self.partition.slow):.3f}"
         fast, slow = (self._mean(self.scores.tpm, side) for side in (self.partition.fast, self.partition.slow))
         z = z_scores(self.scores, self.momentum)
         return (
@@ -100,7 +103,7 @@ class DerivePlan:
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
-                (folder / name).write_bytes(data)
+                write_atomic(folder / name, data)
             caffemodel.write_weights(folder / WEIGHTS_NAME, self.weights, net_name="", types=self.types)
             if self.state is not None:
                 write_solverstate(folder / STATE_NAME, self.state)
@@ -134,7 +137,8 @@ class DerivePlan:
                 f"branches normalised by {self.options.branch_norm} batches, run in {get_backend(self.engine).title}"
             )
         for layer in self.layers:
-            sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
+            fast, slow = len(layer.partition.fast), len(layer.partition.slow)
+            sides = f"{fast} fast / {slow} slow" if fast else f"all {slow} kernels"
             lines += [
                 f"  {layer.name}: {sides}; {layer.why()}",
                 "    " + ", ".join(p.name for p in layer.parts),
@@ -156,6 +160,7 @@ class DerivePlan:
             "iteration": self.iteration,
             "out": str(self.out),
             "options": {name: getattr(self.options, name) for name in options},
+            "noise_form": NOISE_FORMS[self.options.init],
             "upgraded": list(self.notes),
             "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],

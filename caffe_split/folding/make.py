@@ -12,7 +12,7 @@ from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError, expect_path
-from caffe_split.files import PathLike, new_folder
+from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
@@ -113,7 +113,7 @@ class FoldPlan:
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
-                (folder / name).write_bytes(data)
+                write_atomic(folder / name, data)
             caffemodel.write_weights(folder / FOLDED_WEIGHTS_NAME, self.weights, types=self.types)
             results = [] if check is None else [self._checked(source, folder, check) for source in self.sources]
             write_manifest(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffe_split.backends.train import plan_training
+from caffe_split.backends.train import alone
+from caffe_split.backends.train_plan import plan_training
 from caffe_split.engine.spec.command import Choices
 from caffe_split.formats import prototxt
 from caffe_split.net.resume import newest_pair
@@ -59,13 +60,14 @@ def fit(study: Study, held: Held, what: Fit) -> None:
         weights=weights,
         snapshot=snapshot,
         log=str(log),
-        force=not resumed,
+        force=True,
         append=resumed,
         threads=study.threads,
         engine=study.engine,
         choices=choices,
     )
-    status = run(plan.command, plan.environment, plan.log, held, fresh=not resumed)
+    with alone(plan) as locks:
+        status = run(plan.command, plan.environment, plan.log, held, fresh=not resumed, inherited=locks)
     if status:
         raise crash("the training", status, plan.log)
 
