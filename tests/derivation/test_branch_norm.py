@@ -23,6 +23,8 @@ ENDS = {
     "residual": ["conv1_split1", "conv1_split2", "conv1_split2_residual_post"],
     "skip": ["conv1_split1", "conv1_split2", "conv1_split2_skip"],
     "extension": ["conv1_split1", "conv1_split2_extension"],
+    "acnet": ["conv1_split1", "conv1_split2", "conv1_split2_acnet_row", "conv1_split2_acnet_column"],
+    "dbb": ["conv1_split1", *(f"conv1_split2{end}" for end in ("", "_dbb_1x1", "_dbb_kxk", "_dbb_average"))],
 }
 
 
@@ -50,7 +52,9 @@ def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
         fraction = "moving_average_fraction: 0.95"
         assert fraction in path.read_text()
         path.write_text(path.read_text().replace(fraction, f"{fraction} eps: 0.5"))
-    derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt")
+    # res3_proj is a 1x1, to which these have nothing to add.
+    layers = ("--layers", "conv1,res2_conv1") if kind in ("acnet", "dbb") else ()
+    derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt", *layers)
     for name in ("train_val", "deploy"):
         result = caffe_split("verify", f"digits/{name}.prototxt", f"derived1/{name}.prototxt", "--json", cwd=digits)
         assert max(row["relative"] for row in json.loads(result.stdout)["blobs"]) < 1e-4

@@ -63,7 +63,13 @@ def parent_losses(folder: Path) -> dict[int, float]:
 @each_backend
 @pytest.mark.parametrize(
     "options",
-    [("--kind", "residual"), ("--kind", "skip"), ("--kind", "extension"), ("--kind", "skip", "--noise", 0)],
+    [
+        ("--kind", "residual"),
+        ("--kind", "skip", "--noise", 0),
+        ("--kind", "extension"),
+        ("--kind", "identity"),
+        ("--kind", "conv1x1", "--partition", "all"),
+    ],
     ids=str,
 )
 def test_the_first_loss_is_the_parents_next(midway: Path, options: tuple[object, ...]) -> None:

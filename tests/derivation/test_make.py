@@ -12,6 +12,7 @@ import pytest
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
+from caffe_split.split.kinds import KIND_NAMES
 from tests.support import caffe_split, train
 
 each_backend = pytest.mark.usefixtures("backend")
@@ -28,9 +29,12 @@ def accuracies(log: str) -> list[float]:
 
 
 STARTS = [
-    *((kind, options) for kind in ("residual", "skip", "extension") for options in ((), ("--noise", 0))),
-    ("residual", ("--residual-activation", "relu")),
+    *((kind, ()) for kind in KIND_NAMES),
     ("skip", ("--skip-pool", "average")),
+    ("identity", ("--skip-pool", "average")),
+    ("residual", ("--residual-activation", "relu")),
+    ("extension", ("--noise", 0)),
+    ("dbb", ("--partition", "all")),
 ]
 
 
@@ -39,7 +43,7 @@ STARTS = [
 def test_exact_start(digits: Path, kind: str, options: tuple[object, ...]) -> None:
     """All layers that can be split at once, strided 1x1 projections among them."""
     layers = "conv1,res1_conv1,res1_conv2,res2_conv1,res2_conv2,res3_conv1,res3_conv2"
-    if options != ("--skip-pool", "average"):
+    if options != ("--skip-pool", "average") and kind not in ("acnet", "dbb"):
         layers += ",res2_proj,res3_proj"
     derive(digits, "--kind", kind, "--layers", layers, *options)
     for phase in ("TEST", "TRAIN"):
@@ -135,10 +139,20 @@ def test_manifest_and_dry_run(digits: Path) -> None:
     derive(digits, "--num-splits", 2)
     manifest = json.loads((digits / "derived1/manifest.json").read_text())
     assert manifest["plan"] == plan
+    assert plan["noise_form"] == "blocks of 16 channels"
     assert [layer["scores"]["steps"] for layer in plan["layers"]] == [10, 10]
     assert plan["after"]["parameters"] > plan["before"]["parameters"] > 0
     assert set(manifest["outputs"]) == {"train_val.prototxt", "solver.prototxt", "init.caffemodel"}
     assert sorted(path.name for path in digits.iterdir()) == ["data", "derived1", "digits"]
+
+
+def test_a_kind_passes_over_layers_for_which_it_has_no_meaning(digits: Path) -> None:
+    plan = json.loads(derive(digits, "--num-splits", 7, "--kind", "acnet", "--partition", "all", "--json"))
+    assert len(plan["layers"]) == 7 and not {"res2_proj", "res3_proj"} & {layer["name"] for layer in plan["layers"]}
+    assert all(layer["fast"] == [] and layer["scores"] is not None for layer in plan["layers"])
+    words = ("--layers", "conv1,res3_proj", "--kind", "dbb", "--out", "derived2")
+    said = caffe_split("make-derived", BASE, "--iter", 100, *words, cwd=digits, status=1).stderr
+    assert "layer 'res3_proj' cannot be split: a 1x1 kernel has no places to average. Those that can: conv1" in said
 
 
 def test_highest_entropy_is_chosen(digits: Path) -> None:
