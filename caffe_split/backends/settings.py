@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.net.training import solvers_naming
+from caffe_split.net.which_solver import listing
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ def solver_settings(path: str | os.PathLike[str]) -> SolverSettings:
         raise CaffeSplitError(f"no solver {solver}: {what}{hint}")
     document = prototxt.read(solver)
     if document.get("layer") is not None or document.get("layers") is not None:
-        raise CaffeSplitError(f"{solver} is a net, not a solver; give the solver file that names it")
+        named = listing(solvers_naming(solver))
+        raise CaffeSplitError(
+            f"{solver} is a net, not a solver; give the solver file that names it" + (f":{named}" if named else "")
+        )
     after = document.get("snapshot_after_train")
     return SolverSettings(
         max_iter=int(document.get("max_iter") or 0),

@@ -90,6 +90,8 @@ def derive(
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
     expect(iteration, (int, type(None)), "a whole number as iteration")
     expect(options, DeriveOptions, "DeriveOptions(...) as options")
+    training.need_one_solver()
+    training.need_known_types()
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
     if isinstance(layers, int) and layers < 1:

@@ -18,6 +18,7 @@ from caffe_split.formats.weights.solverstate import SolverState, write_solversta
 from caffe_split.layertypes.cost import Cost
 from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
+from caffe_split.split.mixing import NOISE_FORMS
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
 from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
@@ -159,6 +160,7 @@ class DerivePlan:
             "iteration": self.iteration,
             "out": str(self.out),
             "options": {name: getattr(self.options, name) for name in options},
+            "noise_form": NOISE_FORMS[self.options.init],
             "upgraded": list(self.notes),
             "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],

@@ -196,7 +196,7 @@ def test_weights_without_a_net_are_taken_by_names_that_make_a_whole_split(tmp_pa
     assert [*movements(*snapshots.values())] == ["x"]
 
 
-@pytest.mark.caffe
+@pytest.mark.usefixtures("backend")
 def test_verifying_asks_only_of_splits_that_they_are_in_the_net(tmp_path: Path) -> None:
     """An own layer named X_reorder, in the TRAIN phase alone, is none of them."""
     net = tmp_path / "net.prototxt"
