@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import io
 import os
 import shlex
@@ -13,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from caffe_split.backends.choose import choose_backend
@@ -80,6 +83,19 @@ class _Caught:
         with self._file:
             self._file.seek(0)
             self.text = self._file.read().decode(errors="replace").replace("\r\n", "\n")
+
+
+def load_tool(name: str) -> ModuleType:
+    """A program of tools/ as a module."""
+    loader = importlib.machinery.SourceFileLoader(name.replace(".", "_"), str(ROOT / "tools" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    # A tool without .py would leave its bytecode beside it.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module
 
 
 def run_caffe(*arguments: object, cwd: Path) -> str:
