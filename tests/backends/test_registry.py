@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -61,6 +62,19 @@ def test_a_back_end_that_is_not_installed_names_itself_and_those_that_are(monkey
         choose_backend("opencv")
     with pytest.raises(CaffeSplitError, match=r"no engine 'cafe'; expected one of caffe, torch, opencv"):
         choose_backend("cafe")
+
+
+def test_opencv_without_a_reader_of_caffe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch, "opencv")
+    newer = ModuleType("cv2")
+    newer.__version__, newer.dnn = "5.0.0", ModuleType("cv2.dnn")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cv2", newer)
+    said = r"OpenCV 5\.0\.0 does not read Caffe's nets any more: pip install 'opencv-python-headless<5'"
+    with pytest.raises(CaffeSplitError, match=said):
+        choose_backend("opencv")
+    # Chosen because nothing else is installed, it says so when it is to run a net.
+    with pytest.raises(CaffeSplitError, match=said):
+        choose_backend(deploy_only=True).forward([], Forwarding())
 
 
 def test_what_only_runs_deploy_nets_refuses_data_and_training() -> None:

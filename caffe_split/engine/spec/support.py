@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec.memory import memory_problems
+from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
@@ -87,7 +89,8 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
     files = " and ".join(dict.fromkeys(problem.file for problem in problems))
     listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
     return CaffeSplitError(
-        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run it):{listed}"
+        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run what is not handled):"
+        f"{listed}"
     )
 
 
@@ -95,14 +98,16 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
     """What is refused of the layers of one phase, and what is ignored."""
     problems = [(problem.line, problem.message) for problem in _foreign(document)]
     notes: list[Note] = []
-    written: dict[str, str] = {}
+    wires = _Wires()
     for layer in layers:
         engine = record_of(layer.type).engine
         if engine is None:
             problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
-        problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in _wiring(layer, written)]
+        problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
+    if not problems:
+        problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
@@ -143,6 +148,7 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
         elif entry.name not in _COMMON:
             yield entry.line, f"field {entry.name} is not handled"
     yield from ((line, text) for text in engine.check(layer)) if engine.check is not None else ()
+    yield from ((line, text) for text in setup_problems(layer))
 
 
 def _fields(
@@ -168,15 +174,34 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
         kind = message.get("type", "constant")
         if kind not in FILLERS:
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
+        yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))
 
 
-def _wiring(layer: Layer, written: dict[str, str]) -> Iterator[str]:
-    """What Caffe refuses when it connects the layers: `written` maps a blob to the last layer so far with that top."""
-    for bottom in layer.bottoms:
-        if bottom not in written:
-            yield f"bottom '{bottom}' is no top of a layer above it in this phase"
-    for index, top in enumerate(layer.tops):
-        in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
-        if top in written and not in_place:
-            yield f"top '{top}' is one of layer '{written[top]}' already; only a layer in place may write it again"
-        written[top] = layer.name
+class _Wires:
+    """What Caffe refuses when it connects the layers, which are shown to it in their order."""
+
+    def __init__(self) -> None:
+        # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
+        self._written: dict[str, str] = {}
+        self._read: dict[str, str] = {}
+
+    def problems(self, layer: Layer) -> Iterator[str]:
+        """What is wrong with the bottoms and tops of the next layer."""
+        readers = dict(self._read)
+        for bottom in layer.bottoms:
+            if bottom not in self._written:
+                yield f"bottom '{bottom}' is no top of a layer above it in this phase"
+            self._read[bottom] = f"layer '{layer.name}' reads it"
+        for index, top in enumerate(layer.tops):
+            in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
+            if top in self._written and not in_place:
+                first = self._written[top]
+                yield f"top '{top}' is one of layer '{first}' already; only a layer in place may write it again"
+            elif in_place and (top in readers or layer.bottoms.count(top) > 1):
+                why = readers.get(top, "the layer itself reads it twice")
+                yield f"it writes over '{top}', which Caffe refuses where {why}: give its top another name"
+            self._written[top] = layer.name
+            self._read.pop(top, None)
+            weights = layer.message.get_all("loss_weight")
+            if index < len(weights) and float(weights[index]):
+                self._read[top] = "it has a loss_weight"

@@ -29,6 +29,12 @@ def _batch_norm(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]], state=[(channels,), (channels,), (1,)])
 
 
+def _mvn(layer: Layer, bottoms: list[Shape]) -> Found:
+    """The bottom's values, always on four axes."""
+    need_bottoms(layer, bottoms, 1)
+    return Found([(*bottoms[0], *[1] * (4 - len(bottoms[0])))])
+
+
 def _scale(layer: Layer, bottoms: list[Shape]) -> Found:
     """Scale and Bias: a parameter over `num_axes` axes of the bottom from `axis` on, or a second bottom for it."""
     need_bottoms(layer, bottoms, 1)
@@ -113,7 +119,7 @@ RECORDS = (
     ),
     LayerType(
         "MVN",
-        shapes=same,
+        shapes=_mvn,
         options={"mvn_param": "normalize_variance across_channels eps"},
         batch=by_record,
         joins_box=True,
