@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import check_ours, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
+from caffe_split.plot.picture_file import write_picture
+from caffe_split.trainlog import read_log
+from caffe_split.trainlog.export import write_csv, write_json
 
 WRITERS = {
     "weights": lambda path: caffemodel.write_weights(path, {"a": [np.ones(3)]}),
@@ -72,3 +76,19 @@ def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "x", pieces())
     assert os.listdir(tmp_path) == []
+
+
+def test_exports_replace_what_they_wrote_and_nothing_else(tmp_path: Path) -> None:
+    log = read_log(Path(__file__).parents[1] / "trainlog" / "logs" / "bvlc_1_0.log")
+    plot = partial(check_ours, tmp_path / "a.png", b"atplotlib", "plot")
+    for export in (partial(write_csv, log, tmp_path), partial(write_json, log, tmp_path)):
+        export()
+        export()
+    write_picture(tmp_path / "a.png", lambda figure: figure.add_subplot())
+    plot()
+    for path in tmp_path.iterdir():
+        path.write_text("mine")
+    for export in (partial(write_csv, log, tmp_path), partial(write_json, log, tmp_path), plot):
+        with pytest.raises(CaffeSplitError, match=r"exists and is no (table|log|plot).*overwritten unasked"):
+            export()
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
