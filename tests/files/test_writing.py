@@ -58,6 +58,27 @@ except CaffeSplitError as error:
 """
 
 
+FULL_STORE = """
+import resource, signal, sys
+import numpy as np
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_store(sys.argv[1], ((np.zeros((1, 100, 100), np.uint8), 0) for _ in range(50)))
+except CaffeSplitError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_of_a_data_set(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_STORE, str(tmp_path / "set")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'set'}: cannot be written: " in done.stdout and "is the disk full?" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["x.caffemodel", "x.caffemodel.h5"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
