@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from caffe_split.trainlog.columns import EMPTY, Column, Growing, Part, Table
+from caffe_split.trainlog.columns import EMPTY, Column, Part, Table
 from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.messages import text
 from caffe_split.trainlog.model import Event, Run
+from caffe_split.trainlog.packed import Growing
+
+# Values that wait for being sorted into their columns.
+WAITING = 1 << 16
+# Up to this many columns, values of a block go into each column at once.
+FEW = 64
+
+
+class Values(NamedTuple):
+    """n values. row: int64 (n), ascending. value: float64 (n). line, offset: int64 (n), where they stand."""
+
+    row: np.ndarray
+    value: np.ndarray
+    line: np.ndarray
+    offset: np.ndarray
+
+    def some(self, which: np.ndarray | slice) -> Values:
+        """Those that an index chooses."""
+        return Values(self.row[which], self.value[which], self.line[which], self.offset[which])
 
 
 class _Column:
@@ -16,18 +38,32 @@ class _Column:
         self.rows, self.values = Growing(np.int64), Growing(np.float64)
         self.lines, self.offsets = Growing(np.int64), Growing(np.int64)
 
+    def extend(self, values: Values) -> None:
+        self.rows.extend(values.row)
+        self.values.extend(values.value)
+        self.lines.extend(values.line)
+        self.offsets.extend(values.offset)
+
     def view(self) -> Column:
-        return Column(self.rows.view(), self.values.view(), self.lines.view(), self.offsets.view())
+        return Column(self.rows.series(), self.values.series(), self.lines.series(), self.offsets.series())
 
 
 class Rows:
-    """A `Table` that grows; columns may appear late and stay empty in some rows."""
+    """A `Table` that grows; columns may appear late and stay empty in some rows.
+
+    A net may print thousands of outputs at each display. Values wait, therefore, and go into their columns many at a
+    time, so that the cost does not depend on the number of columns.
+    """
 
     def __init__(self) -> None:
         self.iteration = Growing(np.int64)
         self.clock = Growing(np.int64)
-        self._columns: dict[bytes, _Column] = {}
-        self._again: dict[bytes, int] = {}  # how often each name was repeated in the current row
+        self._columns: list[_Column] = []
+        self._places: dict[bytes, int] = {}  # of each name's column
+        self._used: dict[bytes, int] = {}  # the names in the current row, and how often each was repeated
+        self._singles: list[tuple[int, int, float, int, int]] = []  # column, row, value, line, offset
+        self._many: list[tuple[np.ndarray, ...]] = []  # the same five, as arrays
+        self._waiting = 0
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -36,54 +72,98 @@ class Rows:
         """Begin a row."""
         self.iteration.append(iteration)
         self.clock.append(clock)
-        self._again = {}
+        self._used = {}
 
     def put(self, name: bytes, value: float, line: int, offset: int) -> None:
         """Add a value to the current row.
 
         If the row has one of that name already (an output of several elements), the name becomes `name[1]`, ...
         """
-        row = len(self.iteration) - 1
-        column = self._column(name)
-        while column.rows.last() == row:
-            self._again[name] = self._again.get(name, 0) + 1
-            column = self._column(b"%s[%d]" % (name, self._again[name]))
-        column.rows.append(row)
-        column.values.append(value)
-        column.lines.append(line)
-        column.offsets.append(offset)
+        if name in self._used:
+            name = self._again(name)
+        self._used[name] = 0
+        self._singles.append((self._place(name), len(self.iteration) - 1, value, line, offset))
+        if len(self._singles) >= WAITING:
+            self._sort()
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
         """Begin several rows; iteration and clock: int64 (n)."""
-        self.iteration.extend(iteration)
-        self.clock.extend(clock)
-        self._again = {}
+        if len(iteration):
+            self.iteration.extend(iteration)
+            self.clock.extend(clock)
+            self._used = {}
 
-    def filled(self, name: bytes) -> int:
-        """The number of rows up to the last one that has a value in this column."""
-        column = self._columns.get(name)
-        return 0 if column is None else column.rows.last() + 1
+    @property
+    def used(self) -> dict[bytes, int]:
+        """The names in the current row, and how often each was repeated."""
+        return self._used
 
-    def put_many(self, name: bytes, row: np.ndarray, value: np.ndarray, line: np.ndarray, offset: np.ndarray) -> None:
-        """Add values to rows that have begun: row is ascending and not below `filled(name)`."""
-        column = self._column(name)
-        column.rows.extend(row)
-        column.values.extend(value)
-        column.lines.extend(line)
-        column.offsets.extend(offset)
+    def put_many(self, name: bytes, values: Values) -> None:
+        """Add values of one column, to rows that have begun: they ascend, and have none of this column yet."""
+        place = self._place(name)
+        self._sort()
+        self._columns[place].extend(values)
+
+    def put_all(self, names: list[bytes], which: np.ndarray, values: Values, used: dict[bytes, int]) -> None:
+        """Add values of many columns; which: int64 (n), an index into `names`. used: as the property is afterwards."""
+        places = np.array([self._place(name) for name in names])
+        if len(names) <= FEW:
+            self._sort()
+            for at, place in enumerate(places.tolist()):
+                self._columns[place].extend(values.some(which == at) if len(names) > 1 else values)
+        else:
+            self._collect()
+            self._many.append((places[which], *values))
+            self._waiting += len(which)
+            if self._waiting >= WAITING:
+                self._sort()
+        self._used = used
 
     def table(self, start: int) -> Table:
         """What has been read up to now, without a copy; seconds count from `start` (microseconds)."""
         if not len(self):
             return EMPTY
-        columns = {name.decode("utf-8", "backslashreplace"): column.view() for name, column in self._columns.items()}
-        return Table((Part(self.iteration.view(), self.clock.view(), start, columns),))
+        self._sort()
+        columns = {text(name): self._columns[place].view() for name, place in self._places.items()}
+        return Table((Part(self.iteration.series(), self.clock.series(), start, columns),))
 
-    def _column(self, name: bytes) -> _Column:
-        column = self._columns.get(name)
-        if column is None:
-            column = self._columns[name] = _Column()
-        return column
+    def _place(self, name: bytes) -> int:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = len(self._columns)
+            self._columns.append(_Column())
+        return place
+
+    def _again(self, name: bytes) -> bytes:
+        """The name of the next value of this name in the row."""
+        while True:
+            self._used[name] += 1
+            found = b"%s[%d]" % (name, self._used[name])
+            if found not in self._used:
+                return found
+
+    def _collect(self) -> None:
+        """The single values become arrays."""
+        if self._singles:
+            place, row, value, line, offset = zip(*self._singles)
+            integers = (np.array(column, np.int64) for column in (place, row, line, offset))
+            places, rows, lines, offsets = integers
+            self._many.append((places, rows, np.array(value, np.float64), lines, offsets))
+            self._waiting += len(self._singles)
+            self._singles = []
+
+    def _sort(self) -> None:
+        """All values go into their columns."""
+        self._collect()
+        if not self._many:
+            return
+        place, *rest = (np.concatenate(parts) for parts in zip(*self._many))
+        self._many, self._waiting = [], 0
+        order = np.argsort(place, kind="stable")
+        place, values = place[order], Values(*rest).some(order)
+        borders = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
+        for begin, end in zip(borders[:-1], borders[1:]):
+            self._columns[place[begin]].extend(values.some(slice(begin, end)))
 
 
 class OpenRun:
