@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caffe_split.trainlog.columns import Values
 from caffe_split.trainlog.lines import NO_CLOCK, Clock
-from caffe_split.trainlog.rows import OpenRun, Rows, Values
+from caffe_split.trainlog.rows import OpenRun, Rows
 from caffe_split.trainlog.scan import DISPLAY, RATE, TEST, TESTING, TRAIN, Lines
 
 # Below this many lines numpy costs more than it saves.
@@ -191,8 +192,7 @@ def _names(
     names = [
         _numbered(lines.names[pair % len(lines.names)], pair // len(lines.names)) for pair in present[order].tolist()
     ]
-    fresh = [text for text in names if text in before]
-    if fresh:
+    if before and any(names[at] in before for at in np.unique(index[pairs[row == row[0]]]).tolist()):
         return None
     last = row == row[-1]
     used = dict(before) if row[-1] == row[0] else {}

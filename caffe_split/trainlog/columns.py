@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,19 @@ from caffe_split.trainlog.packed import Series
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+
+class Values(NamedTuple):
+    """n values. row: int64 (n), ascending. value: float64 (n). line, offset: int64 (n), where they stand."""
+
+    row: np.ndarray
+    value: np.ndarray
+    line: np.ndarray
+    offset: np.ndarray
+
+    def some(self, which: np.ndarray | slice) -> Values:
+        """Those that an index chooses."""
+        return Values(self.row[which], self.value[which], self.line[which], self.offset[which])
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,15 @@ class Column:
     def offset(self) -> np.ndarray:
         """int64 (m): the place of each value's line."""
         return self.offsets.array()
+
+    @staticmethod
+    def of(values: Values) -> Column:
+        """The values as a column."""
+        return Column(*map(Series.of, values))
+
+    def all(self) -> Values:
+        """The column as values."""
+        return Values(self.row, self.value, self.line, self.offset)
 
     def head(self, rows: int) -> Column:
         """Its values in the first `rows` rows; no copy."""

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from caffe_split.trainlog.columns import EMPTY, Column, Part, Table
+from caffe_split.trainlog.columns import EMPTY, Column, Part, Table, Values
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.messages import text
 from caffe_split.trainlog.model import Event, Run
 from caffe_split.trainlog.packed import Growing
 
-# Values that wait for being sorted into their columns.
-WAITING = 1 << 16
-# Up to this many columns, values of a block go into each column at once.
+# Single values that wait for being put into their columns.
+WAITING = 1 << 14
+# A table with more columns than this keeps its values unsorted until it is asked for.
 FEW = 64
-
-
-class Values(NamedTuple):
-    """n values. row: int64 (n), ascending. value: float64 (n). line, offset: int64 (n), where they stand."""
-
-    row: np.ndarray
-    value: np.ndarray
-    line: np.ndarray
-    offset: np.ndarray
-
-    def some(self, which: np.ndarray | slice) -> Values:
-        """Those that an index chooses."""
-        return Values(self.row[which], self.value[which], self.line[which], self.offset[which])
 
 
 class _Column:
@@ -51,19 +36,19 @@ class _Column:
 class Rows:
     """A `Table` that grows; columns may appear late and stay empty in some rows.
 
-    A net may print thousands of outputs at each display. Values wait, therefore, and go into their columns many at a
-    time, so that the cost does not depend on the number of columns.
+    A net may print thousands of outputs at each display, a few values each in the whole log. A table with so many
+    columns keeps all values in one place, in the order of their lines, and sorts them when it is asked for.
     """
 
     def __init__(self) -> None:
         self.iteration = Growing(np.int64)
         self.clock = Growing(np.int64)
-        self._columns: list[_Column] = []
         self._places: dict[bytes, int] = {}  # of each name's column
+        self._columns: list[_Column] = []  # none if there are many
         self._used: dict[bytes, int] = {}  # the names in the current row, and how often each was repeated
         self._singles: list[tuple[int, int, float, int, int]] = []  # column, row, value, line, offset
-        self._many: list[tuple[np.ndarray, ...]] = []  # the same five, as arrays
-        self._waiting = 0
+        self._many: list[tuple[np.ndarray, Values]] = []  # the column of each value, and the values
+        self._sorted: dict[str, Column] | None = None  # what `table` made of many columns
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -84,7 +69,7 @@ class Rows:
         self._used[name] = 0
         self._singles.append((self._place(name), len(self.iteration) - 1, value, line, offset))
         if len(self._singles) >= WAITING:
-            self._sort()
+            self._collect()
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
         """Begin several rows; iteration and clock: int64 (n)."""
@@ -100,38 +85,39 @@ class Rows:
 
     def put_many(self, name: bytes, values: Values) -> None:
         """Add values of one column, to rows that have begun: they ascend, and have none of this column yet."""
-        place = self._place(name)
-        self._sort()
-        self._columns[place].extend(values)
+        self._collect()
+        self._columns[self._place(name)].extend(values)
 
     def put_all(self, names: list[bytes], which: np.ndarray, values: Values, used: dict[bytes, int]) -> None:
         """Add values of many columns; which: int64 (n), an index into `names`. used: as the property is afterwards."""
         places = np.array([self._place(name) for name in names])
-        if len(names) <= FEW:
-            self._sort()
-            for at, place in enumerate(places.tolist()):
-                self._columns[place].extend(values.some(which == at) if len(names) > 1 else values)
-        else:
-            self._collect()
-            self._many.append((places[which], *values))
-            self._waiting += len(which)
-            if self._waiting >= WAITING:
-                self._sort()
+        self._collect()
+        self._add(places[which], values)
         self._used = used
 
     def table(self, start: int) -> Table:
         """What has been read up to now, without a copy; seconds count from `start` (microseconds)."""
         if not len(self):
             return EMPTY
-        self._sort()
-        columns = {text(name): self._columns[place].view() for name, place in self._places.items()}
+        self._collect()
+        columns = (
+            self._sort() if self._is_wide else {text(n): self._columns[at].view() for n, at in self._places.items()}
+        )
         return Table((Part(self.iteration.series(), self.clock.series(), start, columns),))
+
+    @property
+    def _is_wide(self) -> bool:
+        return len(self._places) > FEW
 
     def _place(self, name: bytes) -> int:
         place = self._places.get(name)
         if place is None:
-            place = self._places[name] = len(self._columns)
-            self._columns.append(_Column())
+            place = self._places[name] = len(self._places)
+            if not self._is_wide:
+                self._columns.append(_Column())
+            elif self._columns:
+                earlier = [(np.full(len(c.rows), at), c.view().all()) for at, c in enumerate(self._columns)]
+                self._columns, self._many = [], earlier
         return place
 
     def _again(self, name: bytes) -> bytes:
@@ -143,27 +129,36 @@ class Rows:
                 return found
 
     def _collect(self) -> None:
-        """The single values become arrays."""
+        """The single values go where the others are."""
         if self._singles:
             place, row, value, line, offset = zip(*self._singles)
-            integers = (np.array(column, np.int64) for column in (place, row, line, offset))
-            places, rows, lines, offsets = integers
-            self._many.append((places, rows, np.array(value, np.float64), lines, offsets))
-            self._waiting += len(self._singles)
+            places, rows, lines, offsets = (np.array(column, np.int64) for column in (place, row, line, offset))
             self._singles = []
+            self._add(places, Values(rows, np.array(value, np.float64), lines, offsets))
 
-    def _sort(self) -> None:
-        """All values go into their columns."""
-        self._collect()
-        if not self._many:
+    def _add(self, place: np.ndarray, values: Values) -> None:
+        if self._is_wide:
+            self._many.append((place, values))
+            self._sorted = None
             return
-        place, *rest = (np.concatenate(parts) for parts in zip(*self._many))
-        self._many, self._waiting = [], 0
-        order = np.argsort(place, kind="stable")
-        place, values = place[order], Values(*rest).some(order)
-        borders = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
-        for begin, end in zip(borders[:-1], borders[1:]):
-            self._columns[place[begin]].extend(values.some(slice(begin, end)))
+        present = np.flatnonzero(np.bincount(place)).tolist()
+        for at in present:
+            self._columns[at].extend(values.some(place == at) if len(present) > 1 else values)
+
+    def _sort(self) -> dict[str, Column]:
+        """All values in their columns, if these are many."""
+        if self._sorted is None:
+            place = np.concatenate([places for places, _ in self._many])
+            values = Values(*map(np.concatenate, zip(*(values for _, values in self._many))))
+            self._many = [(place, values)]
+            order = np.argsort(place, kind="stable")
+            borders = np.searchsorted(place[order], np.arange(len(self._places) + 1)).tolist()
+            values = values.some(order)
+            self._sorted = {
+                text(name): Column.of(values.some(slice(borders[at], borders[at + 1])))
+                for name, at in self._places.items()
+            }
+        return self._sorted
 
 
 class OpenRun:
