@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
 
@@ -30,42 +30,44 @@ class Values(NamedTuple):
         return Values(self.row[which], self.value[which], self.line[which], self.offset[which])
 
 
+Numbers = Union[Series, np.ndarray]
+
+
+def _array(numbers: Numbers) -> np.ndarray:
+    return numbers.array() if isinstance(numbers, Series) else numbers
+
+
 @dataclass(frozen=True)
 class Column:
-    """m values of a table, unpacked when they are asked for."""
+    """m values of a table, each field an array or packed, to be unpacked when it is asked for."""
 
-    rows: Series
-    values: Series
-    lines: Series
-    offsets: Series
+    rows: Numbers
+    values: Numbers
+    lines: Numbers
+    offsets: Numbers
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def row(self) -> np.ndarray:
-        """int64 (m), ascending: the row of each value."""
-        return self.rows.array()
+        """The row of each value: int64 (m), ascending."""
+        return _array(self.rows)
 
     @property
     def value(self) -> np.ndarray:
         """float64 (m)."""
-        return self.values.array()
+        return _array(self.values)
 
     @property
     def line(self) -> np.ndarray:
-        """int64 (m): the number of each value's line."""
-        return self.lines.array()
+        """The number of each value's line: int64 (m)."""
+        return _array(self.lines)
 
     @property
     def offset(self) -> np.ndarray:
-        """int64 (m): the place of each value's line."""
-        return self.offsets.array()
-
-    @staticmethod
-    def of(values: Values) -> Column:
-        """The values as a column."""
-        return Column(*map(Series.of, values))
+        """The place of each value's line: int64 (m)."""
+        return _array(self.offsets)
 
     def all(self) -> Values:
         """The column as values."""
@@ -74,7 +76,8 @@ class Column:
     def head(self, rows: int) -> Column:
         """Its values in the first `rows` rows; no copy."""
         stop = int(np.searchsorted(self.row, rows))
-        return Column(*(series.head(stop) for series in (self.rows, self.values, self.lines, self.offsets)))
+        fields = (self.rows, self.values, self.lines, self.offsets)
+        return Column(*(field.head(stop) if isinstance(field, Series) else field[:stop] for field in fields))
 
 
 @dataclass(frozen=True)

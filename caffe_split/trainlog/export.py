@@ -21,8 +21,9 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
 
     Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs. A name that is printed
     several times has a column each (`a`, `a[1]`, ...), of which parse_log.py keeps one, not always the same. Rows: all
-    rows of all runs, in the file's order; an incomplete last row is left out. The learning rate is the last one printed before the row, so at a display it is that of the display before; the
-    first row has that of the second. Unlike parse_log.py, a table of one row is written, and so are nan and inf.
+    rows of all runs, in the file's order; an incomplete last row is left out. The learning rate is the last one printed
+    before the row, so at a display it is that of the display before; the first row has that of the second. Unlike
+    parse_log.py, a table of one row is written, and so are nan and inf.
     """
     if kind == "tests":
         table = concatenate([run.tests[net] for run in log.runs if net in run.tests])
@@ -32,18 +33,20 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     if not len(table) or not outputs:
         return [], []
     bases = np.cumsum([0, *map(len, table.parts)]).tolist()
-    first_line = np.full(len(table), np.iinfo(np.int64).max)
-    cells: list[list[object]] = []
+    rows, lines, cells = [], [], []
     for name in outputs:
         column: list[object] = [""] * len(table)
         for base, part in zip(bases, table.parts):
             found = part.columns.get(name)
             if found is not None:
-                rows = found.row + base
-                first_line[rows] = np.minimum(first_line[rows], found.line)
-                for row, value in zip(rows.tolist(), found.value.tolist()):
+                place = found.row + base if base else found.row
+                rows.append(place)
+                lines.append(found.line)
+                for row, value in zip(place.tolist(), found.value.tolist()):
                     column[row] = value
         cells.append(column)
+    first_line = np.full(len(table), np.iinfo(np.int64).max)
+    np.minimum.at(first_line, np.concatenate(rows), np.concatenate(lines))
     columns: list[list[object]] = [
         [float(i) for i in table.iteration],
         _seconds(log, table),
@@ -51,10 +54,10 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     ]
     if len(table) > 1:
         columns[2][0] = columns[2][1]
-    lines = [list(row) for row in zip(*columns, *cells)]
-    if len(lines) > 1 and "" in lines[-1] and "" not in lines[0]:
-        lines.pop()
-    return ["NumIters", "Seconds", "LearningRate", *outputs], lines
+    written = [list(row) for row in zip(*columns, *cells)]
+    if len(written) > 1 and "" in written[-1] and "" not in written[0]:
+        written.pop()
+    return ["NumIters", "Seconds", "LearningRate", *outputs], written
 
 
 def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:

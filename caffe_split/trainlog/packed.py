@@ -83,11 +83,6 @@ class Series:
     def __init__(self, chunks: list[_Chunk | np.ndarray], count: int, tail: np.ndarray, size: int) -> None:
         self._chunks, self._count, self._tail, self._size = chunks, count, tail, size
 
-    @staticmethod
-    def of(numbers: np.ndarray) -> Series:
-        """These numbers, which must not change."""
-        return Series([], 0, numbers, len(numbers))
-
     def __len__(self) -> int:
         return self._size
 

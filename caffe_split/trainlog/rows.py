@@ -155,7 +155,7 @@ class Rows:
             borders = np.searchsorted(place[order], np.arange(len(self._places) + 1)).tolist()
             values = values.some(order)
             self._sorted = {
-                text(name): Column.of(values.some(slice(borders[at], borders[at + 1])))
+                text(name): Column(*values.some(slice(borders[at], borders[at + 1])))
                 for name, at in self._places.items()
             }
         return self._sorted
