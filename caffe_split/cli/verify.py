@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.choose import names as backend_names
-from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, print_json
+from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_option, print_json, state_options
 
 
 @click.command()
@@ -16,15 +16,7 @@ from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, pri
 @click.option("--baseline-weights", type=click.Path(path_type=Path), help="[default: those DERIVED was made from]")
 @click.option("--derived-weights", type=click.Path(path_type=Path), help="[default: init.caffemodel beside DERIVED]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
-@click.option(
-    "--phase",
-    type=click.Choice(["TEST", "TRAIN"]),
-    default="TEST",
-    show_default=True,
-    help="Phase of both nets.",
-)
-@click.option("--stage", "stages", multiple=True, help="A stage of both nets; several times for several.")
-@click.option("--level", type=int, default=0, show_default=True, help="Level of both nets.")
+@state_options("TEST")
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of all random numbers."
 )
@@ -50,9 +42,7 @@ def verify(
     baseline_weights: Path | None,
     derived_weights: Path | None,
     batches: int,
-    phase: str,
-    stages: tuple[str, ...],
-    level: int,
+    shown: Shown,
     seed: int,
     tolerance: float,
     ignore_extra: bool,
@@ -69,10 +59,9 @@ def verify(
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
     """
     from caffe_split.backends import verify as verification
-    from caffe_split.net.state import NetState
 
     options = verification.VerifyOptions(
-        batches, NetState(phase, stages, level), seed, tolerance, input_file, engine, ignore_extra, caffe_proto
+        batches, shown.alone(), seed, tolerance, input_file, engine, ignore_extra, caffe_proto
     )
 
     result = verification.verify(

@@ -107,15 +107,21 @@ def closing(rows: Sequence[Summary]) -> str:
 
 def markdown(rows: Sequence[Summary], snapshots: bool = False) -> str:
     """The Net | Acc table, columns aligned, and its notes; of several runs also which is the best. See `cells`."""
-    table = [[text.replace("|", "\\|") for text in line] for line in cells(rows, snapshots)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    lines = aligned(cells(rows, snapshots))
     said = notes(rows)
     if len(rows) > 1 and closing(rows):
         said.append(closing(rows))
     outputs = any(row.output for row in rows)
     return "\n".join(lines + ([""] if outputs else []) + said)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, columns aligned; the first row of `table` are the headings."""
+    table = [[text.replace("|", "\\|") for text in line] for line in table]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return lines
 
 
 def as_csv(rows: Sequence[Summary]) -> str:
