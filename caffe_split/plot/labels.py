@@ -13,7 +13,7 @@ MOST = 12
 # Further places than these, per side of the point, are not tried.
 PLACES = 40
 _CHARACTER = 0.6 * FONT
-_LINE = 1.35 * FONT
+_LINE = 1.45 * FONT
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,7 @@ def test_dozens_of_runs_have_a_line_each(tmp_path: Path) -> None:
     drawing = drawn(series.collect(logs))
     lines = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in drawing.axes[0].lines}  # noqa: SLF001
     assert len({line for line in lines}) >= 40
+    drawing.canvas.draw()
     (legend,) = drawing.legends
     box = legend.get_window_extent()
     assert len(legend.get_texts()) == 40 and box.y1 <= drawing.bbox.y1 and box.y0 >= drawing.bbox.y0
