@@ -207,8 +207,11 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
             message.remove(extra)
     if part.lr != 1 and not message.has("param"):
         message.insert_after(message.all_fields("top")[-1], prototxt.field("param", {"lr_mult": 1}))
+    if part.name == naming.fast_half(layer.name):
+        # It keeps the parameters' own names, which nothing else has, so that folding gives X's text back.
+        return field
     for spec in message.subs("param"):
-        # A weight's own name would tie the halves together.
+        # A parameter's own name would tie the parts together.
         spec.remove("name")
         if part.lr != 1:
             spec.set("lr_mult", _times(spec.get("lr_mult", 1), part.lr))
