@@ -59,10 +59,17 @@ def _only_reader(graph: Graph, occurrences: Sequence[int]) -> str | None:
 def _run_alike(ours: Sequence[Layer], theirs: Sequence[Layer]) -> bool:
     """Whether some of `theirs` run whenever some of `ours` do, as far as their rules tell without a state."""
     given = {rules(layer) for layer in theirs}
-    if given == {rules(layer) for layer in ours}:
+    if () in given or given == {rules(layer) for layer in ours}:
         return True
-    both_phases = {(f"include phase: {phase}",) for phase in PHASES}
-    return () in given or both_phases <= given
+    return {_only_phase(layer) for layer in theirs} >= set(PHASES)
+
+
+def _only_phase(layer: Layer) -> str | None:
+    """The phase whose whole net the layer is in, and in no other; None where its rules are others."""
+    includes = layer.message.subs("include")
+    if len(includes) != 1 or layer.message.has("exclude") or [field.name for field in includes[0].fields] != ["phase"]:
+        return None
+    return str(includes[0].get("phase"))
 
 
 def shifted(norm: Sequence[np.ndarray], bias: Array) -> list[np.ndarray]:
