@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from caffe_split.backends.choose import backends, get_backend
-from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with
+# The nets here are tiny: a second thread costs them more than it brings. Set before numpy and PyTorch are loaded.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+from caffe_split.backends.choose import backends, get_backend  # noqa: E402  (below the threads)
+from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,24 +3,69 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from caffe_split.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CAFFE = Path(sys.executable).parent / "caffe"
 
 
 def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does. Its exit status must be `status`, and it must not print a traceback."""
-    command = [sys.executable, "-m", "caffe_split", *map(str, arguments)]
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=300, check=False
-    )
-    assert result.returncode == status, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
-    assert "Traceback" not in result.stderr
+    """Run the command line in a folder. Its exit status must be `status`, and it must not print a traceback.
+
+    It runs in this process, which has the libraries loaded: a process for each command takes a second, most of the time
+    of a test. What is printed is caught where it leaves the process, that of children included.
+    """
+    words = ["caffe-split", *map(str, arguments)]
+    before = Path.cwd(), sys.argv
+    with _Caught(1) as out, _Caught(2) as err:
+        os.chdir(cwd)
+        sys.argv = words
+        try:
+            main()
+        except SystemExit as end:
+            found = end.code
+        finally:
+            os.chdir(before[0])
+            sys.argv = before[1]
+    result = subprocess.CompletedProcess(words, int(found or 0), out.text, err.text)
+    assert result.returncode == status, f"{shlex.join(words)}: {found}\n{result.stdout}\n{result.stderr}"
     return result
+
+
+class _Caught:
+    """Catches what goes to a file descriptor, 1 or 2, and to Python's stream of it; `text` holds it afterwards."""
+
+    def __init__(self, number: int) -> None:
+        self.text = ""
+        self._number = number
+        self._name = {1: "stdout", 2: "stderr"}[number]
+
+    def __enter__(self) -> _Caught:
+        self._stream = getattr(sys, self._name)
+        self._stream.flush()
+        self._saved = os.dup(self._number)
+        self._file = tempfile.TemporaryFile()
+        os.dup2(self._file.fileno(), self._number)
+        errors = {1: "surrogateescape", 2: "backslashreplace"}[self._number]  # as Python has them in the C locale
+        made = open(self._number, "w", buffering=1, encoding="utf-8", errors=errors, closefd=False)
+        setattr(sys, self._name, made)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        getattr(sys, self._name).flush()
+        setattr(sys, self._name, self._stream)
+        os.dup2(self._saved, self._number)
+        os.close(self._saved)
+        with self._file:
+            self._file.seek(0)
+            self.text = self._file.read().decode(errors="replace").replace("\r\n", "\n")
 
 
 def run_caffe(*arguments: object, cwd: Path) -> str:

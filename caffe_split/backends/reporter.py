@@ -75,6 +75,8 @@ class BarReporter:
         words = [f"loss {number(now.loss, 4)}"]
         if now.output:
             words.append(f"{now.output} {number(now.accuracy, 4)}, best {number(now.best, 4)}")
+        if now.trouble:
+            words.append(now.trouble)
         if not math.isnan(now.left):
             words.append(f"{duration(now.left)} left")
         if now.iteration >= 0:

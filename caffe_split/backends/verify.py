@@ -230,7 +230,7 @@ def _check_something_shown(
 def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     """Raises `CaffeSplitError` where the derived net is run without a single one of its splits."""
     layers = all_layers(derived)
-    splits = {layers[split.reorder].name for split in all_splits(layers)}
+    splits = {layers[split.last].name for split in all_splits(layers)}
     run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
         stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"

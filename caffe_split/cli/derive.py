@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Choice(CHOICES["skip_pool"]),
     default=DEFAULTS.skip_pool,
     show_default=True,
-    help="Skip of a strided convolution: every s-th pixel, or the average of s x s.",
+    help="Skip or identity of a strided convolution: every s-th pixel, or the average of s x s.",
 )
 @click.option(
     "--residual-activation",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     "--partition",
     default=DEFAULTS.partition,
     show_default=True,
-    help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...",
+    help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...; all: do not divide.",
 )
 @click.option(
     "--init",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -13,16 +13,36 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, query, show
 from caffe_split.trainlog.export_logs import export_logs
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.outputs import Value
+from caffe_split.trainlog.outputs import Value, is_score
 from caffe_split.trainlog.read import open_log, read_log
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
+RANK = click.option(
+    "--rank",
+    type=click.IntRange(0),
+    help="Of a log into which several processes wrote: this one.  [default: the first]",
+)
 
 
 def _say(text: str) -> None:
     # stdout holds only what the pipelines print, so that it can be compared and piped on.
     sys.stdout.flush()
     click.echo(text, err=True)
+
+
+def _read(path: str, rank: int | None) -> TrainingLog:
+    log = read_log(path, rank)
+    for note in log.notes:
+        _say(f"note: {path}: {note}")
+    return log
+
+
+def _found_in(paths: Sequence[str]) -> list[str]:
+    """The logs that are given, in place of a folder all logs in it. Raises `CaffeSplitError` if there is none."""
+    found = [str(file) for path in paths for file in pipeline.logs_under(path)]
+    if not found:
+        raise CaffeSplitError(f"no training log in {', '.join(paths)}: no file there holds lines of Caffe")
+    return found
 
 
 def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
@@ -40,6 +60,20 @@ def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
     return status
 
 
+def _say_of_trust(log: TrainingLog, output: str | None = None) -> None:
+    note = query.trust_note(log, output)
+    if note:
+        _say(f"note: {log.path}: {note}")
+
+
+def _show_lines(path: str, lines: list[pipeline.Found], rank: int | None) -> None:
+    """Print lines as they stand, and say if the loss was not finite."""
+    for found in lines:
+        _write(found.text)
+    if query.may_not_be_finite(path, lines):
+        _say_of_trust(read_log(path, rank))
+
+
 def _write(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
 
@@ -51,8 +85,17 @@ def _write(line: bytes) -> None:
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
-def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, snapshot: bool, as_json: bool) -> int:
-    """The lines of the best test accuracy in each LOG, the best last.
+@RANK
+def best(
+    logs: tuple[str, ...],
+    output: str | None,
+    count: int,
+    value: bool,
+    snapshot: bool,
+    as_json: bool,
+    rank: int | None,
+) -> int:
+    """The lines of the best test accuracy in each LOG, or in each log inside a folder, the best last.
 
     They are the lines, in the order, of
 
@@ -71,22 +114,28 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
 
     def one(path: str) -> None:
         if output is None and not (value or snapshot or as_json):
-            lines = pipeline.best_lines(path, count)
-            if not lines:
-                names = {found.output for found in read_log(path).values()}  # or says what there is
-                raise CaffeSplitError(
-                    f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(sorted(names))}"
-                )
-            for found in lines:
-                _write(found.text)
-            if pipeline.misleading(lines):
-                _say(_misleading(path))
-            return
-        log = read_log(path)
-        chosen = query.best_values(log, output, count) if output else query.piped_values(log, count)
+            lines = pipeline.best_lines(path, count, rank, _say)
+            if lines:
+                _show_lines(path, lines, rank)
+                if pipeline.misleading(lines):
+                    _say(_misleading(path))
+                return
+        log = _read(path, rank)
+        values = log.values(output)  # or says what there is
+        by_value = output is not None or all(is_score(found.output) for found in values)
+        if by_value:
+            chosen = query.best_values(log, output, count)
+        else:
+            chosen = query.piped_values(log, count)
+        if not chosen:
+            names = sorted({found.output for found in values})
+            raise CaffeSplitError(
+                f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(names)}"
+            )
         _show_values(log, chosen, records if as_json else None, value, snapshot)
+        _say_of_trust(log, output)
 
-    status = _each(list(logs), one)
+    status = _each(_found_in(logs), one)
     if as_json:
         click.echo(jsontext.dumps(records))
     return status
@@ -97,7 +146,8 @@ def best(logs: tuple[str, ...], output: str | None, count: int, value: bool, sna
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration and line.")
-def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool) -> int:
+@RANK
+def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, rank: int | None) -> int:
     """The lines of the final test accuracy in each LOG, or in each log inside a folder.
 
     They are the lines of
@@ -114,23 +164,20 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
     records: list[dict[str, object]] = []
 
     def one(path: str) -> None:
-        lines = [] if output or value or as_json else pipeline.final_lines(path)
+        lines = [] if output or value or as_json else pipeline.final_lines(path, rank=rank, say=_say)
         if lines:
-            for found in lines:
-                _write(found.text)
+            _show_lines(path, lines, rank)
             return
-        log = read_log(path)
+        log = _read(path, rank)
         chosen = query.final_values(log, output)
         state, detail = query.state_of(log)
         if state != "done":
             reason = f": {detail}" if detail else ""
             _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{reason}")
         _show_values(log, chosen, records if as_json else None, value, False)
+        _say_of_trust(log, output)
 
-    found_logs = [str(file) for path in logs for file in pipeline.logs_under(path)]
-    if not found_logs:
-        raise CaffeSplitError(f"no training log in {', '.join(logs)}: no file there holds lines of Caffe")
-    status = _each(found_logs, one)
+    status = _each(_found_in(logs), one)
     if as_json:
         click.echo(jsontext.dumps(records))
     return status
@@ -145,6 +192,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool)
 @click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
 @click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
+@RANK
 def table(
     logs: tuple[str, ...],
     output: str | None,
@@ -154,6 +202,7 @@ def table(
     series_folder: str | None,
     event_folder: str | None,
     cost: bool,
+    rank: int | None,
 ) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
 
@@ -166,9 +215,9 @@ def table(
     """
     read: list[TrainingLog] = []
     status = 0
-    for path in logs:
+    for path in _found_in(logs):
         try:
-            log = read_log(path)
+            log = _read(path, rank)
             if log.runs:
                 read.append(log)
             if not (output is None and query.state_of(log)[0] == "running"):
@@ -213,7 +262,7 @@ def _show_values(
     value: bool,
     snapshot: bool,
 ) -> None:
-    for found, line in zip(chosen, query.read_lines(log.path, chosen)):
+    for found, line in zip(chosen, query.read_lines(log, chosen)):
         near = query.nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
         if records is not None:
             records.append(show.record(log, found, line, near))

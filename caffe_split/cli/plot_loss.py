@@ -15,6 +15,7 @@ from caffe_split.plot.picture_file import picture_format, write_picture
 from caffe_split.plot.series import collect
 from caffe_split.plot.window import screen, show
 from caffe_split.trainlog.follow import Follower
+from caffe_split.trainlog.pipeline import logs_under
 
 SIZE = (9.0, 7.5)  # inches
 DEFAULT_FILE = "loss.png"
@@ -37,6 +38,9 @@ DEFAULT_FILE = "loss.png"
 @click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")
+@click.option(
+    "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
+)
 def command(
     logs: tuple[str, ...],
     average: int,
@@ -46,8 +50,11 @@ def command(
     outputs: str,
     log_scale: bool,
     every: float,
+    rank: int | None,
 ) -> int:
     """Draw the train loss, test accuracy and test loss of training LOGs, best points marked.
+
+    A folder stands for every log inside it.
 
     \b
     Example:
@@ -55,7 +62,7 @@ def command(
     """
     if out is not None:
         picture_format(out)
-    followers, status = _open(logs)
+    followers, status = _open(logs, rank)
     chosen = [name for name in outputs.split(",") if name]
 
     def draw(target: Any) -> None:
@@ -72,19 +79,24 @@ def command(
     return status
 
 
-def _open(logs: Sequence[str]) -> tuple[list[Follower], int]:
-    """A follower for each readable log, and the status: 1 if some cannot be read. An error if none can be."""
+def _open(logs: Sequence[str], rank: int | None) -> tuple[list[Follower], int]:
+    """A follower for each readable log, in a folder for each log, and the status: 1 if some cannot be read.
+
+    Raises `CaffeSplitError` if none can be.
+    """
     followers, status = [], 0
-    for path in logs:
+    for path in [str(file) for given in logs for file in logs_under(given)]:
         try:
-            follower = Follower(path)
+            follower = Follower(path, rank)
             follower.poll()
             followers.append(follower)
+            for note in follower.log.notes:
+                click.echo(f"note: {path}: {note}", err=True)
         except CaffeSplitError as error:
             click.echo(f"plot_loss.py: {error}", err=True)
             status = 1
     if not followers:
-        raise CaffeSplitError("nothing to draw: none of the logs can be read")
+        raise CaffeSplitError(f"nothing to draw: no log that can be read in {', '.join(logs)}")
     if not any(follower.log.runs for follower in followers):
         names = ", ".join(follower.path for follower in followers)
         raise CaffeSplitError(f"nothing to draw: no line of a training in {names}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 
@@ -17,8 +18,13 @@ from caffe_split.trainlog.follow import Follower
 @click.option("--max-iter", type=click.IntRange(1), help="Where it ends; default: what the log's solver says.")
 @click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Show where it stands and end.")
-def watch(log: str, max_iter: int | None, every: float, once: bool) -> int:
+@click.option(
+    "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
+)
+def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | None) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.
+
+    A folder stands for its train.log.
 
     Each look reads only what was appended. The command ends when the training does, or with Ctrl-C, which
     leaves the training running.
@@ -27,28 +33,32 @@ def watch(log: str, max_iter: int | None, every: float, once: bool) -> int:
     Example:
       caffe-split watch derived1/train.log
     """
-    follower = Follower(log)
+    if Path(log, "train.log").is_file():
+        log = str(Path(log, "train.log"))
+    follower = Follower(log, rank)
     follower.poll()
-    goal = max_iter or progress.max_iter_in(log) or 0
+    for note in follower.log.notes:
+        click.echo(f"note: {log}: {note}", err=True)
+    goal = max_iter or progress.max_iter_in(log, rank) or 0
     if not follower.log.runs and once:
         raise CaffeSplitError(f"{log} holds no line of a training yet")
     if once:
         click.echo(progress.one_line(progress.progress_of(follower.log, goal)))
     else:
-        _follow(follower, goal, max_iter is None, every)
+        _follow(follower, goal, max_iter is None, every, rank)
     state, why = query.state_of(follower.log)
     if state != "running":
         click.echo(f"{state}{': ' if why else ''}{why}", err=True)
     return 1 if state == "crashed" else 0
 
 
-def _follow(follower: Follower, goal: int, look_for_goal: bool, every: float) -> None:
+def _follow(follower: Follower, goal: int, look_for_goal: bool, every: float, rank: int | None) -> None:
     with make_reporter(goal) as reporter:
         reporter.update(follower.log)
         while query.state_of(follower.log)[0] in ("running", "empty"):
             time.sleep(every)
             if follower.poll():
                 if look_for_goal and not goal:
-                    goal = progress.max_iter_in(follower.path) or 0
+                    goal = progress.max_iter_in(follower.path, rank) or 0
                     reporter.aim(goal)
                 reporter.update(follower.log)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from caffe_split.derivation.options import DEFAULTS, DeriveOptions
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
+from caffe_split.split.kinds import kind_of
+from caffe_split.split.partition import parse_rule
 from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 
 
-def why_not(layer: Layer, layers: Sequence[Layer], helpers: Collection[str]) -> str | None:
-    """Why a convolution cannot be split, or None; `helpers` are the net's `helper_names`."""
+def why_not(
+    layer: Layer, layers: Sequence[Layer], helpers: Collection[str], options: DeriveOptions = DEFAULTS
+) -> str | None:
+    """Why a convolution cannot be split as `options` say, or None; `helpers` are the net's `helper_names`."""
     if layer.type != "Convolution":
         return f"it is a {layer.type} layer"
     if layer.name in helpers:
@@ -30,39 +35,46 @@ def why_not(layer: Layer, layers: Sequence[Layer], helpers: Collection[str]) -> 
     if shared:
         return f"it shares its weight with {', '.join(shared)}"
     try:
-        group = convolution_geometry(layer).group
+        geometry = convolution_geometry(layer)
     except CaffeSplitError as error:
         return str(error)
     param = layer.message.sub("convolution_param")
     kernels = int(param.get("num_output", 0)) if param else 0
-    if kernels // group < 2:
-        return "depthwise, one kernel a group" if group > 1 else "it has one kernel"
-    return None
+    if kernels // geometry.group < 2 and not parse_rule(options.partition).whole:
+        reason = "depthwise, one kernel a group" if geometry.group > 1 else "it has one kernel"
+        return f"{reason}; --partition all does not divide it"
+    return kind_of(options.kind).why_not(geometry) or None
 
 
-def candidates(document: prototxt.Document) -> list[Layer]:
-    """The convolutions that can be split, in the net's order."""
+def candidates(document: prototxt.Document, options: DeriveOptions = DEFAULTS) -> list[Layer]:
+    """The convolutions that can be split as `options` say, in the net's order."""
     layers = all_layers(document)
     helpers = helper_names(layers)
-    return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers) is None]
+    return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers, options) is None]
 
 
 def choose_layers(
-    document: prototxt.Document, names: Sequence[str] | None, count: int, scores: Sequence[LayerScores]
+    document: prototxt.Document,
+    names: Sequence[str] | None,
+    count: int,
+    scores: Sequence[LayerScores],
+    options: DeriveOptions = DEFAULTS,
 ) -> list[Layer]:
-    """The layers to split, in the net's order: those of `names`, or the `count` of highest TPM entropy.
+    """The layers to split as `options` say, in the net's order: `names`, or the `count` of highest TPM entropy.
 
     Raises `CaffeSplitError` for a name that is not there or cannot be split, with the names of those that can, and
     where fewer than `count` layers have scores.
     """
     layers = all_layers(document)
-    possible = {layer.name: layer for layer in candidates(document)}
+    possible = {layer.name: layer for layer in candidates(document, options)}
     listing = ", ".join(possible) or "none"
     if names is not None:
         for name in names:
             if name not in possible:
                 found = next((layer for layer in layers if layer.name == name), None)
-                reason = "there is no such layer" if found is None else why_not(found, layers, helper_names(layers))
+                reason = "there is no such layer"
+                if found is not None:
+                    reason = why_not(found, layers, helper_names(layers), options) or reason
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
     best = [score.layer for score in ranked(scores) if score.layer in possible][:count]

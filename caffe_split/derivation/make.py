@@ -111,7 +111,7 @@ def derive(
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)
         seen = latest_window(measure_tpm(training, iteration, windows=windows))
-    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen)
+    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen, options)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
     plan = _plan(source, chosen, seen, options, out, deploy)
@@ -156,7 +156,7 @@ def _plan(
         parent = _parent_state(training, source.path, source.iteration)
     files = read_files(training, out, deploy, {layer.name for layer in layers})
     sizes = {}
-    if options.kind == "skip" and options.skip_pool == "average":
+    if options.skip_pool == "average":
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)

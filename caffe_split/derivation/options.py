@@ -25,15 +25,17 @@ class DeriveOptions(SplitOptions):
     """How layers are split and the derived net is trained on; see docs/splits.md for what each choice does.
 
     Args:
-        kind: What is added to the slow half: "residual", "skip" or "extension".
+        kind: What is added to the slow half: "residual", "skip", "extension", "conv1x1", "acnet", "dbb" or
+            "identity".
         init: "exact": the derived net computes its baseline's function; "study": the initial values of the studies.
         noise: Standard deviation of the noise that breaks symmetry; 0 or more.
         seed: Seed of that noise.
         activation: "none" or "relu", between residual_pre and residual_post.
-        skip_pool: The skip of a convolution of stride s: "stride" takes every s-th pixel, "average" the mean of s x s.
+        skip_pool: The skip or identity beside stride s: "stride" takes every s-th pixel, "average" the mean of s x s.
         branch_norm: Batches of the training data that measure normalised branches, for instance 20; 0: no BatchNorm.
         added_lr: Factor on the lr_mult of the added convolutions.
-        partition: Which kernels are fast: "median", "otsu", "threshold:X", "ratio:R", "random:SEED" or "list:I,J,...".
+        partition: Which kernels are fast: "median", "otsu", "threshold:X", "ratio:R", "random:SEED", "list:I,J,...";
+            "all": the layer is not divided, the whole of it gains the added path.
         schedule: "restart": the parent's solver from iteration 0; "continue": also a solver state to go on from.
         window: The iterations (start, stop) of the TPM to use; None: the window that the TPM layers saw last.
         engine: What measures for `branch_norm`: the name of a back end; None: the first of them that is installed.
@@ -43,10 +45,10 @@ class DeriveOptions(SplitOptions):
 
     >>> DeriveOptions(kind="skip", partition="otsu").noise
     0.01
-    >>> DeriveOptions(kind="skipp")
+    >>> DeriveOptions(init="exactly")
     Traceback (most recent call last):
     ...
-    caffe_split.errors.WrongUseError: kind is 'skipp', expected one of residual, skip, extension.
+    caffe_split.errors.WrongUseError: init is 'exactly', expected one of exact, study.
     """
 
     partition: str = "median"

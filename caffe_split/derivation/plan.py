@@ -42,6 +42,8 @@ class LayerPlan:
         """The scores that chose it, in a line."""
         if self.scores is None:
             return "chosen by name"
+        if self.partition.is_whole:
+            return f"entropy {self.scores.entropy:.3f}, TPM {self._mean(self.scores.tpm, self.partition.slow):.3f}"
         fast, slow = (self._mean(self.scores.tpm, side) for side in (self.partition.fast, self.partition.slow))
         z = z_scores(self.scores, self.momentum)
         return (
@@ -134,7 +136,8 @@ class DerivePlan:
                 f"branches normalised by {self.options.branch_norm} batches, run in {get_backend(self.engine).title}"
             )
         for layer in self.layers:
-            sides = f"{len(layer.partition.fast)} fast / {len(layer.partition.slow)} slow"
+            fast, slow = len(layer.partition.fast), len(layer.partition.slow)
+            sides = f"{fast} fast / {slow} slow" if fast else f"all {slow} kernels"
             lines += [
                 f"  {layer.name}: {sides}; {layer.why()}",
                 "    " + ", ".join(p.name for p in layer.parts),

@@ -80,6 +80,7 @@ def _check_alike(document: prototxt.Document, layer: Layer, parts: Sequence[Part
             "split. Do the files belong together?"
         )
     param = layer.message.sub("convolution_param")
+    # Of a layer that was not divided the slow half is the whole.
     halves = naming.fast_half(layer.name), naming.slow_half(layer.name)
     count = sum(part.num_output for part in parts if part.name in halves)
     found = (int(param.get("num_output", 0)) if param else 0, convolution_geometry(layer), _has_bias(layer))

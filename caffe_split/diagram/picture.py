@@ -183,11 +183,13 @@ def split_picture(split: SplitBoxes, boxes: Sequence[Box], within: str = "") -> 
 
 
 def _sides(split: SplitBoxes, boxes: Sequence[Box]) -> str:
-    """`residual split, 8 fast + 8 slow`, as far as it is known."""
+    """`residual split, 8 fast + 8 slow`, as far as it is known; `residual split, all 16` of a layer not divided."""
     # A half that was split again has the kernels that its own reorder puts together.
-    fast, slow = boxes[split.fast].kernels, boxes[split.slow].kernels
+    counts = [boxes[half].kernels for half in split.halves]
     words = f"{split.kind} split"
-    return f"{words}, {fast} fast + {slow} slow" if fast and slow else words
+    if not all(counts):
+        return words
+    return f"{words}, all {counts[0]}" if len(counts) == 1 else f"{words}, {counts[0]} fast + {counts[1]} slow"
 
 
 def arrange(

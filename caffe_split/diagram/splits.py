@@ -16,8 +16,8 @@ class SplitBoxes:
     """The split of layer `name` as boxes, by index.
 
     `members` are its boxes, those of splits inside it among them; `inside` are the splits of its own parts; `last` is
-    the box of its reorder. `role` is that in the split around it, None where there is none. `fast` and `slow` are the
-    boxes whose convolutions give the halves.
+    the box of its last layer. `role` is that in the split around it, None where there is none. `halves` are the boxes
+    that give the fast and the slow half, or the latter alone.
     """
 
     name: str
@@ -26,8 +26,7 @@ class SplitBoxes:
     members: frozenset[int]
     inside: tuple[SplitBoxes, ...]
     last: int
-    fast: int
-    slow: int
+    halves: tuple[int, ...]
 
     @property
     def own(self) -> frozenset[int]:
@@ -49,7 +48,6 @@ def _in_boxes(split: Split, places: Sequence[int], role: Role | None) -> SplitBo
         role=role,
         members=frozenset(places[index] for index in split.members),
         inside=tuple(_in_boxes(inner, places, split.role_inside(inner)) for inner in split.inside),
-        last=places[split.reorder],
-        fast=places[last_layer(split.fast)],
-        slow=places[last_layer(split.slow)],
+        last=places[split.last],
+        halves=tuple(places[last_layer(half)] for half in split.halves),
     )

@@ -191,9 +191,10 @@ def _legend(figure: Any, curves: Curves) -> None:
     from matplotlib.lines import Line2D
 
     handles = []
-    for run, name in enumerate(curves.names):
+    names = [f"{name} ({trouble})" if trouble else name for name, trouble in zip(curves.names, curves.troubles)]
+    for run, name in enumerate(names):
         style = STYLES[run // len(COLOURS) % len(STYLES)]
         handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=name))
-    longest = max(len(name) for name in curves.names)
+    longest = max(map(len, names))
     columns = max(1, min(len(handles), 96 // (longest + 8)))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

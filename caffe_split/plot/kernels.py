@@ -36,14 +36,14 @@ def shown_layers(document: prototxt.Document, name: str) -> list[str]:
     layers = all_layers(document)
     weighted = {layer.name: layer for layer in layers if record_of(layer.type).has_kernels}
     for split in all_splits(layers):
-        alike = [split.fast, split.slow, *(each for word, each in split.added.items() if word not in helper_words())]
+        alike = [*split.halves, *(each for word, each in split.added.items() if word not in helper_words())]
         parts = [layers[each].name for each in alike if not isinstance(each, Split)]
         if not isinstance(split.slow, Split) and name == layers[split.slow].name:
             return parts[parts.index(name) :]
         if name == split.origin and name not in weighted:
             if parts:
                 return parts
-            deeper = [layers[index].name for index in sorted(split.members - {split.reorder})]
+            deeper = [layers[index].name for index in sorted(split.members - {split.last})]
             raise CaffeSplitError(
                 f"{document.filename}: '{name}' was split more than once; name one of its parts: "
                 f"{', '.join(part for part in dict.fromkeys(deeper) if part in weighted)}."

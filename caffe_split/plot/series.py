@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,12 +23,16 @@ MOST_POINTS = 4000
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One output of one run. x, y: float64 (n). output: its name in the log. run: the position of the log."""
+    """One output of one run. x, y: float64 (n). output: its name in the log. run: the position of the log.
+
+    trusted: bool (n), whether each value may be the best; None: all may.
+    """
 
     run: int
     output: str
     x: np.ndarray
     y: np.ndarray
+    trusted: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Curves:
-    """All that one figure shows. names: one per log. x_label: with the unit."""
+    """All that one figure shows. names: one per log. x_label: with the unit.
+
+    troubles: per log, e.g. `nan from iteration 20`, or "".
+    """
 
     names: list[str]
     train: list[Curve]
@@ -50,6 +57,7 @@ class Curves:
     loss: list[Curve]
     steps: list[Step]
     x_label: str
+    troubles: list[str] = field(default_factory=list)
 
 
 def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = ()) -> Curves:
@@ -71,7 +79,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     def axis(table: Table) -> np.ndarray:
         return table.iteration.astype(np.float64) if x == "iteration" else table.seconds / divisor
 
-    result = Curves(names, [], [], [], [], label)
+    result = Curves(names, [], [], [], [], label, [log.trouble for log in logs])
     known: dict[str, None] = {}
     for run, log in enumerate(logs):
         train = log.table("displays") if not outputs else log.table("train")
@@ -80,16 +88,16 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
             if name in outputs or (not outputs and name == "loss"):
                 result.train.append(_curve(run, name, axis(train), train, name))
         for net in log.test_nets:
-            tests = log.table("tests", net)
+            tests, trusted = log.table("tests", net), log.trusted(net)
             for name in tests.names:
                 known[name] = None
                 if outputs and name not in outputs:
                     continue
                 label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
                 if is_loss(name):
-                    result.loss.append(_curve(run, label, axis(tests), tests, name))
+                    result.loss.append(_curve(run, label, axis(tests), tests, name, trusted))
                 elif outputs or is_accuracy(name):
-                    result.accuracy.append(_curve(run, label, axis(tests), tests, name))
+                    result.accuracy.append(_curve(run, label, axis(tests), tests, name, trusted))
         if not outputs:
             _keep_last(result.accuracy, run)
             _keep_last(result.loss, run)
@@ -149,17 +157,19 @@ def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndar
 def best_point(curve: Curve, lowest: bool) -> int | None:
     """The position of a curve's best value: the last of its highest (or lowest) finite values, as for `best`.
 
-    None if it has no finite value.
+    None if it has no finite value that counts.
     """
     finite = np.isfinite(curve.y) & np.isfinite(curve.x)
+    if curve.trusted is not None:
+        finite &= curve.trusted
     if not finite.any():
         return None
     return len(curve.y) - 1 - int(np.where(finite, curve.y if lowest else -curve.y, np.inf)[::-1].argmin())
 
 
-def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str) -> Curve:
+def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str, trusted: np.ndarray | None = None) -> Curve:
     rows, values = table.printed(name)
-    return Curve(run, label, x[rows], values)
+    return Curve(run, label, x[rows], values, None if trusted is None else trusted[rows])
 
 
 def _add_steps(steps: list[Step], run: int, axis: Callable[[Table], np.ndarray], table: Table) -> None:

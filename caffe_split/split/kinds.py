@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
+    from caffe_split.net.geometry import Geometry
     from caffe_split.split.parts import Kind
 
 # The registry. Commands read it without loading the kinds themselves, which need NumPy.
-KindName = Literal["residual", "skip", "extension"]
+KindName = Literal["residual", "skip", "extension", "conv1x1", "acnet", "dbb", "identity"]
 KIND_NAMES: tuple[KindName, ...] = get_args(KindName)
 
 
@@ -35,3 +36,10 @@ def added_words() -> frozenset[str]:
 def helper_words() -> frozenset[str]:
     """Those of them that are never split again."""
     return frozenset(word for name in KIND_NAMES for word in kind_of(name).reads if word not in kind_of(name).again)
+
+
+def check_geometry(layer: str, kind: KindName, geometry: Geometry) -> None:
+    """Raises `CaffeSplitError`, naming the layer, where a kind has no meaning for a convolution of this geometry."""
+    reason = kind_of(kind).why_not(geometry)
+    if reason:
+        raise CaffeSplitError(f"layer '{layer}' cannot be split by {kind}: {reason}. Choose another kind for it.")

@@ -1,8 +1,12 @@
-"""Splitting one convolution: the fast half, the slow half with its added path, concat and reorder."""
+"""Splitting one convolution: the fast half, the slow half with its added path, concat and reorder.
+
+A partition without a fast half leaves the slow half, which then is the whole layer, with its added path.
+"""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,7 +16,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
 from caffe_split.split import naming
 from caffe_split.split.algebra import Kernels, noisy_identity
-from caffe_split.split.kinds import KindName, kind_of
+from caffe_split.split.branch_norm import branch_ends
+from caffe_split.split.kinds import KindName, check_geometry, kind_of
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Activation, Part, SkipPool, SplitContext, linear
 
@@ -61,17 +66,20 @@ def split_convolution(
         raise CaffeSplitError(
             f"layer '{name}': its weight has shape {kernels.weight.shape}; only 2-D convolutions can be split."
         )
+    check_geometry(name, options.kind, geometry)
     count, order = len(kernels.weight), list(partition.order)
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
     groups = np.arange(count) // (count // geometry.group)
-    # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
     exact = options.init == "exact"
     mixed = kernels.rows(partition.order)
-    noisy = noisy_identity(groups[order], options.noise, rng, mixed.sizes if exact else None)
-    reorder = np.empty_like(noisy)
-    reorder[order] = noisy
-    if exact:
-        mixed = mixed.unmixed(noisy)
+    reorder = None
+    if not partition.is_whole:
+        # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
+        noisy = noisy_identity(groups[order], options.noise, rng, mixed.sizes if exact else None)
+        reorder = np.empty_like(noisy)
+        reorder[order] = noisy
+        if exact:
+            mixed = mixed.unmixed(noisy)
     fast_count = len(partition.fast)
     context = SplitContext(
         name=name,
@@ -88,12 +96,26 @@ def split_convolution(
         skip_pool=options.skip_pool,
         input_sizes=input_sizes,
     )
-    fast = context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count))
     slow = kind_of(options.kind).slow_path(context)
-    concat = Part(naming.concat(name), "concat", (fast.top, slow.top), naming.concat(name))
-    last = linear(naming.reorder(name), concat.top, reorder)
-    added = [replace(part, lr=options.added_lr) for part in (*slow.parts, concat, replace(last, top=top))]
-    return [fast, *(replace(part, lr=1.0) if part.name == context.slow_name else part for part in added)]
+    parts = list(slow.parts)
+    if reorder is not None:
+        concat = Part(naming.concat(name), "concat", (naming.fast_half(name), slow.top), naming.concat(name))
+        parts += [concat, linear(naming.reorder(name), concat.top, reorder)]
+    parts[-1] = replace(parts[-1], top=top)
+    parts = [part if part.name == context.slow_name else replace(part, lr=options.added_lr) for part in parts]
+    if partition.is_whole:
+        _check_branches(name, parts, options)
+        return parts
+    return [context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count)), *parts]
+
+
+def _check_branches(name: str, parts: Sequence[Part], options: SplitOptions) -> None:
+    """Raises `CaffeSplitError` where branches are to be normalised and the layer has only one way through."""
+    if options.branch_norm and not branch_ends(parts):
+        raise CaffeSplitError(
+            f"layer '{name}': --branch-norm normalises branches before they are added or joined, and with --partition "
+            f"all the kind {options.kind} has a single path. Leave out --branch-norm, or divide the layer."
+        )
 
 
 def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:

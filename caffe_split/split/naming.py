@@ -74,6 +74,15 @@ def reordered(name: str) -> str | None:
     return origin if origin and name == reorder(origin) else None
 
 
+def ended(name: str, words: Collection[str]) -> str | None:
+    """X for the name of a layer that can be the last of X's split, None for any other name.
+
+    That is X_reorder, or where X was not divided the sum or an added layer; `words` are those of the added layers.
+    """
+    part = take_apart(name, (*words, _SUM))
+    return part.origin if part is not None and part.place in ("reorder", "added") else None
+
+
 def within(name: str, origin: str) -> str:
     """What a picture of X's split calls one of its layers: the name without X in front of it."""
     return name[len(origin) :] if name.startswith(origin) else name
@@ -105,8 +114,9 @@ def parts_among(names: Collection[str], words: Collection[str]) -> dict[str, Par
     """The names that are parts of a split as far as names can tell, each taken apart.
 
     For weights without a net, where names are all there is. A name counts when the rest of its split is there, too:
-    both halves (or the ends of their own splits), an added layer and the reorder. So a lone layer `frames_reorder`
-    is no part. Layers without weights, concat and sum, need not be among the names.
+    both halves (or the ends of their own splits), an added layer and the reorder; or the slow half and an added layer
+    alone, where X was not divided. So a lone layer `frames_reorder` is no part. Layers without weights, concat and sum,
+    need not be among the names.
     """
     found = {name: part for name in names if (part := take_apart(name, words)) is not None}
     adding = {
@@ -116,12 +126,12 @@ def parts_among(names: Collection[str], words: Collection[str]) -> dict[str, Par
         if part is not None and part.place == "added"
     }
 
+    def is_there(half: str) -> bool:
+        return half in names or reorder(half) in names or is_whole(half)
+
     def is_whole(origin: str) -> bool:
-        halves = fast_half(origin), slow_half(origin)
-        return (
-            origin in adding
-            and reorder(origin) in names
-            and all(half in names or reorder(half) in names for half in halves)
-        )
+        if origin not in adding or not is_there(slow_half(origin)):
+            return False
+        return is_there(fast_half(origin)) == (reorder(origin) in names)
 
     return {name: part for name, part in found.items() if is_whole(part.origin)}

@@ -12,12 +12,15 @@ import numpy.typing as npt
 from caffe_split.errors import CaffeSplitError
 
 Scores = npt.NDArray[np.float64]
-FORMS = "median, otsu, threshold:X, ratio:R, random:SEED, list:I,J,..."
+FORMS = "median, otsu, threshold:X, ratio:R, random:SEED, list:I,J,..., all"
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Indices of the fast and of the slow kernels, each ascending; together all of 0..n-1, neither empty."""
+    """Indices of the fast and of the slow kernels, each ascending; together all of 0..n-1.
+
+    Both have some, except where no half is fast: then the whole layer gains the added path.
+    """
 
     fast: tuple[int, ...]
     slow: tuple[int, ...]
@@ -27,6 +30,11 @@ class Partition:
         """The original channel that stands at each place of the concat: the fast ones, then the slow ones."""
         return self.fast + self.slow
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the layer is not divided."""
+        return not self.fast
+
 
 @dataclass(frozen=True)
 class PartitionRule:
@@ -34,17 +42,18 @@ class PartitionRule:
 
     `count` gives how many of the kernels are fast; `order` gives all indices, the fast ones first, for scores and a
     salt: the layer's name, so that a random rule treats each layer differently. `needs_scores` is False for the
-    rules that do not look at TPM (random, list).
+    rules that do not look at TPM (random, list, all). `whole`: nothing is divided, all kernels are slow.
     """
 
     text: str
     needs_scores: bool
     count: Callable[[Scores], int]
     order: Callable[[Scores, str], list[int]]
+    whole: bool = False
 
 
 def parse_rule(text: str) -> PartitionRule:
-    """Read `median`, `otsu`, `threshold:X`, `ratio:R`, `random:SEED` or `list:I,J,...`.
+    """Read `median`, `otsu`, `threshold:X`, `ratio:R`, `random:SEED`, `list:I,J,...` or `all`.
 
     Raises `CaffeSplitError` when the text has none of these forms.
     """
@@ -52,6 +61,8 @@ def parse_rule(text: str) -> PartitionRule:
     try:
         if name == "median" and not colon:
             return PartitionRule(text, True, lambda scores: len(scores) // 2, _by_score)
+        if name == "all" and not colon:
+            return PartitionRule(text, False, lambda scores: 0, lambda scores, salt: [*range(len(scores))], whole=True)
         if name == "otsu" and not colon:
             return PartitionRule(text, True, otsu_count, _by_score)
         if name == "threshold":
@@ -89,8 +100,11 @@ def divide(rule: PartitionRule, scores: Scores, group: int = 1, salt: str = "") 
 
     With several groups every group gives equally many fast kernels (Caffe wants equal groups): the rule's
     count for the whole layer, shared out, and inside each group the rule's order. Each side keeps at least
-    one kernel a group. Raises `CaffeSplitError` when a group has one kernel only.
+    one kernel a group. Raises `CaffeSplitError` when a group has one kernel only. A rule that divides nothing leaves
+    all of them slow.
     """
+    if rule.whole:
+        return Partition(fast=(), slow=tuple(range(len(scores))))
     size = len(scores) // group
     if size < 2:
         reason = "depthwise, one kernel a group" if group > 1 else "one kernel only"

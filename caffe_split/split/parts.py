@@ -99,6 +99,14 @@ class SplitContext:
             blobs=(kernels.weight, *bias),
         )
 
+    def convolution(
+        self, word: str, geometry: Geometry, weight: Array, *, bottom: str = "", frozen: bool = False
+    ) -> Part:
+        """An added convolution with `word` in its name, without bias, of X's bottom or else of the blob `bottom`."""
+        name = naming.added(self.name, word)
+        bottoms = (bottom or self.bottom,)
+        return Part(name, "helper", bottoms, name, len(weight), geometry, frozen=frozen, blobs=(weight,))
+
 
 def linear(name: str, bottom: str, matrix: Array) -> Part:
     """A 1x1 convolution without bias that multiplies the channels of `bottom` by `matrix`."""
@@ -123,9 +131,18 @@ class Kind:
 
     `slow_path` makes the slow half's layers. `reads` says how they are wired: the word of each added convolution (see
     `naming.added`) -> what it reads, `BOTTOM`, `SLOW` or another word. What no other layer reads is summed, if it is
-    more than one. `again` are the words of those that have X's own geometry and may be split again.
+    more than one. `again` are the words of those that have X's own geometry and may be split again. `why_not` says
+    why the kind has no meaning for an X of that geometry; '' where it has one.
     """
 
     slow_path: Callable[[SplitContext], SlowPath]
     reads: Mapping[str, str]
     again: frozenset[str] = frozenset()
+    why_not: Callable[[Geometry], str] = lambda geometry: ""
+
+    def has_made(self, added: Mapping[str, str]) -> bool:
+        """Whether convolutions that read each other so are the kind's, or what is left of it without some branches."""
+        ends = added.keys() - set(added.values())
+        return (
+            bool(added) and added.items() <= self.reads.items() and ends <= self.reads.keys() - {*self.reads.values()}
+        )

@@ -1,15 +1,15 @@
 """Finding the splits in a net by how its layers are wired.
 
 X is split where X_reorder, a 1x1 convolution, alone puts in order what X_concat joins: X_split1, and X_split2 with an
-added path as one of the kinds has it, all from one blob. Names say which layers to look at; wiring decides. A user's
-own layer that only has such a name is a plain layer. The convolutions with X's geometry may have been split in turn.
+added path as one of the kinds has it, all from one blob. X is split whole where X_split2 with its added path alone
+gives a blob that has not the name of the layer that makes it: X's own top. Names say which layers to look at; wiring
+decides. A user's own layer that only has such a name is a plain layer. The convolutions with X's geometry may have been
+split in turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Union
+from collections.abc import Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry, convolution_geometry
@@ -19,70 +19,10 @@ from caffe_split.net.state import PHASES
 from caffe_split.split import naming
 from caffe_split.split.kinds import KIND_NAMES, KindName, added_words, helper_words, kind_of
 from caffe_split.split.parts import BOTTOM, SLOW
+from caffe_split.split.wired import Member, Role, Split, last_layer
 
-Role = Literal["fast", "slow", "added"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split in a list of layers; all numbers are indices into that list.
-
-    `fast`, `slow` and those of `added` (by their words) are convolutions, or splits of these in turn. `total` is the
-    sum, where the kind has one; `between` are layers in place on the way, such as branch normalisation. All of it
-    reads `entry`, which layer `source` wrote (None: nothing in the net), and gives `exit`.
-    """
-
-    origin: str
-    kind: KindName
-    fast: Member
-    slow: Member
-    added: Mapping[str, Member]
-    total: int | None
-    concat: int
-    reorder: int
-    between: tuple[int, ...]
-    entry: str
-    source: int | None
-    exit: str
-
-    @property
-    def inside(self) -> tuple[Split, ...]:
-        """The splits of its own convolutions."""
-        return tuple(each for each in (self.fast, self.slow, *self.added.values()) if isinstance(each, Split))
-
-    @property
-    def own(self) -> frozenset[int]:
-        """Its layers, without those of splits inside it."""
-        convolutions = (each for each in (self.fast, self.slow, *self.added.values()) if not isinstance(each, Split))
-        joins = (self.concat, self.reorder) if self.total is None else (self.total, self.concat, self.reorder)
-        return frozenset((*convolutions, *self.between, *joins))
-
-    @property
-    def members(self) -> frozenset[int]:
-        """All its layers, those of splits inside it among them."""
-        return self.own.union(*(each.members for each in self.inside))
-
-    @property
-    def roles(self) -> dict[int, Role]:
-        """The roles of its own convolutions."""
-        roles: dict[int, Role] = {self.reorder: "added"}
-        pairs: list[tuple[Member, Role]] = [(self.fast, "fast"), (self.slow, "slow")]
-        for member, role in [*pairs, *((each, "added") for each in self.added.values())]:
-            if not isinstance(member, Split):
-                roles[member] = role
-        return roles
-
-    def role_inside(self, inner: Split) -> Role:
-        """The role of a split inside this one."""
-        return "fast" if inner is self.fast else "slow" if inner is self.slow else "added"
-
-
-Member = Union[int, Split]
-
-
-def last_layer(member: Member) -> int:
-    """The convolution that gives a member's output."""
-    return member.reorder if isinstance(member, Split) else member
+__all__ = ["Member", "Role", "Split", "all_splits", "find_splits", "helper_names", "kernels", "last_layer"]
+__all__ += ["layer_roles", "near_misses"]
 
 
 def all_splits(layers: Sequence[Layer] | Graph) -> list[Split]:
@@ -109,18 +49,23 @@ def helper_names(layers: Sequence[Layer]) -> set[str]:
     """The names of the convolutions that only help a split and are never split again."""
     names: set[str] = set()
     for split in all_splits(layers):
-        helpers = [split.reorder, *(last_layer(split.added[word]) for word in split.added if word in helper_words())]
+        helpers = [last_layer(split.added[word]) for word in split.added if word in helper_words()]
+        helpers += [] if split.reorder is None else [split.reorder]
         names.update(layers[index].name for index in helpers)
     return names
 
 
 def near_misses(layers: Sequence[Layer] | Graph) -> dict[str, str]:
-    """X -> why X is no split, where layers have the names of halves, concat and reorder of one; for error texts."""
+    """X -> why X is no split, where there are names of concat and reorder, or of half and sum; for error texts."""
     reader = _Reader(layers)
     reader.found()
     names = {layer.name for layer in reader.layers}
-    wanted = (naming.concat, naming.reorder)
-    return {origin: why for origin, why in reader.refused.items() if all(made(origin) in names for made in wanted)}
+    divided, whole = (naming.concat, naming.reorder), (naming.slow_half, naming.total)
+    return {
+        origin: why
+        for origin, why in reader.refused.items()
+        if any(all(made(origin) in names for made in wanted) for wanted in (divided, whole))
+    }
 
 
 class _NoSplitError(Exception):
@@ -138,36 +83,35 @@ class _Reader:
 
     def found(self) -> list[Split]:
         """All splits, in the order of their last layers, so that inner ones come first."""
-        ends = [index for index, layer in enumerate(self.layers) if naming.reordered(layer.name) is not None]
-        return [split for split in map(self.ending_at, ends) if split is not None]
+        return [split for split in map(self.ending_at, range(len(self.layers))) if split is not None]
 
-    def ending_at(self, reorder: int) -> Split | None:
+    def ending_at(self, last: int) -> Split | None:
         """The split whose last layer this is, or None."""
-        if reorder not in self._known:
+        if last not in self._known:
+            self._known[last] = None
+            layer = self.layers[last]
+            origin = naming.ended(layer.name, added_words())
+            # The end of a slow half that has a fast half beside it has a top of its own name.
+            if origin is None or (naming.reordered(layer.name) is None and layer.tops == (layer.name,)):
+                return None
             try:
-                self._known[reorder] = self._read(reorder)
+                self._known[last] = self._read(origin, last)
             except _NoSplitError as why:
-                self._known[reorder] = None
-                self.refused[naming.reordered(self.layers[reorder].name) or ""] = str(why)
-        return self._known[reorder]
+                self.refused[origin] = str(why)
+        return self._known[last]
 
-    def _read(self, reorder: int) -> Split:
-        last = self.layers[reorder]
-        origin = naming.reordered(last.name)
-        assert origin is not None
-        _check_reorder(last)
+    def _read(self, origin: str, last: int) -> Split:
         between: list[int] = []
-        concat = self.writer(last.bottoms[0], reorder, between)
-        join = self.layers[concat]
-        if not (join.type == "Concat" and join.name == naming.concat(origin) and len(join.bottoms) == 2):
-            raise _NoSplitError(f"{last.where} reads {join.where}, which is no Concat of two halves of '{origin}'")
-        param = join.message.sub("concat_param")
-        if param is not None and (int(param.get("axis", 1)) not in (1, -3) or param.get("concat_dim", 1) != 1):
-            raise _NoSplitError(f"{join.where} does not concatenate channels")
-        fast_blob, slow_blob = join.bottoms
-        fast = self.member(self.writer(fast_blob, concat, between), naming.fast_half(origin))
-        path = _SlowPath(self, origin, self.entry(fast), between)
-        path.follow(slow_blob, concat)
+        if naming.reordered(self.layers[last].name) is not None:
+            concat = self._concat(origin, last, between)
+            fast_blob, slow_blob = self.layers[concat].bottoms
+            fast = self.member(self.writer(fast_blob, concat, between), naming.fast_half(origin))
+            path = _SlowPath(self, origin, self.entry(fast), between)
+            path.follow(self.writer(slow_blob, concat, between))
+        else:
+            concat, fast = None, None
+            path = _SlowPath(self, origin, self.entry(self._slow_half(origin, last)), between)
+            path.follow(last)
         split = Split(
             origin=origin,
             kind=path.kind(),
@@ -176,15 +120,37 @@ class _Reader:
             added={word: member for word, member in path.members.items() if word != SLOW},
             total=path.total,
             concat=concat,
-            reorder=reorder,
+            last=last,
             between=tuple(between),
             entry=path.entry[0],
             source=path.entry[1],
-            exit=last.tops[0],
+            exit=self.layers[last].tops[0],
         )
         self._check_kernels(split)
         self._check_phases(split)
         return split
+
+    def _concat(self, origin: str, reorder: int, between: list[int]) -> int:
+        """The concat of both halves that the reorder reads."""
+        last = self.layers[reorder]
+        _check_reorder(last)
+        concat = self.writer(last.bottoms[0], reorder, between)
+        join = self.layers[concat]
+        if not (join.type == "Concat" and join.name == naming.concat(origin) and len(join.bottoms) == 2):
+            raise _NoSplitError(f"{last.where} reads {join.where}, which is no Concat of two halves of '{origin}'")
+        param = join.message.sub("concat_param")
+        if param is not None and (int(param.get("axis", 1)) not in (1, -3) or param.get("concat_dim", 1) != 1):
+            raise _NoSplitError(f"{join.where} does not concatenate channels")
+        return concat
+
+    def _slow_half(self, origin: str, last: int) -> Member:
+        """The slow half that the last layer of a split without a fast half reads."""
+        layer, name = self.layers[last], naming.slow_half(origin)
+        for bottom in layer.bottoms:
+            index = self.writer(bottom, last, [])
+            if self.layers[index].name == name or naming.ended(self.layers[index].name, added_words()) == name:
+                return self.member(index, name)
+        raise _NoSplitError(f"{layer.where} does not read '{name}'")
 
     def writer(self, blob: str, reader: int, between: list[int]) -> int:
         """The layer that made `blob`; those that work in place on it, and BatchNorm and Scale, go to `between`."""
@@ -201,12 +167,11 @@ class _Reader:
     def member(self, index: int, name: str) -> Member:
         """The convolution `name` that layer `index` is, or the split of it that ends there."""
         layer = self.layers[index]
-        if layer.type == "Convolution" and len(layer.bottoms) == len(layer.tops) == 1:
-            if layer.name == name:
-                return index
-            inner = self.ending_at(index) if layer.name == naming.reorder(name) else None
-            if inner is not None:
-                return inner
+        if layer.type == "Convolution" and len(layer.bottoms) == len(layer.tops) == 1 and layer.name == name:
+            return index
+        inner = self.ending_at(index) if naming.ended(layer.name, added_words()) == name else None
+        if inner is not None:
+            return inner
         raise _NoSplitError(f"{layer.where} stands where '{name}' would be")
 
     def entry(self, member: Member) -> tuple[str, int | None]:
@@ -218,10 +183,18 @@ class _Reader:
 
     def _check_kernels(self, split: Split) -> None:
         """The reorder has as many kernels as both halves together."""
-        fast, slow, whole = (kernels(self.layers[last_layer(each)]) for each in (split.fast, split.slow, split.reorder))
+        if split.fast is None:
+            return
+        fast, slow, whole = (self._count(each) for each in (split.fast, split.slow, split.last))
         if fast + slow != whole:
-            where = self.layers[split.reorder].where
+            where = self.layers[split.last].where
             raise _NoSplitError(f"{where} has {whole} kernels, the halves of '{split.origin}' {fast} + {slow}")
+
+    def _count(self, member: Member) -> int:
+        """How many kernels a member has."""
+        if isinstance(member, int):
+            return kernels(self.layers[member])
+        return self._count(member.slow if member.reorder is None else member.last)
 
     def _check_phases(self, split: Split) -> None:
         """Its layers can be in one net: none of them shuts the others' phase out."""
@@ -238,9 +211,8 @@ class _SlowPath:
         self.reads: dict[str, str] = {}
         self.total: int | None = None
 
-    def follow(self, blob: str, reader: int) -> None:
-        """Reads the path back from the concat's second bottom."""
-        index = self.reader.writer(blob, reader, self.between)
+    def follow(self, index: int) -> None:
+        """Reads the path back from its last layer."""
         layer = self.reader.layers[index]
         if layer.name != naming.total(self.origin):
             self._member(index)
@@ -255,7 +227,7 @@ class _SlowPath:
     def _member(self, index: int) -> str:
         """Takes in the convolution, or inner split, that ends at a layer, and what it reads; gives its word."""
         name = self.reader.layers[index].name
-        inner = naming.reordered(name)
+        inner = naming.ended(name, added_words())
         word = self._word(name) or self._word(inner or "")
         if not word:
             raise _NoSplitError(f"{self.reader.layers[index].where} is no layer of a split of '{self.origin}'")
@@ -286,7 +258,7 @@ class _SlowPath:
         added = {word: above for word, above in self.reads.items() if word != SLOW}
         if self.reads.get(SLOW) == BOTTOM and (self.total is not None) == (len(ends) > 1):
             for name in KIND_NAMES:
-                if kind_of(name).reads == added:
+                if kind_of(name).has_made(added):
                     return name
         raise _NoSplitError(f"the slow half of '{self.origin}' has no added path as any kind of split has it")
 

@@ -6,49 +6,43 @@ import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
-from caffe_split.split import naming
 from caffe_split.split.algebra import Array, aligned_position, identity_channels
-from caffe_split.split.parts import BOTTOM, Kind, Part, SlowPath, SplitContext
+from caffe_split.split.branches import Branch, beside
+from caffe_split.split.parts import BOTTOM, Kind, SlowPath, SplitContext
 
 SKIP = "skip"
 
 
 def slow_path(context: SplitContext) -> SlowPath:
-    """X_split2 + skip(B), summed into a new top; the exact start takes the skip's kernel off X_split2's."""
-    slow, name = context.slow_name, naming.added(context.name, SKIP)
-    skip = _skip(context, name)
-    kernels = context.slow_target
-    if context.exact:
-        kernels = kernels.minus(_inside(context))
-    top = naming.total(context.name)
-    return SlowPath((context.copy(slow, kernels), skip, Part(top, "sum", (slow, name), top)), top)
+    """X_split2 + skip(B)."""
+    return beside(context, [identity_branch(context, SKIP)])
+
+
+def identity_branch(context: SplitContext, word: str, learns: bool = False) -> Branch:
+    """A convolution that carries input channel i over to the slow kernel that is X's kernel i.
+
+    Small (1x1, or stride x stride to average) where its output's size equals X's, otherwise in X's own geometry. One
+    that `learns` has X's groups, so that it never sees other channels than X; a frozen one is written without groups.
+    """
+    geometry, (height, width) = context.geometry, _window(context)
+    small = Geometry((height, width), geometry.stride, group=geometry.group if learns else 1)
+    fits = _same_sizes(context, small)
+    # In the studies' start nothing is taken off, and a small window need not fit X's kernel.
+    inside = _inside(context) if context.exact or not fits else None
+    if not fits:
+        assert inside is not None
+        return Branch((context.convolution(word, geometry, inside, frozen=not learns),), inside)
+    per_group = context.channels // small.group
+    weight = np.zeros((context.slow_count, per_group, height, width))
+    for row, channel in enumerate(_channels(context)):
+        if channel is not None:
+            weight[row, channel % per_group] = 1.0 / (height * width)
+    return Branch((context.convolution(word, small, weight, frozen=not learns),), inside)
 
 
 def _window(context: SplitContext) -> tuple[int, int]:
     """Sides of the square of input pixels that one output pixel of the skip averages."""
     return context.geometry.stride if context.skip_pool == "average" else (1, 1)
-
-
-def _skip(context: SplitContext, name: str) -> Part:
-    """The skip layer: small (1x1, or stride x stride to average) where its output's size equals X's, else as X."""
-    geometry, (height, width) = context.geometry, _window(context)
-    small = Geometry((height, width), geometry.stride)
-    if not _same_sizes(context, small):
-        return Part(
-            name,
-            "helper",
-            (context.bottom,),
-            name,
-            context.slow_count,
-            geometry,
-            frozen=True,
-            blobs=(_inside(context),),
-        )
-    weight = np.zeros((context.slow_count, context.channels, height, width))
-    for row, channel in enumerate(_channels(context)):
-        if channel is not None:
-            weight[row, channel] = 1.0 / (height * width)
-    return Part(name, "helper", (context.bottom,), name, context.slow_count, small, frozen=True, blobs=(weight,))
 
 
 def _same_sizes(context: SplitContext, small: Geometry) -> bool:

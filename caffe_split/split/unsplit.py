@@ -31,8 +31,9 @@ ROUNDING = 4 * float(np.finfo(np.float32).eps)
 class Unsplit:
     """A split in one place of a document, multiplied out.
 
-    `first` is the fast half's layer, whose text is X's; `members` all the layers that X stands for, `first` among
-    them; `top` the blob X writes. `kernels` has a group of 1: weight [n, C, kernel height, kernel width].
+    `first` is the layer of the fast half (of the slow one, where there is no other), whose text is X's; `members` all
+    the layers that X stands for, `first` among them; `top` the blob X writes. `kernels` has a group of 1: weight
+    [n, C, kernel height, kernel width].
     """
 
     stem: str
@@ -64,19 +65,21 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     Raises `CannotFoldError` with the reason where its layers are no linear map of one bottom, or something else reads
     what lies between them.
     """
-    if isinstance(split.fast, Split):
-        raise CannotFoldError(f"its fast half '{split.fast.origin}' was split again and is not folded")
+    text = split.halves[0]
+    if isinstance(text, Split):
+        half = "fast" if split.fast is text else "slow"
+        raise CannotFoldError(f"its {half} half '{text.origin}' was split again and is not folded")
     walk = _Walk(graph, split, blobs)
-    kernels = walk.value(split.exit, split.reorder + 1)
+    kernels = walk.value(split.exit, split.last + 1)
     assert kernels is not None
     kernels = _without_rounding(kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.reorder + 1))
     members = sorted(split.members)
-    _check_alone(graph, members, split.reorder)
+    _check_alone(graph, members, split.last)
     layers = graph.layers
     return Unsplit(
         stem=split.origin,
         kind=split.kind,
-        first=layers[split.fast],
+        first=layers[text],
         members=tuple(layers[i] for i in members),
         top=split.exit,
         geometry=walk.geometry,
@@ -131,8 +134,9 @@ class _Walk:
     def __init__(self, graph: Graph, split: Split, blobs: Blobs, absolute: bool = False) -> None:
         self.graph, self.split, self.blobs, self.absolute = graph, split, blobs, absolute
         self.members = split.members
-        assert isinstance(split.fast, int)
-        first = graph.layers[split.fast]
+        text = split.halves[0]
+        assert isinstance(text, int)
+        first = graph.layers[text]
         self.geometry = _geometry(first)
         self.channels = self._weight(first).shape[1] * self.geometry.group
 
@@ -145,7 +149,44 @@ class _Walk:
         layer = self.graph.layers[index]
         if layer.type not in _RULES:
             raise CannotFoldError(f"{layer.where} is a {layer.type}, which no convolution can take in")
+        pointwise = self._pointwise_below(layer, index)
+        if pointwise is not None:
+            return self._after_pointwise(layer, pointwise)
         return _RULES[layer.type](self, layer, [self.value(bottom, index) for bottom in layer.bottoms])
+
+    def _pointwise_below(self, layer: Layer, index: int) -> Layer | None:
+        """The 1x1 convolution of all pixels of the split's bottom that a convolution reads, if it reads one."""
+        below = self.graph.writer(layer.bottoms[0], index) if layer.type == "Convolution" else None
+        if below is None or below not in self.members or self.graph.layers[below].type != "Convolution":
+            return None
+        found = self.graph.layers[below]
+        entry = found.bottoms[0], self.graph.writer(found.bottoms[0], below)
+        geometry = _geometry(found)
+        plain = geometry == Geometry((1, 1), group=geometry.group)
+        return found if plain and entry == (self.split.entry, self.split.source) else None
+
+    def _after_pointwise(self, layer: Layer, below: Layer) -> Kernels:
+        """A convolution of a 1x1 convolution `below` is one of the bottom, with its own geometry."""
+        geometry, weight = _geometry(layer), self._weight(layer)
+        pointwise = _ungrouped(self._weight(below), _geometry(below).group)[:, :, 0, 0]
+        count, per_group = weight.shape[:2]
+        if per_group * geometry.group != len(pointwise):
+            raise CannotFoldError(
+                f"{layer.where} takes {per_group * geometry.group} channels where {len(pointwise)} arrive"
+            )
+        bias = np.zeros(count)
+        own = self.blobs[below.name]
+        offset = np.asarray(own[1], dtype=np.float64).reshape(-1) if len(own) > 1 else np.zeros(len(pointwise))
+        if offset.any() and any(geometry.pad):
+            raise CannotFoldError(f"{below.where} has a bias, which the padding of {layer.where} does not have")
+        whole = np.zeros((count, pointwise.shape[1], *weight.shape[2:]))
+        channels = np.split(np.arange(len(pointwise)), geometry.group)
+        for rows, inputs in zip(np.split(np.arange(count), geometry.group), channels):
+            whole[rows] = np.moveaxis(np.tensordot(weight[rows], pointwise[inputs], axes=(1, 0)), -1, 1)
+            bias[rows] = weight[rows].sum(axis=(2, 3)) @ offset[inputs]
+        blobs = self.blobs[layer.name]
+        bias += np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else 0.0
+        return Kernels(self._in_own_geometry(layer, geometry, whole), bias if bias.any() else None)
 
     def _weight(self, layer: Layer) -> Array:
         blobs = self.blobs.get(layer.name) or []

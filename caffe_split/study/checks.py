@@ -72,9 +72,9 @@ def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
 def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
     """Raises `CaffeSplitError` where layers cannot be split, are too few, or have no wider control."""
     if arm.layers:
-        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [])]
+        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [], arm.options(0))]
     else:
-        names = [layer.name for layer in candidates(net)]
+        names = [layer.name for layer in candidates(net, arm.options(0))]
         if len(names) < arm.num_splits:
             raise CaffeSplitError(
                 f"{study.file}: arm {arm.name}: num_splits is {arm.num_splits}, and the net has {len(names)} "

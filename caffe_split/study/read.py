@@ -154,14 +154,15 @@ class _Reader:
                 )
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
-        # An arm whose own partition is random needs no random control.
-        drawn = [arm for arm in arms if not arm.partition.startswith("random")]
+        # An arm whose own partition is random needs no random control; one that divides nothing has none.
+        drawn = [arm for arm in arms if not arm.partition.startswith("random") and arm.partition != "all"]
         random = self.of_arms(controls.get("random", "first"), drawn, named, "controls: random")
         for arm in arms:
-            if arm.name in random and arm.partition.startswith("random"):
+            if arm.name in random and arm not in drawn:
                 raise self.wrong(
                     "controls: random",
-                    f"arm {arm.name} has partition {arm.partition} itself; name the arms that are to have the control",
+                    f"arm {arm.name} has partition {arm.partition}, to which there is none; name the arms that are to "
+                    "have the control",
                 )
         return Study(
             name=self.name(top.get("name", self.path.stem), "name"),

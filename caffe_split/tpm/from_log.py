@@ -19,6 +19,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.tpm.layers import SUFFIX
 from caffe_split.tpm.scores import null_tpm
 from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.text import head
 
 # The first bytes of a log hold the solver and the net as Caffe prints them, and what the layers say at set-up.
 _HEAD = 1 << 22
@@ -79,11 +80,10 @@ class WindowValue:
 
 def printed_tpm(log: TrainingLog) -> list[Printed]:
     """The values of each TPM layer, in the log's order. Raises `CaffeSplitError` where no TPM layer printed any."""
-    with open(log.path, "rb") as stream:
-        head = stream.read(_HEAD)
-    windows, intervals = _windows_in(head)
-    found = _MOMENTUM.search(head)
-    momentum = float(found[1]) if found else (0.0 if _SOLVER in head else math.nan)
+    said = head(log.path, _HEAD)
+    windows, intervals = _windows_in(said)
+    found = _MOMENTUM.search(said)
+    momentum = float(found[1]) if found else (0.0 if _SOLVER in said else math.nan)
     table = log.table("train")
     outputs = [name for name in table.names if name in windows or name.endswith(SUFFIX)]
     if not outputs:

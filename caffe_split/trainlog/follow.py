@@ -5,57 +5,92 @@ from __future__ import annotations
 import os
 import time
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
-from caffe_split.trainlog.read import BLOCK, open_log
+from caffe_split.trainlog.ranks import check_rank
+from caffe_split.trainlog.read import BLOCK, described, open_log
+from caffe_split.trainlog.text import Text
 
 # Bytes, the last ones read, that are compared at the next look.
 _TAIL = 256
 
 
 class Follower:
-    """Reads a growing log. A log that became shorter, or was replaced or written anew, is read again from its start."""
+    """Reads a growing log. A log that became shorter, or was replaced or written anew, is read again from its start.
 
-    def __init__(self, path: PathLike) -> None:
+    rank: see `read_log`.
+    """
+
+    def __init__(self, path: PathLike, rank: int | None = None) -> None:
         self.path = str(path)
-        self._start()
+        self._wanted = rank
+        self._start(Text() if rank is None else Text(several=True, rank=rank))
 
-    def _start(self) -> None:
+    def _start(self, text: Text) -> None:
         _, self._modified = open_log(self.path)
+        self._text = text
         self._parser = Parser(time.localtime(self._modified).tm_year)
         self._offset = 0
         self._inode = os.stat(self.path).st_ino
         self._tail = b""
         self._log: TrainingLog | None = None
 
+    def _again(self) -> None:
+        ranks = self._text.ranks
+        self._start(Text() if ranks is None else Text(several=True, rank=ranks.rank))
+
     def poll(self) -> bool:
         """Read what is new; returns whether there was anything.
 
-        Raises `CaffeSplitError` if the log is gone.
+        Raises `CaffeSplitError` if the log is gone, and if it has ranks but not the wanted one.
         """
         open_log(self.path)
         state = os.stat(self.path)
         if state.st_size < self._offset or state.st_ino != self._inode:
-            self._start()
+            self._again()
         self._modified = state.st_mtime
         with open(self.path, "rb", buffering=0) as stream:
             stream.seek(self._offset - len(self._tail))
             if stream.read(len(self._tail)) != self._tail:
-                self._start()
+                self._again()
                 stream.seek(0)
             begin = self._offset
             while block := stream.read(BLOCK):
-                self._parser.feed(block)
-                self._offset += len(block)
-                self._tail = (self._tail + block)[-_TAIL:] if len(block) < _TAIL else block[-_TAIL:]
+                self._take(block)
+                better = self._better_rank()
+                if better is not None:
+                    self._start(better)
+                    stream.seek(0)
+                    begin = -1
+        if self._text.ranks is not None and self._offset:
+            check_rank(self.path, self._text.ranks, self._wanted)
         if self._offset != begin:
             self._log = None
         return self._offset != begin
+
+    def _take(self, block: bytes) -> None:
+        try:
+            for piece in self._text.feed(block):
+                self._parser.feed(piece)
+        except CaffeSplitError as error:
+            raise CaffeSplitError(f"cannot read the log {self.path}: {error}") from None
+        self._offset += len(block)
+        self._tail = (self._tail + block)[-_TAIL:] if len(block) < _TAIL else block[-_TAIL:]
+
+    def _better_rank(self) -> Text | None:
+        """How to read the log from its start, if it has turned out that it has ranks, or one before that shown."""
+        ranks = self._text.ranks
+        if ranks is None:
+            return Text(several=True) if self._parser.several else None
+        if self._wanted is None and ranks.seen and min(ranks.seen) != ranks.rank:
+            return Text(several=True, rank=min(ranks.seen))
+        return None
 
     @property
     def log(self) -> TrainingLog:
         """What has been read; the same object as long as nothing is added."""
         if self._log is None:
-            self._log = self._parser.log(self.path, self._modified)
+            self._log = described(self._parser.log(self.path, self._modified), self._text)
         return self._log

@@ -11,12 +11,19 @@ _NUMBER = rb"([-+.\w#]+)(?=[\s,\\]|$)"
 # Iterations have at most fifteen digits, so that they fit into int64.
 ITERATION = re.compile(
     rb"Iteration (\d{1,15})"
-    rb"(?:, Testing net \(#(\d{1,6})\)"
-    rb"|, lr = " + _NUMBER + rb"|(?: \((\S+) iter/s, [^=]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = " + _NUMBER + rb")"
+    rb"(?:/\d{1,15})?"
+    rb"(?:(, Testing net)(?: \(#(\d{1,6})\))?"
+    rb"|, lr = " + _NUMBER + rb"|(?: \((?:(\S+) iter/s)?[^=]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = " + _NUMBER + rb")"
 )
 NET_OUTPUT = re.compile(rb"net output #\d+: (.+?) = " + _NUMBER)
+# 2014 numbers the outputs instead of naming them.
+TEST_SCORE = re.compile(rb"Test score #(\d{1,9}): " + _NUMBER)
 TEST_LOSS = re.compile(rb"Test loss: " + _NUMBER)
-SNAPSHOT_ITERATION = re.compile(rb"_iter_(\d{1,15})\.")
+# A file that a snapshot wrote: its path, blanks included, and its iteration. 2014 left out `.caffemodel`.
+SNAPSHOT = re.compile(
+    rb"Snapshotting (?:solver state )?to (?:(?:binary proto|HDF5) file )?"
+    rb"(?P<path>.*_iter_(?P<iteration>\d{1,15})(?:\.(?:caffemodel|solverstate)(?:\.h5)?)?)"
+)
 CLIP = re.compile(rb"Gradient clipping: .*\(L2 norm (\S+) > \S+\) by scale factor " + _NUMBER)
 BATCH = re.compile(rb"Batch (\d{1,15}), (.+?) = " + _NUMBER)
 HEADER = re.compile(rb"Log file created at: (\d{4})/\d\d/\d\d")

@@ -11,7 +11,9 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.columns import EMPTY, Part, Table
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.outputs import Value, is_accuracy, rank, values_in
+from caffe_split.trainlog.messages import SNAPSHOT, text
+from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_score, values_in
+from caffe_split.trainlog.trust import Stretch, stretches, trusted
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
@@ -33,6 +35,12 @@ class Event:
     line: int
     offset: int
     clock: int
+
+    @property
+    def path(self) -> str | None:
+        """The file that a snapshot wrote, as printed; None for other events."""
+        found = SNAPSHOT.match(self.text.encode("utf-8", "backslashreplace")) if self.kind == "snapshot" else None
+        return None if found is None else text(found["path"])
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,20 @@ class Run:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """A whole file: its runs in order, its length in bytes and lines, and when it was modified (seconds since 1970)."""
+    """A whole file: its runs in order, its length in bytes and lines, and when it was modified (seconds since 1970).
+
+    plain: the places of its lines are byte offsets in the file; otherwise in the text that `text.Text` makes of it.
+    rank: the one that was read, of a file into which several wrote. notes: what to say of the file, one line each.
+    """
 
     path: str
     runs: list[Run]
     size: int
     lines: int
     modified: float
+    plain: bool = True
+    rank: int | None = None
+    notes: tuple[str, ...] = ()
 
     def table(self, kind: str, net: int = 0) -> Table:
         """One table over all runs: kind is displays, train, lr, clips, batches or tests (of `net`).
@@ -122,11 +137,16 @@ class TrainingLog:
         for run, stop in zip(self.runs, self._reached()):
             table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)
             for part in table.parts:
-                # Batches have a count of their own. Within a run iterations never go back.
-                rows = len(part) if kind == "batches" else int(np.searchsorted(part.iteration, stop))
+                # Batches have a count of their own.
+                rows = len(part) if kind == "batches" else self._rows_before(part, stop)
                 parts.append(part.head(rows).later(elapsed))
             elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
         return Table(tuple(part for part in parts if len(part)))
+
+    @staticmethod
+    def _rows_before(part: Part, stop: int) -> int:
+        """How many rows of a part have an iteration below `stop`. Within a run iterations never go back."""
+        return int(np.searchsorted(part.iteration, stop))
 
     def _reached(self) -> list[int]:
         """Per run: the iteration from which a later run wins."""
@@ -155,16 +175,42 @@ class TrainingLog:
     def main_output(self, output: str | None = None) -> tuple[int, str] | None:
         """(test net, name) of the output by which a training is judged; None if it printed no such output.
 
-        `output` None: the first accuracy; of a net with several heads (loss1/top-1, ...) that of the last head.
+        `output` None: the first accuracy; of a net with several heads (loss1/top-1, ...) that of the last head. If no
+        output has a name, as in 2014, the first whose values all lie between 0 and 1.
         """
+        known = self.test_outputs()
         if output is not None:
-            return next((found for found in self.test_outputs() if found[1] == output), None)
-        some = [found for found in self.test_outputs() if is_accuracy(found[1])]
+            return next((found for found in known if found[1] == output), None)
+        some = [found for found in known if is_accuracy(found[1])]
         if not some:
-            return None
+            return next((found for found in known if is_score(found[1]) and self._is_share(*found)), None)
         names = [name for net, name in some if net == some[0][0]]
         head = names[-1].rpartition("/")[0]
         return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
+
+    def _is_share(self, net: int, name: str) -> bool:
+        values = self.table("tests", net).printed(name)[1]
+        return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
+
+    @property
+    def stretches(self) -> list[list[Stretch]]:
+        """Per run: the iterations at which its loss was not finite."""
+        return [stretches(run) for run in self.runs]
+
+    @property
+    def trouble(self) -> str:
+        """E.g. `nan from iteration 20`, if the last printed loss of the last run is not finite; else ""."""
+        last = stretches(self.runs[-1]) if self.runs else []
+        return next((str(stretch) for stretch in last if stretch.stop is None), "")
+
+    def trusted(self, net: int) -> np.ndarray:
+        """Whether each row of `table("tests", net)` counts, bool (n); see `trust.trusted`."""
+        parts = [
+            trusted(run, net)[: self._rows_before(run.tests[net].parts[0], stop)]
+            for run, stop in zip(self.runs, self._reached())
+            if net in run.tests
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     def values(self, output: str | None = None) -> list[Value]:
         """Every printed value of a test output, in the file's order, of all runs and test nets.
@@ -173,11 +219,16 @@ class TrainingLog:
         the outputs that exist, if there is no such output.
         """
         result: list[Value] = []
+        named = output
+        if output is None and not any(is_accuracy(name) for _, name in self.test_outputs()):
+            named = (self.main_output() or (0, None))[1]  # a score
         for run in self.runs:
             for net, table in run.tests.items():
+                counts = None
                 for name in table.names:
-                    if is_accuracy(name) if output is None else name == output:
-                        result.extend(values_in(table, net, name))
+                    if is_accuracy(name) if named is None else name == named:
+                        counts = trusted(run, net) if counts is None else counts
+                        result.extend(values_in(table, net, name, counts))
         if result:
             return sorted(result, key=lambda value: value.line)
         known = list(dict.fromkeys(name for _, name in self.test_outputs()))
@@ -189,9 +240,14 @@ class TrainingLog:
     def best(self, output: str | None = None) -> Value:
         """The best value of a test output: the lowest of a loss, the highest otherwise; of equal ones the last.
 
-        `output` None: the `main_output`, by which runs are compared. Raises `CaffeSplitError` if there is none.
+        What was printed while the loss was not finite does not count. `output` None: the `main_output`, by which runs
+        are compared. Raises `CaffeSplitError` if there is none.
         """
-        return max(self._judged(output), key=rank)
+        best = best_of(self._judged(output))
+        if best is None:
+            why = self.trouble or "no value is finite"
+            raise CaffeSplitError(f"{self.path} has no best value: {why}")
+        return best
 
     def final(self, output: str | None = None) -> Value:
         """The last value of a test output; `output` None and errors as for `best`."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from caffe_split.trainlog.columns import Table
 
@@ -13,7 +16,10 @@ _HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b"
 
 @dataclass(frozen=True)
 class Value:
-    """One value of a test output and where it stands (line from 1, byte offset)."""
+    """One value of a test output and where it stands (line from 1, byte offset).
+
+    trusted: False if it was printed while the loss was not finite (see `trust`); it is then never the best.
+    """
 
     net: int
     output: str
@@ -21,6 +27,7 @@ class Value:
     value: float
     line: int
     offset: int
+    trusted: bool = True
 
 
 def is_accuracy(name: str) -> bool:
@@ -33,16 +40,29 @@ def is_loss(name: str) -> bool:
     return not is_accuracy(name) and any(word in name.lower() for word in ("loss", "err", "entropy"))
 
 
+def is_score(name: str) -> bool:
+    """Whether it is one of the outputs to which the Caffe of 2014 gives numbers instead of names."""
+    return re.fullmatch(r"score \d+", name) is not None
+
+
 def rank(found: Value) -> tuple[float, int]:
     """A sort key, from the worst value to the best (of a loss the lowest); of equal ones the later is better."""
     sign = -1.0 if is_loss(found.output) else 1.0
-    return (-math.inf if math.isnan(found.value) else sign * found.value, found.line)
+    counts = found.trusted and not math.isnan(found.value)
+    return (sign * found.value if counts else -math.inf, found.line)
 
 
-def values_in(table: Table, net: int, name: str) -> list[Value]:
-    """The values of the output `name` of test net `net`, in the order of the table."""
+def best_of(values: Iterable[Value]) -> Value | None:
+    """The best of the values that count; None if none does."""
+    counting = (value for value in values if value.trusted and math.isfinite(value.value))
+    return max(counting, key=rank, default=None)
+
+
+def values_in(table: Table, net: int, name: str, trusted: np.ndarray) -> list[Value]:
+    """The values of the output `name` of test net `net`, in the order of the table. trusted: bool per row."""
+    columns = (table.iteration, table[name], table.lines[name], table.offsets[name], trusted)
     return [
-        Value(net, name, int(iteration), float(value), int(line), int(offset))
-        for iteration, value, line, offset in zip(table.iteration, table[name], table.lines[name], table.offsets[name])
+        Value(net, name, iteration, value, line, offset, counts)
+        for iteration, value, line, offset, counts in zip(*(column.tolist() for column in columns))
         if line
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from caffe_split.trainlog import bulk, messages, scan
 from caffe_split.trainlog.lines import NO_CLOCK, PREFIX, SHORT_PREFIX, Clock, LineSplitter
 from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.ranks import tagged
 from caffe_split.trainlog.recorder import Handler, Place, Recorder
 
 # Smaller blocks, such as a few lines appended to a growing log, are read line by line.
@@ -33,6 +34,7 @@ class Parser:
         self._line = 0
         self._offset = 0
         self._prefixed = False  # whether any line had a prefix
+        self.several = False  # whether several processes wrote, with their ranks before each line
 
     @property
     def years_gone_by(self) -> int:
@@ -122,6 +124,7 @@ class Parser:
         short = None if found else SHORT_PREFIX.search(line)
         prefix = found or short
         if prefix:
+            self.several = self.several or tagged(line)
             message = line[prefix.end() :].strip()
             tag = messages.TAG.match(message)
             if tag:

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.messages import number
+from caffe_split.trainlog.ranks import check_rank, tagged
+from caffe_split.trainlog.text import Text, blocks, head
 
 BLOCK = 1 << 20
 # The lines before an "Optimization Done" are looked for in this many bytes before it.
 _NEAR = 1 << 18
+# Endings of files that are no logs and may be large.
+_NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
+
+Say = Callable[[str], None]
+# Offset and text of a line, and a function that gives the N lines before it.
+_Match = tuple[int, bytes, Callable[[int], list[bytes]]]
 
 # Fields end where blanks begin; the number is a sign, digits and a point, nothing else.
 _FIELD_11 = re.compile(rb"[ \t]*[^ \t]+(?:[ \t]+[^ \t]+){9}[ \t]+(-?[0-9]*\.?[0-9]*)")
@@ -43,45 +52,41 @@ def sort_key(text: bytes) -> tuple[float, bytes]:
     return (float(found[1]) if found and digits else 0.0, text)
 
 
-def best_lines(path: PathLike, count: int) -> list[Found]:
-    """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks."""
-    kept: list[tuple[float, bytes, int]] = []
-    for offset, text in _matching(path, b"Test"):
-        if b"acc" in text.lower():
-            entry = (*sort_key(text), -offset)
-            if len(kept) < count:
-                heapq.heappush(kept, entry)
-            elif count and entry > kept[0]:
-                heapq.heapreplace(kept, entry)
-    return [Found(-offset, text) for _, text, offset in sorted(kept)]
+def best_lines(path: PathLike, count: int, rank: int | None = None, say: Say | None = None) -> list[Found]:
+    """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks.
+
+    rank: see `read_log`. say: called with what is to be said of the file.
+    """
+
+    def find(matches: Iterator[_Match]) -> list[Found]:
+        kept: list[tuple[float, bytes, int]] = []
+        for offset, text, _ in matches:
+            if b"acc" in text.lower():
+                entry = (*sort_key(text), -offset)
+                if len(kept) < count:
+                    heapq.heappush(kept, entry)
+                elif count and entry > kept[0]:
+                    heapq.heapreplace(kept, entry)
+        return [Found(-offset, text) for _, text, offset in sorted(kept)]
+
+    return _search(path, b"Test", find, rank, say)
 
 
-def final_lines(path: PathLike, before: int = 3) -> list[Found]:
+def final_lines(path: PathLike, before: int = 3, rank: int | None = None, say: Say | None = None) -> list[Found]:
     """The accuracy lines among the `before` lines that precede each "Optimization Done" (or are it)."""
-    result: dict[int, Found] = {}
-    with open(path, "rb") as stream:
-        for offset, text in _matching(path, b"Optimization Done"):
-            earlier = _lines_before(stream, offset, before)
-            place = offset - sum(len(found) + 1 for found in earlier)
-            for found in (*earlier, text):
+
+    def find(matches: Iterator[_Match]) -> list[Found]:
+        result: dict[int, Found] = {}
+        for offset, text, earlier in matches:
+            lines = earlier(before)
+            place = offset - sum(len(found) + 1 for found in lines)
+            for found in (*lines, text):
                 if b"acc" in found.lower():
                     result[place] = Found(place, found)
                 place += len(found) + 1
-    return [result[place] for place in sorted(result)]
+        return [result[place] for place in sorted(result)]
 
-
-def _lines_before(stream: BinaryIO, offset: int, count: int) -> list[bytes]:
-    """The last `count` lines in front of `offset`, as far as they lie within `_NEAR` bytes, without their newlines."""
-    # Most lines are short: what is read grows until it holds them, so that many such places cost little.
-    size = 256 * count
-    while True:
-        start = max(offset - size, 0)
-        stream.seek(start)
-        # The first is a whole line only at the start of the file.
-        lines = stream.read(offset - start).split(b"\n")[:-1]
-        if len(lines) > count or start == 0 or size >= _NEAR:
-            return lines[max(len(lines) - count, 0) :]
-        size = min(4 * size, _NEAR)
+    return _search(path, b"Optimization Done", find, rank, say)
 
 
 def misleading(lines: list[Found]) -> bool:
@@ -99,43 +104,82 @@ def logs_under(path: PathLike) -> list[Path]:
     root = Path(path)
     if not root.is_dir():
         return [root]
-    return [file for file in sorted(root.rglob("*")) if file.is_file() and looks_like_log(file)]
+    files = (file for file in sorted(root.rglob("*")) if file.suffix not in _NO_LOGS)
+    return [file for file in files if file.is_file() and looks_like_log(file)]
 
 
 def looks_like_log(file: Path) -> bool:
-    """Whether the first 64 kB of the file are text that has lines of Caffe."""
+    """Whether the first 64 kB of the file are text, possibly compressed, that has lines of Caffe."""
     try:
-        with file.open("rb") as stream:
-            head = stream.read(1 << 16)
-    except OSError:
+        found = head(file, 1 << 16)
+    except (OSError, CaffeSplitError):
         return False
-    return b"\0" not in head and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", head))
+    return b"\0" not in found and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", found))
 
 
-def _matching(path: PathLike, word: bytes) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) of every line that holds `word`, which is not empty."""
+def _search(
+    path: PathLike, word: bytes, find: Callable[[Iterator[_Match]], list[Found]], rank: int | None, say: Say | None
+) -> list[Found]:
+    """What `find` finds in the lines that hold `word`."""
+    text = Text() if rank is None else Text(several=True, rank=rank)
+    found = find(_matching(path, word, text))
+    if text.ranks is None and any(tagged(line.text) for line in found):
+        text = Text(several=True)
+        found = find(_matching(path, word, text))
+    if text.ranks is not None:
+        check_rank(path, text.ranks, rank)
+        first = min(text.ranks.seen)
+        if rank is None and first != text.ranks.rank:
+            text = Text(several=True, rank=first)
+            found = find(_matching(path, word, text))
+    if say is not None:
+        for note in text.notes:
+            say(f"note: {path}: {note}")
+    return found
+
+
+def _matching(path: PathLike, word: bytes, text: Text) -> Iterator[_Match]:
+    """The lines that hold `word`, which is not empty."""
     splitter = LineSplitter()
     offset = 0  # of the first byte after the complete lines so far
-    with open(path, "rb", buffering=0) as stream:
-        while block := stream.read(BLOCK):
-            # A block is searched in place; only the line that crosses its border is copied.
-            first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
-            line = splitter.feed(block[:first] if first else block)
-            if not line:
-                continue
-            offset += splitter.dropped
-            splitter.dropped = 0
-            if word in line:
-                yield offset, line[:-1]
-            offset += len(line)
-            place = block.find(word, first, last)
-            while place >= 0:
-                start = block.rfind(b"\n", 0, place) + 1
-                end = block.find(b"\n", place)
-                yield offset + start - first, block[start:end]
-                place = block.find(word, end, last)
-            offset += last - first
-            splitter.feed(block[last:])
+    past = b""  # the last of the complete lines so far
+    for block in blocks(path, text, BLOCK):
+        # A block is searched in place; only the line that crosses its border is copied.
+        first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+        line = splitter.feed(block[:first] if first else block)
+        if not line:
+            continue
+        offset += splitter.dropped
+        splitter.dropped = 0
+        if word in line:
+            yield offset, line[:-1], partial(_lines_before, past, block, 0, 0)
+        offset += len(line)
+        past = _end(past + line)
+        place = block.find(word, first, last)
+        while place >= 0:
+            start = block.rfind(b"\n", 0, place) + 1
+            end = block.find(b"\n", place)
+            yield offset + start - first, block[start:end], partial(_lines_before, past, block, first, start)
+            place = block.find(word, end, last)
+        offset += last - first
+        past = _end((past if last - first < _NEAR else b"") + block[max(first, last - _NEAR - 1) : last])
+        splitter.feed(block[last:])
     rest = splitter.rest()
     if word in rest:
-        yield offset + splitter.dropped, rest
+        yield offset + splitter.dropped, rest, partial(_lines_before, past, b"", 0, 0)
+
+
+def _end(lines: bytes) -> bytes:
+    """The last whole lines, `_NEAR` bytes of them at most."""
+    return lines if len(lines) <= _NEAR else lines[lines.find(b"\n", len(lines) - _NEAR - 1) + 1 :]
+
+
+def _lines_before(past: bytes, block: bytes, first: int, start: int, count: int) -> list[bytes]:
+    """The last `count` lines in front of `start`, without line feeds: of `block` from `first` on, then of `past`."""
+    lines: list[bytes] = []
+    for data, lowest, end in ((block, first, start), (past, 0, len(past))):
+        while len(lines) < count and end > lowest and end > start - _NEAR:
+            begin = data.rfind(b"\n", lowest, end - 1) + 1 or lowest
+            lines.append(data[begin : end - 1])
+            end = begin
+    return lines[::-1]

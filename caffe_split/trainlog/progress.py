@@ -7,16 +7,17 @@ import os
 import re
 from dataclasses import dataclass
 
-import numpy as np
-
 from caffe_split.files import PathLike
 from caffe_split.trainlog.model import Run, TrainingLog
+from caffe_split.trainlog.outputs import best_of
 from caffe_split.trainlog.show import duration, number
+from caffe_split.trainlog.text import Text, blocks, head
 
 # Displays over which the speed is measured: few enough to follow a change, enough not to jump.
 RECENT = 20
 _MAX_ITER = re.compile(rb"^max_iter: (\d{1,15})\r?$", re.MULTILINE)
 _REACH = 1 << 22  # bytes searched at each end of a log
+_LINE = 64  # the line of max_iter is not longer
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Progress:
     """The progress of a training; NaN means not known.
 
     iteration: -1 before the first. max_iter: 0 if not known. output: the name of the accuracy. tested: the iteration
-    of its last value. speed: iterations per second. left: seconds until max_iter.
+    of its last value. speed: iterations per second. left: seconds until max_iter. trouble: see `TrainingLog.trouble`.
     """
 
     iteration: int
@@ -38,6 +39,7 @@ class Progress:
     tested: int
     speed: float
     left: float
+    trouble: str = ""
 
 
 def progress_of(log: TrainingLog, max_iter: int) -> Progress:
@@ -46,41 +48,45 @@ def progress_of(log: TrainingLog, max_iter: int) -> Progress:
     run = log.runs[-1] if log.runs else None
     iteration = run.last_iteration if run else -1
     speed = _speed(run) if run else nan
-    name, values, iterations = "", np.empty(0), np.empty(0, np.int64)
-    chosen = log.main_output()
-    if chosen is not None:
-        net, name = chosen
-        table = log.table("tests", net)
-        there = np.isfinite(table[name])
-        values, iterations = table[name][there], table.iteration[there]
-    at = int(values.argmax()) if len(values) else -1
+    net, name = log.main_output() or (0, "")
+    values = [value for value in log.values(name) if value.net == net] if name else []
+    best = best_of(values)
+    last = values[-1] if values else None
     return Progress(
         iteration=iteration,
         max_iter=max_iter,
         loss=float(run.displays["loss"][-1]) if run and len(run.displays) else nan,
         rate=float(run.lr["lr"][-1]) if run and len(run.lr) else nan,
         output=name,
-        accuracy=float(values[-1]) if len(values) else nan,
-        best=float(values[at]) if len(values) else nan,
-        best_iteration=int(iterations[at]) if len(values) else -1,
-        tested=int(iterations[-1]) if len(values) else -1,
+        accuracy=last.value if last else nan,
+        best=best.value if best else nan,
+        best_iteration=best.iteration if best else -1,
+        tested=last.iteration if last else -1,
         speed=speed,
+        trouble=log.trouble,
         left=(max_iter - iteration) / speed if speed > 0 and iteration >= 0 and max_iter else nan,
     )
 
 
-def max_iter_in(path: PathLike) -> int | None:
+def max_iter_in(path: PathLike, rank: int | None = None) -> int | None:
     """The last `max_iter` that a run of the log printed, with its solver, at its start; None if none is found.
 
     Only the first and the last 4 MB are searched. The start of the last run is there unless it has printed more than
-    that and is not the first.
+    that and is not the first. Of a file that is no plain text all is searched. rank: see `read_log`.
     """
-    found = None
+    first = head(path, _REACH)
     with open(path, "rb") as stream:
-        for start in (0, max(os.fstat(stream.fileno()).st_size - _REACH, 0)):
-            stream.seek(start)
-            for match in _MAX_ITER.finditer(stream.read(_REACH)):
-                found = int(match[1])
+        if stream.read(len(first)) == first:
+            stream.seek(max(os.fstat(stream.fileno()).st_size - _REACH, 0))
+            pieces = iter([first, stream.read()])
+        else:
+            # Without ranks before its lines, the filter leaves a text as it is.
+            pieces = blocks(path, Text(several=True, rank=rank))
+    found, before = None, b""
+    for piece in pieces:
+        for match in _MAX_ITER.finditer(before + piece):
+            found = int(match[1])
+        before = piece[-_LINE:]
     return found
 
 
@@ -92,8 +98,10 @@ def one_line(now: Progress) -> str:
     if not math.isnan(now.rate):
         parts.append(f"lr {number(now.rate, 3)}")
     if now.output:
-        best = f"best {number(now.best, 4)} at {now.best_iteration}"
+        best = f"best {number(now.best, 4)} at {now.best_iteration}" if now.best_iteration >= 0 else "no best"
         parts.append(f"{now.output} {number(now.accuracy, 4)} ({best})")
+    if now.trouble:
+        parts.append(now.trouble)
     if not math.isnan(now.speed):
         parts.append(f"{number(now.speed, 3)} it/s")
     if not math.isnan(now.left):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.outputs import is_score
 from caffe_split.trainlog.parse import Parser
+from caffe_split.trainlog.ranks import check_rank
+from caffe_split.trainlog.text import BLOCK, Text, blocks
 
-# Bytes per read.
-BLOCK = 1 << 21
+__all__ = ["BLOCK", "described", "open_log", "read_log"]
 
 
 def open_log(path: PathLike) -> tuple[Path, float]:
@@ -31,10 +34,11 @@ def open_log(path: PathLike) -> tuple[Path, float]:
     return log, state.st_mtime
 
 
-def read_log(path: PathLike) -> TrainingLog:
-    r"""Read a whole training log. Any bytes give one, possibly without runs.
+def read_log(path: PathLike, rank: int | None = None) -> TrainingLog:
+    r"""Read a whole training log, also a compressed one. Any bytes give one, possibly without runs.
 
-    Raises `CaffeSplitError` if `path` is not a readable file.
+    rank: of a log into which several processes wrote with their ranks before each line; None: the first. Raises
+    `CaffeSplitError` if `path` is not a readable file, or has not that rank.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "train.log")
@@ -52,17 +56,41 @@ def read_log(path: PathLike) -> TrainingLog:
     expect_path(path, "a log")
     log, modified = open_log(path)
     year = time.localtime(modified).tm_year
-    parser = _parse(log, year)
+    parser, text = _parse(log, year, Text())
+    if parser.several or rank is not None:
+        parser, text = _of_rank(log, year, rank)
     if parser.years_gone_by:
         # The file was last written at its end, so it began that many years before.
-        parser = _parse(log, year - parser.years_gone_by)
-    return parser.log(str(path), modified)
+        again = Text() if text.ranks is None else Text(several=True, rank=text.ranks.rank)
+        parser, text = _parse(log, year - parser.years_gone_by, again)
+    return described(parser.log(str(path), modified), text)
 
 
-def _parse(log: Path, year: int) -> Parser:
+def described(log: TrainingLog, text: Text) -> TrainingLog:
+    """The log with what is to be said of its file."""
+    shown = None if text.ranks is None else text.ranks.rank
+    notes, main = text.notes, log.main_output()
+    if main is not None and is_score(main[1]):
+        notes.append(f"its outputs have no names; {main[1]}, always between 0 and 1, is taken for the accuracy")
+    return replace(log, plain=text.plain, rank=shown, notes=tuple(notes))
+
+
+def _of_rank(log: Path, year: int, rank: int | None) -> tuple[Parser, Text]:
+    """Read one rank; None: the first, which need not be the first to write."""
+    parser, text = _parse(log, year, Text(several=True, rank=rank))
+    assert text.ranks is not None
+    check_rank(log, text.ranks, rank)
+    first = min(text.ranks.seen)
+    if rank is None and first != text.ranks.rank:
+        parser, text = _parse(log, year, Text(several=True, rank=first))
+    return parser, text
+
+
+def _parse(log: Path, year: int, text: Text) -> tuple[Parser, Text]:
     parser = Parser(year)
-    with log.open("rb", buffering=0) as stream:
-        while block := stream.read(BLOCK):
-            parser.feed(block)
+    for block in blocks(log, text):
+        parser.feed(block)
+        if parser.several and text.ranks is None:
+            break  # to be read again, by ranks
     parser.finish()
-    return parser
+    return parser, text

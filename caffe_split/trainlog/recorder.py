@@ -77,10 +77,11 @@ class Recorder:
         iteration = int(found[1])
         if found[2] is not None:
             self._reach(iteration)
-            self.run.test, self.run.train_iteration, self.run.test_row = (iteration, int(found[2])), None, False
+            net = int(found[3] or 0)  # the first versions have one test net
+            self.run.test, self.run.train_iteration, self.run.test_row = (iteration, net), None, False
             return
-        rate = found[3] is not None
-        value = number(found[3] if rate else found[5])
+        rate = found[4] is not None
+        value = number(found[4] if rate else found[6])
         if value is None:
             return
         self._reach(iteration)
@@ -88,7 +89,7 @@ class Recorder:
         rows.start(iteration, clock)
         rows.put(b"lr" if rate else b"loss", value, line, offset)
         if not rate:
-            speed = number(found[4]) if found[4] is not None else None
+            speed = number(found[5]) if found[5] is not None else None
             if speed is not None:
                 rows.put(b"iter/s", speed, line, offset)
             self.run.train_iteration, self.run.test, self.run.train_row = iteration, None, False
@@ -113,6 +114,10 @@ class Recorder:
         found = messages.NET_OUTPUT.match(message, 5)
         if found is not None:
             self._test_value(found[1], number(found[2]), outputs=True)
+            return
+        score = messages.TEST_SCORE.match(message)
+        if score is not None:
+            self._test_value(b"score " + score[1], number(score[2]), outputs=True)
             return
         loss = messages.TEST_LOSS.match(message)
         if loss is not None:
@@ -213,5 +218,5 @@ class Recorder:
             self._clock.know(int(found[1]))
 
     def _snapshot(self, message: bytes) -> None:
-        found = messages.SNAPSHOT_ITERATION.search(message)
-        self._add("snapshot", messages.text(message), int(found[1]) if found else None)
+        found = messages.SNAPSHOT.match(message)
+        self._add("snapshot", messages.text(message), int(found["iteration"]) if found else None)

@@ -57,7 +57,10 @@ def notes(rows: Sequence[Summary]) -> list[str]:
     lines = []
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:
-        lines.append(f"Acc: best value of test output {', '.join(outputs)}; Difference: to {rows[0].net}.")
+        reference = next((row.net for row in rows if not math.isnan(row.difference)), "")
+        difference = f"; Difference: to {reference}" if reference else ""
+        lines.append(f"Acc: best value of test output {', '.join(outputs)}{difference}.")
+    lines += [f"{row.net}: {row.untrusted}: tests there do not count." for row in rows if row.untrusted]
     return lines + [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
 
 

@@ -35,8 +35,10 @@ def net(text: str) -> prototxt.Document:
     return prototxt.parse(text, "net")
 
 
-def split_again(document: prototxt.Document, name: str, norm: bool = False, **options: object) -> None:
-    """Split the convolution `name` of the document, its even kernels being the fast ones."""
+def split_again(
+    document: prototxt.Document, name: str, norm: bool = False, whole: bool = False, **options: object
+) -> None:
+    """Split the convolution `name` of the document, its even kernels being the fast ones; `whole`: none of them."""
     found = next(each for each in all_layers(document) if each.name == name)
     param = found.message.sub("convolution_param")
     assert param is not None
@@ -51,7 +53,9 @@ def split_again(document: prototxt.Document, name: str, norm: bool = False, **op
         found.tops[0],
         geometry,
         kernels,
-        Partition(tuple(range(0, count, 2)), tuple(range(1, count, 2))),
+        Partition((), tuple(range(count)))
+        if whole
+        else Partition(tuple(range(0, count, 2)), tuple(range(1, count, 2))),
         options=SplitOptions(**options),  # type: ignore[arg-type]
     )
     if norm:

@@ -55,7 +55,7 @@ def forward(parts: Sequence[Part], bottom: str, image: np.ndarray) -> dict[str, 
             assert part.geometry is not None
             blobs[part.top] = convolve(inputs[0], stored[0], stored[1] if len(stored) > 1 else None, part.geometry)
         elif part.form == "sum":
-            blobs[part.top] = inputs[0] + inputs[1]
+            blobs[part.top] = np.sum(inputs, axis=0)
         elif part.form == "concat":
             blobs[part.top] = np.concatenate(inputs)
         else:

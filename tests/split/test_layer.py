@@ -13,7 +13,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.kinds import KIND_NAMES, KindName
-from caffe_split.split.layer import SplitOptions, split_convolution
+from caffe_split.split.layer import Init, SplitOptions, split_convolution
 from caffe_split.split.partition import Partition, divide, parse_rule
 from caffe_split.split.parts import Activation, SkipPool
 from tests.split.reference import convolve, forward, geometries
@@ -39,6 +39,7 @@ def make(
     wide=st.booleans(),
     pool=st.sampled_from(["stride", "average"]),
     activation=st.sampled_from(["none", "relu"]),
+    rule=st.sampled_from(["random:1", "all"]),
     seed=st.integers(0, 50),
 )
 def test_exact_start_is_the_same_function(
@@ -50,12 +51,13 @@ def test_exact_start_is_the_same_function(
     wide: bool,
     pool: SkipPool,
     activation: Activation,
+    rule: str,
     seed: int,
 ) -> None:
     geometry, side = fitting
     count, channels = (8, 12) if wide else (12, 8)
     kernels, rng = make(geometry, count, channels, bias, seed)
-    partition = divide(parse_rule("random:1"), np.zeros(count), geometry.group)
+    partition = divide(parse_rule(rule), np.zeros(count), geometry.group)
     options = SplitOptions(kind=kind, noise=noise, seed=seed, activation=activation, skip_pool=pool)
     try:
         parts = split_convolution(
@@ -63,7 +65,7 @@ def test_exact_start_is_the_same_function(
         )
     except CaffeSplitError as error:
         # What has X's own geometry can always be added; the others say what it is that does not fit.
-        if kind in ("residual", "extension") or not re.search("does not fit|no place", str(error)):
+        if not re.search("does not fit|no place" if kind in ("skip", "identity") else "cannot be split by", str(error)):
             raise
         return
     image = rng.standard_normal((channels, side, side))
@@ -169,3 +171,62 @@ def test_noise_of_a_wide_layer_stays_invertible() -> None:
     partition = divide(parse_rule("random:0"), np.zeros(600))
     parts = split_convolution("x", "b", "t", geometry, kernels, partition, options=SplitOptions(noise=1.0))
     assert np.linalg.cond(parts[-1].blobs[0][:, :, 0, 0]) <= 3.0 + 1e-9
+
+
+@pytest.mark.parametrize(("kind", "words"), [("conv1x1", 1), ("acnet", 2), ("dbb", 3)])
+@pytest.mark.parametrize("init", ["exact", "study"])
+def test_random_starts_have_the_size_of_the_kernel_beside_them(kind: KindName, words: int, init: Init) -> None:
+    kernels, _ = make(Geometry((3, 3), (1, 1), (1, 1)), 6, 400, False)
+    kernels.weight[:] *= np.array([1, 10, 1e-3, 0, 5, 1e3])[:, None, None, None]
+    rms = np.sqrt(np.mean(kernels.weight.reshape(6, -1) ** 2, axis=1))
+    options = SplitOptions(kind=kind, init=init)
+    parts = split_convolution(
+        "x", "b", "t", Geometry((3, 3), (1, 1), (1, 1)), kernels, Partition((), tuple(range(6))), options=options
+    )
+    drawn = [part.blobs[0] for part in parts[1:-1] if not part.frozen and len(part.blobs[0]) == 6]
+    assert len(drawn) == words
+    for weight in drawn:
+        found = np.sqrt(np.mean(weight.reshape(6, -1) ** 2, axis=1))
+        assert found == pytest.approx(rms, rel=0.15)
+        assert abs(np.mean(weight[0])) < 5 * rms[0] / np.sqrt(weight[0].size)
+    if init == "study":
+        assert np.array_equal(parts[0].blobs[0], kernels.weight)
+
+
+def test_small_branches_stay_small_where_their_size_is_x_s_for_any_input() -> None:
+    """Through the middle, where the padding reaches it; else the branch has X's geometry and zeros elsewhere."""
+    kernels, _ = make(Geometry((3, 3)), 4, 3, False)
+    whole = Partition((), (0, 1, 2, 3))
+
+    def geometry(kind: KindName, x: Geometry) -> list[Geometry | None]:
+        parts = split_convolution("x", "b", "t", x, kernels, whole, options=SplitOptions(kind=kind))
+        return [part.geometry for part in parts[1:-1]]
+
+    padded = Geometry((3, 3), (2, 2), (3, 2), (2, 1))
+    assert geometry("conv1x1", padded) == [Geometry((1, 1), (2, 2), (1, 1))]
+    assert geometry("acnet", padded) == [
+        Geometry((1, 3), (2, 2), (1, 2)),
+        Geometry((3, 1), (2, 2), (3, 1), (2, 1)),
+    ]
+    bare = Geometry((3, 3), (1, 1), (0, 1))
+    assert geometry("conv1x1", bare) == [bare]
+    assert geometry("acnet", bare) == [bare, Geometry((3, 1), (1, 1), (0, 0))]
+
+
+def test_a_kind_without_meaning_for_a_layer_is_refused_by_name() -> None:
+    kernels, _ = make(Geometry((1, 1)), 4, 3, False)
+    for kind, reason in (("acnet", "no rows and columns"), ("dbb", "no places to average")):
+        with pytest.raises(CaffeSplitError, match=f"layer 'x' cannot be split by {kind}: .*{reason}.*another kind"):
+            split_convolution(
+                "x", "b", "t", Geometry((1, 1)), kernels, Partition((0,), (1, 2, 3)), options=SplitOptions(kind=kind)
+            )
+    with pytest.raises(CaffeSplitError, match=r"layer 'x': --branch-norm .* kind extension has a single path"):
+        split_convolution(
+            "x",
+            "b",
+            "t",
+            Geometry((1, 1)),
+            kernels,
+            Partition((), (0, 1, 2, 3)),
+            options=SplitOptions(kind="extension", branch_norm=1),
+        )

@@ -93,6 +93,7 @@ def test_names_alone_are_parts_where_the_whole_split_is_among_them() -> None:
     split_again(document, "x_split1", kind="skip")
     whole = [layer.get("name") for layer in document.subs("layer") if layer.get("type") == "Convolution"]
     assert set(parts_among(whole, added_words())) == set(whole) - {"y"}
+    assert set(parts_among([*whole, "y_split2"], added_words())) == set(whole) - {"y"}
     lone = {"frames_reorder", "z_split1", "z_split2", "z_reorder", "conv_skip"}
     assert set(parts_among({*whole, *lone}, added_words())) == set(whole) - {"y"}
     for gone in ("x_reorder", "x_split2", "x_split2_residual_pre"):
@@ -100,3 +101,15 @@ def test_names_alone_are_parts_where_the_whole_split_is_among_them() -> None:
         left = parts_among(rest, added_words())
         kept = gone.startswith("x_split2_residual")
         assert ("x_split2_residual_post" in left) == kept
+
+
+def test_names_of_layers_that_were_not_divided_are_parts_too() -> None:
+    document = net(NET)
+    split_again(document, "x", whole=True, kind="residual")
+    split_again(document, "x_split2", whole=True, kind="dbb")
+    split_again(document, "x_split2_residual_pre", kind="skip")
+    whole = [layer.get("name") for layer in document.subs("layer") if layer.get("type") == "Convolution"]
+    assert set(parts_among(whole, added_words())) == set(whole) - {"y"}
+    assert set(parts_among({"x_split2", "x_split2_acnet_row"}, added_words())) == {"x_split2", "x_split2_acnet_row"}
+    assert not parts_among({"x_split1", "x_split2", "x_split2_skip"}, added_words())
+    assert not parts_among({"x_split2", "x_split2_skip", "x_reorder"}, added_words())

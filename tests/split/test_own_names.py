@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.derivation.options import DeriveOptions
 from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.merge import merge_stems
 from caffe_split.formats import prototxt
@@ -118,30 +119,31 @@ VIEWS: dict[str, Callable[[prototxt.Document], str]] = {
 
 
 @settings(deadline=None, max_examples=25)
-@given(made=nets(), kind=st.sampled_from(KIND_NAMES), data=st.data())
+@given(made=nets(), kind=st.sampled_from(KIND_NAMES), whole=st.booleans(), data=st.data())
 def test_a_net_with_our_names_is_as_one_with_neutral_names(
-    made: tuple[str, dict[str, str]], kind: KindName, data: st.DataObject
+    made: tuple[str, dict[str, str]], kind: KindName, whole: bool, data: st.DataObject
 ) -> None:
     text, names = made
     own, other = prototxt.parse(text, "net"), prototxt.parse(neutral(text, names), "net")
     assert [names.get(each.name, each.name) for each in all_layers(other)] == [each.name for each in all_layers(own)]
     for what, view in VIEWS.items():
         assert view(own.copy()) == renamed(view(other.copy()), names), what
-    possible = [each.name for each in candidates(other)]
+    possible = [each.name for each in candidates(other, DeriveOptions(kind=kind))]
     if not possible:
         return
     name = data.draw(st.sampled_from(possible))
     if {f"{names[name]}{ending}" for ending in ENDINGS} & set(names.values()):
         # Names that the split would make may be the user's own; neutral ones never are.
         return
-    split_again(own, names[name], kind=kind)
-    split_again(other, name, kind=kind)
+    split_again(own, names[name], whole=whole, kind=kind)
+    split_again(other, name, whole=whole, kind=kind)
     assert str(own) == renamed(str(other), names)
     # A picture tells the parts of the split, and folding undoes it.
     assert draw_svg(own, whole=True) == renamed(draw_svg(other, whole=True), names)
     for document, split in ((own, names[name]), (other, name)):
         made_by_us = {naming.reorder(split), *(naming.added(split, word) for word in added_words())}
-        assert naming.reorder(split) in helper_names(all_layers(document)) <= made_by_us
+        assert helper_names(all_layers(document)) <= made_by_us
+        assert whole or naming.reorder(split) in helper_names(all_layers(document))
 
 
 def test_an_own_layer_named_as_a_helper_is_split_drawn_and_folded_as_any_other(tmp_path: Path) -> None:

@@ -28,31 +28,33 @@ WAYS = [
 
 
 @pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_every_kind_is_found_with_its_members(way: dict[str, KindName], norm: bool) -> None:
+def test_every_kind_is_found_with_its_members(way: dict[str, KindName], norm: bool, whole: bool) -> None:
     document = net(NET)
     before = {each.name for each in all_layers(document)} - {"x"}
-    split_again(document, "x", norm, **way)
+    split_again(document, "x", norm, whole, **way)
     layers = all_layers(document)
     (split,) = find_splits(layers)
     assert (split.origin, split.kind, split.entry, split.exit) == ("x", way["kind"], "b", "t")
     assert {layers[index].name for index in split.members} == {each.name for each in layers} - before
     roles = layer_roles(layers)
-    assert roles.pop("x_split1") == "fast" and roles.pop("x_split2") == "slow"
-    assert set(roles) == {f"x_split2_{word}" for word in split.added} | {"x_reorder"}
+    assert roles.pop("x_split1", None) == (None if whole else "fast") and roles.pop("x_split2") == "slow"
+    assert set(roles) == {f"x_split2_{word}" for word in split.added} | (set() if whole else {"x_reorder"})
     assert set(roles.values()) == {"added"}
     again = {"x_split2_residual_pre"} if way["kind"] == "residual" else set()
     assert helper_names(layers) == set(roles) - again
 
 
 @pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("kind", KIND_NAMES)
-def test_splits_of_later_rounds_are_found_inside_the_first(kind: KindName, norm: bool) -> None:
+def test_splits_of_later_rounds_are_found_inside_the_first(kind: KindName, norm: bool, whole: bool) -> None:
     document = net(NET)
     split_again(document, "x", norm, kind="residual")
     split_again(document, "y", norm, kind=kind)
     for name in ("x_split1", "x_split2_residual_pre", "x_split2", "x_split1_split2"):
-        split_again(document, name, norm, kind=kind)
+        split_again(document, name, norm, whole and name != "x_split1", kind=kind)
     outer, beside = find_splits(all_layers(document))
     assert (outer.origin, beside.origin) == ("x", "y")
     assert [outer.role_inside(inner) for inner in outer.inside] == ["fast", "slow", "added"]
@@ -62,6 +64,21 @@ def test_splits_of_later_rounds_are_found_inside_the_first(kind: KindName, norm:
     order = [name for names in innermost_first(origins(document)) for name in names]
     assert sorted(order) == sorted(origins(document))
     assert order.index("x_split1_split2") < order.index("x_split1") < order.index("x")
+
+
+def test_whole_splits_are_found_inside_whole_splits() -> None:
+    document = net(NET)
+    for name in ("x", "x_split2", "x_split2_split2"):
+        split_again(document, name, whole=True, kind="dbb")
+    split_again(document, "x_split2_split2_split2", kind="extension")
+    layers = all_layers(document)
+    (outer,) = find_splits(layers)
+    depth = []
+    while outer.inside:
+        depth.append((outer.origin, outer.kind, outer.exit))
+        (outer,) = outer.inside
+    assert depth == [("x", "dbb", "t"), ("x_split2", "dbb", "x_split2"), ("x_split2_split2", "dbb", "x_split2_split2")]
+    assert (outer.origin, outer.kind) == ("x_split2_split2_split2", "extension")
 
 
 def test_a_split_written_once_per_phase_is_found_in_both() -> None:
@@ -112,9 +129,9 @@ def test_own_layers_with_our_names_are_plain(text: str) -> None:
     plain(DATA + text)
 
 
-def edited(kind: KindName, old: str, new: str) -> str:
+def edited(kind: KindName, old: str, new: str, whole: bool = False) -> str:
     document = net(NET)
-    split_again(document, "x", kind=kind)
+    split_again(document, "x", whole=whole, kind=kind)
     source = str(document)
     assert old in source
     return source.replace(old, new, 1)
@@ -151,6 +168,31 @@ def test_layers_wired_otherwise_are_plain_and_it_is_said_why(kind: KindName, old
     assert re.search(why, misses["x"]), misses
     folded, kept, _ = merge_stems([net(text)], {})
     assert folded == [] and kept == misses
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "why"),
+    [
+        ("conv1x1", "operation: SUM", "operation: MAX", "'x_split2_sum' .* is no sum"),
+        ("acnet", 'bottom: "x_split2_acnet_row"', 'bottom: "b"', "reads 'b', which nothing|no layer of a split"),
+        ("dbb", 'bottom: "x_split2_dbb_kxk_pre"', 'bottom: "b"', "no added path as any kind|used twice"),
+        ("identity", 'bottom: "x_split2" bottom', "bottom", "does not read 'x_split2'"),
+    ],
+)
+def test_whole_layers_wired_otherwise_are_plain(kind: KindName, old: str, new: str, why: str) -> None:
+    text = edited(kind, old, new, whole=True)
+    plain(text)
+    misses = near_misses(all_layers(net(text)))
+    assert list(misses) == ["x"] and re.search(why, misses["x"]), misses
+
+
+def test_a_split_without_some_of_its_branches_is_one() -> None:
+    """What folding leaves of it; the last layer of a branch alone is none."""
+    for gone in ('bottom: "x_split2_acnet_row" ', 'bottom: "x_split2_acnet_column"'):
+        (split,) = find_splits(all_layers(net(edited("acnet", gone, ""))))
+        assert split.kind == "acnet" and len(split.added) == 1
+    plain(edited("acnet", 'bottom: "x_split2_acnet_row" bottom: "x_split2_acnet_column"', ""))
+    plain(edited("residual", 'bottom: "x_split2_residual_post"', 'bottom: "x_split2_residual_pre"'))
 
 
 def test_parts_that_never_meet_in_one_net_are_plain() -> None:

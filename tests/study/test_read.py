@@ -11,6 +11,7 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.tpm.layers import Windows, add_watchers
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
@@ -39,7 +40,10 @@ def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": 3}, "the study: unknown key 'seed'; did you mean 'seeds'?"),
-    ({"arms": [{"kind": "residul"}]}, "kind: 'residul' is none of residual, skip, extension; did you mean 'residual'?"),
+    (
+        {"arms": [{"kind": "residul"}]},
+        f"kind: 'residul' is none of {', '.join(KIND_NAMES)}; did you mean 'residual'?",
+    ),
     ({"arms": [{"kind": "skip", "branchnorm": True}]}, "unknown key 'branchnorm'; did you mean 'branch_norm'?"),
     ({"arms": [{"kind": "skip"}, {"kind": "skip"}]}, "two arms are named 'skip'"),
     ({"arms": [{"kind": "skip", "name": "continue"}]}, "'continue' is the name of a control"),
