@@ -54,7 +54,7 @@ def compare_nets(
     first: NetFiles,
     second: NetFiles,
     how: Forwarding,
-    tolerance: float,
+    tolerance: float = float("inf"),
     constants: Mapping[str, Offset] | None = None,
 ) -> list[BlobDifference]:
     """Forward both nets on the same input and compare all blobs that both have; see `compare_blobs`.

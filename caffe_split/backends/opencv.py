@@ -59,6 +59,9 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
         net = cv2.dnn.readNetFromCaffe(*map(str, files))
         net.enableFusion(False)
         net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
+        # OpenCV calls a layer by its top where that has a name of its own and no layer works in place on it.
+        known = set(net.getLayerNames())
+        asked = [name if name in known else blob for blob, name in writers.items()]
         rng, rounding = np.random.default_rng(how.seed), np.random.default_rng([how.seed, 1])
         batches = []
         for _ in range(how.batches):
@@ -66,7 +69,7 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
                 values = given if isinstance(given, np.ndarray) else rng.standard_normal(given)
                 values = values.astype(np.float32)
                 net.setInput(one_rounding(values, rounding) if how.rounded else values, name)
-            results = net.forward(list(writers.values()))
+            results = net.forward(asked)
             batches.append({blob: np.array(values) for blob, values in zip(writers, results)})
     except cv2.error as error:
         raise CaffeSplitError(f"OpenCV: {files.net}: {str(error).strip().splitlines()[-1]}") from error

@@ -78,16 +78,16 @@ class Verification:
         )
 
     def reason(self) -> str:
-        """Why the nets are not the same function: the blob that is furthest past its limit, as a clause."""
+        """Why the nets are not the same function: the first blob, in the net's order, past its limit, as a clause."""
         broken = next((row for row in self.rows if row.why), None)
         if broken is not None:
             return f"blob '{broken.blob}' cannot be compared ({broken.why})"
-        row = max(self.rows, key=lambda row: row.relative / row.limit(self.tolerance))
-        said = f"blob '{row.blob}' differs by {row.relative:.3e} (relative), tolerance {self.tolerance:g}"
+        row = next(row for row in self.rows if row.relative > row.limit(self.tolerance))
+        said = f"blob '{row.blob}', the first, differs by {row.relative:.3e} (relative), tolerance {self.tolerance:g}"
         if row.rounding is None:
             return said
         said += f"; one rounding of the input alone moves it by {row.rounding:.3e}"
-        if row.rounding > HOPELESS:
+        if row.rounding * ROUNDINGS > HOPELESS:
             return f"{said}, so that nothing can be shown there: the net multiplies any difference"
         return said
 

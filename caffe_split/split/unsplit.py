@@ -72,7 +72,7 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     walk = _Walk(graph, split, blobs)
     kernels = walk.value(split.exit, split.last + 1)
     assert kernels is not None
-    kernels = _without_rounding(kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.reorder + 1))
+    kernels = _without_rounding(kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.last + 1))
     members = sorted(split.members)
     _check_alone(graph, members, split.last)
     layers = graph.layers
@@ -176,7 +176,7 @@ class _Walk:
             )
         bias = np.zeros(count)
         own = self.blobs[below.name]
-        offset = np.asarray(own[1], dtype=np.float64).reshape(-1) if len(own) > 1 else np.zeros(len(pointwise))
+        offset = self._numbers(own[1]).reshape(-1) if len(own) > 1 else np.zeros(len(pointwise))
         if offset.any() and any(geometry.pad):
             raise CannotFoldError(f"{below.where} has a bias, which the padding of {layer.where} does not have")
         whole = np.zeros((count, pointwise.shape[1], *weight.shape[2:]))
@@ -185,7 +185,7 @@ class _Walk:
             whole[rows] = np.moveaxis(np.tensordot(weight[rows], pointwise[inputs], axes=(1, 0)), -1, 1)
             bias[rows] = weight[rows].sum(axis=(2, 3)) @ offset[inputs]
         blobs = self.blobs[layer.name]
-        bias += np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else 0.0
+        bias += self._numbers(blobs[1]).reshape(-1) if len(blobs) > 1 else 0.0
         return Kernels(self._in_own_geometry(layer, geometry, whole), bias if bias.any() else None)
 
     def _weight(self, layer: Layer) -> Array:
