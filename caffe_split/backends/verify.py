@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
-from caffe_split.backends.compare import HOPELESS, ROUNDINGS, BlobDifference, compare_nets
+from caffe_split.backends.compare import ROUNDINGS, BlobDifference, compare_nets
 from caffe_split.backends.offsets import offsets
 from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError, expect_path
@@ -50,11 +50,11 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class Verification:
-    """The difference at every shared blob and every output, and whether all lie within their limits.
+    """The difference at every shared blob and every output, and whether all of them pass.
 
-    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. A blob's limit is
-    `tolerance` (relative), or `ROUNDINGS` times what one rounding of the input alone does to it, which is measured only
-    where a blob is past the tolerance. `engine` names the back end that ran the nets.
+    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. A blob may differ by
+    `tolerance` (relative), or by `ROUNDINGS` times what one rounding of the input alone does to it, which is measured
+    only where a blob is past the tolerance. `engine` names the back end that ran the nets.
     """
 
     rows: tuple[BlobDifference, ...]
@@ -67,29 +67,34 @@ class Verification:
         past = [row for row in self.rows if row.relative > self.tolerance]
         if not past:
             return f"same function: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, {where}"
-        if not self.passed:
-            return f"NOT the same function: {self.reason()}, {where}"
+        failed = self._failed()
+        if failed is not None:
+            shown = "NOT shown to be the same function" if failed.is_rounding else "NOT the same function"
+            return f"{shown}: {self.reason()}, {where}"
         worst = max(past, key=lambda row: row.relative)
         return (
             f"same function, to rounding: blob '{worst.blob}' differs by {worst.relative:.3e}, tolerance "
-            f"{self.tolerance:g}, and one rounding of the input alone moves it by {worst.rounding:.3e}; "
-            f"{len(past)} of {len(self.rows)} blobs are past the tolerance, none by more than {ROUNDINGS} times its "
-            f"rounding, {where}"
+            f"{self.tolerance:g}{_rounding(worst)}; {len(past)} of {len(self.rows)} blobs are past the tolerance, none "
+            f"by more than {ROUNDINGS} times its rounding, {where}"
         )
 
     def reason(self) -> str:
-        """Why the nets are not the same function: the first blob, in the net's order, past its limit, as a clause."""
-        broken = next((row for row in self.rows if row.why), None)
-        if broken is not None:
-            return f"blob '{broken.blob}' cannot be compared ({broken.why})"
-        row = next(row for row in self.rows if row.relative > row.limit(self.tolerance))
+        """Why they do not pass, as a clause: the first blob that cannot be compared, or else that does not pass."""
+        row = self._failed()
+        if row is None:
+            return ""
+        if row.why:
+            return f"blob '{row.blob}' cannot be compared ({row.why})"
         said = f"blob '{row.blob}', the first, differs by {row.relative:.3e} (relative), tolerance {self.tolerance:g}"
-        if row.rounding is None:
-            return said
-        said += f"; one rounding of the input alone moves it by {row.rounding:.3e}"
-        if row.rounding * ROUNDINGS > HOPELESS:
-            return f"{said}, so that nothing can be shown there: the net multiplies any difference"
-        return said
+        if row.is_rounding:
+            return f"{said}{_rounding(row)}: the net multiplies any difference, and nothing can be shown from there on"
+        return said + _rounding(row)
+
+    def _failed(self) -> BlobDifference | None:
+        """The blob that says why the nets do not pass, None where they do."""
+        incomparable = (row for row in self.rows if row.why)
+        failed = (row for row in self.rows if not row.passes(self.tolerance))
+        return next(incomparable, next(failed, None))
 
     @property
     def worst(self) -> float:
@@ -98,8 +103,15 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every blob differs by at most its limit."""
-        return all(row.relative <= row.limit(self.tolerance) for row in self.rows)
+        """Whether every blob passes."""
+        return all(row.passes(self.tolerance) for row in self.rows)
+
+
+def _rounding(row: BlobDifference) -> str:
+    """How a difference stands to rounding, as the end of a sentence; '' where that was not measured."""
+    if row.rounding is None or row.times is None:
+        return ""
+    return f", {row.times:.2g} times what one rounding of the input alone does to it ({row.rounding:.3e})"
 
 
 DEFAULTS = VerifyOptions()

@@ -70,10 +70,10 @@ def test_rounding_past_the_tolerance_is_told_from_an_error(tmp_path: Path, engin
     result = verify(tmp_path, engine)
     assert result.worst > result.tolerance and result.passed
     assert "same function, to rounding: blob '" in result.verdict()
-    assert "one rounding of the input alone moves it by" in result.verdict()
+    assert "times what one rounding of the input alone does to it" in result.verdict()
     last = next(row for row in result.rows if row.blob == f"t{DEPTH - 1}")
     assert last.rounding is not None and 3e-5 < last.rounding < 1e-3
-    assert not any(row.relative > row.limit(result.tolerance) for row in result.rows)
+    assert all(row.times is not None and row.times < ROUNDINGS for row in result.rows if row.relative > 1e-5)
 
     start = cs.read_weights(tmp_path / "d/init.caffemodel")
     for name in ("c0", "c6_split1", "c9", "c15", f"c{DEPTH - 1}"):
@@ -89,40 +89,53 @@ def test_a_net_that_rounding_alone_takes_apart_shows_nothing(tmp_path: Path, any
     deep(tmp_path, depth=42)
     derive(tmp_path, "c1")
     result = verify(tmp_path, any_backend)
-    assert not result.passed and "so that nothing can be shown there" in result.verdict()
+    assert not result.passed and "NOT shown to be the same function: blob" in result.verdict()
+    assert "the net multiplies any difference, and nothing can be shown from there on" in result.verdict()
     row = result.rows[-1]
-    assert row.rounding is not None and row.rounding * ROUNDINGS > HOPELESS == row.limit(1e-4)
+    assert row.rounding is not None and row.rounding > HOPELESS and row.is_rounding and not row.passes(1e-4)
 
 
 class _Counted(Backend):
-    """A back end whose nets give what their names say, that counts its forwards."""
+    """A back end whose nets give ones and what their names say, and that counts its forwards."""
 
     name = title = library = module = how_to_get = "counted"
 
-    def __init__(self, values: dict[str, float]) -> None:
-        self.values = values
+    def __init__(self, values: dict[str, float], size: int) -> None:
+        self.values, self.size = values, size
         self.forwards: list[list[str]] = []
 
     def forward(self, nets: list[NetFiles], how: Forwarding) -> list[Forwarded]:  # type: ignore[override]
         self.forwards.append([str(net.net) + ("*" if how.rounded else "") for net in nets])
-        return [Forwarded(["x"], [{"x": np.float32([1, self.values[name]])}]) for name in self.forwards[-1]]
+        return [
+            Forwarded(["few"], [{"x": np.full((1, 1, 20), 1 + self.values[name], np.float32), "few": self.few(name)}])
+            for name in self.forwards[-1]
+        ]
+
+    def few(self, name: str) -> np.ndarray:
+        # A loss that rounding happens not to move.
+        return np.float32([1.0 if "*" in name else 1 + self.values[name]])
 
 
 @pytest.mark.parametrize(
-    ("values", "count"),
+    ("values", "count", "passed"),
     [
-        ({"a": 0.0, "b": 1e-5}, 1),  # within the tolerance
-        ({"a": 0.0, "b": 1e-3, "a*": 2.5e-4}, 2),
-        ({"a": 0.0, "b": np.nan}, 1),  # nothing that rounding could explain
+        ({"a": 0.0, "b": 1e-5}, 1, True),  # within the tolerance
+        ({"a": 0.0, "b": 1e-3, "a*": 3e-4}, 2, True),
+        ({"a": 0.0, "b": 1e-3, "a*": 2e-4}, 2, False),
+        ({"a": 0.0, "b": 1e-3, "a*": 0.0}, 2, False),
+        ({"a": 0.0, "b": 2e-2, "a*": 2e-2}, 2, False),  # hopeless
+        ({"a": 0.0, "b": np.nan}, 1, False),  # nothing that rounding could explain
     ],
 )
-def test_the_baseline_is_forwarded_once_more_only_where_it_can_decide(values: dict[str, float], count: int) -> None:
-    backend = _Counted(values)
+def test_the_baseline_is_forwarded_once_more_only_where_it_can_decide(
+    values: dict[str, float], count: int, passed: bool
+) -> None:
+    backend = _Counted(values, 20)
     files = [NetFiles(Path(name), Path("w")) for name in ("a", "b")]
-    (row,) = compare_nets(backend, *files, Forwarding(), tolerance=1e-4)
+    rows = compare_nets(backend, *files, Forwarding(), tolerance=1e-4)
     assert len(backend.forwards) == count
-    assert row.rounding == (pytest.approx(2.5e-4) if count == 2 else None)
-    assert row.limit(1e-4) == pytest.approx(ROUNDINGS * 2.5e-4 if count == 2 else 1e-4)
+    assert [row.passes(1e-4) for row in rows] == [passed, passed]
+    assert all((row.rounding is not None) == (count == 2) for row in rows)
 
 
 def test_one_rounding_moves_half_of_the_values_by_a_unit_away_from_zero() -> None:
