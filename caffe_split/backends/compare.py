@@ -25,11 +25,12 @@ FEW = 16
 class BlobDifference:
     """How far a blob that both nets have differs over all batches.
 
-    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net, `rms` the root mean
-    square of the difference in the channel where that is largest. `why` says in words why the difference is infinite;
-    '' where it is a number. `taken_by` is the BatchNorm that takes off what the blobs differ by beside that, a constant
-    per channel. `rounding` is how far one rounding of the input alone moves the blob in the first net, relative to
-    `scale`, and `times` how many times as far the nets differ, by their `rms`; None where it was not measured.
+    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net, `rms` the root
+    mean square of the difference in the channel where that is largest. `why` says in words why the difference is
+    infinite; '' where it is a number. `taken_by` is the BatchNorm that takes off what the blobs differ by beside that,
+    a constant per channel. `rounding` is how far one rounding of the input alone moves the blob in the first net,
+    relative to `scale`, and `times` how many times as far the nets differ, by their `rms`; None where that was not
+    measured.
     """
 
     blob: str
