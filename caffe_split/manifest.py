@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split import __version__, jsontext
-from caffe_split.files import MANIFEST, sha256
+from caffe_split.files import MANIFEST, sha256, write_atomic
 
 
 def manifest_of(
@@ -39,4 +39,4 @@ def write_manifest(
 ) -> None:
     """Write the folder's manifest, last of all; see `manifest_of`."""
     manifest = manifest_of(folder, inputs, outputs, plan, **more)
-    (folder / MANIFEST).write_text(jsontext.dumps(manifest) + "\n", encoding="utf-8")
+    write_atomic(folder / MANIFEST, (jsontext.dumps(manifest) + "\n").encode())

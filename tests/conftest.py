@@ -12,8 +12,9 @@ import pytest
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from caffe_split.backends.choose import backends, get_backend  # noqa: E402  (below the threads)
-from tests.support import CAFFE, ROOT, Trained, caffe_split, train, train_with  # noqa: E402
+from caffe_split.backends import choose  # noqa: E402  (below the threads)
+from caffe_split.backends.choose import backends, get_backend  # noqa: E402
+from tests.support import CAFFE, ROOT, Trained, caffe_split, train  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,11 +26,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(params=["torch", pytest.param("caffe", marks=pytest.mark.caffe)])
-def backend(request: pytest.FixtureRequest) -> str:
-    """The name of a back end that runs and trains any net; a test that asks for it runs with each that is installed."""
-    if not get_backend(request.param).is_there():
-        pytest.skip(get_backend(request.param).how_to_get)
-    return str(request.param)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a back end that runs and trains any net; a test that asks for it runs with each that is installed.
+
+    Commands and functions use it, too, where they are given none.
+    """
+    name = str(request.param)
+    if not get_backend(name).is_there():
+        pytest.skip(get_backend(name).how_to_get)
+    monkeypatch.setattr(choose, "REGISTRY", {name: choose.REGISTRY[name], **choose.REGISTRY})
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -55,13 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, any_backend: str) -> Train
     caffe_split(
         "instrument", "digits/train_val.prototxt", "--window", "0:100", "--interval", 10, "--in-place", cwd=folder
     )
-    if CAFFE.exists():
-        return Trained(folder, train("digits/solver.prototxt", folder))
-    train_with(any_backend, "digits/solver.prototxt", folder)
-    log = folder / "digits/train.log"
-    text = log.read_text()
-    log.unlink()
-    return Trained(folder, text)
+    return Trained(folder, train("digits/solver.prototxt", folder, backend=any_backend))
 
 
 @pytest.fixture

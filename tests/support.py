@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.backends.choose import choose_backend
 from caffe_split.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CAFFE = Path(sys.executable).parent / "caffe"
+
+
+@contextlib.contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """In this folder as the current directory."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -22,18 +37,15 @@ def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Co
     It runs in this process, which has the libraries loaded: a process for each command takes a second, most of the time
     of a test. What is printed is caught where it leaves the process, that of children included.
     """
-    words = ["caffe-split", *map(str, arguments)]
-    before = Path.cwd(), sys.argv
-    with _Caught(1) as out, _Caught(2) as err:
-        os.chdir(cwd)
+    words, before = ["caffe-split", *map(str, arguments)], sys.argv
+    with inside(cwd), _Caught(1) as out, _Caught(2) as err:
         sys.argv = words
         try:
             main()
         except SystemExit as end:
             found = end.code
         finally:
-            os.chdir(before[0])
-            sys.argv = before[1]
+            sys.argv = before
     result = subprocess.CompletedProcess(words, int(found or 0), out.text, err.text)
     assert result.returncode == status, f"{shlex.join(words)}: {found}\n{result.stdout}\n{result.stderr}"
     return result
@@ -84,25 +96,24 @@ def run_caffe(*arguments: object, cwd: Path) -> str:
     return result.stderr
 
 
-def train(solver: str, cwd: Path, *arguments: str) -> str:
-    """Train with the real `caffe train`, or on PyTorch where no Caffe is built; returns the log.
+def train(
+    solver: str, cwd: Path, *, backend: str | None = None, weights: str | None = None, snapshot: str | None = None
+) -> str:
+    """Train in a folder with a back end, by default the one that commands use; returns the log.
 
-    `arguments` are Caffe's: -snapshot FILE, -weights FILE.
+    PyTorch trains in this process; `caffe_split train`, which starts another one, has tests of its own.
     """
-    if CAFFE.exists():
-        return run_caffe("train", "-solver", solver, *arguments, cwd=cwd)
-    log = cwd / "test_support_train.log"
-    log.unlink(missing_ok=True)
-    options = [f"-{word}" if word.startswith("-") else word for word in arguments]
-    caffe_split("train", solver, "--engine", "torch", "--log", log.name, "--threads", 1, "--force", *options, cwd=cwd)
-    text = log.read_text()
-    log.unlink()
-    return text
+    if (backend or choose_backend().name) == "caffe":
+        given = {"-weights": weights, "-snapshot": snapshot}
+        words = [word for name, value in given.items() if value is not None for word in (name, value)]
+        return run_caffe("train", "-solver", solver, *words, cwd=cwd)
+    from caffe_split.engine.log import Log
+    from caffe_split.engine.training.solver import Solver
 
-
-def train_with(backend: str, solver: str, cwd: Path) -> None:
-    """Train with a back end, by the command that a user would type; the log is train.log beside the solver."""
-    caffe_split("train", solver, "--engine", backend, "--force", cwd=cwd)
+    log = io.StringIO()
+    with inside(cwd):
+        Solver(solver, weights=[weights] if weights else None, snapshot=snapshot, log=Log(log)).solve()
+    return log.getvalue()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, convolutions, phase_layers
 from caffe_split.net.state import TEST
 from caffe_split.split.recognise import helper_names
-from tests.support import ROOT, caffe_split, run_caffe, train
+from tests.support import CAFFE, ROOT, caffe_split, run_caffe, train, train_with
 
 PLAIN = sorted(path.parent.name for path in ROOT.glob("prototxt/*/solver.prototxt"))
 CIFAR = [name for name in PLAIN if "cifar" in name]
@@ -171,13 +171,24 @@ def test_every_layer_of_every_net_splits_exactly_and_folds(
         assert (tmp_path / "folded" / Path(base).name).read_bytes() == (folder / base).read_bytes()
 
 
-@pytest.mark.caffe
-def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
+ROUNDS = {
+    "residual": (),
+    **{kind: ("--kind", kind) for kind in ("conv1x1", "acnet", "dbb", "identity")},
+    "whole dbb": ("--kind", "dbb", "--partition", "all"),
+    "whole residual": ("--kind", "residual", "--partition", "all"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "residual" else [pytest.mark.slow]) for kind in ROUNDS]
+)
+def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path, kind: str) -> None:
     """MultiSplits, MultiSplits2, MultiSplits3: nine layers at a time, chosen by TPM, exact and trainable each time."""
+    engine = "caffe" if kind == "residual" and CAFFE.exists() else "torch"
     prepare("resnet20_cifar100", data, tmp_path, 4)
     baseline = (tmp_path / "resnet20_cifar100/train_val.prototxt").read_text()
     caffe_split("instrument", "resnet20_cifar100/train_val.prototxt", "--window", "0:4", "--in-place", cwd=tmp_path)
-    train("resnet20_cifar100/solver.prototxt", tmp_path)
+    train_with(engine, "resnet20_cifar100/solver.prototxt", tmp_path)
     parent, counts = "resnet20_cifar100", []
     for turn in (1, 2, 3):
         out = f"multisplits{turn}"
@@ -196,6 +207,7 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
                 "--seed",
                 turn,
                 "--json",
+                *ROUNDS[kind],
                 cwd=tmp_path,
             ).stdout
         )
@@ -203,7 +215,14 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
         assert len(plan["layers"]) == 9 and not helpers & {layer["name"] for layer in plan["layers"]}
         result = caffe_split("verify", f"{parent}/train_val.prototxt", f"{out}/train_val.prototxt", cwd=tmp_path)
         assert "same function" in result.stdout
-        log = train(f"{out}/solver.prototxt", tmp_path)
+        if turn == 1:
+            # Not trained, each round comes back byte for byte.
+            caffe_split("fold", f"{out}/train_val.prototxt", f"{out}/init.caffemodel", "--no-verify", cwd=tmp_path)
+            watched = (tmp_path / "resnet20_cifar100/train_val.prototxt").read_bytes()
+            assert (tmp_path / "folded/train_val.prototxt").read_bytes() == watched
+            shutil.rmtree(tmp_path / "folded")
+        train_with(engine, f"{out}/solver.prototxt", tmp_path)
+        log = (tmp_path / out / "train.log").read_text()
         assert "Optimization Done." in log and "loss = nan" not in log
         names = [layer.name for layer in all_layers(prototxt.read(tmp_path / out / "train_val.prototxt"))]
         assert len(set(names)) == len(names) - 1  # data is there once a phase
@@ -215,6 +234,8 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path) -> None:
     assert len(folded["folded"]) == 27 and folded["kept"] == {} and folded["largest_difference"][0] < 1e-4
     caffe_split("instrument", "folded/train_val.prototxt", "--remove", "--in-place", cwd=tmp_path)
     assert (tmp_path / "folded/train_val.prototxt").read_text() == baseline
+    if engine != "caffe":
+        return
     # What is folded runs as the baseline.
     log = run_caffe(
         "test",

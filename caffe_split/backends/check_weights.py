@@ -64,6 +64,34 @@ def check_weights(
         _check_finite(layer, weights[layer.name], path)
 
 
+def check_start(document: prototxt.Document, state: NetState, weights: Blobs, path: Path) -> None:
+    """Raises `CaffeSplitError` where a training in `state` cannot start from weights.
+
+    As in Caffe, layers are matched by name: those without weights start from their fillers, weights of other layers
+    are left out, and shapes that differ stop it. Where no layer matches, Caffe trains from random numbers; here that is
+    an error.
+    """
+    layers = [layer for layer in phase_layers(document, state) if layer.type != "TPM"]
+    shapes = infer_shapes(layers)
+    matched = [layer for layer in layers if weights.get(layer.name)]
+    for layer in matched:
+        expected = [*shapes.params.get(layer.name, ()), *shapes.state.get(layer.name, ())]
+        if expected:
+            _check_shapes(layer, weights[layer.name], expected, document, path)
+        elif layer.type == "Convolution":
+            check_convolution(layer, weights[layer.name], path)
+    if not matched:
+        theirs, ours = [name for name in weights if len(weights[name])], list(shapes.params)
+        raise CaffeSplitError(
+            f"{path}: none of its layers ({_some(theirs)}) is in {document.filename} ({_some(ours)}); everything would "
+            "start from random numbers. Are these weights of another net?"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return (", ".join(names[:5]) or "none") + (", ..." if len(names) > 5 else "")
+
+
 def _check_finite(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:
     for blob in blobs:
         if not np.isfinite(blob).all():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
+from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, NotFoundError
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.state import TEST
 
@@ -31,6 +31,14 @@ class OpenCV(Backend):
     module = "cv2"
     how_to_get = "pip install 'opencv-python-headless<5'"
     deploy_only = True
+
+    def require(self) -> None:
+        """See `Backend.require`; OpenCV 5 has no reader of Caffe's nets any more."""
+        super().require()
+        import cv2
+
+        if not hasattr(cv2.dnn, "readNetFromCaffe"):
+            raise NotFoundError(f"OpenCV {cv2.__version__} does not read Caffe's nets any more: {self.how_to_get}")
 
     def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
         """See `Backend.forward`; nets with data layers, stages and the TRAIN phase are refused."""

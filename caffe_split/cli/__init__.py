@@ -17,6 +17,7 @@ COMMANDS = {
     "instrument": "instrument",
     "tpm": "tpm",
     "make-derived": "derive",
+    "multisplit": "multisplit",
     "verify": "verify",
     "fold": "fold",
     "summary": "summary",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option
+from caffe_split.cli.options import Shown, caffe_proto_option, state_options
 
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The picture: FILE.png, .svg or .pdf.")
-@click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True)
+@state_options("TRAIN")
 @click.option(
     "--split/--whole",
     "around_splits",
@@ -27,7 +27,7 @@ from caffe_split.cli.options import caffe_proto_option
 def draw(
     net: Path,
     out: Path,
-    phase: str,
+    shown: Shown,
     around_splits: bool | None,
     title: str,
     aspect: float,
@@ -42,13 +42,12 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
-    from caffe_split.net.state import NetState
-    from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture, draw_file
 
     check_picture(out, force)
-    document = open_training(net, caffe_proto=caffe_proto).net
-    draw_file(document, out, NetState(phase), None if around_splits is None else not around_splits, title, aspect)
+    training = shown.open(net, caffe_proto)
+    whole = None if around_splits is None else not around_splits
+    draw_file(training.net, out, training.state, whole, title, aspect, force=force)
     click.echo(f"wrote {out}")
 
 
@@ -66,6 +65,7 @@ def draw(
     "colours, else all up to 1024 tiles.",
 )
 @click.option("--bgr", is_flag=True, help="Three channels are blue, green, red, as ImageNet's nets have them.")
+@state_options("TRAIN")
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def kernels(
@@ -75,6 +75,7 @@ def kernels(
     out: Path,
     channels: str,
     bgr: bool,
+    shown: Shown,
     caffe_proto: Path | None,
     force: bool,
 ) -> None:
@@ -87,13 +88,12 @@ def kernels(
     Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
     """
     from caffe_split.net.layers import all_layers
-    from caffe_split.net.training import open_training
     from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
     from caffe_split.split.recognise import layer_roles
 
     check_picture(out, force)
-    document = open_training(net, caffe_proto=caffe_proto).net
-    roles = layer_roles(all_layers(document))
-    kernels_file(mosaics(document, weights, layers, channels), roles, out, bgr)
+    training = shown.open(net, caffe_proto)
+    roles = layer_roles(all_layers(training.net))
+    kernels_file(mosaics(training.net, weights, layers, channels, training.state), roles, out, bgr, force=force)
     click.echo(f"wrote {out}")

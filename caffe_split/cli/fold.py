@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_extra_option, print_json
+from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_extra_option, names, print_json
 
 
 @click.command()
@@ -30,6 +30,12 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_ex
     is_flag=True,
     help="Let a convolution lose its groups where its split has learnt to mix them.",
 )
+@click.option("--layers", help="Fold only the splits of these layers, separated by commas, and those inside them.")
+@click.option(
+    "--smaller-than",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Fold only branches whose kernel is shorter than this share of its slow half's.",
+)
 @ignore_extra_option
 @click.option("--stage", "stages", multiple=True, help="A stage of the nets; several times for several.")
 @click.option("--level", type=int, default=0, show_default=True, help="Level of the nets.")
@@ -48,6 +54,8 @@ def fold(
     deploy: Path | None,
     fold_batch_norm: bool,
     ungroup: bool,
+    layers: str | None,
+    smaller_than: float | None,
     ignore_extra: bool,
     stages: tuple[str, ...],
     level: int,
@@ -64,13 +72,15 @@ def fold(
 
     split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
     from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
-    that cannot be folded stay, and are listed with the reason. The folder --out gets the net under its own name,
+    that cannot be folded stay, and are listed with the reason. --layers and --smaller-than fold a part, so that a next
+    round starts from fewer branches. The folder --out gets the net under its own name,
     folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
 
     \b
     Examples:
       caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --out folded1
       caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
+      caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --smaller-than 0.1 --out cut1
     """
     from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
     from caffe_split.backends.verify import VerifyOptions
@@ -78,9 +88,12 @@ def fold(
     from caffe_split.folding import make
     from caffe_split.net.state import NetState
 
-    check_out(out, force or dry_run)
+    if not dry_run:
+        check_out(out, force)
     state = NetState("TEST", stages, level) if stages or level else None
-    options = make.FoldOptions(deploy, fold_batch_norm, ungroup, caffe_proto, ignore_extra, state)
+    options = make.FoldOptions(
+        deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto, ignore_extra, state
+    )
     plan = make.fold(net, weights, out=out, options=options)
     comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None
     results = [] if dry_run else plan.write(force=force, check=comparison)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, caffe_proto_option, names
+from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, state_options
 
 
 @click.command()
@@ -27,6 +27,7 @@ from caffe_split.cli.options import WINDOW, caffe_proto_option, names
 )
 @click.option("--layers", help="Convolutions to watch, separated by commas.  [default: all except helpers of splits]")
 @click.option("--upgrade", is_flag=True, help="Write an old net in today's form; it cannot hold TPM layers as it is.")
+@state_options("TRAIN")
 @caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.")
@@ -38,6 +39,7 @@ def instrument(
     interval: int,
     layers: str | None,
     upgrade: bool,
+    shown: Shown,
     caffe_proto: Path | None,
     remove: bool,
     out: Path | None,
@@ -55,14 +57,13 @@ def instrument(
       caffe-split instrument solver.prototxt --window 0:1000 --window 9000:10000 --layers conv1,conv2
       caffe-split instrument train_val.prototxt --remove --in-place
     """
-    from caffe_split.net.training import open_training
     from caffe_split.tpm import attach
 
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")
     if remove == bool(windows):
         raise click.UsageError("give either --window START:STOP or --remove.")
-    training = open_training(net, upgrade, caffe_proto)
+    training = shown.open(net, caffe_proto, upgrade)
     for note in training.upgraded:
         click.echo(f"{training.net_path}: {note}", err=True)
     if remove:

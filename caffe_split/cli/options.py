@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
 from caffe_split.errors import WrongUseError
+
+if TYPE_CHECKING:
+    from caffe_split.net.state import NetState
+    from caffe_split.net.training import Training
 
 
 class WindowType(click.ParamType):
@@ -58,6 +63,64 @@ caffe_proto_option = click.option(
     type=click.Path(path_type=Path),
     help="The caffe.proto of the fork that the net is for.",
 )
+
+
+class Shown(NamedTuple):
+    """The state that was asked for: it decides which layers of a net are shown, see `caffe_split.net.state`."""
+
+    phase: str
+    stages: tuple[str, ...]
+    level: int | None
+
+    def open(self, path: Path, caffe_proto: Path | None, upgrade: bool = True) -> Training:
+        """A net or solver as `open_training` has it, in this state; what is kept of a fork's is noted on stderr."""
+        from caffe_split.net.training import open_training
+
+        training = open_training(path, upgrade, caffe_proto)
+        say_kept(training.notes)
+        return training.asked_for(*self)
+
+    def alone(self) -> NetState:
+        """The state without a solver."""
+        from caffe_split.net.state import NetState
+
+        return NetState(self.phase, self.stages, self.level or 0)
+
+
+def say_kept(notes: Iterable[str], most: int = 20) -> None:
+    """Print what documents keep of a fork's fields, or of slips, on stderr."""
+    lines = list(dict.fromkeys(notes))
+    for line in lines[:most]:
+        click.echo(f"note: {line}", err=True)
+    if len(lines) > most:
+        click.echo(f"note: and {len(lines) - most} more fields or values that BVLC's Caffe does not have", err=True)
+
+
+def state_options(phase: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options --phase, --stage and --level as one parameter `shown`; `phase` is the default."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option(
+            "--phase",
+            type=click.Choice(["TRAIN", "TEST"]),
+            default=phase,
+            show_default=True,
+            help="Phase in which a net is built: it decides which layers are in it.",
+        )
+        @click.option(
+            "--stage",
+            "stages",
+            multiple=True,
+            help="A stage in which it is built; several times for several.  [default: those of the solver]",
+        )
+        @click.option("--level", type=int, help="Level in which it is built.  [default: the solver's, else 0]")
+        @functools.wraps(command)
+        def with_state(*args: Any, phase: str, stages: tuple[str, ...], level: int | None, **options: Any) -> Any:
+            return command(*args, shown=Shown(phase, stages, level), **options)
+
+        return with_state
+
+    return decorate
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, print_json
+from caffe_split.cli.options import Shown, caffe_proto_option, print_json, state_options
 
 
 class InputType(click.ParamType):
@@ -31,7 +31,7 @@ class InputType(click.ParamType):
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("other", required=False, type=click.Path(path_type=Path))
-@click.option("--phase", type=click.Choice(["TRAIN", "TEST"]), default="TRAIN", show_default=True)
+@state_options("TRAIN")
 @click.option(
     "--input",
     "inputs",
@@ -46,7 +46,7 @@ class InputType(click.ParamType):
 def summary(
     net: Path,
     other: Path | None,
-    phase: str,
+    shown: Shown,
     inputs: tuple[tuple[str, tuple[int, ...]], ...],
     caffe_proto: Path | None,
     changes: bool,
@@ -64,15 +64,13 @@ def summary(
     """
     from caffe_split.layertypes import summary_text as text
     from caffe_split.layertypes.summary import summarize
-    from caffe_split.net.state import NetState
-    from caffe_split.net.training import open_training
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
-    trainings = [open_training(path, caffe_proto=caffe_proto) for path in (net, other) if path is not None]
-    nets = [summarize(training, NetState(phase), dict(inputs)) for training in trainings]
+    trainings = [shown.open(path, caffe_proto) for path in (net, other) if path is not None]
+    nets = [summarize(training, inputs=dict(inputs)) for training in trainings]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))
     elif as_csv:

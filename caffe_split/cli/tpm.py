@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from caffe_split.cli.options import WINDOW, caffe_proto_option, names, print_json
+from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, print_json, state_options
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
+    from caffe_split.net.training import Training
     from caffe_split.tpm.given import Source
     from caffe_split.tpm.scores import LayerScores
 
@@ -43,6 +44,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
+@state_options("TRAIN")
 @caffe_proto_option
 @click.option("--suggest-window", is_flag=True, help="SOURCE is a log: say where its loss falls fastest.")
 @click.option(
@@ -63,6 +65,7 @@ def tpm(
     csv_file: Path | None,
     picture: Path | None,
     force: bool,
+    shown: Shown,
     caffe_proto: Path | None,
     suggest_window: bool,
     length: int | None,
@@ -105,7 +108,7 @@ def tpm(
         raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
     with _progress() as progress:
         chosen = _Chosen(windows, names(layers), interval, progress)
-        scores, known = _measure(given, iteration, chosen, caffe_proto)
+        scores, known = _measure(given, iteration, chosen, lambda: shown.open(given.path, caffe_proto))
     if momentum is None and known is None:
         click.echo("note: without a solver momentum is taken as 0; give it with --momentum", err=True)
     _show_scores(scores, momentum if momentum is not None else known or 0.0, kernels, as_json, files)
@@ -121,15 +124,14 @@ class _Chosen(NamedTuple):
 
 
 def _measure(
-    given: Source, iteration: int | None, chosen: _Chosen, caffe_proto: Path | None
+    given: Source, iteration: int | None, chosen: _Chosen, opened: Callable[[], Training]
 ) -> tuple[list[LayerScores], float | None]:
     """The scores, and the momentum where it is known."""
-    from caffe_split.net.training import open_training
     from caffe_split.tpm.collect import measure_snapshots, measure_tpm, momentum_of
 
     if given.kind == "snapshots":
         return measure_snapshots(given.snapshots, **chosen._asdict()), None
-    training = open_training(given.path, caffe_proto=caffe_proto)
+    training = opened()
     return measure_tpm(training, iteration, **chosen._asdict()), momentum_of(training)
 
 
@@ -155,7 +157,7 @@ class _Files(NamedTuple):
         from caffe_split.files import write_atomic
 
         if self.csv is not None:
-            write_atomic(self.csv, csv_text().encode())
+            write_atomic(self.csv, csv_text().encode(), self.force)
             click.echo(f"wrote {self.csv}", err=True)
         if self.picture is not None:
             from caffe_split.plot.picture_file import write_picture

@@ -7,6 +7,7 @@ import click
 from caffe_split.backends import train as training
 from caffe_split.backends.choose import names
 from caffe_split.backends.reporter import make_reporter
+from caffe_split.backends.train_plan import TrainPlan, plan_training, printable, resume_command
 from caffe_split.engine.spec.command import Choices
 
 
@@ -17,7 +18,7 @@ from caffe_split.engine.spec.command import Choices
     "--snapshot", metavar="FILE", help="Resume from this .solverstate; torch: auto for the newest whole one, if any."
 )
 @click.option("--log", metavar="FILE", help="Where the log goes; default: train.log beside the solver.")
-@click.option("--force", is_flag=True, help="Replace a log that is there.")
+@click.option("--force", is_flag=True, help="Replace a log and snapshots that are there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option(
     "--threads",
@@ -100,7 +101,7 @@ def train(
       caffe-split train derived1/solver.prototxt --engine torch
       caffe-split train derived1/solver.prototxt --engine torch --processes 2 --snapshot auto --append
     """
-    plan = training.plan_training(
+    plan = plan_training(
         solver,
         weights=weights,
         snapshot=snapshot,
@@ -113,24 +114,24 @@ def train(
         choices=Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
     )
     why = f" ({plan.why})" if plan.why else ""
-    click.echo(f"engine {plan.engine}{why}: {training.printable(plan)}", err=True)
+    click.echo(f"engine {plan.engine}{why}: {printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:
         outcome = training.run_training(plan, reporter, grace)
     if outcome.status == 0:
         click.echo(f"done; the log is {plan.log}", err=True)
     elif outcome.interrupted is not None and outcome.state is not None:
-        click.echo(f"stopped; to resume:\n  {training.resume_command(plan, outcome.state)}", err=True)
+        click.echo(f"stopped; to resume:\n  {resume_command(plan, outcome.state)}", err=True)
     elif outcome.interrupted is not None:
         click.echo(f"stopped without a snapshot{_why_none(plan)}; it starts again with --force", err=True)
     else:
-        reason = f"see the end of {plan.log}"
+        reason = f"see the end of {outcome.log}"
         if outcome.fatal:
-            reason = f"{plan.log}:{outcome.line}: {training.reason(plan, outcome)}"
+            reason = f"{outcome.log}:{outcome.line}: {training.reason_of(plan, outcome)}"
         click.echo(f"caffe-split: {plan.engine} ended with status {outcome.status}; {reason}", err=True)
     return outcome.status
 
 
-def _why_none(plan: training.TrainPlan) -> str:
+def _why_none(plan: TrainPlan) -> str:
     if not plan.settings.snapshot_after_train:
         return f": {plan.solver} says snapshot_after_train: false"
     return ""

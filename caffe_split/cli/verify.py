@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.choose import names as backend_names
-from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, print_json
+from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_option, print_json, state_options
 
 
 @click.command()
@@ -20,15 +20,7 @@ from caffe_split.cli.options import caffe_proto_option, ignore_extra_option, pri
     help="[default: folded.caffemodel or init.caffemodel beside DERIVED]",
 )
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
-@click.option(
-    "--phase",
-    type=click.Choice(["TEST", "TRAIN"]),
-    default="TEST",
-    show_default=True,
-    help="Phase of both nets.",
-)
-@click.option("--stage", "stages", multiple=True, help="A stage of both nets; several times for several.")
-@click.option("--level", type=int, default=0, show_default=True, help="Level of both nets.")
+@state_options("TEST")
 @click.option(
     "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of all random numbers."
 )
@@ -54,9 +46,7 @@ def verify(
     baseline_weights: Path | None,
     derived_weights: Path | None,
     batches: int,
-    phase: str,
-    stages: tuple[str, ...],
-    level: int,
+    shown: Shown,
     seed: int,
     tolerance: float,
     ignore_extra: bool,
@@ -75,11 +65,10 @@ def verify(
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt
     """
     from caffe_split.backends import verify as verification
-    from caffe_split.net.state import NetState
 
-    state = NetState(phase, stages, level) if stages or level else None
+    state = shown.alone() if shown.stages or shown.level is not None else None
     options = verification.VerifyOptions(
-        batches, state, seed, tolerance, input_file, engine, ignore_extra, caffe_proto, phase
+        batches, state, seed, tolerance, input_file, engine, ignore_extra, caffe_proto, shown.phase
     )
     result = verification.verify(
         baseline,

@@ -164,7 +164,7 @@ def write_cifar(
         for image, _ in _samples(files, form, form.train, classes, source):
             total += image
             number += 1
-        write_atomic(mean, encode_mean((total / number).astype(np.float32)))
+        write_atomic(mean, encode_mean((total / number).astype(np.float32)), force=False)
     return counts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from pathlib import Path
 
 from caffe_split.data.archive import check_md5
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import append_to, locked, make_folder, reason, remove_file, rename_new
 from caffe_split.files import md5 as md5_of
-from caffe_split.files import reason
 
 CIFAR = "https://www.cs.toronto.edu/~kriz/"
 _PIECE = 1 << 16
@@ -34,8 +33,17 @@ def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int,
         return target
     by_hand = f"Fetch {base}{name} by hand (MD5 {md5}) and give it with --from {name}."
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _receive(base + name, part, progress or (lambda _have, _all: None))
+        make_folder(folder)
+        with locked(folder / f"{name}.lock"):
+            _receive(base + name, part, progress or (lambda _have, _all: None))
+            _check(part, base + name, md5, by_hand)
+            rename_new(part, target)
+    except BlockingIOError:
+        raise CaffeSplitError(
+            f"{target}: another process is fetching it; wait for it, or choose another --out"
+        ) from None
+    except FileExistsError:
+        raise CaffeSplitError(f"{target} has appeared while it was fetched; it stays, beside {part}") from None
     except urllib.error.HTTPError as error:
         raise CaffeSplitError(f"{base}{name}: the server answers {error.code} {error.reason}. {by_hand}") from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
@@ -43,12 +51,14 @@ def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int,
         raise CaffeSplitError(f"{base}{name}: cannot be fetched ({why}); run it again to go on. {by_hand}") from None
     except OSError as error:
         raise CaffeSplitError(f"{part}: cannot be written: {reason(error)}") from None
+    return target
+
+
+def _check(part: Path, url: str, md5: str, by_hand: str) -> None:
     digest = md5_of(part)
     if digest != md5:
-        part.unlink()
-        raise CaffeSplitError(f"{base}{name}: what came has MD5 {digest}, expected {md5}; it was removed. {by_hand}")
-    os.replace(part, target)
-    return target
+        remove_file(part)
+        raise CaffeSplitError(f"{url}: what came has MD5 {digest}, expected {md5}; it was removed. {by_hand}")
 
 
 def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None:
@@ -66,8 +76,9 @@ def _receive(url: str, part: Path, progress: Callable[[int, int], None]) -> None
             have = 0  # A server that cannot resume sends all of it.
         length = int(answer.headers.get("Content-Length") or 0)
         whole = have + length if length else 0
-        with part.open("r+b" if have else "wb") as stream:
-            stream.seek(have)
+        with append_to(part) as stream:
+            if not have:
+                stream.truncate(0)
             while piece := answer.read(_PIECE):
                 stream.write(piece)
                 have += len(piece)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from caffe_split.data.images import decode_image
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, make_folder, new_folder, remove_file
 from caffe_split.formats.weights.datum import decode_datum, encode_datum, read_datum
 
 Image = npt.NDArray[np.uint8]
@@ -62,22 +60,17 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
     target = Path(path)
     if target.exists():
         raise CaffeSplitError(f"{target} exists; nothing is overwritten. Remove it or choose another folder.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)
+    make_folder(target.parent)
     count = 0
-    try:
+    with new_folder(target, force=False) as building:
         # The map is address space, not disk: the file grows as it is written.
-        with lmdb.open(building, map_size=1 << 40) as store:
+        with lmdb.open(os.fspath(building), map_size=1 << 40) as store:
             with store.begin(write=True) as transaction:
                 for image, label in samples:
                     transaction.put(f"{count:08d}".encode(), encode_datum(image, label), append=True)
                     count += 1
             store.sync(True)
-        os.unlink(Path(building) / "lock.mdb")
-        os.chmod(building, 0o755)
-        os.replace(building, target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_file(building / "lock.mdb")
     return count
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from caffe_split.derivation.options import DEFAULTS, DeriveOptions
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
 from caffe_split.split.kinds import kind_of
@@ -24,6 +25,9 @@ def why_not(
         return f"it is a {layer.type} layer"
     if layer.name in helpers:
         return "it is a helper of an earlier split"
+    strange = list(dict.fromkeys(problem.path for problem in foreign_fields(layer)))
+    if strange:
+        return f"what its {', '.join(strange)} does is known to a fork of Caffe only"
     specs = layer.message.subs("param")
     if specs and specs[0].get("lr_mult", 1) == 0:
         return "it is frozen (lr_mult 0)"

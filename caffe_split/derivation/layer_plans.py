@@ -13,6 +13,7 @@ from caffe_split.derivation.plan import LayerPlan
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer
+from caffe_split.split import naming
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import split_convolution
 from caffe_split.split.partition import Partition, PartitionRule, divide, parse_rule
@@ -51,7 +52,7 @@ def plan_layers(
             options=options,
             input_sizes=sizes.get(layer.name, ()),
         )
-        note = _rounding_note(parts, kernels, partition) if options.init == "exact" else ""
+        note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
         plans.append(LayerPlan(layer.name, partition, tuple(parts), by_name.get(layer.name), momentum, note))
     return plans
 
@@ -74,17 +75,17 @@ def _divided(
     return partition, Kernels(weight, np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None)
 
 
-def _rounding_note(parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
-    """A warning where a skip is so much larger than a kernel that taking it off costs that kernel's digits.
+def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition: Partition) -> str:
+    """A warning where what is added is so much larger than a kernel that taking it off costs that kernel's digits.
 
-    split2 then stores (kernel - skip), rounded to float32: the error, relative to the kernel, is the rounding unit
+    split2 then stores (kernel - added), rounded to float32: the error, relative to the kernel, is the rounding unit
     times their ratio.
     """
-    skip = next((part for part in parts if part.frozen), None)
-    if skip is None:
-        return ""
-    ratios = Kernels(skip.blobs[0], None).sizes / np.maximum(kernels.rows(partition.slow).sizes, 1e-30)
-    error = float(ratios.max()) * 2.0**-24
+    slow = next(part for part in parts if part.name == naming.slow_half(name))
+    before = kernels.rows(partition.slow).sizes
+    stored = np.linalg.norm(slow.blobs[0].reshape(len(before), -1), axis=1)
+    largest = float(np.max(stored[before > 0] / before[before > 0], initial=0.0))
+    error = largest * 2.0**-24
     if error < 1e-5:
         return ""
-    return f"the skip is up to {ratios.max():.1e} times a kernel's size: the start is exact to about {error:.0e} there"
+    return f"what is added is up to {largest:.1e} times a kernel's size: the start is exact to about {error:.0e} there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.derivation.solver import solver_type
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState
@@ -45,7 +44,7 @@ def derive(
     *,
     weights: PathLike | None = None,
     scores: Sequence[LayerScores] | None = None,
-    layers: int | Sequence[str] = NUM_SPLITS,
+    layers: int | Sequence[str] | None = NUM_SPLITS,
     options: DeriveOptions = DEFAULTS,
     out: PathLike,
     deploy: PathLike | None = None,
@@ -60,7 +59,8 @@ def derive(
             and choose a partition that needs no TPM.
         scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
             used. None: it is taken from the snapshot.
-        layers: How many layers are split, those of highest TPM entropy; or their names.
+        layers: How many layers are split, those of highest TPM entropy; or their names. None: no layer; this is
+            the control, the same files and the same schedule with nothing split.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
         deploy: A deploy net to change in the same way.
@@ -91,6 +91,8 @@ def derive(
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
     expect(iteration, (int, type(None)), "a whole number as iteration")
     expect(options, DeriveOptions, "DeriveOptions(...) as options")
+    training.need_one_solver()
+    training.need_known_types()
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
     if isinstance(layers, int) and layers < 1:
@@ -98,8 +100,8 @@ def derive(
     if (iteration is None) == (weights is None):
         raise WrongUseError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     rule = parse_rule(options.partition)
-    names = None if isinstance(layers, int) else list(layers)
-    if names == []:
+    names = None if isinstance(layers, int) else list(layers or ())
+    if names == [] and layers is not None:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
     seen: list[LayerScores] = []
@@ -107,7 +109,7 @@ def derive(
         for score in scores:
             expect(score, LayerScores, "LayerScores in scores")
         seen = latest_window(scores)
-    elif rule.needs_scores or names is None:
+    elif names is None or (names and rule.needs_scores):
         if iteration is None:
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)
@@ -161,7 +163,7 @@ def _plan(
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)
-    backend = choose_backend(options.engine) if options.branch_norm else None
+    backend = choose_backend(options.engine) if options.branch_norm and plans else None
     if backend is not None:
         plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
@@ -267,11 +269,11 @@ def _normalised(
         )
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
-    with tempfile.TemporaryDirectory() as folder:
-        net, path = Path(folder) / "net.prototxt", Path(folder) / WEIGHTS_NAME
+    with scratch() as folder:
+        net, path = folder / "net.prototxt", folder / WEIGHTS_NAME
         derived = _Edit(splits, norm).applied_to(training.net)
         remove_watchers(derived)
-        net.write_bytes(derived.to_bytes())
+        prototxt.write(derived, net)
         caffemodel.write_weights(path, _derived_weights(weights, splits))
         statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]

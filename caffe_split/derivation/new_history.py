@@ -1,15 +1,14 @@
 """History for the parameters that a split adds, from the history of the layer that was split.
 
 A solver that divides by the root of past squared gradients takes its largest steps where it remembers none. What a new
-parameter's squared gradients would have been follows from those of X's kernels. X's kernel W[o, t] (output o; place and
+parameter's squared gradients would have been follows from those of X's kernels: X's kernel W[o, t] (output o; place and
 channel t) depends on a parameter p of the split, so p's gradient is the sum of dW[o, t]/dp times W[o, t]'s over all o
 and t. If these summands are taken as independent,
 
     squares(p) = sum of (dW[o, t]/dp)^2 * squares(W[o, t])
 
-In a split each dW[o, t]/dp is a product of other parameters, so that the sum is what backpropagation of
-squares(W) gives in a split whose parameters are squared. For a 1x1 layer E behind kernels K that is
-squares(E[i, j]) = sum over t of K[j, t]^2 * squares(W[i, t]).
+For a 1x1 layer E at the end of a path, behind kernels K, that is squares(E[i, j]) = sum over t of
+K[j, t]^2 * squares(W[i, t]); for a convolution of X's bottom whose output is added to X's, squares(W) itself.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ def squared_steps(parts: Sequence[Part], weight: np.ndarray, bias: np.ndarray | 
 
 
 class _Walk:
-    """A split with squared parameters, run forward to what each blob is of X's bottom.
+    """A split run forward to what each blob is of X's bottom, and backward to what X's top is of each blob.
 
-    That is a table [channels of the blob, columns]: kernels in X's own geometry, all channels of the bottom, and in
-    the last column the bias. What lies outside of X's kernel is left out.
+    The former is a table [channels of the blob, columns]: kernels in X's own geometry, all channels of the bottom, and
+    in the last column the bias. What lies outside of X's kernel is left out. The latter is a matrix [n, channels].
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -53,16 +52,19 @@ class _Walk:
         assert first.geometry is not None
         self.parts, self.geometry = parts, first.geometry
         self.sides = (first.blobs[0].shape[1] * self.geometry.group, *self.geometry.kernel)
-        # Per part the tables of its bottoms, None for X's bottom; by its name the squares of its weights.
+        # Per part the tables of its bottoms, None for X's bottom; by its name the weights of a convolution.
         self.inputs: list[list[Array | None]] = []
         self.dense = {part.name: _dense(part) for part in parts if part.is_convolution}
         # What a BatchNorm divides by, as the Scale behind it undoes it.
         self.spread = {
-            norm.name: np.square(scale.blobs[0]) + _TINY
-            for norm, scale in zip(parts, parts[1:])
-            if norm.form == "batch_norm"
+            norm.name: scale.blobs[0] + _TINY for norm, scale in zip(parts, parts[1:]) if norm.form == "batch_norm"
         }
         self.pointwise = {part.top: part.name for part in parts if _reads_pixels(part, first.bottoms)}
+        self.read_by_larger = {
+            part.bottoms[0]: part
+            for part in parts
+            if part.is_convolution and part.bottoms[0] in self.pointwise and part.blobs[0].shape[2:] != (1, 1)
+        }
         tables: dict[str, Array | None] = {first.bottoms[0]: None}
         for part in parts:
             self.inputs.append([tables[name] for name in part.bottoms])
@@ -78,12 +80,16 @@ class _Walk:
             if first is not None:
                 below = self.dense[self.pointwise[part.bottoms[0]]][:, :, 0, 0]
                 dense = np.einsum("ijpq,jc->icpq", dense, below)
-            bias = np.square(part.blobs[1]) if len(part.blobs) > 1 else np.zeros(len(dense))
+            bias = part.blobs[1] if len(part.blobs) > 1 else np.zeros(len(dense))
             return np.column_stack([self._placed(part, dense).reshape(len(dense), -1), bias])
         if part.form == "batch_norm":
-            return given[0] / self.spread[part.name][:, None]
+            centred = given[0].copy()
+            centred[:, -1] -= part.blobs[0]
+            return centred / self.spread[part.name][:, None]
         if part.form == "scale":
-            return given[0] * np.square(part.blobs[0])[:, None]
+            scaled = given[0] * part.blobs[0][:, None]
+            scaled[:, -1] += part.blobs[1]
+            return np.asarray(scaled)
         return np.concatenate(given) if part.form == "concat" else np.asarray(np.sum(given, axis=0))
 
     def _places(self, part: Part) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -119,54 +125,62 @@ class _Walk:
         return taken
 
     def back(self, weight: np.ndarray, bias: np.ndarray | None) -> dict[Slot, Array]:
-        """What reaches each parameter of what X's parameters have."""
+        """For each parameter the sum of (dW/dp)^2 times the numbers given, those of X's weight and bias."""
         whole = _for_all_channels(np.asarray(weight, np.float64), self.geometry.group)
         last = np.zeros(len(whole)) if bias is None else np.asarray(bias, np.float64).reshape(-1)
-        tables = {self.parts[-1].top: np.column_stack([whole.reshape(len(whole), -1), last])}
+        given = np.column_stack([whole.reshape(len(whole), -1), last])
+        reached = {self.parts[-1].top: np.eye(len(whole))}
         found: dict[Slot, Array] = {}
         for part, inputs in zip(reversed(self.parts), reversed(self.inputs)):
-            above = tables.pop(part.top)
-            below = self._back(part, inputs[0], above, found)
+            above = reached.pop(part.top)
+            self._enter(part, inputs[0], above, given, found)
             if part.form == "scale" and bias is None:
                 # Without a bias nothing says how large a shift's gradient is: it is taken to be as large as that of the
                 # factor, whose input the BatchNorm has brought to size 1.
                 found[part.name, 1] = found[part.name, 0]
+            below = self._below(part, above)
             start = 0
-            for bottom, given in zip(part.bottoms, inputs):
-                if given is not None:
-                    rows = below[start : start + len(given)] if part.form == "concat" else below
-                    start += len(given)
-                    tables[bottom] = tables[bottom] + rows if bottom in tables else rows
+            for bottom, table in zip(part.bottoms, inputs):
+                if table is not None:
+                    columns = below[:, start : start + len(table)] if part.form == "concat" else below
+                    start += len(table)
+                    reached[bottom] = reached[bottom] + columns if bottom in reached else columns
         return found
 
-    def _back(self, part: Part, first: Array | None, above: Array, found: dict[Slot, Array]) -> Array:
-        """Enters what a part's own parameters get into `found`; gives what goes on to its bottoms."""
+    def _below(self, part: Part, above: Array) -> Array:
+        """What X's top is of a part's bottom, from what it is of its top."""
         if part.form == "batch_norm":
-            return above / self.spread[part.name][:, None]
+            return above / self.spread[part.name]
+        if part.form == "scale":
+            return np.asarray(above * part.blobs[0])
+        # The 1x1 layer below a larger one looks at that one's weights itself.
+        small = part.is_convolution and self.dense[part.name].shape[2:] == (1, 1)
+        return np.asarray(above @ self.dense[part.name][:, :, 0, 0]) if small else above
+
+    def _enter(self, part: Part, first: Array | None, above: Array, given: Array, found: dict[Slot, Array]) -> None:
+        """Enter what a part's own parameters get into `found`."""
+        if part.form != "scale" and not part.is_convolution:
+            return
+        mine = np.square(above).T @ given if part.top not in self.read_by_larger else given
         if part.form == "scale":
             assert first is not None
-            found[part.name, 0], found[part.name, 1] = (first * above).sum(axis=1), above[:, -1]
-            return above * np.square(part.blobs[0])[:, None]
-        if not part.is_convolution:
-            return above
+            found[part.name, 0], found[part.name, 1] = (np.square(first) * mine).sum(axis=1), mine[:, -1]
+            return
         assert part.geometry is not None
         if len(part.blobs) > 1:
-            found[part.name, 1] = above[:, -1]
-        dense = self.dense[part.name]
-        if first is not None and dense.shape[2:] == (1, 1):
-            found[part.name, 0] = _blocks((above @ first.T)[:, :, None, None], part.geometry.group)
-            return np.asarray(dense[:, :, 0, 0].T @ above)
-        own = taken = self._taken(part, above)
-        below = above
-        if first is not None:
+            found[part.name, 1] = mine[:, -1]
+        if first is not None and self.dense[part.name].shape[2:] == (1, 1):
+            own = (mine @ np.square(first).T)[:, :, None, None]
+        elif first is not None:
             through = self.dense[self.pointwise[part.bottoms[0]]][:, :, 0, 0]
-            own = np.einsum("icpq,jc->ijpq", taken, through)
-            # The 1x1 layer below sees every place of this one.
-            total = np.einsum("ijpq,icpq->jc", dense, taken)
-            spread = np.broadcast_to(total[:, :, None, None], (len(total), *self.sides)).reshape(len(total), -1)
-            below = np.column_stack([spread, dense.sum(axis=(2, 3)).T @ above[:, -1]])
+            own = np.einsum("icpq,jc->ijpq", self._taken(part, mine), np.square(through))
+        elif part.top in self.read_by_larger:
+            larger = self.read_by_larger[part.top]
+            reach = np.einsum("oi,ijpq->ojpq", above, self.dense[larger.name])
+            own = np.einsum("ojpq,ocpq->jc", np.square(reach), self._taken(larger, given))[:, :, None, None]
+        else:
+            own = self._taken(part, mine)
         found[part.name, 0] = _blocks(own, part.geometry.group)
-        return below
 
 
 def _reads_pixels(part: Part, bottoms: tuple[str, ...]) -> bool:
@@ -174,9 +188,9 @@ def _reads_pixels(part: Part, bottoms: tuple[str, ...]) -> bool:
 
 
 def _dense(part: Part) -> Array:
-    """The squared weights of a convolution written with one group: zeros where a kernel does not see a channel."""
+    """The weights of a convolution written with one group: zeros where a kernel does not see a channel."""
     assert part.geometry is not None
-    weight, group = np.square(np.asarray(part.blobs[0], np.float64)), part.geometry.group
+    weight, group = np.asarray(part.blobs[0], np.float64), part.geometry.group
     return _in_groups(weight, group, np.zeros((len(weight), weight.shape[1] * group, *weight.shape[2:])))
 
 

@@ -12,12 +12,13 @@ import numpy as np
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.options import DeriveOptions
-from caffe_split.files import new_folder
+from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
 from caffe_split.layertypes.cost import Cost
 from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
+from caffe_split.split.mixing import NOISE_FORMS
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
 from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
@@ -102,7 +103,7 @@ class DerivePlan:
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
-                (folder / name).write_bytes(data)
+                write_atomic(folder / name, data)
             caffemodel.write_weights(folder / WEIGHTS_NAME, self.weights, net_name="", types=self.types)
             if self.state is not None:
                 write_solverstate(folder / STATE_NAME, self.state)
@@ -123,13 +124,16 @@ class DerivePlan:
     def lines(self) -> list[str]:
         """The plan as text, line by line."""
         source = f"iteration {self.iteration}" if self.iteration is not None else "the given weights"
-        lines = [
-            f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}",
-            f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
-            f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
-        ]
+        lines = [f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}"]
+        if self.layers:
+            lines.append(
+                f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
+                f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}"
+            )
+        else:
+            lines.append("no split: the control, the same net trained equally long from the same weights")
         lines += [f"  in today's form: {note}" for note in self.notes]
-        if self.options.added_lr != 1:
+        if self.options.added_lr != 1 and self.layers:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
         if self.engine is not None:
             lines.append(
@@ -159,6 +163,7 @@ class DerivePlan:
             "iteration": self.iteration,
             "out": str(self.out),
             "options": {name: getattr(self.options, name) for name in options},
+            "noise_form": NOISE_FORMS[self.options.init],
             "upgraded": list(self.notes),
             "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],

@@ -20,7 +20,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from caffe_split.engine.log import Log, SilentLog
 from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.require import require_torch
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import write_atomic
 
 if TYPE_CHECKING:
     from caffe_split.engine.parallel.join import Meeting
@@ -227,8 +227,8 @@ def _tell_torchrun(reason: str) -> None:
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
         word = {"message": {"message": reason, "extraInfo": {"timestamp": str(int(time.time()))}}}
-        with contextlib.suppress(OSError):
-            Path(path).write_text(json.dumps(word))
+        with contextlib.suppress(CaffeSplitError):
+            write_atomic(path, json.dumps(word).encode())
 
 
 def main() -> int:

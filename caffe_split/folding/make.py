@@ -13,10 +13,11 @@ from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, check_weight
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError, expect_path
-from caffe_split.files import PathLike, new_folder
+from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.folding.shared import settle_shared
+from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
@@ -36,15 +37,18 @@ class FoldOptions:
     """What is folded, and how.
 
     deploy: a deploy net to fold alike. batch_norm: merge BatchNorm, and a Scale behind it, into the convolutions before
-    them. ungroup: let a convolution lose its groups where its split has learnt to mix them. caffe_proto: the schema of
-    the fork that the nets are for. ignore_extra_weights: leave out weights of layers that no net has. state: the state
-    whose cost is given and in which weights have to fit; None: that of the solver's first test, if a solver was given,
-    else phase TEST alone.
+    them. ungroup: let a convolution lose its groups where its split has learnt to mix them. layers: fold only the
+    splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
+    branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
+    for. ignore_extra_weights: leave out weights of layers that no net has. state: the state whose cost is given and in
+    which weights have to fit; None: that of the solver's first test, if a solver was given, else phase TEST alone.
     """
 
     deploy: PathLike | None = None
     batch_norm: bool = False
     ungroup: bool = False
+    layers: Sequence[str] | None = None
+    smaller_than: float | None = None
     caffe_proto: Path | None = None
     ignore_extra_weights: bool = False
     state: NetState | None = None
@@ -55,9 +59,10 @@ class FoldPlan:
     """All that folding will write into the new folder `out`; `str` gives it in words.
 
     whole: how the folded weights fit those of the nets that have no splits, such as the deploy net of before. state:
-    that in which the nets are compared. kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers
-    went into which convolution; norms_kept: why those behind a convolution stay. before, after: cost of the net. texts
-    (file name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's content.
+    that in which the nets are compared. trimmed: the splits that lost some of their branches. kept: why a split stays,
+    by its stem. norms: which BatchNorm and Scale layers went into which convolution; norms_kept: why those behind a
+    convolution stay. before, after: cost of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and
+    types (layer -> type): the folder's content.
     """
 
     net_path: Path
@@ -65,6 +70,7 @@ class FoldPlan:
     weights_path: Path
     out: Path
     folded: tuple[FoldedLayer, ...]
+    trimmed: tuple[TrimmedSplit, ...]
     kept: dict[str, str]
     norms: dict[str, tuple[str, ...]]
     norms_kept: dict[str, str]
@@ -88,6 +94,7 @@ class FoldPlan:
         for layer in self.folded:
             note = f"; {layer.note}" if layer.note else ""
             lines.append(f"  {layer.name}: {layer.kind}, {layer.layers} layers -> 1{note}")
+        lines += [f"  {split}" for split in self.trimmed]
         lines += [f"  {name}: {' and '.join(norms)} merged into it" for name, norms in self.norms.items()]
         lines += [f"  not folded: {name}: {reason}" for name, reason in self.kept.items()]
         lines += [f"  BatchNorm stays behind {name}: {reason}" for name, reason in self.norms_kept.items()]
@@ -103,6 +110,7 @@ class FoldPlan:
             "deploy": None if self.deploy_path is None else str(self.deploy_path),
             "weights": str(self.weights_path),
             "folded": [vars(layer) for layer in self.folded],
+            "trimmed": [vars(split) for split in self.trimmed],
             "kept": self.kept,
             "batch_norm": {name: list(norms) for name, norms in self.norms.items()},
             "batch_norm_kept": self.norms_kept,
@@ -126,7 +134,7 @@ class FoldPlan:
         """
         with new_folder(self.out, force) as folder:
             for name, data in self.texts.items():
-                (folder / name).write_bytes(data)
+                write_atomic(folder / name, data)
             caffemodel.write_weights(folder / FOLDED_WEIGHTS_NAME, self.weights, types=self.types)
             compared = [source for source in self.sources if check is not None and source not in self.whole]
             results = [self._checked(source, folder, check or DEFAULTS) for source in compared]
@@ -205,20 +213,22 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     blobs = _weights_of(documents, splits, weights_path, state, options.ignore_extra_weights)
     before = Cost.of(infer_shapes(phase_layers(document, state)))
     given_texts = [each.to_bytes() for each in documents]
-    folded, kept, blobs = merge_stems(documents, blobs, options.ungroup)
+    folded, kept, blobs, trimmed = merge_stems(
+        documents, blobs, options.ungroup, layers=options.layers, smaller_than=options.smaller_than
+    )
     norms: dict[str, tuple[str, ...]] = {}
     norms_kept: dict[str, str] = {}
     if options.batch_norm:
         for each in documents:
             check_not_trained(each)
         norms, norms_kept = merge_batch_norms(documents, blobs)
-    if not folded and not norms:
+    if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
         raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
     whole = {}
     for each, text, has_splits in zip(documents, given_texts, splits):
         if any(splits) and not has_splits:
-            _check_fits(each, blobs, kept, state)
+            _check_fits(each, blobs, {**kept, **{split.name: "branches of it stay" for split in trimmed}}, state)
             as_it_is = "as it is" if each.to_bytes() == text else "with the bias or group that changes"
             whole[Path(each.filename)] = f"no split in it; {FOLDED_WEIGHTS_NAME} fits it {as_it_is}"
     return FoldPlan(
@@ -227,6 +237,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         weights_path=weights_path,
         out=out,
         folded=tuple(folded),
+        trimmed=tuple(trimmed),
         kept=kept,
         norms=norms,
         norms_kept=norms_kept,

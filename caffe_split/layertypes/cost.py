@@ -7,8 +7,6 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
-from caffe_split.net.layers import phase_layers
-from caffe_split.net.state import TRAIN
 from caffe_split.net.training import open_training, solvers_in
 
 
@@ -38,4 +36,4 @@ def cost_beside(log: Path) -> Cost:
     if len(solvers) != 1:
         found = ", ".join(map(str, solvers)) or "none"
         raise CaffeSplitError(f"{log}: its net is that of the one solver in its folder; solvers found: {found}.")
-    return Cost.of(infer_shapes(phase_layers(open_training(solvers[0]).net, TRAIN)))
+    return Cost.of(infer_shapes(open_training(solvers[0]).train_layers()))

@@ -71,6 +71,7 @@ class LayerType:
         short: the name of the type in pictures, where boxes are narrow; else its name.
         joins_box: in pictures it stands in the box of the layer that it alone reads, as an activation does.
         has_kernels: its first parameter is a weight with a kernel per output (or, transposed, per input).
+        keeps_shape: its top has the shape of its first bottom, by what the type is: no option could change that.
         keeps_channels: its tops have as many channels (axis 1) as its first bottom, and other bottoms must have them.
         is_loss: its first top counts in the objective unless loss_weight says otherwise.
         engine: how the torch engine runs it; None where it does not.
@@ -84,6 +85,7 @@ class LayerType:
     short: str = ""
     joins_box: bool = False
     has_kernels: bool = False
+    keeps_shape: bool = False
     keeps_channels: bool = False
     is_loss: bool = False
     engine: Engine | None = None

@@ -1,8 +1,9 @@
 """Blob shapes of a net without running it, and from them parameters and multiply-adds.
 
-What a layer makes of its bottoms is the `shapes` of its type's record. Where that is no rule, or a data set is not
-there, the layer is 'unknown': its tops have no shape, and what depends on them has none either; it is listed, never
-guessed.
+What a layer makes of its bottoms is the `shapes` of its type's record. Where that is no rule, where a data set is not
+there, or where a field of a fork may change the result, the layer is 'unknown': its parameters are not known, its tops
+have no shape, and what depends on them has none either; it is listed, never guessed. Tops that stand in place, and
+those of types that keep a shape by what they are, have the shape of their bottom all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
@@ -26,8 +28,8 @@ class NetShapes:
 
     `blobs` name -> shape; `params` layer -> shapes of its parameters; `shared` layer -> which of them (by index)
     an earlier layer has under the same name; `state` layer -> shapes of its other blobs (BatchNorm statistics, a
-    TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops; `unknown`
-    layer -> why its shapes cannot be known.
+    TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops, where they are
+    known; `unknown` layer -> why its parameters, and its shapes unless they are in `tops`, cannot be known.
     """
 
     blobs: dict[str, Shape] = field(default_factory=dict)
@@ -49,12 +51,22 @@ class NetShapes:
 
         None where the shapes of some layer are not known.
         """
-        return None if self.unknown else sum(self.parameters_of(layer) for layer in self.params)
+        return None if self.unknown else self.least_parameters
+
+    @property
+    def least_parameters(self) -> int:
+        """Number of parameters of the layers of which it is known."""
+        return sum(self.parameters_of(layer) for layer in self.params)
 
     @property
     def mac_count(self) -> int | None:
         """Multiply-adds of convolutions, inner products and recurrent layers for one image; None if unknown."""
-        return None if self.unknown else sum(self.macs.values())
+        return None if self.unknown else self.least_macs
+
+    @property
+    def least_macs(self) -> int:
+        """Multiply-adds of the layers of which they are known."""
+        return sum(self.macs.values())
 
 
 def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = None) -> NetShapes:
@@ -72,6 +84,7 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
             found = _find(net, layer, given)
         except UnknownShapeError as reason:
             net.unknown[layer.name] = str(reason)
+            _keep_shapes(net, layer)
             continue
         net.tops[layer.name] = list(found.tops)
         net.blobs.update(zip(layer.tops, found.tops))
@@ -107,10 +120,26 @@ def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
     rule = record_of(layer.type).shapes
     if isinstance(rule, str):
         raise UnknownShapeError(f"shapes of {layer.type} layers are not known here: {rule}")
+    reason = why_not_known(layer)
+    if reason is not None:
+        raise UnknownShapeError(reason)
     lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
     if lacking:
         raise UnknownShapeError(f"the shape of its bottom '{lacking[0]}' is not known")
     return rule(layer, [net.blobs[bottom] for bottom in layer.bottoms])
+
+
+def _keep_shapes(net: NetShapes, layer: Layer) -> None:
+    """The tops of an unknown layer: those in place, and those of a type that keeps a shape, are as their bottom."""
+    first = layer.bottoms[0] if layer.bottoms and record_of(layer.type).keeps_shape else None
+    known = [net.blobs.get(top if top in layer.bottoms else first or "") for top in layer.tops]
+    for top, shape in zip(layer.tops, known):
+        if shape is None:
+            net.blobs.pop(top, None)  # of a layer above that has written a blob of that name
+        else:
+            net.blobs[top] = shape
+    if None not in known:
+        net.tops[layer.name] = [shape for shape in known if shape is not None]
 
 
 def _shared(layer: Layer, count: int, owners: dict[str, str]) -> frozenset[int]:

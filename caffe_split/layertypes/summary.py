@@ -44,13 +44,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's layers of one phase, in order, and its totals; `unknown` maps a layer of unknown shape to the reason."""
+    """A net's layers of one phase, in order, and its totals.
+
+    `unknown` maps a layer whose parameters, or also shapes, are not known to the reason. `cost` is None in parts then,
+    and `least` is the cost of the other layers.
+    """
 
     net: str
     phase: str
     rows: tuple[Row, ...]
     cost: Cost
     unknown: dict[str, str]
+    least: Cost
 
     @property
     def frozen(self) -> int:
@@ -59,13 +64,17 @@ class Summary:
 
 
 def summarize(
-    net: PathLike | prototxt.Document | Training, state: NetState = TRAIN, inputs: Mapping[str, Shape] | None = None
+    net: PathLike | prototxt.Document | Training,
+    state: NetState | None = None,
+    inputs: Mapping[str, Shape] | None = None,
 ) -> Summary:
     """The layers of a net with output shapes, parameters and multiply-adds for one image, without running it.
 
-    `net` is a file (a net, or the solver that names it), or what `read_net` or `open_training` gave. `inputs` gives
-    shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). Raises `CaffeSplitError` where
-    such a shape is missing, for an input that the net does not have, and for a layer that Caffe would refuse.
+    `net` is a file (a net, or the solver that names it), or what `read_net` or `open_training` gave. `state` is that in
+    which the net is built; None: that in which its solver trains, phase TRAIN alone without a solver. `inputs` gives
+    shapes of blobs from data layers whose data set is not there, blob -> (N, C, H, W). What is not known, such as what
+    a missing data set decides, is None in the summary, with the reason in `unknown`. Raises `CaffeSplitError` for an
+    input that the net does not have, and for a layer that Caffe would refuse.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.prototxt")
@@ -81,6 +90,7 @@ def summarize(
     if isinstance(net, (str, os.PathLike)):
         net = open_training(net)
     document = net.net if isinstance(net, Training) else net
+    state = state or (net.state if isinstance(net, Training) else TRAIN)
     expect(document, prototxt.Document, "a net: its path, or what read_net or open_training gave")
     layers = phase_layers(document, state)
     if not layers:
@@ -88,9 +98,9 @@ def summarize(
     declared = document_inputs(document)
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
-    _check_sources(document, layers, shapes)
     rows = tuple(_row(layer, shapes) for layer in layers)
-    return Summary(document.filename, state.phase, rows, Cost.of(shapes), dict(shapes.unknown))
+    least = Cost(shapes.least_parameters, shapes.least_macs)
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes), least)
 
 
 def _check_inputs(
@@ -105,14 +115,13 @@ def _check_inputs(
             raise CaffeSplitError(f"{document.filename}: '{blob}' is no input of the net. Its inputs: {names}.")
 
 
-def _check_sources(document: prototxt.Document, layers: Sequence[Layer], shapes: NetShapes) -> None:
-    """Raises `CaffeSplitError` where the shape of some data is missing: without it hardly anything is known."""
+def _reasons(layers: Sequence[Layer], shapes: NetShapes) -> dict[str, str]:
+    """Why layers are not known; of a layer that gives data with what to do about it."""
+    reasons = dict(shapes.unknown)
     for layer in layers:
-        if layer.name in shapes.unknown and not layer.bottoms and layer.type != "Python" and layer.tops:
-            raise CaffeSplitError(
-                f"{document.filename}: {layer.where}: {shapes.unknown[layer.name]}. "
-                f"Give its shape: --input {layer.tops[0]}=64,3,32,32"
-            )
+        if layer.name in reasons and not layer.bottoms and layer.tops:
+            reasons[layer.name] += f". Give its shape: --input {layer.tops[0]}=64,3,32,32"
+    return reasons
 
 
 def _row(layer: Layer, shapes: NetShapes) -> Row:
@@ -125,7 +134,7 @@ def _row(layer: Layer, shapes: NetShapes) -> Row:
     return Row(
         name=layer.name,
         type=layer.type,
-        tops=tuple(shapes.tops[layer.name]) if known else None,
+        tops=tuple(shapes.tops[layer.name]) if layer.name in shapes.tops else None,
         parameters=shapes.parameters_of(layer.name) if known else None,
         frozen=frozen,
         macs=shapes.macs.get(layer.name, 0) if known else None,

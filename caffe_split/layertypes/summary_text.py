@@ -14,7 +14,7 @@ def table_lines(summary: Summary) -> list[str]:
     """The table, one line per layer, with the totals below."""
     body = [(row.name, row.type, row.output, _count(row.parameters), _count(row.macs)) for row in summary.rows]
     head = ("layer", "type", "output", "parameters", "multiply-adds")
-    total = ("total", f"{len(body)} layers", "", _count(summary.cost.parameters), _count(summary.cost.macs))
+    total = ("total", f"{len(body)} layers", "", *_totals(summary))
     return [*_columns([head, *body, total], "lllrr"), *_notes(summary)]
 
 
@@ -45,8 +45,8 @@ def pair_lines(first: Summary, second: Summary, only_changes: bool = False) -> l
         *_columns(table, "lllllrrrrl"),
         f"layers {len(first.rows)} -> {len(second.rows)}: "
         + ", ".join(f"{number} {change}" for change, number in counts.items()),
-        f"parameters {_ratio(first.cost.parameters, second.cost.parameters)}",
-        f"multiply-adds an image {_ratio(first.cost.macs, second.cost.macs)}",
+        f"parameters {_change(first, second, 0)}",
+        f"multiply-adds an image {_change(first, second, 1)}",
         *_notes(first),
         *(_notes(second) if second.net != first.net else []),
     ]
@@ -56,16 +56,37 @@ def _notes(summary: Summary) -> list[str]:
     notes = []
     if summary.frozen:
         notes.append(f"{summary.net}: {summary.frozen:,} of the parameters are frozen (lr_mult 0)")
-    return notes + [f"{summary.net}: not known of layer '{name}': {why}" for name, why in summary.unknown.items()]
+    if summary.unknown:
+        notes.append(f"{summary.net}: the totals are without {_listing(list(summary.unknown))}")
+    names: dict[str, list[str]] = {}
+    for name, why in summary.unknown.items():
+        names.setdefault(why, []).append(f"'{name}'")
+    for why, of in names.items():
+        notes.append(f"{summary.net}: not known of layer{'s' if len(of) > 1 else ''} {_listing(of)}: {why}")
+    return notes
+
+
+def _listing(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _totals(summary: Summary) -> tuple[str, str]:
+    """Parameters and multiply-adds; what is known of them where layers are not known."""
+    found = []
+    for count, least in zip(*((cost.parameters, cost.macs) for cost in (summary.cost, summary.least))):
+        found.append(f"at least {least:,}" if count is None and least else _count(count))
+    return found[0], found[1]
 
 
 def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}" if number else "-"
 
 
-def _ratio(before: int | None, after: int | None) -> str:
+def _change(first: Summary, second: Summary, which: int) -> str:
+    """`before -> after` of the parameters (0) or the multiply-adds (1), with their ratio where both are known."""
+    before, after = ((summary.cost.parameters, summary.cost.macs)[which] for summary in (first, second))
     if before is None or after is None:
-        return f"{_count(before)} -> {_count(after)}"
+        return " -> ".join(_totals(summary)[which] for summary in (first, second))
     ratio = f" (x{after / before:.3f})" if before else ""
     return f"{before:,} -> {after:,}{ratio}"
 
@@ -93,6 +114,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "frozen_parameters": summary.frozen,
         "multiply_adds": summary.cost.macs,
         "unknown": summary.unknown,
+        "at_least": {"parameters": summary.least.parameters, "multiply_adds": summary.least.macs},
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check
 from caffe_split.net.state import NetState
 
 
@@ -44,7 +45,8 @@ class Layer:
             )
         if includes:
             return any(state.meets(rule) for rule in includes)
-        return not any(state.meets(rule) for rule in excludes)
+        # A layer that a fork's rule might leave out stays: nothing may be computed as if it were not there.
+        return not any(state.meets(rule) and not check.foreign(rule, "NetStateRule") for rule in excludes)
 
     def param_names(self) -> list[str]:
         """The names of the layer's `param` messages in order; an unnamed one is ''."""

@@ -9,6 +9,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import nonfinite, read_solverstate, read_weights
 from caffe_split.net.training import find_snapshots
 
+# The solver types, and how many arrays each remembers per learnable parameter.
+HISTORIES = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
 # Given in place of the name of a solver state: the newest whole one.
 AUTO = "auto"
 

@@ -43,6 +43,11 @@ class NetState:
         """This state on top of a net's own `state`, as Caffe merges them: all stages, and the level where not 0."""
         return NetState(self.phase, (*own.stages, *self.stages), self.level or own.level)
 
+    def in_net(self, net: prototxt.Message) -> NetState:
+        """The state in which this net is built: with the stages and the level of the net's own `state`."""
+        own = net.sub("state")
+        return self if own is None else self.added_to(NetState.written(self.phase, Options("NetState", [own])))
+
     def meets(self, rule: prototxt.Message) -> bool:
         """Whether the state meets a NetStateRule, as Caffe's `Net::StateMeetsRule` decides."""
         if rule.has("phase") and rule.get("phase") != self.phase:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
-from caffe_split.formats.prototxt.upgrade import upgrade_old
+from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade_old
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
-from caffe_split.net.state import TRAIN, NetState, state_of_training
+from caffe_split.net.state import TEST, TRAIN, NetState, state_of_training, states_of_tests
+from caffe_split.net.which_solver import listing
+
+Solver = tuple[Path, prototxt.Document]
 
 # A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
 
@@ -22,9 +26,12 @@ from caffe_split.net.state import TRAIN, NetState, state_of_training
 class Training:
     """A net and, where there is one, the solver that trains it.
 
-    `upgraded` has one line per change that brought an old net to today's form. `is_inline` means that the net stands
+    `upgraded` has one line per change that brought an old net to today's form, `old_types` the types of a fork's old
+    layers, whose names in that form are not known. `is_inline` means that the net stands
     in the text of the solver; `net_path` is then the name that it gets in a file of its own. `caffe_proto` is
-    the schema of a fork that the files were read by.
+    the schema of a fork that the files were read by. `notes` name what is kept of a fork's fields, or slips. `solvers`
+    are those that name the net where there is more than one, and none was given. `asked` is the state to build the net
+    in, in place of the solver's.
     """
 
     net_path: Path
@@ -34,11 +41,47 @@ class Training:
     upgraded: tuple[str, ...] = ()
     is_inline: bool = False
     caffe_proto: Path | None = None
+    notes: tuple[str, ...] = ()
+    solvers: tuple[Solver, ...] = ()
+    asked: NetState | None = None
+    old_types: tuple[str, ...] = ()
 
     @property
     def state(self) -> NetState:
-        """The state in which the solver trains; phase TRAIN alone without a solver."""
-        return TRAIN if self.solver is None else state_of_training(Options("SolverParameter", [self.solver]))
+        """The state in which the solver trains, or that was asked for; phase TRAIN alone without either."""
+        return self.asked or self.state_in("TRAIN")
+
+    def state_in(self, phase: str) -> NetState:
+        """The state in which the solver trains, or (phase TEST) that of its first test net."""
+        states = []
+        if self.solver is not None:
+            options = Options("SolverParameter", [self.solver])
+            states = [state_of_training(options)] if phase == "TRAIN" else states_of_tests(options)
+        state = states[0] if states else TRAIN if phase == "TRAIN" else TEST
+        return state.in_net(self.net)
+
+    def asked_for(self, phase: str, stages: tuple[str, ...] = (), level: int | None = None) -> Training:
+        """This training with its net in `phase`, with these stages and this level in place of the solver's if given."""
+        state = self.state_in(phase)
+        asked = NetState(phase, stages or state.stages, state.level if level is None else level)
+        return replace(self, asked=asked.in_net(self.net))
+
+    def need_known_types(self) -> None:
+        """Raises `CaffeSplitError` where the net cannot be written in today's form."""
+        if self.old_types:
+            raise CaffeSplitError(
+                f"{self.net_path}: the net would be written in the new form (`layer`), and what the old layer types "
+                f"{', '.join(self.old_types)} of a fork are called there is not known. Bring it to the new form by the "
+                "fork's own upgrade_net_proto_text first."
+            )
+
+    def need_one_solver(self) -> None:
+        """Raises `CaffeSplitError` where several solvers name the net and none was given: the choice is the user's."""
+        if self.solvers:
+            raise CaffeSplitError(
+                f"{self.net_path}: {len(self.solvers)} solvers name this net, and what comes depends on the solver. "
+                f"Give the one that is meant in place of the net:{listing(self.solvers)}"
+            )
 
     def train_layers(self) -> list[Layer]:
         """The layers of the net that the solver trains, in file order."""
@@ -62,6 +105,7 @@ class Training:
         found = self.snapshots()
         if iteration in found:
             return found[iteration]
+        self.need_one_solver()
         if self.prefix is None:
             raise CaffeSplitError(
                 f"{self.net_path}: no solver beside it names this net, so it is not known where its snapshots "
@@ -123,10 +167,11 @@ def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Pa
 def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
     """Open a net or a solver, whichever the file holds, and find the other one.
 
-    Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, the caller has to
-    give the solver. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory, as Caffe does on
-    loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
-    `CaffeSplitError`, also for what the files misspell (see `read_net` and `read_solver`).
+    Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, it is none of them,
+    and `Training.solvers` has them. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory,
+    as Caffe does on loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
+    `CaffeSplitError` as `read_net` and `read_solver` do, and for a solver that does not name one training net
+    (`net`, `net_param`, `train_net` or `train_net_param`).
 
     >>> import os, tempfile
     >>> folder = tempfile.mkdtemp()
@@ -142,26 +187,37 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     document = read_net_or_solver(path, caffe_proto)
     solver_path: Path | None
     solver: prototxt.Document | None
+    named: list[Solver] = []
     if document.kind == "solver":
         solver_path, solver = Path(path), document
+        _expect_one_net(document)
         inline = _inline_net(document)
         if inline is not None:
             key, message = inline
             net_path = inline_name(solver_path, key)
-            return Training(net_path, document.inner(message), solver_path, solver, (), True, caffe_proto)
+            notes = tuple(check.notes(document))
+            return Training(net_path, document.inner(message), solver_path, solver, (), True, caffe_proto, notes)
         net_path = solver_net_path(document)
         net = read_net(net_path, caffe_proto=caffe_proto)
     else:
         net_path, net = Path(path), document
-        named = [other for other, found in solvers_in(net_path.parent) if _names(found, net_path)]
-        if len(named) > 1:
-            raise CaffeSplitError(
-                f"{path}: several solvers name this net: {', '.join(map(str, named))}. Give one of them instead."
-            )
-        solver_path = named[0] if named else None
+        named = solvers_naming(net_path)
+        solver_path = named[0][0] if len(named) == 1 else None
         solver = read_solver(solver_path, caffe_proto=caffe_proto) if solver_path is not None else None
-    notes = upgrade_old(net) if upgrade else []
-    return Training(net_path, net, solver_path, solver, tuple(notes), False, caffe_proto)
+    kept = (*check.notes(net), *(check.notes(solver) if solver is not None else ()))
+    old_types = tuple(types_of_forks(net)) if upgrade else ()
+    upgraded = tuple(upgrade_old(net, fork_types=True)) if upgrade else ()
+    solvers = tuple(named) if len(named) > 1 else ()
+    return Training(net_path, net, solver_path, solver, upgraded, False, caffe_proto, kept, solvers, None, old_types)
+
+
+def _expect_one_net(solver: prototxt.Document) -> None:
+    given = [name for name in ("net", "net_param", "train_net", "train_net_param") if solver.has(name)]
+    if len(given) != 1:
+        raise CaffeSplitError(
+            f"{solver.filename}: a solver names one training net, by net, net_param, train_net or train_net_param; "
+            f"found {' and '.join(given) or 'none'}"
+        )
 
 
 def _inline_net(solver: prototxt.Document) -> tuple[str, prototxt.Message] | None:
@@ -194,7 +250,7 @@ def solver_net_path(solver: prototxt.Document) -> Path:
     )
 
 
-def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
+def solvers_in(folder: Path) -> list[Solver]:
     """The solvers among a folder's prototxt files, sorted by name; what cannot be read is none."""
     found = []
     for path in sorted(folder.glob("*.prototxt")):
@@ -205,6 +261,11 @@ def solvers_in(folder: Path) -> list[tuple[Path, prototxt.Document]]:
         if document.kind == "solver":
             found.append((path, document))
     return found
+
+
+def solvers_naming(net: Path) -> list[Solver]:
+    """The solvers beside a net that train it."""
+    return [(path, solver) for path, solver in solvers_in(net.parent) if _names(solver, net)]
 
 
 def is_there(path: Path) -> bool:

@@ -42,14 +42,19 @@ def draw_file(
     whole: bool | None = None,
     title: str = "",
     aspect: float = 1.3,
+    *,
+    force: bool = True,
 ) -> None:
-    """The same as a file; its ending (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
+    """The same as a file; its ending (.png, .svg, .pdf) sets the format, and `force` lets it replace another.
+
+    Raises `CaffeSplitError`.
+    """
     ending = picture_format(out)
     page = _drawing(document, state, whole, title, aspect)
     if ending == "svg":
-        write_atomic(out, svg_text(page, title or _net_name(document)).encode())
+        write_atomic(out, svg_text(page, title or _net_name(document)).encode(), force)
         return
-    with atomic_open(out) as stream:
+    with atomic_open(out, force) as stream:
         dpi = min(DPI, 72 * MOST_PIXELS / max(page.width, page.height))
         _figure(page).savefig(
             stream, format=ending, dpi=dpi, metadata={"CreationDate": None} if ending == "pdf" else None

@@ -16,7 +16,8 @@ from caffe_split.files import PathLike, atomic_open
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.table import record_of
-from caffe_split.net.layers import all_layers
+from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.plot.picture_file import DPI, picture_format
 from caffe_split.split.kinds import helper_words
 from caffe_split.split.recognise import Role, Split, all_splits
@@ -28,12 +29,13 @@ _MOST_NAMED = 8
 _ROOM = 0.62  # inches over a panel for its title
 
 
-def shown_layers(document: prototxt.Document, name: str) -> list[str]:
+def shown_layers(document: prototxt.Document, name: str, state: NetState | None = None) -> list[str]:
     """The layers that a picture of `name` shows: itself, and beside a slow half what has its geometry, residual_pre.
 
-    Of a layer that was split, its halves and what has their geometry. Raises `CaffeSplitError`.
+    Of a layer that was split, its halves and what has their geometry. Only layers that are in the net in `state` count;
+    None: all. Raises `CaffeSplitError`.
     """
-    layers = all_layers(document)
+    layers = all_layers(document) if state is None else phase_layers(document, state)
     weighted = {layer.name: layer for layer in layers if record_of(layer.type).has_kernels}
     for split in all_splits(layers):
         alike = [*split.halves, *(each for word, each in split.added.items() if word not in helper_words())]
@@ -62,15 +64,19 @@ def shown_layers(document: prototxt.Document, name: str) -> list[str]:
 
 
 def mosaics(
-    document: prototxt.Document, weights_path: PathLike, names: Sequence[str], channels: str = "auto"
+    document: prototxt.Document,
+    weights_path: PathLike,
+    names: Sequence[str],
+    channels: str = "auto",
+    state: NetState = TRAIN,
 ) -> list[Mosaic]:
     """The kernels of the layers as `kernel_mosaic` has them, in grids of the same width.
 
     Raises `CaffeSplitError` for weights that do not fit the net, and for layers without kernels.
     """
     weights: Mapping[str, Sequence[np.ndarray]] = caffemodel.read_weights(weights_path)
-    check_weights(document, weights, Path(weights_path))
-    layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name)))
+    check_weights(document, weights, Path(weights_path), state)
+    layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name, state)))
     return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
 
 
@@ -118,8 +124,13 @@ def _panel(axis: Any, mosaic: Mosaic, signed: float, norm: float, bgr: bool) -> 
     return axis.imshow(mosaic.image, cmap=signs, vmin=-signed, vmax=signed, interpolation="nearest")
 
 
-def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False) -> None:
-    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. Raises `CaffeSplitError`."""
+def kernels_file(
+    shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLike, bgr: bool = False, *, force: bool = True
+) -> None:
+    """Write the picture; the ending of the name (.png, .svg, .pdf) sets the format. `force` lets it replace another.
+
+    Raises `CaffeSplitError`.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -132,6 +143,6 @@ def kernels_file(shown: Sequence[Mosaic], roles: Mapping[str, Role], out: PathLi
     figure = Figure(figsize=(width, max(highest * scale, 1.2) + _ROOM), layout="constrained")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "caffe-split"}):
         draw_kernels(figure, shown, roles, bgr)
-        with atomic_open(out) as stream:
+        with atomic_open(out, force) as stream:
             metadata = {"Date": None} if ending == "svg" else {"CreationDate": None} if ending == "pdf" else None
             figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata)

@@ -40,5 +40,5 @@ def write_picture(
 
     figure = Figure(figsize=size, layout="constrained")
     draw(figure)
-    with atomic_open(path) as stream:
+    with atomic_open(path, force) as stream:
         figure.savefig(stream, format=picture_format(path), dpi=DPI)

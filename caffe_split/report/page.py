@@ -43,7 +43,7 @@ def check_page(out: Path, force: bool) -> None:
 def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False) -> None:
     """Write the page to `out`. Raises `CaffeSplitError`, see `check_page`."""
     check_page(out, force)
-    write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"))
+    write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"), force)
 
 
 def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:

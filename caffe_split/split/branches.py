@@ -46,7 +46,7 @@ def random_start(context: SplitContext, *shape: int) -> Array:
     """
     slow = context.original.rows(context.partition.slow).weight
     scale = np.sqrt(np.mean(slow.reshape(len(slow), -1) ** 2, axis=1))
-    weight = context.rng.standard_normal((len(slow), *shape))
+    weight = context.noise.rng.standard_normal((len(slow), *shape))
     weight *= scale.reshape(-1, *(1,) * len(shape))
     return weight
 

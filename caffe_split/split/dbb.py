@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_split.net.geometry import Geometry
-from caffe_split.split.algebra import noisy_identity
 from caffe_split.split.branches import Branch, beside, middle, random_start, window
 from caffe_split.split.parts import BOTTOM, Kind, SlowPath, SplitContext
 
@@ -25,18 +24,12 @@ def slow_path(context: SplitContext) -> SlowPath:
 
 def _kxk(context: SplitContext) -> Branch:
     geometry, per_group = context.geometry, context.original.weight.shape[1]
-    groups = np.arange(context.channels) // per_group
-    mixing = noisy_identity(groups, context.noise, context.rng)
-    # The rows of a kernel's own group, in the layout of a grouped convolution.
-    squares = np.stack([mixing[first : first + per_group, first : first + per_group] for first in _starts(context)])
+    mixing = context.noise.among(np.arange(context.channels) // per_group)
     weight = random_start(context, per_group, *geometry.kernel)
-    pre = context.convolution(
-        PRE, Geometry((1, 1), group=geometry.group), squares.reshape(context.channels, per_group, 1, 1)
-    )
+    pointwise = mixing.matrix(geometry.group)[:, :, None, None]
+    pre = context.convolution(PRE, Geometry((1, 1), group=geometry.group), pointwise)
     kxk = context.convolution(KXK, geometry, weight, bottom=pre.top)
-    by_group = weight.reshape(geometry.group, -1, *weight.shape[1:])
-    together = np.einsum("gomhw,gmc->gochw", by_group, squares, optimize=True)
-    return Branch((pre, kxk), together.reshape(weight.shape))
+    return Branch((pre, kxk), mixing.before(weight, geometry.group) if context.exact else None)
 
 
 def _average(context: SplitContext) -> Branch:
@@ -49,11 +42,6 @@ def _average(context: SplitContext) -> Branch:
     average = context.convolution(AVERAGE, each, share, bottom=pre.top, frozen=True)
     kernel = np.broadcast_to(weight / (height * width), (*weight.shape[:2], height, width))
     return Branch((pre, average), kernel)
-
-
-def _starts(context: SplitContext) -> range:
-    """The first input channel of each group."""
-    return range(0, context.channels, context.original.weight.shape[1])
 
 
 def why_not(geometry: Geometry) -> str:

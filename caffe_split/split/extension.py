@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from caffe_split.split import naming
-from caffe_split.split.algebra import noisy_identity
 from caffe_split.split.parts import SLOW, Kind, SlowPath, SplitContext, linear
 
 EXTENSION = "extension"
@@ -12,11 +11,10 @@ EXTENSION = "extension"
 def slow_path(context: SplitContext) -> SlowPath:
     """extension(X_split2), the extension starting at identity + noise E; the exact start gives X_split2 E^-1."""
     slow = context.slow_name
-    sizes = context.sizes_of(context.slow_target.weight)
-    matrix = noisy_identity(context.slow_groups, context.noise, context.rng, sizes)
-    kernels = context.slow_target.unmixed(matrix) if context.exact else context.slow_target
+    mixing = context.noise.among(context.slow_groups, context.slow_target.sizes)
+    kernels = mixing.undone(context.slow_target) if context.exact else context.slow_target
     name = naming.added(context.name, EXTENSION)
-    return SlowPath((context.copy(slow, kernels), linear(name, slow, matrix)), name)
+    return SlowPath((context.copy(slow, kernels), linear(name, slow, mixing.matrix())), name)
 
 
 KIND = Kind(slow_path, reads={EXTENSION: SLOW})

@@ -15,9 +15,10 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.geometry import Geometry
 from caffe_split.split import naming
-from caffe_split.split.algebra import Kernels, noisy_identity
+from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import branch_ends
 from caffe_split.split.kinds import KindName, check_geometry, kind_of
+from caffe_split.split.mixing import Noise
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Activation, Part, SkipPool, SplitContext, linear
 
@@ -71,15 +72,15 @@ def split_convolution(
     rng = np.random.default_rng([options.seed, zlib.crc32(name.encode("utf-8", "surrogateescape"))])
     groups = np.arange(count) // (count // geometry.group)
     exact = options.init == "exact"
-    mixed = kernels.rows(partition.order)
-    reorder = None
+    noise = Noise(options.noise, rng, exact)
+    mixed, reorder = kernels.rows(partition.order), None
     if not partition.is_whole:
         # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
-        noisy = noisy_identity(groups[order], options.noise, rng, mixed.sizes if exact else None)
-        reorder = np.empty_like(noisy)
-        reorder[order] = noisy
+        noisy = noise.among(groups[order], mixed.sizes)
+        reorder = np.empty((count, count), np.float32)
+        reorder[order] = noisy.matrix()
         if exact:
-            mixed = mixed.unmixed(noisy)
+            mixed = noisy.undone(mixed)
     fast_count = len(partition.fast)
     context = SplitContext(
         name=name,
@@ -90,8 +91,7 @@ def split_convolution(
         slow_target=_part_of(mixed, fast_count, count),
         slow_groups=groups[list(partition.slow)],
         exact=exact,
-        noise=options.noise,
-        rng=rng,
+        noise=noise,
         activation=options.activation,
         skip_pool=options.skip_pool,
         input_sizes=input_sizes,
@@ -105,8 +105,9 @@ def split_convolution(
     parts = [part if part.name == context.slow_name else replace(part, lr=options.added_lr) for part in parts]
     if partition.is_whole:
         _check_branches(name, parts, options)
-        return parts
-    return [context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count)), *parts]
+    else:
+        parts.insert(0, context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count)))
+    return [replace(part, blobs=tuple(blob.astype(np.float32) for blob in part.blobs)) for part in parts]
 
 
 def _check_branches(name: str, parts: Sequence[Part], options: SplitOptions) -> None:
@@ -119,4 +120,4 @@ def _check_branches(name: str, parts: Sequence[Part], options: SplitOptions) -> 
 
 
 def _part_of(kernels: Kernels, start: int, stop: int) -> Kernels:
-    return kernels.rows(tuple(range(start, stop)))
+    return Kernels(kernels.weight[start:stop], None if kernels.bias is None else kernels.bias[start:stop])

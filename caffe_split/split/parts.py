@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Union
 
 import numpy as np
+import numpy.typing as npt
 
 from caffe_split.net.geometry import Geometry
 from caffe_split.split import naming
 from caffe_split.split.algebra import Array, Kernels
+from caffe_split.split.mixing import Noise
 from caffe_split.split.partition import Partition
 
 # How a part is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of its own geometry
 # without bias; 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat' and 'relu' have no weights.
 Form = Literal["copy", "helper", "batch_norm", "scale", "sum", "concat", "relu"]
 Activation = Literal["none", "relu"]
+Blob = Union[Array, npt.NDArray[np.float32]]
 SkipPool = Literal["stride", "average"]
 
 
@@ -25,8 +28,8 @@ class Part:
     """One layer of a split.
 
     `geometry` is that of a convolution. A `frozen` layer never learns; `lr` is its lr_mult relative to the split
-    layer's. `blobs` are the parameters (float64, stored as float32): weight, then bias if it has one; mean, variance
-    and 1; gamma and beta.
+    layer's. `blobs` are the parameters (in the end float32, as they are stored): weight, then bias if it has one; mean,
+    variance and 1; gamma and beta.
     """
 
     name: str
@@ -37,7 +40,7 @@ class Part:
     geometry: Geometry | None = None
     frozen: bool = False
     lr: float = 1.0
-    blobs: tuple[Array, ...] = ()
+    blobs: tuple[Blob, ...] = ()
 
     @property
     def is_convolution(self) -> bool:
@@ -62,8 +65,7 @@ class SplitContext:
     slow_target: Kernels
     slow_groups: np.ndarray
     exact: bool
-    noise: float
-    rng: np.random.Generator
+    noise: Noise
     activation: Activation = "none"
     skip_pool: SkipPool = "stride"
     input_sizes: tuple[tuple[int, int] | None, ...] = ()
@@ -82,10 +84,6 @@ class SplitContext:
         """How many kernels are slow."""
         return len(self.partition.slow)
 
-    def sizes_of(self, weight: Array) -> Array | None:
-        """The kernels' lengths, by which noise among them is scaled; None except in the exact start."""
-        return Kernels(weight, None).sizes if self.exact else None
-
     def copy(self, name: str, kernels: Kernels) -> Part:
         """A convolution with X's text and geometry, from X's bottom."""
         bias = () if kernels.bias is None else (kernels.bias,)
@@ -100,7 +98,7 @@ class SplitContext:
         )
 
     def convolution(
-        self, word: str, geometry: Geometry, weight: Array, *, bottom: str = "", frozen: bool = False
+        self, word: str, geometry: Geometry, weight: Blob, *, bottom: str = "", frozen: bool = False
     ) -> Part:
         """An added convolution with `word` in its name, without bias, of X's bottom or else of the blob `bottom`."""
         name = naming.added(self.name, word)
@@ -108,7 +106,7 @@ class SplitContext:
         return Part(name, "helper", bottoms, name, len(weight), geometry, frozen=frozen, blobs=(weight,))
 
 
-def linear(name: str, bottom: str, matrix: Array) -> Part:
+def linear(name: str, bottom: str, matrix: Blob) -> Part:
     """A 1x1 convolution without bias that multiplies the channels of `bottom` by `matrix`."""
     return Part(name, "helper", (bottom,), name, len(matrix), Geometry((1, 1)), blobs=(matrix[:, :, None, None],))
 

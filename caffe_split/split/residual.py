@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from caffe_split.split import naming
-from caffe_split.split.algebra import Array, Kernels, noisy_identity
+from caffe_split.split.algebra import Array, Kernels
 from caffe_split.split.parts import BOTTOM, Kind, Part, SlowPath, SplitContext, linear
 
 PRE, POST = "residual_pre", "residual_post"
@@ -19,12 +19,13 @@ def slow_path(context: SplitContext) -> SlowPath:
     """
     slow, relu = context.slow_name, context.activation == "relu"
     pre = pre_weight(context.original.rows(context.partition.slow).weight)
-    post = noisy_identity(context.slow_groups, context.noise, context.rng, context.sizes_of(pre))
+    mixing = context.noise.among(context.slow_groups, Kernels(pre, None).sizes)
+    post = mixing.matrix()
+    kernels = context.slow_target
     if context.exact and relu:
         post = np.zeros_like(post)
-    kernels = context.slow_target
-    if context.exact and not relu:
-        kernels = kernels.minus(np.tensordot(post, pre, axes=1))
+    elif context.exact:
+        kernels = kernels.minus(mixing.applied(pre))
 
     pre_name, post_name = naming.added(context.name, PRE), naming.added(context.name, POST)
     total = naming.total(context.name)

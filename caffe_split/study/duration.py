@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import scratch
 from caffe_split.study import nets
 from caffe_split.study.checks import check_same, inputs_of
 from caffe_split.study.locks import holding
@@ -109,8 +109,8 @@ def time_baseline(study: Study, iterations: int = 20) -> float:
 
     Arms, which take longer, and tests are not included. Raises `CaffeSplitError` where it cannot be trained.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "run"
+    with scratch() as place:
+        folder = place / "run"
         solver = nets.solver_for(study, study.seeds[0], folder, str(folder / "net"), iterations)
         settings = {"display": iterations // 2, "snapshot": 0, "snapshot_after_train": False}
         for key, value in {**settings, "test_interval": 10**9, "test_initialization": False}.items():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import lock_file, make_folder
 
 _LOOK_EVERY = 0.2
 # How long a program that was interrupted may take to end, in seconds, before it is killed.
@@ -44,8 +45,8 @@ def holding(path: Path, wait: bool = True) -> Iterator[Held]:
     Where its first owner is alive, here or on another machine, wait for it, or raise `CaffeSplitError` without `wait`.
     Where its first owner is dead and others still hold the lock, they are ended.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
+    make_folder(path.parent)
+    with lock_file(path) as stream:
         held = Held(stream)
         since: float | None = None
         while not _locked(stream):

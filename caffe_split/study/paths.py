@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import make_folder, remove_folder, write_atomic
 from caffe_split.study.model import Study
 
 PLAN = Path("plan.json")
+_OURS = re.compile(r".*\.(prototxt|caffemodel|solverstate|h5|log|failed\d*|lock|training)|manifest\.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a file of the study, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, (jsontext.dumps(value) + "\n").encode())
 
 
@@ -44,11 +45,15 @@ def run_folder(seed: int, name: str) -> Path:
 def made(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make a folder with these files; one that holds the same files is kept, with what was trained in it."""
     if not all((folder / name).is_file() and (folder / name).read_bytes() == data for name, data in files.items()):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        remove_folder(folder, is_ours)
+        make_folder(folder)
         for name, data in files.items():
             write_atomic(folder / name, data)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file in a run's folder is one that the steps of a study write, or a training that they run."""
+    return _OURS.fullmatch(path.name) is not None
 
 
 def prefix(study: Study, folder: Path) -> str:

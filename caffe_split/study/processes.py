@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from caffe_split.files import append_to
 from caffe_split.study.locks import Held
 
 _GRACE = 10.0
@@ -20,18 +21,34 @@ class StepFailedError(Exception):
     """A program that a step ran failed, or a step before it did; the rest of the study goes on."""
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], log: Path, held: Held, fresh: bool = True) -> int:
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    held: Held,
+    *,
+    fresh: bool = True,
+    inherited: Sequence[int] = (),
+) -> int:
     """Run a program to its end, its output into `log`; returns its exit status, negative for a signal.
 
+    It holds the step's lock, and inherits the file descriptors `inherited`, locks of its own.
     It stays in our process group, so that a signal to the group ends it; when we are interrupted, it is terminated.
     """
-    with log.open("wb" if fresh else "ab") as stream, _terminated_cleanly():
-        if stream.tell():
+    with append_to(log) as stream, _terminated_cleanly():
+        if fresh:
+            stream.truncate(0)
+        elif stream.tell():
             # A program that was killed may have left half a line.
             stream.write(b"\n")
             stream.flush()
         child = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, pass_fds=(held.fd,)
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            pass_fds=(held.fd, *inherited),
         )
         held.owners(os.getpid(), child.pid)
         try:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import reason, write_atomic
+from caffe_split.files import copy_file, make_folder, reason, write_atomic
 from caffe_split.study import nets
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
@@ -34,6 +33,10 @@ def check_page(study: Study, folder: Path) -> tuple[Path, str]:
     if folder.exists() and not folder.is_dir():
         raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
     if not page.exists():
+        for name in FILES:
+            beside = page.with_suffix(Path(name).suffix)
+            if beside.exists():
+                raise CaffeSplitError(f"{beside} exists without a page {page.name}; nothing is overwritten unasked.")
         return page, _UNWRITTEN
     try:
         text = page.read_text(encoding="utf-8")
@@ -58,10 +61,10 @@ def publish_study(
     """
     page, conclusion = check_page(study, folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name in FILES:
             target = folder / f"{study.name}{Path(name).suffix}"
-            shutil.copyfile(out / "results" / name, target)
+            copy_file(out / "results" / name, target)
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
     write_atomic(page, _page(study, rows, out, command_of(study, out, folder, jobs), conclusion).encode())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import reason
+from caffe_split.files import append_to, make_folder, remove_file
 from caffe_split.study.checks import check_same, inputs_of
 from caffe_split.study.duration import measured_speed, work
 from caffe_split.study.locks import holding, is_held
@@ -46,10 +46,7 @@ def run_study(
     `extra` are options for Snakemake itself, such as those of an executor. Raises `CaffeSplitError` where `out` holds
     another study, where a study is running in it, and where nothing can be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CaffeSplitError(f"{out}: cannot be made: {reason(error)}") from None
+    make_folder(out)
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)
         begin(study, out, steps)
@@ -73,7 +70,7 @@ def run_study(
             *extra,
         ]
         start = time.time()
-        with (out / "snakemake.log").open("ab") as log:
+        with append_to(out / "snakemake.log") as log:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock.fd,)
             )
@@ -122,7 +119,7 @@ def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
             "run_by": _run_by(study, out, steps),
         },
     )
-    (out / "results" / "table.json").unlink(missing_ok=True)
+    remove_file(out / "results" / "table.json")
 
 
 def _run_by(study: Study, out: Path, steps: Sequence[StudyStep]) -> list[str]:
@@ -156,7 +153,7 @@ def _forget_failures(out: Path, steps: Sequence[StudyStep]) -> None:
     for step in steps:
         mark = read_mark(step, out)
         if mark is not None and mark.failed:
-            (out / step.output).unlink()
+            remove_file(out / step.output)
 
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:

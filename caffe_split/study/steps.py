@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from caffe_split.backends.verify import VerifyOptions
 from caffe_split.data.digits import write_digits
 from caffe_split.derivation.make import derive
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import copy_file, remove_file, remove_folder, write_atomic
 from caffe_split.folding.make import fold
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
@@ -26,7 +26,7 @@ from caffe_split.study.accuracies import accuracies, measured
 from caffe_split.study.controls import widened
 from caffe_split.study.locks import Held, holding
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, made, open_study, prefix, read_json, run_folder
+from caffe_split.study.paths import PLAN, is_ours, made, open_study, prefix, read_json, run_folder
 from caffe_split.study.plan import StudyStep, Verb, stage_of, stages_of, steps_of
 from caffe_split.study.processes import StepFailedError
 from caffe_split.study.results import (
@@ -109,7 +109,7 @@ def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> Traine
     made(folder, {plain.name: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
     net = folder / nets.NET
     if study.window is None:
-        shutil.copyfile(plain, net)
+        copy_file(plain, net)
     elif not net.exists():
         instrument(open_training(plain), study.windows, interval=study.interval).write(net)
     fit(study, held, Fit(folder, seed, study.split))
@@ -161,15 +161,14 @@ def _derive(study: Study, step: StudyStep, held: Held) -> Derived:
     whole = run_folder(step.seed, f"{step.name}@parent")
     parent = run_folder(step.seed, stage.parent)
     for each in (folder, whole):
-        if each.exists():
-            shutil.rmtree(each)
+        remove_folder(each, is_ours)
     end = stage.until or nets.length(study)
     solver = nets.solver_for(study, step.seed, whole, prefix(study, parent), end)
     made(whole, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
     options = replace(arm.options(step.seed), schedule=study.schedule, engine=study.engine, window=stage.window)
     training = open_training(whole / nets.SOLVER)
     plan = derive(training, stage.at, layers=arm.layers or arm.num_splits, options=options, out=folder)
-    (whole / "derive.log").write_text(f"{plan}\n", encoding="utf-8")
+    write_atomic(whole / "derive.log", f"{plan}\n".encode())
     plan.write()
     return Derived(plan.as_dict())
 
@@ -177,13 +176,12 @@ def _derive(study: Study, step: StudyStep, held: Held) -> Derived:
 def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     folder = run_folder(step.seed, step.name)
     folded = run_folder(step.seed, f"{step.name}@folded")
-    if folded.exists():
-        shutil.rmtree(folded)
+    remove_folder(folded, is_ours)
     weights = _weights(study, folder, nets.length(study))
     plan = fold(folder / nets.NET, weights, out=folded)
-    (folder / "fold.log").write_text(f"{plan}\n", encoding="utf-8")
+    write_atomic(folder / "fold.log", f"{plan}\n".encode())
     comparisons = plan.write(check=VerifyOptions(engine=study.engine))
-    shutil.copyfile(folder / nets.NET, folded / "unfolded.prototxt")
+    copy_file(folder / nets.NET, folded / "unfolded.prototxt")
     return Folded(
         parameters=plan.after.parameters,
         macs=plan.after.macs,
@@ -204,7 +202,7 @@ def _tested(study: Study, seed: int, held: Held, folder: Path, net: str, weights
     for key, value in (("net", str(folder / net)), ("display", 0), ("snapshot", 0), ("snapshot_after_train", False)):
         solver.set(key, value)
     name = f"test_{Path(net).stem}"
-    (folder / f"{name}.prototxt").write_bytes(solver.to_bytes())
+    prototxt.write(solver, folder / f"{name}.prototxt")
     fit(study, held, Fit(folder, seed, 0, weights=str(weights), solver=f"{name}.prototxt", log=f"{name}.log"))
     return accuracies(folder / f"{name}.log").final
 
@@ -221,7 +219,7 @@ def _trained(study: Study, folder: Path, inputs: list[Path], end: int) -> Traine
     for path in folder.glob("*_iter_*"):
         # A snapshot that served only to go on from after an interruption.
         if f"_iter_{end}." not in path.name and f"_iter_{study.split}." not in path.name:
-            path.unlink()
+            remove_file(path)
     manifest = manifest_of(folder, inputs, [_weights(study, folder, end).name], {})
     return Trained(
         parameters=cost.parameters,

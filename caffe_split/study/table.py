@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_split.files import write_atomic
+from caffe_split.files import make_folder, write_atomic
 from caffe_split.manifest import write_manifest
 from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.picture_file import write_picture
@@ -25,7 +25,7 @@ def write_results() -> None:
     """Write `results/`: the table as Markdown, CSV and JSON, the figure, and the manifest, from the steps' marks."""
     study = open_study()
     rows = rows_of(study, read_results(study))
-    RESULTS.mkdir(exist_ok=True)
+    make_folder(RESULTS)
     write_atomic(RESULTS / "table.md", markdown(rows).encode())
     write_atomic(RESULTS / "table.csv", _csv(rows).encode())
     figure = RESULTS / "points.png"

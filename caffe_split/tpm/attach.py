@@ -14,6 +14,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import convolutions, phase_layers, weight_owners
 from caffe_split.net.training import Training
+from caffe_split.net.which_solver import agreed
 from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.cost import WatchCost, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
@@ -67,7 +68,7 @@ class InstrumentPlan:
             raise CaffeSplitError(
                 f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
             )
-        prototxt.write(self.training.net, target)
+        prototxt.write(self.training.net, target, force or path is None)
 
 
 def instrument(
@@ -108,7 +109,7 @@ def instrument(
     expect_pairs(windows)
     training = _changeable(training)
     cost = instrument_training(training, windows, interval, layers)
-    notes = (states_left_behind(training), several_gpus(training))
+    notes = (states_left_behind(training), several_gpus(training), _left_out(training, cost, layers))
     return InstrumentPlan(training, cost.layers, cost, tuple(note for note in notes if note is not None))
 
 
@@ -158,6 +159,7 @@ def _changeable(training: Training) -> Training:
             f"{training.net_path}: the net is in the old form (`layers`), and TPM layers are of the new one (`layer`); "
             "Caffe reads no net with both. Add --upgrade to write it in the new form; comments stay."
         )
+    training.need_known_types()
     return replace(training, net=training.net.copy())
 
 
@@ -177,21 +179,45 @@ def instrument_training(
             if sharing:
                 why = f"'{name}' shares the weight of an earlier layer: watch that"
             raise CaffeSplitError(f"{training.net_path}: {why}. Its convolutions: {', '.join(possible) or 'none'}.")
+    chosen = names is None
     if names is None:
         helpers = helper_names(layers)
         names = [name for name in possible if name not in helpers]
     if not names:
         raise CaffeSplitError(f"{training.net_path}: no convolution to watch in it.")
-    solver = training.solver
-    iter_size = int(solver.get("iter_size", 1)) if solver is not None else 1
+    if not agreed(training.solvers, "iter_size"):
+        training.need_one_solver()
+    solvers = _solvers(training)
+    iter_size = int(solvers[0].get("iter_size", 1)) if solvers else 1
     windows = Windows(tuple(pairs), interval, iter_size)
-    check_windows(windows, solver.get("max_iter", None) if solver is not None else None)
-    shapes = weight_shapes(training, names)
+    check_windows(windows, max((int(solver.get("max_iter", 0)) for solver in solvers), default=0) or None)
+    shapes = weight_shapes(training, names, some=chosen)
     add_watchers(training.net, shapes, windows)
-    if solver is None:
-        return watch_cost(shapes, len(pairs))
-    hdf5 = str(solver.get("snapshot_format", "BINARYPROTO")) == "HDF5"
-    return watch_cost(shapes, len(pairs), str(solver.get("type", "SGD")), hdf5)
+    costs = [
+        watch_cost(
+            shapes,
+            len(pairs),
+            str(solver.get("type", "SGD")),
+            str(solver.get("snapshot_format", "BINARYPROTO")) == "HDF5",
+        )
+        for solver in solvers
+    ]
+    return max(costs, key=lambda cost: cost.memory_bytes) if costs else watch_cost(shapes, len(pairs))
+
+
+def _solvers(training: Training) -> list[prototxt.Document]:
+    """The solver of the training, or all that may be it."""
+    return [training.solver] if training.solver is not None else [solver for _, solver in training.solvers]
+
+
+def _left_out(training: Training, cost: WatchCost, names: Sequence[str] | None) -> str | None:
+    """A note on convolutions that nobody named and that are not watched: the shape of their weight is not known."""
+    helpers = helper_names(training.train_layers())
+    every = [layer.name for layer in weight_owners(training.train_layers()) if layer.name not in helpers]
+    left = [name for name in every if name not in cost.layers]
+    if names is not None or not left:
+        return None
+    return f"note: not watched, since the shape of their weight is not known: {', '.join(left)}"
 
 
 def states_left_behind(training: Training) -> str | None:
@@ -211,11 +237,13 @@ def several_gpus(training: Training) -> str | None:
 
     A watched weight is a shared one, and a Caffe that averages gradients layer by layer stops in the first iteration.
     """
-    solver = training.solver
-    if solver is not None:
-        on_cpu = str(solver.get("solver_mode", "GPU")) == "CPU"
-        if on_cpu or not solver.get("layer_wise_reduce", True):
-            return None
+    solvers = _solvers(training)
+    fit = [
+        str(solver.get("solver_mode", "GPU")) == "CPU" or not solver.get("layer_wise_reduce", True)
+        for solver in solvers
+    ]
+    if fit and all(fit):
+        return None
     return (
         "note: to train on several GPUs, write `layer_wise_reduce: false` into "
         f"{training.solver_path or 'the solver'}: a watched weight is a shared one, and Caffe stops in the first "
@@ -223,10 +251,11 @@ def several_gpus(training: Training) -> str | None:
     )
 
 
-def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def weight_shapes(training: Training, names: Sequence[str], some: bool = False) -> dict[str, tuple[int, ...]]:
     """Shape of each layer's weight: inferred from the data's shape, else read from the latest snapshot.
 
-    Raises `CaffeSplitError` where neither is there.
+    Raises `CaffeSplitError` where neither is there; with `some` only where that is so of all layers, and layers without
+    a known shape are left out.
     """
     net = upgraded(training.net)  # where `input` fields stand in the net as written, its shapes are known, too
     inferred = infer_shapes(phase_layers(net, training.state))
@@ -239,7 +268,7 @@ def weight_shapes(training: Training, names: Sequence[str]) -> dict[str, tuple[i
             shapes[name] = tuple(inferred.params[name][0])
         elif stored.get(name):
             shapes[name] = tuple(stored[name][0].shape)
-        else:
+        elif not some or (name == names[-1] and not shapes):
             first, reason = next(iter(inferred.unknown.items()), (name, "unknown"))
             raise CaffeSplitError(
                 f"{training.net_path}: the shape of the weight of '{name}' cannot be told (layer '{first}': {reason}), "

@@ -71,6 +71,7 @@ def measure_tpm(
     """
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
     expect(iteration, (int, type(None)), "a whole number as iteration")
+    training.need_one_solver()
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a list of names, found {layers!r}; write [{layers!r}].")
     expect_pairs(windows)
@@ -150,11 +151,13 @@ def _last_snapshot(training: Training) -> int:
 
 
 def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
+    # Where it is known in which state the net is built, layers of other states have no weights.
+    known = training.solver is not None or training.asked is not None
+    every = training.train_layers() if known else all_layers(training.net)
     if layers is None:
-        every = all_layers(training.net)
         helpers = helper_names(every)
         return [layer.name for layer in weight_owners(every) if layer.name not in helpers]
-    names = [layer.name for layer in convolutions(all_layers(training.net))]
+    names = [layer.name for layer in convolutions(every)]
     watched = watchers(training.net)
     for name in layers:
         if name not in names and name not in watched:

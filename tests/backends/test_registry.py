@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -15,16 +16,25 @@ from caffe_split.backends.choose import backends, choose_backend, get_backend
 from caffe_split.backends.protocol import Backend, Forwarding, NetFiles
 from caffe_split.backends.verify import VerifyOptions, verify
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
 from caffe_split.net.state import TRAIN
 from tests.support import ROOT, caffe_split
 
-# The command line with one more line in the registry.
+# The command line with one more line in the registry, for several commands in a row; what each printed and its status.
 WITH_ECHO = """
-import sys
+import contextlib, io, json, sys
 from caffe_split.backends.choose import REGISTRY
 REGISTRY["echo"] = "tests.backends.echo:Echo"
 from caffe_split.cli import main
-sys.exit(main())
+said = []
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = [*words, "--engine", "echo"]
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.redirect_stderr(text):
+        try:
+            main()
+        except SystemExit as end:
+            said.append((text.getvalue(), end.code))
+print(json.dumps(said))
 """
 
 
@@ -54,6 +64,19 @@ def test_a_back_end_that_is_not_installed_names_itself_and_those_that_are(monkey
         choose_backend("cafe")
 
 
+def test_opencv_without_a_reader_of_caffe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    there(monkeypatch, "opencv")
+    newer = ModuleType("cv2")
+    newer.__version__, newer.dnn = "5.0.0", ModuleType("cv2.dnn")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cv2", newer)
+    said = r"OpenCV 5\.0\.0 does not read Caffe's nets any more: pip install 'opencv-python-headless<5'"
+    with pytest.raises(CaffeSplitError, match=said):
+        choose_backend("opencv")
+    # Chosen because nothing else is installed, it says so when it is to run a net.
+    with pytest.raises(CaffeSplitError, match=said):
+        choose_backend(deploy_only=True).forward([], Forwarding())
+
+
 def test_what_only_runs_deploy_nets_refuses_data_and_training() -> None:
     limited = [each for each in backends(deploy_only=True) if each.deploy_only]
     assert [each.name for each in limited] == ["opencv"]
@@ -76,23 +99,40 @@ def test_a_fourth_back_end_is_one_module_and_one_line(digits: Path, monkeypatch:
     """It verifies, measures, folds and trains, through every command, and nothing else has to know its name."""
     pytest.importorskip("torch")
 
-    def run(*arguments: object, status: int = 0) -> str:
-        command = [sys.executable, "-c", WITH_ECHO, *map(str, arguments), "--engine", "echo"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=digits, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
-
-    derive = ("make-derived", "digits/solver.prototxt", "--iter", 100, "--layers", "conv1", "--branch-norm")
-    assert "run in the echo" in run(*derive, "--calibrate", 2)
     nets = ("digits/train_val.prototxt", "derived1/train_val.prototxt")
-    assert "same function" in run("verify", *nets)
-    assert "run in the echo" in run("fold", nets[1], "derived1/init.caffemodel")
-    solver = digits / "derived1/solver.prototxt"
-    solver.write_text(solver.read_text().replace("max_iter: 100", "max_iter: 2"))
-    said = run("train", "derived1/solver.prototxt", "--seed", 1)
-    assert "engine echo: " in said
-    assert "done; the log is derived1/train.log" in said
+    short = prototxt.read(digits / "digits/solver.prototxt")
+    short.set("max_iter", 2)
+    prototxt.write(short, digits / "digits/short.prototxt")
+    commands = [
+        [
+            "make-derived",
+            "digits/solver.prototxt",
+            "--iter",
+            "100",
+            "--layers",
+            "conv1",
+            "--branch-norm",
+            "--calibrate",
+            "2",
+        ],
+        ["verify", *nets],
+        ["fold", nets[1], "derived1/init.caffemodel"],
+        ["train", "digits/short.prototxt", "--seed", "1"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_ECHO, json.dumps(commands)],
+        cwd=digits,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [status for _, status in found] == [0, 0, 0, 0], found
+    derived, verified, folded, trained = (text for text, _ in found)
+    assert "run in the echo" in derived and "run in the echo" in folded and "same function" in verified
+    assert "engine echo: " in trained and "done; the log is digits/train.log" in trained
     with pytest.raises(AssertionError, match="'echo' is not one of"):
         caffe_split("verify", *nets, "--engine", "echo", cwd=digits)
 

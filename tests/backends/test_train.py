@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_split.backends import train
+from caffe_split.backends import train_plan
 from caffe_split.backends.caffe import find
 from caffe_split.backends.torch import Torch
 from caffe_split.engine.spec import command
@@ -122,10 +122,13 @@ def test_the_fatal_line_is_named(tmp_path: Path) -> None:
     assert "Unknown layer type: Acuracy" in said and "train.log:" in said
     line = int(said.split("train.log:")[1].split(":")[0])
     assert "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[line - 1]
-    # The number is that of the file's line also where the log was continued.
-    status, said = run(tmp_path, "--append")
-    again = int(said.split("train.log:")[1].split(":")[0])
-    assert again > line and "Unknown layer type" in (tmp_path / "train.log").read_text().splitlines()[again - 1]
+    # An earlier log is no place for a training that does not begin.
+    before = (tmp_path / "train.log").read_bytes()
+    for words, name in ((["--append"], "train.log.failed"), (["--force"], "train.log.failed2")):
+        status, said = run(tmp_path, *words)
+        again = int(said.split(f"{name}:")[1].split(":")[0])
+        assert "Unknown layer type" in (tmp_path / name).read_text().splitlines()[again - 1]
+        assert (tmp_path / "train.log").read_bytes() == before
 
 
 # With a stand-in
@@ -177,22 +180,49 @@ def test_ladder(tmp_path: Path, ends: str, presses: int, seen: list[str]) -> Non
     assert "stopped without a snapshot" in said
 
 
+def test_a_training_is_alone_and_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    write_solver(tmp_path, 10)
+    (tmp_path / "other.prototxt").write_text((tmp_path / "solver.prototxt").read_text())
+    program = str(stand_in(tmp_path, "SIGINT"))
+    child = start(tmp_path, "--caffe", program)
+    wait_for(tmp_path / "train.log", "session True")
+    for words in (["--force"], ["--append"]):
+        status, said = run(tmp_path, "--caffe", program, *words)
+        assert status == 1 and "another training is running that writes the log train.log" in said
+    status, said = run(tmp_path, "--caffe", program, "--log", "other.log")
+    assert status == 1 and "another training is running that writes snapshots of the prefix tiny" in said
+    child.kill()
+    child.communicate()
+    wait_for(tmp_path / "train.log", "got SIGINT")
+    assert (tmp_path / "train.log").read_text().count("session") == 1
+    # What a killed one leaves is no hindrance to the next.
+    child = start(tmp_path, "--caffe", program, "--force")
+    hidden = next(iter(tmp_path.glob(".train.log.*/new")), None)
+    while hidden is None or "session True" not in hidden.read_text():
+        time.sleep(0.05)
+        hidden = next(iter(tmp_path.glob(".train.log.*/new")), None)
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=30)
+    assert "got SIGINT" in (tmp_path / "train.log.failed").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     solver = write_solver(tmp_path, 10)
     program = str(stand_in(tmp_path, ""))
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    assert train.plan_training(solver, caffe=program).environment["OPENBLAS_NUM_THREADS"] == "1"
+    assert train_plan.plan_training(solver, caffe=program).environment["OPENBLAS_NUM_THREADS"] == "1"
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
-    assert train.plan_training(solver, caffe=program).environment["OPENBLAS_NUM_THREADS"] == "4"
-    assert train.plan_training(solver, caffe=program, threads=2).environment["OPENBLAS_NUM_THREADS"] == "2"
+    assert train_plan.plan_training(solver, caffe=program).environment["OPENBLAS_NUM_THREADS"] == "4"
+    assert train_plan.plan_training(solver, caffe=program, threads=2).environment["OPENBLAS_NUM_THREADS"] == "2"
 
 
 def test_the_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "a run's folder"
     folder.mkdir()
-    plan = train.plan_training(write_solver(folder, 10), caffe=str(stand_in(tmp_path, "")))
-    assert train.printable(plan).endswith(f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'""")
+    plan = train_plan.plan_training(write_solver(folder, 10), caffe=str(stand_in(tmp_path, "")))
+    assert train_plan.printable(plan).endswith(f"""train -solver '{tmp_path}/a run'"'"'s folder/solver.prototxt'""")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +231,6 @@ def test_the_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ({"weights": "no.caffemodel"}, "no weights file no.caffemodel"),
         ({"snapshot": "tiny_iter_7.solverstate"}, "there are: tiny_iter_5.solverstate"),
         ({"weights": "a", "snapshot": "b"}, "not both"),
-        ({"force": True, "append": True}, "not both"),
         ({"log": "nowhere/train.log"}, "cannot write the log"),
         ({"solver": "net.prototxt"}, "is a net, not a solver"),
         ({"solver": "missing.prototxt"}, "solvers there: solver.prototxt"),
@@ -214,7 +243,7 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
     (tmp_path / "tiny_iter_5.solverstate").write_text("x")
     program = str(stand_in(tmp_path, ""))
     with pytest.raises(CaffeSplitError, match=words):
-        train.plan_training(**{"solver": "solver.prototxt", "caffe": program, **options})  # type: ignore[arg-type]
+        train_plan.plan_training(**{"solver": "solver.prototxt", "caffe": program, **options})  # type: ignore[arg-type]
     assert not os.path.exists("train.log")
 
 
@@ -236,13 +265,13 @@ def test_which_engine_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(Torch, "is_there", lambda _: False)
     with pytest.raises(CaffeSplitError, match=r"build it with ./tools/build_caffe.*torch \(install PyTorch with"):
-        train.plan_training("solver.prototxt")
+        train_plan.plan_training("solver.prototxt")
     monkeypatch.setattr(Torch, "is_there", lambda _: True)
-    plan = train.plan_training("solver.prototxt")
+    plan = train_plan.plan_training("solver.prototxt")
     assert (plan.engine, plan.why) == ("torch", "no built Caffe is found here")
-    assert "--engine torch" in train.resume_command(plan, "tiny_iter_5.solverstate")
+    assert "--engine torch" in train_plan.resume_command(plan, "tiny_iter_5.solverstate")
     with pytest.raises(CaffeSplitError, match="missing is not a program"):
-        train.plan_training("solver.prototxt", caffe="missing")
+        train_plan.plan_training("solver.prototxt", caffe="missing")
     stand_in(tmp_path, "")
-    plan = train.plan_training("solver.prototxt")
+    plan = train_plan.plan_training("solver.prototxt")
     assert (plan.engine, plan.why) == ("caffe", "")

@@ -16,13 +16,15 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.usefixtures("any_backend")
+each_backend = pytest.mark.usefixtures("backend")
 
 NET = "digits/train_val.prototxt"
 ENDS = {
     "residual": ["conv1_split1", "conv1_split2", "conv1_split2_residual_post"],
     "skip": ["conv1_split1", "conv1_split2", "conv1_split2_skip"],
     "extension": ["conv1_split1", "conv1_split2_extension"],
+    "acnet": ["conv1_split1", "conv1_split2", "conv1_split2_acnet_row", "conv1_split2_acnet_column"],
+    "dbb": ["conv1_split1", *(f"conv1_split2{end}" for end in ("", "_dbb_1x1", "_dbb_kxk", "_dbb_average"))],
 }
 
 
@@ -42,6 +44,7 @@ def derive(folder: Path, *options: object, status: int = 0) -> str:
     return result.stdout + result.stderr
 
 
+@each_backend
 @pytest.mark.parametrize("kind", ENDS)
 def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
     for name in ("train_val", "deploy"):
@@ -49,7 +52,9 @@ def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
         fraction = "moving_average_fraction: 0.95"
         assert fraction in path.read_text()
         path.write_text(path.read_text().replace(fraction, f"{fraction} eps: 0.5"))
-    derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt")
+    # res3_proj is a 1x1, to which these have nothing to add.
+    layers = ("--layers", "conv1,res2_conv1") if kind in ("acnet", "dbb") else ()
+    derive(digits, "--kind", kind, "--deploy", "digits/deploy.prototxt", *layers)
     for name in ("train_val", "deploy"):
         result = caffe_split("verify", f"digits/{name}.prototxt", f"derived1/{name}.prototxt", "--json", cwd=digits)
         assert max(row["relative"] for row in json.loads(result.stdout)["blobs"]) < 1e-4
@@ -64,6 +69,7 @@ def test_the_test_phase_is_unchanged(digits: Path, kind: str) -> None:
         assert norm.message.sub("batch_norm_param").get("eps") == 0.5
 
 
+@each_backend
 def test_the_statistics_are_those_of_the_training_data(digits: Path) -> None:
     """Against numpy over all 197 images: 197 batches of 16 are each image 16 times."""
     derive(digits, "--kind", "residual", "--noise", 0, "--calibrate", 197)
@@ -99,6 +105,7 @@ def test_the_torch_engine_measures_the_same(digits: Path) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@each_backend
 def test_it_trains_and_the_norms_learn(digits: Path) -> None:
     derive(digits, "--kind", "skip")
     log = train("derived1/solver.prototxt", digits)
@@ -111,6 +118,7 @@ def test_it_trains_and_the_norms_learn(digits: Path) -> None:
     assert np.array_equal(before["conv1_split2_skip"][0], after["conv1_split2_skip"][0])
 
 
+@each_backend
 def test_same_bytes_again_and_a_continued_schedule(digits: Path) -> None:
     solver = (digits / "digits/solver.prototxt").read_text()
     (digits / "digits/solver.prototxt").write_text(solver.replace("max_iter: 100", "max_iter: 110"))
@@ -118,7 +126,7 @@ def test_same_bytes_again_and_a_continued_schedule(digits: Path) -> None:
     first = [(digits / "derived1" / name).read_bytes() for name in ("init.caffemodel", "init.solverstate")]
     derive(digits, "--schedule", "continue", "--force")
     assert first == [(digits / "derived1" / name).read_bytes() for name in ("init.caffemodel", "init.solverstate")]
-    log = train("derived1/solver.prototxt", digits, "-snapshot", "derived1/init.solverstate")
+    log = train("derived1/solver.prototxt", digits, snapshot="derived1/init.solverstate")
     assert "Iteration 100, Testing net" in log and "derived1/digits_iter_110.caffemodel" in log
 
 

@@ -1,4 +1,4 @@
-"""Going on with the parent's schedule, in the real Caffe: iteration, losses, history and TPM."""
+"""Going on with the parent's schedule, with each back end: iteration, losses, history and TPM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caffe_split.split.partition import Partition
 from caffe_split.tpm.layers import watchers
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.usefixtures("any_backend")
+each_backend = pytest.mark.usefixtures("backend")
 
 LAYERS = "conv1,res1_conv1,res2_conv2,res3_conv1,res3_proj"
 
@@ -57,23 +57,31 @@ def derive(folder: Path, *options: object) -> str:
 
 def parent_losses(folder: Path) -> dict[int, float]:
     """Of the resumed parent, so that both read their data from its start."""
-    return losses(train("digits/solver.prototxt", folder, "-snapshot", "digits/digits_iter_50.solverstate"))
+    return losses(train("digits/solver.prototxt", folder, snapshot="digits/digits_iter_50.solverstate"))
 
 
+@each_backend
 @pytest.mark.parametrize(
     "options",
-    [("--kind", "residual"), ("--kind", "skip"), ("--kind", "extension"), ("--kind", "skip", "--noise", 0)],
+    [
+        ("--kind", "residual"),
+        ("--kind", "skip", "--noise", 0),
+        ("--kind", "extension"),
+        ("--kind", "identity"),
+        ("--kind", "conv1x1", "--partition", "all"),
+    ],
     ids=str,
 )
 def test_the_first_loss_is_the_parents_next(midway: Path, options: tuple[object, ...]) -> None:
     said = derive(midway, *options)
     assert "train it: caffe-split train derived1/solver.prototxt --snapshot derived1/init.solverstate" in said
-    ours = losses(train("derived1/solver.prototxt", midway, "-snapshot", "derived1/init.solverstate"))
+    ours = losses(train("derived1/solver.prototxt", midway, snapshot="derived1/init.solverstate"))
     theirs = parent_losses(midway)
     assert min(ours) == min(theirs) == 50 and max(ours) == 80
     assert ours[50] == pytest.approx(theirs[50], rel=1e-4)
 
 
+@each_backend
 def test_with_frozen_helpers_twenty_losses_are_the_parents(midway: Path) -> None:
     """The momentum has landed on the right kernels: without it the second loss already differs."""
     derive(midway, "--kind", "extension", "--noise", 0)
@@ -84,15 +92,18 @@ def test_with_frozen_helpers_twenty_losses_are_the_parents(midway: Path) -> None
             spec.set("lr_mult", 0)
             spec.set("decay_mult", 0)
     (midway / "derived1/train_val.prototxt").write_bytes(net.to_bytes())
-    arguments = ("derived1/solver.prototxt", midway, "-snapshot", "derived1/init.solverstate")
-    ours, theirs = losses(train(*arguments)), parent_losses(midway)
+
+    def resumed() -> dict[int, float]:
+        return losses(train("derived1/solver.prototxt", midway, snapshot="derived1/init.solverstate"))
+
+    ours, theirs = resumed(), parent_losses(midway)
     for iteration in range(50, 70):
         assert ours[iteration] == pytest.approx(theirs[iteration], rel=1e-4)
 
     state = read_solverstate(midway / "derived1/init.solverstate")
     blank = [np.zeros(values.shape, np.float32) for values in state.history]
     write_solverstate(midway / "derived1/init.solverstate", type(state)(50, state.learned_net, 0, blank))
-    without = losses(train(*arguments))
+    without = resumed()
     assert any(without[i] != pytest.approx(theirs[i], rel=1e-3) for i in range(51, 70))
 
 
@@ -121,6 +132,7 @@ def test_history_goes_kernel_by_kernel(midway: Path) -> None:
     assert not np.any(new["res2_conv2_split2_residual_pre", 0]) and not np.any(new["res2_conv2_reorder", 0])
 
 
+@each_backend
 def test_adam_keeps_both_moments(midway: Path) -> None:
     solver = prototxt.read(midway / "digits/solver.prototxt")
     for key, value in (("type", "Adam"), ("base_lr", 0.001), ("max_iter", 50)):
@@ -131,10 +143,11 @@ def test_adam_keeps_both_moments(midway: Path) -> None:
     solver.set("max_iter", 60)
     path.write_bytes(solver.to_bytes())
     derive(midway, "--kind", "skip")
-    ours = losses(train("derived1/solver.prototxt", midway, "-snapshot", "derived1/init.solverstate"))
+    ours = losses(train("derived1/solver.prototxt", midway, snapshot="derived1/init.solverstate"))
     assert ours[50] == pytest.approx(parent_losses(midway)[50], rel=1e-4)
 
 
+@each_backend
 def test_tpm_goes_on(midway: Path) -> None:
     """What was not split is measured as if nothing had happened; new layers over the windows still to come."""
     caffe_split("instrument", "digits/train_val.prototxt", "--remove", "--in-place", cwd=midway)
@@ -156,7 +169,7 @@ def test_tpm_goes_on(midway: Path) -> None:
     derive(midway, "--kind", "skip")
     net = prototxt.read(midway / "derived1/train_val.prototxt")
     assert str(watchers(net)["res2_conv2_split1"].message).count("start_iter") == 1
-    train("derived1/solver.prototxt", midway, "-snapshot", "derived1/init.solverstate")
+    train("derived1/solver.prototxt", midway, snapshot="derived1/init.solverstate")
     report = caffe_split("tpm", "derived1/solver.prototxt", "--iter", 80, cwd=midway).stdout
     for name in ("res1_conv2", "res2_conv2_split1", "res2_conv2_split2"):
         assert f"((50, 80), ('{name}'," in report

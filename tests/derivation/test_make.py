@@ -1,4 +1,4 @@
-"""The main job on the real Caffe: derive, verify, train on; and what it refuses."""
+"""The main job with each back end: derive, verify, train on; and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
-from tests.support import caffe_split, run_caffe, train
+from caffe_split.split.kinds import KIND_NAMES
+from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.usefixtures("any_backend")
+each_backend = pytest.mark.usefixtures("backend")
 
 BASE = "digits/train_val.prototxt"
 
@@ -27,12 +28,22 @@ def accuracies(log: str) -> list[float]:
     return [float(value) for value in re.findall(r"Test net output #\d+: accuracy = (\S+)", log)]
 
 
-@pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
-@pytest.mark.parametrize("options", [(), ("--skip-pool", "average"), ("--residual-activation", "relu"), ("--noise", 0)])
-def test_exact_start_in_caffe(digits: Path, kind: str, options: tuple[object, ...]) -> None:
+STARTS = [
+    *((kind, ()) for kind in KIND_NAMES),
+    ("skip", ("--skip-pool", "average")),
+    ("identity", ("--skip-pool", "average")),
+    ("residual", ("--residual-activation", "relu")),
+    ("extension", ("--noise", 0)),
+    ("dbb", ("--partition", "all")),
+]
+
+
+@each_backend
+@pytest.mark.parametrize(("kind", "options"), STARTS)
+def test_exact_start(digits: Path, kind: str, options: tuple[object, ...]) -> None:
     """All layers that can be split at once, strided 1x1 projections among them."""
     layers = "conv1,res1_conv1,res1_conv2,res2_conv1,res2_conv2,res3_conv1,res3_conv2"
-    if options != ("--skip-pool", "average"):
+    if options != ("--skip-pool", "average") and kind not in ("acnet", "dbb"):
         layers += ",res2_proj,res3_proj"
     derive(digits, "--kind", kind, "--layers", layers, *options)
     for phase in ("TEST", "TRAIN"):
@@ -42,22 +53,24 @@ def test_exact_start_in_caffe(digits: Path, kind: str, options: tuple[object, ..
         assert {"fc", "loss", "res3"} <= {row["blob"] for row in rows}
 
 
+@each_backend
 def test_study_start_is_another_function(digits: Path) -> None:
     derive(digits, "--num-splits", 2, "--init", "study")
     result = caffe_split("verify", BASE, "derived1/train_val.prototxt", cwd=digits, status=1)
     assert "NOT the same function" in result.stdout
 
 
-@pytest.mark.caffe  # `caffe test` says what the baseline scores
+@each_backend
 @pytest.mark.parametrize("kind", ["residual", "skip"])
 def test_generated_solver_alone_starts_where_the_baseline_was(digits: Path, kind: str) -> None:
     derive(digits, "--num-splits", 4, "--kind", kind)
     log = train("derived1/solver.prototxt", digits)
     # Not the last test in the training's log: a display's TRAIN forward comes after the snapshot and moves BatchNorm.
-    snapshot = ("-weights", "digits/digits_iter_100.caffemodel", "-iterations", "4")
-    tested = run_caffe("test", "-model", BASE, *snapshot, cwd=digits)
-    at_split = float(re.findall(r"caffe.cpp:\d+\] accuracy = (\S+)", tested)[-1])
-    assert accuracies(log)[0] == at_split > 0.85
+    parent = prototxt.read(digits / "digits/solver.prototxt")
+    parent.set("max_iter", 1)
+    prototxt.write(parent, digits / "digits/again.prototxt")
+    again = train("digits/again.prototxt", digits, weights="digits/digits_iter_100.caffemodel")
+    assert accuracies(log)[0] == accuracies(again)[0] > 0.85
     # The derived net is watched as its parent was, so that the next round needs no hand work.
     report = caffe_split("tpm", "derived1/solver.prototxt", "--iter", 100, cwd=digits).stdout
     assert "Mean TPM ratio entropy" in report and "_split1'" in report and "_reorder'" not in report
@@ -89,6 +102,7 @@ def test_only_the_split_layers_change(digits: Path) -> None:
     assert texts[0] == texts[1] and "res2_conv2" in texts[0]
 
 
+@each_backend
 def test_derived_documents(digits: Path) -> None:
     parent = digits / "digits/solver.prototxt"
     parent.write_text(parent.read_text() + 'weights: "old.caffemodel"\n')
@@ -125,10 +139,20 @@ def test_manifest_and_dry_run(digits: Path) -> None:
     derive(digits, "--num-splits", 2)
     manifest = json.loads((digits / "derived1/manifest.json").read_text())
     assert manifest["plan"] == plan
+    assert plan["noise_form"] == "blocks of 16 channels"
     assert [layer["scores"]["steps"] for layer in plan["layers"]] == [10, 10]
     assert plan["after"]["parameters"] > plan["before"]["parameters"] > 0
     assert set(manifest["outputs"]) == {"train_val.prototxt", "solver.prototxt", "init.caffemodel"}
     assert sorted(path.name for path in digits.iterdir()) == ["data", "derived1", "digits"]
+
+
+def test_a_kind_passes_over_layers_for_which_it_has_no_meaning(digits: Path) -> None:
+    plan = json.loads(derive(digits, "--num-splits", 7, "--kind", "acnet", "--partition", "all", "--json"))
+    assert len(plan["layers"]) == 7 and not {"res2_proj", "res3_proj"} & {layer["name"] for layer in plan["layers"]}
+    assert all(layer["fast"] == [] and layer["scores"] is not None for layer in plan["layers"])
+    words = ("--layers", "conv1,res3_proj", "--kind", "dbb", "--out", "derived2")
+    said = caffe_split("make-derived", BASE, "--iter", 100, *words, cwd=digits, status=1).stderr
+    assert "layer 'res3_proj' cannot be split: a 1x1 kernel has no places to average. Those that can: conv1" in said
 
 
 def test_highest_entropy_is_chosen(digits: Path) -> None:
@@ -140,14 +164,17 @@ def test_highest_entropy_is_chosen(digits: Path) -> None:
     assert {layer["name"] for layer in plan["layers"]} == set(ordered[:3]) and len(best) == 9
 
 
+@each_backend
 def test_a_derived_net_is_split_again(digits: Path) -> None:
     derive(digits, "--layers", "conv1")
+    solver = digits / "derived1/solver.prototxt"
+    solver.write_text(solver.read_text().replace("max_iter: 100", "max_iter: 20"))
     train("derived1/solver.prototxt", digits)
     plan = caffe_split(
         "make-derived",
         "derived1/solver.prototxt",
         "--iter",
-        100,
+        20,
         "--layers",
         "conv1_split1,conv1_split2,conv1_split2_residual_pre",
         "--out",
@@ -161,7 +188,7 @@ def test_a_derived_net_is_split_again(digits: Path) -> None:
         "make-derived",
         "derived1/solver.prototxt",
         "--iter",
-        100,
+        20,
         "--layers",
         "conv1_reorder",
         "--out",
@@ -240,6 +267,7 @@ def test_weights_that_do_not_fit(digits: Path, damage: object, message: str) -> 
     assert not (digits / "derived1").exists()
 
 
+@each_backend
 def test_lone_deploy_net(digits: Path) -> None:
     out = caffe_split(
         "make-derived",

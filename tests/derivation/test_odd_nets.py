@@ -17,7 +17,7 @@ from tests.derivation import odd
 from tests.derivation.odd import convolution, input_layer
 from tests.support import caffe_split, train
 
-pytestmark = pytest.mark.usefixtures("any_backend")
+each_backend = pytest.mark.usefixtures("backend")
 
 PLAIN = input_layer() + convolution("c1", "data", "c1") + convolution("c2", "c1", "c2")
 
@@ -60,6 +60,7 @@ def worst(folder: Path, *options: object, net: str = "net", status: int = 0) -> 
     return max(float("inf") if row["relative"] is None else row["relative"] for row in rows)
 
 
+@each_backend
 @pytest.mark.parametrize("kind", ["residual", "skip", "extension"])
 def test_a_deploy_net_whose_blobs_have_other_names(tmp_path: Path, kind: str) -> None:
     odd.write(tmp_path, "net", PLAIN)
@@ -71,6 +72,7 @@ def test_a_deploy_net_whose_blobs_have_other_names(tmp_path: Path, kind: str) ->
     assert worst(tmp_path, net="deploy") < 1e-6
 
 
+@each_backend
 def test_a_layer_written_once_for_each_phase(tmp_path: Path) -> None:
     train, test = "include { phase: TRAIN }", "include { phase: TEST }"
     text = (
@@ -119,6 +121,7 @@ STAGED = (
 )
 
 
+@each_backend
 def test_stages(tmp_path: Path) -> None:
     weights = odd.random_weights(STAGED.replace('not_stage: "big"', 'stage: "none"').replace('stage: "big"', ""))
     assert set(weights) == {"pre", "c1"}
@@ -149,6 +152,7 @@ def test_stages(tmp_path: Path) -> None:
     assert "layer 'c1n' (line 4) is not in the net that is trained" in said
 
 
+@each_backend
 def test_verify_does_not_pass_without_the_splits(tmp_path: Path) -> None:
     odd.write(tmp_path, "net", PLAIN)
     derive(tmp_path, "--kind", "residual")
@@ -165,6 +169,7 @@ def test_verify_does_not_pass_without_the_splits(tmp_path: Path) -> None:
     assert "none of its splits is in the net of the TEST phase with no stages" in said
 
 
+@each_backend
 def test_an_output_that_is_gone_fails(tmp_path: Path) -> None:
     odd.write(tmp_path, "net", input_layer() + convolution("a", "data", "a") + convolution("b", "data", "b"))
     (tmp_path / "d").mkdir()
@@ -177,6 +182,7 @@ def test_an_output_that_is_gone_fails(tmp_path: Path) -> None:
     assert worst(tmp_path) == 0
 
 
+@each_backend
 def test_a_difference_that_no_output_shows_fails(tmp_path: Path) -> None:
     zero = 'layer { name: "z" type: "Power" bottom: "c2" top: "z" power_param { scale: 0 } }\n'
     odd.write(tmp_path, "net", PLAIN + zero)
@@ -189,6 +195,7 @@ def test_a_difference_that_no_output_shows_fails(tmp_path: Path) -> None:
     assert worst(tmp_path, status=1) > 1e-3
 
 
+@each_backend
 def test_random_data_is_the_same_for_both(tmp_path: Path) -> None:
     noise = (
         'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 2 dim: 4 dim: 8 dim: 8 } '
@@ -255,6 +262,7 @@ def test_a_kernel_of_two_sides(tmp_path: Path, settings: str) -> None:
     assert "asks for 6 kernels of 5x3 and a bias" in derive(tmp_path, status=1)
 
 
+@each_backend
 def test_a_head_that_only_training_needs(tmp_path: Path) -> None:
     odd.write(tmp_path, "net", PLAIN, {**odd.random_weights(PLAIN), "aux": [np.ones((2, 2))]})
     said = derive(tmp_path, status=1)
@@ -264,6 +272,7 @@ def test_a_head_that_only_training_needs(tmp_path: Path) -> None:
     assert worst(tmp_path, "--ignore-extra-weights") < 1e-6
 
 
+@each_backend
 @pytest.mark.parametrize("kind", ["residual", "extension"])
 def test_kernels_of_very_different_size_start_exactly(tmp_path: Path, kind: str) -> None:
     """A small kernel takes noise of its own size only: seen through a BatchNorm that makes all channels alike."""
@@ -287,6 +296,7 @@ def test_a_skip_beside_small_kernels_is_warned_of(tmp_path: Path) -> None:
         assert ("times a kernel's size: the start is exact to about" in said) == warned
 
 
+@each_backend
 def test_an_averaging_skip_in_a_deploy_net_of_another_size(tmp_path: Path) -> None:
     layer = convolution("c1", "data", "c1", "num_output: 6 kernel_size: 3 pad: 1 stride: 2")
     odd.write(tmp_path, "net", input_layer(8) + layer)
@@ -359,6 +369,7 @@ def test_what_cannot_be_split(tmp_path: Path, text: str, message: str) -> None:
     assert message in derive(tmp_path, layers="c1_reorder" if "c1_reorder" in text else "c1", status=1)
 
 
+@each_backend
 def test_a_layer_of_ones_own_called_skip_can_be_split(tmp_path: Path) -> None:
     odd.write(tmp_path, "net", input_layer() + convolution("block_skip", "data", "s", "num_output: 6 kernel_size: 1"))
     derive(tmp_path, layers="block_skip")
@@ -430,6 +441,7 @@ def test_force_replaces_only_what_was_derived(tmp_path: Path) -> None:
     assert re.search("manifest", " ".join(path.name for path in out.iterdir()))
 
 
+@each_backend
 def test_watching_a_net_with_stages(tmp_path: Path) -> None:
     """The TPM layer is where its convolution is, and real Caffe trains both nets."""
     noise = (

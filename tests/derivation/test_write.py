@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import new_folder
+from caffe_split.files import folders, new_folder
 from tests.support import caffe_split
 
 pytestmark = pytest.mark.usefixtures("any_backend")
@@ -81,14 +81,12 @@ def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch:
     out = tmp_path / "out"
     with new_folder(out, False) as folder:
         (folder / "manifest.json").write_text('{"outputs": {}}')
-    rename = os.rename
 
     def refused(source: Path, target: Path) -> None:
-        if Path(target) == out and ".old." not in str(source):
-            raise OSError(28, "No space left on device")
-        rename(source, target)
+        raise FileExistsError if target.exists() else OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "rename", refused)
+    monkeypatch.setattr(folders, "exchange", lambda *_: False)
+    monkeypatch.setattr(folders, "rename_new", refused)
     said = "out: cannot be written: No space left on device. Nothing is left"
     with pytest.raises(CaffeSplitError, match=said), new_folder(out, True) as folder:
         (folder / "new").write_text("new")

@@ -80,11 +80,11 @@ def ours(solver: str, **options: Any) -> tuple[Any, str]:
     return trained, stream.getvalue()
 
 
-def theirs(solver: str, cwd: Path, *words: str) -> str:
-    """Train with Caffe, its snapshots under the prefix "theirs"; its log."""
+def theirs(solver: str, cwd: Path, **start: str) -> str:
+    """Train with Caffe, from `start`, weights or a snapshot; its snapshots have the prefix "theirs"; its log."""
     text = (cwd / solver).read_text().replace('"ours"', '"theirs"')
     (cwd / "theirs.prototxt").write_text(text)
-    return train("theirs.prototxt", cwd, *words)
+    return train("theirs.prototxt", cwd, backend="caffe", **start)
 
 
 def numbers(log: str) -> dict[str, list[float]]:

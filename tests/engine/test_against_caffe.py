@@ -68,15 +68,15 @@ def test_trainings_match_caffe_iteration_by_iteration(name: str, tmp_path: Path)
     start, _ = ours("solver.prototxt", seed=5, wish=lambda: "stop")
     weights = start.snapshot()[0].rename(tmp_path / f"init.caffemodel{ending}")
     _, our_log = ours("solver.prototxt", weights=[str(weights)])
-    their_log = theirs("solver.prototxt", tmp_path, "-weights", str(weights))
+    their_log = theirs("solver.prototxt", tmp_path, weights=str(weights))
     compare(our_log, their_log, RELATIVE)
     same_snapshots(12, ending)
     # Each goes on from its own and from the other's snapshot.
     write_training(tmp_path, SOLVERS[name], 20, iter_size=iter_size)
     _, from_ours = ours("solver.prototxt", snapshot=f"ours_iter_12.solverstate{ending}")
     _, from_theirs = ours("solver.prototxt", snapshot=f"theirs_iter_12.solverstate{ending}")
-    caffe_from_ours = theirs("solver.prototxt", tmp_path, "-snapshot", f"ours_iter_12.solverstate{ending}")
-    caffe_from_theirs = theirs("solver.prototxt", tmp_path, "-snapshot", f"theirs_iter_12.solverstate{ending}")
+    caffe_from_ours = theirs("solver.prototxt", tmp_path, snapshot=f"ours_iter_12.solverstate{ending}")
+    caffe_from_theirs = theirs("solver.prototxt", tmp_path, snapshot=f"theirs_iter_12.solverstate{ending}")
     for log in (from_ours, from_theirs, caffe_from_ours):
         compare(log, caffe_from_theirs, RELATIVE)
     same_snapshots(20, ending)
@@ -95,7 +95,7 @@ def test_the_watched_digits_match_caffe(trained: Trained, tmp_path: Path) -> Non
     Path("solver.prototxt").write_text(text)
     weights = ours("solver.prototxt", wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
     _, our_log = ours("solver.prototxt", weights=[str(weights)])
-    compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE)
+    compare(our_log, theirs("solver.prototxt", tmp_path, weights=str(weights)), RELATIVE)
     same_snapshots(50)
 
 
@@ -132,7 +132,7 @@ def test_baseline_nets_match_caffe(name: str, tmp_path: Path) -> None:
         if rate:
             Path("solver.prototxt").write_text(re.sub("base_lr: .*", f"base_lr: {rate}", text))
         starts = (str(weights), "up.caffemodel", "down.caffemodel")
-        runs = [theirs("solver.prototxt", tmp_path, "-weights", start) for start in starts]
+        runs = [theirs("solver.prototxt", tmp_path, weights=start) for start in starts]
         runs.append(ours("solver.prototxt", weights=[str(weights)])[1])
         caffe, *others = (np.array(numbers(log)["Train net output #0: loss"]) for log in runs)
         apart[rate] = [float((np.abs(losses - caffe) / np.abs(caffe)).max()) for losses in others]
@@ -167,7 +167,7 @@ def test_derived_nets_match_caffe(kind: str, digits: Path, monkeypatch: pytest.M
     assert "max_iter: 20\n" in text and "display: 1\n" in text
     solver.write_text(text)
     _, our_log = ours("new/solver.prototxt")
-    compare(our_log, train("new/solver.prototxt", digits), RELATIVE)
+    compare(our_log, train("new/solver.prototxt", digits, backend="caffe"), RELATIVE)
 
 
 def test_weights_with_four_axes_of_2014_load(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_parameters_share_values_across_shapes(tmp_path: Path) -> None:
     write_training(tmp_path, 'base_lr: 0.05 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed"', 12, net=PERMISSIVE)
     weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
     solver, our_log = ours("solver.prototxt", weights=[str(weights)])
-    compare(our_log, theirs("solver.prototxt", tmp_path, "-weights", str(weights)), RELATIVE)
+    compare(our_log, theirs("solver.prototxt", tmp_path, weights=str(weights)), RELATIVE)
     same_snapshots(12)
     assert [param.layer for param in solver.net.params] == ["a", "a", "c", "c"]
     arrays = solver.net.arrays()
@@ -236,7 +236,7 @@ def test_debug_info_logs_what_caffe_logs(tmp_path: Path, iter_size: int) -> None
     write_training(tmp_path, settings, 3, iter_size=iter_size)
     weights = ours("solver.prototxt", seed=5, wish=lambda: "stop")[0].snapshot()[0].rename(tmp_path / "init.caffemodel")
     _, log = ours("solver.prototxt", weights=[str(weights)])
-    logs = log, theirs("solver.prototxt", tmp_path, "-weights", str(weights))
+    logs = log, theirs("solver.prototxt", tmp_path, weights=str(weights))
     (here, mine), (there, others) = (zip(*debug_lines(log)) for log in logs)
     assert here == there and len(here) > 250
     np.testing.assert_allclose(mine, others, rtol=1e-3, atol=1e-7)

@@ -106,7 +106,7 @@ class Trained:
         *,
         batch: int = 8,
         iter_size: int = 1,
-        iterations: int = 10,
+        iterations: int = 6,  # one past the step of the rate, and a test at its end
         solver: dict[str, Any] | None = None,
         **options: bool,
     ) -> None:

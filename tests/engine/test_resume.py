@@ -169,7 +169,7 @@ def test_a_finished_training_under_another_prefix_is_written_as_caffe_does(tmp_p
     solver.write_text(solver.read_text().replace('"ours"', '"again"') + settings)
     ours("solver.prototxt", snapshot="ours_iter_3.solverstate")
     solver.write_text(solver.read_text().replace('"again"', '"caffe"'))
-    train("solver.prototxt", tmp_path, "-snapshot", "ours_iter_3.solverstate")
+    train("solver.prototxt", tmp_path, backend="caffe", snapshot="ours_iter_3.solverstate")
     made = [sorted(path.name.partition("_")[2] for path in Path().glob(f"{who}_iter_*")) for who in ("again", "caffe")]
     assert (
         made[0]

@@ -14,7 +14,7 @@ from caffe_split.folding import make
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers
-from tests.support import ROOT, caffe_split, train_with
+from tests.support import ROOT, caffe_split, train
 
 pytestmark = pytest.mark.usefixtures("any_backend")
 
@@ -61,7 +61,7 @@ def test_untrained_gives_the_baseline_back(digits: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, kind: str, backend: str) -> None:
     derive(digits, *KINDS[kind], "--deploy", "digits/deploy.prototxt", layers=layers_for(kind))
-    train_with(backend, "derived1/solver.prototxt", digits)
+    train("derived1/solver.prototxt", digits)
     weights = "derived1/digits_iter_100.caffemodel"
     start, end = (caffemodel.read_weights(digits / path) for path in ("derived1/init.caffemodel", weights))
     assert not np.array_equal(start["conv1_reorder"][0], end["conv1_reorder"][0])
@@ -102,7 +102,7 @@ def test_trained_folds_to_the_same_function_at_the_baselines_cost(digits: Path, 
 def test_trained_branch_normalisation_folds(digits: Path, kind: str, backend: str) -> None:
     """What --branch-norm adds goes as it came: the baseline's text, no bias where it had none."""
     derive(digits, *KINDS[kind], "--branch-norm", "--engine", backend, layers="conv1,res2_conv1")
-    train_with(backend, "derived1/solver.prototxt", digits)
+    train("derived1/solver.prototxt", digits)
     plan = fold(digits, "derived1/train_val.prototxt", "derived1/digits_iter_100.caffemodel", "--engine", backend)
     assert [layer["name"] for layer in plan["folded"]] == ["conv1", "res2_conv1"]
     assert all("taken off the mean of" in layer["note"] for layer in plan["folded"])
@@ -112,7 +112,7 @@ def test_trained_branch_normalisation_folds(digits: Path, kind: str, backend: st
 
 def test_rounds_fold_from_the_inside(digits: Path, backend: str) -> None:
     derive(digits, layers="conv1,res2_conv1")
-    train_with(backend, "derived1/solver.prototxt", digits)
+    train("derived1/solver.prototxt", digits)
     caffe_split(
         "make-derived",
         "derived1/solver.prototxt",
@@ -126,7 +126,7 @@ def test_rounds_fold_from_the_inside(digits: Path, backend: str) -> None:
         "conv1_split1,conv1_split2,conv1_split2_residual_pre,res2_conv1_split2,res2_conv2",
         cwd=digits,
     )
-    train_with(backend, "derived2/solver.prototxt", digits)
+    train("derived2/solver.prototxt", digits)
     plan = fold(digits, "derived2/train_val.prototxt", "derived2/digits_iter_100.caffemodel", "--engine", backend)
     assert [layer["name"] for layer in plan["folded"]] == [
         "conv1_split2_residual_pre",

@@ -13,7 +13,7 @@ import caffe_split
 import caffe_split.formats
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt import proto2
+from caffe_split.formats.prototxt import check, proto2
 
 MODULES = ["caffe_split.errors"] + [
     module.name
@@ -47,16 +47,8 @@ def put(tmp_path, text):
     [
         ("read_net", "base_lr: 0.1", "this is a solver, expected a net"),
         ("read_net", "", "nothing in it; expected a net"),
-        (
-            "read_net",
-            "layer { botom: 'x' }",
-            "x.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?",
-        ),
         ("read_net", "layer { }\nlayers { }", "x.prototxt:2:1: `layers` (old form) here"),
         ("read_solver", "layer { }", "this is a net, expected a solver"),
-        ("read_solver", "base_lr: 0.1", "a solver names one training net"),
-        ("read_solver", "net: 'a' train_net: 'b'", "found net and train_net"),
-        ("read_solver", "net: 'a' lr_policy: 'multi_step'", "did you mean 'multistep'?"),
         ("read_solver", "net_param { layer { } layers { } }", "`layers` (old form) here"),
     ],
 )
@@ -100,7 +92,7 @@ def test_a_forks_schema_gives_its_fields_types(tmp_path):
     path = put(tmp_path, "layer { box_param { } }\nlayer { box_param { codde: 1 } }\n")
     assert proto2.caffe().messages["LayerParameter"].fields.get("box_param") is None
     caffe_split.read_net(path)
-    with pytest.raises(CaffeSplitError, match=r"BoxParameter has no field 'codde'; did you mean 'code'\?"):
-        caffe_split.read_net(path, caffe_proto=fork)
+    (note,) = check.notes(caffe_split.read_net(path, caffe_proto=fork))
+    assert "BoxParameter has no field 'codde'; did you mean 'code'?" in note
     net = caffe_split.read_net(put(tmp_path, "layer { box_param { } }"), caffe_proto=fork)
     assert net.sub("layer").sub("box_param").get("code") == "CENTER"

@@ -228,7 +228,7 @@ def test_caffe_accepts_and_refuses_the_same_texts(caffe_tool, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "guess"),
     [
         ("layer { botom: 'x' }", "LayerParameter has no field 'botom'; did you mean 'bottom'?"),
         ("layer { convolutionparam { } }", "did you mean 'convolution_param'?"),
@@ -236,12 +236,28 @@ def test_caffe_accepts_and_refuses_the_same_texts(caffe_tool, tmp_path):
         ("layer { convolution_param { num_ouptut: 3 } }", "did you mean 'num_output'?"),
         ("layer { pooling_param { pool: MAXX } }", "did you mean MAX?"),
         ("base_lr: 1 max_itr: 5", "SolverParameter has no field 'max_itr'; did you mean 'max_iter'?"),
+        ("base_lr: 1 iter_step: 5", "SolverParameter has no field 'iter_step'; did you mean 'iter_size'?"),
+        ("layer { convolution_param { pad_l: 1 } }", "ConvolutionParameter has no field 'pad_l' in BVLC's Caffe;"),
+        ("layer { rrelu_param { } }", "LayerParameter has no field 'rrelu_param' in BVLC's Caffe;"),
+        ("layer { convolution_param { engine: 'MKL2017' } }", "engine: expected one of DEFAULT, CAFFE, CUDNN, found"),
+    ],
+)
+def test_slips_and_a_forks_fields_are_kept_and_noted_with_their_place(text, guess):
+    doc = prototxt.parse(text)
+    check.check(doc)
+    (note,) = check.notes(doc)
+    assert guess in note and note.startswith("<string>:1:") and str(doc) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
         ("layer { name: 'a' name: 'b' }", "name is given twice in one message, first at line 1"),
         ("layer { convolution_param { num_output: 'x' } }", "expected an integer, found 'x'"),
         ("layer { clip_param { min: 1 } }", "<string>:1:9: ClipParameter lacks 'max', which it must have"),
     ],
 )
-def test_misspelt_names_and_misplaced_values_are_refused_with_their_place(text, problem):
+def test_misplaced_values_are_refused_with_their_place(text, problem):
     doc = prototxt.parse(text)
     with pytest.raises(CaffeSplitError) as error:
         check.check(doc)

@@ -14,7 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check, proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
-from caffe_split.formats.prototxt.upgrade import upgrade
+from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade
 from tests.formats.messages import ROOTS, protobuf_of
 from tests.formats.texts import message
 
@@ -173,7 +173,7 @@ def test_a_layer_of_today_is_not_touched():
         ("layers { layer { type: 'conf' } }", "'conf' is none of Caffe's V0 layer types"),
         (
             "layers {\n type: UNPOOLING }",
-            "<string>:2:2: field type: expected one of the V1LayerParameter.LayerTypes",
+            "<string>:2:2: layer type UNPOOLING is none of Caffe's old types",
         ),
         ("input: 'a' input: 'b' input_shape { }", "2 inputs, but only 1 input_shape"),
         ("input: 'a' input_dim: 1", "1 inputs need 4 input_dim, found 1"),
@@ -185,3 +185,10 @@ def test_nets_that_caffe_refuses_to_upgrade_are_refused(text, expected):
     with pytest.raises(CaffeSplitError) as error:
         upgrade(prototxt.parse(text))
     assert expected in str(error.value)
+
+
+def test_an_old_type_of_a_fork_keeps_its_name_for_readers():
+    net = prototxt.parse("layers { type: UNPOOLING top: 'x' }  # mine\n")
+    assert types_of_forks(net) == ["UNPOOLING"]
+    upgrade(net, fork_types=True)
+    assert "".join(str(net).split()) == "layer{type:'UNPOOLING'top:'x'}#mine"

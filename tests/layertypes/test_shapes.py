@@ -122,6 +122,7 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
         ([IMAGE, "6"], 1, ""),
     ],
     "Bias": [([IMAGE], 1, "bias_param { axis: 2 num_axes: 2 }"), ([IMAGE, "6"], 1, "")],
+    "MVN": [([IMAGE], 1, ""), (["4,6"], 1, "")],
     "PReLU": [([IMAGE], 1, ""), ([IMAGE], 1, "prelu_param { channel_shared: true }")],
     "Concat": [
         ([IMAGE, "4,2,9,8"], 1, ""),
@@ -148,6 +149,7 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     "Crop": [
         ([IMAGE, "1,1,5,4"], 1, "crop_param { offset: 1 }"),
         ([IMAGE, "1,2,5,4"], 1, "crop_param { axis: 1 offset: 1 }"),
+        ([IMAGE, "1,1,5,4,3"], 1, "crop_param { offset: 1 }"),
     ],
     "BatchReindex": [([IMAGE, "7"], 1, "")],
     "Reduction": [([IMAGE], 1, ""), ([IMAGE], 1, "reduction_param { axis: -2 }")],

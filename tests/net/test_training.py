@@ -9,6 +9,7 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.net.layers import all_layers
 from caffe_split.net.training import open_training, snapshot_prefix, solver_net_path, solver_test_nets
 from tests.support import caffe_split
@@ -80,14 +81,11 @@ def test_old_layers_within_a_solver_are_refused_as_caffe_passes_over_them() -> N
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("n.prototxt", "layer { botom: 'x' }", "n.prototxt:1:9: LayerParameter has no field 'botom'; did you mean"),
         ("n.prototxt", "layer { }\nlayers { }", "n.prototxt:2:1: `layers` (old form) here and `layer` (new form) at"),
         ("n.prototxt", "layer {", "n.prototxt:1:8: the file ends, but 'layer' opened at 1:7 has no '}'"),
         ("n.prototxt", "dim: 3", "n.prototxt: expected a net or a solver, but it has no field of either"),
         ("n.prototxt", "# nothing\n", "n.prototxt: nothing in it; expected a net or a solver"),
-        ("s.prototxt", "base_lr: 1 max_itr: 3", "SolverParameter has no field 'max_itr'; did you mean 'max_iter'?"),
         ("s.prototxt", "base_lr: 1", "s.prototxt: a solver names one training net"),
-        ("s.prototxt", "net: 'm' lr_policy: 'setp'", "s.prototxt:1:10: no lr_policy 'setp'; did you mean 'step'?"),
         ("s.prototxt", "net: 'm'", 's.prototxt: net is "m", which is not there seen from'),
         ("s.prototxt", "net: 's.prototxt'", "s.prototxt: this is a solver, expected a net"),
     ],
@@ -99,14 +97,20 @@ def test_what_is_wrong_is_told_in_one_line_by_every_command(name: str, text: str
         assert expected in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_solver_beside_the_net_is_checked_too(here: Path) -> None:
-    put("n.prototxt", NET)
-    put("s.prototxt", "net: 'n.prototxt' max_itr: 3")
-    assert "did you mean 'max_iter'?" in caffe_split("tpm", "n.prototxt", cwd=here, status=1).stderr
+def test_slips_and_a_forks_fields_are_kept_and_noted() -> None:
+    net = put("n.prototxt", NET.replace("layer {", "layer { botom: 'x'") + NET.replace("layer {", "layer { botom: 'y'"))
+    put("s.prototxt", "net: 'n.prototxt' max_itr: 3 lr_policy: 'setp' warmup_iter: 5")
+    assert open_training(net).notes == (
+        "n.prototxt:1:9: LayerParameter has no field 'botom'; did you mean 'bottom'?; kept as it is, 2 times, last at "
+        "line 2",
+        "s.prototxt:1:19: SolverParameter has no field 'max_itr'; did you mean 'max_iter'?; kept as it is",
+        "s.prototxt:1:48: SolverParameter has no field 'warmup_iter' in BVLC's Caffe; kept as it is",
+        "s.prototxt:1:30: there is no lr_policy 'setp'; did you mean 'step'?; kept as it is",
+    )
 
 
 def test_a_forks_schema(here: Path) -> None:
-    """A fork's field that looks like a slip is refused without its schema, and taken with it."""
+    """A field that is known by the fork's schema is checked and typed, and not noted; what it does is not known."""
     ours = (importlib.resources.files("caffe_split.formats.prototxt") / "caffe.proto").read_text()
     fork = put(
         "fork.proto",
@@ -115,15 +119,19 @@ def test_a_forks_schema(here: Path) -> None:
         ),
     )
     put("n.prototxt", NET + CONV.replace("kernel_size: 3", "kernel_size: 3 kernel_sizes: 5"))
-    command = ("instrument", "n.prototxt", "--window", "0:10")
-    assert "'kernel_size'? (a fork's own field is known by" in caffe_split(*command, cwd=here, status=1).stderr
-    done = caffe_split(*command, "--caffe-proto", fork, cwd=here)
-    assert "kernel_sizes: 5" in done.stdout and 'type: "TPM"' in done.stdout
+    assert "did you mean 'kernel_size'?" in open_training("n.prototxt").notes[0]
     training = open_training("n.prototxt", caffe_proto=fork)
     param = all_layers(training.net)[1].message.sub("convolution_param")
-    assert param is not None and param.get_all("kernel_sizes") == [5] and training.net.copy().schema is not None
+    assert param is not None and param.get_all("kernel_sizes") == [5] and training.notes == ()
+    assert why_not_known(all_layers(training.net)[1]) == (
+        "what its convolution_param.kernel_sizes does is known to a fork of Caffe only"
+    )
+    put("n.prototxt", NET + CONV.replace("kernel_size: 3", "kernel_size: 3 kernel_sizes: 'x'"))
+    with pytest.raises(CaffeSplitError, match="expected an integer, found 'x'"):
+        open_training("n.prototxt", caffe_proto=fork)
     bad = put("bad.proto", "message {")
-    assert "bad.proto:1:" in caffe_split(*command, "--caffe-proto", bad, cwd=here, status=1).stderr
+    with pytest.raises(CaffeSplitError, match=r"bad\.proto:1:"):
+        open_training("n.prototxt", caffe_proto=bad)
 
 
 def test_a_net_without_data_is_watched_by_its_input_fields(here: Path) -> None:

@@ -190,7 +190,7 @@ def test_random_starts_have_the_size_of_the_kernel_beside_them(kind: KindName, w
         assert found == pytest.approx(rms, rel=0.15)
         assert abs(np.mean(weight[0])) < 5 * rms[0] / np.sqrt(weight[0].size)
     if init == "study":
-        assert np.array_equal(parts[0].blobs[0], kernels.weight)
+        assert np.array_equal(parts[0].blobs[0], np.float32(kernels.weight))
 
 
 def test_small_branches_stay_small_where_their_size_is_x_s_for_any_input() -> None:

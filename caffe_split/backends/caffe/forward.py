@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from caffe_split.backends.caffe.child import open_net, run_job
 from caffe_split.backends.compare import load_input, one_rounding
 from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
+from caffe_split.files import open_new, scratch
 
 # Blob -> shape, in the order in which a batch's values follow each other in the file.
 Shapes = dict[str, "list[int]"]
@@ -27,8 +27,8 @@ Shapes = dict[str, "list[int]"]
 
 def forward(nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
     """Forward each net in one child. Raises `CaffeSplitError` with Caffe's own last words."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.raw" for number in range(len(nets))]
+    with scratch() as folder:
+        files = [folder / f"{number}.raw" for number in range(len(nets))]
         job = {
             "nets": [[*map(str, net), str(file)] for net, file in zip(nets, files)],
             "batches": how.batches,
@@ -84,7 +84,7 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
     if job["shapes"]:
         net.reshape()
     batches = []
-    with Path(to).open("wb") as stream:
+    with open_new(to) as stream:
         for _ in range(job["batches"]):
             for name in net.inputs:
                 blob = net.blobs[name].data

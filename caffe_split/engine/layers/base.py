@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.spec.setup import is_in_place
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shape_rules import Found, UnknownShapeError
 from caffe_split.layertypes.table import record_of
@@ -16,6 +17,9 @@ from caffe_split.net.options import Options
 
 Shape = tuple[int, ...]
 Tops = tuple[torch.Tensor, ...]
+# Of Caffe's blobs.
+MOST_AXES = 32
+MOST_VALUES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Layer:
         return self.text.name
 
     @property
+    def overwrites(self) -> bool:
+        """Whether it stands in place in Caffe, where its top is its first bottom."""
+        return is_in_place(self.text)
+
+    @property
     def training(self) -> bool:
         """Whether the phase is TRAIN."""
         return self.place.phase == "TRAIN"
@@ -101,6 +110,39 @@ class Layer:
             return rule(self.text, list(bottoms))
         except UnknownShapeError as reason:
             raise self.error(f"{reason}.") from None
+
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None] | None:
+        """The gradients of the bottoms as Caffe's `Backward_cpu` computes them from memory that may be overwritten.
+
+        None where they are the derivatives of `run` at the bottoms as they are now: for types whose backward pass
+        reads bottoms only and leaves the top's gradient whole.
+
+        Args:
+            given: the bottoms with which the layer has run.
+            now: what their memory holds when the gradient is computed.
+            top: what the top's memory holds then.
+            gradient: of the top.
+            needs: for each bottom whether it gets a gradient; then those of the blobs.
+        """
+        return None
+
+    def need_axes(self, shape: Shape, least: int, most: int) -> None:
+        """Raises `CaffeSplitError` unless a bottom of that shape has `least` to `most` axes."""
+        if not least <= len(shape) <= most:
+            expected = str(least) if least == most else f"{least} to {most}" if most < MOST_AXES else f"{least} or more"
+            raise self.error(f"a bottom of shape {shape} has {len(shape)} axes; a {self.text.type} takes {expected}.")
+
+    def need_same_records(self, bottoms: Sequence[Shape]) -> None:
+        """Raises `CaffeSplitError` unless the first two bottoms hold as many records: Caffe's check of all losses."""
+        if not bottoms[0] or bottoms[0][:1] != bottoms[1][:1]:
+            raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; their first axes have to be equal.")
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         """Compute the tops from the bottoms."""

@@ -32,14 +32,34 @@ class Softmax(Layer):
     options_name = "softmax_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.along = self.axis(self.options.get("axis"), len(bottoms[0]))
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (torch.softmax(bottoms[0], self.axis(self.options.get("axis"), bottoms[0].dim())),)
+        return (torch.softmax(bottoms[0], self.along),)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        return [(gradient - (gradient * top).sum(self.along, keepdim=True)) * top]
 
 
 class SoftmaxWithLoss(Labelled):
     """The mean of -log p over the labels that count, where p is the softmax of the scores at the label."""
 
     options_name = "softmax_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        super().setup(bottoms)
+        self.need_same_records(bottoms)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -63,6 +83,7 @@ class InfogainLoss(Labelled):
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         super().setup(bottoms)
+        self.need_same_records(bottoms)
         if len(bottoms) < 3:
             self.buffers = [torch.from_numpy(self._matrix())]
         elif math.prod(bottoms[2]) != self.classes**2:
@@ -97,6 +118,13 @@ class Accuracy(Labelled):
     options_name = "accuracy_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        super().setup(bottoms)
+        top_k = int(self.options.get("top_k"))
+        if top_k > self.classes:
+            raise self.error(f"top_k is {top_k}; there are {self.classes} classes.")
+
+    @override
     def ignore_from(self) -> Options:
         return self.options
 
@@ -121,6 +149,10 @@ class MultinomialLogisticLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_same_records(bottoms)
+        self.need_axes(bottoms[0], 1, 4)
+        if len(bottoms[1]) > 4 or math.prod(bottoms[1][1:]) != 1:
+            raise self.error(f"labels of shape {bottoms[1]}; expected one per record, with at most 4 axes.")
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
 
@@ -143,6 +175,8 @@ class HingeLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_same_records(bottoms)
+        self.need_axes(bottoms[0], 1, 4)
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
 
@@ -157,11 +191,23 @@ class HingeLoss(Labelled):
 
 
 class EuclideanLoss(Layer):
-    """The sum of squared differences of two bottoms, divided by twice the number of images."""
+    """The sum of squared differences of two bottoms, divided by twice the number of images.
+
+    The bottoms may have other shapes, with as many records and values in each.
+    """
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_same_records(bottoms)
+        self.need_axes(bottoms[0], 1, 4)
+        if math.prod(bottoms[0][1:]) != math.prod(bottoms[1][1:]):
+            raise self.error(
+                f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many values in each record."
+            )
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        difference = bottoms[0].flatten(1) - bottoms[1].flatten(1)
+        difference = bottoms[0].reshape(-1) - bottoms[1].reshape(-1)
         return ((difference * difference).sum() / bottoms[0].shape[0] / 2,)
 
 
@@ -173,6 +219,7 @@ class SigmoidCrossEntropyLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_same_records(bottoms)
         if math.prod(bottoms[0]) != math.prod(bottoms[1]):
             raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many targets as scores.")
         self.outer, self.inner = bottoms[0][0], math.prod(bottoms[0][1:])
@@ -198,8 +245,19 @@ class ContrastiveLoss(Layer):
     options_name = "contrastive_loss_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_same_records(bottoms)
+        vectors = [shape for shape in bottoms[:2] if 1 <= len(shape) <= 4 and math.prod(shape[2:]) == 1]
+        if len(vectors) < 2 or math.prod(bottoms[0]) != math.prod(bottoms[1]):
+            raise self.error(
+                f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected two of (N, C) or (N, C, 1, 1), alike."
+            )
+        if len(bottoms[2]) > 4 or bottoms[2][:1] != bottoms[0][:1] or math.prod(bottoms[2][1:]) != 1:
+            raise self.error(f"labels of shape {bottoms[2]}; expected one per pair, ({bottoms[0][0]},).")
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        difference = (bottoms[0] - bottoms[1]).flatten(1)
+        difference = bottoms[0].flatten(1) - bottoms[1].flatten(1)
         squares = (difference * difference).sum(1)
         margin = self.options.get("margin")
         if self.options.get("legacy_version"):

@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.parallel import sync_norm
+from caffe_split.engine.parallel.group import ALONE
 
 
 class BatchNorm(Layer):
@@ -26,6 +27,7 @@ class BatchNorm(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, MOST_AXES)
         self.blobs = [torch.zeros(shape) for shape in self.inferred(bottoms).state]
         self.values = math.prod(bottoms[0]) // len(self.blobs[0])
         written = self.options.has("use_global_stats")
@@ -37,8 +39,6 @@ class BatchNorm(Layer):
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise x (N, C, ...), and in the same pass multiply by `weight` (C,) and add `bias` (C,), if given."""
-        if x.dim() == 1:
-            return self.scaled(x.view(-1, 1), weight, bias).view(-1)
         eps = self.options.get("eps")
         mean, variance, gathered = self.blobs
         if self.is_global:
@@ -48,6 +48,9 @@ class BatchNorm(Layer):
         group = self.place.group
         if group.sync_norms and group.speaks and not x.is_meta:
             out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, group)
+        elif eps <= 0:
+            # PyTorch refuses such an eps in training; Caffe computes with it.
+            out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, ALONE)
         elif self.values == 1:
             # A single value per channel has no variance, and PyTorch refuses to normalise it.
             centred = (x - x) * eps**-0.5
@@ -71,41 +74,105 @@ class LRN(Layer):
     """Local response normalisation: x / (k + alpha / n * (sum of squares over n neighbours))^beta.
 
     The n neighbours are `local_size` channels at the same place (ACROSS_CHANNELS), or local_size^2 places of the same
-    channel (WITHIN_CHANNEL), where Caffe takes k as 1.
+    channel (WITHIN_CHANNEL), where Caffe takes k as 1. In place across channels, Caffe gives the square of the factor
+    of x instead, since x is overwritten by the factor before both are multiplied.
     """
 
     options_name = "lrn_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 4, 4)
+        self.across = self.options.get("norm_region") == "ACROSS_CHANNELS"
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
+        factor = self._scale(bottoms[0]).pow(-self.options.get("beta"))
+        return (factor * (factor if self.across and self.overwrites else bottoms[0]),)
+
+    def _scale(self, x: torch.Tensor) -> torch.Tensor:
+        """What is raised to the power of -beta."""
+        alpha = float(self.options.get("alpha"))
+        if self.across:
+            alpha /= int(self.options.get("local_size"))
+            return self._neighbours(x * x) * alpha + float(self.options.get("k"))
+        return self._mean(x * x) * alpha + 1
+
+    def _neighbours(self, x: torch.Tensor) -> torch.Tensor:
+        """The sums over `local_size` channels."""
+        size = self.options.get("local_size")
+        half = (size - 1) // 2
+        # `unfold` lays the neighbours of each channel along a last axis.
+        return functional.pad(x, (0, 0, 0, 0, half, half)).unfold(1, size, 1).sum(-1)
+
+    def _mean(self, x: torch.Tensor) -> torch.Tensor:
+        """The means over local_size^2 places."""
+        size = self.options.get("local_size")
+        return functional.avg_pool2d(x, size, 1, (size - 1) // 2)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
         size, alpha, beta = (self.options.get(name) for name in ("local_size", "alpha", "beta"))
-        if self.options.get("norm_region") == "ACROSS_CHANNELS":
-            half = (size - 1) // 2
-            # `unfold` lays the neighbours of each channel along a last axis.
-            squares = functional.pad(x * x, (0, 0, 0, 0, half, half)).unfold(1, size, 1).sum(-1)
-            return (x * (self.options.get("k") + alpha / size * squares).pow(-beta),)
-        squares = functional.avg_pool2d(x * x, size, 1, (size - 1) // 2)
-        return (x * (1 + alpha * squares).pow(-beta),)
+        scale = self._scale(given[0])
+        factor = scale.pow(-beta)
+        if not self.across:
+            inner = self._mean(now[0] * gradient * factor / scale * (-alpha * beta))
+            return [gradient * factor + 2 * now[0] * inner]
+        # In place, the factor has overwritten the gradient by which it is multiplied.
+        gradient = factor * factor if self.overwrites else gradient
+        direct = gradient if self.overwrites else gradient * factor
+        return [direct - 2 * alpha * beta / size * now[0] * self._neighbours(gradient * top / scale)]
 
 
 class MVN(Layer):
     """Each image with mean 0 and, if normalize_variance, deviation 1, per channel or across_channels.
 
-    The deviation that it divides by is sqrt(variance) + eps.
+    The deviation that it divides by is sqrt(variance) + eps. The top always has four axes, (N, C, height, width).
     """
 
     options_name = "mvn_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 1, 4)
+        self.shape = (*bottoms[0], *[1] * (4 - len(bottoms[0])))
+        self.axes = (1, 2, 3) if self.options.get("across_channels") else (2, 3)
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
-        first = 1 if self.options.get("across_channels") else 2
-        axes = tuple(range(first, x.dim()))
-        out = x - x.mean(axes, keepdim=True)
+        x = bottoms[0].reshape(self.shape)
+        out = x - x.mean(self.axes, keepdim=True)
         if self.options.get("normalize_variance"):
-            variance = (out * out).mean(axes, keepdim=True)
+            variance = (out * out).mean(self.axes, keepdim=True)
             divisor = variance.detach().sqrt() + self.options.get("eps")
             # The gradient is Caffe's, which divides by the deviation with eps added; so it is finite where that is 0.
             out = out / (divisor + (variance - variance.detach()) / (2 * divisor))
         return (out,)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None] | None:
+        if not self.options.get("normalize_variance"):
+            return None
+        x = given[0].reshape(self.shape)
+        divisor = x.var(self.axes, unbiased=False, keepdim=True).sqrt() + self.options.get("eps")
+        count = math.prod(self.shape[axis] for axis in self.axes)
+        inner = top * (top * gradient).sum(self.axes, keepdim=True)
+        # In place, this product has overwritten the gradient.
+        gradient = inner if self.overwrites else gradient
+        inner = inner + gradient.sum(self.axes, keepdim=True)
+        out = -2 / count * inner if self.overwrites else gradient - inner / count
+        return [(out / divisor).reshape(given[0].shape)]

@@ -24,7 +24,8 @@ class ReLU(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         slope = self.options.get("negative_slope")
         if slope:
-            return (functional.leaky_relu(bottoms[0], slope, inplace=self.in_place),)
+            # Written over, the sign of a value would not be known any more under a negative slope.
+            return (functional.leaky_relu(bottoms[0], slope, inplace=self.in_place and slope > 0),)
         return (functional.relu(bottoms[0], inplace=self.in_place),)
 
 
@@ -35,6 +36,7 @@ class PReLU(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, 4)
         (shape,) = self.inferred(bottoms).params
         if self.options.has("filler"):
             self.blobs = [fill(shape, self.options.sub("filler"), self.place.generator)]
@@ -46,7 +48,7 @@ class PReLU(Layer):
         x, slope = bottoms[0], self.blobs[0].to(bottoms[0].dtype)
         if slope.dim():
             slope = slope.view(1, -1, *[1] * (x.dim() - 2))
-        return (x.clamp(min=0) + slope * x.clamp(max=0),)
+        return (torch.where(x > 0, x, slope * x),)
 
 
 class ELU(Layer):
@@ -58,6 +60,18 @@ class ELU(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (functional.elu(bottoms[0], self.options.get("alpha")),)
 
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        alpha = self.options.get("alpha")
+        return [gradient * torch.where(now[0] > 0, torch.ones_like(top), alpha + top)]
+
 
 class Sigmoid(Layer):
     """1 / (1 + e^-x)."""
@@ -66,6 +80,17 @@ class Sigmoid(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.sigmoid(bottoms[0]),)
 
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        return [gradient * top * (1 - top)]
+
 
 class TanH(Layer):
     """The hyperbolic tangent."""
@@ -73,6 +98,17 @@ class TanH(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (torch.tanh(bottoms[0]),)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        return [gradient * (1 - top * top)]
 
 
 class AbsVal(Layer):
@@ -99,6 +135,20 @@ class Swish(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (bottoms[0] * torch.sigmoid(self.options.get("beta") * bottoms[0]),)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        beta = self.options.get("beta")
+        # In double precision, as in Caffe: an overwritten top may be large, and the two terms nearly cancel out.
+        kept, value = torch.sigmoid(beta * given[0]).double(), (beta * top).double()
+        return [(gradient * (value + kept * (1 - value))).to(gradient.dtype)]
 
 
 class Clip(Layer):
@@ -138,6 +188,28 @@ class Power(Layer):
             out = out + shift
         return (out.pow(power) if power != 1 else out,)
 
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        power, scale, shift = (self.options.get(name) for name in ("power", "scale", "shift"))
+        factor = power * scale
+        if factor == 0 or power == 1:
+            slope = torch.full_like(gradient, factor)
+        elif power == 2:
+            slope = factor * scale * now[0] + factor * shift
+        elif shift == 0:
+            slope = power * (top / now[0])
+        else:
+            slope = factor * (top / (now[0] * scale + shift))
+        # In place, Caffe writes the slope over the gradient by which it then multiplies it.
+        return [slope * (slope if self.overwrites else gradient)]
+
 
 class Exp(Layer):
     """base^(shift + scale * x); a base of -1 stands for e."""
@@ -150,6 +222,18 @@ class Exp(Layer):
         log = 1.0 if base == -1 else math.log(base)
         return (torch.exp(bottoms[0] * (scale * log) + shift * log),)
 
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        base = self.options.get("base")
+        return [gradient * top * (self.options.get("scale") * (1.0 if base == -1 else math.log(base)))]
+
 
 class Log(Layer):
     """The logarithm of shift + scale * x; a base of -1 stands for e."""
@@ -161,6 +245,20 @@ class Log(Layer):
         base, scale, shift = (self.options.get(name) for name in ("base", "scale", "shift"))
         out = torch.log(bottoms[0] * scale + shift)
         return (out if base == -1 else out / math.log(base),)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        base, scale, shift = (self.options.get(name) for name in ("base", "scale", "shift"))
+        slope = scale / (now[0] * scale + shift) / (1.0 if base == -1 else math.log(base))
+        # In place, Caffe writes the slope over the gradient by which it then multiplies it.
+        return [slope * (slope if self.overwrites else gradient)]
 
 
 class Dropout(Layer):

@@ -64,10 +64,16 @@ class Flatten(Layer):
     options_name = "flatten_param"
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        first, last = (self.axis(self.options.get(name), len(bottoms[0])) for name in ("axis", "end_axis"))
+        # Between two neighbours there is an empty range, for which Caffe puts in an axis of 1.
+        if last < first - 1:
+            raise self.error(f"end_axis {last} lies before axis {first}.")
+        self.target = self.inferred(bottoms).tops[0]
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        dimensions = bottoms[0].dim()
-        first = self.axis(self.options.get("axis"), dimensions)
-        return (bottoms[0].flatten(first, self.axis(self.options.get("end_axis"), dimensions)),)
+        return (bottoms[0].reshape(self.target),)
 
 
 class Reshape(Layer):
@@ -96,7 +102,7 @@ class Crop(Layer):
         offsets = [int(offset) for offset in self.options.all("offset")] or [0]
         if len(offsets) == 1:
             offsets *= len(shape) - first
-        if len(offsets) != len(shape) - first or len(wanted) != len(shape):
+        if len(offsets) != len(shape) - first or len(wanted) < len(shape):
             raise self.error(f"{len(offsets)} offsets and bottoms of shapes {shape} and {wanted} do not go together.")
         self.cuts = [slice(None)] * first
         for offset, have, want in zip(offsets, shape[first:], wanted[first:]):
@@ -147,18 +153,27 @@ class ArgMax(Layer):
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x, count = bottoms[0].detach(), int(self.options.get("top_k"))
+        x = bottoms[0].detach()
         if self.options.has("axis"):
-            values, places = x.topk(count, self.axis(self.options.get("axis"), x.dim()))
+            values, places = self._largest(x, self.axis(self.options.get("axis"), x.dim()))
             return (values if self.options.get("out_max_val") else places.float(),)
-        values, places = x.reshape(x.shape[0], 1, -1).topk(count)
+        values, places = self._largest(x.reshape(x.shape[0], 1, -1), 2)
         # Without an axis Caffe's top is (N, 1 or 2, top_k), followed by axes of 1 up to the bottom's number of axes.
         out = torch.cat([places.float(), values], 1) if self.options.get("out_max_val") else places.float()
         return (out.reshape(*out.shape, *[1] * (x.dim() - 3)),)
 
+    def _largest(self, x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The top_k largest values along an axis and their places; of equal values the one behind comes first."""
+        count = int(self.options.get("top_k"))
+        values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        return values.narrow(axis, 0, count), x.shape[axis] - 1 - places.narrow(axis, 0, count)
+
 
 class Eltwise(Layer):
-    """The SUM, each bottom times its coeff, the PROD or the MAX of bottoms of one shape, value by value."""
+    """The SUM, each bottom times its coeff, the PROD or the MAX of bottoms of one shape, value by value.
+
+    In place, Caffe's sum and maximum leave out the first bottom, which they overwrite before they read it.
+    """
 
     options_name = "eltwise_param"
 
@@ -167,28 +182,77 @@ class Eltwise(Layer):
         for shape in bottoms:
             if shape != bottoms[0]:
                 raise self.error(f"bottoms of shapes {bottoms[0]} and {shape}; expected one shape.")
-        self.factors = [float(value) for value in self.options.all("coeff")]
-        if self.factors and len(self.factors) != len(bottoms):
-            raise self.error(f"{len(self.factors)} coefficients for {len(bottoms)} bottoms.")
-        if self.factors and self.options.get("operation") == "PROD":
+        factors = [float(value) for value in self.options.all("coeff")]
+        if factors and len(factors) != len(bottoms):
+            raise self.error(f"{len(factors)} coefficients for {len(bottoms)} bottoms.")
+        self.operation = self.options.get("operation")
+        if factors and self.operation == "PROD":
             raise self.error("Caffe takes coefficients with SUM only.")
+        self.factors = factors or [1.0] * len(bottoms)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        operation = self.options.get("operation")
-        if operation == "MAX":
+        if self.operation == "PROD":
+            return (_product(bottoms),)
+        first = 1 if self.overwrites else 0
+        factors, given = self.factors[first:], bottoms[first:]
+        out = given[0]
+        if self.operation == "MAX":
             # Of equal values one gets the gradient: the second of the first two bottoms; after that, the earlier one.
-            out = torch.where(bottoms[0] > bottoms[1], bottoms[0], bottoms[1])
-            for other in bottoms[2:]:
-                out = torch.where(other > out, other, out)
+            for index, other in enumerate(given[1:]):
+                if index == 0 and not first:
+                    out = torch.where(out > other, out, other)
+                else:
+                    out = torch.where(other > out, other, out)
             return (out,)
-        if operation == "PROD":
-            out = bottoms[0]
-            for other in bottoms[1:]:
-                out = out * other
-            return (out,)
-        factors = self.factors or [1.0] * len(bottoms)
-        out = bottoms[0] if factors[0] == 1 else bottoms[0] * factors[0]
-        for factor, other in zip(factors[1:], bottoms[1:]):
+        out = out if factors[0] == 1 else out * factors[0]
+        for factor, other in zip(factors[1:], given[1:]):
             out = torch.add(out, other, alpha=factor)
         return (out,)
+
+    @override
+    def gradients(
+        self,
+        given: Sequence[torch.Tensor],
+        now: Sequence[torch.Tensor],
+        top: torch.Tensor,
+        gradient: torch.Tensor,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None] | None:
+        stable = bool(self.options.get("stable_prod_grad"))
+        if not self.overwrites and (stable or self.operation != "PROD"):
+            return None
+        found: list[torch.Tensor | None] = []
+        for index, need in enumerate(needs[: len(now)]):
+            if self.operation == "PROD":
+                others = [*now[:index], *now[index + 1 :]]
+                slope = _product(others) if stable else top / now[index]
+            elif self.operation == "SUM":
+                slope = torch.full_like(gradient, self.factors[index])
+            else:
+                slope = self._chosen(given, index)
+            replaced = self.overwrites and index == 0
+            # In place, the slope by the first bottom overwrites the gradient of the top, which is its own.
+            result = slope * (slope if replaced and self.operation == "PROD" else gradient)
+            if replaced and need:
+                gradient = result
+            found.append(result)
+        return found
+
+    def _chosen(self, given: Sequence[torch.Tensor], index: int) -> torch.Tensor:
+        """1 where bottom `index` is the maximum that an Eltwise in place has found, else 0."""
+        if index == 0:
+            return torch.zeros_like(given[0])
+        best = torch.ones_like(given[1])
+        out = given[1]
+        for place, other in enumerate(given[2:], start=2):
+            best = torch.where(other > out, torch.full_like(best, place), best)
+            out = torch.maximum(out, other)
+        return (best == index).to(given[0].dtype)
+
+
+def _product(factors: Sequence[torch.Tensor]) -> torch.Tensor:
+    out = factors[0]
+    for other in factors[1:]:
+        out = out * other
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -11,6 +11,8 @@ from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
+from caffe_split.engine.model.late import Memory, as_it_stands, run_late
+from caffe_split.engine.spec.memory import Access, Trace
 from caffe_split.layertypes.table import record_of
 
 
@@ -27,6 +29,7 @@ class LayerCall:
         weights: index of a top -> its loss weight.
         low: whether the layer takes bfloat16 bottoms as they are.
         done: names of the blobs that no later call reads.
+        access: how the layer meets memory that layers in place overwrite.
     """
 
     layer: Layer
@@ -37,23 +40,35 @@ class LayerCall:
     weights: dict[int, float] = field(default_factory=dict)
     low: bool = True
     done: list[str] = field(default_factory=list)
+    access: Access = field(default_factory=Access)
 
-    def given(self, blobs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The bottoms as the layer takes them, from all blobs by name."""
+    def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
+        """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
         given = [blobs[name] for name in self.bottoms]
+        for index, cell in self.access.stale.items():
+            given[index] = as_it_stands(given[index], memory[cell])
         for index in self.detached:
             given[index] = given[index].detach()
         if not self.low:
             given = [bottom.float() if bottom.dtype == torch.bfloat16 else bottom for bottom in given]
         return given
 
-    def run(self, blobs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+    def run(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:
         """Call the layer. Returns its tops."""
-        given = self.given(blobs)
-        if self.norm is None:
-            return self.layer.run(*given)
-        scale = self.layer.blobs
-        return (self.norm.scaled(given[0], scale[0], scale[1] if len(scale) > 1 else None),)
+        return self.compute(self.given(blobs, memory), memory)
+
+    def compute(self, given: Sequence[torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:
+        """The tops of bottoms as `given` returns them; those that are needed later are put into `memory`."""
+        if self.norm is not None:
+            scale = self.layer.blobs
+            tops: Sequence[torch.Tensor] = (self.norm.scaled(given[0], scale[0], scale[1] if len(scale) > 1 else None),)
+        elif self.access.late:
+            tops = run_late(self.layer, self.access, memory, given)
+        else:
+            tops = self.layer.run(*given)
+        for index, cell in self.access.writes.items():
+            memory[cell] = tops[index].detach()
+        return tops
 
 
 def outputs_of(layers: Sequence[Layer]) -> list[str]:
@@ -68,12 +83,23 @@ def outputs_of(layers: Sequence[Layer]) -> list[str]:
 def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) -> list[LayerCall]:
     """One call per layer. weights: for each layer, index of a top -> its loss weight."""
     calls = []
-    for layer, own in zip(layers, weights):
+    accesses = Trace([layer.text for layer in layers]).accesses
+    for layer, own, access in zip(layers, weights, accesses):
         downs = layer.text.message.get_all("propagate_down")
         detached = tuple(place for place, down in enumerate(downs) if not down)
         engine = record_of(layer.text.type).engine
-        low = engine is not None and engine.takes_bf16
-        calls.append(LayerCall(layer, layer.text.bottoms, layer.text.tops, detached=detached, weights=own, low=low))
+        low = engine is not None and engine.takes_bf16 and not access.late
+        calls.append(
+            LayerCall(
+                layer,
+                layer.text.bottoms,
+                layer.text.tops,
+                detached=detached,
+                weights=own,
+                low=low,
+                access=access,
+            )
+        )
     return _with_done(calls, outputs_of(layers))
 
 
@@ -95,10 +121,12 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
                 norm=before.layer,
                 detached=before.detached,
                 weights=call.weights,
+                access=replace(call.access, stale=before.access.stale),
             )
             calls.pop()
         elif isinstance(call.layer, ReLU):
-            call.layer.in_place = _may_overwrite(layers, index)
+            late = call.access.late or call.access.stale
+            call.layer.in_place = not late and _may_overwrite(layers, index)
         calls.append(call)
     return _with_done(calls, outputs_of(layers))
 
@@ -120,6 +148,7 @@ def _norm_goes_with(layers: Sequence[Layer], before: LayerCall, call: LayerCall,
         and before.norm is None
         and call.bottoms == before.tops
         and not call.detached
+        and not (before.access.writes or call.access.stale or call.access.late)
         and call.layer.is_per_channel()
         and _readers(layers, index - 1) == [index]
     )

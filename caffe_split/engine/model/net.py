@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from caffe_split.engine.layers.base import Layer, Place, Shape
+from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls
+from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
 from caffe_split.engine.parallel.group import ALONE, Group
@@ -50,7 +52,8 @@ class Net:
         fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
             that nothing else reads are never made.
         precision: fp32, tf32 or bf16; see `model.precision`.
-        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept.
+        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, or layers
+            in place overwrite what other layers read.
         group: the processes that share its batches.
         inputs: shapes of Input layers' tops that replace the written ones.
 
@@ -66,6 +69,7 @@ class Net:
         notes: the fields that are ignored, with the reasons.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
+        late: a sentence for each layer whose gradient, as in Caffe, is not the derivative; see `spec.memory`.
     """
 
     def __init__(
@@ -109,7 +113,10 @@ class Net:
         self.outputs = outputs_of(self.layers)
         self.plain_calls = plain_calls(self.layers, self._losses)
         self.calls = fused_calls(self.layers, self._losses) if fuse else self.plain_calls
-        self._compute = torch.compile(self._follow) if compiled else self._follow
+        self.late = [call.access.why for call in self.plain_calls if call.access.late]
+        # What is compiled is one graph, which cannot look at memory when its gradient is computed.
+        plain = all(call.access.is_plain for call in self.calls)
+        self._compute = torch.compile(self._follow) if compiled and plain else self._follow
         # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
         # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
         convolves = any(text.type == "Convolution" for text in texts)
@@ -135,7 +142,17 @@ class Net:
             listed = ", ".join(map(str, bottoms)) or "none"
             raise layer.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}") from error
         for name, shape in zip(text.tops, shapes):
+            if len(shape) > MOST_AXES or not 0 <= math.prod(shape) <= MOST_VALUES:
+                raise layer.error(
+                    f"top '{name}' of shape {shape}; Caffe's blobs have at most 32 axes, 2^31 - 1 values."
+                )
             self.shapes[name] = tuple(shape)
+        twin = next((other for other in self.layers if other.name == text.name and other.blobs and layer.blobs), None)
+        if twin is not None:
+            raise layer.error(
+                f"{twin.text.where} has weights under the same name, and a snapshot could keep those of one layer "
+                "only: rename one of them."
+            )
         self.layers.append(layer)
         sharing.add(layer)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
@@ -184,21 +201,27 @@ class Net:
         calls = self.plain_calls if keep else self.calls
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
+        memory: Memory = {}
         # Layers without bottoms, which give data or compute on the host (TPM), come first and are not compiled.
         for call in calls:
             if not call.bottoms:
-                tops = call.run(blobs)
+                tops = call.run(blobs, memory)
                 self.collect(call, tops if sources is None else [sources(top) for top in tops], blobs, losses)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
                     blobs[name] = blob.contiguous(memory_format=torch.channels_last)
         with lower(self.device, self.precision):
-            loss = (self._follow if keep else self._compute)(calls, blobs, losses, keep)
+            loss = (self._follow if keep else self._compute)(calls, blobs, losses, memory, keep)
         return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, loss)
 
     def _follow(
-        self, calls: Sequence[LayerCall], blobs: dict[str, torch.Tensor], losses: list[torch.Tensor], keep: bool
+        self,
+        calls: Sequence[LayerCall],
+        blobs: dict[str, torch.Tensor],
+        losses: list[torch.Tensor],
+        memory: Memory,
+        keep: bool,
     ) -> torch.Tensor:
         """Run the layers that have bottoms, and return the loss.
 
@@ -206,7 +229,7 @@ class Net:
         """
         for call in calls:
             if call.bottoms:
-                self.collect(call, call.run(blobs), blobs, losses)
+                self.collect(call, call.run(blobs, memory), blobs, losses)
             if not keep:
                 for name in call.done:
                     blobs.pop(name, None)

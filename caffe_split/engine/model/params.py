@@ -38,6 +38,8 @@ class Sharing:
     def add(self, layer: Layer) -> None:
         """Give the next layer of the net the blobs that it shares. Raises `CaffeSplitError` if their shapes differ."""
         names = layer.text.param_names()
+        if len(names) > len(layer.blobs):
+            raise layer.error(f"{len(names)} param for {len(layer.blobs)} blobs; Caffe takes at most one each.")
         for index in range(len(layer.blobs)):
             if index < len(names) and names[index]:
                 self._take(layer, index, names[index])
@@ -98,10 +100,18 @@ def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[flo
                     raise other.error(
                         f"its {name} of a shared param is {value}; that of layer '{layer.name}' is {found[name]}."
                     )
-    if layer.text.type == "BatchNorm" or (layer.text.type == "TPM" and index):
+    if layer.text.type == "BatchNorm":
+        # Caffe sets both to 0 where there are three; fewer have to be written as 0, and those left out are.
+        if len(layer.text.message.subs("param")) == len(layer.blobs):
+            return 0.0, 0.0
+        written = index < len(layer.text.message.subs("param"))
+        if found.get("lr_mult", 1.0 if written else 0.0) != 0:
+            raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave its param out.")
+        return 0.0, found.get("decay_mult", 1.0)
+    if layer.text.type == "TPM" and index:
         if found.get("lr_mult", 0.0) != 0:
             raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave it out.")
-        return 0.0, 0.0 if layer.text.type == "TPM" else found.get("decay_mult", 1.0)
+        return 0.0, 0.0
     return found.get("lr_mult", 1.0), found.get("decay_mult", 1.0)
 
 

@@ -85,8 +85,9 @@ def tell_met() -> None:
     """Report to the process that started this one, if it asks for that, that all have met."""
     pipe = os.environ.pop(_MET, None)
     if pipe is not None:
-        with contextlib.suppress(OSError), open(int(pipe), "wb") as stream:
-            stream.write(b"\n")
+        with contextlib.suppress(OSError):
+            os.write(int(pipe), b"\n")
+            os.close(int(pipe))
 
 
 def _told(pipe: int) -> bool:

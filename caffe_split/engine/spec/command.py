@@ -21,7 +21,7 @@ _MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.Solver, 
 def check_training(solver: Path) -> None:
     """Raises `CaffeSplitError` with everything in the nets of a solver that the engine cannot run."""
     problems = []
-    for document, state in _nets(solver):
+    for document, state in nets_of(solver):
         layers = layers_of(document, state)
         problems += judge(document, layers)[0]
         problems += [
@@ -33,8 +33,8 @@ def check_training(solver: Path) -> None:
         raise refusal(problems)
 
 
-def _nets(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
-    """The train net and the test nets, each with the state that the solver asks for."""
+def nets_of(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
+    """The train net and the test nets of a solver, each with the state that it asks for."""
     training = open_training(path)
     solver = training.solver
     if solver is None or training.solver_path is None or training.solver_path.resolve() != path.resolve():

@@ -6,12 +6,16 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec.memory import memory_problems
+from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer, phase_layers
@@ -91,17 +95,26 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
 
 def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
     """What is refused of the layers of one phase, and what is ignored."""
-    problems: list[tuple[int, str]] = []
+    problems = [(problem.line, problem.message) for problem in _foreign(document)]
     notes: list[Note] = []
-    written: dict[str, str] = {}
+    wires = _Wires()
     for layer in layers:
         engine = record_of(layer.type).engine
         if engine is None:
             problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
-        problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in _wiring(layer, written)]
+        problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
+    if not problems:
+        problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
+
+
+def _foreign(document: prototxt.Document) -> list[check.Problem]:
+    """The fields of the net itself that BVLC's Caffe does not have; those of its layers are judged layer by layer."""
+    return [
+        each for each in check.foreign(document, "NetParameter") if each.path.split(".")[0] not in ("layer", "layers")
+    ]
 
 
 def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple[int, str]]:
@@ -119,9 +132,14 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     downs = layer.message.get_all("propagate_down")
     if downs and len(downs) != len(layer.bottoms):
         yield line, f"{len(downs)} propagate_down for {len(layer.bottoms)} bottoms; Caffe wants none or one a bottom"
+    foreign = foreign_fields(layer)
+    yield from ((each.line, each.message) for each in foreign)
+    strange = {each.path for each in foreign}
     for entry in layer.message:
+        if entry.name in strange:
+            continue
         if entry.name in record_of(layer.type).options:
-            yield from _fields(layer, engine, entry, notes)
+            yield from _fields(layer, engine, entry, strange, notes)
         elif entry.name in engine.ignored:
             notes.append(Note(entry.line, layer.name, entry.name, engine.ignored[entry.name]))
         elif entry.name.endswith("_param") and entry.name in caffe().messages["LayerParameter"].fields:
@@ -129,13 +147,18 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
         elif entry.name not in _COMMON:
             yield entry.line, f"field {entry.name} is not handled"
     yield from ((line, text) for text in engine.check(layer)) if engine.check is not None else ()
+    yield from ((line, text) for text in setup_problems(layer))
 
 
-def _fields(layer: Layer, engine: Engine, entry: prototxt.Field, notes: list[Note]) -> Iterator[tuple[int, str]]:
-    """The fields of one option message."""
+def _fields(
+    layer: Layer, engine: Engine, entry: prototxt.Field, strange: Collection[str], notes: list[Note]
+) -> Iterator[tuple[int, str]]:
+    """The fields of one option message, except the `strange` ones."""
     handled = record_of(layer.type).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
+            if f"{entry.name}.{inner.name}" in strange:
+                continue
             if inner.name in handled:
                 if "filler" in inner.name:
                     yield from _filler(inner)
@@ -150,15 +173,34 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
         kind = message.get("type", "constant")
         if kind not in FILLERS:
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
+        yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))
 
 
-def _wiring(layer: Layer, written: dict[str, str]) -> Iterator[str]:
-    """What Caffe refuses when it connects the layers: `written` maps a blob to the last layer so far with that top."""
-    for bottom in layer.bottoms:
-        if bottom not in written:
-            yield f"bottom '{bottom}' is no top of a layer above it in this phase"
-    for index, top in enumerate(layer.tops):
-        in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
-        if top in written and not in_place:
-            yield f"top '{top}' is one of layer '{written[top]}' already; only a layer in place may write it again"
-        written[top] = layer.name
+class _Wires:
+    """What Caffe refuses when it connects the layers, which are shown to it in their order."""
+
+    def __init__(self) -> None:
+        # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
+        self._written: dict[str, str] = {}
+        self._read: dict[str, str] = {}
+
+    def problems(self, layer: Layer) -> Iterator[str]:
+        """What is wrong with the bottoms and tops of the next layer."""
+        readers = dict(self._read)
+        for bottom in layer.bottoms:
+            if bottom not in self._written:
+                yield f"bottom '{bottom}' is no top of a layer above it in this phase"
+            self._read[bottom] = f"layer '{layer.name}' reads it"
+        for index, top in enumerate(layer.tops):
+            in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
+            if top in self._written and not in_place:
+                first = self._written[top]
+                yield f"top '{top}' is one of layer '{first}' already; only a layer in place may write it again"
+            elif in_place and (top in readers or layer.bottoms.count(top) > 1):
+                why = readers.get(top, "the layer itself reads it twice")
+                yield f"it writes over '{top}', which Caffe refuses where {why}: give its top another name"
+            self._written[top] = layer.name
+            self._read.pop(top, None)
+            weights = layer.message.get_all("loss_weight")
+            if index < len(weights) and float(weights[index]):
+                self._read[top] = "it has a loss_weight"

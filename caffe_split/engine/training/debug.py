@@ -13,6 +13,7 @@ import torch
 
 from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.log import Log, number
+from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.model.precision import lower
 
@@ -36,14 +37,15 @@ class DebugInfo:
         }
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
+        memory: Memory = {}
         with lower(net.device, net.precision):
             for call in net.plain_calls:
                 layer, owned = call.layer, call.layer.blobs
-                given = [_tapped(bottom) for bottom in call.given(blobs)]
+                given = [_tapped(bottom) for bottom in call.given(blobs, memory)]
                 layer.blobs = [_tapped(blob) for blob in owned]
                 self._seen.append((layer, given, layer.blobs))
                 try:
-                    net.collect(call, layer.run(*given), blobs, losses)
+                    net.collect(call, call.compute(given, memory), blobs, losses)
                 finally:
                     layer.blobs = owned
                 for name in call.tops:
@@ -99,6 +101,8 @@ def _names(layer: Layer) -> list[str]:
 def _goes_back(layer: Layer, index: int) -> bool:
     """Whether Caffe logs a gradient of the parameter: unless its lr_mult is written as 0, also for statistics."""
     specs = layer.text.message.subs("param")
+    if layer.text.type == "BatchNorm" and len(specs) == len(layer.blobs):
+        return False  # Caffe has set them to 0.
     return index >= len(specs) or bool(specs[index].get("lr_mult", 1.0))
 
 

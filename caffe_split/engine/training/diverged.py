@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from caffe_split.engine.log import number
+from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
 
@@ -36,9 +37,10 @@ def first_not_finite(net: Net) -> tuple[str, str] | None:
                 what = "running statistics" if layer.text.type == "BatchNorm" else "a learnt parameter"
                 return layer.text.where, f"its blob {index} ({what})"
     blobs: dict[str, torch.Tensor] = {}
+    memory: Memory = {}
     with torch.no_grad():
         for call in net.plain_calls:
-            for name, top in zip(call.tops, call.run(blobs)):
+            for name, top in zip(call.tops, call.run(blobs, memory)):
                 blobs[name] = top
                 if call.layer.text.type != "TPM" and not bool(torch.isfinite(top).all()):
                     return call.layer.text.where, f"its top '{name}'"

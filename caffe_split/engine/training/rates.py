@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.prototxt.nets import LR_POLICIES
+from caffe_split.formats.prototxt.check import LR_POLICIES
 from caffe_split.net.options import Options
 
 

@@ -13,6 +13,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.engine.parallel.group import Group
 from caffe_split.engine.training.updates import Updater
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import remove_file, replace_file
 from caffe_split.formats.weights.caffemodel import read_weights, write_weights
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate, write_solverstate
 from caffe_split.net.resume import is_whole, newest_pair
@@ -80,8 +81,8 @@ class Snapshots:
         if write_over != weights:
             # At no time may an older state seem to belong to the new weights.
             try:
-                Path(state).unlink()
-                Path(write_over).replace(weights)
+                remove_file(state)
+                replace_file(write_over, weights)
             except OSError as error:
                 raise CaffeSplitError(f"{state}: cannot replace this snapshot: {error.strerror}") from error
         self._log.info(f"Snapshotting solver state to {kind} file {state}")

@@ -16,6 +16,7 @@ from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import foreach
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
+from caffe_split.net.resume import HISTORIES
 
 Tensors = list[torch.Tensor]
 
@@ -55,7 +56,7 @@ class Updater:
         self.kind = kind = str(solver.get("type"))
         if kind not in METHODS:
             raise CaffeSplitError(f"solver type {kind!r} is not one of {', '.join(METHODS)}.")
-        self._method, copies = METHODS[kind]
+        self._method, copies = METHODS[kind], HISTORIES[kind]
         self._coefficients = Coefficients(
             *(float(solver.get(name)) for name in ("momentum", "momentum2", "delta", "rms_decay"))
         )
@@ -202,11 +203,11 @@ def _adam(
 
 
 # Name -> (method, arrays of history per parameter).
-METHODS: dict[str, tuple[Method, int]] = {
-    "SGD": (_sgd, 1),
-    "Nesterov": (_nesterov, 1),
-    "AdaGrad": (_adagrad, 1),
-    "RMSProp": (_rmsprop, 1),
-    "AdaDelta": (_adadelta, 2),
-    "Adam": (_adam, 2),
+METHODS: dict[str, Method] = {
+    "SGD": _sgd,
+    "Nesterov": _nesterov,
+    "AdaGrad": _adagrad,
+    "RMSProp": _rmsprop,
+    "AdaDelta": _adadelta,
+    "Adam": _adam,
 }

@@ -1,12 +1,13 @@
-"""What Caffe would refuse in a document: unknown names, values that do not fit, fields given twice.
+"""What BVLC's Caffe would refuse in a document: unknown names, values that do not fit, fields given twice.
 
-Forks of Caffe add fields, and those must pass; a misspelt field must not. A name that the schema lacks counts as
-misspelt when it is one or two letters from a name of the same message, or differs only in its `_`s, and no known
-fork has it; else it counts as a fork's.
+What a fork of Caffe may have added is kept and noted, never refused: a field that BVLC's Caffe does not have, and a
+value that an enum of it does not have. A note names the field that a slip may have meant. Whoever computes something
+from a message has to ask `foreign` for it, since such a field may change the result.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,38 +16,45 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt import scalars
 from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.nodes import ListValue, MessageNode, Scalar
+from caffe_split.formats.prototxt.proto2 import caffe
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
 from caffe_split.formats.prototxt.tree import Field, Message
 from caffe_split.formats.prototxt.upgrade import refuse_mixed
 
-# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) that are so near to one of BVLC's names that
-# they would count as misspelt.
+# How much of two names is equal, from which on one may be meant by the other (difflib's ratio).
+_ALIKE = 0.75
+LR_POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
+# Fields of well-known forks (SSD, NVCaffe, Intel's, DeepLab, PSPNet) that are so near to one of BVLC's names that a
+# guess at a slip would mislead.
 _OF_FORKS = frozenset(
-    {
+    [
         "permute_param",
         "norm_param",
         "interp_param",
+        "rrelu_param",
+        "bn_param",
+        "scale_param2",
+        "power_param2",
+        "tile_param2",
         "crop_h",
         "crop_w",
         "pad_l",
         "pad_r",
-        "stride_d",
-        "eval_type",
-        "bn_param",
-        "data_type",
-        "kernel_d",
+        "pad_t",
+        "pad_b",
         "pad_d",
         "pad_type",
-        "scale_param2",
+        "stride_d",
+        "kernel_d",
+        "eval_type",
+        "data_type",
+        "top_type",
         "mean_values",
         "min_size",
         "max_size",
-        "top_type",
-        "power_param2",
         "lr_policy2",
         "axes",
-        "tile_param2",
-    }
+    ]
 )
 
 
@@ -54,14 +62,15 @@ _OF_FORKS = frozenset(
 class Problem:
     """One thing that Caffe would refuse.
 
-    `fatal` is False for what a fork may accept; `unknown` is True when a field's name is the problem.
+    `path` leads to the field from the message that was looked at, e.g. `convolution_param.pad_l`. `fatal` is False for
+    what a fork may accept.
     """
 
     line: int
     column: int
     message: str
     fatal: bool
-    unknown: bool = False
+    path: str
 
 
 def problems(document: Document) -> list[Problem]:
@@ -74,8 +83,47 @@ def problems(document: Document) -> list[Problem]:
     """
     found: list[Problem] = []
     if document.type is not None:
-        _visit(document, document.type, found)
+        _visit(document, document.type, found, "")
+    if document.kind == "solver":
+        found += _policy(document)
     return found
+
+
+def _policy(solver: Document) -> list[Problem]:
+    """A learning rate policy that BVLC's Caffe does not have."""
+    field = solver.field("lr_policy")
+    if field is None or not isinstance(field.value, Scalar) or solver.get("lr_policy") in LR_POLICIES:
+        return []
+    near = nearest(str(solver.get("lr_policy")), LR_POLICIES)
+    text = f"there is no lr_policy {solver.get('lr_policy')!r}"
+    text += f"; did you mean {near!r}?" if near else " in BVLC's Caffe"
+    return [_problem(field, text, "lr_policy", fatal=False)]
+
+
+def foreign(message: Message, type_name: str) -> list[Problem]:
+    """What BVLC's message `type_name` does not have, whatever schema the document was read by.
+
+    >>> from caffe_split.formats import prototxt
+    >>> layer = prototxt.parse('layer { convolution_param { pad_l: 1 } }').sub("layer")
+    >>> [problem.path for problem in foreign(layer, "LayerParameter")]
+    ['convolution_param.pad_l']
+    """
+    found: list[Problem] = []
+    _visit(message, caffe().messages[type_name], found, "")
+    return found
+
+
+def notes(document: Document) -> list[str]:
+    """What is kept although BVLC's Caffe does not have it: a line per field of a message, with its first place."""
+    kept: dict[str, list[Problem]] = {}
+    for problem in problems(document):
+        if not problem.fatal:
+            kept.setdefault(problem.message, []).append(problem)
+    return [
+        f"{document.filename}:{first.line}:{first.column}: {message}; kept as it is"
+        + (f", {len(rest) + 1} times, last at line {rest[-1].line}" if rest else "")
+        for message, (first, *rest) in kept.items()
+    ]
 
 
 def check(document: Document) -> None:
@@ -88,8 +136,6 @@ def check(document: Document) -> None:
         lines = [f"{document.filename}:{p.line}:{p.column}: {p.message}" for p in fatal[:20]]
         if len(fatal) > 20:
             lines.append(f"... and {len(fatal) - 20} more")
-        if any(p.unknown for p in fatal):
-            lines[-1] += " (a fork's own field is known by the fork's caffe.proto: --caffe-proto FILE)"
         raise CaffeSplitError("\n".join(lines))
     if document.kind == "net":
         refuse_mixed(document)
@@ -104,65 +150,61 @@ def _required(kind: MessageType) -> tuple[str, ...]:
     return tuple(known.name for known in kind.fields.values() if known.required)
 
 
-def _visit(message: Message, kind: MessageType, found: list[Problem]) -> None:
+def _visit(message: Message, kind: MessageType, found: list[Problem], above: str) -> None:
     for name in _required(kind):
         if not message.has(name):
             place = message.owner
             line, column = (place.line, place.column) if place is not None else (1, 1)
-            found.append(Problem(line, column, f"{kind.name} lacks {name!r}, which it must have", True))
+            found.append(Problem(line, column, f"{kind.name} lacks {name!r}, which it must have", True, above + name))
     seen: dict[str, Field] = {}
     for field in message.fields:
-        known = kind.fields.get(field.name)
+        known, path = kind.fields.get(field.name), above + field.name
         if known is None:
-            found.append(_unknown(field, kind))
+            near = nearest(field.name, kind.fields) if field.name not in _OF_FORKS else None
+            text = f"{kind.name} has no field {field.name!r}"
+            text += f"; did you mean {near!r}?" if near else " in BVLC's Caffe"
+            found.append(_problem(field, text, path, fatal=False))
             continue
         nodes = field.value.items if isinstance(field.value, ListValue) else [field.value]
         if not known.repeated:
             if isinstance(field.value, ListValue):
-                found.append(_problem(field, f"{field.name} takes one value, not a list"))
+                found.append(_problem(field, f"{field.name} takes one value, not a list", path))
             elif field.name in seen:
                 first = seen[field.name].line
-                found.append(_problem(field, f"{field.name} is given twice in one message, first at line {first}"))
+                found.append(
+                    _problem(field, f"{field.name} is given twice in one message, first at line {first}", path)
+                )
         seen.setdefault(field.name, field)
         for node in nodes:
             if isinstance(node, Message) and known.message is not None:
-                _visit(node, known.message, found)
+                _visit(node, known.message, found, f"{path}.")
             else:
-                _value(field, node, known, found)
+                _value(field, node, known, found, path)
 
 
-def _value(field: Field, node: Scalar | MessageNode | ListValue, known: FieldType, found: list[Problem]) -> None:
+def _value(
+    field: Field, node: Scalar | MessageNode | ListValue, known: FieldType, found: list[Problem], path: str
+) -> None:
     if not isinstance(node, Scalar):
-        found.append(_problem(field, f"{field.name} takes a value of type {known.kind}, not a message"))
+        found.append(_problem(field, f"{field.name} takes a value of type {known.kind}, not a message", path))
         return
     try:
         scalars.decode(str(node), known)
     except scalars.BadValueError as error:
         text = f"{field.name}: {error}"
-        word = str(node)
-        if known.enum is not None and word.isidentifier():
-            near = nearest(word, known.enum.values)
+        if known.enum is not None:
+            near = nearest(str(node).strip("'\""), known.enum.values)
             text += f"; did you mean {near}?" if near else ""
-            # A value near to none may be a fork's.
-            found.append(_problem(field, text, fatal=near is not None))
-        else:
-            found.append(_problem(field, text))
+        found.append(_problem(field, text, path, fatal=known.enum is None))
 
 
-def _unknown(field: Field, kind: MessageType) -> Problem:
-    near = nearest(field.name, kind.fields) if field.name not in _OF_FORKS else None
-    if near is None:
-        return _problem(field, f"{kind.name} has no field {field.name!r} in BVLC's Caffe; kept as it is", False)
-    message = f"{kind.name} has no field {field.name!r}; did you mean {near!r}?"
-    return Problem(field.line, field.column, message, True, True)
-
-
-def _problem(field: Field, message: str, fatal: bool = True) -> Problem:
-    return Problem(field.line, field.column, message, fatal)
+def _problem(field: Field, message: str, path: str, fatal: bool = True) -> Problem:
+    return Problem(field.line, field.column, message, fatal, path)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` misspells, or None."""
+    """The known name that `name` misspells, or that is much like it; None where there is none."""
+    known = list(known)
     best, best_distance = None, 99
     for candidate in known:
         plain, other = _plain(name), _plain(candidate)
@@ -176,6 +218,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
         distance = _distance(plain, other, limit)
         if distance <= limit and distance < best_distance and not _numbered(plain, other):
             best, best_distance = candidate, distance
+    if best is None:
+        alike = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        words = [_plain(word) for word in (name, *alike)]
+        if alike and not _numbered(*words) and not _longer(*words):
+            return alike[0]
     return best
 
 

@@ -174,9 +174,9 @@ def read(path: PathLike, kind: str | None = None, schema: Schema | None = None) 
     return parse(data, kind, name, schema)
 
 
-def write(document: Document, path: PathLike) -> None:
-    """Write the document's bytes to `path`, whole or not at all."""
-    write_atomic(path, document.to_bytes())
+def write(document: Document, path: PathLike, force: bool = True) -> None:
+    """Write the document's bytes to `path`, whole or not at all; without `force` never over another file."""
+    write_atomic(path, document.to_bytes(), force)
 
 
 def field(name: str, value: Any) -> Field:

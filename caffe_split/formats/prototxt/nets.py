@@ -12,9 +12,6 @@ from caffe_split.formats.prototxt import upgrade as upgrading
 from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.schema import Schema
 
-LR_POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
-_TRAIN_NETS = ("net", "net_param", "train_net", "train_net_param")
-
 
 def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None = None) -> Document:
     r"""Read a net's prototxt without loss; with `upgrade`, bring an old net to today's form.
@@ -22,8 +19,9 @@ def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None
     Returns a `prototxt.Document`: comments, order and unknown fields stay. `caffe_proto` is
     the caffe.proto of a fork, whose fields are then known, too.
 
-    Raises `CaffeSplitError` when the file cannot be read, is not in the text format, is a solver, misspells
-    a field or a value of a message that Caffe has, or mixes `layer` and `layers`.
+    Raises `CaffeSplitError` when the file cannot be read, is not in the text format, is a solver, gives a field of
+    Caffe's twice or a value that does not fit, or mixes `layer` and `layers`. Fields and enum values that Caffe does
+    not have are kept: `check.notes(document)` lists them, with a guess where it looks like a slip.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "net.prototxt")
@@ -43,8 +41,7 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
     r"""Read a solver's prototxt without loss; with `upgrade`, the old enum `solver_type` becomes `type`.
 
     Returns a `prototxt.Document`. Paths in it are relative to the directory in which Caffe is started, as for
-    Caffe. Raises `CaffeSplitError` as `read_net` does, and when the solver does not name one training
-    net (by `net`, `net_param`, `train_net` or `train_net_param`) or misspells its `lr_policy`.
+    Caffe. Raises `CaffeSplitError` as `read_net` does.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "solver.prototxt")
@@ -55,7 +52,6 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
     ('net.prototxt', 0.01, 'SGD')
     """
     document = _read(path, "solver", caffe_proto)
-    _check_solver(document)
     if upgrade:
         upgrading.upgrade(document)
     return document
@@ -66,24 +62,7 @@ def read_net_or_solver(path: PathLike, caffe_proto: PathLike | None = None) -> D
 
     Raises `CaffeSplitError` as they do, and for a file that is neither.
     """
-    document = _read(path, None, caffe_proto)
-    if document.kind == "solver":
-        _check_solver(document)
-    return document
-
-
-def _check_solver(document: Document) -> None:
-    given = [name for name in _TRAIN_NETS if document.has(name)]
-    if len(given) != 1:
-        found = " and ".join(given) if given else "none"
-        raise CaffeSplitError(
-            f"{document.filename}: a solver names one training net, by one of {', '.join(_TRAIN_NETS)}; found {found}"
-        )
-    policy = document.field("lr_policy")
-    if policy is not None and document.get("lr_policy") not in LR_POLICIES:
-        near = check.nearest(document.get("lr_policy"), LR_POLICIES)
-        if near is not None:  # any other name may be a fork's
-            raise policy.error(f"no lr_policy {document.get('lr_policy')!r}; did you mean {near!r}?")
+    return _read(path, None, caffe_proto)
 
 
 def _read(path: PathLike, wanted: str | None, caffe_proto: PathLike | None) -> Document:

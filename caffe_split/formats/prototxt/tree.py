@@ -5,12 +5,14 @@ The text of each node is in `nodes.py`; what an edit does to the text around it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from caffe_split.formats.prototxt import layout, placing, scalars
 from caffe_split.formats.prototxt.nodes import FieldNode, ListValue, MessageNode, Scalar
 
+_WORD = re.compile(r"[-+.:\w]+")
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 
@@ -44,6 +46,9 @@ class Field(FieldNode):
         try:
             return scalar.decode(self.known)
         except scalars.BadValueError as error:
+            word = str(scalar).strip("'\"")
+            if self.known is not None and self.known.enum is not None and _WORD.fullmatch(word):
+                return scalars.Enum(word)  # a fork's
             raise self.error(f"field {self.name}: {error}") from None
 
     def copy(self) -> Field:

@@ -31,12 +31,13 @@ _PER_WEIGHT = {
 }
 
 
-def upgrade(document: Document) -> list[str]:
+def upgrade(document: Document, fork_types: bool = False) -> list[str]:
     """Bring a net or solver to the form of today, in place; nothing changes where nothing is old.
 
     Returns one line per thing done or dropped, none for a document of today. The inline nets of a solver stay as
     they are, as in Caffe. Raises `CaffeSplitError` where Caffe would refuse the file: `layer`
-    and `layers` in one net, layer types it does not know, a solver with both `type` and `solver_type`.
+    and `layers` in one net, layer types it does not know (unless `fork_types`: a fork's old type then keeps its name,
+    as a string), a solver with both `type` and `solver_type`.
 
     >>> from caffe_split.formats import prototxt
     >>> net = prototxt.parse('layers { name: "r" type: RELU bottom: "a" top: "a" } # in place')
@@ -52,26 +53,32 @@ def upgrade(document: Document) -> list[str]:
     if any(layer.has("layer") for layer in document.subs("layers")):
         notes += upgrade_v0.upgrade(document)
     notes += _upgrade_transforms(document)
-    notes += _upgrade_v1(document)
+    notes += _upgrade_v1(document, fork_types)
     notes += _upgrade_inputs(document)
     notes += _upgrade_batch_norm(document)
     return notes
 
 
-def upgrade_old(document: Document) -> list[str]:
+def upgrade_old(document: Document, fork_types: bool = False) -> list[str]:
     """`upgrade` a net with old layers or `input` fields; leave a net of today as it is written.
 
     Caffe changes one thing in a net of today, each time it loads it: it sets the multipliers of BatchNorm's statistics
     to 0. That needs no rewriting of the file.
     """
-    return upgrade(document) if document.has("layers") or document.has("input") else []
+    return upgrade(document, fork_types) if document.has("layers") or document.has("input") else []
 
 
 def upgraded(document: Document) -> Document:
-    """A copy of a net as `upgrade_old` makes it; its fields keep the lines they were read from."""
+    """A copy of a net as `upgrade_old` makes it for reading; its fields keep the lines they were read from."""
     copy = document.copy()
-    upgrade_old(copy)
+    upgrade_old(copy, fork_types=True)
     return copy
+
+
+def types_of_forks(net: Message) -> list[str]:
+    """The types of old layers that Caffe does not have: what they are called in today's form is not known."""
+    found = [_type_of(layer) for layer in net.subs("layers") if layer.has("type") and not layer.has("layer")]
+    return list(dict.fromkeys(name for name in found if name not in V1_TYPES))
 
 
 def refuse_mixed(net: Message) -> None:
@@ -138,9 +145,9 @@ def _type_of(layer: Message) -> str:
     return str(layer.get("type", ""))
 
 
-def _upgrade_v1(net: Message) -> list[str]:
+def _upgrade_v1(net: Message, fork_types: bool) -> list[str]:
     layers = net.subs("layers")
-    types = [_new_type(layer) for layer in layers]
+    types = [_new_type(layer, fork_types) for layer in layers]
     for layer in layers:
         _upgrade_weights_options(layer)
         if layer.has("layer"):
@@ -154,11 +161,13 @@ def _upgrade_v1(net: Message) -> list[str]:
     return [f"layers became layer ({len(layers)} layers)"] if layers else []
 
 
-def _new_type(layer: Message) -> str | None:
+def _new_type(layer: Message, fork_types: bool) -> str | None:
     kind = layer.field("type")
     if kind is None:
         return None
     name = _type_of(layer)
+    if name not in V1_TYPES and fork_types:
+        return name
     if name not in V1_TYPES:
         raise kind.error(
             f"layer type {name} is none of Caffe's old types, so its name in the new form is not known; "

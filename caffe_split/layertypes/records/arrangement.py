@@ -57,7 +57,7 @@ def _crop(layer: Layer, bottoms: list[Shape]) -> Found:
     """The first bottom, from `axis` on as large as the second."""
     need_bottoms(layer, bottoms, 2)
     axis = axis_of(Options.of(layer.message, "crop_param").get("axis"), len(bottoms[0]), layer)
-    return Found([(*bottoms[0][:axis], *bottoms[1][axis:])])
+    return Found([(*bottoms[0][:axis], *bottoms[1][axis : len(bottoms[0])])])
 
 
 def _batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:

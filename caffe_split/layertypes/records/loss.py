@@ -71,6 +71,7 @@ RECORDS = (
         shapes=same,
         options={"softmax_param": "axis"},
         batch=along("softmax_param", "axis"),
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("loss", ignored=ENGINE, rule_refuses=True),
     ),

@@ -29,6 +29,12 @@ def _batch_norm(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]], state=[(channels,), (channels,), (1,)])
 
 
+def _mvn(layer: Layer, bottoms: list[Shape]) -> Found:
+    """The bottom's values, always on four axes."""
+    need_bottoms(layer, bottoms, 1)
+    return Found([(*bottoms[0], *[1] * (4 - len(bottoms[0])))])
+
+
 def _scale(layer: Layer, bottoms: list[Shape]) -> Found:
     """Scale and Bias: a parameter over `num_axes` axes of the bottom from `axis` on, or a second bottom for it."""
     need_bottoms(layer, bottoms, 1)
@@ -77,6 +83,7 @@ RECORDS = (
         batch=by_record,
         short="BN",
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("norm", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
     ),
@@ -86,6 +93,7 @@ RECORDS = (
         options={"scale_param": "axis num_axes filler bias_term bias_filler"},
         batch=_scale_batch("scale_param"),
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("dense", (1, 2), check=_check_scale, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
     ),
@@ -95,6 +103,7 @@ RECORDS = (
         options={"bias_param": "axis num_axes filler"},
         batch=_scale_batch("bias_param"),
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("dense", (1, 2), takes_bf16=True, rule_refuses=True, lets_overwrite=always),
     ),
@@ -104,15 +113,17 @@ RECORDS = (
         options={"lrn_param": "local_size alpha beta norm_region k"},
         batch=by_record,
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("norm", ignored=ENGINE),
     ),
     LayerType(
         "MVN",
-        shapes=same,
+        shapes=_mvn,
         options={"mvn_param": "normalize_variance across_channels eps"},
         batch=by_record,
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("norm"),
     ),

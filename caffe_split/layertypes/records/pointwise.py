@@ -20,6 +20,7 @@ def _pointwise(name: str, options: dict[str, str] | None = None, engine: Engine 
         options=options or {},
         batch=by_record,
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=engine or Engine("pointwise"),
     )
@@ -53,6 +54,7 @@ RECORDS = (
         options={"prelu_param": "filler channel_shared"},
         batch=by_record,
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
@@ -72,6 +74,7 @@ RECORDS = (
         options={"power_param": "power scale shift"},
         batch=_power_batch,
         joins_box=True,
+        keeps_shape=True,
         keeps_channels=True,
         engine=Engine("pointwise"),
     ),

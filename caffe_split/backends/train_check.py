@@ -1,0 +1,138 @@
+"""What is checked before a training starts, alike for all back ends.
+
+Caffe itself warns of weights that fit no layer, or ends with a check that names no file; the log is begun by then.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from caffe_split.backends.check_data import check_data
+from caffe_split.backends.check_weights import check_start
+from caffe_split.backends.protocol import TrainingRequest
+from caffe_split.engine.spec.command import nets_of
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_solver
+from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.formats.weights.caffemodel import read_solverstate, read_weights
+from caffe_split.formats.weights.solverstate import SolverState
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import phase_layers
+from caffe_split.net.resume import AUTO, HISTORIES
+from caffe_split.net.state import NetState
+from caffe_split.net.training import snapshot_prefix
+
+
+def check_request(request: TrainingRequest) -> int:
+    """Check a training before anything is written. Returns the iteration at which it begins.
+
+    Raises `CaffeSplitError` for fields of the solver that nobody reads, a snapshot_prefix in a folder that is not
+    there, data that are missing, weights that are none or fit no layer, and a solver state of another net. A program
+    that the user names may be a fork's: its own fields are left to it.
+    """
+    solver = read_solver(request.solver, upgrade=True)
+    if request.program is None:
+        _check_fields(solver)
+    prefix = Path(snapshot_prefix(request.solver, str(solver.get("snapshot_prefix", ""))))
+    if not prefix.parent.is_dir():
+        raise CaffeSplitError(
+            f"{request.solver}: snapshot_prefix: no folder {prefix.parent} seen from {Path.cwd()}; make it, or "
+            "change to the directory that the paths are relative to"
+        )
+    try:
+        nets = list(nets_of(request.solver))
+    except CaffeSplitError:
+        if request.program is None:
+            raise
+        return 0
+    check_data(nets)
+    for file in request.weights.split(",") if request.weights is not None else solver.get_all("weights"):
+        check_start(*nets[0], _weights(Path(file)), Path(file))
+    if request.snapshot is None or request.snapshot == AUTO:
+        return 0
+    return _check_state(Path(request.snapshot), nets[0], str(solver.get("type", "SGD"))).iter
+
+
+def _check_fields(solver: prototxt.Document) -> None:
+    """Raises `CaffeSplitError` for all fields that neither Caffe nor the engine knows, each with the nearest."""
+    known = caffe().messages["SolverParameter"].fields
+    lines = []
+    for field in solver.fields:
+        if field.name not in known:
+            near = difflib.get_close_matches(field.name, known, 1, 0.7)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            lines.append(f"{solver.filename}:{field.line}: '{field.name}' is no field of a solver{hint}")
+    if lines:
+        raise CaffeSplitError(
+            "nobody would read these fields (a fork's program that does: --engine caffe --caffe PATH):\n  "
+            + "\n  ".join(lines)
+        )
+    kind = str(solver.get("type", "SGD"))
+    if kind not in HISTORIES:
+        raise CaffeSplitError(f"{solver.filename}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
+
+
+def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:
+    if path.name.endswith((".solverstate", ".solverstate.h5")):
+        raise CaffeSplitError(f"{path}: this is a solver state; to go on from it give --snapshot {path}")
+    return read_weights(path)
+
+
+def _check_state(path: Path, net: tuple[prototxt.Document, NetState], kind: str) -> SolverState:
+    """The solver state in `path`. Raises `CaffeSplitError` if it is none, or of another net or solver type."""
+    if path.name.endswith((".caffemodel", ".caffemodel.h5")):
+        state = Path(str(path).replace(".caffemodel", ".solverstate"))
+        there = f"; its solver state is {state}" if state.is_file() else ""
+        raise CaffeSplitError(
+            f"{path}: these are weights, and --snapshot takes a solver state{there}. To start from weights give "
+            f"--weights {path}"
+        )
+    state_read = read_solverstate(path)
+    if not state_read.learned_net:
+        return state_read
+    weights_path = Path(state_read.learned_net)
+    if not weights_path.is_file():
+        raise CaffeSplitError(f"{path}: its weights are {weights_path}, which is not there seen from {Path.cwd()}.")
+    weights = read_weights(weights_path)
+    check_start(*net, weights, weights_path)
+    _check_history(path, state_read, net, weights, kind)
+    return state_read
+
+
+def _check_history(
+    path: Path,
+    state: SolverState,
+    net: tuple[prototxt.Document, NetState],
+    weights: Mapping[str, Sequence[np.ndarray]],
+    kind: str,
+) -> None:
+    """Raises `CaffeSplitError` where the history has not an array for each parameter that the net learns."""
+    layers = phase_layers(*net)
+    shapes = infer_shapes(layers)
+    owners: set[str] = set()
+    sizes: list[tuple[str, int]] = []
+    for layer in layers:
+        blobs = [*shapes.params.get(layer.name, ()), *shapes.state.get(layer.name, ())]
+        names = layer.param_names()
+        for index, shape in enumerate(blobs or [array.shape for array in weights.get(layer.name, ())]):
+            name = names[index] if index < len(names) else ""
+            if not name or name not in owners:
+                sizes.append((layer.name, int(np.prod(shape))))
+                owners.add(name)
+    copies = HISTORIES.get(kind, 1)
+    if len(state.history) != copies * len(sizes):
+        raise CaffeSplitError(
+            f"{path}: {len(state.history)} blobs of history; this net under solver type {kind} has "
+            f"{copies * len(sizes)}. Was it saved by a training of this net?"
+        )
+    for array, (name, size) in zip(state.history, copies * sizes):
+        if array.size != size:
+            raise CaffeSplitError(
+                f"{path}: the history of layer '{name}' has shape {tuple(array.shape)}, and its blob {size} values. "
+                "Was it saved by a training of this net?"
+            )

@@ -1,0 +1,54 @@
+"""All writing to disk: a file or a folder appears whole or not at all, and never in the place of something else.
+
+No other module opens a file for writing, makes, renames or removes anything (tests/files/test_law.py).
+"""
+
+from caffe_split.files.folders import MANIFEST, check_out, free_name, new_folder, remove_folder
+from caffe_split.files.hashes import md5, sha256
+from caffe_split.files.hidden import scratch
+from caffe_split.files.locks import Lock, lock_file, locked
+from caffe_split.files.staged import Staged, staged
+from caffe_split.files.writing import (
+    PathLike,
+    append_to,
+    atomic_open,
+    check_file,
+    copy_file,
+    make_folder,
+    open_new,
+    reason,
+    remove_file,
+    rename_new,
+    replace_file,
+    replacing,
+    write_atomic,
+)
+
+__all__ = [
+    "MANIFEST",
+    "Lock",
+    "PathLike",
+    "Staged",
+    "append_to",
+    "atomic_open",
+    "check_file",
+    "check_out",
+    "copy_file",
+    "free_name",
+    "lock_file",
+    "locked",
+    "make_folder",
+    "md5",
+    "new_folder",
+    "open_new",
+    "reason",
+    "remove_file",
+    "remove_folder",
+    "rename_new",
+    "replace_file",
+    "replacing",
+    "scratch",
+    "sha256",
+    "staged",
+    "write_atomic",
+]

@@ -1,0 +1,127 @@
+"""New folders: made beside their place, and put there whole; nothing of anybody else's is replaced or removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files.hidden import hidden_folder
+from caffe_split.files.own import MANIFEST, added, remove_listed
+from caffe_split.files.rename import exchange, rename_new
+from caffe_split.files.writing import reason
+
+__all__ = ["MANIFEST", "check_out", "free_name", "new_folder", "remove_folder"]
+
+_STAYS = "it is not replaced. Move it away, or choose another --out"
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` if `out` may not be written.
+
+    With `force` a folder may be replaced if its manifest shows that this program made it, and if nothing was added
+    or changed since: the snapshots and logs of a training are never deleted.
+    """
+    try:
+        there = os.path.lexists(out)
+        if not out.parent.is_dir():
+            raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
+    except (OSError, ValueError) as error:
+        raise CaffeSplitError(f"{out}: cannot be written: {reason(error)}.") from error
+    if there and not force:
+        raise CaffeSplitError(
+            f"{out} exists; nothing is overwritten unasked. Choose another --out ({free_name(out)} is free), or add "
+            "--force."
+        )
+    said = added(out) if there else None
+    if said is not None:
+        raise CaffeSplitError(f"{out} {said}; {_STAYS} ({free_name(out)} is free).")
+
+
+def free_name(path: Path) -> Path:
+    """The next name that nothing has: derived2 where derived1 is there, folded2 where folded is."""
+    found = re.fullmatch(r"(.*?)(\d*)", path.name)
+    stem, number = (found[1], int(found[2] or 1)) if found else (path.name, 1)
+    while os.path.lexists(path.with_name(f"{stem}{number}")) or number == 1:
+        number += 1
+    return path.with_name(f"{stem}{number}")
+
+
+@contextlib.contextmanager
+def new_folder(out: Path, force: bool) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends well, and is removed when it does not.
+
+    With `force` it takes the place of an `out` that exists, which is untouched until then; see `check_out` for what
+    may be replaced. That is looked at once more when the folder gets its name, so that what appeared in the meantime
+    stays. Raises `CaffeSplitError` if the system refuses to write, for example because the disk is full.
+    """
+    try:
+        check_out(out, force)
+        with hidden_folder(out) as hidden:
+            building = hidden / "new"
+            building.mkdir()
+            yield building
+            if force:
+                _replace(building, out, hidden / "old")
+            else:
+                rename_new(building, out)
+    except FileExistsError:
+        raise CaffeSplitError(
+            f"{out} has appeared while this command ran; it stays as it is, and nothing was written. Choose another "
+            f"--out ({free_name(out)} is free)."
+        ) from None
+    except (OSError, CaffeSplitError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__  # one of its files could not be written
+        if not isinstance(cause, OSError):
+            raise
+        raise CaffeSplitError(
+            f"{out}: cannot be written: {reason(cause)}. Nothing is left behind, and nothing was replaced."
+        ) from cause
+
+
+def _replace(building: Path, out: Path, old: Path) -> None:
+    """Put `building` in the place of `out`. Raises `CaffeSplitError` if that holds what we did not write."""
+    with contextlib.suppress(OSError):
+        out.rmdir()
+    try:
+        rename_new(building, out)
+        return
+    except FileExistsError:
+        pass
+    # Looked at where nobody finds it by its name any more.
+    if exchange(building, out):
+        building.rename(old)
+    else:
+        out.rename(old)
+        try:
+            rename_new(building, out)
+        except FileExistsError:
+            rename_new(old, free_name(out))
+            raise
+    said = added(old)
+    if said is None:
+        remove_listed(old)
+        return
+    if exchange(old, out):
+        old.rename(building)
+    else:
+        out.rename(building)
+        rename_new(old, out)
+    raise CaffeSplitError(f"{out} {said}; {_STAYS}.")
+
+
+def remove_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Remove a folder, if it is there and all files in it are `is_ours`.
+
+    Raises `CaffeSplitError` where another is in it; nothing is removed then.
+    """
+    if not folder.exists():
+        return
+    strange = sorted(str(path) for path in folder.rglob("*") if not path.is_dir() and not is_ours(path))
+    if strange:
+        raise CaffeSplitError(f"{folder} is not removed: {strange[0]} was not written by this program; move it away.")
+    shutil.rmtree(folder)

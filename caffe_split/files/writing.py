@@ -1,0 +1,148 @@
+"""Writing single files so that a reader never sees half of one, and nothing else is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Union
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import rename
+from caffe_split.files.hidden import hidden_folder
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+# A write of more than a megabyte out of a mapped file waits for its pages one by one, and takes twice as long.
+CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike, force: bool = True) -> Iterator[str]:
+    """Give the name of an empty file, which takes the place of `path` when the block ends well.
+
+    The data is flushed to disk before the rename, and the temporary file is removed when the block
+    raises, so `path` is either the old file or the whole new one. The new file gets the mode that an
+    ordinary `open` would have given it, or the mode of the file it replaces. A `path` that is a symbolic
+    link stays one: the file it names is replaced.
+
+    Without `force` nothing is replaced, not even what appears at `path` during the block.
+
+    Raises `CaffeSplitError` if `path` is a folder or a device, if it exists without `force`, and if the system refuses
+    to write.
+    """
+    name = os.fspath(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            target = Path(os.path.realpath(path))
+            _check_plain(name, target)
+            if not force:
+                check_file(Path(path), force)
+            temporary = stack.enter_context(hidden_folder(target)) / "new"
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except (OSError, ValueError) as error:
+            raise CaffeSplitError(f"{name}: cannot write there: {reason(error)}") from None
+        try:
+            yield os.fspath(temporary)
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            if force:
+                _check_plain(name, target)
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(temporary, os.stat(target).st_mode & 0o777)
+                os.replace(temporary, target)
+            else:
+                rename.rename_new(temporary, target)
+        except FileExistsError:
+            raise CaffeSplitError(
+                f"{name} has appeared while this command ran; it stays as it is, and nothing was written."
+            ) from None
+        except OSError as error:
+            raise CaffeSplitError(f"{name}: cannot write it: {reason(error)}") from error
+
+
+def _check_plain(name: str, target: Path) -> None:
+    """Raises `CaffeSplitError` for a folder, and for a device: /dev/null must not become a file."""
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "no plain file"
+        raise CaffeSplitError(f"{name}: {what}; give the name of a file")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """The system's message, without its number and the name; a name with a NUL byte gives a ValueError."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextlib.contextmanager
+def atomic_open(path: PathLike, force: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing bytes; it takes the place of `path` when the block ends well.
+
+    See `replacing` for what that means.
+    """
+    # Not "wb": ext4 writes out a file that was truncated when it is closed, which for a big one takes as
+    # long as writing it did, and the temporary file is empty anyway.
+    with replacing(path, force) as temporary, open(temporary, "r+b") as stream:
+        yield stream
+
+
+def write_atomic(path: PathLike, data: bytes | memoryview | Iterable[bytes | memoryview], force: bool = True) -> None:
+    """Write bytes, or pieces of bytes one after another, to `path` by way of `atomic_open`."""
+    with atomic_open(path, force) as stream:
+        for piece in [data] if isinstance(data, (bytes, memoryview)) else data:
+            for start in range(0, len(piece), CHUNK):
+                stream.write(memoryview(piece)[start : start + CHUNK])
+
+
+def copy_file(source: PathLike, target: PathLike, force: bool = True) -> None:
+    """Copy a file's content, as `write_atomic` writes it. Raises `OSError` where `source` cannot be read."""
+    with open(source, "rb") as stream:
+        write_atomic(target, iter(lambda: stream.read(CHUNK), b""), force)
+
+
+def check_file(path: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` if `path` exists, unless `force`."""
+    if path.exists() and not force:
+        raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
+
+
+def open_new(path: PathLike) -> BinaryIO:
+    """Open a file for writing and reading that was not there, for what grows as it is read. Raises `OSError`."""
+    return open(path, "x+b")
+
+
+def append_to(path: PathLike) -> BinaryIO:
+    """Open a file for writing at its end, made where it is not there: a log. Raises `OSError`."""
+    return open(path, "ab")
+
+
+def remove_file(path: PathLike) -> None:
+    """Remove a file that this program wrote, if it is there. Raises `OSError` where the system refuses."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def replace_file(source: PathLike, target: PathLike) -> None:
+    """Put a file that this program wrote in the place of another. Raises `OSError` where the system refuses."""
+    os.replace(source, target)
+
+
+def rename_new(source: PathLike, target: PathLike) -> None:
+    """Give a file or folder another name, in the same file system.
+
+    Raises `FileExistsError` where something has that name, and `OSError` where the system refuses.
+    """
+    rename.rename_new(Path(source), Path(target))
+
+
+def make_folder(path: PathLike) -> Path:
+    """Make a folder, and those above it, unless it exists; returns its path.
+
+    Raises `CaffeSplitError` if the system refuses.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaffeSplitError(f"cannot make the folder {folder}: {error.strerror}") from error
+    return folder
