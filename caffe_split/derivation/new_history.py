@@ -138,13 +138,13 @@ class _Walk:
                 # Without a bias nothing says how large a shift's gradient is: it is taken to be as large as that of the
                 # factor, whose input the BatchNorm has brought to size 1.
                 found[part.name, 1] = found[part.name, 0]
-            below = self._below(part, above)
+            tables = [(bottom, table) for bottom, table in zip(part.bottoms, inputs) if table is not None]
+            below = self._below(part, above) if tables else above
             start = 0
-            for bottom, table in zip(part.bottoms, inputs):
-                if table is not None:
-                    columns = below[:, start : start + len(table)] if part.form == "concat" else below
-                    start += len(table)
-                    reached[bottom] = reached[bottom] + columns if bottom in reached else columns
+            for bottom, table in tables:
+                columns = below[:, start : start + len(table)] if part.form == "concat" else below
+                start += len(table)
+                reached[bottom] = reached[bottom] + columns if bottom in reached else columns
         return found
 
     def _below(self, part: Part, above: Array) -> Array:
