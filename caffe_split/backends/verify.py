@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import ROUNDINGS, BlobDifference, compare_nets
@@ -164,6 +165,8 @@ def verify(
         weights.append(caffemodel.read_weights(path))
         check_weights(document, weights[-1], path, state, ignore_extra=options.ignore_extra)
     _check_splits_run(documents[1], state)
+    for document in documents:
+        check_data([(document, state)])
     backend = choose_backend(options.engine, deploy_only=True)
     shapes = {} if options.input_file is not None else _input_shapes(documents, state)
     how = Forwarding(options.batches, state, options.seed, options.input_file, shapes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
@@ -267,6 +268,7 @@ def _normalised(
             f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
             "Give the training net or its solver, and this one as --deploy."
         )
+    check_data([(training.net, training.state)])
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
     with scratch() as folder:
