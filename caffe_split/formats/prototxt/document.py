@@ -20,7 +20,7 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, reason, write_atomic
-from caffe_split.formats.prototxt import layout, placing, proto2
+from caffe_split.formats.prototxt import layout, placing, proto2, wrong_kind
 from caffe_split.formats.prototxt.nodes import FieldNode, ListValue, Scalar
 from caffe_split.formats.prototxt.scalars import Enum
 from caffe_split.formats.prototxt.scanner import Scanner
@@ -168,10 +168,20 @@ def read(path: PathLike, kind: str | None = None, schema: Schema | None = None) 
     name = os.fspath(path)
     try:
         with open(path, "rb") as stream:
-            data = stream.read()
+            head = stream.read(wrong_kind.HEAD_SIZE)
+            what = wrong_kind.surely(head, path)
+            if what is not None:
+                raise wrong_kind.refusal(path, what)
+            data = head + stream.read()
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{name}: cannot read it: {reason(error)}") from None
-    return parse(data, kind, name, schema)
+    try:
+        return parse(data, kind, name, schema)
+    except CaffeSplitError:
+        what = wrong_kind.maybe(head)
+        if what is None:
+            raise
+        raise wrong_kind.refusal(path, what) from None
 
 
 def write(document: Document, path: PathLike, force: bool = True) -> None:
