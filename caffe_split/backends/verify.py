@@ -219,7 +219,8 @@ def _input_shapes(documents: Sequence[prototxt.Document], state: NetState) -> di
         if ours[name][1:] != theirs[name][1:]:
             raise CaffeSplitError(
                 f"input '{name}' has shape {ours[name]} in {documents[0].filename} and {theirs[name]} in "
-                f"{documents[1].filename}. Make them equal, or give both nets the same array by --input FILE.npy."
+                f"{documents[1].filename}. Make them equal, or give both nets the same array: `caffe-split verify "
+                "--input FILE.npy`."
             )
     changed = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
     return {name: ours[name] for name in sorted(changed)}
@@ -237,8 +238,8 @@ def _check_something_shown(
         raise CaffeSplitError(f"{names} share {shared}; there is nothing to compare.")
     if all(row.scale == 0 and row.largest == 0 for row in computed):
         raise CaffeSplitError(
-            f"{names}: all {len(computed)} blobs that they compute are 0, which shows nothing. Give other data, or an "
-            "--input FILE.npy that is not 0."
+            f"{names}: all {len(computed)} blobs that they compute are 0, which shows nothing. Give other data or "
+            "weights."
         )
 
 
