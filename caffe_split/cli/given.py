@@ -80,6 +80,8 @@ def _paths(value: Any) -> Iterator[str]:
 def _check(
     command: str, param: click.Parameter, params: list[click.Parameter], path: str, kinds: tuple[str, ...]
 ) -> None:
+    if "log" in kinds and _begins_as_log(path):
+        return  # without loading the libraries of nets and weights
     from caffe_split.formats.kinds import kind_of
 
     found = kind_of(path)
@@ -88,6 +90,16 @@ def _check(
     wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
     takes = f"{_shown(param)} takes {wanted}" if wanted else f"{_shown(param)} takes another kind of file"
     raise CaffeSplitError(f"{path}: this is {found.words}; {takes}.{_place_for(found.kind, command, param, params)}")
+
+
+def _begins_as_log(path: str) -> bool:
+    from caffe_split.trainlog.lines import PREFIX
+
+    try:
+        with open(path, "rb") as stream:
+            return PREFIX.search(stream.read(4096)) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def _place_for(kind: str, command: str, param: click.Parameter, params: list[click.Parameter]) -> str:
