@@ -97,9 +97,11 @@ def _begins_as_log(path: str) -> bool:
 
     try:
         with open(path, "rb") as stream:
-            return PREFIX.search(stream.read(4096)) is not None
+            head = stream.read(4096)
     except (OSError, ValueError):
         return False
+    # A net may cite a log in the comment at its head.
+    return not head.lstrip().startswith(b"#") and PREFIX.search(head) is not None
 
 
 def _place_for(kind: str, command: str, param: click.Parameter, params: list[click.Parameter]) -> str:
@@ -107,7 +109,7 @@ def _place_for(kind: str, command: str, param: click.Parameter, params: list[cli
     fitting = [_shown(other) for other in params if other is not param and kind in (taken_by(command, other) or ())]
     if fitting:
         return f" Give it as {' or '.join(fitting)}."
-    others = [name for name, taken in TAKEN.items() if name != command and kind in next(iter(taken.values()))]
+    others = [name for name, taken in TAKEN.items() if name != command and any(kind in own for own in taken.values())]
     return f" Commands that take one: {', '.join(others)}." if others and kind != "folder" else ""
 
 

@@ -48,7 +48,10 @@ def kind_of(path: PathLike) -> FileKind | None:
     words = wrong_kind.surely(head[: wrong_kind.HEAD_SIZE], path)
     if words is not None and words.startswith("HDF5"):
         return _hdf5(path)
-    found = words or _text(head) or wrong_kind.maybe(head[: wrong_kind.HEAD_SIZE])
+    # A log shows its solver and its net, so that it is looked for first; not in the comments of a net.
+    text = _COMMENT.sub(b"", head)
+    guess = wrong_kind.maybe(text[: wrong_kind.HEAD_SIZE])
+    found = words or (guess if guess == "a training log" else _text(text) or guess)
     if found is None or isinstance(found, FileKind):
         return found
     return FileKind(next((kind for begin, kind in _KINDS.items() if found.startswith(begin)), "strange"), found)
@@ -62,12 +65,12 @@ def _hdf5(path: PathLike) -> FileKind | None:
     return FileKind("weights", "weights (HDF5)") if ".caffemodel" in name else None
 
 
-def _text(head: bytes) -> FileKind | None:
+def _text(text: bytes) -> FileKind | None:
     """A net or a solver by the first field that only one of them has, or a schema."""
-    if _SCHEMA.search(head):
+    if _SCHEMA.search(text):
         return FileKind("schema", "a schema (.proto)")
     depth = 0
-    for match in _TOKEN.finditer(_COMMENT.sub(b"", head)):
+    for match in _TOKEN.finditer(text):
         token = match.group()
         depth += (token in (b"{", b"<")) - (token in (b"}", b">"))
         name = token.decode("ascii", "replace")

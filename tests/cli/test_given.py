@@ -35,11 +35,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of each kind, under names that say nothing."""
     folder = tmp_path_factory.mktemp("kinds")
     found = {kind: folder / f"file{number}" for number, kind in enumerate(FILES)}
-    found["net"].write_text('# a net { of "old"\nname: "n{"\nlayer { name: "d" type: "Input" top: "d" }\n')
+    found["net"].write_text(
+        '# I0305 16:47:02.0 1 a.cpp:1] a net { of "old"\nname: "n{"\nlayer { name: "d" type: "Input" top: "d" }\n'
+    )
     found["solver"].write_text('type: "SGD" # rate\nnet: "n.prototxt"\nbase_lr: 0.1\n')
     cs.write_weights(found["weights"], {"x": [np.ones((2, 2))]})
     found["state"].write_bytes(b"\x08\x05\x12\x01w\x1a\x08\x2a\x04\0\0\x80\x3f\x3a\0\x20\x00")
-    found["log"].write_text("I0305 16:47:02.008569 17823 solver.cpp:433] Iteration 0, loss = 2\n")
+    found["log"].write_text(
+        'I0305 16:47:02.008569 17823 solver.cpp:433] Initializing\nbase_lr: 0.1\nnet: "n.prototxt"\n'
+    )
     found["folder"].mkdir()
     np.save(folder / "a.npy", np.ones(3))
     found["array"].write_bytes((folder / "a.npy").read_bytes())
