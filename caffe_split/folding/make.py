@@ -157,6 +157,9 @@ class FoldPlan:
             # The weights have been checked against all nets together.
             options=replace(check, caffe_proto=self.caffe_proto, state=self.state, ignore_extra=True),
         )
+        # These blobs of both nets are not meant to be the same.
+        changed = {blob for split in self.trimmed for blob in split.changed}
+        result = replace(result, rows=tuple(row for row in result.rows if row.blob not in changed))
         if not result.passed:
             raise CaffeSplitError(
                 f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. If the "

@@ -104,7 +104,7 @@ def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
     _finish(figure, axis, len(layers), "iteration", "TPM of the layer, since the window's start")
 
 
-def _line(place: int) -> dict[str, str]:
+def _line(place: int) -> dict[str, Any]:
     # Vermilion is the colour of the null model.
     colours = [colour for colour in COLOURS if colour != _NULL["color"]]
     return {"color": colours[place % len(colours)], "linestyle": STYLES[place // len(colours) % len(STYLES)]}

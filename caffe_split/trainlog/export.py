@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +15,38 @@ from caffe_split.trainlog.columns import Table, concatenate
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, TrainingLog
 
-_ELEMENT = re.compile(r"\[\d+\]$")
-
 
 def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], list[list[object]]]:
     """(names, rows) as BVLC's parse_log.py lays them out; kind: train or tests (of `net`).
 
-    Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs; an output of several
-    elements gives its last one. Rows: all rows of all runs, in the file's order; an incomplete last row is left out.
-    The learning rate is the last one printed before the row, so at a display it is that of the display before; the
-    first row has that of the second. Unlike parse_log.py, a table of one row is written, and so are nan and inf.
+    Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs. A name that is printed
+    several times has a column each (`a`, `a[1]`, ...), of which parse_log.py keeps one, not always the same. Rows: all
+    rows of all runs, in the file's order; an incomplete last row is left out. The learning rate is the last one printed
+    before the row, so at a display it is that of the display before; the first row has that of the second. Unlike
+    parse_log.py, a table of one row is written, and so are nan and inf.
     """
     if kind == "tests":
         table = concatenate([run.tests[net] for run in log.runs if net in run.tests])
     else:
         table = concatenate([run.train for run in log.runs])
-    outputs: dict[str, list[str]] = {}
-    for name in table.names:
-        if name != "Test loss":
-            outputs.setdefault(_ELEMENT.sub("", name), []).append(name)
+    outputs = [name for name in table.names if name != "Test loss"]
     if not len(table) or not outputs:
         return [], []
-    first_line = np.min(
-        [
-            np.where(table.lines[n] > 0, table.lines[n], np.iinfo(np.int64).max)
-            for names in outputs.values()
-            for n in names
-        ],
-        axis=0,
-    )
+    bases = np.cumsum([0, *map(len, table.parts)]).tolist()
+    rows, lines, cells = [], [], []
+    for name in outputs:
+        column: list[object] = [""] * len(table)
+        for base, part in zip(bases, table.parts):
+            found = part.columns.get(name)
+            if found is not None:
+                place = found.row + base if base else found.row
+                rows.append(place)
+                lines.append(found.line)
+                for row, value in zip(place.tolist(), found.value.tolist()):
+                    column[row] = value
+        cells.append(column)
+    first_line = np.full(len(table), np.iinfo(np.int64).max)
+    np.minimum.at(first_line, np.concatenate(rows), np.concatenate(lines))
     columns: list[list[object]] = [
         [float(i) for i in table.iteration],
         _seconds(log, table),
@@ -52,17 +54,10 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     ]
     if len(table) > 1:
         columns[2][0] = columns[2][1]
-    for names in outputs.values():
-        values: list[object] = [""] * len(table)
-        for name in names:
-            for row, line in enumerate(table.lines[name]):
-                if line:
-                    values[row] = float(table[name][row])
-        columns.append(values)
-    rows = [list(row) for row in zip(*columns)]
-    if len(rows) > 1 and "" in rows[-1] and "" not in rows[0]:
-        rows.pop()
-    return ["NumIters", "Seconds", "LearningRate", *outputs], rows
+    written = [list(row) for row in zip(*columns, *cells)]
+    if len(written) > 1 and "" in written[-1] and "" not in written[0]:
+        written.pop()
+    return ["NumIters", "Seconds", "LearningRate", *outputs], written
 
 
 def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
@@ -120,7 +115,7 @@ def _seconds(log: TrainingLog, table: Table) -> list[object]:
     origin = next(iter(solving), log.runs[0].start)
     if origin == NO_CLOCK:
         return [float("nan")] * len(table)
-    return [(int(clock) - origin) / 1e6 if clock != NO_CLOCK else float("nan") for clock in table.clock]
+    return [(clock - origin) / 1e6 if clock != NO_CLOCK else float("nan") for clock in table.clock.tolist()]
 
 
 def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
@@ -128,7 +123,7 @@ def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
     if not len(rates):
         return [float("nan")] * len(lines)
     before = np.searchsorted(rates.lines["lr"], lines) - 1
-    return [float(rates["lr"][place]) if place >= 0 else float("nan") for place in before]
+    return np.where(before >= 0, rates["lr"][before], np.nan).tolist()  # type: ignore[no-any-return]
 
 
 def _columns(table: Table) -> dict[str, object]:
