@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split import jsontext
-from caffe_split.files import PathLike, make_folder, write_atomic
+from caffe_split.files import PathLike, check_ours, make_folder, write_atomic
 from caffe_split.trainlog.columns import Table, concatenate
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, TrainingLog
@@ -61,7 +61,10 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
 
 
 def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
-    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths."""
+    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths.
+
+    Tables of an earlier call are replaced. Raises `CaffeSplitError` for another file of such a name.
+    """
     target = make_folder(folder)
     wanted = [("train", 0, ".train")]
     wanted += [("tests", net, f".test{net or ''}") for net in log.test_nets]
@@ -74,6 +77,7 @@ def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
             writer.writerow(names)
             writer.writerows(rows)
             written.append(target / (Path(log.path).name + suffix))
+            check_ours(written[-1], b"NumIters,Seconds,LearningRate", "table of a log")
             write_atomic(written[-1], text.getvalue().encode("utf-8"))
     return written
 
@@ -104,8 +108,12 @@ def as_json(log: TrainingLog) -> str:
 
 
 def write_json(log: TrainingLog, folder: PathLike) -> Path:
-    """Write `<log name>.json`; returns its path."""
+    """Write `<log name>.json`; returns its path.
+
+    What an earlier call wrote is replaced. Raises `CaffeSplitError` for another file of that name.
+    """
     path = make_folder(folder) / (Path(log.path).name + ".json")
+    check_ours(path, b'{"log": ', "log as JSON")
     write_atomic(path, as_json(log).encode("utf-8"))
     return path
 
