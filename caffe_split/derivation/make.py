@@ -20,6 +20,7 @@ from caffe_split.derivation.layer_plans import plan_layers
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
+from caffe_split.derivation.solver import solver_type
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
 from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
@@ -183,10 +184,16 @@ def _plan(
     state, read = None, list(files.read)
     if parent is not None:
         _complete_states(blobs, derived, parent[1].iter)
-        partitions = {plan.name: plan.partition for plan in plans}
-        pairs = (training.net, weights), (derived, blobs)
-        learned_net = str(out / WEIGHTS_NAME)
-        state = continued(*parent, *pairs, partitions, learned_net=learned_net, trained_in=training.state)
+        assert training.solver is not None
+        state = continued(
+            *parent,
+            (training.net, weights),
+            (derived, blobs),
+            {plan.name: (plan.partition, plan.parts) for plan in plans},
+            learned_net=str(out / WEIGHTS_NAME),
+            solver_type=solver_type(training.solver),
+            trained_in=training.state,
+        )
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,

@@ -49,7 +49,7 @@ def written(document: prototxt.Document, seed: int, folder: Path, small: str = "
 
 
 def worst(one: NetFiles, other: Path, folder: Path, backend: str) -> float:
-    found = NetFiles(other / "net.prototxt", other / make.FOLDED_WEIGHTS_NAME)
+    found = NetFiles(other / "net.prototxt", other / "folded.caffemodel")
     rows = compare_nets(get_backend(backend), one, found, Forwarding())
     return max(row.relative for row in rows if row.blob == "t")
 

@@ -43,8 +43,8 @@ __all__ = [
 
 _ROOTS = {"net": "NetParameter", "solver": "SolverParameter"}
 # Fields that only one of the two has (`name`, `debug_info` and others are in both).
-_NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
-_SOLVER_ONLY = {
+NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
+SOLVER_ONLY = {
     "net",
     "train_net",
     "test_net",
@@ -211,7 +211,7 @@ def field(name: str, value: Any) -> Field:
 def _kind_of(document: Document) -> str | None:
     """Net or solver, by the fields that only one of the two has; on a tie, net."""
     names = {f.name for f in document.children}
-    nets, solvers = len(names & _NET_ONLY), len(names & _SOLVER_ONLY)
+    nets, solvers = len(names & NET_ONLY), len(names & SOLVER_ONLY)
     if nets >= solvers and nets:
         return "net"
     if solvers:
