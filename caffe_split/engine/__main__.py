@@ -145,10 +145,8 @@ def _train(words: argparse.Namespace, run: Run) -> None:
         if not words.threads and "OMP_NUM_THREADS" not in os.environ and device.type == "cpu":
             count = threads_for(solver.net.multiply_adds, torch.get_num_threads())
             if count < torch.get_num_threads():
-                work = solver.net.multiply_adds / 1e6
-                log.info(
-                    f"Threads: {count}, since a batch takes {work:.3g} million multiply-adds; --threads N for others"
-                )
+                work = f"{solver.net.multiply_adds:,} multiply-adds"
+                log.info(f"Threads: {count}, since a batch takes {work}; --threads N for more")
                 torch.set_num_threads(count)
         if meeting:
             solver.snapshots.guard = meeting.watch.busy
