@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from caffe_split.layertypes.summary import Summary, summarize
     from caffe_split.net.state import NetState
     from caffe_split.net.training import Training, open_training
+    from caffe_split.rounds.loop import multisplit
+    from caffe_split.rounds.options import MultiSplitOptions
+    from caffe_split.rounds.result import MultiSplits
     from caffe_split.tpm.attach import InstrumentPlan, instrument, uninstrument
     from caffe_split.tpm.collect import measure_tpm
     from caffe_split.tpm.scores import LayerScores
@@ -71,6 +74,10 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "fold",
     "FoldOptions",
     "FoldPlan",
+    # all of it in rounds
+    "multisplit",
+    "MultiSplitOptions",
+    "MultiSplits",
     # training and its log
     "train",
     "Outcome",
@@ -105,6 +112,9 @@ _LAZY = {
     "fold": "folding.make",
     "FoldOptions": "folding.make",
     "FoldPlan": "folding.make",
+    "multisplit": "rounds.loop",
+    "MultiSplitOptions": "rounds.options",
+    "MultiSplits": "rounds.result",
     "train": "backends.train",
     "Outcome": "backends.train",
     "read_log": "trainlog.read",

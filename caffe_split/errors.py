@@ -22,6 +22,10 @@ class CaffeSplitError(Exception):
     """
 
 
+class BusyError(CaffeSplitError):
+    """Another process holds what is asked for; it may be free again soon."""
+
+
 class WrongUseError(CaffeSplitError):
     """Arguments that do not go together, whatever the files hold; the command line ends with status 2."""
 

@@ -2,7 +2,8 @@
 
 A .cu file is compiled as it is, except for two forms that no C++ compiler takes, rewritten within their line:
 `kernel<T><<<grid, block>>>(x)` becomes `cuda_host::Launch(kernel<T>, grid, block)(x)`, and a `__shared__` variable a
-reference to the block's memory. Compiled files are kept in .venv, by all that they depend on.
+reference to the block's memory. Compiled files are kept in the user's cache folder, by all that they depend on: another
+checkout does not compile them again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / "tests/caffe/cuda_host"
-CACHE = Path(sys.prefix) / "share/caffe-split/cuda-host"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "caffe-split/cuda-host"
 KERNEL = "src/caffe/layers/tpm_layer.cu"
 
 # What the TPM layer's tests need of Caffe.
 SOURCES = (
     "src/gtest/gtest-all.cpp",
+    "src/caffe/test/test_tpm_layer.cpp",
     "src/caffe/blob.cpp",
     "src/caffe/common.cpp",
     "src/caffe/layer.cpp",
@@ -52,7 +53,6 @@ SOURCES = (
     "src/caffe/util/math_functions.cpp",
     "src/caffe/util/math_functions.cu",
     "src/caffe/util/upgrade_proto.cpp",
-    "src/caffe/test/test_tpm_layer.cpp",
 )
 LIBRARIES = "boost_filesystem boost_thread boost_system glog gflags protobuf hdf5_serial_hl hdf5_serial openblas"
 
@@ -85,6 +85,10 @@ def run(command: list) -> None:
         raise RuntimeError(f"{' '.join(words)}\n{done.stdout[-4000:]}")
 
 
+def output(command: list) -> str:
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
+
+
 class Build:
     """The source in a folder of its own, and what is compiled of it."""
 
@@ -93,6 +97,9 @@ class Build:
         run([ROOT / "tools/build_caffe", "--write-source", self.tree, "--cuda"])
         proto = self.tree / "src/caffe/proto"
         (self.tree / "include/caffe/proto").mkdir()
+        # Messages that are read by their description: a third of the lines to compile.
+        schema = proto / "caffe.proto"
+        schema.write_text(f"{schema.read_text(encoding='utf-8')}\noption optimize_for = CODE_SIZE;\n", encoding="utf-8")
         run(["protoc", f"--proto_path={proto}", f"--cpp_out={self.tree}/include/caffe/proto", proto / "caffe.proto"])
         for path in self.tree.rglob("*.hpp"):
             text = path.read_text(encoding="utf-8")
@@ -106,7 +113,9 @@ class Build:
         headers = [*(self.tree / "include").rglob("*"), *HOST.rglob("*.h*"), *(self.tree / "src/gtest").glob("*")]
         self.headers = digest([path.read_bytes() for path in sorted(headers) if path.is_file()])
         self.cxx = os.environ.get("CXX", "").split() or ["c++"]
-        self.compiler = subprocess.run([*self.cxx, "--version"], capture_output=True, text=True).stdout
+        packages = output([ROOT / "tools/environment", "--packages"]).split()
+        # The compiler, and the libraries whose headers Caffe includes.
+        self.system = output([*self.cxx, "--version"]) + output(["dpkg-query", "-W", *packages])
 
         self.folder = folder
         self.lock = threading.Lock()
@@ -134,34 +143,32 @@ class Build:
         """The object of a file: of the tree by its name in it, or of this folder; `text` in place of its own."""
         path = self.tree / source
         name = str(path.relative_to(self.tree) if path.is_relative_to(self.tree) else path.relative_to(ROOT))
-        text = path.read_text(encoding="utf-8") if text is None else text
+        is_changed = text is not None
+        text = text if text is not None else path.read_text(encoding="utf-8")
         if path.suffix == ".cu":
             text = rewrite(text, name)
         words = self.words(flags)
         plain = [word for word in words if not word.startswith("-I")]
-        made = CACHE / f"{path.stem}-{digest(text, self.headers, plain, self.compiler)}.o"
+        made = CACHE / f"{path.stem}-{digest(text, self.headers, plain, self.system)}.o"
         if made.exists():
             os.utime(made)
             return made
         with tempfile.TemporaryDirectory(dir=CACHE) as work:
             (Path(work) / f"{path.stem}.cpp").write_text(text, encoding="utf-8")
-            if name.startswith("src/caffe/"):
+            # For one file alone they would take more time than they save.
+            if name.startswith("src/caffe/") and (is_changed or not flags):
                 words += ["-include", self.common_headers(flags)]
             run([*words, "-c", f"{work}/{path.stem}.cpp", "-o", f"{work}/o"])
             os.replace(f"{work}/o", made)
         return made
 
-    def base(self) -> list:
-        """Everything but the kernels' file, two or more at a time."""
-        files = [*SOURCES, self.tree / "include/caffe/proto/caffe.pb.cc", HOST / "runtime.cpp", HOST / "main.cpp"]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(self.compile, files))
-
     def program(self, out: Path, kernels: str | None = None, sanitize: bool = False) -> Path:
         """The test program; `kernels` in place of the layer's .cu. ThreadSanitizer checks these and their runs."""
-        flags = ("-O1", "-g", "-fsanitize=thread") if sanitize else ("-O1",)
-        objects = [*self.base(), self.compile(KERNEL, kernels, *flags)]
-        objects.append(self.compile(HOST / "execution.cpp", None, *flags))
+        flags = ("-O1", "-g", "-fsanitize=thread") if sanitize else ("-O2",)
+        files = [self.tree / "include/caffe/proto/caffe.pb.cc", *SOURCES, HOST / "runtime.cpp", HOST / "main.cpp"]
+        jobs: list = [(KERNEL, kernels, *flags), (HOST / "execution.cpp", None, *flags), *((file,) for file in files)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda job: self.compile(*job), jobs))
         libraries = ["-pthread", *(f"-l{name}" for name in LIBRARIES.split())]
         run([*self.cxx, *(flags[2:]), *objects, "-o", out, *libraries])
         return out

@@ -14,7 +14,7 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.backends.process import Child
 from caffe_split.backends.train_plan import NO_CHOICES, TrainPlan, check_overwritten, plan_training
 from caffe_split.engine.spec.command import Choices
-from caffe_split.errors import CaffeSplitError, expect_path
+from caffe_split.errors import BusyError, CaffeSplitError, expect_path
 from caffe_split.files import Staged, locked, reason, staged
 from caffe_split.trainlog.messages import SNAPSHOT
 from caffe_split.trainlog.model import TrainingLog
@@ -76,9 +76,9 @@ def alone(plan: TrainPlan) -> Iterator[list[int]]:
             try:
                 held.append(stack.enter_context(locked(name.with_name(f".{name.name}.training"))).fd)
             except BlockingIOError:
-                raise CaffeSplitError(
-                    f"another training is running that writes {what} {path}; wait for its end, or stop it. It is not "
-                    "replaced, with --force neither."
+                raise BusyError(
+                    f"another training is running that writes {what} {path}; wait for its end, or stop it; "
+                    "--force does not replace it."
                 ) from None
             except OSError as error:
                 raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}") from None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
@@ -119,6 +120,8 @@ def verify(
         weights = caffemodel.read_weights(path)
         check_weights(document, weights, path, options.state, ignore_extra=options.ignore_extra)
     _check_splits_run(documents[1], options.state)
+    for document in documents:
+        check_data([(document, options.state)])
     backend = choose_backend(options.engine, deploy_only=True)
     how = Forwarding(options.batches, options.state, options.seed, options.input_file)
     rows = compare_nets(backend, first, second, how)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help=f"Split this many layers, those of highest TPM entropy.  [default: {NUM_SPLITS}]",
 )
+@click.option("--control", is_flag=True, help="Split nothing: the control, trained equally long from the same weights.")
 @click.option(
     "--kind",
     type=click.Choice(CHOICES["kind"]),
@@ -120,6 +121,7 @@ def make_derived(
     weights: Path | None,
     layers: str | None,
     num_splits: int | None,
+    control: bool,
     kind: KindName,
     skip_pool: SkipPool,
     residual_activation: Activation,
@@ -150,6 +152,7 @@ def make_derived(
     Examples:
       caffe-split make-derived baseline.prototxt --iter 50000
       caffe-split make-derived solver.prototxt --iter 50000 --num-splits 9 --kind skip --out skip9
+      caffe-split make-derived solver.prototxt --iter 50000 --control --out control
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
     from caffe_split.derivation.make import derive
@@ -160,6 +163,8 @@ def make_derived(
         raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     if layers is not None and num_splits is not None:
         raise click.UsageError("--layers and --num-splits: choose one.")
+    if control and (layers is not None or num_splits is not None):
+        raise click.UsageError("--control splits nothing: leave out --layers and --num-splits.")
     if not dry_run:
         check_out(out, force)
     chosen = names(layers)
@@ -183,7 +188,7 @@ def make_derived(
             open_training(net_or_solver, caffe_proto=caffe_proto),
             iteration,
             weights=weights,
-            layers=chosen if chosen is not None else num_splits or NUM_SPLITS,
+            layers=None if control else chosen if chosen is not None else num_splits or NUM_SPLITS,
             options=options,
             out=out,
             deploy=deploy,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, print_json
+from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json
 
 
 @click.command()
@@ -30,6 +30,12 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, print_jso
     is_flag=True,
     help="Let a convolution lose its groups where its split has learnt to mix them.",
 )
+@click.option("--layers", help="Fold only the splits of these layers, separated by commas, and those inside them.")
+@click.option(
+    "--smaller-than",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Fold only branches whose kernel is shorter than this share of its slow half's.",
+)
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
@@ -45,6 +51,8 @@ def fold(
     deploy: Path | None,
     fold_batch_norm: bool,
     ungroup: bool,
+    layers: str | None,
+    smaller_than: float | None,
     check: bool,
     batches: int,
     tolerance: float,
@@ -58,13 +66,15 @@ def fold(
 
     split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
     from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
-    that cannot be folded stay, and are listed with the reason. The folder --out gets the net under its own name,
+    that cannot be folded stay, and are listed with the reason. --layers and --smaller-than fold a part, so that a next
+    round starts from fewer branches. The folder --out gets the net under its own name,
     folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
 
     \b
     Examples:
       caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --out folded1
       caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
+      caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --smaller-than 0.1 --out cut1
     """
     from caffe_split.backends.verify import VerifyOptions
     from caffe_split.files import check_out
@@ -72,7 +82,7 @@ def fold(
 
     if not dry_run:
         check_out(out, force)
-    options = make.FoldOptions(deploy, fold_batch_norm, ungroup, caffe_proto)
+    options = make.FoldOptions(deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto)
     plan = make.fold(net, weights, out=out, options=options)
     comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None
     results = [] if dry_run else plan.write(force=force, check=comparison)

@@ -29,17 +29,20 @@ def command_of(
     *,
     iteration: int | None,
     weights: Path,
-    layers: int | Sequence[str],
+    layers: int | Sequence[str] | None,
     out: Path,
     deploy: Path | None,
 ) -> tuple[str, ...]:
     """The words of `caffe-split make-derived`; options that have their default are left out."""
     words = ["caffe-split", "make-derived", str(training.solver_path or training.net_path)]
     words += ["--weights", str(weights)] if iteration is None else ["--iter", str(iteration)]
-    words += ["--num-splits", str(layers)] if isinstance(layers, int) else ["--layers", ",".join(layers)]
+    if isinstance(layers, int):
+        words += ["--num-splits", str(layers)]
+    else:
+        words += ["--control"] if layers is None else ["--layers", ",".join(layers)]
     for name, option in _OPTIONS.items():
         value = getattr(options, name)
-        if value != getattr(DEFAULTS, name):
+        if value != getattr(DEFAULTS, name) and (layers is not None or name == "schedule"):
             words += [option, str(value)]
     if options.branch_norm:
         words += ["--branch-norm", "--calibrate", str(options.branch_norm)]

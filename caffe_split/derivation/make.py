@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
@@ -43,7 +44,7 @@ def derive(
     *,
     weights: PathLike | None = None,
     scores: Sequence[LayerScores] | None = None,
-    layers: int | Sequence[str] = NUM_SPLITS,
+    layers: int | Sequence[str] | None = NUM_SPLITS,
     options: DeriveOptions = DEFAULTS,
     out: PathLike,
     deploy: PathLike | None = None,
@@ -58,7 +59,8 @@ def derive(
             and choose a partition that needs no TPM.
         scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
             used. None: it is taken from the snapshot.
-        layers: How many layers are split, those of highest TPM entropy; or their names.
+        layers: How many layers are split, those of highest TPM entropy; or their names. None: no layer; this is
+            the control, the same files and the same schedule with nothing split.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
         deploy: A deploy net to change in the same way.
@@ -98,8 +100,8 @@ def derive(
     if (iteration is None) == (weights is None):
         raise WrongUseError("give either --iter N, a snapshot of the solver, or --weights FILE.")
     rule = parse_rule(options.partition)
-    names = None if isinstance(layers, int) else list(layers)
-    if names == []:
+    names = None if isinstance(layers, int) else list(layers or ())
+    if names == [] and layers is not None:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
     seen: list[LayerScores] = []
@@ -107,7 +109,7 @@ def derive(
         for score in scores:
             expect(score, LayerScores, "LayerScores in scores")
         seen = latest_window(scores)
-    elif rule.needs_scores or names is None:
+    elif names is None or (names and rule.needs_scores):
         if iteration is None:
             raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
         windows = () if options.window is None else (options.window,)
@@ -161,7 +163,7 @@ def _plan(
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
     plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
     norm = norm_settings(training.net)
-    backend = choose_backend(options.engine) if options.branch_norm else None
+    backend = choose_backend(options.engine) if options.branch_norm and plans else None
     if backend is not None:
         plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
@@ -259,6 +261,7 @@ def _normalised(
             f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
             "Give the training net or its solver, and this one as --deploy."
         )
+    check_data([(training.net, training.state)])
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
     with scratch() as folder:

@@ -124,13 +124,16 @@ class DerivePlan:
     def lines(self) -> list[str]:
         """The plan as text, line by line."""
         source = f"iteration {self.iteration}" if self.iteration is not None else "the given weights"
-        lines = [
-            f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}",
-            f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
-            f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}",
-        ]
+        lines = [f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}"]
+        if self.layers:
+            lines.append(
+                f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
+                f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}"
+            )
+        else:
+            lines.append("no split: the control, the same net trained equally long from the same weights")
         lines += [f"  in today's form: {note}" for note in self.notes]
-        if self.options.added_lr != 1:
+        if self.options.added_lr != 1 and self.layers:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
         if self.engine is not None:
             lines.append(

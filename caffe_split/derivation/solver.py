@@ -58,3 +58,18 @@ def _name_test_nets(solver: prototxt.Document, solver_path: Path, out: Path) -> 
             solver.remove(field)
         solver.replace(old[0], [prototxt.field("test_net", str(out / path.name)) for path in paths])
     return inner, named
+
+
+def testing_solver(solver: prototxt.Document, net: Path, prefix: str) -> prototxt.Document:
+    """A solver that tests `net` once and trains nothing: `solver` with no iterations, displays or snapshots.
+
+    The last test in a training's own log is not that of its last snapshot where the end falls on a display: then
+    BatchNorm has seen one more batch in between.
+    """
+    testing = solver.copy()
+    upgrade(testing)
+    settings = {"net": str(net), "max_iter": 0, "display": 0, "snapshot": 0, "snapshot_prefix": prefix}
+    for key, value in {**settings, "snapshot_after_train": False, "test_initialization": True}.items():
+        testing.set(key, value)
+    testing.remove("weights")
+    return testing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
+from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.cost import Cost
@@ -33,13 +35,17 @@ class FoldOptions:
     """What is folded, and how.
 
     deploy: a deploy net to fold alike. batch_norm: merge BatchNorm, and a Scale behind it, into the convolutions before
-    them. ungroup: let a convolution lose its groups where its split has learnt to mix them. caffe_proto: the schema of
-    the fork that the nets are for.
+    them. ungroup: let a convolution lose its groups where its split has learnt to mix them. layers: fold only the
+    splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
+    branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
+    for.
     """
 
     deploy: PathLike | None = None
     batch_norm: bool = False
     ungroup: bool = False
+    layers: Sequence[str] | None = None
+    smaller_than: float | None = None
     caffe_proto: Path | None = None
 
 
@@ -47,9 +53,10 @@ class FoldOptions:
 class FoldPlan:
     """All that folding will write into the new folder `out`; `str` gives it in words.
 
-    kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers went into which convolution;
-    norms_kept: why those behind a convolution stay. before, after: cost of the net. texts (file name -> bytes), weights
-    (layer -> float32 blobs) and types (layer -> type): the folder's content.
+    trimmed: the splits that lost some of their branches. kept: why a split stays, by its stem. norms: which BatchNorm
+    and Scale layers went into which convolution; norms_kept: why those behind a convolution stay. before, after: cost
+    of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's
+    content.
     """
 
     net_path: Path
@@ -57,6 +64,7 @@ class FoldPlan:
     weights_path: Path
     out: Path
     folded: tuple[FoldedLayer, ...]
+    trimmed: tuple[TrimmedSplit, ...]
     kept: dict[str, str]
     norms: dict[str, tuple[str, ...]]
     norms_kept: dict[str, str]
@@ -78,6 +86,7 @@ class FoldPlan:
         for layer in self.folded:
             note = f"; {layer.note}" if layer.note else ""
             lines.append(f"  {layer.name}: {layer.kind}, {layer.layers} layers -> 1{note}")
+        lines += [f"  {split}" for split in self.trimmed]
         lines += [f"  {name}: {' and '.join(norms)} merged into it" for name, norms in self.norms.items()]
         lines += [f"  not folded: {name}: {reason}" for name, reason in self.kept.items()]
         lines += [f"  BatchNorm stays behind {name}: {reason}" for name, reason in self.norms_kept.items()]
@@ -92,6 +101,7 @@ class FoldPlan:
             "deploy": None if self.deploy_path is None else str(self.deploy_path),
             "weights": str(self.weights_path),
             "folded": [vars(layer) for layer in self.folded],
+            "trimmed": [vars(split) for split in self.trimmed],
             "kept": self.kept,
             "batch_norm": {name: list(norms) for name, norms in self.norms.items()},
             "batch_norm_kept": self.norms_kept,
@@ -190,14 +200,16 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
     before = Cost.of(infer_shapes(phase_layers(document, TEST)))
     blobs = {name: list(read[name]) for name in read if len(read[name]) and not is_state(read[name])}
-    folded, kept, blobs = merge_stems(documents, blobs, options.ungroup)
+    folded, kept, blobs, trimmed = merge_stems(
+        documents, blobs, options.ungroup, layers=options.layers, smaller_than=options.smaller_than
+    )
     norms: dict[str, tuple[str, ...]] = {}
     norms_kept: dict[str, str] = {}
     if options.batch_norm:
         for each in documents:
             check_not_trained(each)
         norms, norms_kept = merge_batch_norms(documents, blobs)
-    if not folded and not norms:
+    if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
         raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
     return FoldPlan(
@@ -206,6 +218,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         weights_path=weights_path,
         out=out,
         folded=tuple(folded),
+        trimmed=tuple(trimmed),
         kept=kept,
         norms=norms,
         norms_kept=norms_kept,

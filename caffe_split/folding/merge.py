@@ -5,12 +5,15 @@ One round after the other, the splits inside others' layers first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.batch_norm import add_bias
+from caffe_split.folding.trim import Trim, TrimmedSplit, trim
 from caffe_split.formats import prototxt
 from caffe_split.net.graph import Graph, rules
 from caffe_split.net.layers import all_layers
@@ -59,34 +62,80 @@ class _Merge:
         return FoldedLayer(self.stem, found.kind, len(found.members), ", ".join(self.notes))
 
 
-def merge_stems(
-    documents: Sequence[prototxt.Document], blobs: Blobs, ungroup: bool = False
-) -> tuple[list[FoldedLayer], dict[str, str], Blobs]:
-    """Fold the stems that can be folded alike in all documents.
+class Merged(NamedTuple):
+    """What was folded, why each other stem stays, the new blobs, and which splits lost branches."""
 
-    Changes the documents. Returns what was folded, why each other stem stays, and the new blobs. `ungroup` lets a
-    convolution lose its groups where the split has learnt to mix them.
+    folded: list[FoldedLayer]
+    kept: dict[str, str]
+    blobs: Blobs
+    trimmed: list[TrimmedSplit]
+
+
+def merge_stems(
+    documents: Sequence[prototxt.Document],
+    blobs: Blobs,
+    ungroup: bool = False,
+    *,
+    layers: Collection[str] | None = None,
+    smaller_than: float | None = None,
+) -> Merged:
+    """Fold the stems that can be folded alike in all documents, and change the documents.
+
+    `ungroup` lets a convolution lose its groups where the split has learnt to mix them. Of the splits only those of
+    `layers`, and those inside them, are folded. With `smaller_than` only branches whose share of the slow half is below
+    it go, and a split that would have none left. Raises `CaffeSplitError` where one of `layers` was not split.
     """
     folded: list[FoldedLayer] = []
+    trimmed: list[TrimmedSplit] = []
     kept: dict[str, str] = {}
     for document in documents:
-        kept.update(near_misses(all_layers(document)))
+        kept.update({name: why for name, why in near_misses(all_layers(document)).items() if _in(name, layers)})
     found = [split for document in documents for split in all_splits(all_layers(document))]
-    for names in innermost_first([split.origin for split in found]):
+    for names in innermost_first(_chosen(documents[0].filename, found, layers)):
         graphs = [Graph(all_layers(document)) for document in documents]
         splits = [all_splits(graph) for graph in graphs]
-        merges = []
+        merges: list[_Merge] = []
+        trims: list[Trim] = []
         for stem in names:
             try:
                 same = [[split for split in each if split.origin == stem] for each in splits]
-                merges.append(_merged(graphs, same, blobs, ungroup))
+                found_small = None if smaller_than is None else trim(graphs, same, blobs, smaller_than)
+                if found_small is None or found_small.is_whole:
+                    merges.append(_merged(graphs, same, blobs, ungroup))
+                else:
+                    trims.append(found_small)
             except CannotFoldError as reason:
                 kept[stem] = str(reason)
         for number, document in enumerate(documents):
+            for small in trims:
+                small.edit(document, number)
             _put_back(document, [(each, found) for each in merges for n, found in each.places if n == number])
+        for small in trims:
+            blobs = small.blobs(blobs)
         blobs = _replaced(blobs, merges)
         folded += [merge.folded for merge in merges]
-    return folded, kept, blobs
+        trimmed += [small.trimmed for small in trims]
+    return Merged(folded, kept, blobs, trimmed)
+
+
+def _in(name: str, layers: Collection[str] | None) -> bool:
+    return layers is None or name in layers
+
+
+def _chosen(filename: str, splits: Sequence[Split], layers: Collection[str] | None) -> list[str]:
+    """The origins of the splits of `layers` and of those inside them, or of all. Raises `CaffeSplitError`."""
+    if layers is None:
+        return [split.origin for split in splits]
+    origins = list(dict.fromkeys(split.origin for split in splits))
+    for name in layers:
+        if name not in origins:
+            raise CaffeSplitError(
+                f"{filename}: --layers: no layer '{name}' was split. Those that were: {', '.join(origins) or 'none'}."
+            )
+    chosen = [split for split in splits if split.origin in layers]
+    for split in chosen:
+        chosen += split.inside
+    return [split.origin for split in chosen]
 
 
 def _merged(graphs: Sequence[Graph], splits: Sequence[Sequence[Split]], blobs: Blobs, ungroup: bool) -> _Merge:

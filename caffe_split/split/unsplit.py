@@ -69,7 +69,7 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     kernels = walk.value(split.exit, split.last + 1)
     assert kernels is not None
     members = sorted(split.members)
-    _check_alone(graph, members, split.last)
+    check_alone(graph, members, split.last)
     layers = graph.layers
     return Unsplit(
         stem=split.origin,
@@ -82,7 +82,17 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     )
 
 
-def _check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
+def multiplied_out(graph: Graph, split: Split, blobs: Blobs, reader: int) -> tuple[Geometry, list[Kernels]]:
+    """X's geometry, and the kernels, with a group of 1, that compute each bottom of layer `reader`, one of the split's.
+
+    Raises `CannotFoldError` as `unsplit` does.
+    """
+    walk = _Walk(graph, split, blobs)
+    layer = graph.layers[reader]
+    return walk.geometry, _all(layer, [walk.value(bottom, reader) for bottom in layer.bottoms])
+
+
+def check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
     """Raises `CannotFoldError` where others would miss the members' blobs or weights, or belong to other phases."""
     layers, inside = graph.layers, set(members)
     for index in members:

@@ -9,6 +9,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
 from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
+from caffe_split.tpm.layers import remove_watchers
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 _SOURCES = (
@@ -54,8 +55,12 @@ def net_path(study: Study) -> Path:
 
 
 def study_net(study: Study) -> prototxt.Document:
-    """The net that the solver names, with absolute paths of its data files."""
+    """The net that the solver names, without TPM layers, with absolute paths of its data files.
+
+    The steps add TPM layers for the windows of the study.
+    """
     net = read_net(net_path(study), upgrade=True)
+    remove_watchers(net)
     for layer in all_layers(net):
         for param, key in _SOURCES:
             message = layer.message.sub(param)

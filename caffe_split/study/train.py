@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.backends.choose import get_backend
+from caffe_split.backends.restart import plan_again
 from caffe_split.backends.train import alone
-from caffe_split.backends.train_plan import plan_training
+from caffe_split.backends.train_plan import NO_CHOICES
 from caffe_split.engine.spec.command import Choices
-from caffe_split.formats import prototxt
-from caffe_split.net.resume import newest_pair
-from caffe_split.net.training import find_snapshots
 from caffe_split.study import nets
 from caffe_split.study.locks import Held
 from caffe_split.study.model import Study
@@ -42,40 +41,22 @@ def fit(study: Study, held: Held, what: Fit) -> None:
     again: a resumed Caffe reads its data from the first record. For the same reason the data after the split begin at
     the first record with Caffe, and go on with the torch engine; with either engine all runs see the same data.
     """
-    weights, snapshot, choices = what.weights or None, None, Choices()
-    resumed = False
+    weights, snapshot = what.weights or None, None
     if what.start and study.schedule == "continue":
         snapshot = f"{what.start}.solverstate"
     elif what.start:
         weights = f"{what.start}.caffemodel"
-    if study.engine == "torch":
-        choices = Choices(study.device, what.seed, study.precision, continue_data=bool(snapshot))
-        newest = _newest(what)
-        if newest is not None and newest != snapshot:
-            weights, snapshot, resumed = None, newest, True
-            choices = Choices(study.device, what.seed, study.precision, continue_data=True)
-    log = what.folder / what.log
-    plan = plan_training(
-        str(what.folder / what.solver),
+    takes_choices = not get_backend(study.engine).no_choices
+    plan = plan_again(
+        what.folder / what.solver,
+        engine=study.engine,
+        log=what.folder / what.log,
         weights=weights,
         snapshot=snapshot,
-        log=str(log),
-        force=True,
-        append=resumed,
         threads=study.threads,
-        engine=study.engine,
-        choices=choices,
+        choices=Choices(study.device, what.seed, study.precision) if takes_choices else NO_CHOICES,
     )
     with alone(plan) as locks:
-        status = run(plan.command, plan.environment, plan.log, held, fresh=not resumed, inherited=locks)
+        status = run(plan.command, plan.environment, plan.log, held, fresh=not plan.append, inherited=locks)
     if status:
         raise crash("the training", status, plan.log)
-
-
-def _newest(what: Fit) -> str | None:
-    """The newest whole solver state that an earlier, killed start of this training left."""
-    prefix = str(prototxt.read(what.folder / what.solver).get("snapshot_prefix"))
-    if not find_snapshots(prefix, "solverstate"):
-        return None
-    found = newest_pair(prefix, lambda _: None)
-    return None if found is None else str(found)

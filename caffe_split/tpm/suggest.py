@@ -63,6 +63,22 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
     return found
 
 
+def fall_within(log: TrainingLog, start: int, stop: int) -> float:
+    """How far the train loss falls from iteration `start` to `stop`, as in `suggest_windows`.
+
+    NaN where the log shows fewer than 4 finite losses in that window.
+    """
+    table = log.table("displays")
+    if "loss" not in table.names:
+        return float("nan")
+    finite = np.isfinite(table["loss"])
+    iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
+    first, end = np.searchsorted(iteration, start), np.searchsorted(iteration, stop, side="right")
+    if end - first < _DISPLAYS:
+        return float("nan")
+    return float(_falls(iteration, loss, np.array([first]), np.array([end]))[0])
+
+
 def suggestion_lines(found: Sequence[Suggestion]) -> list[str]:
     """The suggestions as text, and the command that watches the first of them."""
     lines = []

@@ -66,13 +66,19 @@ def notes(rows: Sequence[Summary]) -> list[str]:
 
 def markdown(rows: Sequence[Summary]) -> str:
     """The Net | Acc table, columns aligned, and its notes."""
-    table = [[text.replace("|", "\\|") for text in line] for line in cells(rows)]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    lines = aligned(cells(rows))
     said = notes(rows)
     outputs = any(row.output for row in rows)
     return "\n".join(lines + ([""] if outputs else []) + said)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, columns aligned; the first row of `table` are the headings."""
+    table = [[text.replace("|", "\\|") for text in line] for line in table]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in table]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return lines
 
 
 def as_csv(rows: Sequence[Summary]) -> str:

@@ -76,7 +76,7 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     assert log.table("displays").iteration.tolist() == [*range(12), 12]
     assert log.table("tests").iteration.tolist() == [0, 6, 12]
     assert "accuracy" in caffe_split("best", "train.log", cwd=tmp_path).stdout
-    again = ("--snapshot", "ours_iter_6.solverstate", "--log", "again.log")
+    again = ("--snapshot", "ours_iter_6.solverstate", "--log", "again.log", "--force")
     caffe_split("train", "solver.prototxt", "--engine", "torch", "--threads", 1, *again, cwd=tmp_path)
     assert read_log(tmp_path / "again.log").table("displays").iteration.tolist() == [*range(6, 12), 12]
 

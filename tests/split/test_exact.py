@@ -127,7 +127,7 @@ def differences(cases: list[Case], folder: Path, backend: str) -> dict[int, floa
 def check_folding(text: str, document: prototxt.Document, before: Blobs, after: Blobs) -> None:
     """Folding, with no training between, gives every linear split's text and weights back."""
     stored = {name: [np.float32(blob) for blob in blobs] for name, blobs in after.items()}
-    folded, kept, blobs = merge_stems([document], stored)
+    folded, kept, blobs, _ = merge_stems([document], stored)
     assert all("_residual_relu' " in reason for reason in kept.values())
     assert {layer.name for layer in folded} | set(kept) == set(before)
     texts = {layer.name: str(layer.message) for layer in all_layers(document)}

@@ -102,7 +102,7 @@ def folded(document: prototxt.Document) -> str:
     """What folding makes of the net with weights of ones."""
     shapes = infer_shapes(all_layers(document)).params
     blobs = {name: [np.ones(shape, np.float32) for shape in blobs] for name, blobs in shapes.items()}
-    done, kept, _ = merge_stems([document], blobs)
+    done, kept, *_ = merge_stems([document], blobs)
     return f"{done} {kept} {document}"
 
 

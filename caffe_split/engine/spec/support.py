@@ -98,7 +98,8 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
     files = " and ".join(dict.fromkeys(problem.file for problem in problems))
     listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
     return CaffeSplitError(
-        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run it):{listed}"
+        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run what is not handled):"
+        f"{listed}"
     )
 
 

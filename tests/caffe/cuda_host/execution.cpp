@@ -11,11 +11,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "device_memory.hpp"
@@ -29,6 +31,7 @@ namespace {
 
 const unsigned int kBlocksAtOnce = 2;
 const size_t kStack = 64 << 10;
+const size_t kColour = 320;
 
 [[noreturn]] void Die(const std::string& what) {
   std::fprintf(stderr, "CUDA on the host: %s\n", what.c_str());
@@ -85,7 +88,8 @@ asm(".text\n"
     "  mov %rsi, %rsp\n"
     "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n"
     "  pop %rbp\n"
-    "  ret\n");
+    // Not by ret: a processor foretells where that goes by the calls before.
+    "  pop %rcx\n  jmp *%rcx\n");
 
 void Change(Place* from, Place* to) {
   cuda_host_change(&from->stack, to->stack);
@@ -117,8 +121,7 @@ struct Fiber {
   Place place;
   Block* block;
   unsigned int thread;
-  enum { WAITS, YIELDS, DONE } state;
-  int line;
+  enum { WAITS, YIELDS, DONE };
 };
 
 class Scheduler {
@@ -129,66 +132,52 @@ class Scheduler {
       const std::function<void()>& work) {
     if (current_ >= 0) { Die("a kernel is launched by a kernel"); }
     static uint64_t launches = 0;
-    const uint64_t seed = Seed();
-    std::mt19937_64 random(seed * 1000003 + ++launches);
-    const std::vector<unsigned int> order = Order(grid, seed ? &random : NULL);
-    const unsigned int slots = seed ? std::min(grid, kBlocksAtOnce) : 1;
+    seed_ = Seed();
+    random_.seed(seed_ * 1000003 + ++launches);
+    order_ = Order(grid, seed_ ? &random_ : NULL);
+    const unsigned int slots = seed_ ? std::min(grid, kBlocksAtOnce) : 1;
     work_ = &work;
+    threads_ = threads;
     blockDim = threads;
     gridDim = grid;
     while (blocks_.size() < slots) { blocks_.emplace_back(new Block()); }
     while (fibers_.size() < slots * threads) { AddFiber(); }
-    size_t next = 0;
+    next_block_ = 0;
     ready_.clear();
-    for (unsigned int slot = 0; slot < slots; ++slot) {
-      Begin(slot, threads, order[next++]);
+    first_ = 0;
+    for (unsigned int slot = 0; slot < slots; ++slot) { Begin(slot); }
+    Change(&home_, Next());
+  }
+
+  // Leaves the thread that runs, for the next one that is ready.
+  void Leave(const int state, const int line) {
+    const int number = current_;
+    Fiber& fiber = *fibers_[number];
+    Block* block = fiber.block;
+    if (state == Fiber::YIELDS) {
+      ready_.push_back(number);
+    } else if (state == Fiber::WAITS) {
+      if (block->waiting.empty()) { block->line = line; }
+      if (block->line != line) {
+        Die("threads of a block meet different barriers");
+      }
+      block->waiting.push_back(number);
+    } else {
+      ++block->done;
     }
-    size_t first = 0;
-    while (first < ready_.size()) {
-      // In their order, or any of those that are ready.
-      if (seed) {
-        std::swap(ready_[first],
-            ready_[first + random() % (ready_.size() - first)]);
-      }
-      const int number = ready_[first++];
-      if (first > 65536) {
-        ready_.erase(ready_.begin(), ready_.begin() + first);
-        first = 0;
-      }
-      Resume(number);
-      Fiber& fiber = *fibers_[number];
-      Block* block = fiber.block;
-      if (fiber.state == Fiber::YIELDS) {
-        ready_.push_back(number);
-      } else if (fiber.state == Fiber::WAITS) {
-        if (block->waiting.empty()) { block->line = fiber.line; }
-        if (block->line != fiber.line) {
-          Die("threads of a block meet different barriers");
-        }
-        block->waiting.push_back(number);
+    if (block->waiting.size() + block->done == threads_) {
+      if (block->done == threads_) {
+        if (next_block_ < order_.size()) { Begin(number / threads_); }
+      } else if (block->done) {
+        Die("threads of a block have ended, and others wait for them");
       } else {
-        ++block->done;
-      }
-      if (block->waiting.size() + block->done < threads) { continue; }
-      if (!block->waiting.empty()) {
-        if (block->done) {
-          Die("threads of a block have ended, and others wait for them");
-        }
         ready_.insert(ready_.end(), block->waiting.begin(),
             block->waiting.end());
         block->waiting.clear();
-      } else if (next < order.size()) {
-        Begin(number / threads, threads, order[next++]);
       }
     }
-    current_ = -1;
-  }
-
-  void Leave(const int state, const int line) {
-    Fiber& fiber = *fibers_[current_];
-    fiber.state = static_cast<decltype(fiber.state)>(state);
-    fiber.line = line;
-    Change(&fiber.place, &home_);
+    Place* next = Next();
+    if (next != &fiber.place) { Change(&fiber.place, next); }
   }
 
   bool in_kernel() const { return current_ >= 0; }
@@ -201,38 +190,61 @@ class Scheduler {
     void* stack = mmap(NULL, kStack, PROT_READ | PROT_WRITE,
         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stack == MAP_FAILED) { Die("no memory for a thread's stack"); }
-    Prepare(&fiber.place, static_cast<char*>(stack), kStack, &Entry);
+    // The tops of stacks that lie in step would share a few lines of the cache.
+    const size_t shift = fibers_.size() % 64 * kColour;
+    Prepare(&fiber.place, static_cast<char*>(stack), kStack - shift, &Entry);
   }
 
   static void Entry();
 
-  void Begin(const unsigned int slot, const unsigned int threads,
-      const unsigned int index) {
+  void Begin(const unsigned int slot) {
     Block* block = blocks_[slot].get();
     block->shared.Reset();
-    block->index = index;
+    block->index = order_[next_block_++];
     block->done = 0;
-    for (unsigned int t = 0; t < threads; ++t) {
-      Fiber& fiber = *fibers_[slot * threads + t];
+    for (unsigned int t = 0; t < threads_; ++t) {
+      Fiber& fiber = *fibers_[slot * threads_ + t];
       fiber.block = block;
       fiber.thread = t;
-      ready_.push_back(slot * threads + t);
+      ready_.push_back(slot * threads_ + t);
     }
   }
 
-  void Resume(const int number) {
-    current_ = number;
-    threadIdx.x = fibers_[number]->thread;
-    blockIdx.x = fibers_[number]->block->index;
-    Change(&home_, &fibers_[number]->place);
+  // Where to go on: the threads that are ready in their order, or any of them;
+  // the end of the launch where there is none.
+  Place* Next() {
+    if (first_ == ready_.size()) {
+      current_ = -1;
+      return &home_;
+    }
+    if (seed_) {
+      std::swap(ready_[first_],
+          ready_[first_ + random_() % (ready_.size() - first_)]);
+    }
+    current_ = ready_[first_++];
+    if (first_ > 65536) {
+      ready_.erase(ready_.begin(), ready_.begin() + first_);
+      first_ = 0;
+    }
+    Fiber& fiber = *fibers_[current_];
+    threadIdx.x = fiber.thread;
+    blockIdx.x = fiber.block->index;
+    return &fiber.place;
   }
 
   std::vector<std::unique_ptr<Block> > blocks_;
   std::vector<std::unique_ptr<Fiber> > fibers_;
-  std::vector<int> ready_;
-  const std::function<void()>* work_;
-  Place home_;
+  std::vector<int> ready_;  // From first_ on.
+  size_t first_;
   int current_;
+  Place home_;
+  // Of the launch that runs.
+  uint64_t seed_;
+  std::mt19937_64 random_;
+  std::vector<unsigned int> order_;
+  size_t next_block_;
+  unsigned int threads_;
+  const std::function<void()>* work_;
 };
 
 Scheduler scheduler;
@@ -278,40 +290,92 @@ void Meet(const int line) {
   }
 }
 
+// The threads of launches of one size. They wait for the next launch: to make
+// them anew would take most of the time.
+class Threads {
+ public:
+  Threads(const unsigned int slots, const unsigned int threads)
+      : slots_(slots), threads_(threads), is_over_(false) {
+    for (unsigned int slot = 0; slot < slots; ++slot) {
+      blocks_.emplace_back(new ThreadBlock());
+      pthread_barrier_init(&blocks_.back()->barrier, NULL, threads);
+    }
+    pthread_barrier_init(&launch_, NULL, slots * threads + 1);
+    for (unsigned int t = 0; t < slots * threads; ++t) {
+      running_.emplace_back([this, t] { Wait(t); });
+    }
+  }
+
+  ~Threads() {
+    is_over_ = true;
+    pthread_barrier_wait(&launch_);
+    for (std::thread& thread : running_) { thread.join(); }
+    pthread_barrier_destroy(&launch_);
+    for (auto& block : blocks_) { pthread_barrier_destroy(&block->barrier); }
+  }
+
+  void Launch(const unsigned int grid, const uint64_t seed,
+      const std::function<void()>& work) {
+    std::mt19937_64 random(seed);
+    work_ = &work;
+    grid_ = grid;
+    seed_ = seed;
+    order_ = Order(grid, &random);
+    places_ = Order(running_.size(), &random);
+    pthread_barrier_wait(&launch_);  // It begins,
+    pthread_barrier_wait(&launch_);  // and has ended.
+  }
+
+ private:
+  void Wait(const unsigned int t) {
+    for (;;) {
+      pthread_barrier_wait(&launch_);
+      if (is_over_) { return; }
+      RunThread(places_[t]);
+      pthread_barrier_wait(&launch_);
+    }
+  }
+
+  void RunThread(const unsigned int place) {
+    thread_block = blocks_[place / threads_].get();
+    thread_random = seed_ * 7919 + place + 1;
+    fenced = false;
+    meetings = 0;
+    threadIdx.x = place % threads_;
+    blockDim = threads_;
+    gridDim = grid_;
+    for (size_t i = place / threads_; i < grid_; i += slots_) {
+      blockIdx.x = order_[i];
+      // A block begins when the one before it in its place has ended.
+      Meet(-1);
+      if (threadIdx.x == 0) { thread_block->shared.Reset(); }
+      Meet(-2);
+      (*work_)();
+      Meet(0);
+    }
+  }
+
+  const unsigned int slots_, threads_;
+  bool is_over_;
+  pthread_barrier_t launch_;
+  std::vector<std::unique_ptr<ThreadBlock> > blocks_;
+  std::vector<std::thread> running_;
+  // Of the launch that runs.
+  const std::function<void()>* work_;
+  unsigned int grid_;
+  uint64_t seed_;
+  std::vector<unsigned int> order_, places_;
+};
+
 void RunThreads(const unsigned int grid, const unsigned int threads,
     const std::function<void()>& work) {
   static uint64_t launches = 0;
-  const uint64_t seed = Seed() * 1000003 + ++launches;
-  std::mt19937_64 random(seed);
-  const std::vector<unsigned int> order = Order(grid, &random);
+  static std::map<std::pair<unsigned int, unsigned int>,
+      std::unique_ptr<Threads> > all;
   const unsigned int slots = std::min(grid, kBlocksAtOnce);
-  std::vector<std::unique_ptr<ThreadBlock> > blocks;
-  for (unsigned int slot = 0; slot < slots; ++slot) {
-    blocks.emplace_back(new ThreadBlock());
-    pthread_barrier_init(&blocks.back()->barrier, NULL, threads);
-  }
-  std::vector<std::thread> running;
-  const std::vector<unsigned int> starts = Order(slots * threads, &random);
-  for (const unsigned int place : starts) {
-    running.emplace_back([&, place] {
-      thread_block = blocks[place / threads].get();
-      thread_random = seed * 7919 + place + 1;
-      threadIdx.x = place % threads;
-      blockDim = threads;
-      gridDim = grid;
-      for (size_t i = place / threads; i < grid; i += slots) {
-        blockIdx.x = order[i];
-        // A block begins when the one before it in its place has ended.
-        Meet(-1);
-        if (threadIdx.x == 0) { thread_block->shared.Reset(); }
-        Meet(-2);
-        work();
-        Meet(0);
-      }
-    });
-  }
-  for (std::thread& thread : running) { thread.join(); }
-  for (auto& block : blocks) { pthread_barrier_destroy(&block->barrier); }
+  std::unique_ptr<Threads>& ours = all[std::make_pair(slots, threads)];
+  if (ours == nullptr) { ours.reset(new Threads(slots, threads)); }
+  ours->Launch(grid, Seed() * 1000003 + ++launches, work);
 }
 
 }  // namespace

@@ -1,0 +1,135 @@
+"""`caffe-split multisplit`: rounds of splits, folded back and compared with controls, by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caffe_split.cli.options import WINDOW, engine_option, names, print_json, wrong_use
+from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, DeriveOptions
+from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
+
+if TYPE_CHECKING:
+    from caffe_split.rounds.loop import Loop
+    from caffe_split.split.kinds import KindName
+    from caffe_split.split.layer import Init
+
+
+@click.command()
+@click.argument("solver", type=click.Path(path_type=Path))
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="How often to split.")
+@click.option(
+    "--num-splits",
+    type=click.IntRange(min=1),
+    help=f"Layers that each round splits.  [default: {LAYERS}, or all that can be split if they are fewer]",
+)
+@click.option("--layers", help="The layers of the only round (with --rounds 1), separated by commas.")
+@click.option(
+    "--iter",
+    "iteration",
+    type=click.IntRange(min=1),
+    help="Split each run at this iteration.  [default: the end of the window in which the loss falls fastest]",
+)
+@click.option("--window", type=WINDOW, help="Measure TPM in this window.  [default: the iterations before the split]")
+@click.option("--weights", type=click.Path(path_type=Path), help="An old caffemodel to improve.")
+@click.option("--kind", type=click.Choice(CHOICES["kind"]), default=DEFAULTS.kind, show_default=True, help="Of split.")
+@click.option("--partition", default=DEFAULTS.partition, show_default=True, help="As for make-derived.")
+@click.option("--init", type=click.Choice(CHOICES["init"]), default=DEFAULTS.init, show_default=True, help="As there.")
+@click.option(
+    "--added-lr", type=click.FloatRange(min=0), default=DEFAULTS.added_lr, show_default=True, help="As there."
+)
+@click.option("--branch-norm", is_flag=True, help="As for make-derived.")
+@click.option("--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True, help="Seed of the noise.")
+@click.option("--no-control", is_flag=True, help="Leave out the controls, which train equally long without a split.")
+@engine_option
+@click.option("--threads", type=click.IntRange(min=1), help="Of each training.  [default: the engine chooses]")
+@click.option("--deploy", type=click.Path(path_type=Path, exists=True), help="The deploy net, copied into best/.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("multisplit"), show_default=True)
+@click.option("--dry-run", is_flag=True, help="Print the steps and how long they take, and train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def multisplit(
+    solver: Path,
+    rounds: int,
+    num_splits: int | None,
+    layers: str | None,
+    iteration: int | None,
+    window: tuple[int, int] | None,
+    weights: Path | None,
+    kind: KindName,
+    partition: str,
+    init: Init,
+    added_lr: float,
+    branch_norm: bool,
+    seed: int,
+    no_control: bool,
+    engine: str | None,
+    threads: int | None,
+    deploy: Path | None,
+    out: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Improve the net of SOLVER by rounds of splits, each folded back to the net's own cost.
+
+    A baseline is trained, watched by TPM layers, unless its snapshots are there. Each round splits the last one's
+    snapshot, verifies the derived net, trains, folds and tests it. Beside each round a control trains the same net
+    equally long without a split. The best round's folded net and weights are in OUT/best at the end.
+
+    The same command goes on where it was stopped or killed. Your files are not changed.
+
+    \b
+    Examples:
+      caffe-split multisplit solver.prototxt
+      caffe-split multisplit solver.prototxt --iter 50000 --num-splits 9 --kind skip --dry-run
+      caffe-split multisplit solver.prototxt --weights old.caffemodel --rounds 1 --deploy deploy.prototxt
+    """
+    from caffe_split.rounds.loop import plan_loop
+    from caffe_split.rounds.screen import make_screen
+
+    if layers is not None and num_splits is not None:
+        raise click.UsageError("--layers and --num-splits: choose one.")
+    named = names(layers)
+    if named == []:
+        raise click.UsageError("--layers names no layer.")
+    with wrong_use():
+        options = MultiSplitOptions(
+            rounds=rounds,
+            layers=tuple(named) if named else num_splits,
+            iteration=iteration,
+            window=window,
+            control=not no_control,
+            derive=DeriveOptions(
+                kind=kind,
+                partition=partition,
+                init=init,
+                added_lr=added_lr,
+                branch_norm=CALIBRATE if branch_norm else 0,
+                seed=seed,
+            ),
+            engine=engine,
+            threads=threads,
+        )
+        loop = plan_loop(solver, options=options, weights=weights, deploy=deploy, out=out)
+    if dry_run:
+        _print_plan(loop)
+        return 0
+    with make_screen() as screen:
+        found = loop.run(screen)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        click.echo(f"\n{found.table()}\n\n{found.sentence()}\n\nall of it is in {out}")
+    return 1 if found.stopped else 0
+
+
+def _print_plan(loop: Loop) -> None:
+    from caffe_split.rounds.duration import estimate
+    from caffe_split.trainlog.show import duration
+
+    left = {step.title for step in loop.left()}
+    for step in loop.steps:
+        size = f"  {step.iterations} iterations" if step.iterations else ""
+        click.echo(f"{step.title}{size}{'' if step.title in left else '  done'}")
+    click.echo(f"about {duration(estimate(loop))}; nothing trained (--dry-run)")

@@ -1,0 +1,244 @@
+"""The loop: a baseline, then rounds that each measure, split, verify, train, fold and test, beside their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from caffe_split.backends.check_data import check_data
+from caffe_split.backends.choose import choose_backend
+from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.engine.spec.command import nets_of
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
+from caffe_split.files import PathLike, sha256
+from caffe_split.net.training import Training, open_training
+from caffe_split.rounds.folder import LoopFolder
+from caffe_split.rounds.options import LAYERS, MultiSplitOptions
+from caffe_split.rounds.outputs import tested_images, write_outputs
+from caffe_split.rounds.plan import LoopStep, steps_of
+from caffe_split.rounds.progress import LoopProgress, Screen, Silent
+from caffe_split.rounds.result import MultiSplits, collect
+from caffe_split.rounds.steps import Start, Steps
+from caffe_split.rounds.training import DivergedError, Runner
+from caffe_split.rounds.window import watch_of
+from caffe_split.split.partition import parse_rule
+from caffe_split.tpm.collect import measure_tpm
+
+DEFAULTS = MultiSplitOptions()
+
+
+def multisplit(
+    solver: PathLike,
+    *,
+    options: MultiSplitOptions = DEFAULTS,
+    weights: PathLike | None = None,
+    deploy: PathLike | None = None,
+    out: PathLike = "multisplit",
+    screen: Screen | None = None,
+) -> MultiSplits:
+    """Improve a net by rounds of splits, each folded back to its own cost and compared with a control.
+
+    Trains the baseline with TPM layers in a copy of its net, unless the solver's snapshots are there and tell TPM.
+    The same call goes on where an earlier one was stopped or killed; finished steps are not done again.
+
+    Args:
+        solver: The solver of the baseline. Its files are not changed.
+        options: What is done; see `MultiSplitOptions`.
+        weights: An old caffemodel to improve. Where layers and kernels are chosen without TPM, it is split as it is;
+            otherwise the baseline is trained from it, and watched.
+        deploy: A deploy net of the baseline, which fits the folded weights as it is: copied into `best/`.
+        out: The loop's folder.
+        screen: Where words and progress go; None: nowhere.
+
+    Returns what was found, which also lies in `out`: table.md, result.json, curves.png, report.html and best/. Raises
+    `CaffeSplitError` for what can be checked before anything is trained, and where a step fails.
+
+    >>> import os, tempfile
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, solver = os.path.join(folder, "net.prototxt"), os.path.join(folder, "solver.prototxt")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "DummyData" top: "data" top: "label"
+    ...         dummy_data_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 }
+    ...         data_filler { type: "gaussian" } data_filler { type: "constant" } } }
+    ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4
+    ...         kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+    ... layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2 } }
+    ... layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+    ...         include { phase: TEST } }
+    ... layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }''')
+    >>> with open(solver, "w") as stream:
+    ...     _ = stream.write(f'''net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 display: 1 test_iter: 1
+    ...         test_interval: 2 solver_mode: CPU snapshot_prefix: "{folder}/net" ''')
+    >>> options = cs.MultiSplitOptions(rounds=1, iteration=2, control=False)
+    >>> found = cs.multisplit(solver, options=options, out=os.path.join(folder, "multisplit"))
+    >>> [(row.name, row.parameters) for row in found.rows()]
+    [('baseline', 626), ('MultiSplits', 700), ('MultiSplits, folded', 626)]
+    """
+    loop = plan_loop(solver, options=options, weights=weights, deploy=deploy, out=out)
+    return loop.run(Silent() if screen is None else screen)
+
+
+def plan_loop(
+    solver: PathLike,
+    *,
+    options: MultiSplitOptions = DEFAULTS,
+    weights: PathLike | None = None,
+    deploy: PathLike | None = None,
+    out: PathLike = "multisplit",
+) -> Loop:
+    """Check all that can be checked before anything is trained; see `multisplit` for the arguments."""
+    expect_path(solver, "a solver")
+    training = open_training(solver)
+    if training.solver is None or training.solver_path is None or training.solver_path != Path(solver):
+        raise CaffeSplitError(f"{solver} is a net; give the solver that trains it.")
+    _check_solver(training)
+    options = _with_layers(training, options)
+    watch = watch_of(options, training.solver)
+    by_tpm = isinstance(options.layers, int) or parse_rule(options.derive.partition).needs_scores
+    old = None if weights is None else Path(weights)
+    if old is not None and not old.is_file():
+        raise CaffeSplitError(f"no weights file {old}.")
+    adopted, why = (True, "") if old is not None and not by_tpm else _adopted(training, options, by_tpm)
+    if old is not None and by_tpm:
+        adopted, why = False, "the weights have no history: they are trained on, watched"
+    engine = choose_backend(options.engine).name
+    inputs = {path: sha256(path) for path in (training.solver_path, training.net_path, old, deploy) if path is not None}
+    asked = {
+        "inputs": {str(path): digest for path, digest in inputs.items()},
+        "choices": {**options.as_dict(), "engine": engine, "adopted": adopted},
+    }
+    folder = LoopFolder(Path(out))
+    folder.check(asked)
+    start = Start(training, watch, by_tpm, adopted, old)
+    return Loop(start, folder, replace(options, engine=engine), None if deploy is None else Path(deploy), asked, why)
+
+
+class Loop:
+    """A loop that can be run, or run on.
+
+    `steps` are all of it, in order; `note` says where the baseline comes from.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        folder: LoopFolder,
+        options: MultiSplitOptions,
+        deploy: Path | None,
+        asked: Mapping[str, Any],
+        note: str,
+    ) -> None:
+        self.start, self.folder, self.options, self.note = start, folder, options, note
+        self._deploy, self._asked = deploy, asked
+        self.steps = steps_of(options, start.max_iter, start.adopted)
+
+    def left(self) -> list[LoopStep]:
+        """The steps that are not finished."""
+        return [step for step in self.steps if self.folder.result(step.title) is None]
+
+    def rounds_before(self, step: LoopStep) -> int:
+        """How often the net of a step has been split: 0 for the baseline and controls."""
+        names = [each.name for each in self.steps if each.splits and each.verb == "derive"]
+        return names.index(step.name) + 1 if step.name in names else 0
+
+    def run(self, screen: Screen) -> MultiSplits:
+        """Do all that is left, and write the outcome."""
+        self.folder.begin(self._asked)
+        with self.folder.held():
+            if self.note:
+                screen.say(self.note)
+            stopped = self._run(screen)
+            results = {step.title: self.folder.result(step.title) for step in self.steps}
+            images = tested_images(self.start.training)
+            found = collect({title: each for title, each in results.items() if each is not None}, images, stopped)
+            write_outputs(self.folder.path, found, self.start, self._deploy)
+        return found
+
+    def _run(self, screen: Screen) -> str:
+        """Do what is left; returns why it ended early, or an empty text."""
+        total = sum(step.iterations for step in self.steps)
+        done = total - sum(step.iterations for step in self.left())
+        progress = LoopProgress(screen, total, done)
+        assert self.options.engine is not None
+        runner = Runner(self.options.engine, self.options.threads, progress)
+        work = Steps(self.start, self.folder, self.options, runner, screen)
+        lost: set[str] = set()
+        for number, step in enumerate(self.steps, 1):
+            if step.name in lost or step.parent in lost:
+                lost.add(step.name)
+                continue
+            result = self.folder.result(step.title)
+            if result is None:
+                screen.say(f"[{number}/{len(self.steps)}] {step.title}")
+                try:
+                    result = work.run(step)
+                except DivergedError as error:
+                    result = {"diverged": str(error)}
+                self.folder.mark(step.title, result)
+            if "diverged" in result:
+                lost.add(step.name)
+                said = f"{step.name} diverged: {result['diverged']}"
+                if step.splits:
+                    return said
+                screen.say(f"{said}; the rounds go on without it")
+        return ""
+
+
+def _check_solver(training: Training) -> None:
+    """Raises `CaffeSplitError` for a solver whose trainings could not be compared."""
+    solver = training.solver
+    assert solver is not None
+    assert training.solver_path is not None
+    name = solver.filename
+    if not (solver.has("net") or training.is_inline):
+        raise CaffeSplitError(f"{name}: a loop needs a solver that names one net for training and testing, with `net`.")
+    end, every = int(solver.get("max_iter", 0)), int(solver.get("test_interval", 0))
+    if end < 1:
+        raise CaffeSplitError(f"{name}: max_iter is {end}; there is nothing to train.")
+    if not solver.has("test_iter") or not 0 < every <= end:
+        raise CaffeSplitError(
+            f"{name}: it never tests (test_iter {solver.get('test_iter', 'not given')}, test_interval {every}), and "
+            "rounds are compared by test accuracy; give both, and an Accuracy layer."
+        )
+    tested_images(training)
+    check_data(list(nets_of(training.solver_path)))
+
+
+def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:
+    """The options with the number of layers. Raises `CaffeSplitError` where that many cannot be split."""
+    if isinstance(options.layers, tuple):
+        choose_layers(training.net, options.layers, 1, [])
+        return options
+    possible = [layer.name for layer in candidates(training.net)]
+    if not possible:
+        raise CaffeSplitError(f"{training.net_path}: it has no convolution that can be split.")
+    if options.layers is None:
+        return replace(options, layers=min(LAYERS, len(possible)))
+    if options.layers > len(possible):
+        raise CaffeSplitError(
+            f"{training.net_path}: {options.layers} layers to split, and {len(possible)} can be: {', '.join(possible)}."
+        )
+    return options
+
+
+def _adopted(training: Training, options: MultiSplitOptions, by_tpm: bool) -> tuple[bool, str]:
+    """Whether the baseline is the user's own training, and the reason in words."""
+    assert training.solver is not None
+    end, there = int(training.solver.get("max_iter", 0)), training.snapshots()
+    if options.iteration is None:
+        return False, ""
+    missing = [each for each in (options.iteration, end) if each not in there]
+    if missing:
+        return False, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"
+    if by_tpm:
+        try:
+            measure_tpm(training, options.iteration, windows=[options.window] if options.window else ())
+        except WrongUseError:
+            raise
+        except CaffeSplitError as error:
+            return False, f"the baseline is trained again, watched: {error}"
+    return True, f"the baseline is the training at {training.prefix}"

@@ -1,0 +1,74 @@
+"""What a loop of rounds does: every choice with its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from caffe_split.derivation.options import DeriveOptions
+from caffe_split.errors import WrongUseError, expect
+
+ROUNDS = 3
+# The layers that the ResNet-20 study split together in each round; a net that has fewer has all of its own split.
+LAYERS = 9
+
+
+@dataclass(frozen=True)
+class MultiSplitOptions:
+    """How a net is split in rounds.
+
+    Args:
+        rounds: How many times; each round splits what the one before has trained.
+        layers: How many layers each round splits, those of highest TPM entropy; or the names of those that the first
+            round splits, which then have to be the only round's. None: 9, or all that can be split if they are fewer.
+        iteration: The iteration at which each round splits its parent. None: the end of the window in which the
+            baseline's loss falls fastest.
+        window: The iterations (start, stop) in which TPM is measured. None: those before `iteration`.
+        control: Whether each round has a control: the same net trained equally long without a split.
+        derive: How layers are split; `schedule` must be "restart".
+        engine: What trains, verifies and measures; None: the first back end that is installed.
+        threads: Of each training; None: the back end chooses.
+        deploy: Also a deploy net is folded, into `best/`.
+
+    Raises `CaffeSplitError` for values that are none of these.
+
+    >>> MultiSplitOptions(rounds=0)
+    Traceback (most recent call last):
+    ...
+    caffe_split.errors.WrongUseError: rounds is 0, expected a whole number of 1 or more.
+    """
+
+    rounds: int = ROUNDS
+    layers: int | tuple[str, ...] | None = None
+    iteration: int | None = None
+    window: tuple[int, int] | None = None
+    control: bool = True
+    derive: DeriveOptions = field(default_factory=DeriveOptions)
+    engine: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        expect(self.derive, DeriveOptions, "DeriveOptions(...) as derive")
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise WrongUseError(f"rounds is {self.rounds!r}, expected a whole number of 1 or more.")
+        if isinstance(self.layers, int) and self.layers < 1:
+            raise WrongUseError(f"layers is {self.layers}, expected 1 or more, or names.")
+        if isinstance(self.layers, tuple) and self.rounds > 1:
+            raise WrongUseError("named layers exist only before the first round; give a number, or --rounds 1.")
+        if self.derive.schedule != "restart":
+            raise WrongUseError("rounds start the solver again at iteration 0: --schedule restart.")
+        if self.window is not None and self.iteration is not None and self.window[1] > self.iteration:
+            raise WrongUseError(
+                f"the window ends at {self.window[1]}, after the split at {self.iteration}; choose one before it."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The choices as JSON has them, without those that do not change what comes out."""
+        options = {name: value for name, value in vars(self.derive).items() if name not in ("engine", "window")}
+        return {
+            "layers": list(self.layers) if isinstance(self.layers, tuple) else self.layers,
+            "iteration": self.iteration,
+            "window": None if self.window is None else list(self.window),
+            "control": self.control,
+            "derive": options,
+        }

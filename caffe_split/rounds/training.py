@@ -1,0 +1,106 @@
+"""Training and testing one run of a loop, to the end or to a reason why not."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_split.backends.restart import plan_again
+from caffe_split.backends.train import Outcome, reason_of, run_training
+from caffe_split.backends.train_plan import TrainPlan
+from caffe_split.derivation.solver import testing_solver
+from caffe_split.errors import BusyError, CaffeSplitError
+from caffe_split.files import write_atomic
+from caffe_split.net.training import open_training
+from caffe_split.rounds.progress import LoopProgress, Silent
+from caffe_split.study.accuracies import accuracies
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.read import read_log
+
+LOG = "train.log"
+# How long what a killed loop left behind may take to end, in seconds.
+PATIENCE = 60.0
+
+
+class DivergedError(Exception):
+    """A training whose loss is no longer finite, and from where on."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What trains and tests: the back end `engine`, with `threads` (None: it chooses), shown by `progress`."""
+
+    engine: str
+    threads: int | None
+    progress: LoopProgress
+
+    def train(self, name: str, solver: Path, max_iter: int) -> dict[str, Any]:
+        """Train a solver to its end and read its log: best test accuracy, its iteration, the seconds it took.
+
+        Raises `DivergedError`, `KeyboardInterrupt` after Ctrl-C, and `CaffeSplitError` where it fails otherwise.
+        """
+        log = solver.parent / LOG
+        plan = plan_again(solver, engine=self.engine, log=log, threads=self.threads)
+        self.progress.start(name, max_iter)
+        outcome = _run(plan, self.progress)
+        if outcome.interrupted is not None:
+            raise KeyboardInterrupt
+        read = read_log(log)
+        diverged = diverged_at(read)
+        if diverged is not None:
+            raise DivergedError(f"its loss is not finite from iteration {diverged} on")
+        if outcome.status:
+            raise CaffeSplitError(f"the training of {name} failed: {_why(plan, outcome, log)}")
+        self.progress.end()
+        found = accuracies(log)
+        seconds = sum(run.seconds for run in read.runs if not math.isnan(run.seconds))
+        return {"best": found.best, "best_iteration": found.best_iteration, "seconds": seconds}
+
+    def test(self, solver: Path, net: Path, weights: Path, folder: Path) -> float:
+        """The test accuracy of `net` with `weights`, as `solver` tests it; its log is test_NET.log in `folder`."""
+        document = open_training(solver).solver
+        assert document is not None
+        stem = f"test_{net.stem}"
+        path = folder / f"{stem}.prototxt"
+        write_atomic(path, testing_solver(document, net, str(folder / stem)).to_bytes())
+        log = folder / f"{stem}.log"
+        plan = plan_again(path, engine=self.engine, log=log, weights=str(weights), threads=self.threads)
+        outcome = _run(plan, LoopProgress(Silent(), 0, 0))
+        if outcome.interrupted is not None:
+            raise KeyboardInterrupt
+        if outcome.status:
+            raise CaffeSplitError(f"the test of {net} with {weights} failed: {_why(plan, outcome, log)}")
+        return accuracies(log).final
+
+
+def _run(plan: TrainPlan, reporter: LoopProgress) -> Outcome:
+    """Run a training. One that a killed loop has left behind is ending with a snapshot: it is waited for."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return run_training(plan, reporter)
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+def diverged_at(log: TrainingLog) -> int | None:
+    """The first iteration after which no displayed loss is finite; None where the last one is, or none is shown."""
+    table = log.table("displays")
+    if "loss" not in table.names or not len(table):
+        return None
+    bad = None
+    for iteration, loss in zip(table.iteration, table["loss"]):
+        if math.isfinite(loss):
+            bad = None
+        elif bad is None:
+            bad = int(iteration)
+    return bad
+
+
+def _why(plan: TrainPlan, outcome: Outcome, log: Path) -> str:
+    return f"{log}:{outcome.line}: {reason_of(plan, outcome)}" if outcome.fatal else f"see the end of {log}"

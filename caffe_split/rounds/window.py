@@ -1,0 +1,67 @@
+"""Where a round splits: the iteration, and the window in which TPM is measured before it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.rounds.options import MultiSplitOptions
+from caffe_split.tpm.suggest import fall_within
+from caffe_split.trainlog.model import TrainingLog
+
+# A window has about this many samples; one of fewer iterations is sampled at each of them.
+SAMPLES = 100
+# Without a choice the training is divided into this many windows.
+PARTS = 10
+# A given split looks back over this part of the iterations before it, as 40,000 to 50,000 of the ResNet-20 study.
+SHARE = 5
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the TPM layers of the baseline sample: windows of iterations, each `interval`-th; and the snapshots.
+
+    A snapshot is written every `snapshot` iterations, so that there is one at the end of each window.
+    """
+
+    windows: tuple[tuple[int, int], ...]
+    interval: int
+    snapshot: int
+
+
+def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
+    """The windows to sample. Raises `CaffeSplitError` for a choice that does not lie in the training."""
+    end, every = int(solver.get("max_iter", 0)), int(solver.get("snapshot", 0))
+    at = options.iteration if options.iteration is not None else (options.window or (0, None))[1]
+    if at is None:
+        if not int(solver.get("display", 0)):
+            raise CaffeSplitError(
+                f"{solver.filename}: display is 0, and the split is put where the displayed loss falls fastest; give "
+                "--iter N, or a display."
+            )
+        length = max(end // PARTS, 1)
+        if every and every <= length:
+            length = length // every * every
+        windows = tuple((start, start + length) for start in range(0, end - length + 1, length))
+        return Watch(windows, max(1, length // SAMPLES), length if not every or length % every else every)
+    if not 0 < at < end:
+        raise CaffeSplitError(
+            f"{solver.filename}: the split at {at} is not inside the training, which ends at max_iter {end}."
+        )
+    start = options.window[0] if options.window else at - max(at // SHARE, min(at, SAMPLES))
+    return Watch(((start, at),), max(1, (at - start) // SAMPLES), at if not every or at % every else every)
+
+
+def fastest(log: TrainingLog, watch: Watch) -> tuple[int, int]:
+    """The window in which the displayed loss falls fastest. Raises `CaffeSplitError` where it falls in none."""
+    falls = {window: fall_within(log, *window) for window in watch.windows}
+    known = {window: fall for window, fall in falls.items() if not math.isnan(fall)}
+    best = max(known, key=lambda window: known[window], default=None)
+    if best is None or known[best] <= 0:
+        raise CaffeSplitError(
+            f"{log.path}: the displayed loss falls in no window of {watch.windows[0][1]} iterations, or has fewer than "
+            "4 displays in each; give --iter N, or a smaller display."
+        )
+    return best

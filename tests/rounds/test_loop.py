@@ -1,0 +1,289 @@
+"""The loop of rounds: what it leaves, that it goes on where it was stopped, and what it refuses before training."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import caffe_split
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.training import open_training
+from caffe_split.rounds import loop as looping
+from caffe_split.rounds.duration import estimate
+from caffe_split.rounds.options import MultiSplitOptions
+from caffe_split.rounds.plan import LoopStep
+from caffe_split.rounds.steps import Steps
+from tests.support import Trained
+
+SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
+SOLVER = "digits/solver.prototxt"
+
+
+class Words:
+    """A screen that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def line(self, text: str, done: int, total: int) -> None:
+        assert 0 <= done <= total, text
+
+
+@pytest.fixture(scope="module")
+def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits, never trained: the net without TPM layers, and a solver of 40 iterations."""
+    folder = tmp_path_factory.mktemp("rounds")
+    shutil.copytree(trained.folder / "data", folder / "data")
+    (folder / "digits").mkdir()
+    text = (trained.folder / trained.solver).read_text()
+    for old, new in (
+        ("max_iter: 100", "max_iter: 40"),
+        ("display: 20", "display: 4"),
+        ("test_interval: 50", "test_interval: 20"),
+        ("test_iter: 4 ", "test_iter: 1 "),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / SOLVER).write_text(text)
+    caffe_split.uninstrument(open_training(trained.folder / trained.net)).write(folder / trained.net)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(folder: Path) -> caffe_split.MultiSplits:
+    """A loop that ran without a stop, in `whole`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
+
+
+def test_the_best_round_is_the_users_net_byte_for_byte_with_better_weights(
+    folder: Path, ended: caffe_split.MultiSplits
+) -> None:
+    best = folder / "whole/best"
+    assert (best / "train_val.prototxt").read_bytes() == (folder / "digits/train_val.prototxt").read_bytes()
+    assert ended.best is not None
+    assert ended.best.folded.parameters == ended.baseline.parameters
+    net = caffe_split.read_net(best / "train_val.prototxt")
+    names = {layer.get("name") for layer in net.subs("layer")}
+    assert set(caffe_split.read_weights(best / "folded.caffemodel")) <= names
+
+
+def test_each_round_stands_beside_its_control_and_folds_to_its_own_accuracy(ended: caffe_split.MultiSplits) -> None:
+    assert [row.name for row in ended.rows()] == [
+        "baseline",
+        "MultiSplits",
+        "MultiSplits, folded",
+        "control",
+        "MultiSplits2",
+        "MultiSplits2, folded",
+        "control2",
+    ]
+    for each in ended.rounds:
+        assert each.folded.accuracy == pytest.approx(each.split.accuracy, abs=1 / 400)
+        assert each.control is not None
+        assert each.control.parameters == ended.baseline.parameters
+    assert ended.images == 400
+
+
+def test_the_outcome_lies_in_the_folder(folder: Path, ended: caffe_split.MultiSplits) -> None:
+    whole = folder / "whole"
+    assert json.loads((whole / "result.json").read_text())["sentence"] == ended.sentence()
+    assert (whole / "table.md").read_text() == f"{ended.table()}\n\n{ended.sentence()}\n"
+    assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "MultiSplits2" in (whole / "report.html").read_text()
+
+
+def test_the_users_files_stay_as_they_are(folder: Path, ended: caffe_split.MultiSplits) -> None:
+    assert sorted(path.name for path in (folder / "digits").iterdir()) == ["solver.prototxt", "train_val.prototxt"]
+
+
+def test_a_finished_loop_trains_nothing_again(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(Steps, "run", lambda self, step: pytest.fail(f"{step.title} was done again"))
+    assert caffe_split.multisplit(SOLVER, options=SHORT, out="whole") == ended
+
+
+def test_stopped_before_and_within_every_step_the_loop_ends_in_the_same_table(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    run, seen = Steps.run, set()
+
+    def stopped(self: Steps, step: LoopStep) -> dict[str, object]:
+        # Each step is done and lost once, as by a kill before its mark was written.
+        result = run(self, step)
+        if step.title not in seen:
+            seen.add(step.title)
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Steps, "run", stopped)
+    starts = 0
+    while True:
+        starts += 1
+        try:
+            again = caffe_split.multisplit(SOLVER, options=replace(SHORT, rounds=1), out="stopped")
+            break
+        except KeyboardInterrupt:
+            continue
+    assert starts == len(seen) + 1 == 7
+    assert (again.baseline, again.rounds) == (ended.baseline, ended.rounds[:1])
+
+
+def test_more_rounds_go_on_from_those_that_are_done(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    shutil.copytree("whole", "more")
+    for path in Path("more").rglob("*.prototxt"):
+        path.write_text(path.read_text().replace("whole/", "more/"))
+    loop = looping.plan_loop(SOLVER, options=replace(SHORT, rounds=3), out="more")
+    assert [step.title for step in loop.left()] == [
+        "MultiSplits3.derive",
+        "MultiSplits3.train",
+        "MultiSplits3.fold",
+        "control3.derive",
+        "control3.train",
+    ]
+
+
+def test_a_round_that_diverges_ends_the_loop_and_keeps_what_was_good(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    wild = replace(SHORT, derive=caffe_split.DeriveOptions(init="study", added_lr=1e9))
+    words = Words()
+    found = caffe_split.multisplit(SOLVER, options=wild, out="wild", screen=words)
+    assert found.rounds == ()
+    assert "MultiSplits diverged: its loss is not finite from iteration" in found.stopped
+    assert "No round was finished" in found.sentence()
+    assert found.baseline.accuracy > 0
+    again = caffe_split.multisplit(SOLVER, options=wild, out="wild")
+    assert again == found
+
+
+def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained.folder, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    loop = looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
+    assert loop.start.adopted, loop.note
+    assert loop.steps[0].iterations == 0
+
+
+def test_an_old_caffemodel_is_split_as_it_is_where_nothing_asks_for_tpm(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    options = MultiSplitOptions(
+        rounds=1, layers=("conv1",), iteration=20, threads=1, derive=caffe_split.DeriveOptions(partition="random:0")
+    )
+    (Path("deploy.prototxt")).write_text("# the user's deploy net\n")
+    found = caffe_split.multisplit(
+        SOLVER, options=options, weights="whole/best/folded.caffemodel", deploy="deploy.prototxt", out="old"
+    )
+    assert ended.best is not None
+    assert found.baseline.accuracy == ended.best.folded.accuracy
+    assert Path("old/best/deploy.prototxt").read_text() == "# the user's deploy net\n"
+
+
+def test_the_estimate_counts_only_what_is_left(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("caffe_split.rounds.duration.ENOUGH", 0.01)
+    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == 0
+    assert estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh")) > 0
+    assert not Path("fresh").exists()
+
+
+def _solver(change: tuple[str, str]) -> None:
+    text = Path(SOLVER).read_text()
+    assert change[0] in text
+    Path(SOLVER).write_text(text.replace(*change))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (("test_interval: 20", "test_interval: 0"), {}, "it never tests"),
+        (("test_interval: 20", "test_interval: 500"), {}, "it never tests"),
+        (("max_iter: 40", "max_iter: 0"), {}, "there is nothing to train"),
+        (("net:", "train_net:"), {}, "names one net for training and testing"),
+        (("display: 4", "display: 0"), {"iteration": None}, "display is 0"),
+        (("display: 4", "display: 4"), {"iteration": 40}, "not inside the training"),
+        (("display: 4", "display: 4"), {"iteration": None, "window": (0, 50)}, "not inside the training"),
+        (("display: 4", "display: 4"), {"layers": 99}, "99 layers to split, and"),
+        (("display: 4", "display: 4"), {"layers": ("conv9",), "rounds": 1}, "layer 'conv9' cannot be split"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: tuple[str, str],
+    options: dict[str, object],
+    words: str,
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    os.symlink(folder / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    _solver(change)
+    with pytest.raises(CaffeSplitError, match=words):
+        caffe_split.multisplit(SOLVER, options=replace(SHORT, **options))
+    assert not Path("multisplit").exists()
+
+
+def test_a_folder_of_others_and_of_other_choices_is_left_alone(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(folder)
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(CaffeSplitError, match="was not made by `multisplit`"):
+        caffe_split.multisplit(SOLVER, options=SHORT, out=tmp_path)
+    with pytest.raises(CaffeSplitError, match="begun with layers 2, not 3"):
+        caffe_split.multisplit(SOLVER, options=replace(SHORT, layers=3), out="whole")
+    shutil.copytree("digits", tmp_path / "digits")
+    os.symlink(folder / "data", tmp_path / "data")
+    shutil.copytree("whole", tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)
+    _solver(("base_lr: 0.01", "base_lr: 0.02"))
+    with pytest.raises(CaffeSplitError, match=r"solver\.prototxt: not the file that"):
+        caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"rounds": 0}, "rounds is 0"),
+        ({"layers": 0}, "layers is 0"),
+        ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
+        ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
+        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "--schedule restart"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
+    with pytest.raises(CaffeSplitError, match=words):
+        MultiSplitOptions(**choices)  # type: ignore[arg-type]
+
+
+def test_missing_data_is_named_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
+        caffe_split.multisplit(SOLVER, options=SHORT)
+    assert not Path("multisplit").exists()
