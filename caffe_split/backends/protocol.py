@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -36,13 +36,17 @@ class Forwarding:
 
     batches: how many. state: that of every net. seed: of all random numbers (dropout, mirroring, fillers of data, noise
     of inputs), for each net anew. input_file: an .npy array of shape (N, C, H, W) for nets of one input; without it
-    Input layers get Gaussian noise. Data layers read their data sets from the start.
+    Input layers get Gaussian noise. Data layers read their data sets from the start. shapes: of the tops of Input
+    layers, in place of those that are written. rounded: every blob of a layer without bottoms, which Input and data
+    layers are, goes through `compare.one_rounding`.
     """
 
     batches: int = 1
     state: NetState = TEST
     seed: int = 0
     input_file: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rounded: bool = False
 
 
 @dataclass(frozen=True)

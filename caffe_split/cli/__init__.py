@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -53,7 +56,23 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"caffe_split.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, name.replace("-", "_"))
-        return command
+        return _with_files_checked(name, command)
+
+
+def _with_files_checked(name: str, command: click.Command) -> click.Command:
+    """The command, which first refuses files that stand where another kind of file belongs."""
+    callback = command.callback
+    assert callback is not None
+
+    def run(**values: Any) -> Any:
+        from caffe_split.cli.given import check_given
+
+        check_given(name, command.params, values)
+        return callback(**values)
+
+    checked = copy.copy(command)
+    checked.callback = functools.wraps(callback)(run)
+    return checked
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

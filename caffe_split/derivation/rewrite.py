@@ -199,6 +199,7 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
     message.set("top", part.top)
     param = message.sub("convolution_param")
     assert param is not None
+    layer_count = int(param.get("num_output", 0))
     param.set("num_output", part.num_output)
     has_bias = len(part.blobs) == 2
     if not has_bias and param.get("bias_term", True):
@@ -208,8 +209,12 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
             message.remove(extra)
     if part.lr != 1 and not message.has("param"):
         message.insert_after(message.all_fields("top")[-1], prototxt.field("param", {"lr_mult": 1}))
+    whole = part.name == naming.slow_half(layer.name) and part.num_output == layer_count
+    if part.name == naming.fast_half(layer.name) or whole:
+        # It keeps the parameters' own names, which nothing else has, so that folding gives X's text back.
+        return field
     for spec in message.subs("param"):
-        # A weight's own name would tie the halves together.
+        # A parameter's own name would tie the parts together.
         spec.remove("name")
         if part.lr != 1:
             spec.set("lr_mult", _times(spec.get("lr_mult", 1), part.lr))

@@ -110,7 +110,7 @@ class Training:
         if self.prefix is None:
             raise CaffeSplitError(
                 f"{self.net_path}: no solver beside it names this net, so it is not known where its snapshots "
-                "are. Give the solver instead, or --weights FILE."
+                "are. Give the solver instead, or the weights themselves."
             )
         known = ", ".join(map(str, found)) or "there is none"
         raise CaffeSplitError(

@@ -450,7 +450,8 @@ def test_svg_stands_alone(rounds: dict[str, Path]) -> None:
     assert text.count("http") == 1  # the name space
     root = ElementTree.fromstring(text)
     assert {element.tag.replace(SVG, "") for element in root.iter()} == {"svg", "title", "rect", "text", "path"}
-    # Two of them in a page must not disturb each other: no ids, classes or styles.
+    # No wider than the page it is on. Two of them in a page must not disturb each other: no ids or classes.
+    assert root.attrib.pop("style") == "max-width:100%;height:auto"
     names = {name for element in root.iter() for name in element.attrib}
     assert not names & {"id", "class", "style", "href"}
     assert text == draw_svg(prototxt.read(rounds["round3"]))

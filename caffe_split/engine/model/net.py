@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,12 +188,18 @@ class Net:
 
     # -- running
 
-    def forward(self, inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None, keep: bool = False) -> Output:
+    def forward(
+        self,
+        inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None,
+        keep: bool = False,
+        sources: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Output:
         """Run all layers.
 
         inputs: arrays for tops of Input layers, by name, of the shapes in `shapes`; the others keep their values. keep:
-        return all blobs, not only the outputs; of a blob that a layer in place overwrites, the last values. Raises
-        `CaffeSplitError` for inputs that do not fit, and where data cannot be read.
+        return all blobs, not only the outputs; of a blob that a layer in place overwrites, the last values. sources:
+        what every blob of a layer without bottoms goes through. Raises `CaffeSplitError` for inputs that do not fit,
+        and where data cannot be read.
         """
         self._give(inputs or {})
         calls = self.plain_calls if keep else self.calls
@@ -203,7 +209,8 @@ class Net:
         # Layers without bottoms, which give data or compute on the host (TPM), come first and are not compiled.
         for call in calls:
             if not call.bottoms:
-                self.collect(call, call.run(blobs, memory), blobs, losses)
+                tops = call.run(blobs, memory)
+                self.collect(call, tops if sources is None else [sources(top) for top in tops], blobs, losses)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
