@@ -45,7 +45,8 @@ def open_store(path: PathLike) -> lmdb.Environment:
                 # Another store has taken its place.
                 _OPEN.pop(real)[1].close()
             if real not in _OPEN:
-                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=False)
+                # Records are read in their order, in which the system reads ahead.
+                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=True)
             return _OPEN[real][1]
     except (OSError, lmdb.Error) as error:
         raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
@@ -81,6 +82,14 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
     if problems:
         raise refusal(problems)
     return notes
+
+
+def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
+    """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
+    return [
+        Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
+        for layer, text in backward_problems(layers)
+    ]
 
 
 def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
