@@ -1,4 +1,4 @@
-"""The nets of prototxt/: what they are, and every split of them exact in the real Caffe."""
+"""The nets of prototxt/: what they are, and every split of them exact with each back end."""
 
 from __future__ import annotations
 
@@ -120,18 +120,23 @@ KINDS = {
 }
 
 
-# ResNet-20 for 100 classes has the convolutions of the one for 10.
+def marks(name: str, kind: str, backend: str) -> list[pytest.MarkDecorator]:
+    """Slow: what small nets hold on Caffe, and ResNet-20 for 100 classes, whose convolutions are those of the other."""
+    again = kind != "residual" and (backend == "caffe" or name == "resnet20_cifar100")
+    return [*([pytest.mark.caffe] if backend == "caffe" else []), *([pytest.mark.slow] if again else [])]
+
+
 CASES = [
-    pytest.param(name, kind, marks=[pytest.mark.slow] if name == "resnet20_cifar100" and kind != "residual" else [])
+    pytest.param(name, kind, backend, marks=marks(name, kind, backend))
     for name in CIFAR
     for kind in KINDS
+    for backend in ("torch", "caffe")
 ]
 
 
-@pytest.mark.caffe
-@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize(("name", "kind", "backend"), CASES, indirect=["backend"])
 def test_every_layer_of_every_net_splits_exactly_and_folds(
-    name: str, kind: str, cifar_nets: dict[str, Path], tmp_path: Path
+    name: str, kind: str, backend: str, cifar_nets: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = cifar_nets[name]
     out = tmp_path / "derived"

@@ -254,7 +254,6 @@ def test_every_option_is_in_the_command(training: caffe_split.Training) -> None:
         assert command_of(training, caffe_split.DeriveOptions(**{name: value}), **fixed) != plain, name
 
 
-@pytest.mark.caffe
 def test_scores_and_plan_of_a_trained_net(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The last snapshot where none is named; as many layers as asked for, those of highest entropy."""
     monkeypatch.chdir(trained.folder)

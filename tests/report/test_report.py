@@ -341,7 +341,7 @@ def test_colours_are_told_apart(theme: str, eyes: str) -> None:
         assert min(float(np.linalg.norm(seen[a] - seen[b])) for a, b in itertools.combinations(group, 2)) > 12
 
 
-@pytest.mark.caffe
+@pytest.mark.usefixtures("any_backend")
 def test_a_derived_run_shows_what_its_manifest_says(digits: Path) -> None:
     (digits / "digits/train.log").write_text(train("digits/solver.prototxt", digits))
     words = ["digits/solver.prototxt", "--iter", 100, "--num-splits", 2, "--kind", "skip", "--out", "skip"]
