@@ -106,7 +106,7 @@ class Trained:
         *,
         batch: int = 8,
         iter_size: int = 1,
-        iterations: int = 6,  # one past the step of the rate, and a test at its end
+        iterations: int = 7,  # past the step of the rate and a test; a test at the end would make all alike
         solver: dict[str, Any] | None = None,
         **options: bool,
     ) -> None:
