@@ -1,12 +1,14 @@
 """Training by the torch engine, by the built Caffe, and by the same net written by hand in PyTorch, in turns.
 
 `python benchmarks/bench_engine.py [--nets digits,cifar10_quick] [--iterations 20] [--rounds 3] [--threads 2] [--cpu]
-[--precision bf16] [--device cuda [--caffe-gpu]]`.
+[--precision bf16] [--device cuda [--caffe-gpu]] [--before CHECKOUT]`.
 The images are random and the data is loaded as in a real training: from LMDBs by Caffe and the engine, from an array in
 memory by hand. A contestant's time is the median over its log's intervals after the first; Caffe has
 one thread and then all, and the faster counts. Ratios above 1 say that the engine is faster. Precision and device are
 those of the engine and of the net written by hand; Caffe, always fp32, runs on the processor, or with `--caffe-gpu`,
 where it was built with CUDA, on the device.
+
+`--before` compares with the engine of another checkout of this project alone. `--threads 0` leaves the threads to it.
 
 With `--cpu` each has one thread, and processor time is measured, which other work on the machine disturbs less: the
 time of a run of all iterations minus that of a run of four, divided by the difference of the iterations.
@@ -96,6 +98,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--caffe-gpu", action="store_true")
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--by-hand", help=argparse.SUPPRESS)
     words = parser.parse_args(arguments)
     words.threads = 1 if words.cpu else words.threads
@@ -136,6 +139,15 @@ def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
             "by hand": lambda: seconds(hand, folder, **passive),
             "engine": lambda: seconds(ours, folder, PYTHONPATH=str(ROOT), **passive),
         }
+    if words.before:
+        chosen = ours if threads else ours[: ours.index("--threads")] + ours[ours.index("--threads") + 2 :]
+        checkouts = {"engine": ROOT, "engine before": words.before.resolve()}
+        measure = (
+            (lambda root: processor_seconds(chosen, folder, iterations, PYTHONPATH=str(root), **passive))
+            if cpu
+            else (lambda root: seconds(chosen, folder, PYTHONPATH=str(root), **passive))
+        )
+        contestants = {who: (lambda root=root: measure(root)) for who, root in checkouts.items()}
     rows = [{who: run() for who, run in contestants.items()} for _ in range(rounds)]
     what = "processor ms, one thread" if cpu else f"ms, {threads} threads"
     what += f", {words.device}, {words.precision}"
@@ -143,6 +155,10 @@ def compare(name: str, folder: Path, words: argparse.Namespace) -> None:
     for who in contestants:
         print(f"  {who:20} {statistics.median(row[who] for row in rows) * 1000:9.2f} ms per iteration")
     both = [who for who in contestants if who.startswith("caffe")]
+    if words.before:
+        ratios = [row["engine before"] / row["engine"] for row in rows]
+        print(f"  engine against before: {statistics.median(ratios):.2f} ({', '.join(f'{r:.2f}' for r in ratios)})")
+        return
     for what, ratios in (
         ("Caffe (the faster)", [min(row[who] for who in both) / row["engine"] for row in rows]),
         ("by hand", [row["by hand"] / row["engine"] for row in rows]),

@@ -43,6 +43,55 @@ print(len(log.table("train")), len(log.table("tests")))
 """
 
 
+FOLLOWER = """
+import resource, sys
+from caffe_split.trainlog.follow import Follower
+follower = Follower(sys.argv[1])
+follower.poll()
+log = follower.log
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(log.table("train")))
+"""
+CSV = """
+import sys
+from caffe_split.trainlog import export, read_log
+export.write_csv(read_log(sys.argv[1]), sys.argv[2])
+"""
+BVLC_CSV = (
+    BVLC.split("train, test")[0].replace("folder, log = sys.argv[1:]", "folder, log, out = sys.argv[1:]")
+    + """
+module["save_csv_files"](log, out, *module["parse_log"](log))
+"""
+)
+# Outputs and displays of a log of many outputs.
+OUTPUTS, DISPLAYS = 20_000, 10
+
+
+def write_many_outputs(path: Path, name: str) -> None:
+    """A log of a net with `OUTPUTS` outputs at each display, called `name`, in which {} is the output's number."""
+    with path.open("w") as stream:
+        stream.write("I0101 00:00:00.000000 17823 solver.cpp:272] Solving net\n")
+        for second in range(DISPLAYS):
+            stamp = f"I0101 00:00:{second:02d}.008569 17823 "
+            stream.write(f"{stamp}solver.cpp:218] Iteration {second} (9.3 iter/s, 2.1s/20 iters), loss = 2\n")
+            for k in range(OUTPUTS):
+                stream.write(f"{stamp}solver.cpp:237]     Train net output #{k}: {name.format(k)} = {k % 7}\n")
+            stream.write(f"{stamp}sgd_solver.cpp:105] Iteration {second}, lr = 0.1\n")
+
+
+def many_outputs(folder: Path, extra: str) -> None:
+    """Print the processor's time for `--csv` of logs of many outputs beside parse_log.py's."""
+    for what, name in (("one name", "label"), ("a name each", "label_{}")):
+        log = folder / "many.log"
+        write_many_outputs(log, name)
+        turns = []
+        for _ in range(TURNS):
+            theirs = timed([sys.executable, "-c", BVLC_CSV, extra, str(log), str(folder)], log)[1]
+            turns.append((theirs, timed([sys.executable, "-c", CSV, str(log), str(folder)], log)[1]))
+        theirs, ours = (statistics.median(turn[who] for turn in turns) for who in (0, 1))
+        print(f"--csv, {OUTPUTS} outputs, {what}: ours {ours:.2f} s, parse_log.py {theirs:.2f} s of processor")
+        log.unlink()
+
+
 def write_log(path: Path, megabytes: float, runs: int = 1) -> None:
     """A training that displays every 20 iterations and tests every 200, as BVLC 1.0 prints it.
 
@@ -141,7 +190,9 @@ def main() -> None:
         write_log(log, options.megabytes)
         size = log.stat().st_size / 1e6
         print(f"log: {size:.0f} MB")
-        log.read_bytes()[:0]  # into the page cache, for all of them
+        with log.open("rb") as stream:  # into the page cache, for all of them
+            while stream.read(1 << 20):
+                pass
         python = sys.executable
         turns = [
             (timed(["sh", "-c", PIPELINE], log), timed([python, "-m", "caffe_split", "best", str(log)], log))
@@ -170,11 +221,16 @@ def main() -> None:
             tool = str(ROOT / "tools" / "build_caffe")
             source = subprocess.run([tool, "--print-source"], stdout=subprocess.PIPE, text=True, check=True)
             extra = source.stdout.strip() + "/tools/extra"
+            many_outputs(Path(folder), extra)
             theirs, theirs_cpu, their_rows = timed([python, "-c", BVLC, extra, str(log)], log)
             print(f"read, wall: ours {read:.1f} s, parse_log.py {theirs:.1f} s; ratio {theirs / read:.1f}")
             ratio = theirs_cpu / read_cpu
             print(f"read, processor: ours {read_cpu:.1f} s, parse_log.py {theirs_cpu:.1f} s; ratio {ratio:.1f}")
             print(f"rows (train, test): ours {our_rows.strip()}, parse_log.py {their_rows.strip()}")
+        print(
+            "memory of a process that follows the log, MB, and rows:",
+            timed([python, "-c", FOLLOWER, str(log)], log)[2].strip(),
+        )
         for runs in (1, 6):
             write_log(log, options.megabytes, runs)
             looks = []
@@ -184,8 +240,6 @@ def main() -> None:
             look, draw, worked = (statistics.median(figures) for figures in zip(*looks))
             what = f"refresh after 1 MB more, {runs} run(s)"
             print(f"{what}: {look:.3f} s, and {draw:.3f} s to draw; processor {worked:.3f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"memory of a whole log held by a Follower: {peak:.0f} MB at most")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 from caffe_split.backends import choose  # noqa: E402  (below the threads)
 from caffe_split.backends.choose import backends, get_backend  # noqa: E402
-from tests.support import CAFFE, ROOT, Trained, caffe_split, train  # noqa: E402
+from tests.support import CAFFE, ROOT, Trained, caffe_split, end_processes, train  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,6 +24,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("caffe"):
             item.add_marker(pytest.mark.skip(reason="no built Caffe beside python: run ./tools/build_caffe"))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Neither by a test that fails."""
+    yield
+    end_processes()
 
 
 @pytest.fixture(params=["torch", pytest.param("caffe", marks=pytest.mark.caffe)])

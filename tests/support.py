@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
+import importlib.util
 import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from caffe_split.backends.choose import choose_backend
 from caffe_split.cli import main
@@ -80,6 +85,19 @@ class _Caught:
             self.text = self._file.read().decode(errors="replace").replace("\r\n", "\n")
 
 
+def load_tool(name: str) -> ModuleType:
+    """A program of tools/ as a module."""
+    loader = importlib.machinery.SourceFileLoader(name.replace(".", "_"), str(ROOT / "tools" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    # A tool without .py would leave its bytecode beside it.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module
+
+
 def run_caffe(*arguments: object, cwd: Path) -> str:
     """Run the real `caffe`; returns its log."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
@@ -114,6 +132,42 @@ def train(
     with inside(cwd):
         Solver(solver, weights=[weights] if weights else None, snapshot=snapshot, log=Log(log)).solve()
     return log.getvalue()
+
+
+_started: list[subprocess.Popen[Any]] = []
+
+
+def start_process(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+    """Start a program; `end_processes`, after each test, ends it where the test does not."""
+    _started.append(subprocess.Popen(command, **options))
+    return _started[-1]
+
+
+def end_processes() -> None:
+    """End what was started and still runs. A training takes three interrupts to end the one that it has started."""
+    while _started:
+        child = _started.pop()
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+            if child.poll() is None:
+                child.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(5)
+
+
+def calls(work: Callable[[], object]) -> int:
+    """How many functions `work` calls, those written in C included: work that the load of a machine does not change."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, convolutions, phase_layers
 from caffe_split.net.state import TEST
 from caffe_split.split.recognise import helper_names
-from tests.support import CAFFE, ROOT, caffe_split, run_caffe, train, train_with
+from tests.support import CAFFE, ROOT, caffe_split, run_caffe, train
 
 PLAIN = sorted(path.parent.name for path in ROOT.glob("prototxt/*/solver.prototxt"))
 CIFAR = [name for name in PLAIN if "cifar" in name]
@@ -188,7 +188,7 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path, kind: str) -> N
     prepare("resnet20_cifar100", data, tmp_path, 4)
     baseline = (tmp_path / "resnet20_cifar100/train_val.prototxt").read_text()
     caffe_split("instrument", "resnet20_cifar100/train_val.prototxt", "--window", "0:4", "--in-place", cwd=tmp_path)
-    train_with(engine, "resnet20_cifar100/solver.prototxt", tmp_path)
+    train("resnet20_cifar100/solver.prototxt", tmp_path, backend=engine)
     parent, counts = "resnet20_cifar100", []
     for turn in (1, 2, 3):
         out = f"multisplits{turn}"
@@ -221,8 +221,7 @@ def test_three_rounds_of_nine_splits(data: Path, tmp_path: Path, kind: str) -> N
             watched = (tmp_path / "resnet20_cifar100/train_val.prototxt").read_bytes()
             assert (tmp_path / "folded/train_val.prototxt").read_bytes() == watched
             shutil.rmtree(tmp_path / "folded")
-        train_with(engine, f"{out}/solver.prototxt", tmp_path)
-        log = (tmp_path / out / "train.log").read_text()
+        log = train(f"{out}/solver.prototxt", tmp_path, backend=engine)
         assert "Optimization Done." in log and "loss = nan" not in log
         names = [layer.name for layer in all_layers(prototxt.read(tmp_path / out / "train_val.prototxt"))]
         assert len(set(names)) == len(names) - 1  # data is there once a phase

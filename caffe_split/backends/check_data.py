@@ -29,8 +29,8 @@ def check_data(nets: Iterable[tuple[prototxt.Document, NetState]]) -> None:
     if missing:
         listed = "".join(f"\n  {said}" for said in dict.fromkeys(missing))
         raise CaffeSplitError(
-            f"data are missing, seen from {Path.cwd()} (paths in a prototxt are relative to the directory in which the "
-            f"training starts):{listed}"
+            f"data are missing, seen from {Path.cwd()} (paths in a prototxt are relative to the directory in which a "
+            f"program is started):{listed}"
         )
 
 

@@ -17,8 +17,9 @@ from caffe_split.tpm.state import is_state
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
 
-# What the weights of a derived net are called, beside it, and the solver state to go on from.
+# What the weights of a derived net are called, beside it, the solver state to go on from, and a folded net's weights.
 WEIGHTS_NAME = "init.caffemodel"
+FOLDED_WEIGHTS_NAME = "folded.caffemodel"
 STATE_NAME = "init.solverstate"
 
 

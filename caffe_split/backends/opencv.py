@@ -54,11 +54,12 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     import cv2
     import numpy as np
 
+    from caffe_split.backends.compare import one_rounding
     from caffe_split.formats.prototxt.nets import read_net
     from caffe_split.net.layers import phase_layers
 
     layers = phase_layers(read_net(files.net, upgrade=True), how.state)
-    inputs = _inputs(files.net, layers, how.input_file)
+    inputs = _inputs(files.net, layers, how)
     # A blob's value after its last in-place layer; layers without a top have none.
     writers = {top: layer.name for layer in layers if layer.type not in INPUT_TYPES for top in layer.tops}
     used = {bottom for layer in layers for bottom in layer.bottoms if bottom not in layer.tops}
@@ -66,20 +67,24 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
         net = cv2.dnn.readNetFromCaffe(*map(str, files))
         net.enableFusion(False)
         net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
-        rng = np.random.default_rng(how.seed)
+        # OpenCV calls a layer by its top where that has a name of its own and no layer works in place on it.
+        known = set(net.getLayerNames())
+        asked = [name if name in known else blob for blob, name in writers.items()]
+        rng, rounding = np.random.default_rng(how.seed), np.random.default_rng([how.seed, 1])
         batches = []
         for _ in range(how.batches):
             for name, given in inputs.items():
                 values = given if isinstance(given, np.ndarray) else rng.standard_normal(given)
-                net.setInput(values.astype(np.float32), name)
-            results = net.forward(list(writers.values()))
+                values = values.astype(np.float32)
+                net.setInput(one_rounding(values, rounding) if how.rounded else values, name)
+            results = net.forward(asked)
             batches.append({blob: np.array(values) for blob, values in zip(writers, results)})
     except cv2.error as error:
         raise CaffeSplitError(f"OpenCV: {files.net}: {str(error).strip().splitlines()[-1]}") from error
     return Forwarded([blob for blob in writers if blob not in used], batches)
 
 
-def _inputs(path: Path, layers: Sequence[Layer], input_file: Path | None) -> dict[str, np.ndarray | tuple[int, ...]]:
+def _inputs(path: Path, layers: Sequence[Layer], how: Forwarding) -> dict[str, np.ndarray | tuple[int, ...]]:
     """The input blobs: the array given, or the shape to fill with noise."""
     from caffe_split.backends.compare import load_input
     from caffe_split.layertypes.shapes import infer_shapes
@@ -89,10 +94,10 @@ def _inputs(path: Path, layers: Sequence[Layer], input_file: Path | None) -> dic
     if strange or not sources:
         named = f"{strange[0].where} is a {strange[0].type} layer" if strange else "it has no input"
         raise CaffeSplitError(f"{path}: {named}; OpenCV runs deploy nets, with an Input layer, only. Give those.")
-    shapes = infer_shapes(sources).blobs
+    shapes = {**infer_shapes(sources).blobs, **how.shapes}
     names = [top for layer in sources for top in layer.tops]
-    if input_file is None:
+    if how.input_file is None:
         return {name: shapes[name] for name in names}
     if len(names) != 1:
         raise CaffeSplitError(f"{path}: it has {len(names)} inputs, {', '.join(names)}; --input serves nets of one.")
-    return {names[0]: load_input(input_file)}
+    return {names[0]: load_input(how.input_file)}

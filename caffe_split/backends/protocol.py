@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -36,13 +36,17 @@ class Forwarding:
 
     batches: how many. state: that of every net. seed: of all random numbers (dropout, mirroring, fillers of data, noise
     of inputs), for each net anew. input_file: an .npy array of shape (N, C, H, W) for nets of one input; without it
-    Input layers get Gaussian noise. Data layers read their data sets from the start.
+    Input layers get Gaussian noise. Data layers read their data sets from the start. shapes: of the tops of Input
+    layers, in place of those that are written. rounded: every blob of a layer without bottoms, which Input and data
+    layers are, goes through `compare.one_rounding`.
     """
 
     batches: int = 1
     state: NetState = TEST
     seed: int = 0
     input_file: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,13 @@ class Backend(ABC):
     """Whether training runs a program that the user may name (--caffe)."""
     no_choices: ClassVar[str] = ""
     """Why training takes no `Choices` and no --snapshot auto: a clause. Empty where it takes them."""
+    distribution: ClassVar[str] = ""
+    """The name of the library's package for Python, whose version belongs to a result; empty where it is none."""
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether a training can go on in the data where it stopped: `Choices.continue_data`."""
+        return not self.no_choices
 
     def is_there(self) -> bool:
         """Whether the library is installed. Nothing is loaded."""
@@ -142,6 +153,10 @@ class Backend(ABC):
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """The command that trains; it runs in the current directory. Checks what can be checked before it starts."""
         raise CaffeSplitError(f"{self.title} runs deploy nets only; it does not train.")
+
+    def trainer(self, choices: Choices) -> str:
+        """Who trains, and how, for a page of results."""
+        return f"{self.title} in {choices.precision or 'fp32'} on {choices.device or 'cpu'}"
 
     def reason(self, line: str) -> str:
         """What the fatal line of a training's log says to a user.

@@ -26,6 +26,7 @@ class Torch(Backend):
     title = "the torch engine"
     library = "PyTorch"
     module = "torch"
+    distribution = "torch"
     how_to_get = "install PyTorch with ./tools/environment --no-caffe --torch, or pip install 'caffe-split[torch]'"
 
     def require(self) -> None:
@@ -74,18 +75,27 @@ def _open(files: NetFiles, state: NetState, seed: int, inputs: Mapping[str, tupl
     return net
 
 
-def _blobs(net: Net, inputs: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-    """All blobs of one forward."""
+def _blobs(
+    net: Net, inputs: Mapping[str, np.ndarray] | None = None, rounding: np.random.Generator | None = None
+) -> dict[str, np.ndarray]:
+    """All blobs of one forward; with `rounding`, what layers without bottoms give is rounded once."""
     import torch
 
+    from caffe_split.backends.compare import one_rounding
+
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return values if rounding is None else torch.from_numpy(one_rounding(values.numpy(), rounding))
+
     with torch.no_grad():
-        return {name: blob.numpy().copy() for name, blob in net.forward(inputs, keep=True).blobs.items()}
+        made = net.forward(inputs, keep=True, sources=rounded).blobs
+        return {name: blob.numpy().copy() for name, blob in made.items()}
 
 
 def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
+    import numpy as np
     import torch
 
-    net = _open(files, how.state, how.seed)
+    net = _open(files, how.state, how.seed, how.shapes)
     given = None
     if how.input_file is not None:
         from caffe_split.backends.compare import load_input
@@ -97,9 +107,11 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     # Dropout draws from here; the nets' fillers have drawn different numbers.
     torch.manual_seed(how.seed)
     ignored = {top for layer in net.layers if layer.text.type in ("TPM", "Split") for top in layer.text.tops}
+    # Numbers of its own, so that the inputs are the same with and without rounding.
+    rounding = np.random.default_rng([how.seed, 1]) if how.rounded else None
     batches = []
     for inputs in _inputs(net, how, given):
-        batches.append({name: blob for name, blob in _blobs(net, inputs).items() if name not in ignored})
+        batches.append({name: blob for name, blob in _blobs(net, inputs, rounding).items() if name not in ignored})
     return Forwarded([name for name in net.outputs if name not in ignored], batches)
 
 

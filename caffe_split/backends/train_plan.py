@@ -107,8 +107,8 @@ def plan_training(
     request = TrainingRequest(Path(solver), weights, snapshot, threads, caffe, choices)
     try:
         backend.require_trainer(caffe)
-        begins = check_request(request)
         run = backend.training(request)
+        begins = check_request(request)
     except NotFoundError as error:
         raise _with_others(error, backend) from None
     target = Path(log) if log is not None else Path(solver).parent / "train.log"

@@ -6,18 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from caffe_split.backends.check_weights import WEIGHTS_NAME, check_weights
+from caffe_split.backends.check_data import check_data
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
-from caffe_split.backends.compare import BlobDifference, compare_nets
+from caffe_split.backends.compare import ROUNDINGS, BlobDifference, compare_nets
+from caffe_split.backends.offsets import offsets
 from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import MANIFEST, PathLike
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
+from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.net.state import TEST, NetState
+from caffe_split.net.options import Options
+from caffe_split.net.state import NetState, state_of_training, states_of_tests
+from caffe_split.net.training import solver_net_path
 from caffe_split.split.recognise import all_splits
 
 
@@ -25,28 +31,31 @@ from caffe_split.split.recognise import all_splits
 class VerifyOptions:
     """How two nets are compared.
 
-    batches, state, seed, input_file: how both are forwarded, see `Forwarding`. tolerance: the largest difference of a
-    blob that passes, relative to the blob's largest value. engine: the name of a back end, by default the first that is
-    installed. ignore_extra: leave out weights of layers that a net does not have, as Caffe does. caffe_proto: the
-    schema of the fork that the nets are for.
+    batches, seed, input_file: how both are forwarded, see `Forwarding`. state: that of both nets; None: `phase`, with
+    the stages and the level of the derived net's solver if that was given (its train_state, or first test_state), else
+    without any. tolerance: the largest difference of a blob that passes, relative to the blob's largest value. engine:
+    the name of a back end, by default the first that is installed. ignore_extra: leave out weights of layers that a net
+    does not have, as Caffe does. caffe_proto: the schema of the fork that the nets are for.
     """
 
     batches: int = 1
-    state: NetState = TEST
+    state: NetState | None = None
     seed: int = 0
     tolerance: float = 1e-4
     input_file: Path | None = None
     engine: str | None = None
     ignore_extra: bool = False
     caffe_proto: Path | None = None
+    phase: str = "TEST"
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The largest difference at every shared blob and every output, and whether all lie within `tolerance` (relative).
+    """The difference at every shared blob and every output, and whether all of them pass.
 
-    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. `engine` names the back
-    end that ran the nets.
+    All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. A blob may differ by
+    `tolerance` (relative), or by `ROUNDINGS` times what one rounding of the input alone does to it, which is measured
+    only where a blob is past the tolerance. `engine` names the back end that ran the nets.
     """
 
     rows: tuple[BlobDifference, ...]
@@ -55,11 +64,38 @@ class Verification:
 
     def verdict(self) -> str:
         """The result in one line."""
-        said = "same function" if self.passed else "NOT the same function"
+        where = f"run in {get_backend(self.engine).title}"
+        past = [row for row in self.rows if row.relative > self.tolerance]
+        if not past:
+            return f"same function: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, {where}"
+        failed = self._failed()
+        if failed is not None:
+            shown = "NOT shown to be the same function" if failed.is_rounding else "NOT the same function"
+            return f"{shown}: {self.reason()}, {where}"
+        worst = max(past, key=lambda row: row.relative)
         return (
-            f"{said}: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, "
-            f"run in {get_backend(self.engine).title}"
+            f"same function, to rounding: blob '{worst.blob}' differs by {worst.relative:.3e}, tolerance "
+            f"{self.tolerance:g}{_rounding(worst)}; {len(past)} of {len(self.rows)} blobs are past the tolerance, none "
+            f"by more than {ROUNDINGS} times its rounding, {where}"
         )
+
+    def reason(self) -> str:
+        """Why they do not pass, as a clause: the first blob that cannot be compared, or else that does not pass."""
+        row = self._failed()
+        if row is None:
+            return ""
+        if row.why:
+            return f"blob '{row.blob}' cannot be compared ({row.why})"
+        said = f"blob '{row.blob}', the first, differs by {row.relative:.3e} (relative), tolerance {self.tolerance:g}"
+        if row.is_rounding:
+            return f"{said}{_rounding(row)}: the net multiplies any difference, and nothing can be shown from there on"
+        return said + _rounding(row)
+
+    def _failed(self) -> BlobDifference | None:
+        """The blob that says why the nets do not pass, None where they do."""
+        incomparable = (row for row in self.rows if row.why)
+        failed = (row for row in self.rows if not row.passes(self.tolerance))
+        return next(incomparable, next(failed, None))
 
     @property
     def worst(self) -> float:
@@ -68,8 +104,15 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every blob differs by at most the tolerance."""
-        return self.worst <= self.tolerance
+        """Whether every blob passes."""
+        return all(row.passes(self.tolerance) for row in self.rows)
+
+
+def _rounding(row: BlobDifference) -> str:
+    """How a difference stands to rounding, as the end of a sentence; '' where that was not measured."""
+    if row.rounding is None or row.times is None:
+        return ""
+    return f", {row.times:.2g} times what one rounding of the input alone does to it ({row.rounding:.3e})"
 
 
 DEFAULTS = VerifyOptions()
@@ -83,14 +126,14 @@ def verify(
     derived_weights: PathLike | None = None,
     options: VerifyOptions = DEFAULTS,
 ) -> Verification:
-    """Forward the nets of two prototxt files on the same input and compare their blobs.
+    """Forward two nets (or those of two solvers) on the same input and compare their blobs.
 
-    Without `derived_weights` the init.caffemodel beside `derived` serves; without `baseline_weights` those that the
-    manifest beside `derived` names as the ones it was made from.
+    Without `derived_weights` the folded.caffemodel or init.caffemodel beside the derived net serves; without
+    `baseline_weights` those that the manifest beside it names as the ones it was made from.
 
     Raises:
-        CaffeSplitError: weights and a net name different layers, the nets share no blob, none of the derived net's
-            splits is in the net that would run, or the back end is not here or cannot run the nets.
+        CaffeSplitError: weights and a net name different layers, the nets share no blob that they compute, none of the
+            derived net's splits is in the net that would run, or the back end is not here or cannot run the nets.
 
     >>> import numpy as np, os, tempfile
     >>> import caffe_split as cs
@@ -111,20 +154,93 @@ def verify(
     """
     expect_path(baseline, "a net")
     expect_path(derived, "a net")
-    baseline, derived = Path(baseline), Path(derived)
-    documents = [read_net(net, upgrade=True, caffe_proto=options.caffe_proto) for net in (baseline, derived)]
-    first = NetFiles(baseline, Path(baseline_weights or _recorded_weights(derived)))
-    second = NetFiles(derived, Path(derived_weights or derived.parent / WEIGHTS_NAME))
+    first_net, second_net = (_opened(Path(path), options) for path in (baseline, derived))
+    state = options.state or second_net.state
+    documents = first_net.document, second_net.document
+    beside = second_net.path.parent
+    first = NetFiles(first_net.path, Path(baseline_weights or _recorded_weights(second_net.path)))
+    second = NetFiles(second_net.path, Path(derived_weights or _weights_beside(beside)))
+    weights = []
     for document, (_, path) in zip(documents, (first, second)):
-        weights = caffemodel.read_weights(path)
-        check_weights(document, weights, path, options.state, ignore_extra=options.ignore_extra)
-    _check_splits_run(documents[1], options.state)
+        weights.append(caffemodel.read_weights(path))
+        check_weights(document, weights[-1], path, state, ignore_extra=options.ignore_extra)
+    _check_splits_run(documents[1], state)
+    for document in documents:
+        check_data([(document, state)])
     backend = choose_backend(options.engine, deploy_only=True)
-    how = Forwarding(options.batches, options.state, options.seed, options.input_file)
-    rows = compare_nets(backend, first, second, how)
-    if not rows:
-        raise CaffeSplitError(f"{baseline} and {derived} share no blob; there is nothing to compare.")
+    shapes = {} if options.input_file is not None else _input_shapes(documents, state)
+    how = Forwarding(options.batches, state, options.seed, options.input_file, shapes)
+    constants = offsets((documents[0], weights[0]), (documents[1], weights[1]), state)
+    rows = compare_nets(backend, first, second, how, options.tolerance, constants)
+    _check_something_shown(rows, documents, state)
     return Verification(tuple(rows), options.tolerance, backend.name)
+
+
+class _Opened(NamedTuple):
+    """A net that was given, or that of a solver: its file, its text, and the state in which a phase runs it."""
+
+    path: Path
+    document: prototxt.Document
+    state: NetState
+
+
+def _opened(path: Path, options: VerifyOptions) -> _Opened:
+    given = read_net_or_solver(path, options.caffe_proto)
+    state = options.state or NetState(options.phase)
+    if given.kind == "solver":
+        written = Options("SolverParameter", [given])
+        tests = [state_of_training(written)] if options.phase == "TRAIN" else states_of_tests(written)
+        path, state = solver_net_path(given), options.state or next(iter(tests), state)
+    return _Opened(path, read_net(path, upgrade=True, caffe_proto=options.caffe_proto), state)
+
+
+def _weights_beside(folder: Path) -> Path:
+    """The weights that were written into a folder beside its net: those of a fold, or else of a derivation."""
+    folded = folder / FOLDED_WEIGHTS_NAME
+    return folded if folded.is_file() else folder / WEIGHTS_NAME
+
+
+def _input_shapes(documents: Sequence[prototxt.Document], state: NetState) -> dict[str, tuple[int, ...]]:
+    """The shapes of the baseline's inputs, which both nets are given: deploy nets often differ in their batch.
+
+    Raises `CaffeSplitError` where an input of that name has another shape in the derived net, the batch aside.
+    """
+    ours, theirs = (
+        {
+            top: shape
+            for layer in phase_layers(document, state)
+            if layer.type == "Input"
+            for top in layer.tops
+            if (shape := infer_shapes([layer]).blobs.get(top))
+        }
+        for document in documents
+    )
+    for name in ours.keys() & theirs.keys():
+        if ours[name][1:] != theirs[name][1:]:
+            raise CaffeSplitError(
+                f"input '{name}' has shape {ours[name]} in {documents[0].filename} and {theirs[name]} in "
+                f"{documents[1].filename}. Make them equal, or give both nets the same array: `caffe-split verify "
+                "--input FILE.npy`."
+            )
+    changed = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
+    return {name: ours[name] for name in sorted(changed)}
+
+
+def _check_something_shown(
+    rows: Sequence[BlobDifference], documents: Sequence[prototxt.Document], state: NetState
+) -> None:
+    """Raises `CaffeSplitError` where no blob that the nets compute is among those compared, or all of them are 0."""
+    names = " and ".join(document.filename for document in documents)
+    given = {top for layer in phase_layers(documents[0], state) if not layer.bottoms for top in layer.tops}
+    computed = [row for row in rows if row.blob not in given]
+    if not computed:
+        shared = f"only {', '.join(row.blob for row in rows)}, which they are given" if rows else "no blob"
+        raise CaffeSplitError(f"{names} share {shared}; there is nothing to compare.")
+    if all(row.scale == 0 and row.largest == 0 for row in computed):
+        raise CaffeSplitError(
+            f"{names}: all {len(computed)} blobs that they compute are 0, which shows nothing. Give other data or "
+            "weights."
+        )
 
 
 def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
@@ -136,7 +252,7 @@ def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
         stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"
         raise CaffeSplitError(
             f"{derived.filename}: none of its splits is in the net of the {state.phase} phase with {stages} and level "
-            f"{state.level}; nothing would be shown. Give the right --phase, --stage or --level."
+            f"{state.level}; nothing would be shown. Give the phase, the stages and the level in which they are."
         )
 
 
@@ -153,7 +269,11 @@ def _recorded_weights(derived: Path) -> Path:
 def table(rows: Sequence[BlobDifference]) -> list[str]:
     """One line per blob: name, largest absolute and relative difference, outputs marked."""
     width = max(len(row.blob) for row in rows)
-    return [
-        f"{row.blob:<{width}}  {row.largest:.3e}  relative {row.relative:.3e}{'  output' if row.is_output else ''}"
-        for row in rows
-    ]
+    return [f"{row.blob:<{width}}  {row.largest:.3e}  relative {row.relative:.3e}{_remarks(row)}" for row in rows]
+
+
+def _remarks(row: BlobDifference) -> str:
+    said = "" if row.rounding is None else f"  rounding alone {row.rounding:.3e}"
+    said += "  output" if row.is_output else ""
+    said += f"  ({row.why})" if row.why else ""
+    return f"{said}  (without the constant that '{row.taken_by}' takes off)" if row.taken_by else said

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import functools
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -38,12 +42,37 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, 1, 0.65)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         module = importlib.import_module(f"caffe_split.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, name.replace("-", "_"))
-        return command
+        return _with_files_checked(name, command)
+
+
+def _with_files_checked(name: str, command: click.Command) -> click.Command:
+    """The command, which first refuses files that stand where another kind of file belongs."""
+    callback = command.callback
+    assert callback is not None
+
+    def run(**values: Any) -> Any:
+        from caffe_split.cli.given import check_given
+
+        check_given(name, command.params, values)
+        return callback(**values)
+
+    checked = copy.copy(command)
+    checked.callback = functools.wraps(callback)(run)
+    return checked
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

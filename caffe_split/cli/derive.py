@@ -14,6 +14,7 @@ from caffe_split.cli.options import (
     ignore_extra_option,
     names,
     print_json,
+    say_kept,
     this_command,
     wrong_use,
 )
@@ -184,8 +185,10 @@ def make_derived(
             engine=engine,
             ignore_extra_weights=ignore_extra,
         )
+        training = open_training(net_or_solver, caffe_proto=caffe_proto)
+        say_kept(training.notes)
         plan = derive(
-            open_training(net_or_solver, caffe_proto=caffe_proto),
+            training,
             iteration,
             weights=weights,
             layers=None if control else chosen if chosen is not None else num_splits or NUM_SPLITS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json
+from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_extra_option, names, print_json
 
 
 @click.command()
@@ -36,6 +36,9 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, names, pr
     type=click.FloatRange(min=0, min_open=True),
     help="Fold only branches whose kernel is shorter than this share of its slow half's.",
 )
+@ignore_extra_option
+@click.option("--stage", "stages", multiple=True, help="A stage of the nets; several times for several.")
+@click.option("--level", type=int, default=0, show_default=True, help="Level of the nets.")
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
@@ -53,6 +56,9 @@ def fold(
     ungroup: bool,
     layers: str | None,
     smaller_than: float | None,
+    ignore_extra: bool,
+    stages: tuple[str, ...],
+    level: int,
     check: bool,
     batches: int,
     tolerance: float,
@@ -62,7 +68,7 @@ def fold(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Merge every linear branch of the derived NET with its WEIGHTS back into one convolution.
+    """Merge every linear branch of the derived NET (or the solver of it) with its WEIGHTS back into one convolution.
 
     split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
     from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
@@ -76,13 +82,18 @@ def fold(
       caffe-split fold derived1/deploy.prototxt derived1/net_iter_64000.caffemodel --fold-batch-norm
       caffe-split fold derived1/train_val.prototxt derived1/net_iter_64000.caffemodel --smaller-than 0.1 --out cut1
     """
+    from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
     from caffe_split.backends.verify import VerifyOptions
     from caffe_split.files import check_out
     from caffe_split.folding import make
+    from caffe_split.net.state import NetState
 
     if not dry_run:
         check_out(out, force)
-    options = make.FoldOptions(deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto)
+    state = NetState("TEST", stages, level) if stages or level else None
+    options = make.FoldOptions(
+        deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto, ignore_extra, state
+    )
     plan = make.fold(net, weights, out=out, options=options)
     comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None
     results = [] if dry_run else plan.write(force=force, check=comparison)
@@ -95,4 +106,4 @@ def fold(
         return
     for result in results:
         click.echo(result.verdict())
-    click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, make.FOLDED_WEIGHTS_NAME)))
+    click.echo("wrote " + ", ".join(str(out / name) for name in (*plan.texts, FOLDED_WEIGHTS_NAME)))

@@ -15,6 +15,7 @@ from caffe_split.trainlog.export_logs import export_logs
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, is_score
 from caffe_split.trainlog.read import open_log, read_log
+from caffe_split.trainlog.snapshots import nearest_snapshot
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
 RANK = click.option(
@@ -191,6 +192,8 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 @click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
 @click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
 @click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
+@click.option("--sort", "sort", type=click.Choice(list(query.SORTS)), help="Rows by this column, the best first.")
+@click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
 @RANK
 def table(
@@ -201,16 +204,21 @@ def table(
     csv_folder: str | None,
     series_folder: str | None,
     event_folder: str | None,
+    sort: str | None,
+    snapshots: bool,
     cost: bool,
     rank: int | None,
 ) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
+
+    A folder stands for every log inside it. Of several runs the last line names the best and its snapshot.
 
     The CSV files are those of BVLC's parse_log.py, column for column.
 
     \b
     Example:
       caffe-split table baseline/train.log derived*/train.log
+      caffe-split table runs/ --sort best --snapshot
       caffe-split table baseline/train.log --csv curves
     """
     read: list[TrainingLog] = []
@@ -232,8 +240,12 @@ def table(
         rows = query.summarise(read, output)
         if cost:
             rows = [_with_cost(row) for row in rows]
-        form = "json" if as_json else form
-        click.echo({"markdown": show.markdown, "csv": show.as_csv, "json": show.as_json}[form](rows))
+        if sort is not None:
+            rows = query.sort_rows(rows, sort)
+        if as_json or form == "json":
+            click.echo(show.as_json(rows))
+        else:
+            click.echo(show.as_csv(rows) if form == "csv" else show.markdown(rows, snapshots))
     return status
 
 
@@ -263,7 +275,7 @@ def _show_values(
     snapshot: bool,
 ) -> None:
     for found, line in zip(chosen, query.read_lines(log, chosen)):
-        near = query.nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
+        near = nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
         if records is not None:
             records.append(show.record(log, found, line, near))
         elif value:

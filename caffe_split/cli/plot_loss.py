@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
 from caffe_split.plot.picture_file import picture_format, write_picture
 from caffe_split.plot.series import collect
@@ -72,6 +73,8 @@ def command(
     kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
         path = out or DEFAULT_FILE
+        # All three formats say who made them.
+        check_ours(Path(path), b"atplotlib", "plot")
         write_picture(Path(path), draw, force=True, size=SIZE)
         click.echo(f"{why}wrote {path}")
     else:

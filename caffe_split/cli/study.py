@@ -73,7 +73,7 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
     found = estimate(plan, out)
     for step in found.steps:
         click.echo(str(step))
-    click.echo(f"{found.summary(jobs)}; nothing run (--dry-run)")
+    click.echo(f"{found.summary(jobs)}; nothing run (--dry-run). The study's folder is {out}")
 
 
 def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int, jobs: int) -> int:

@@ -84,6 +84,7 @@ def tpm(
       caffe-split tpm --suggest-window train.log
     """
     from caffe_split.tpm.given import recognise
+    from caffe_split.tpm.trust import warnings
 
     if length is not None and not suggest_window:
         raise click.UsageError("--length belongs to --suggest-window.")
@@ -108,10 +109,13 @@ def tpm(
         raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
     with _progress() as progress:
         chosen = _Chosen(windows, names(layers), interval, progress)
-        scores, known = _measure(given, iteration, chosen, lambda: shown.open(given.path, caffe_proto))
+        scores, known, snapshots = _measure(given, iteration, chosen, lambda: shown.open(given.path, caffe_proto))
     if momentum is None and known is None:
         click.echo("note: without a solver momentum is taken as 0; give it with --momentum", err=True)
-    _show_scores(scores, momentum if momentum is not None else known or 0.0, kernels, as_json, files)
+    momentum = momentum if momentum is not None else known or 0.0
+    _show_scores(scores, momentum, kernels, as_json, files)
+    for line in warnings(scores, momentum, snapshots):
+        click.echo(f"warning: {line}", err=True)
 
 
 class _Chosen(NamedTuple):
@@ -125,14 +129,15 @@ class _Chosen(NamedTuple):
 
 def _measure(
     given: Source, iteration: int | None, chosen: _Chosen, opened: Callable[[], Training]
-) -> tuple[list[LayerScores], float | None]:
-    """The scores, and the momentum where it is known."""
+) -> tuple[list[LayerScores], float | None, list[int]]:
+    """The scores, the momentum where it is known, and the iterations that have a snapshot."""
     from caffe_split.tpm.collect import measure_snapshots, measure_tpm, momentum_of
 
     if given.kind == "snapshots":
-        return measure_snapshots(given.snapshots, **chosen._asdict()), None
+        return measure_snapshots(given.snapshots, **chosen._asdict()), None, list(given.snapshots)
     training = opened()
-    return measure_tpm(training, iteration, **chosen._asdict()), momentum_of(training)
+    scores = measure_tpm(training, iteration, **chosen._asdict())
+    return scores, momentum_of(training), list(training.snapshots())
 
 
 class _Files(NamedTuple):

@@ -25,7 +25,7 @@ from caffe_split.engine.spec.command import Choices
     type=click.IntRange(1),
     metavar="N",
     help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads of every process; "
-    "default: OMP_NUM_THREADS if set, else all cores, which --processes divides.",
+    "default: OMP_NUM_THREADS if set, else as many cores as pay for the net; --processes divides all cores.",
 )
 @click.option(
     "--engine",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from caffe_split.data.images import decode_image
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike, make_folder, new_folder, remove_file
+from caffe_split.files import PathLike, make_folder, new_folder
 from caffe_split.formats.weights.datum import decode_datum, encode_datum, read_datum
 
 Image = npt.NDArray[np.uint8]
@@ -45,7 +45,8 @@ def open_store(path: PathLike) -> lmdb.Environment:
                 # Another store has taken its place.
                 _OPEN.pop(real)[1].close()
             if real not in _OPEN:
-                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=False)
+                # Records are read in their order, in which the system reads ahead.
+                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=True)
             return _OPEN[real][1]
     except (OSError, lmdb.Error) as error:
         raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
@@ -55,7 +56,8 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
     """Write (image, label) samples to a new LMDB in the order given, under keys 00000000, 00000001, ...
 
     Images are uint8 of shape (channels, height, width). The store is made beside `path` and renamed when it is
-    complete. Returns the number of samples. Raises `CaffeSplitError` if `path` exists.
+    complete. Returns the number of samples. Raises `CaffeSplitError` if `path` exists, and if the system
+    refuses to write.
     """
     target = Path(path)
     if target.exists():
@@ -63,14 +65,19 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
     make_folder(target.parent)
     count = 0
     with new_folder(target, force=False) as building:
-        # The map is address space, not disk: the file grows as it is written.
-        with lmdb.open(os.fspath(building), map_size=1 << 40) as store:
-            with store.begin(write=True) as transaction:
-                for image, label in samples:
-                    transaction.put(f"{count:08d}".encode(), encode_datum(image, label), append=True)
-                    count += 1
-            store.sync(True)
-        remove_file(building / "lock.mdb")
+        try:
+            # The map is address space, not disk: the file grows as it is written. Nobody else has the folder; and
+            # LMDB's lock file is mapped, so that on a full disk a signal would end the process.
+            with lmdb.open(os.fspath(building), map_size=1 << 40, lock=False) as store:
+                with store.begin(write=True) as transaction:
+                    for image, label in samples:
+                        transaction.put(f"{count:08d}".encode(), encode_datum(image, label), append=True)
+                        count += 1
+                store.sync(True)
+        except lmdb.Error as error:
+            # LMDB's own words for a full disk are "Input/output error".
+            said = str(error).replace(f"{building}: ", "")
+            raise CaffeSplitError(f"{target}: cannot be written: {said}; is the disk full?") from error
     return count
 
 

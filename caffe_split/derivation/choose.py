@@ -15,6 +15,7 @@ from caffe_split.split.partition import parse_rule
 from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
+from caffe_split.tpm.trust import kernels_alike
 
 
 def why_not(
@@ -48,6 +49,20 @@ def why_not(
         reason = "depthwise, one kernel a group" if geometry.group > 1 else "it has one kernel"
         return f"{reason}; --partition all does not divide it"
     return kind_of(options.kind).why_not(geometry) or None
+
+
+def expect_differences(layers: Sequence[Layer], scores: Sequence[LayerScores]) -> None:
+    """Raises `CaffeSplitError` for layers whose kernels all have the same TPM: they would be divided by their index."""
+    names = {layer.name for layer in layers}
+    alike = [score for score in scores if score.layer in names and kernels_alike(score)]
+    if alike:
+        first = alike[0]
+        raise CaffeSplitError(
+            f"all kernels of {', '.join(score.layer for score in alike)} have the same TPM over the window "
+            f"{first.start}:{first.stop} (N = {first.steps}): it does not say which are fast. Give a window that does "
+            "(--window START:STOP; `caffe-split tpm` names those that the snapshots allow), or divide them by chance: "
+            "--partition random:SEED"
+        )
 
 
 def candidates(document: prototxt.Document, options: DeriveOptions = DEFAULTS) -> list[Layer]:

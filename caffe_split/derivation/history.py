@@ -1,17 +1,20 @@
 """Continuing the parent's schedule: its solver state, made to fit the derived net.
 
 A solver keeps one array of history (SGD's momentum; Adam two) per learnable parameter, in the net's order. A kernel
-that the split moved keeps its history; new parameters start with zeros.
+that the split moved keeps its history. New parameters start at rest, and where a solver divides by what it remembers
+of squared gradients they are given a memory: see `new_history`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from caffe_split.backends.check_weights import Blobs
+from caffe_split.derivation.new_history import Slot, squared_steps, squares
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
@@ -19,9 +22,19 @@ from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.split import naming
 from caffe_split.split.partition import Partition
+from caffe_split.split.parts import Part
 
-# A layer's name and the place of the blob among its blobs.
-Slot = tuple[str, int]
+Array = Literal["rest", "squares", "steps"]
+# What each array of a solver's history is, in Caffe's order: `rest` is what a parameter at rest has 0 of (velocity, a
+# mean of gradients), `squares` are of gradients, `steps` of updates.
+ARRAYS: dict[str, tuple[Array, ...]] = {
+    "SGD": ("rest",),
+    "Nesterov": ("rest",),
+    "AdaGrad": ("squares",),
+    "RMSProp": ("squares",),
+    "AdaDelta": ("squares", "steps"),
+    "Adam": ("rest", "squares"),
+}
 
 
 def state_beside(weights: Path) -> Path:
@@ -74,25 +87,31 @@ def continued(
     state: SolverState,
     parent: tuple[prototxt.Document, Blobs],
     derived: tuple[prototxt.Document, Blobs],
-    partitions: Mapping[str, Partition],
+    splits: Mapping[str, tuple[Partition, Sequence[Part]]],
     *,
     learned_net: str,
+    solver_type: str,
     trained_in: NetState = TRAIN,
 ) -> SolverState:
     """The solver state of the net `parent`, made to fit the net `derived` (document and blobs each).
 
-    Iteration and step are the parent's. Raises `CaffeSplitError`, naming the file `path`, for a state that does not
-    fit the parent.
+    `splits` are the split layers, how each is divided and its parts. Iteration and step are the parent's. Raises
+    `CaffeSplitError`, naming the file `path`, for a state that does not fit the parent or its solver, whose type is
+    `solver_type`.
     """
     slots = list(learnable(*parent, trained_in))
     count = len(state.history)
-    if not slots or count % len(slots):
+    at_rest: tuple[Array, ...] = ("rest",)
+    arrays = ARRAYS.get(solver_type, at_rest * (count // max(len(slots), 1)))
+    if not slots or count != len(slots) * len(arrays):
         raise CaffeSplitError(
-            f"{path}: {count} blobs of history, but {parent[0].filename} has {len(slots)} learnable parameters. "
-            "Was it saved by a training of this net?"
+            f"{path}: {count} blobs of history, but {parent[0].filename} has {len(slots)} learnable parameters, "
+            f"{len(arrays)} each by {solver_type}. Was it saved by a training of this net with this solver?"
         )
+    partitions = {name: partition for name, (partition, _) in splits.items()}
     history: list[np.ndarray] = []
-    for first in range(0, count, len(slots)):
+    for number, array in enumerate(arrays):
+        first = number * len(slots)
         old = dict(zip(slots, state.history[first : first + len(slots)]))
         for slot, values in old.items():
             shape = parent[1][slot[0]][slot[1]].shape
@@ -101,11 +120,25 @@ def continued(
                     f"{path}: the history of layer '{slot[0]}', blob {slot[1]}, has shape {tuple(values.shape)}, and "
                     f"the blob {tuple(shape)}. Was it saved by a training of this net?"
                 )
-        moved = _moved(old, partitions)
+        moved = {**_new(old, splits, array), **_moved(old, partitions)}
         for name, index in learnable(*derived, trained_in):
             shape = derived[1][name][index].shape
             history.append(np.asarray(moved.get((name, index), np.zeros(shape)), np.float32).reshape(shape))
     return SolverState(state.iter, learned_net, state.current_step, history)
+
+
+def _new(
+    old: Mapping[Slot, np.ndarray],
+    splits: Mapping[str, tuple[Partition, Sequence[Part]]],
+    array: Array,
+) -> dict[Slot, np.ndarray]:
+    """What the parameters of splits start with; those that are missing start with 0."""
+    found: dict[Slot, np.ndarray] = {}
+    if array != "rest":
+        for name, (_, parts) in splits.items():
+            given = old[name, 0], old.get((name, 1))
+            found.update((squares if array == "squares" else squared_steps)(parts, *given))
+    return found
 
 
 def _moved(old: Mapping[Slot, np.ndarray], partitions: Mapping[str, Partition]) -> dict[Slot, np.ndarray]:

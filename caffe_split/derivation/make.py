@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
-from caffe_split.derivation.choose import choose_layers
+from caffe_split.derivation.choose import choose_layers, expect_differences
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
@@ -19,6 +20,7 @@ from caffe_split.derivation.layer_plans import plan_layers
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
+from caffe_split.derivation.solver import solver_type
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect
 from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
@@ -35,6 +37,7 @@ from caffe_split.tpm.collect import measure_tpm, momentum_of
 from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
 from caffe_split.tpm.scores import LayerScores, latest_window
 from caffe_split.tpm.state import fresh_state, is_state
+from caffe_split.tpm.trust import warnings
 
 
 def derive(
@@ -114,9 +117,12 @@ def derive(
         windows = () if options.window is None else (options.window,)
         seen = latest_window(measure_tpm(training, iteration, windows=windows))
     chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen, options)
+    if rule.needs_scores:
+        expect_differences(chosen, seen)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
     plan = _plan(source, chosen, seen, options, out, deploy)
+    plan = replace(plan, warnings=tuple(warnings(seen, momentum_of(training) or 0.0, list(training.snapshots()))))
     if scores is not None:
         return plan  # no command line takes scores
     command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
@@ -178,10 +184,16 @@ def _plan(
     state, read = None, list(files.read)
     if parent is not None:
         _complete_states(blobs, derived, parent[1].iter)
-        partitions = {plan.name: plan.partition for plan in plans}
-        pairs = (training.net, weights), (derived, blobs)
-        learned_net = str(out / WEIGHTS_NAME)
-        state = continued(*parent, *pairs, partitions, learned_net=learned_net, trained_in=training.state)
+        assert training.solver is not None
+        state = continued(
+            *parent,
+            (training.net, weights),
+            (derived, blobs),
+            {plan.name: (plan.partition, plan.parts) for plan in plans},
+            learned_net=str(out / WEIGHTS_NAME),
+            solver_type=solver_type(training.solver),
+            trained_in=training.state,
+        )
         read.append(parent[0])
     return DerivePlan(
         net_path=training.net_path,
@@ -260,6 +272,7 @@ def _normalised(
             f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
             "Give the training net or its solver, and this one as --deploy."
         )
+    check_data([(training.net, training.state)])
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
     with scratch() as folder:

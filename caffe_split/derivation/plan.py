@@ -68,8 +68,8 @@ class DerivePlan:
     `texts` are the prototxt files, name in the folder -> content; `weights` the derived net's blobs, layer -> blobs;
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
-    form. `engine` is what measured the branches for `options.branch_norm`, if anything did. `command` makes the same
-    plan at the command line; it is empty where none does.
+    form, `warnings` what the choice by TPM lacks. `engine` is what measured the branches for `options.branch_norm`,
+    if anything did. `command` makes the same plan at the command line; it is empty where none does.
     """
 
     net_path: Path
@@ -87,6 +87,7 @@ class DerivePlan:
     state: SolverState | None = None
     inputs: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     engine: str | None = None
     command: tuple[str, ...] = ()
 
@@ -133,6 +134,7 @@ class DerivePlan:
         else:
             lines.append("no split: the control, the same net trained equally long from the same weights")
         lines += [f"  in today's form: {note}" for note in self.notes]
+        lines += [f"  warning: {line}" for line in self.warnings]
         if self.options.added_lr != 1 and self.layers:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
         if self.engine is not None:
@@ -165,6 +167,7 @@ class DerivePlan:
             "options": {name: getattr(self.options, name) for name in options},
             "noise_form": NOISE_FORMS[self.options.init],
             "upgraded": list(self.notes),
+            "warnings": list(self.warnings),
             "engine": self.engine,
             "layers": [_layer_dict(layer) for layer in self.layers],
             "before": vars(self.before),

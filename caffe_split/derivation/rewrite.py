@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.geometry import HEIGHT_AND_WIDTH, convolution_geometry
 from caffe_split.net.layers import Layer, all_layers
 from caffe_split.net.state import TEST, TRAIN
 from caffe_split.split import naming
@@ -172,9 +172,9 @@ def _convolution_settings(part: Part) -> list[tuple[str, object]]:
     geometry = part.geometry
     assert geometry is not None
     settings: list[tuple[str, object]] = [("num_output", part.num_output), ("bias_term", False)]
-    settings += _sides("kernel_size", "kernel_h", "kernel_w", geometry.kernel, None)
-    settings += _sides("pad", "pad_h", "pad_w", geometry.pad, 0)
-    settings += _sides("stride", "stride_h", "stride_w", geometry.stride, 1)
+    settings += _sides("kernel_size", geometry.kernel, None)
+    settings += _sides("pad", geometry.pad, 0)
+    settings += _sides("stride", geometry.stride, 1)
     if geometry.dilation != (1, 1):
         settings += [("dilation", side) for side in geometry.dilation]
     if geometry.group != 1:
@@ -182,12 +182,10 @@ def _convolution_settings(part: Part) -> list[tuple[str, object]]:
     return settings
 
 
-def _sides(
-    both: str, vertical: str, horizontal: str, sides: tuple[int, int], default: int | None
-) -> list[tuple[str, object]]:
+def _sides(both: str, sides: tuple[int, int], default: int | None) -> list[tuple[str, object]]:
     if sides == (default, default):
         return []
-    return [(both, sides[0])] if sides[0] == sides[1] else [(vertical, sides[0]), (horizontal, sides[1])]
+    return [(both, sides[0])] if sides[0] == sides[1] else list(zip(HEIGHT_AND_WIDTH[both], sides))
 
 
 def _copy(part: Part, layer: Layer) -> prototxt.Field:
@@ -199,6 +197,7 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
     message.set("top", part.top)
     param = message.sub("convolution_param")
     assert param is not None
+    layer_count = int(param.get("num_output", 0))
     param.set("num_output", part.num_output)
     has_bias = len(part.blobs) == 2
     if not has_bias and param.get("bias_term", True):
@@ -208,8 +207,12 @@ def _copy(part: Part, layer: Layer) -> prototxt.Field:
             message.remove(extra)
     if part.lr != 1 and not message.has("param"):
         message.insert_after(message.all_fields("top")[-1], prototxt.field("param", {"lr_mult": 1}))
+    whole = part.name == naming.slow_half(layer.name) and part.num_output == layer_count
+    if part.name == naming.fast_half(layer.name) or whole:
+        # It keeps the parameters' own names, which nothing else has, so that folding gives X's text back.
+        return field
     for spec in message.subs("param"):
-        # A weight's own name would tie the halves together.
+        # A parameter's own name would tie the parts together.
         spec.remove("name")
         if part.lr != 1:
             spec.set("lr_mult", _times(spec.get("lr_mult", 1), part.lr))

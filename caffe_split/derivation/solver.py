@@ -30,6 +30,13 @@ def derived_solver(training: Training, out: Path) -> tuple[prototxt.Document, li
     return solver, inner, named
 
 
+def solver_type(solver: prototxt.Document) -> str:
+    """The solver's update method by its name today, also where the file has the old `solver_type`."""
+    today = solver.copy()
+    upgrade(today)
+    return str(today.get("type", "SGD"))
+
+
 def _name_net(solver: prototxt.Document, training: Training, out: Path) -> str:
     """Name the derived training net; returns the name of the field that does."""
     name = str(out / training.net_path.name)

@@ -1,4 +1,4 @@
-"""A drawing as SVG text that needs nothing else: no fonts, styles, ids or links."""
+"""A drawing as SVG text that needs nothing else: no fonts, style sheets, ids or links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def svg_text(drawing: Drawing, title: str) -> str:
     width, height = _number(drawing.width), _number(drawing.height)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}pt" height="{height}pt" '
-        f'viewBox="0 0 {width} {height}" font-family="{FONT}" role="img">',
+        # In a browser a picture that is wider than the window is shown smaller, not cut off.
+        f'viewBox="0 0 {width} {height}" style="max-width:100%;height:auto" font-family="{FONT}" role="img">',
         f"<title>{escape(title)}</title>",
         f'<rect width="{width}" height="{height}" fill="#FFFFFF"/>',
         *(_element(stroke) for stroke in drawing.strokes),

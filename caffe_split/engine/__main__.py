@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--seed", type=_whole(0))
     parser.add_argument(
-        "--threads", type=_whole(1), help="of each process; default: all cores, divided among the processes"
+        "--threads",
+        type=_whole(1),
+        help="of each process; default: as many as pay for the net, at most all cores, divided among the processes",
     )
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
@@ -102,7 +104,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     """Train in this process. Raises `CaffeSplitError`."""
     import torch
 
-    from caffe_split.engine.device import choose_device, keep_memory
+    from caffe_split.engine.device import choose_device, keep_memory, threads_for
     from caffe_split.engine.model.precision import set_precision
     from caffe_split.engine.parallel.group import ALONE
     from caffe_split.engine.parallel.join import device_for
@@ -140,6 +142,12 @@ def _train(words: argparse.Namespace, run: Run) -> None:
             group=group,
             continue_data=words.continue_data,
         )
+        if not words.threads and "OMP_NUM_THREADS" not in os.environ and device.type == "cpu":
+            count = threads_for(solver.net.multiply_adds, torch.get_num_threads())
+            if count < torch.get_num_threads():
+                work = f"{solver.net.multiply_adds:,} multiply-adds"
+                log.info(f"Threads: {count}, since a batch takes {work}; --threads N for more")
+                torch.set_num_threads(count)
         if meeting:
             solver.snapshots.guard = meeting.watch.busy
         solver.solve()

@@ -29,6 +29,23 @@ def choose_device(asked: str | None, solver: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+# Multiply-adds of a forward run for which a thread more pays.
+_WORK_PER_THREAD = 50_000_000
+
+
+def threads_for(multiply_adds: int, most: int) -> int:
+    """The number of threads for a net of so many multiply-adds per batch, from 1 to `most`.
+
+    Threads wait for each other at every layer. Where the layers are small, that takes longer than what they save, and
+    many times as long where other programs use the same cores. The number depends on the net alone, not on a
+    measurement, since it decides in which order sums are added.
+
+    >>> threads_for(10_000_000, 8), threads_for(120_000_000, 8), threads_for(5_000_000_000, 8)
+    (1, 2, 8)
+    """
+    return max(1, min(most, multiply_adds // _WORK_PER_THREAD))
+
+
 def keep_memory() -> None:
     """Make glibc keep freed memory for the next iteration; with another C library, do nothing.
 

@@ -106,6 +106,17 @@ def check_file(path: Path, force: bool) -> None:
         raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
 
 
+def check_ours(path: Path, sign: bytes, what: str) -> None:
+    """Raises `CaffeSplitError` if a file is at `path` without the bytes `sign`, which all files of `what` have."""
+    try:
+        if path.is_file() and path.stat().st_size and sign not in path.read_bytes():
+            raise CaffeSplitError(
+                f"{path} exists and is no {what}; nothing is overwritten unasked. Choose another name."
+            )
+    except OSError as error:
+        raise CaffeSplitError(f"{path}: cannot be read: {reason(error)}") from None
+
+
 def open_new(path: PathLike) -> BinaryIO:
     """Open a file for writing and reading that was not there, for what grows as it is read. Raises `OSError`."""
     return open(path, "x+b")

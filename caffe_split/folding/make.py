@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caffe_split.backends.check_weights import check_weights
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
 from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
+from caffe_split.folding.shared import settle_shared
 from caffe_split.folding.trim import TrimmedSplit
+from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.net.state import TEST
+from caffe_split.net.options import Options
+from caffe_split.net.state import TEST, NetState, states_of_tests
 from caffe_split.net.training import solver_net_path
+from caffe_split.split.recognise import all_splits
 from caffe_split.tpm.state import is_state
-
-FOLDED_WEIGHTS_NAME = "folded.caffemodel"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class FoldOptions:
     them. ungroup: let a convolution lose its groups where its split has learnt to mix them. layers: fold only the
     splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
     branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
-    for.
+    for. ignore_extra_weights: leave out weights of layers that no net has. state: the state whose cost is given and in
+    which weights have to fit; None: that of the solver's first test, if a solver was given, else phase TEST alone.
     """
 
     deploy: PathLike | None = None
@@ -47,16 +50,19 @@ class FoldOptions:
     layers: Sequence[str] | None = None
     smaller_than: float | None = None
     caffe_proto: Path | None = None
+    ignore_extra_weights: bool = False
+    state: NetState | None = None
 
 
 @dataclass(frozen=True)
 class FoldPlan:
     """All that folding will write into the new folder `out`; `str` gives it in words.
 
-    trimmed: the splits that lost some of their branches. kept: why a split stays, by its stem. norms: which BatchNorm
-    and Scale layers went into which convolution; norms_kept: why those behind a convolution stay. before, after: cost
-    of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's
-    content.
+    whole: how the folded weights fit those of the nets that have no splits, such as the deploy net of before. state:
+    that in which the nets are compared. trimmed: the splits that lost some of their branches. kept: why a split stays,
+    by its stem. norms: which BatchNorm and Scale layers went into which convolution; norms_kept: why those behind a
+    convolution stay. before, after: cost of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and
+    types (layer -> type): the folder's content.
     """
 
     net_path: Path
@@ -74,6 +80,8 @@ class FoldPlan:
     weights: dict[str, list[np.ndarray]]
     types: dict[str, str]
     caffe_proto: Path | None = None
+    state: NetState = TEST
+    whole: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[Path]:
@@ -90,6 +98,7 @@ class FoldPlan:
         lines += [f"  {name}: {' and '.join(norms)} merged into it" for name, norms in self.norms.items()]
         lines += [f"  not folded: {name}: {reason}" for name, reason in self.kept.items()]
         lines += [f"  BatchNorm stays behind {name}: {reason}" for name, reason in self.norms_kept.items()]
+        lines += [f"  {path}: {fits}" for path, fits in self.whole.items()]
         lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
         lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
         return lines
@@ -105,6 +114,7 @@ class FoldPlan:
             "kept": self.kept,
             "batch_norm": {name: list(norms) for name, norms in self.norms.items()},
             "batch_norm_kept": self.norms_kept,
+            "whole": {str(path): fits for path, fits in self.whole.items()},
             "before": vars(self.before),
             "after": vars(self.after),
         }
@@ -115,8 +125,9 @@ class FoldPlan:
     def write(self, *, force: bool = False, check: VerifyOptions | None = DEFAULTS) -> list[Verification]:
         """Write the files into `out`: all of them or nothing; manifest.json last.
 
-        Before the folder gets its name each folded net is forwarded beside its source as `check` says (its caffe_proto
-        is the plan's); None leaves that out. `force` replaces a folder. Returns the comparisons, one per net.
+        Before the folder gets its name each folded net is forwarded beside its source as `check` says (its state and
+        caffe_proto are the plan's); None leaves that out. `force` replaces a folder. Returns the comparisons, one per
+        net that has splits.
 
         Raises:
             CaffeSplitError: a folded net differs by more than the tolerance, or the folder exists and not `force`.
@@ -125,7 +136,8 @@ class FoldPlan:
             for name, data in self.texts.items():
                 write_atomic(folder / name, data)
             caffemodel.write_weights(folder / FOLDED_WEIGHTS_NAME, self.weights, types=self.types)
-            results = [] if check is None else [self._checked(source, folder, check) for source in self.sources]
+            compared = [source for source in self.sources if check is not None and source not in self.whole]
+            results = [self._checked(source, folder, check or DEFAULTS) for source in compared]
             write_manifest(
                 folder,
                 (*self.sources, self.weights_path),
@@ -142,14 +154,16 @@ class FoldPlan:
             folder / source.name,
             baseline_weights=self.weights_path,
             derived_weights=folder / FOLDED_WEIGHTS_NAME,
-            options=replace(check, caffe_proto=self.caffe_proto),
+            # The weights have been checked against all nets together.
+            options=replace(check, caffe_proto=self.caffe_proto, state=self.state, ignore_extra=True),
         )
+        # These blobs of both nets are not meant to be the same.
+        changed = {blob for split in self.trimmed for blob in split.changed}
+        result = replace(result, rows=tuple(row for row in result.rows if row.blob not in changed))
         if not result.passed:
-            worst = max(result.rows, key=lambda row: row.relative)
             raise CaffeSplitError(
-                f"{source}: folded, it would differ by {worst.relative:.3g} (relative) at blob '{worst.blob}', "
-                f"more than {check.tolerance:g}; nothing was written. If the weights are that badly conditioned, "
-                "raise --tolerance."
+                f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. If the "
+                "weights are that badly conditioned, raise --tolerance."
             )
         return result
 
@@ -190,16 +204,18 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     net_path, weights_path, out = Path(net), Path(weights), Path(out)
     deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)
+    state = options.state or TEST
     if given.kind == "solver":
         net_path = solver_net_path(given)
+        state = options.state or next(iter(states_of_tests(Options("SolverParameter", [given]))), TEST)
     document = read_net(net_path, True, caffe_proto)
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
-    read = caffemodel.read_weights(weights_path)
-    check_weights(document, read, weights_path, TEST)
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
-    before = Cost.of(infer_shapes(phase_layers(document, TEST)))
-    blobs = {name: list(read[name]) for name in read if len(read[name]) and not is_state(read[name])}
+    splits = [bool(all_splits(all_layers(each))) for each in documents]
+    blobs = _weights_of(documents, splits, weights_path, state, options.ignore_extra_weights)
+    before = Cost.of(infer_shapes(phase_layers(document, state)))
+    given_texts = [each.to_bytes() for each in documents]
     folded, kept, blobs, trimmed = merge_stems(
         documents, blobs, options.ungroup, layers=options.layers, smaller_than=options.smaller_than
     )
@@ -212,6 +228,12 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
         raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
+    whole = {}
+    for each, text, has_splits in zip(documents, given_texts, splits):
+        if any(splits) and not has_splits:
+            _check_fits(each, blobs, {**kept, **{split.name: "branches of it stay" for split in trimmed}}, state)
+            as_it_is = "as it is" if each.to_bytes() == text else "with the bias or group that changes"
+            whole[Path(each.filename)] = f"no split in it; {FOLDED_WEIGHTS_NAME} fits it {as_it_is}"
     return FoldPlan(
         net_path=net_path,
         deploy_path=deploy,
@@ -223,9 +245,50 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms=norms,
         norms_kept=norms_kept,
         before=before,
-        after=Cost.of(infer_shapes(phase_layers(document, TEST))),
+        after=Cost.of(infer_shapes(phase_layers(document, state))),
         texts={Path(each.filename).name: each.to_bytes() for each in documents},
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(document)},
         caffe_proto=caffe_proto,
+        state=state,
+        whole=whole,
     )
+
+
+def _weights_of(
+    documents: Sequence[prototxt.Document], splits: Sequence[bool], path: Path, state: NetState, ignore_extra: bool
+) -> dict[str, list[np.ndarray]]:
+    """The weights of a file that belong to the nets, without TPM layers' state.
+
+    Those with splits (all, where none has any) have to find all their weights there. Raises `CaffeSplitError` where
+    weights do not fit, and for weights of layers that no net has in any phase, unless `ignore_extra`.
+    """
+    read = caffemodel.read_weights(path)
+    known = [{layer.name for layer in all_layers(each)} for each in documents]
+    for document, names, has_splits in zip(documents, known, splits):
+        if has_splits or not any(splits):
+            elsewhere = set().union(*known) - names
+            check_weights(
+                document,
+                {name: read[name] for name in read if name not in elsewhere},
+                path,
+                state,
+                ignore_extra=ignore_extra,
+            )
+    blobs = {name: list(read[name]) for name in read if any(name in names for names in known)}
+    blobs = {name: found for name, found in blobs.items() if found and not is_state(found)}
+    settle_shared(documents, blobs, state)
+    return blobs
+
+
+def _check_fits(
+    document: prototxt.Document, blobs: dict[str, list[np.ndarray]], kept: dict[str, str], state: NetState
+) -> None:
+    """Raises `CaffeSplitError` where a net without splits does not go with the folded weights."""
+    for layer in all_layers(document):
+        if layer.name in kept:
+            raise CaffeSplitError(
+                f"{document.filename}: it has no split in it, but '{layer.name}' stays split: {kept[layer.name]}. Give "
+                "the deploy net that make-derived wrote."
+            )
+    check_weights(document, blobs, Path(FOLDED_WEIGHTS_NAME), state, ignore_extra=True)

@@ -13,10 +13,12 @@ import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.folding.batch_norm import add_bias
+from caffe_split.folding.bias import absorbing_norm, shifted
 from caffe_split.folding.trim import Trim, TrimmedSplit, trim
 from caffe_split.formats import prototxt
-from caffe_split.net.graph import Graph, rules
-from caffe_split.net.layers import all_layers
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.graph import Graph
+from caffe_split.net.layers import Layer, all_layers
 from caffe_split.split.affine import CannotFoldError
 from caffe_split.split.algebra import Array
 from caffe_split.split.recognise import Split, all_splits, near_misses
@@ -43,13 +45,14 @@ class FoldedLayer:
 class _Merge:
     """A stem that can be folded.
 
-    places: its occurrences, each the document's number and what stands there. kernels, bias: the convolution's new
-    parameters, float64 of shapes (out, in / group, height, width) and (out,). norm: blobs that change of a BatchNorm
-    behind it, by the layer's name.
+    places: its occurrences, each the document's number and what stands there. whole: the layers that are X itself, in
+    documents that were never split. kernels, bias: the convolution's new parameters, float64 of shapes
+    (out, in / group, height, width) and (out,). norm: blobs that change of a BatchNorm behind it, by the layer's name.
     """
 
     stem: str
     places: tuple[tuple[int, Unsplit], ...]
+    whole: tuple[Layer, ...]
     kernels: Array
     bias: Array | None
     group: int
@@ -101,7 +104,7 @@ def merge_stems(
                 same = [[split for split in each if split.origin == stem] for each in splits]
                 found_small = None if smaller_than is None else trim(graphs, same, blobs, smaller_than)
                 if found_small is None or found_small.is_whole:
-                    merges.append(_merged(graphs, same, blobs, ungroup))
+                    merges.append(_merged(documents, graphs, same, blobs, ungroup))
                 else:
                     trims.append(found_small)
             except CannotFoldError as reason:
@@ -110,6 +113,9 @@ def merge_stems(
             for small in trims:
                 small.edit(document, number)
             _put_back(document, [(each, found) for each in merges for n, found in each.places if n == number])
+        for merge in merges:
+            for layer in merge.whole:
+                _adapt(layer.message, merge)
         for small in trims:
             blobs = small.blobs(blobs)
         blobs = _replaced(blobs, merges)
@@ -138,17 +144,27 @@ def _chosen(filename: str, splits: Sequence[Split], layers: Collection[str] | No
     return [split.origin for split in chosen]
 
 
-def _merged(graphs: Sequence[Graph], splits: Sequence[Sequence[Split]], blobs: Blobs, ungroup: bool) -> _Merge:
+def _merged(
+    documents: Sequence[prototxt.Document],
+    graphs: Sequence[Graph],
+    splits: Sequence[Sequence[Split]],
+    blobs: Blobs,
+    ungroup: bool,
+) -> _Merge:
     """What folding the splits of one layer in each document comes to, or `CannotFoldError`."""
     places = tuple(
         (number, unsplit(graph, split, blobs)) for number, graph in enumerate(graphs) for split in splits[number]
     )
     first = places[0][1]
     stem = first.stem
-    if any(graph.named(stem) for graph in graphs):
-        raise CannotFoldError(f"there is another layer named '{stem}'")
     if not all(_same(first, found) for _, found in places):
         raise CannotFoldError("the nets put its layers together differently")
+    whole = []
+    for number, graph in enumerate(graphs):
+        for index in graph.named(stem):
+            if splits[number] or not _is_whole(graph.layers[index], first):
+                raise CannotFoldError(f"there is another layer named '{stem}' in {documents[number].filename}")
+            whole.append((number, index))
     weight, bias, group = first.kernels.weight, first.kernels.bias, first.geometry.group
     notes = []
     try:
@@ -158,19 +174,46 @@ def _merged(graphs: Sequence[Graph], splits: Sequence[Sequence[Split]], blobs: B
             raise
         notes.append(f"group {group} -> 1")
         group = 1
-    param = first.first.message.sub("convolution_param")
     norm: Blobs = {}
-    if param is not None and not param.get("bias_term", True):
+    if not _has_bias(first.first):
         if bias is not None and bias.any():
-            name = _absorbing_norm(graphs, places, blobs)
+            ends = [(number, _index(graphs[number], found.members[-1])) for number, found in places]
+            name = absorbing_norm(graphs, [*ends, *whole], blobs)
             if name is None:
                 notes.append("with a bias, which it did not have")
             else:
                 notes.append(f"its new bias taken off the mean of '{name}'")
-                norm, bias = {name: _shifted(blobs[name], bias)}, None
+                norm, bias = {name: shifted(blobs[name], bias)}, None
         else:
             bias = None
-    return _Merge(stem, places, weight, bias, group, norm, tuple(notes))
+    layers = tuple(graphs[number].layers[index] for number, index in whole)
+    return _Merge(stem, places, layers, weight, bias, group, norm, tuple(notes))
+
+
+def _index(graph: Graph, layer: Layer) -> int:
+    return next(i for i in graph.named(layer.name) if graph.layers[i] is layer)
+
+
+def _has_bias(layer: Layer) -> bool:
+    param = layer.message.sub("convolution_param")
+    return param is None or bool(param.get("bias_term", True))
+
+
+def _is_whole(layer: Layer, found: Unsplit) -> bool:
+    """Whether a layer is the convolution X that a split of X folds into."""
+    param = layer.message.sub("convolution_param")
+    if layer.type != "Convolution" or param is None or len(layer.tops) != 1:
+        return False
+    try:
+        geometry = convolution_geometry(layer)
+    except CaffeSplitError:
+        return False
+    count = len(found.kernels.weight)
+    return (
+        geometry == found.geometry
+        and param.get("num_output", 0) == count
+        and _has_bias(layer) == _has_bias(found.first)
+    )
 
 
 def _same(one: Unsplit, other: Unsplit) -> bool:
@@ -181,32 +224,6 @@ def _same(one: Unsplit, other: Unsplit) -> bool:
         return False
     first, second = (np.zeros(1) if each.kernels.bias is None else each.kernels.bias for each in (one, other))
     return np.allclose(one.kernels.weight, other.kernels.weight) and np.allclose(first, second)
-
-
-def _absorbing_norm(graphs: Sequence[Graph], places: Sequence[tuple[int, Unsplit]], blobs: Blobs) -> str | None:
-    """The BatchNorm that alone reads X's top, the same one in all documents; None where there is none.
-
-    A constant in front of it can move into its mean, and X stays without bias, as it was.
-    """
-    names = set()
-    for number, found in places:
-        graph = graphs[number]
-        last = next(i for i in graph.named(found.members[-1].name) if graph.layers[i] is found.members[-1])
-        reader = graph.sole_reader(last)
-        if reader is None or graph.layers[reader].type != "BatchNorm":
-            return None
-        norm = graph.layers[reader]
-        if rules(norm) != rules(found.first) or len(blobs.get(norm.name, [])) != 3:
-            return None
-        names.add(norm.name)
-    name = names.pop() if len(names) == 1 else None
-    return name if name is not None and blobs[name][2].reshape(-1)[0] != 0 else None
-
-
-def _shifted(norm: Sequence[np.ndarray], bias: Array) -> list[np.ndarray]:
-    """BatchNorm's blobs for an input that lacks `bias`: Caffe keeps the mean times the third blob."""
-    mean = np.asarray(norm[0], dtype=np.float64) - (bias * float(norm[2].reshape(-1)[0])).reshape(norm[0].shape)
-    return [mean.astype(np.float32), *norm[1:]]
 
 
 def _replaced(blobs: Blobs, merges: Sequence[_Merge]) -> Blobs:
@@ -240,10 +257,7 @@ def _put_back(document: prototxt.Document, merges: Sequence[tuple[_Merge, Unspli
         param = message.sub("convolution_param")
         assert param is not None
         param.set("num_output", len(merge.kernels))
-        if merge.group != found.geometry.group:
-            param.remove("group")
-        if merge.bias is not None:
-            add_bias(message)
+        _adapt(message, merge)
         seen = [windows[layer.name] for layer in (found.first, *found.members) if layer.name in windows]
         if seen:
             watched.setdefault(seen[0], {})[found.stem] = merge.kernels.shape
@@ -253,6 +267,15 @@ def _put_back(document: prototxt.Document, merges: Sequence[tuple[_Merge, Unspli
     for window, shapes in watched.items():
         add_watchers(document, shapes, window)
     _sort_watchers(document, {stem for shapes in watched.values() for stem in shapes})
+
+
+def _adapt(message: prototxt.Message, merge: _Merge) -> None:
+    """Give X's text the group and the bias that its new parameters have."""
+    param = message.sub("convolution_param")
+    if param is not None and merge.group == 1 and param.has("group") and merge.group != param.get("group"):
+        param.remove("group")
+    if merge.bias is not None:
+        add_bias(message)
 
 
 def _sort_watchers(document: prototxt.Document, new: set[str]) -> None:

@@ -20,12 +20,13 @@ class TrimmedSplit:
     """A split some of whose branches went into its slow half.
 
     `gone` and `left`: the branches' last convolutions and their shares, the length of a branch's kernel relative to
-    that of the whole slow half's.
+    that of the whole slow half's. `changed`: the blobs of the slow half, which now compute more.
     """
 
     name: str
     gone: dict[str, float]
     left: dict[str, float]
+    changed: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"{self.name}: {shares(self.gone)} into the slow half; {shares(self.left)} stay"
@@ -59,7 +60,9 @@ class Trim:
         """The result."""
         every = {branch.name: branch.share for branch in self.places[0][1].branches}
         gone = {branch.name: branch.share for branch in self.gone}
-        return TrimmedSplit(self.stem, gone, {name: share for name, share in every.items() if name not in gone})
+        left = {name: share for name, share in every.items() if name not in gone}
+        layers = (layer for _, place in self.places for layer in (place.slow, *place.norms))
+        return TrimmedSplit(self.stem, gone, left, tuple(dict.fromkeys(top for layer in layers for top in layer.tops)))
 
     def blobs(self, blobs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:
         """The blobs without the branches that go."""

@@ -13,6 +13,13 @@ from caffe_split.net.options import Options
 
 Sizes = tuple[int, ...]
 
+# A setting of both sides alike -> those of height and width. dilation has none: it is written twice.
+HEIGHT_AND_WIDTH = {
+    "kernel_size": ("kernel_h", "kernel_w"),
+    "stride": ("stride_h", "stride_w"),
+    "pad": ("pad_h", "pad_w"),
+}
+
 
 @dataclass(frozen=True)
 class Window:
@@ -96,8 +103,7 @@ def pooling_window(layer: Layer, sizes: tuple[int, int]) -> Window:
     if param.get("global_pooling"):
         return Window(sizes, (1, 1), (0, 0), (1, 1))
     kernel, stride, pad = (
-        tuple(int(param.get(f"{key}_{axis}") or param.get(both)) for axis in "hw")
-        for key, both in (("kernel", "kernel_size"), ("stride", "stride"), ("pad", "pad"))
+        tuple(int(param.get(key) or param.get(both)) for key in two) for both, two in HEIGHT_AND_WIDTH.items()
     )
     window = Window(kernel, stride, pad, (1, 1))
     _check(layer, window)
@@ -138,7 +144,7 @@ def _check(layer: Layer, window: Window) -> None:
 
 def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> Sizes:
     """A setting of convolution_param, written once, once per axis, or as two fields for height and width."""
-    two = _HEIGHT_AND_WIDTH.get(name, ())
+    two = HEIGHT_AND_WIDTH.get(name, ())
     written = [key for key in two if param.has(key)]
     if written:
         if rank != 2:
@@ -148,10 +154,3 @@ def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> 
     if len(values) not in (1, rank):
         raise CaffeSplitError(f"{layer.where}: {len(values)} values of {name} for {rank} spatial axes.")
     return values * rank if len(values) == 1 else values
-
-
-_HEIGHT_AND_WIDTH = {
-    "kernel_size": ("kernel_h", "kernel_w"),
-    "stride": ("stride_h", "stride_w"),
-    "pad": ("pad_h", "pad_w"),
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,7 +110,7 @@ class Training:
         if self.prefix is None:
             raise CaffeSplitError(
                 f"{self.net_path}: no solver beside it names this net, so it is not known where its snapshots "
-                "are. Give the solver instead, or --weights FILE."
+                "are. Give the solver instead, or the weights themselves."
             )
         known = ", ".join(map(str, found)) or "there is none"
         raise CaffeSplitError(
@@ -242,12 +243,21 @@ def solver_net_path(solver: prototxt.Document) -> Path:
             if not path.is_file():
                 raise CaffeSplitError(
                     f'{solver.filename}: {key} is "{path}", which is not there seen from {Path.cwd()}. Paths in a '
-                    "prototxt are relative to the directory in which caffe is started: change to it."
+                    f"prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
                 )
             return path
     raise CaffeSplitError(
         f"{solver.filename}: the solver names no net file (`net` or `train_net`); a net within it is not used here."
     )
+
+
+def _where(path: Path, solver: prototxt.Document) -> str:
+    """What to do about a path that is not there: the nearest directory from which it is."""
+    here, file = Path.cwd(), Path(solver.filename).resolve()
+    for place in dict.fromkeys((file.parent, *file.parents, *here.parents)):
+        if place != here and is_there(place / path) and not path.is_absolute():
+            return f"change to {place}, where it is, and give {os.path.relpath(file, place)}"
+    return "change to it"
 
 
 def solvers_in(folder: Path) -> list[Solver]:

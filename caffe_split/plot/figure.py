@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -12,8 +12,22 @@ from caffe_split.plot.series import Curve, Curves, best_point, moving_average, t
 # The palette of Okabe and Ito, whose colours differ for every kind of colour vision, dark ones first; the first run,
 # the baseline, is black. Line styles mark further outputs, and runs for which there is no further colour.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES = ("-", "--", ":", "-.")
+Style = Union[str, tuple[float, tuple[float, ...]]]
+STYLES: tuple[Style, ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (8, 1)),
+    (0, (1, 3)),
+    (0, (3, 1)),
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (2, 4)),
+    (0, (9, 2, 3, 2)),
+)
 
+# More names than this stand beside the axes, so many in each column.
+MOST_ABOVE, MOST_BESIDE = 12, 45
 # About this many values tell where most of them lie.
 SAMPLE = 20_000
 
@@ -65,10 +79,15 @@ def colour(run: int) -> str:
     return COLOURS[run % len(COLOURS)]
 
 
-def _styles(kind: list[Curve]) -> dict[tuple[int, str], str]:
+def _style(group: int) -> Style:
+    return STYLES[group % len(STYLES)]
+
+
+def _styles(kind: list[Curve]) -> dict[tuple[int, str], Style]:
     """Line style by (run, output): outputs of one run differ, and so do runs of one colour."""
-    outputs = list(dict.fromkeys(curve.output for curve in kind))
-    return {(c.run, c.output): STYLES[(outputs.index(c.output) + c.run // len(COLOURS)) % len(STYLES)] for c in kind}
+    outputs = {output: place for place, output in enumerate(dict.fromkeys(curve.output for curve in kind))}
+    groups = max((curve.run for curve in kind), default=0) // len(COLOURS) + 1
+    return {(c.run, c.output): _style(outputs[c.output] * groups + c.run // len(COLOURS)) for c in kind}
 
 
 def _panel(axis: Any, kind: list[Curve], average: int) -> None:
@@ -193,8 +212,17 @@ def _legend(figure: Any, curves: Curves) -> None:
     handles = []
     names = [f"{name} ({trouble})" if trouble else name for name, trouble in zip(curves.names, curves.troubles)]
     for run, name in enumerate(names):
-        style = STYLES[run // len(COLOURS) % len(STYLES)]
+        style = _style(run // len(COLOURS))
         handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=name))
     longest = max(map(len, names))
     columns = max(1, min(len(handles), 96 // (longest + 8)))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    # Of many runs the names stand beside the axes, where they take no height from them.
+    many = len(handles) > MOST_ABOVE
+    figure.legend(
+        handles=handles,
+        loc="outside right upper" if many else "outside upper center",
+        ncols=-(-len(handles) // MOST_BESIDE) if many else columns,
+        frameon=False,
+        fontsize=7 if many else 9,
+        handlelength=4 if many else 2,
+    )

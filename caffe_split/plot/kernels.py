@@ -75,7 +75,8 @@ def mosaics(
     Raises `CaffeSplitError` for weights that do not fit the net, and for layers without kernels.
     """
     weights: Mapping[str, Sequence[np.ndarray]] = caffemodel.read_weights(weights_path)
-    check_weights(document, weights, Path(weights_path), state)
+    # Weights of other layers, such as those of a head for training, do not disturb a picture.
+    check_weights(document, weights, Path(weights_path), state, ignore_extra=True)
     layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name, state)))
     return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 # Size of a label, in points.
 FONT = 8.0
-# More numbers than this cannot be read: the best points of further runs have only their stars.
+# More numbers than this cannot be read: of more runs the best have them, the others only their stars.
 MOST = 12
 # Further places than these, per side of the point, are not tried.
 PLACES = 40
 _CHARACTER = 0.6 * FONT
-_LINE = 1.35 * FONT
+_LINE = 1.45 * FONT
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,16 @@ def place_labels(axis: Any, points: list[tuple[float, float, str, str]], below: 
     scale = axis.figure.dpi / 72.0
     frame = axis.get_window_extent()
     taken: list[_Box] = []
-    for x, y, text, colour in sorted(points[:MOST], key=lambda p: p[1], reverse=not below):
+    for x, y, text, colour in sorted(points, key=lambda p: p[1], reverse=not below)[:MOST]:
         px, py = to_pixels((x, y))
         width, height = (len(text) * _CHARACTER + 4) * scale, _LINE * scale
         left = min(max(px - width / 2, frame.x0), frame.x1 - width)
         gap = 5 * scale
         places = [_Box(left, bottom, left + width, bottom + height) for bottom in _bottoms(py, height, gap, below)]
         inside = [box for box in places if box.bottom >= frame.y0 and box.top <= frame.y1]
-        above = _Box(left, py + gap, left + width, py + gap + height)
-        box = next((box for box in inside if not any(map(box.overlaps, taken))), above)
+        box = next((box for box in inside if not any(map(box.overlaps, taken))), None)
+        if box is None:
+            continue  # no place is free: the point has its star
         taken.append(box)
         moved = abs(box.bottom + height / 2 - py) > 2.2 * height
         axis.annotate(

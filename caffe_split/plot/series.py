@@ -116,9 +116,8 @@ def baseline_first(names: Sequence[str]) -> list[int]:
 
 
 def _keep_last(kind: list[Curve], run: int) -> None:
-    mine = [curve for curve in kind if curve.run == run]
-    for curve in mine[:-MOST_OUTPUTS]:
-        kind.remove(curve)
+    mine = [curve for curve in kind if curve.run == run][-MOST_OUTPUTS:]
+    kind[:] = [curve for curve in kind if curve.run != run] + mine
 
 
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:

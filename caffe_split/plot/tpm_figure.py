@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ _ACROSS = 5
 _NULL = {"color": "#D55E00", "linewidth": 1.2, "linestyle": (0, (3, 2))}
 # With more names than this a legend is longer than the picture.
 _MOST_NAMES = 28
+# Characters of a title of 8 points per inch.
+_CHARACTERS = 14
 
 
 def draw_scores(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum: float) -> None:
@@ -34,15 +37,18 @@ def draw_scores(figure: Any, windows: Sequence[Sequence[LayerScores]], momentum:
     across = min(_ACROSS, len(last))
     rows = math.ceil(len(last) / across)
     heights = [1.35 * rows + 0.5] if not several else [3.2, 1.35 * rows + 0.5]
-    figure.set_size_inches(max(5.0, 2.1 * across), sum(heights) + 0.4)
+    width = max(5.0, 2.1 * across)
+    figure.set_size_inches(width, sum(heights) + 0.4)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if several:
         _draw_windows(parts[0], windows, momentum)
-    _draw_histograms(parts[-1], last, rows, across, momentum)
+    _draw_histograms(parts[-1], last, (rows, across), momentum, width)
 
 
-def _draw_histograms(figure: Any, scores: Sequence[LayerScores], rows: int, across: int, momentum: float) -> None:
-    first = scores[0]
+def _draw_histograms(
+    figure: Any, scores: Sequence[LayerScores], grid: tuple[int, int], momentum: float, width: float
+) -> None:
+    first, (rows, across) = scores[0], grid
     null = null_tpm(first.steps, first.interval, momentum)
     highest = max(float(np.nanmax(score.tpm)) for score in scores)
     limit = min(1.0, max(math.ceil(10 * max(highest, null) + 0.2) / 10, 0.2))
@@ -63,11 +69,11 @@ def _draw_histograms(figure: Any, scores: Sequence[LayerScores], rows: int, acro
     for column in range(across):
         lowest = max(row for row in range(rows) if row * across + column < len(scores))
         axes[lowest, column].tick_params(labelbottom=True)
-    figure.suptitle(
+    title = (
         f"TPM of the kernels, iterations {first.start} to {first.stop} (N = {first.steps} steps of {first.interval}, "
-        f"momentum {momentum:g}); dashed: pure noise, {null:.3f}",
-        fontsize=8,
+        f"momentum {momentum:g}); dashed: pure noise, {null:.3f}"
     )
+    figure.suptitle(textwrap.fill(title, int(width * _CHARACTERS)), fontsize=8)
     figure.supxlabel("TPM", fontsize=8)
     figure.supylabel("kernels", fontsize=8)
 
@@ -104,7 +110,7 @@ def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
     _finish(figure, axis, len(layers), "iteration", "TPM of the layer, since the window's start")
 
 
-def _line(place: int) -> dict[str, str]:
+def _line(place: int) -> dict[str, Any]:
     # Vermilion is the colour of the null model.
     colours = [colour for colour in COLOURS if colour != _NULL["color"]]
     return {"color": colours[place % len(colours)], "linestyle": STYLES[place // len(colours) % len(STYLES)]}

@@ -3,7 +3,7 @@
 // the legend shows and hides runs.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const COLOURS = 7, DASHES = 4;
+  const COLOURS = 7, DASHES = 10;
   const LEFT = 60, RIGHT = 14, TOP = 18, BOTTOM = 26;
   const data = JSON.parse(document.getElementById("curves").textContent);
   const host = document.getElementById("panels");

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_split.derivation.plan import change
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
 from caffe_split.net.training import solvers_in
 from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram
 from caffe_split.report.markup import Html, element
 from caffe_split.report.runs import Run
+from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog import show
 
 # As in the page's script and style: the number of colours, and of kinds of dashes with which the colours repeat.
-COLOURS, DASHES = 7, 4
+COLOURS, DASHES = 7, 10
 
 
 def comparison(runs: Sequence[Run]) -> Html:
@@ -133,7 +136,7 @@ def _run_commands(run: Run) -> list[str]:
     if manifest is None:
         solvers = solvers_in(run.log_path.parent)
         if len(solvers) == 1:
-            return [shlex.join(["caffe-split", "train", str(solvers[0][0])])]
+            return [*_instrument(run, solvers[0][1]), _train(run, *solvers[0])]
         return ["# (its folder does not tell how it was trained)"]
     lines = []
     if manifest.solver is not None and manifest.iteration is not None:
@@ -145,6 +148,36 @@ def _run_commands(run: Run) -> list[str]:
         lines.append(shlex.join(["caffe-split", "verify", manifest.net, net]))
         lines.append(shlex.join(["caffe-split", "train", solver]))
     return lines
+
+
+def _train(run: Run, path: Path, solver: prototxt.Document) -> str:
+    """The command of the log's first training, with the weights or the state that it started from."""
+    words = ["caffe-split", "train", str(path)]
+    first = run.log.runs[0]
+    weights, states = ([e.text.partition(" from ")[2].strip() for e in first.of_kind(k)] for k in ("weights", "resume"))
+    if weights and not solver.get_all("weights"):
+        words += ["--weights", ",".join(dict.fromkeys(weights))]
+    elif states:
+        words += ["--snapshot", states[0]]
+    return shlex.join(words)
+
+
+def _instrument(run: Run, solver: prototxt.Document) -> list[str]:
+    """How the net got its TPM layers, as a comment: the file has them now, and would not take them again."""
+    name = str(solver.get("net", "") or solver.get("train_net", ""))
+    path = run.log_path.parent / Path(name).name
+    try:
+        layers = watchers(prototxt.read(path)) if name else {}
+        windows = windows_of(next(iter(layers.values()))) if layers else None
+    except CaffeSplitError:
+        return []
+    if windows is None:
+        return []
+    words = ["caffe-split", "instrument", str(path)]
+    for start, stop in windows.pairs:
+        words += ["--window", f"{start}:{stop}"]
+    words += ["--interval", str(windows.interval), "--in-place"]
+    return [f"# its net has TPM layers, as from: {shlex.join(words)}"]
 
 
 def _change(counts: tuple[int | None, int | None]) -> str:

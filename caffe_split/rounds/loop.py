@@ -66,7 +66,8 @@ def multisplit(
     ...         data_filler { type: "gaussian" } data_filler { type: "constant" } } }
     ... layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4
     ...         kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
-    ... layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2 } }
+    ... layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip" inner_product_param { num_output: 2
+    ...         weight_filler { type: "xavier" } } }
     ... layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
     ...         include { phase: TEST } }
     ... layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }''')

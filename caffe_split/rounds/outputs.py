@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_split import jsontext
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, new_folder, write_atomic
-from caffe_split.folding.make import FOLDED_WEIGHTS_NAME
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
 from caffe_split.backends.verify import VerifyOptions, verify
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, remove_folder
-from caffe_split.folding.make import FOLDED_WEIGHTS_NAME, fold
+from caffe_split.folding.make import fold
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.training import Training, open_training

@@ -27,6 +27,11 @@ class Affine:
         bias = 0.0 if kernels.bias is None else kernels.bias
         return Kernels(kernels.weight * self.factor[:, None, None, None], self.factor * bias + self.shift)
 
+    @property
+    def absolute(self) -> Affine:
+        """The same with the absolute values of all numbers."""
+        return Affine(np.abs(self.factor), np.abs(self.shift))
+
 
 def affine(layer: Layer, blobs: Sequence[np.ndarray], channels: int) -> Affine:
     """What a BatchNorm or Scale layer does in the TEST phase. Raises `CannotFoldError` where it is more than that."""

@@ -22,6 +22,10 @@ from caffe_split.split.recognise import Split
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
 
+# A sum of numbers that were stored as float32 is this far from the exact one, relative to its terms' absolute values:
+# half a unit in the last place each, and a few steps of arithmetic.
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
 
 @dataclass(frozen=True)
 class Unsplit:
@@ -68,6 +72,7 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     walk = _Walk(graph, split, blobs)
     kernels = walk.value(split.exit, split.last + 1)
     assert kernels is not None
+    kernels = _without_rounding(kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.last + 1))
     members = sorted(split.members)
     check_alone(graph, members, split.last)
     layers = graph.layers
@@ -80,6 +85,20 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
         geometry=walk.geometry,
         kernels=kernels,
     )
+
+
+def _without_rounding(kernels: Kernels, terms: Kernels | None) -> Kernels:
+    """The kernels with a bias of 0 where all of it may be the rounding of what it is a sum of.
+
+    `terms` are the same with the absolute values of all numbers. BatchNorm and Scale that undo each other leave such
+    a bias: their numbers were rounded to float32.
+    """
+    assert terms is not None
+    if kernels.bias is None or terms.bias is None or not kernels.bias.any():
+        return kernels
+    if (np.abs(kernels.bias) > ROUNDING * terms.bias).any():
+        return kernels
+    return Kernels(kernels.weight, np.zeros_like(kernels.bias))
 
 
 def multiplied_out(graph: Graph, split: Split, blobs: Blobs, reader: int) -> tuple[Geometry, list[Kernels]]:
@@ -120,10 +139,10 @@ def check_alone(graph: Graph, members: Sequence[int], last: int) -> None:
 
 
 class _Walk:
-    """From a blob back to the split's bottom."""
+    """From a blob back to the split's bottom; `absolute`: with the absolute values of all numbers."""
 
-    def __init__(self, graph: Graph, split: Split, blobs: Blobs) -> None:
-        self.graph, self.split, self.blobs = graph, split, blobs
+    def __init__(self, graph: Graph, split: Split, blobs: Blobs, absolute: bool = False) -> None:
+        self.graph, self.split, self.blobs, self.absolute = graph, split, blobs, absolute
         self.members = split.members
         text = split.halves[0]
         assert isinstance(text, int)
@@ -167,7 +186,7 @@ class _Walk:
             )
         bias = np.zeros(count)
         own = self.blobs[below.name]
-        offset = np.asarray(own[1], dtype=np.float64).reshape(-1) if len(own) > 1 else np.zeros(len(pointwise))
+        offset = self._numbers(own[1]).reshape(-1) if len(own) > 1 else np.zeros(len(pointwise))
         if offset.any() and any(geometry.pad):
             raise CannotFoldError(f"{below.where} has a bias, which the padding of {layer.where} does not have")
         whole = np.zeros((count, pointwise.shape[1], *weight.shape[2:]))
@@ -176,20 +195,24 @@ class _Walk:
             whole[rows] = np.moveaxis(np.tensordot(weight[rows], pointwise[inputs], axes=(1, 0)), -1, 1)
             bias[rows] = weight[rows].sum(axis=(2, 3)) @ offset[inputs]
         blobs = self.blobs[layer.name]
-        bias += np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else 0.0
+        bias += self._numbers(blobs[1]).reshape(-1) if len(blobs) > 1 else 0.0
         return Kernels(self._in_own_geometry(layer, geometry, whole), bias if bias.any() else None)
 
     def _weight(self, layer: Layer) -> Array:
         blobs = self.blobs.get(layer.name) or []
         if not blobs or blobs[0].ndim != 4:
             raise CannotFoldError(f"the weights of {layer.where} are not there, or not those of a 2-D convolution")
-        return np.asarray(blobs[0], dtype=np.float64)
+        return self._numbers(blobs[0])
+
+    def _numbers(self, values: np.ndarray) -> Array:
+        numbers = np.asarray(values, dtype=np.float64)
+        return np.abs(numbers) if self.absolute else numbers
 
     def convolution(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
         geometry, weight = _geometry(layer), self._weight(layer)
         dense = _ungrouped(weight, geometry.group)
         blobs = self.blobs[layer.name]
-        bias = np.asarray(blobs[1], dtype=np.float64).reshape(-1) if len(blobs) > 1 else None
+        bias = self._numbers(blobs[1]).reshape(-1) if len(blobs) > 1 else None
         (kernels,) = bottoms
         if kernels is None:
             return Kernels(self._in_own_geometry(layer, geometry, dense), bias)
@@ -238,7 +261,7 @@ class _Walk:
 
     def eltwise(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
         param = layer.message.sub("eltwise_param")
-        factors = [float(c) for c in param.get_all("coeff")] if param is not None else []
+        factors = [float(self._numbers(c)) for c in param.get_all("coeff")] if param is not None else []
         parts = _all(layer, bottoms)
         if factors:
             parts = [part.mixed(np.eye(len(part.weight)) * factor) for part, factor in zip(parts, factors)]
@@ -248,7 +271,8 @@ class _Walk:
 
     def normalisation(self, layer: Layer, bottoms: list[Kernels | None]) -> Kernels:
         (kernels,) = _all(layer, bottoms)
-        return affine(layer, self.blobs.get(layer.name) or [], len(kernels.weight)).after(kernels)
+        found = affine(layer, self.blobs.get(layer.name) or [], len(kernels.weight))
+        return (found.absolute if self.absolute else found).after(kernels)
 
 
 _RULES: dict[str, Callable[[_Walk, Layer, list[Kernels | None]], Kernels]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
 from caffe_split import jsontext
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import sha256
+from caffe_split.files import free_name, sha256
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import all_layers
 from caffe_split.study import nets
@@ -85,6 +86,22 @@ def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
             raisable(net, names)
         except CaffeSplitError as error:
             raise CaffeSplitError(f"{study.file}: controls: wider-{arm.name}: {error}") from None
+
+
+def check_folder(out: Path) -> None:
+    """Raises `CaffeSplitError` where `out` holds something and is no study's folder."""
+    if not os.path.lexists(out) or (out / PLAN).exists():
+        return
+    if not out.is_dir():
+        raise CaffeSplitError(f"{out}: this is no folder; choose another --out")
+    # A study that was killed at its very start has left its locks.
+    found = sorted(path.name for path in out.iterdir() if path.name != "locks")
+    if found:
+        listed = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise CaffeSplitError(
+            f"{out} is no folder of a study: it has no {PLAN}, and holds {listed}; choose another --out, such as "
+            f"{free_name(out)}"
+        )
 
 
 def inputs_of(study: Study) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import scratch
 from caffe_split.study import nets
-from caffe_split.study.checks import check_same, inputs_of
+from caffe_split.study.checks import check_folder, check_same, inputs_of
 from caffe_split.study.locks import holding
 from caffe_split.study.model import Study
 from caffe_split.study.paths import made
@@ -60,6 +60,7 @@ def estimate(study: Study, out: Path) -> Estimate:
 
     Raises `CaffeSplitError` where `out` holds another study, and where the baseline cannot be trained.
     """
+    check_folder(out)
     check_same(study, inputs_of(study), out)
     sizes = work(study)
     steps = tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
 from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
+from caffe_split.tpm.layers import remove_watchers
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 _SOURCES = (
@@ -54,8 +56,12 @@ def net_path(study: Study) -> Path:
 
 
 def study_net(study: Study) -> prototxt.Document:
-    """The net that the solver names, with absolute paths of its data files."""
+    """The net that the solver names, without TPM layers, with absolute paths of its data files.
+
+    The steps add TPM layers for the windows of the study.
+    """
     net = read_net(net_path(study), upgrade=True)
+    remove_watchers(net)
     for layer in all_layers(net):
         for param, key in _SOURCES:
             message = layer.message.sub(param)
@@ -87,8 +93,8 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("net", str(folder / NET))
     solver.set("max_iter", max_iter)
     solver.set("random_seed", seed)
-    if study.engine == "caffe":
-        # A training by Caffe that was killed starts again, without snapshots; see `fit`.
+    if not get_backend(study.engine).reads_on:
+        # A training that was killed starts again, without snapshots; see `fit`.
         solver.set("snapshot", 0)
     solver.set("snapshot_prefix", prefix)
     if solver.get("snapshot_format") == "HDF5":

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, make_folder, reason, write_atomic
 from caffe_split.study import nets
@@ -151,7 +152,7 @@ def _reading(run: str, what: str, other: str, found: Interval | None) -> list[st
 
 def _method(study: Study) -> list[str]:
     end = nets.length(study)
-    goes_on = study.engine == "torch" and study.schedule == "continue"
+    goes_on = get_backend(study.engine).reads_on and study.schedule == "continue"
     data = "goes on where it stood" if goes_on else "begins at the first record again"
     after = f"iterations {study.split} to {end}" if study.schedule == "continue" else f"{end} iterations from 0"
     momentum = (

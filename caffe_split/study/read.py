@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from caffe_split.backends.choose import names
+from caffe_split.backends.choose import backends, get_backend, names
 from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
 from caffe_split.split.kinds import KIND_NAMES
@@ -129,13 +129,14 @@ class _Reader:
         seeds = tuple(self.whole(seed, "seeds") for seed in seeds)
         if len(set(seeds)) < len(seeds):
             raise self.wrong("seeds", f"a seed is given twice: {seeds}")
-        engine = self.one_of(top.get("engine", "caffe"), names(), "engine")
+        engine = self.one_of(top.get("engine", names()[0]), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
-        if engine == "caffe" and precision != "fp32":
-            raise self.wrong("precision", f"'{precision}' is of the torch engine; Caffe computes in fp32")
         device = self.one_of(top.get("device", "cpu"), DEVICES, "device")
-        if engine == "caffe" and device != "cpu":
-            raise self.wrong("device", "'cuda' is of the torch engine; Caffe takes its device from the solver")
+        backend = get_backend(engine)
+        for key, value, usual in (("precision", precision, "fp32"), ("device", device, "cpu")):
+            if backend.no_choices and value != usual:
+                others = " or ".join(each.name for each in backends() if not each.no_choices)
+                raise self.wrong(key, f"'{value}' is for engine: {others}; {backend.no_choices}")
         split = self.whole(top["split"], "split", 1)
         common: dict[str, Any] = {key: top[key] for key in ("layers", "num_splits") if key in top}
         arms = self.arms(top["arms"], common)
@@ -146,11 +147,12 @@ class _Reader:
             if falls or (arm.rounds and schedule == "restart"):
                 wanted = f"expected rising iterations after the split at {split}, and schedule: continue"
                 raise self.wrong(f"arm {arm.name}: rounds", f"{wanted}; found {list(arm.rounds)}, {schedule}")
-            if arm.rounds and engine == "caffe":
+            if arm.rounds and not backend.reads_on:
+                others = " or ".join(each.name for each in backends() if each.reads_on)
                 raise self.wrong(
                     f"arm {arm.name}: rounds",
-                    "Caffe begins its data at the first record in every round, and its control does not: write "
-                    "engine: torch",
+                    f"{backend.title} begins its data at the first record in every round, and its control does not: "
+                    f"write engine: {others}",
                 )
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]

@@ -15,7 +15,7 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import append_to, make_folder, remove_file
-from caffe_split.study.checks import check_same, inputs_of
+from caffe_split.study.checks import check_folder, check_same, inputs_of
 from caffe_split.study.duration import measured_speed, work
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
@@ -46,6 +46,7 @@ def run_study(
     `extra` are options for Snakemake itself, such as those of an executor. Raises `CaffeSplitError` where `out` holds
     another study, where a study is running in it, and where nothing can be written.
     """
+    check_folder(out)
     make_folder(out)
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)

@@ -14,6 +14,7 @@ from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.picture_file import write_picture
 from caffe_split.study.paths import open_study, write_json
 from caffe_split.study.plan import steps_of
+from caffe_split.study.remarks import remarks
 from caffe_split.study.rows import Count, FoldRow, Row, read_results, rows_of
 from caffe_split.study.statistics import Interval
 
@@ -78,10 +79,7 @@ def markdown(rows: Sequence[Row]) -> str:
     for run, values in moved.items():
         cells = [f"{values[part]:.4f}" if part in values else "" for part in parts]
         lines.append("| " + " | ".join([run, *cells]) + " |")
-    failed = [f"- {row.run}, seed {seed}: {why}" for row in rows for seed, why in row.failed.items()]
-    if failed:
-        lines += ["", "Not finished:", "", *failed]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *remarks(rows)]) + "\n"
 
 
 def _head(*cells: str) -> list[str]:

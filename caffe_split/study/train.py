@@ -37,9 +37,9 @@ class Fit:
 def fit(study: Study, held: Held, what: Fit) -> None:
     """Train to the end. Raises `StepFailedError` where the training ends before.
 
-    Killed and run again, the torch engine goes on exactly from its newest whole snapshot. Caffe starts the training
-    again: a resumed Caffe reads its data from the first record. For the same reason the data after the split begin at
-    the first record with Caffe, and go on with the torch engine; with either engine all runs see the same data.
+    Killed and run again, a back end that reads on in the data goes on exactly from its newest whole snapshot. One that
+    does not, Caffe, starts the training again. For the same reason the data after the split go on with the former, and
+    begin at the first record with the latter; with either, all runs see the same data.
     """
     weights, snapshot = what.weights or None, None
     if what.start and study.schedule == "continue":

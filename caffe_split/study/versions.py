@@ -8,19 +8,22 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from caffe_split import __version__
+from caffe_split.backends.choose import get_backend
+from caffe_split.engine.spec.command import Choices
 from caffe_split.study.model import Study
 
 
 def versions(study: Study) -> str:
     """The versions of the programs that the study runs, and how it trains."""
     found = [f"caffe-split {__version__}", f"Python {platform.python_version()}"]
-    for name in ("snakemake", *(("torch",) if study.engine == "torch" else ())):
+    backend = get_backend(study.engine)
+    for name in filter(None, ("snakemake", backend.distribution)):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             found.append(f"{name} {'?' if importlib.util.find_spec(name) else 'not installed'}")
-    engine = "BVLC Caffe" if study.engine == "caffe" else f"the torch engine in {study.precision} on {study.device}"
-    return f"{', '.join(found)}; trained by {engine}, {study.threads} thread(s) a training"
+    trainer = backend.trainer(Choices(study.device, precision=study.precision))
+    return f"{', '.join(found)}; trained by {trainer}, {study.threads} thread(s) a training"
 
 
 def machine() -> str:

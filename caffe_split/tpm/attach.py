@@ -13,11 +13,13 @@ from caffe_split.formats.prototxt.upgrade import upgraded
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import convolutions, phase_layers, weight_owners
+from caffe_split.net.options import Options, shape_of
 from caffe_split.net.training import Training
 from caffe_split.net.which_solver import agreed
 from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.cost import WatchCost, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
+from caffe_split.tpm.trust import short_windows
 
 
 def check_windows(windows: Windows, max_iter: int | None = None) -> None:
@@ -109,7 +111,11 @@ def instrument(
     expect_pairs(windows)
     training = _changeable(training)
     cost = instrument_training(training, windows, interval, layers)
-    notes = (states_left_behind(training), several_gpus(training), _left_out(training, cost, layers))
+    notes = [states_left_behind(training), several_gpus(training), _left_out(training, cost, layers)]
+    momentum = float(training.solver.get("momentum", 0.0)) if training.solver is not None else 0.0
+    watched = [Options.of(watcher.message, "tpm_param") for watcher in watchers(training.net).values()]
+    shapes = [shape_of(options.sub("shape")) for options in watched]
+    notes += (f"warning: {line}" for line in short_windows(windows, interval, momentum, shapes))
     return InstrumentPlan(training, cost.layers, cost, tuple(note for note in notes if note is not None))
 
 

@@ -77,7 +77,7 @@ def choose_iterations(known: Sequence[int], start: int, stop: int, interval: int
         if interval > stop - start:
             raise CaffeSplitError(
                 f"the window {start}:{stop} does not hold two samples {interval} iterations apart; choose a longer "
-                "--window or a shorter --interval."
+                "window or a shorter interval."
             )
     wanted = set(range(start, stop + 1, interval))
     missing = sorted(wanted - set(inside))
@@ -93,7 +93,7 @@ def choose_iterations(known: Sequence[int], start: int, stop: int, interval: int
         parts.append(f"those of {listing(others)} lie between")
     raise CaffeSplitError(
         f"the snapshots over {start}:{stop} are not {interval} iterations apart: {', and '.join(parts)}. Choose "
-        "another --window, or by --interval N those that are to be used."
+        "another --window; `caffe-split tpm --interval N` uses some of them."
     )
 
 

@@ -62,7 +62,8 @@ def add_watchers(document: prototxt.Document, shapes: Mapping[str, Sequence[int]
             raise CaffeSplitError(f"{found.where} is written {names[name]} times; a TPM layer needs one.")
         if name in watched:
             raise CaffeSplitError(
-                f"{found.where} is watched already, by '{watched[name].name}'. Use --remove first to change its window."
+                f"{found.where} is watched already, by '{watched[name].name}'. Take that out first, by `caffe-split "
+                "instrument --remove`, to change its window."
             )
         if name + SUFFIX in names:
             raise CaffeSplitError(f"{document.filename}: the name '{name}{SUFFIX}' is taken; rename that layer.")

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caffe_split.trainlog.columns import Values
 from caffe_split.trainlog.lines import NO_CLOCK, Clock
 from caffe_split.trainlog.rows import OpenRun, Rows
 from caffe_split.trainlog.scan import DISPLAY, RATE, TEST, TESTING, TRAIN, Lines
 
 # Below this many lines numpy costs more than it saves.
 FEWEST_LINES = 32
+# Up to this many names, a look at each costs less than sorting them.
+FEW_NAMES = 8
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,18 @@ class Stretch:
 class Outputs:
     """New rows and values of one table. All tables are planned before the first one is changed.
 
-    iteration: of each new row. first: the place of each new row's first line. columns: (name, row of each value,
-    place of each value's line).
+    iteration: of each new row. first: the place of each new row's first line. row, place, which: of each value its row,
+    the place of its line, and an index into `names`. used: the names in the last row, as `Rows.used` has them.
     """
 
     rows: Rows
     iteration: np.ndarray
     first: np.ndarray
-    columns: list[tuple[bytes, np.ndarray, np.ndarray]]
+    row: np.ndarray
+    place: np.ndarray
+    which: np.ndarray
+    names: list[bytes]
+    used: dict[bytes, int]
 
 
 def backwards(run: OpenRun, stretch: Stretch) -> int:
@@ -70,7 +77,7 @@ def backwards(run: OpenRun, stretch: Stretch) -> int:
 def take(run: OpenRun, clock: Clock, stretch: Stretch) -> bool:
     """Put a stretch in which no iteration goes backwards into the tables of the run.
 
-    False: the lines have a form that must be read one by one (a name twice in a row); then nothing has changed.
+    False: the lines have a form that must be read one by one (names as repeated ones get them); nothing has changed.
     """
     outputs = _plan(run, stretch)
     if outputs is None:
@@ -82,15 +89,16 @@ def take(run: OpenRun, clock: Clock, stretch: Stretch) -> bool:
         if len(place):
             row = len(rows) + np.arange(len(place))
             rows.start_many(lines.iteration[place], clocks[place - begin])
-            rows.put_many(name, row, lines.value[place], *stretch.where(place))
+            rows.put_many(name, Values(row, lines.value[place], *stretch.where(place)))
             timed = lines.has_speed[place]
             if kind == DISPLAY and timed.any():
                 place = place[timed]
-                rows.put_many(b"iter/s", row[timed], lines.speed[place], *stretch.where(place))
+                rows.put_many(b"iter/s", Values(row[timed], lines.speed[place], *stretch.where(place)))
     for table in outputs:
         table.rows.start_many(table.iteration, clocks[table.first - begin])
-        for name, row, place in table.columns:
-            table.rows.put_many(name, row, lines.value[place], *stretch.where(place))
+        place = table.place
+        values = Values(table.row, lines.value[place], *stretch.where(place))
+        table.rows.put_all(table.names, table.which, values, table.used)
     _advance(run, stretch)
     last_line = stretch.first_line + stretch.end - 1
     known = clocks[clocks != NO_CLOCK]
@@ -149,18 +157,70 @@ def _outputs(
     """
     fresh = np.concatenate([[head[0] >= 0 or not open_row], head[1:] != head[:-1]])
     row = len(rows) - 1 + np.cumsum(fresh)
-    columns = []
-    name = lines.name[place]
-    names, first = np.unique(name, return_index=True)
-    for which in names[np.argsort(first)]:
-        mine = name == which
-        text = lines.names[which]
-        if rows.filled(text) > row[mine][0] or (np.diff(row[mine]) == 0).any():
-            return None
-        columns.append((text, row[mine], place[mine]))
     begun = head[fresh]
     iterations = np.where(begun >= 0, lines.iteration[begun], -1 if iteration is None else iteration)
-    return Outputs(rows, iterations, place[fresh], columns)
+    before = {} if fresh[0] else rows.used
+    named = _names(lines, row, lines.name[place], before)
+    if named is None:
+        return None
+    which, names, used = named
+    return Outputs(rows, iterations, place[fresh], row, place, which, names, used)
+
+
+def _names(
+    lines: Lines, row: np.ndarray, name: np.ndarray, before: dict[bytes, int]
+) -> tuple[np.ndarray, list[bytes], dict[bytes, int]] | None:
+    """(which, names, used) of `Outputs`, for values in these rows with these names (indices into `lines.names`).
+
+    before: the names that the first row has already. None: a name looks like that of a repeated one.
+    """
+    present, firsts = _present(name, len(lines.names))
+    texts = [lines.names[place] for place in present]
+    again = np.zeros(len(row), np.int64)
+    if before or len(present) > FEW_NAMES or any((np.diff(row[name == place]) == 0).any() for place in present):
+        again = _again(row, name)
+        taken = np.array([before.get(text, -1) + 1 for text in lines.names])
+        again[row == row[0]] += taken[name[row == row[0]]]
+        if any(text.endswith(b"]") for text in texts):
+            return None
+    pairs = again * len(lines.names) + name
+    if again.any():
+        present, firsts = _present(pairs, int(pairs.max()) + 1)
+    order = np.argsort(firsts)
+    index = np.empty(int(present.max()) + 1, np.int64)
+    index[present[order]] = np.arange(len(present))
+    names = [
+        _numbered(lines.names[pair % len(lines.names)], pair // len(lines.names)) for pair in present[order].tolist()
+    ]
+    if before and any(names[at] in before for at in np.unique(index[pairs[row == row[0]]]).tolist()):
+        return None
+    last = row == row[-1]
+    used = dict(before) if row[-1] == row[0] else {}
+    for text, times in zip(name[last].tolist(), again[last].tolist()):
+        used[_numbered(lines.names[text], times)] = 0
+        used[lines.names[text]] = times
+    return index[pairs], names, used
+
+
+def _present(which: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(the numbers below `count` that occur, ascending; where each stands first)."""
+    first = np.full(count, -1)
+    first[which[::-1]] = np.arange(len(which))[::-1]
+    present = np.flatnonzero(first >= 0)
+    return present, first[present]
+
+
+def _again(row: np.ndarray, name: np.ndarray) -> np.ndarray:
+    """How many values of the same name each row has before each value."""
+    order = np.lexsort((name, row))  # stable: equal ones stay in the order of their lines
+    new = np.concatenate([[True], (np.diff(row[order]) != 0) | (np.diff(name[order]) != 0)])
+    again = np.empty(len(row), np.int64)
+    again[order] = np.arange(len(row)) - np.flatnonzero(new)[np.cumsum(new) - 1]
+    return again
+
+
+def _numbered(name: bytes, again: int) -> bytes:
+    return b"%s[%d]" % (name, again) if again else name
 
 
 def _clocks(clock: Clock, stretch: Stretch) -> np.ndarray:

@@ -1,107 +1,127 @@
-"""Tables of numbers: sparse columns that grow without being copied, dense numpy columns on request."""
+"""Tables of numbers: sparse packed columns, dense numpy columns on request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.packed import Series
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 
-class Growing:
-    """A numpy column that grows at its end. A `view` is no copy and stays valid while the column grows."""
-
-    __slots__ = ("_data", "_size")
-
-    def __init__(self, dtype: type) -> None:
-        self._data: np.ndarray = np.empty(16, dtype)
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def _room(self, more: int) -> None:
-        if self._size + more > len(self._data):
-            data = np.empty(max(2 * len(self._data), self._size + more), self._data.dtype)
-            data[: self._size] = self._data[: self._size]
-            self._data = data
-
-    def append(self, value: float) -> None:
-        """Add a value."""
-        self._room(1)
-        self._data[self._size] = value
-        self._size += 1
-
-    def extend(self, values: np.ndarray) -> None:
-        """Add several values."""
-        self._room(len(values))
-        self._data[self._size : self._size + len(values)] = values
-        self._size += len(values)
-
-    def last(self) -> int:
-        """The last value, as an integer; -1 if there is none."""
-        return int(self._data[self._size - 1]) if self._size else -1
-
-    def replace_last(self, value: float) -> None:
-        """Change the last value."""
-        self._data[self._size - 1] = value
-
-    def view(self) -> np.ndarray:
-        """All values up to now, read-only."""
-        view = self._data[: self._size]
-        view.flags.writeable = False
-        return view
-
-
-@dataclass(frozen=True)
-class Column:
-    """m values of a table. row: int64 (m), ascending; value: float64 (m); line, offset: int64 (m)."""
+class Values(NamedTuple):
+    """n values. row: int64 (n), ascending. value: float64 (n). line, offset: int64 (n), where they stand."""
 
     row: np.ndarray
     value: np.ndarray
     line: np.ndarray
     offset: np.ndarray
 
+    def some(self, which: np.ndarray | slice) -> Values:
+        """Those that an index chooses."""
+        return Values(self.row[which], self.value[which], self.line[which], self.offset[which])
+
+
+Numbers = Union[Series, np.ndarray]
+
+
+def _array(numbers: Numbers) -> np.ndarray:
+    return numbers.array() if isinstance(numbers, Series) else numbers
+
+
+@dataclass(frozen=True)
+class Column:
+    """m values of a table, each field an array or packed, to be unpacked when it is asked for."""
+
+    rows: Numbers
+    values: Numbers
+    lines: Numbers
+    offsets: Numbers
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def row(self) -> np.ndarray:
+        """The row of each value: int64 (m), ascending."""
+        return _array(self.rows)
+
+    @property
+    def value(self) -> np.ndarray:
+        """float64 (m)."""
+        return _array(self.values)
+
+    @property
+    def line(self) -> np.ndarray:
+        """The number of each value's line: int64 (m)."""
+        return _array(self.lines)
+
+    @property
+    def offset(self) -> np.ndarray:
+        """The place of each value's line: int64 (m)."""
+        return _array(self.offsets)
+
+    def all(self) -> Values:
+        """The column as values."""
+        return Values(self.row, self.value, self.line, self.offset)
+
     def head(self, rows: int) -> Column:
         """Its values in the first `rows` rows; no copy."""
         stop = int(np.searchsorted(self.row, rows))
-        return Column(self.row[:stop], self.value[:stop], self.line[:stop], self.offset[:stop])
+        fields = (self.rows, self.values, self.lines, self.offsets)
+        return Column(*(field.head(stop) if isinstance(field, Series) else field[:stop] for field in fields))
 
 
 @dataclass(frozen=True)
 class Part:
-    """n rows of one run. iteration: int64 (n). clock: int64 (n), microseconds since 1970 or NO_CLOCK.
+    """n rows of one run. iterations: int64 (n). clocks: int64 (n), microseconds since 1970 or NO_CLOCK.
 
     origin: microseconds from which the seconds count, or NO_CLOCK. columns: what was printed, by name.
     """
 
-    iteration: np.ndarray
-    clock: np.ndarray
+    iterations: Series
+    clocks: Series
     origin: int
     columns: dict[str, Column]
 
     def __len__(self) -> int:
-        return len(self.iteration)
+        return len(self.iterations)
+
+    @property
+    def iteration(self) -> np.ndarray:
+        """int64 (n)."""
+        return self.iterations.array()
+
+    @property
+    def clock(self) -> np.ndarray:
+        """int64 (n)."""
+        return self.clocks.array()
+
+    def before(self, stop: int) -> int:
+        """How many rows have an iteration below `stop`. Within a run iterations never go back."""
+        if not len(self) or self.iterations.ends()[1] < stop:
+            return len(self)
+        return int(np.searchsorted(self.iteration, stop))
 
     def head(self, rows: int) -> Part:
         """The first `rows` rows; no copy."""
         if rows >= len(self):
             return self
         columns = {name: column.head(rows) for name, column in self.columns.items()}
-        return Part(self.iteration[:rows], self.clock[:rows], self.origin, columns)
+        return Part(self.iterations.head(rows), self.clocks.head(rows), self.origin, columns)
 
     def later(self, seconds: float) -> Part:
         """The same rows, `seconds` later in the training."""
         origin = self.origin if self.origin == NO_CLOCK else self.origin - round(seconds * 1e6)
-        return Part(self.iteration, self.clock, origin, self.columns)
+        return Part(self.iterations, self.clocks, origin, self.columns)
 
 
 class _Dense(Mapping[str, np.ndarray]):
@@ -111,19 +131,19 @@ class _Dense(Mapping[str, np.ndarray]):
         self._table, self._field, self._missing = table, field, missing
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._table.names:
+        if not any(name in part.columns for part in self._table.parts):
             raise KeyError(name)
         return _join([self._lay_out(part, name) for part in self._table.parts])
 
     def _lay_out(self, part: Part, name: str) -> np.ndarray:
         column = part.columns.get(name)
-        entries: np.ndarray = np.empty(0) if column is None else getattr(column, self._field)
-        if column is not None and len(entries) == len(part):
+        if column is None:
+            return np.full(len(part), self._missing)
+        entries: np.ndarray = getattr(column, self._field)
+        if len(entries) == len(part):
             return entries
-        dense: np.ndarray = np.full(len(part), self._missing)
-        if column is not None:
-            dense = dense.astype(entries.dtype)
-            dense[column.row] = entries
+        dense = np.full(len(part), self._missing, entries.dtype)
+        dense[column.row] = entries
         return dense
 
     def __iter__(self) -> Iterator[str]:
@@ -218,5 +238,6 @@ def _join(arrays: Sequence[np.ndarray], dtype: type = np.float64) -> np.ndarray:
 
 
 def _seconds(part: Part) -> np.ndarray:
-    unknown = (part.clock == NO_CLOCK) | (part.origin == NO_CLOCK)
-    return np.where(unknown, np.nan, (part.clock - part.origin) / 1e6)
+    clock = part.clock
+    unknown = (clock == NO_CLOCK) | (part.origin == NO_CLOCK)
+    return np.where(unknown, np.nan, (clock - part.origin) / 1e6)

@@ -5,46 +5,48 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 
 from caffe_split import jsontext
-from caffe_split.files import PathLike, make_folder, write_atomic
+from caffe_split.files import PathLike, check_ours, make_folder, write_atomic
 from caffe_split.trainlog.columns import Table, concatenate
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.model import Event, TrainingLog
-
-_ELEMENT = re.compile(r"\[\d+\]$")
 
 
 def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], list[list[object]]]:
     """(names, rows) as BVLC's parse_log.py lays them out; kind: train or tests (of `net`).
 
-    Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs; an output of several
-    elements gives its last one. Rows: all rows of all runs, in the file's order; an incomplete last row is left out.
-    The learning rate is the last one printed before the row, so at a display it is that of the display before; the
-    first row has that of the second. Unlike parse_log.py, a table of one row is written, and so are nan and inf.
+    Columns: NumIters, Seconds since the first solver began, LearningRate, then the outputs. A name that is printed
+    several times has a column each (`a`, `a[1]`, ...), of which parse_log.py keeps one, not always the same. Rows: all
+    rows of all runs, in the file's order; an incomplete last row is left out. The learning rate is the last one printed
+    before the row, so at a display it is that of the display before; the first row has that of the second. Unlike
+    parse_log.py, a table of one row is written, and so are nan and inf.
     """
     if kind == "tests":
         table = concatenate([run.tests[net] for run in log.runs if net in run.tests])
     else:
         table = concatenate([run.train for run in log.runs])
-    outputs: dict[str, list[str]] = {}
-    for name in table.names:
-        if name != "Test loss":
-            outputs.setdefault(_ELEMENT.sub("", name), []).append(name)
+    outputs = [name for name in table.names if name != "Test loss"]
     if not len(table) or not outputs:
         return [], []
-    first_line = np.min(
-        [
-            np.where(table.lines[n] > 0, table.lines[n], np.iinfo(np.int64).max)
-            for names in outputs.values()
-            for n in names
-        ],
-        axis=0,
-    )
+    bases = np.cumsum([0, *map(len, table.parts)]).tolist()
+    rows, lines, cells = [], [], []
+    for name in outputs:
+        column: list[object] = [""] * len(table)
+        for base, part in zip(bases, table.parts):
+            found = part.columns.get(name)
+            if found is not None:
+                place = found.row + base if base else found.row
+                rows.append(place)
+                lines.append(found.line)
+                for row, value in zip(place.tolist(), found.value.tolist()):
+                    column[row] = value
+        cells.append(column)
+    first_line = np.full(len(table), np.iinfo(np.int64).max)
+    np.minimum.at(first_line, np.concatenate(rows), np.concatenate(lines))
     columns: list[list[object]] = [
         [float(i) for i in table.iteration],
         _seconds(log, table),
@@ -52,21 +54,17 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     ]
     if len(table) > 1:
         columns[2][0] = columns[2][1]
-    for names in outputs.values():
-        values: list[object] = [""] * len(table)
-        for name in names:
-            for row, line in enumerate(table.lines[name]):
-                if line:
-                    values[row] = float(table[name][row])
-        columns.append(values)
-    rows = [list(row) for row in zip(*columns)]
-    if len(rows) > 1 and "" in rows[-1] and "" not in rows[0]:
-        rows.pop()
-    return ["NumIters", "Seconds", "LearningRate", *outputs], rows
+    written = [list(row) for row in zip(*columns, *cells)]
+    if len(written) > 1 and "" in written[-1] and "" not in written[0]:
+        written.pop()
+    return ["NumIters", "Seconds", "LearningRate", *outputs], written
 
 
 def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
-    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths."""
+    """Write `<log name>.train` and `<log name>.test` (further test nets: `.test1`, ...); returns the paths.
+
+    Tables of an earlier call are replaced. Raises `CaffeSplitError` for another file of such a name.
+    """
     target = make_folder(folder)
     wanted = [("train", 0, ".train")]
     wanted += [("tests", net, f".test{net or ''}") for net in log.test_nets]
@@ -79,6 +77,7 @@ def write_csv(log: TrainingLog, folder: PathLike) -> list[Path]:
             writer.writerow(names)
             writer.writerows(rows)
             written.append(target / (Path(log.path).name + suffix))
+            check_ours(written[-1], b"NumIters,Seconds,LearningRate", "table of a log")
             write_atomic(written[-1], text.getvalue().encode("utf-8"))
     return written
 
@@ -109,8 +108,12 @@ def as_json(log: TrainingLog) -> str:
 
 
 def write_json(log: TrainingLog, folder: PathLike) -> Path:
-    """Write `<log name>.json`; returns its path."""
+    """Write `<log name>.json`; returns its path.
+
+    What an earlier call wrote is replaced. Raises `CaffeSplitError` for another file of that name.
+    """
     path = make_folder(folder) / (Path(log.path).name + ".json")
+    check_ours(path, b'{"log": ', "log as JSON")
     write_atomic(path, as_json(log).encode("utf-8"))
     return path
 
@@ -120,7 +123,7 @@ def _seconds(log: TrainingLog, table: Table) -> list[object]:
     origin = next(iter(solving), log.runs[0].start)
     if origin == NO_CLOCK:
         return [float("nan")] * len(table)
-    return [(int(clock) - origin) / 1e6 if clock != NO_CLOCK else float("nan") for clock in table.clock]
+    return [(clock - origin) / 1e6 if clock != NO_CLOCK else float("nan") for clock in table.clock.tolist()]
 
 
 def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
@@ -128,7 +131,7 @@ def _rates(log: TrainingLog, lines: np.ndarray) -> list[object]:
     if not len(rates):
         return [float("nan")] * len(lines)
     before = np.searchsorted(rates.lines["lr"], lines) - 1
-    return [float(rates["lr"][place]) if place >= 0 else float("nan") for place in before]
+    return np.where(before >= 0, rates["lr"][before], np.nan).tolist()  # type: ignore[no-any-return]
 
 
 def _columns(table: Table) -> dict[str, object]:

@@ -80,14 +80,18 @@ class Run:
     @property
     def last_iteration(self) -> int:
         """The highest iteration printed, or -1."""
-        tables = (self.displays, self.train, self.lr, *self.tests.values())
-        return max((int(t.iteration.max()) for t in tables if len(t)), default=-1)
+        return max((last for _, last in self._ends), default=-1)
 
     @property
     def first_iteration(self) -> int:
         """The lowest iteration printed, or -1."""
+        return min((first for first, _ in self._ends), default=-1)
+
+    @property
+    def _ends(self) -> list[tuple[int, int]]:
+        """The first and last iteration of each table. Within a run iterations never go back."""
         tables = (self.displays, self.train, self.lr, *self.tests.values())
-        return min((int(t.iteration.min()) for t in tables if len(t)), default=-1)
+        return [part.iterations.ends() for table in tables for part in table.parts]
 
     def of_kind(self, *kinds: str) -> list[Event]:
         """Its events of these kinds, in order."""
@@ -138,15 +142,10 @@ class TrainingLog:
             table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)
             for part in table.parts:
                 # Batches have a count of their own.
-                rows = len(part) if kind == "batches" else self._rows_before(part, stop)
+                rows = len(part) if kind == "batches" else part.before(stop)
                 parts.append(part.head(rows).later(elapsed))
             elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
         return Table(tuple(part for part in parts if len(part)))
-
-    @staticmethod
-    def _rows_before(part: Part, stop: int) -> int:
-        """How many rows of a part have an iteration below `stop`. Within a run iterations never go back."""
-        return int(np.searchsorted(part.iteration, stop))
 
     def _reached(self) -> list[int]:
         """Per run: the iteration from which a later run wins."""
@@ -206,7 +205,7 @@ class TrainingLog:
     def trusted(self, net: int) -> np.ndarray:
         """Whether each row of `table("tests", net)` counts, bool (n); see `trust.trusted`."""
         parts = [
-            trusted(run, net)[: self._rows_before(run.tests[net].parts[0], stop)]
+            trusted(run, net)[: run.tests[net].parts[0].before(stop)]
             for run, stop in zip(self.runs, self._reached())
             if net in run.tests
         ]

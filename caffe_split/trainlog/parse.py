@@ -80,19 +80,21 @@ class Parser:
     def _plain(self, lines: scan.Lines, begin: int, end: int) -> None:
         """Read the lines [begin, end), none of kind OTHER: many at once if that pays."""
         while begin < end:
-            stop = begin
+            # What is short, or goes backwards at once, is read line by line for a while, then many at once again.
+            stop, single = begin, begin + self._fewest_lines
             run = self._recorder.run
             if end - begin >= self._fewest_lines and not run.loss_first:
                 first = int(lines.start[begin])
                 stretch = bulk.Stretch(lines, begin, end, self._line + 1 - begin, self._offset - first)
                 stretch = stretch.until(bulk.backwards(run, stretch))
                 if stretch.end > begin and bulk.take(run, self._clock, stretch):
-                    stop = stretch.end
+                    stop, single = stretch.end, stretch.end + 1
                     self._prefixed = True
                     self._line += stop - begin
                     self._offset += int(lines.end[stop - 1]) + 1 - first
-            # What is left goes backwards, is short or is unusual: line by line for a while, then many at once again.
-            begin = min(end, stop + (1 if stop > begin else self._fewest_lines))
+                elif stretch.end > begin:
+                    single = stretch.end  # unusual: not to be tried again and again
+            begin = min(end, single)
             for place in range(stop, begin):
                 self._one(lines.text(place))
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,36 +14,38 @@ import numpy as np
 
 from caffe_split.files import PathLike
 from caffe_split.trainlog import pipeline, text
+from caffe_split.trainlog.chance import images_of_a_test, within_chance
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.outputs import Value, best_of, rank
+from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_score, rank
+from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
 
 _NOT_FINITE = re.compile(rb"(?:= |#\d+: )[-+]?(?:nan|inf|1\.#)", re.IGNORECASE)
+# By what rows can be sorted, and the fields of a summary.
+SORTS = {
+    "net": "net",
+    "best": "best",
+    "final": "final",
+    "loss": "test_loss",
+    "time": "seconds",
+    "speed": "speed",
+    "iterations": "iterations",
+}
 _NEAR = 1 << 14  # bytes before and behind a line
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
 QUIET = 300.0
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A file of weights. iteration: the one it was written at.
-
-    path: where the file is; as printed in the log if it does not exist.
-    """
-
-    iteration: int
-    path: str
-    exists: bool
-
-
-@dataclass(frozen=True)
 class Summary:
     """One row of the Net | Acc table. Values that the log does not hold are NaN, iterations -1.
 
-    difference: best minus that of the first log that has one. seconds: time in training. speed: iterations per second.
+    test_loss: in the test of the best. difference: best minus that of the first log that has one; of `images` (-1:
+    not known) were tested; chance: whether it may be chance. seconds: time in training. speed: iterations per second.
     state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
-    the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. parameters, macs:
-    the cost of the net, which is not in the log; -1 if not known.
+    the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
+    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there.
+    parameters, macs: the cost of the net, which is not in the log; -1 if not known.
     """
 
     net: str
@@ -58,6 +61,12 @@ class Summary:
     state: str
     detail: str
     untrusted: str = ""
+    test_loss: float = math.nan
+    images: int = -1
+    chance: bool = False
+    started_from: str = ""
+    snapshot: str = ""
+    snapshot_iteration: int = -1
     parameters: int = -1
     macs: int = -1
 
@@ -111,27 +120,6 @@ def may_not_be_finite(path: PathLike, found: list[pipeline.Found]) -> bool:
         return _NOT_FINITE.search(stream.read()) is not None
 
 
-def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
-    """The snapshot of weights nearest to an iteration; those that exist come first. None if the log names none.
-
-    A snapshot is looked for beside the log, with as many of the folders in its printed path as are there (so that it
-    is found where the whole folder has been moved), and then at the printed path, from where this program runs.
-    """
-    folder = Path(log.path).parent
-    found: list[Snapshot] = []
-    for event in log.events:
-        printed = event.path
-        if printed is None or ".solverstate" in printed:
-            continue
-        parts = Path(printed).parts
-        places = [
-            folder.joinpath(*parts[start:]) for start in range(1 if Path(printed).is_absolute() else 0, len(parts))
-        ]
-        there = next((place for place in [*places, Path(printed)] if place.is_file()), None)
-        found.append(Snapshot(event.iteration, printed if there is None else str(there), there is not None))
-    return min(found, key=lambda s: (not s.exists, abs(s.iteration - iteration), s.iteration), default=None)
-
-
 def read_lines(log: TrainingLog, values: list[Value]) -> list[bytes]:
     """The original lines of some values."""
     if not log.plain:
@@ -183,32 +171,77 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
     pipelines; the final one is the last printed.
     """
     rows: list[Summary] = []
-    reference = math.nan
+    reference: Value | None = None
     for log, name in zip(logs, names_of([log.path for log in logs])):
         net, chosen = log.main_output(output) or (0, "")
         values = [value for value in log.values(chosen) if value.net == net] if chosen else []
         best = best_of(values)
-        if best is not None and math.isnan(reference):
-            reference = best.value
-        state, detail = state_of(log)
-        rows.append(
-            Summary(
-                net=name,
-                path=log.path,
-                output=chosen,
-                best=best.value if best else math.nan,
-                best_iteration=best.iteration if best else -1,
-                final=values[-1].value if values and values[-1].trusted else math.nan,
-                difference=best.value - reference if best else math.nan,
-                iterations=max((run.last_iteration for run in log.runs), default=-1),
-                seconds=sum(run.seconds for run in log.runs if not math.isnan(run.seconds)),
-                speed=_speed(log),
-                state=f"{log.trouble}, {state}" if log.trouble else state,
-                detail=detail,
-                untrusted="; ".join(str(stretch) for run in log.stretches for stretch in run),
+        reference = reference or best
+        row = _row(log, name, chosen, values, best)
+        if best is not None and reference is not None:
+            images = images_of_a_test(log, net) if is_accuracy(chosen) or is_score(chosen) else -1
+            known = images > 0 and 0 <= best.value <= 1 and 0 <= reference.value <= 1
+            row = replace(
+                row,
+                difference=best.value - reference.value,
+                images=images,
+                chance=known and within_chance(best.value, reference.value, images),
             )
-        )
+        rows.append(row)
     return rows
+
+
+def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Value | None) -> Summary:
+    state, detail = state_of(log)
+    near = nearest_snapshot(log, best.iteration) if best is not None else None
+    there = near is not None and near.exists
+    return Summary(
+        net=name,
+        path=log.path,
+        output=output,
+        best=best.value if best else math.nan,
+        best_iteration=best.iteration if best else -1,
+        final=values[-1].value if values and values[-1].trusted else math.nan,
+        difference=math.nan,
+        iterations=max((run.last_iteration for run in log.runs), default=-1),
+        seconds=sum(run.seconds for run in log.runs if not math.isnan(run.seconds)),
+        speed=_speed(log),
+        state=f"{log.trouble}, {state}" if log.trouble else state,
+        detail=detail,
+        untrusted="; ".join(str(stretch) for run in log.stretches for stretch in run),
+        test_loss=_test_loss(log, best) if best else math.nan,
+        started_from=started_from(log),
+        snapshot=near.path if near is not None and there else "",
+        snapshot_iteration=near.iteration if near is not None and there else -1,
+    )
+
+
+def _test_loss(log: TrainingLog, best: Value) -> float:
+    """The test loss in the test of a value: of several heads that of its own, else the first."""
+    for run in log.runs:
+        table = run.tests.get(best.net)
+        if table is None or not len(table) or best.output not in table.names:
+            continue
+        row = np.flatnonzero(table.lines[best.output] == best.line)
+        losses = [name for name in table.names if is_loss(name) and name != best.output]
+        head = best.output.rpartition("/")[0]
+        own = [name for name in losses if name.rpartition("/")[0] == head] or losses
+        if len(row) and own:
+            return float(table[own[0]][row[0]])
+    return math.nan
+
+
+def sort_rows(rows: Sequence[Summary], by: str) -> list[Summary]:
+    """The rows by a column, the best first (of losses and times the lowest), those without a value last."""
+
+    def key(row: Summary) -> tuple[bool, float | str]:
+        value = getattr(row, SORTS[by])
+        if isinstance(value, str):
+            return (False, value)
+        lowest = by in ("loss", "time") or (by in ("best", "final") and is_loss(row.output))
+        return (math.isnan(value), value if lowest else -value)
+
+    return sorted(rows, key=key)
 
 
 def names_of(paths: list[str]) -> list[str]:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_split.trainlog.columns import EMPTY, Column, Growing, Part, Table
+from caffe_split.trainlog.columns import EMPTY, Column, Part, Table, Values
 from caffe_split.trainlog.lines import NO_CLOCK
+from caffe_split.trainlog.messages import text
 from caffe_split.trainlog.model import Event, Run
+from caffe_split.trainlog.packed import Growing
+
+# Single values that wait for being put into their columns.
+WAITING = 1 << 14
+# A table with more columns than this keeps its values unsorted until it is asked for.
+FEW = 64
 
 
 class _Column:
@@ -16,18 +23,32 @@ class _Column:
         self.rows, self.values = Growing(np.int64), Growing(np.float64)
         self.lines, self.offsets = Growing(np.int64), Growing(np.int64)
 
+    def extend(self, values: Values) -> None:
+        self.rows.extend(values.row)
+        self.values.extend(values.value)
+        self.lines.extend(values.line)
+        self.offsets.extend(values.offset)
+
     def view(self) -> Column:
-        return Column(self.rows.view(), self.values.view(), self.lines.view(), self.offsets.view())
+        return Column(self.rows.series(), self.values.series(), self.lines.series(), self.offsets.series())
 
 
 class Rows:
-    """A `Table` that grows; columns may appear late and stay empty in some rows."""
+    """A `Table` that grows; columns may appear late and stay empty in some rows.
+
+    A net may print thousands of outputs at each display, a few values each in the whole log. A table with so many
+    columns keeps all values in one place, in the order of their lines, and sorts them when it is asked for.
+    """
 
     def __init__(self) -> None:
         self.iteration = Growing(np.int64)
         self.clock = Growing(np.int64)
-        self._columns: dict[bytes, _Column] = {}
-        self._again: dict[bytes, int] = {}  # how often each name was repeated in the current row
+        self._places: dict[bytes, int] = {}  # of each name's column
+        self._columns: list[_Column] = []  # none if there are many
+        self._used: dict[bytes, int] = {}  # the names in the current row, and how often each was repeated
+        self._singles: list[tuple[int, int, float, int, int]] = []  # column, row, value, line, offset
+        self._many: list[tuple[np.ndarray, Values]] = []  # the column of each value, and the values
+        self._sorted: dict[str, Column] | None = None  # what `table` made of many columns
 
     def __len__(self) -> int:
         return len(self.iteration)
@@ -36,54 +57,108 @@ class Rows:
         """Begin a row."""
         self.iteration.append(iteration)
         self.clock.append(clock)
-        self._again = {}
+        self._used = {}
 
     def put(self, name: bytes, value: float, line: int, offset: int) -> None:
         """Add a value to the current row.
 
         If the row has one of that name already (an output of several elements), the name becomes `name[1]`, ...
         """
-        row = len(self.iteration) - 1
-        column = self._column(name)
-        while column.rows.last() == row:
-            self._again[name] = self._again.get(name, 0) + 1
-            column = self._column(b"%s[%d]" % (name, self._again[name]))
-        column.rows.append(row)
-        column.values.append(value)
-        column.lines.append(line)
-        column.offsets.append(offset)
+        if name in self._used:
+            name = self._again(name)
+        self._used[name] = 0
+        self._singles.append((self._place(name), len(self.iteration) - 1, value, line, offset))
+        if len(self._singles) >= WAITING:
+            self._collect()
 
     def start_many(self, iteration: np.ndarray, clock: np.ndarray) -> None:
         """Begin several rows; iteration and clock: int64 (n)."""
-        self.iteration.extend(iteration)
-        self.clock.extend(clock)
-        self._again = {}
+        if len(iteration):
+            self.iteration.extend(iteration)
+            self.clock.extend(clock)
+            self._used = {}
 
-    def filled(self, name: bytes) -> int:
-        """The number of rows up to the last one that has a value in this column."""
-        column = self._columns.get(name)
-        return 0 if column is None else column.rows.last() + 1
+    @property
+    def used(self) -> dict[bytes, int]:
+        """The names in the current row, and how often each was repeated."""
+        return self._used
 
-    def put_many(self, name: bytes, row: np.ndarray, value: np.ndarray, line: np.ndarray, offset: np.ndarray) -> None:
-        """Add values to rows that have begun: row is ascending and not below `filled(name)`."""
-        column = self._column(name)
-        column.rows.extend(row)
-        column.values.extend(value)
-        column.lines.extend(line)
-        column.offsets.extend(offset)
+    def put_many(self, name: bytes, values: Values) -> None:
+        """Add values of one column, to rows that have begun: they ascend, and have none of this column yet."""
+        self._collect()
+        self._columns[self._place(name)].extend(values)
+
+    def put_all(self, names: list[bytes], which: np.ndarray, values: Values, used: dict[bytes, int]) -> None:
+        """Add values of many columns; which: int64 (n), an index into `names`. used: as the property is afterwards."""
+        places = np.array([self._place(name) for name in names])
+        self._collect()
+        self._add(places[which], values)
+        self._used = used
 
     def table(self, start: int) -> Table:
         """What has been read up to now, without a copy; seconds count from `start` (microseconds)."""
         if not len(self):
             return EMPTY
-        columns = {name.decode("utf-8", "backslashreplace"): column.view() for name, column in self._columns.items()}
-        return Table((Part(self.iteration.view(), self.clock.view(), start, columns),))
+        self._collect()
+        columns = (
+            self._sort() if self._is_wide else {text(n): self._columns[at].view() for n, at in self._places.items()}
+        )
+        return Table((Part(self.iteration.series(), self.clock.series(), start, columns),))
 
-    def _column(self, name: bytes) -> _Column:
-        column = self._columns.get(name)
-        if column is None:
-            column = self._columns[name] = _Column()
-        return column
+    @property
+    def _is_wide(self) -> bool:
+        return len(self._places) > FEW
+
+    def _place(self, name: bytes) -> int:
+        place = self._places.get(name)
+        if place is None:
+            place = self._places[name] = len(self._places)
+            if not self._is_wide:
+                self._columns.append(_Column())
+            elif self._columns:
+                earlier = [(np.full(len(c.rows), at), c.view().all()) for at, c in enumerate(self._columns)]
+                self._columns, self._many = [], earlier
+        return place
+
+    def _again(self, name: bytes) -> bytes:
+        """The name of the next value of this name in the row."""
+        while True:
+            self._used[name] += 1
+            found = b"%s[%d]" % (name, self._used[name])
+            if found not in self._used:
+                return found
+
+    def _collect(self) -> None:
+        """The single values go where the others are."""
+        if self._singles:
+            place, row, value, line, offset = zip(*self._singles)
+            places, rows, lines, offsets = (np.array(column, np.int64) for column in (place, row, line, offset))
+            self._singles = []
+            self._add(places, Values(rows, np.array(value, np.float64), lines, offsets))
+
+    def _add(self, place: np.ndarray, values: Values) -> None:
+        if self._is_wide:
+            self._many.append((place, values))
+            self._sorted = None
+            return
+        present = np.flatnonzero(np.bincount(place)).tolist()
+        for at in present:
+            self._columns[at].extend(values.some(place == at) if len(present) > 1 else values)
+
+    def _sort(self) -> dict[str, Column]:
+        """All values in their columns, if these are many."""
+        if self._sorted is None:
+            place = np.concatenate([places for places, _ in self._many])
+            values = Values(*map(np.concatenate, zip(*(values for _, values in self._many))))
+            self._many = [(place, values)]
+            order = np.argsort(place, kind="stable")
+            borders = np.searchsorted(place[order], np.arange(len(self._places) + 1)).tolist()
+            values = values.some(order)
+            self._sorted = {
+                text(name): Column(*values.some(slice(borders[at], borders[at + 1])))
+                for name, at in self._places.items()
+            }
+        return self._sorted
 
 
 class OpenRun:

@@ -10,11 +10,12 @@ from dataclasses import asdict
 
 from caffe_split import jsontext
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.outputs import Value
-from caffe_split.trainlog.query import Snapshot, Summary
+from caffe_split.trainlog.outputs import Value, is_loss
+from caffe_split.trainlog.query import Summary
+from caffe_split.trainlog.snapshots import Snapshot
 
-_HEADINGS = ("Net", "Acc", "Final", "Best at", "Difference", "Time", "it/s", "State")
-_COST_HEADINGS = ("Parameters", "Multiply-adds")
+# Of more differences than this that may be chance, only the names are listed.
+_MOST_LINES = 6
 
 
 def number(value: float, digits: int = 6) -> str:
@@ -30,44 +31,86 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
-def cells(rows: Sequence[Summary]) -> list[list[str]]:
-    """The Net | Acc table as text: a line of headings, then one line per run. Costs only if some are known."""
+def cells(rows: Sequence[Summary], snapshots: bool = False) -> list[list[str]]:
+    """The Net | Acc table as text: a line of headings, then one line per run.
+
+    Test loss, what the runs started from, and costs have columns only if some are known; snapshots: whether the
+    snapshots nearest to the best have one.
+    """
+    columns: list[tuple[str, bool, list[str]]] = [
+        ("Net", True, [row.net for row in rows]),
+        ("Acc", True, [number(row.best) for row in rows]),
+        ("Final", True, [number(row.final) for row in rows]),
+        ("Best at", True, [_count(row.best_iteration) for row in rows]),
+        ("Difference", True, ["-" if math.isnan(row.difference) else f"{row.difference:+.4f}" for row in rows]),
+        ("Test loss", any(not math.isnan(row.test_loss) for row in rows), [number(row.test_loss) for row in rows]),
+        ("Time", True, [duration(row.seconds) for row in rows]),
+        ("it/s", True, [number(row.speed, 3) for row in rows]),
+        ("State", True, [row.state + (f" at {row.iterations}" if row.iterations >= 0 else "") for row in rows]),
+        ("Started from", any(row.started_from for row in rows), [row.started_from or "-" for row in rows]),
+        ("Snapshot", snapshots, [_snapshot(row) for row in rows]),
+    ]
     costs = any(row.parameters >= 0 or row.macs >= 0 for row in rows)
-    table = [list(_HEADINGS + (_COST_HEADINGS if costs else ()))]
-    for row in rows:
-        difference = "-" if math.isnan(row.difference) else f"{row.difference:+.4f}"
-        table.append(
-            [
-                row.net,
-                number(row.best),
-                number(row.final),
-                str(row.best_iteration) if row.best_iteration >= 0 else "-",
-                difference,
-                duration(row.seconds),
-                number(row.speed, 3),
-                row.state if row.iterations < 0 else f"{row.state} at {row.iterations}",
-            ]
-            + [f"{count:,}" if count >= 0 else "-" for count in (row.parameters, row.macs)[: 2 * costs]]
-        )
-    return table
+    columns += [
+        ("Parameters", costs, [_count(row.parameters, ",") for row in rows]),
+        ("Multiply-adds", costs, [_count(row.macs, ",") for row in rows]),
+    ]
+    shown = [[heading, *texts] for heading, there, texts in columns if there]
+    return [list(line) for line in zip(*shown)]
+
+
+def _count(value: int, form: str = "") -> str:
+    return f"{value:{form}}" if value >= 0 else "-"
+
+
+def _snapshot(row: Summary) -> str:
+    if not row.snapshot:
+        return "-"
+    return row.snapshot + (f" (of {row.snapshot_iteration})" if row.snapshot_iteration != row.best_iteration else "")
 
 
 def notes(rows: Sequence[Summary]) -> list[str]:
-    """The notes below the table: which output it shows, and how crashed runs ended."""
+    """The notes below the table: which output it shows, which differences may be chance, how runs went wrong."""
     lines = []
     outputs = list(dict.fromkeys(row.output for row in rows if row.output))
     if outputs:
-        reference = next((row.net for row in rows if not math.isnan(row.difference)), "")
+        reference = next((row.net for row in rows if row.difference == 0), "")
         difference = f"; Difference: to {reference}" if reference else ""
         lines.append(f"Acc: best value of test output {', '.join(outputs)}{difference}.")
+    lines += _chances(rows)
     lines += [f"{row.net}: {row.untrusted}: tests there do not count." for row in rows if row.untrusted]
     return lines + [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
 
 
-def markdown(rows: Sequence[Summary]) -> str:
-    """The Net | Acc table, columns aligned, and its notes."""
-    lines = aligned(cells(rows))
+def _chances(rows: Sequence[Summary]) -> list[str]:
+    some = [row for row in rows if row.chance and row.difference]
+    if len(some) > _MOST_LINES:
+        return [f"Within chance: {', '.join(row.net for row in some)}."]
+    return [
+        f"{row.net}: {row.difference:+.4f} is {round(abs(row.difference) * row.images):,} of {row.images:,} images: "
+        "within chance."
+        for row in some
+    ]
+
+
+def closing(rows: Sequence[Summary]) -> str:
+    """E.g. `best: derived1 at 600, load derived1/net_iter_600.caffemodel`; "" if no run has a best value."""
+    first = next((row for row in rows if row.best_iteration >= 0), None)
+    if first is None:
+        return ""
+    sign = -1.0 if is_loss(first.output) else 1.0
+    alike = [row for row in rows if row.best_iteration >= 0 and row.output == first.output]
+    best = max(alike, key=lambda row: sign * row.best)
+    load = f", load {_snapshot(best)}" if best.snapshot else "; no snapshot of it is there"
+    return f"best: {best.net} at {best.best_iteration}{load}"
+
+
+def markdown(rows: Sequence[Summary], snapshots: bool = False) -> str:
+    """The Net | Acc table, columns aligned, and its notes; of several runs also which is the best. See `cells`."""
+    lines = aligned(cells(rows, snapshots))
     said = notes(rows)
+    if len(rows) > 1 and closing(rows):
+        said.append(closing(rows))
     outputs = any(row.output for row in rows)
     return "\n".join(lines + ([""] if outputs else []) + said)
 

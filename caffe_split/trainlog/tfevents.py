@@ -52,12 +52,12 @@ def _records(log: TrainingLog) -> Iterator[bytes]:
 def _curve(tag: str, table: Table, name: str, otherwise: float) -> Iterator[bytes]:
     label = _bytes(1, tag.encode("utf-8"))
     shift = _zone(table)
-    for place in np.flatnonzero(table.lines[name] > 0):
-        clock = int(table.clock[place])
+    rows, values = table.printed(name)
+    columns = (table.clock[rows].tolist(), table.iteration[rows].tolist(), values.astype(np.float32))
+    for clock, iteration, value in zip(*columns):
         wall = otherwise if clock == NO_CLOCK else clock / 1e6 + shift
-        value = label + b"\x15" + struct.pack("<f", np.float32(table[name][place]))
-        summary = _bytes(5, _bytes(1, value))
-        yield _record(_double(1, wall) + b"\x10" + _varint(int(table.iteration[place])) + summary)
+        summary = _bytes(5, _bytes(1, label + b"\x15" + struct.pack("<f", value)))
+        yield _record(_double(1, wall) + b"\x10" + _varint(iteration) + summary)
 
 
 def _zone(table: Table) -> float:

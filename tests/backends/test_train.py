@@ -17,6 +17,7 @@ from caffe_split.backends.torch import Torch
 from caffe_split.engine.spec import command
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read_log
+from tests.support import start_process
 
 BUILT = Path(sys.executable).parent / "caffe"
 needs_caffe = pytest.mark.skipif(not BUILT.is_file(), reason="no built Caffe beside this python")
@@ -47,7 +48,7 @@ def write_solver(folder: Path, max_iter: int, extra: str = "", std: str = "1") -
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "caffe_split", "train", "solver.prototxt", *words]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return start_process(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def run(folder: Path, *words: str) -> tuple[int, str]:

@@ -11,8 +11,10 @@ import pytest
 from caffe_split.backends.protocol import TrainingRequest
 from caffe_split.backends.train_check import check_request
 from caffe_split.backends.train_plan import NO_CHOICES, check_overwritten, plan_training
+from caffe_split.backends.verify import VerifyOptions, verify
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import SolverState, write_solverstate, write_weights
+from caffe_split.net.state import TRAIN
 
 NET = """
 layer { name: "data" type: "DummyData" top: "data" top: "label"
@@ -162,3 +164,29 @@ def test_what_a_training_would_overwrite_is_named() -> None:
     Path("train.log").write_text("Iteration 0")
     with pytest.raises(CaffeSplitError, match="holds an earlier training"):
         check_overwritten(plan)
+
+
+def test_verify_names_the_layer_whose_data_are_missing(backend: str) -> None:
+    layer = 'layer { name: "own" type: "Data" top: "data" top: "label" data_param { source: "set" backend: LMDB } }'
+    Path("net.prototxt").write_text(layer + NET[NET.index('layer { name: "conv1"') :])
+    write_weights("w.caffemodel", BLOBS)
+    options = VerifyOptions(state=TRAIN, engine=backend)
+    with pytest.raises(CaffeSplitError, match=r"net.prototxt:1: layer 'own': no data set 'set' \(LMDB\)"):
+        verify(
+            "net.prototxt",
+            "net.prototxt",
+            baseline_weights="w.caffemodel",
+            derived_weights="w.caffemodel",
+            options=options,
+        )
+
+
+def test_a_wrong_directory_is_told_where_the_paths_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets").mkdir()
+    Path("net.prototxt").rename("nets/net.prototxt")
+    Path("nets/solver.prototxt").write_text(SOLVER.replace("net.pro", "nets/net.pro"))
+    Path("train.log").write_text("a good log")
+    monkeypatch.chdir(tmp_path / "nets")
+    with pytest.raises(CaffeSplitError, match=rf"change to {tmp_path}, where it is, and give nets/solver.prototxt"):
+        plan_training("solver.prototxt", engine="torch", log="../train.log", force=True)
+    assert Path("../train.log").read_text() == "a good log"

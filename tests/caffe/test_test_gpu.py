@@ -1,104 +1,31 @@
 """tools/test_gpu, without a device: what it makes of what the programs print, in a pack whose programs print it."""
 
-import importlib.machinery
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("test_gpu", "gpu_programs.py", "gpu_steps.py", "gpu_table.py")
-
-SMI = 'case "$1" in -L) echo "GPU 0: Some card" ;; *) echo "580.1" ;; esac'
-MEASURED = "GPU is off the CPU by 2e-06 (blobs), 3e-06 (gradients) at most"
-SKIPPED = "[  SKIPPED ] DeviceAgreementTest.TestNets: no CUDA device"
-FAILED = """[  FAILED  ] ConvolutionLayerTest/2.TestSobelConvolution, where TypeParam = caffe::GPUDevice<float> (3 ms)
-[  PASSED  ] 320 tests.
-[  FAILED  ] 1 test, listed below:
-[  FAILED  ] ConvolutionLayerTest/2.TestSobelConvolution, where TypeParam = caffe::GPUDevice<float>"""
-# The file `device` counts how many programs still find the device; without it all do.
-DEVICE = """if [ -f "$PACK/device" ]; then
-  left=$(cat "$PACK/device")
-  [ "$left" -gt 0 ] || { echo "E20261125 07:26:37.020287 1 a.cpp:1] no CUDA device: launch failure"; exit 1; }
-  echo $((left - 1)) >"$PACK/device"
-fi
-"""
-# Caffe's own tests, of which each shard has some, the TPM layer's, the nets.
-TESTS = f"""
-case "$1" in
-  *-TPM*) cat <<'END'
-[  PASSED  ] 7 tests.
-END
-  ;;
-  *TPM*) echo "[  PASSED  ] 42 tests." ;;
-  *) cat <<END
-[ MEASURED ] $CAFFE_TEST_NETS: {MEASURED}
-[  PASSED  ] 1 test.
-END
-  ;;
-esac
-"""
-QUERY = """echo "$log common.cpp:200] Name:                          Some card"
-  echo "$log common.cpp:201] Total global memory:           85520809984"
-"""
-NONE = """echo "E20261125 07:26:37.020287 24855 caffe.cpp:96] no CUDA device: driver too old"; exit 1
-"""
-# A line of caffe's log, and the top of a TPM layer.
-LINES = """log="I20261125 07:26:37.020287 24855"
-line() {
-  echo "$log solver.cpp:239] Iteration $1 ($2 iter/s, 0.1s/100 iters), loss = $3"
-  echo "$log solver.cpp:258]     Train net output #0: conv1_tpm = $4"
-}
-"""
-# $4 is -gpu, after the solver. TPM is not defined at first.
-CAFFE = f"""
-{LINES}
-if [ $1 = device_query ]; then
-  {QUERY}
-  exit 0
-fi
-case "$3" in
-  digits/*)
-    for i in $(seq 0 19); do
-      tpm=nan; [ $i -lt 3 ] || tpm=0.5
-      [ "$4" = -gpu ] && line $i 9 2.301 $tpm || line $i 9 2.300 $tpm
-    done ;;
-  *plain*) line 0 -1e+30 4.6; line 100 1 4; for i in 200 300 400; do line $i 250.5 3; done ;;
-  *) line 0 -1e+30 4.6; line 100 1 4; for i in 200 300 400; do line $i 240.1 3; done ;;
-esac
-exit 0
-"""
-NCCL = f"""
-{LINES}
-[ $2 = 1 ] || {{ echo "F20261125 07:26:37.020287 1 parallel.cpp:1] Check failed: Duplicate GPU detected"; exit 134; }}
-for i in $(seq 0 19); do
-  tpm=nan; [ $i -lt 3 ] || tpm=0.5
-  line $i 9 2.300 $tpm
-done
-"""
-ENGINE = """import sys
-assert sys.argv[1:] == ["speed/plain_solver.prototxt", "--device", "cuda"]
-for i in range(0, 500, 100):
-    print(f"I20261125 07:26:37.020287 1 engine.py:1] Iteration {i} (300.5 iter/s, 0.1s/100 iters), loss = 3")
-"""
-CHECKER = """case "$*" in
-  *racecheck*) echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" ;;
-  *) echo "========= ERROR SUMMARY: 0 errors" ;;
-esac
-while [ "${1#--}" != "$1" ]; do shift 2; done
-exec "$@"
-"""
-
-
-def stub(path, script):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
+from tests.caffe.gpu_stubs import (
+    CAFFE,
+    CHECKER,
+    DEVICE,
+    ENGINE,
+    FAILED,
+    MEASURED,
+    NCCL,
+    NONE,
+    QUERY,
+    ROOT,
+    SCRIPTS,
+    SKIPPED,
+    TESTS,
+    cells,
+    problems,
+    replace,
+    run,
+    stub,
+)
 
 
 @pytest.fixture
@@ -119,31 +46,6 @@ def pack(tmp_path):
     (folder / "python/caffe_split/engine.py").write_text(ENGINE)
     stub(tmp_path / "bin/compute-sanitizer", CHECKER)
     return folder
-
-
-def replace(path, old, new):
-    assert path.read_text().count(old) == 1
-    path.write_text(path.read_text().replace(old, new))
-
-
-def run(pack, *options, smi=True, **env):
-    # Where there is a driver, its own program is in /usr/bin.
-    stub(pack.parent / "bin/nvidia-smi", SMI if smi else "exit 9")
-    command = [sys.executable, pack / "test_gpu", "--out", pack / "gpu.md", *options]
-    path = f"{pack.parent / 'bin'}:/usr/bin:/bin"
-    env = {**os.environ, "PATH": path, "PACK": str(pack), "CUDA_VISIBLE_DEVICES": "0", **env}
-    return subprocess.run(command, env=env, cwd=pack, capture_output=True, text=True)
-
-
-def problems(pack):
-    return [line for line in (pack / "gpu.md").read_text().splitlines() if line.startswith("- FAILED ")]
-
-
-def cells(pack):
-    """{step: cell of the first build} of the table."""
-    lines = (pack / "gpu.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
-    return {row[0]: row[1] for row in rows[1:]}
 
 
 TPM, NETS, LOSSES = "TPM layer's tests", "nets held to the CPU", "digits, losses and TPM off the CPU's"
@@ -420,118 +322,3 @@ def test_the_built_caffe_says_whether_there_is_a_device(pack):
     done = run(pack)
     assert done.returncode == 1 and "has no bin/caffe: make it by tools/build_caffe --cuda --caffe-tests" in done.stderr
     assert not (pack / "gpu.md").exists()
-
-
-def load(name):
-    """A tool as a module."""
-    loader = importlib.machinery.SourceFileLoader(name.replace(".", "_"), str(ROOT / "tools" / name))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def no_bytecode(monkeypatch):
-    # A tool without .py would leave its bytecode beside it.
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-
-
-def test_libraries_of_another_cuda_are_left_out(tmp_path, monkeypatch):
-    programs = load("gpu_programs.py")
-    places = {
-        "cu13": ("libcudart.so.13", "libcurand.so.10"),
-        "cublas": ("libcublas.so.12",),
-        "cuda_runtime": ("libcudart.so.12",),
-        "cudnn": ("libcudnn.so.9",),
-        "curand": ("libcurand.so.10",),
-    }
-    for place, names in places.items():
-        for name in names:
-            stub(tmp_path / "nvidia" / place / "lib" / name, "")
-    stub(tmp_path / "cuda/lib64/libcudart.so.13", "")
-    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
-
-    def taken(major):
-        monkeypatch.setattr(programs, "cuda_major", lambda build: major)
-        found = programs.libraries("/b", [str(tmp_path)], [str(tmp_path / "cuda")])
-        return [path.split("/")[-2] for path in found.split(":")[1:]]
-
-    # A toolkit's come last.
-    assert taken("13") == ["cu13", "cudnn", "curand", "cuda"]
-    # cuDNN and cuRAND tell no CUDA; without cu13 they are those of the others.
-    (tmp_path / "nvidia/cu13").rename(tmp_path / "cu13")
-    assert taken("13") == ["cuda"]
-    (tmp_path / "cu13").rename(tmp_path / "nvidia/cu13")
-    assert taken("12") == ["cublas", "cuda_runtime", "cudnn", "curand"]
-    assert taken("") == [*sorted(places), "cuda"]
-
-
-@pytest.mark.parametrize(
-    ("major", "runtime", "compiler"),
-    [
-        ("13", "nvidia/cu13/lib", "nvidia/cu13/lib"),
-        ("12", "nvidia/cuda_runtime/lib", "nvidia/cuda_nvrtc/lib"),
-        ("13", "cuda/lib64", "cuda/lib64"),
-    ],
-)
-def test_packed_libraries_bring_the_compiler_that_cudnn_loads(tmp_path, major, runtime, compiler):
-    gpu_pack = load("gpu_pack.py")
-    names = [f"libnvrtc-builtins.so.{major}.4", f"libnvrtc.so.{major}"]
-    for name in [*names, f"libnvrtc.so.{major}.4.12", "libnvrtc.alt.so.13", "libnvrtc.so.11.2", "libnvrtc_static.a"]:
-        stub(tmp_path / compiler / name, "")
-    needed = {f"libcudart.so.{major}": tmp_path / runtime / f"libcudart.so.{major}"}
-    needed["libcudnn.so.9"] = tmp_path / "nvidia/cudnn/lib/libcudnn.so.9"
-    assert sorted(path.name for path in gpu_pack.nvrtc(needed)) == names
-
-
-def test_packed_libraries_are_not_those_of_the_c_library():
-    gpu_pack = load("gpu_pack.py")
-    system = "libc.so.6 libm.so.6 libmvec.so.1 libutil.so.1 libanl.so.1 libnsl.so.1 libcrypt.so.1 libpthread.so.0"
-    system += " libdl.so.2 librt.so.1 libresolv.so.2 ld-linux-x86-64.so.2 libcuda.so.1 libnvidia-ml.so.1"
-    assert [name for name in system.split() if not gpu_pack.SYSTEM.match(name)] == []
-    ours = "libcaffe.so.1.0.0 libcudart.so.13 libcrypto.so.3 libcurl.so.4 libmpi.so.40 libz.so.1 libstdc++.so.6"
-    assert [name for name in ours.split() if gpu_pack.SYSTEM.match(name)] == []
-
-
-def test_an_archive_has_a_limit(tmp_path):
-    gpu_pack = load("gpu_pack.py")
-    folder = tmp_path / "pack"
-    (folder / "builds/a/lib").mkdir(parents=True)
-    (folder / "builds/b/lib").mkdir(parents=True)
-    (folder / "test_gpu").write_text("the script")
-    library = tmp_path / "libopenblas.so.0"
-    library.write_bytes(os.urandom(400_000))
-    for build, others in (("a", []), ("b", [folder / "builds/a/lib"])):
-        gpu_pack.copy_library(library, folder / "builds" / build / "lib" / library.name, others)
-    with pytest.raises(SystemExit, match=r"the archive has 0 MiB, more than 0\.3: pack fewer builds"):
-        gpu_pack.write_archive(folder, 0.3)
-    assert (folder / "builds/a/lib" / library.name).is_file() and len(list(tmp_path.iterdir())) == 2
-    # What both builds have is in it once.
-    assert gpu_pack.write_archive(folder, 0.5) < 450_000
-    assert sorted(path.name for path in folder.iterdir()) == ["pack.tar.xz", "test_gpu"]
-    with tarfile.open(folder / "pack.tar.xz") as archive:
-        archive.extractall(tmp_path / "there")
-    for build in "ab":
-        assert (tmp_path / "there/builds" / build / "lib" / library.name).read_bytes() == library.read_bytes()
-
-
-def test_a_build_without_caffe_cannot_be_packed(tmp_path):
-    command = [sys.executable, ROOT / "tools/gpu_pack.py", tmp_path / "pack", tmp_path / "build"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    how = f"tools/build_caffe --cuda --caffe-tests --into {tmp_path}/build"
-    assert done.stderr == f"tools/gpu_pack.py: {tmp_path}/build has no bin/caffe: make it by {how}\n"
-    assert not (tmp_path / "pack").exists()
-
-
-def test_torch_net_has_the_parameters_of_the_prototxt():
-    torch = pytest.importorskip("torch")
-    from caffe_split.formats import prototxt
-    from caffe_split.layertypes.summary import summarize
-
-    names = {}
-    exec(compile((ROOT / "benchmarks/torch_resnet20.py").read_text(), "torch_resnet20.py", "exec"), names)
-    net = names["resnet20"]()
-    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
-    expected = summarize(prototxt.read(ROOT / "prototxt/resnet20_cifar100/deploy.prototxt"))
-    assert sum(parameter.numel() for parameter in net.parameters()) == sum(row.parameters for row in expected.rows)

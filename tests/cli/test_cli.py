@@ -29,6 +29,19 @@ def test_the_group_lists_every_command(tmp_path: Path) -> None:
     assert [name for name in COMMANDS if f"\n  {name} " not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("make-derive", "did you mean 'make-derived'?"),
+        ("Train", "did you mean 'train'?"),
+        ("tabel", "did you mean 'table'?"),
+        ("zzz", "there are: instrument, tpm, make-derived"),
+    ],
+)
+def test_a_mistyped_command_names_the_nearest(word: str, said: str, tmp_path: Path) -> None:
+    assert f"no command '{word}'; {said}" in caffe_split(word, "x", cwd=tmp_path, status=2).stderr
+
+
 def test_version(tmp_path: Path) -> None:
     assert caffe_split("--version", cwd=tmp_path).stdout.strip().endswith(__version__)
 

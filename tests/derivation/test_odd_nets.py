@@ -455,7 +455,7 @@ def test_watching_a_net_with_stages(tmp_path: Path) -> None:
         + convolution("big", "data", "c", filler, 'include { stage: "big" }')
         + convolution("small", "data", "c", filler, 'exclude { stage: "big" } exclude { phase: TEST }')
         + convolution("tested", "data", "t", filler, "include { phase: TEST }")
-        + 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "y" include { phase: TRAIN } }\n'
+        + 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "y" top: "loss" include { phase: TRAIN } }\n'
     )
     (tmp_path / "net.prototxt").write_text(text)
     for stage, watched in (('stage: "big"', "big"), ("", "small")):

@@ -102,3 +102,13 @@ def test_a_folder_that_may_not_be_written(digits: Path) -> None:
     finally:
         digits.chmod(0o755)
     assert "derived1: cannot be written: Permission denied" in result.stderr
+
+
+def test_a_dry_run_needs_no_folder(digits: Path) -> None:
+    caffe_split(*COMMAND, cwd=digits)
+    (digits / "derived1" / "train.log").write_text("a training")
+    before = files(digits)
+    assert "nothing written (--dry-run)" in caffe_split(*COMMAND, "--dry-run", cwd=digits).stdout
+    refused = caffe_split(*COMMAND, "--force", cwd=digits, status=1).stderr
+    assert "holds more than was written into it: train.log" in refused and "derived2 is free" in refused
+    assert files(digits) == before

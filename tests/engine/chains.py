@@ -32,7 +32,8 @@ IN_PLACE = {
     "scale": ("Scale", "scale_param { bias_term: true }"),
     "scale_all": ("Scale", "scale_param { axis: 0 num_axes: -1 }"),
     "bias": ("Bias", ""),
-    "lrn": ("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 1.5 }"),
+    # A small alpha: Caffe adds and takes off the squares of channels in turn, which leaves a rounding of the largest.
+    "lrn": ("LRN", "lrn_param { local_size: 3 alpha: 0.02 beta: 0.6 k: 1.5 }"),
     "lrn_within": ("LRN", "lrn_param { local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }"),
     "mvn": ("MVN", "mvn_param { eps: 0.1 }"),
     "mvn_across": ("MVN", "mvn_param { across_channels: true eps: 0.1 }"),

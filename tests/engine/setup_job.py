@@ -1,7 +1,7 @@
 """Sets up nets in pycaffe, each in a process of its own, since Caffe ends the process where a check fails.
 
-`python setup_job.py TEXTS.json RESULTS.json`: the first holds a list of nets; the second gets whether Caffe set up
-each.
+`python setup_job.py TEXTS.json RESULTS.json [back]`: the first holds a list of nets; the second gets whether Caffe set
+up each, and with `back`, whether it ran it forward and back.
 """
 
 import json
@@ -23,7 +23,10 @@ def main() -> None:
             child = os.fork()
             if child == 0:
                 try:
-                    caffe.Net(str(path), caffe.TRAIN)
+                    net = caffe.Net(str(path), caffe.TRAIN)
+                    if sys.argv[3:] == ["back"]:
+                        net.forward()
+                        net.backward()
                 except BaseException:
                     os._exit(1)
                 os._exit(0)

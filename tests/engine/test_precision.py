@@ -46,6 +46,31 @@ def test_bf16_computes_the_layers_between_with_16_bits(tmp_path: Path, monkeypat
     assert all(param.values.dtype == torch.float32 for param in net.params)
 
 
+# A shortcut as ResNet's: half of its channels are zeros, by a Power with scale 0.
+SHORTCUT = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "a" type: "Convolution" bottom: "x" top: "a" convolution_param { num_output: 4 kernel_size: 1 } }
+layer { name: "zero" type: "Power" bottom: "a" top: "zero" power_param { scale: 0 } }
+layer { name: "both" type: "Concat" bottom: "a" bottom: "zero" top: "both" }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param { num_output: 8 kernel_size: 1 } }
+layer { name: "sum" type: "Eltwise" bottom: "both" bottom: "b" top: "sum" }
+layer { name: "relu" type: "ReLU" bottom: "sum" top: "sum" }
+layer { name: "gate" type: "Sigmoid" bottom: "sum" top: "gate" }
+layer { name: "half" type: "LRN" bottom: "gate" top: "half" }
+"""
+
+
+def test_no_layer_of_a_shortcut_falls_back_to_float32() -> None:
+    from caffe_split.engine.model.net import Net
+    from caffe_split.formats import prototxt
+
+    net = Net(prototxt.parse(SHORTCUT, kind="net"), "TRAIN", precision="bf16")
+    blobs = net.forward(keep=True).blobs
+    full = {name for name, blob in blobs.items() if blob.dtype == torch.float32}
+    assert full == {"x", "half"}
+    assert net.precisions() == "7 layers in bfloat16; in float32: half"
+
+
 @pytest.mark.slow
 def test_a_compiled_training_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_training(tmp_path, FIXED, 12)

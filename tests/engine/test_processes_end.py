@@ -20,7 +20,7 @@ from caffe_split.data.store import write_store
 from caffe_split.engine.parallel.launch import usable_cores
 from caffe_split.errors import CaffeSplitError
 from tests.engine.runs import numbers, write_training
-from tests.support import ROOT, caffe_split
+from tests.support import ROOT, caffe_split, start_process
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -104,7 +104,7 @@ def test_a_killed_process_ends_all_and_auto_resumes(digits: Path, tmp_path: Path
     script = Path(__file__).with_name("processes_job.py")
     subprocess.run([sys.executable, str(script), str(tmp_path / "jobs.json")], check=True, timeout=120)
     log = killed / "digits" / "train.log"
-    child = subprocess.Popen([sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True)
+    child = start_process([sys.executable, "-m", "caffe_split", *GO], cwd=killed, stderr=subprocess.PIPE, text=True)
     wait_for("Iteration 20 ", log, child)
     victim = process(1, killed)
     os.kill(victim, signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_an_interrupt_of_one_node_stops_both(tmp_path: Path) -> None:
         command += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
         with (tmp_path / f"{node}.log").open("w") as log:
             agents.append(
-                subprocess.Popen(
+                start_process(
                     [*command, "-m", "caffe_split.engine", "solver.prototxt", "--sync-bn"],
                     cwd=tmp_path,
                     env=ENVIRONMENT,
@@ -258,7 +258,7 @@ def test_a_killed_launcher_ends_all(digits: Path, tmp_path: Path, engine: list[s
     log = folder / "digits" / "train.log"
     with log.open("wb") as stream:
         words = [part if part != "solver.prototxt" else "digits/solver.prototxt" for part in engine]
-        child = subprocess.Popen([*words, "--processes", "2", "--threads", "1"], cwd=folder, stderr=stream)
+        child = start_process([*words, "--processes", "2", "--threads", "1"], cwd=folder, stderr=stream)
     wait_for("Iteration 20 ", log, child)
     child.kill()
     child.wait()
@@ -282,7 +282,7 @@ def test_a_process_that_dies_before_the_meeting_ends_all(tmp_path: Path, rank: i
         "import sys\nfrom caffe_split.engine.parallel import launch\nfrom caffe_split.engine.log import Log\n"
         "launch._GRACE = 3.0\nsys.exit(launch.launch(2, ['solver.prototxt'], 1, Log()))"
     )
-    child = subprocess.Popen(
+    child = start_process(
         [sys.executable, "-c", script], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
     os.kill(process_soon(rank, tmp_path), signal.SIGKILL)

@@ -21,7 +21,7 @@ from caffe_split.engine.log import Log
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import read_log
 from tests.engine.runs import numbers, ours, write_training
-from tests.support import caffe_split
+from tests.support import caffe_split, start_process
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed: ./tools/environment --torch"
@@ -76,7 +76,7 @@ def test_trains_logs_and_resumes(tmp_path: Path) -> None:
     assert log.table("displays").iteration.tolist() == [*range(12), 12]
     assert log.table("tests").iteration.tolist() == [0, 6, 12]
     assert "accuracy" in caffe_split("best", "train.log", cwd=tmp_path).stdout
-    again = ("--snapshot", "ours_iter_6.solverstate", "--log", "again.log")
+    again = ("--snapshot", "ours_iter_6.solverstate", "--log", "again.log", "--force")
     caffe_split("train", "solver.prototxt", "--engine", "torch", "--threads", 1, *again, cwd=tmp_path)
     assert read_log(tmp_path / "again.log").table("displays").iteration.tolist() == [*range(6, 12), 12]
 
@@ -93,7 +93,7 @@ def test_ctrl_c_snapshots_and_shows_how_to_resume(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 10**6)
     command = [sys.executable, "-m", "caffe_split", "train", "solver.prototxt", "--engine", "torch", "--threads", "1"]
     command += ["--precision", "bf16"]
-    child = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    child = start_process(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     log = tmp_path / "train.log"
     while not (log.is_file() and "Iteration 20 " in log.read_text()):

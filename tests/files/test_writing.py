@@ -6,15 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import check_ours, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
+from caffe_split.plot.picture_file import write_picture
+from caffe_split.trainlog import read_log
+from caffe_split.trainlog.export import write_csv, write_json
 
 WRITERS = {
     "weights": lambda path: caffemodel.write_weights(path, {"a": [np.ones(3)]}),
@@ -54,6 +58,27 @@ except CaffeSplitError as error:
 """
 
 
+FULL_STORE = """
+import resource, signal, sys
+import numpy as np
+from caffe_split.data.store import write_store
+from caffe_split.errors import CaffeSplitError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    write_store(sys.argv[1], ((np.zeros((1, 100, 100), np.uint8), 0) for _ in range(50)))
+except CaffeSplitError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_of_a_data_set(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_STORE, str(tmp_path / "set")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'set'}: cannot be written: " in done.stdout and "is the disk full?" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", ["x.caffemodel", "x.caffemodel.h5"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -72,3 +97,19 @@ def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "x", pieces())
     assert os.listdir(tmp_path) == []
+
+
+def test_exports_replace_what_they_wrote_and_nothing_else(tmp_path: Path) -> None:
+    log = read_log(Path(__file__).parents[1] / "trainlog" / "logs" / "bvlc_1_0.log")
+    plot = partial(check_ours, tmp_path / "a.png", b"atplotlib", "plot")
+    for export in (partial(write_csv, log, tmp_path), partial(write_json, log, tmp_path)):
+        export()
+        export()
+    write_picture(tmp_path / "a.png", lambda figure: figure.add_subplot())
+    plot()
+    for path in tmp_path.iterdir():
+        path.write_text("mine")
+    for export in (partial(write_csv, log, tmp_path), partial(write_json, log, tmp_path), plot):
+        with pytest.raises(CaffeSplitError, match=r"exists and is no (table|log|plot).*overwritten unasked"):
+            export()
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}

@@ -430,6 +430,7 @@ def test_any_text_comes_back(tmp_path: Path, ending: str, parted: bool) -> None:
 def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     tiny(tmp_path)
     weights = split_tiny(tmp_path)
+    start = {name: [blob.copy() for blob in found] for name, found in weights.items()}
     (tmp_path / "mine").mkdir()
     refused = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--out", "mine", status=1)
     assert "mine exists; nothing is overwritten unasked" in refused["error"]
@@ -438,12 +439,20 @@ def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     weights["x_split1"][0][0, 0, 0, 0] = np.nan
     caffemodel.write_weights(tmp_path / "nan.caffemodel", weights)
     assert "not finite" in fold(tmp_path, "d/net.prototxt", "nan.caffemodel", status=1)["error"]
-    refused = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--tolerance", "1e-12", status=1)
-    assert "more than 1e-12; nothing was written" in refused["error"] and refused["error"].count("\n") == 1
+    # Branches that all but cancel: their sum has lost digits that the folded kernels have.
+    large = {name: [np.array(blob) for blob in found] for name, found in start.items()}
+    large["x_split2"][0] += 1e5
+    large["x_split2_residual_pre"][0][...] = -1e5
+    large["x_split2_residual_post"][0][...] = np.eye(len(large["x_split2"][0]))[:, :, None, None]
+    caffemodel.write_weights(tmp_path / "large.caffemodel", large)
+    refused = fold(tmp_path, "d/net.prototxt", "large.caffemodel", status=1)
+    assert "folded, it would be another function: blob 't', the first, differs by" in refused["error"]
+    assert "Nothing was written" in refused["error"] and refused["error"].count("\n") == 1
     plan = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--dry-run")
     assert plan["folded"][0]["name"] == "x" and plan["largest_difference"] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "d",
+        "large.caffemodel",
         "mine",
         "nan.caffemodel",
         "net.prototxt",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 _TOKENS = [
     b"{",
@@ -71,13 +72,11 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def mutate_for(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int | None) -> int:
-    """Run mutations for a while; the number of runs. An exception is the target's, with the input printed."""
+def mutate(target: Callable[[bytes], None], seeds: list[bytes], runs: Iterable[int], seed: int | None) -> None:
+    """Run a mutation for each of `runs`. An exception is the target's, with the input printed."""
     rng = random.Random(seed)
-    end = time.monotonic() + seconds
-    runs = 0
     pool = list(seeds)
-    while time.monotonic() < end:
+    for _ in runs:
         data = mutated(rng.choice(pool), rng.choice(pool), rng)
         try:
             target(data)
@@ -86,5 +85,10 @@ def mutate_for(target: Callable[[bytes], None], seeds: list[bytes], seconds: flo
             raise
         if len(pool) < 500 and len(data) < 4000 and rng.random() < 0.1:
             pool.append(data)
-        runs += 1
-    return runs
+
+
+def mutate_for(target: Callable[[bytes], None], seeds: list[bytes], seconds: float, seed: int | None) -> int:
+    """Run mutations for a while, as `mutate` does; the number of runs."""
+    end, count = time.monotonic() + seconds, itertools.count()
+    mutate(target, seeds, itertools.takewhile(lambda _: time.monotonic() < end, count), seed)
+    return next(count) - 1

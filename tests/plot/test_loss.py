@@ -14,6 +14,7 @@ import pytest
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from caffe_split.cli.plot_loss import SIZE
 from caffe_split.errors import CaffeSplitError
@@ -231,3 +232,19 @@ def test_the_window_follows_what_is_appended(tmp_path: Path) -> None:
     path.unlink()
     looks[0]()  # a log that was moved away does not end the window
     assert draws == [figure]
+
+
+def test_dozens_of_runs_have_a_line_each(tmp_path: Path) -> None:
+    logs = [read_log(training(tmp_path / f"run{k}", k / 100)) for k in range(40)]
+    drawing = drawn(series.collect(logs))
+    lines = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in drawing.axes[0].lines}  # noqa: SLF001
+    assert len({line for line in lines}) >= 40
+    drawing.canvas.draw()
+    (legend,) = drawing.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == 40 and box.y1 <= drawing.bbox.y1 and box.y0 >= drawing.bbox.y0
+    for axis in drawing.axes[1:]:
+        # Places relative to the points, which all stand at the same iteration: the numbers' own boxes.
+        texts = [text for text in axis.texts if text.get_text()[0].isdigit()]
+        boxes = [Text.get_window_extent(text).translated(*axis.transData.transform(text.xy)) for text in texts]
+        assert len(boxes) > 3 and not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])

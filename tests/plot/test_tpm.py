@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.plot.picture_file import write_picture
@@ -107,3 +108,14 @@ def test_runs_are_compared_by_mean_and_by_their_last_kernels() -> None:
     assert lines["one"] == pytest.approx([0.6, 0.6]) and lines["other"] == pytest.approx([0.3, 0.3])
     assert lines["pure noise"] == pytest.approx([null_tpm(50, 2, 0.0)] * 2)
     assert "iterations 100 to 200" in last.get_xlabel()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_the_title_of_a_narrow_picture_is_not_cut_off(layers: int) -> None:
+    window = [scores(f"conv{place}", [0.2, 0.5], start=40_000) for place in range(layers)]
+    figure = Figure(layout="constrained")
+    draw_scores(figure, [window], 0.9)
+    figure.canvas.draw()
+    (title,) = [text for text in figure.findobj(Text) if text.get_text().startswith("TPM of the kernels")]
+    box = title.get_window_extent()
+    assert box.x0 > 0 and box.x1 < figure.bbox.width and box.y1 <= figure.bbox.height

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from caffe_split.report.markup import Html, data_block, element
+from caffe_split.report.runs import read_runs
+from caffe_split.report.sections import command_lines
 from tests.report.made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
 from tests.support import ROOT, caffe_split, train
 
@@ -153,6 +155,25 @@ def test_the_commands_can_be_given_to_a_shell(runs: list[Written]) -> None:
     at = words.index("make-derived")
     assert words[at : at + 6] == ["make-derived", "base/solver.prototxt", "--iter", "100", "--out", NASTY]
     assert f"{NASTY}/solver.prototxt" in words
+
+
+def test_the_commands_have_the_weights_and_say_how_tpm_layers_came_in(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", 0.0).folder
+    log = folder / "train.log"
+    (folder / "solver.prototxt").write_text('net: "run/net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 9')
+    (folder / "net.prototxt").write_text(
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" param { name: "c_w" } convolution_param { '
+        'num_output: 2 kernel_size: 1 } } layer { name: "c_tpm" type: "TPM" top: "c_tpm" param { name: "c_w" } '
+        "tpm_param { start_iter: 0 stop_iter: 40 interval: 5 } }"
+    )
+    log.write_text("I0305 14:00:00.000000 1 caffe.cpp:1] Finetuning from old runs/w.caffemodel\n" + log.read_text())
+    (run,) = read_runs([folder], lambda text: None)  # the net lies elsewhere, seen from here
+    lines = command_lines([run], tmp_path / "x.html")
+    assert f"caffe-split train {folder}/solver.prototxt --weights 'old runs/w.caffemodel'" in lines
+    assert lines[1] == (
+        f"# its net has TPM layers, as from: caffe-split instrument {folder}/net.prototxt --window 0:40 --interval 5 "
+        "--in-place"
+    )
 
 
 def test_a_folder_with_only_a_log_has_no_costs_and_no_split(tmp_path: Path) -> None:

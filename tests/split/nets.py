@@ -6,7 +6,7 @@ import numpy as np
 
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.formats import prototxt
-from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.layertypes.shapes import document_inputs, infer_shapes
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import all_layers
 from caffe_split.split.algebra import Kernels
@@ -45,7 +45,9 @@ def split_again(
     assert param is not None
     count, geometry = int(param.get("num_output")), convolution_geometry(found)
     rng = np.random.default_rng(0)
-    kernels = Kernels(rng.standard_normal(infer_shapes(all_layers(document)).params[name][0]), None)
+    kernels = Kernels(
+        rng.standard_normal(infer_shapes(all_layers(document), document_inputs(document)).params[name][0]), None
+    )
     if param.get("bias_term", True):
         kernels = Kernels(kernels.weight, rng.standard_normal(count))
     parts = split_convolution(

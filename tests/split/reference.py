@@ -58,6 +58,12 @@ def forward(parts: Sequence[Part], bottom: str, image: np.ndarray) -> dict[str, 
             blobs[part.top] = np.sum(inputs, axis=0)
         elif part.form == "concat":
             blobs[part.top] = np.concatenate(inputs)
+        elif part.form == "batch_norm":
+            mean, variance = (values[:, None, None] for values in stored[:2])
+            blobs[part.top] = (inputs[0] - mean) / np.sqrt(variance + 1e-5)
+        elif part.form == "scale":
+            factor, shift = (values[:, None, None] for values in stored)
+            blobs[part.top] = factor * inputs[0] + shift
         else:
             assert part.form == "relu"
             blobs[part.top] = np.maximum(inputs[0], 0)

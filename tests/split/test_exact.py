@@ -133,9 +133,8 @@ def check_folding(text: str, document: prototxt.Document, before: Blobs, after: 
     texts = {layer.name: str(layer.message) for layer in all_layers(document)}
     original = {layer.name: str(layer.message) for layer in all_layers(prototxt.parse(text, "net"))}
     for layer in folded:
-        # The shift of a normalised branch is not quite undone in float32, and X may have had no bias.
-        assert texts[layer.name] == original[layer.name] or layer.note.startswith("with a bias")
-        assert not layer.note or any(part.startswith(layer.name) and part.endswith("_bn") for part in stored)
+        # The shift of a normalised branch is not quite undone in float32: that is no bias.
+        assert texts[layer.name] == original[layer.name] and not layer.note
         for old, new in zip(before[layer.name], blobs[layer.name]):
             assert old.shape == new.shape and np.abs(old - new).max() <= 1e-5 * np.abs(old).max()
 

@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "name": "rate-2"}]}, "'rate-2' is the name of a control"),
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
     ({"window": "0:11"}, "window: '0:11' is not START:STOP in quotes with START < STOP <= 10"),
-    ({"precision": "bf16"}, "precision: 'bf16' is of the torch engine"),
+    ({"precision": "bf16"}, "precision: 'bf16' is for engine: torch; Caffe has one precision"),
     ({"seeds": [1, 1]}, "seeds: a seed is given twice"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
     ({"split": None}, "the study: 'split' is missing"),

@@ -70,6 +70,25 @@ def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
     assert "nan" not in text and "None" not in text
 
 
+def test_one_reason_of_several_failures_is_given_once(tmp_path: Path) -> None:
+    added = [{"failed": f"after s{seed}.baseline.train failed: s{seed}/baseline/x: gone"} for seed in range(1, 5)]
+    found = rows(tmp_path, {"continue": CONTROL, "added": [*added, {"failed": "no memory"}], "baseline": CONTROL})
+    text = markdown(found)
+    assert "- 4 runs (added, seeds 1, 2, 3, 4), for the first: after s1.baseline.train failed: s1/base" in text
+    assert "- added, seed 5: no memory" in text
+    assert (
+        "- 10 runs (random-added, seeds 1, 2, 3, 4, 5; wider-added, seeds 1, 2, 3, 4, 5), for the first: no d" in text
+    )
+
+
+def test_a_run_that_collapsed_is_pointed_out(tmp_path: Path) -> None:
+    added = [run(value) for value in (0.81, 0.61, 0.84, 0.64, 0.87)]
+    found = rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})
+    text = markdown(found)
+    assert "- added, seeds 2, 4 of 5: at worst 61.0 % beside 82.0 % of `continue` (seed 2)." in text
+    assert "Collapsed" not in markdown(rows(tmp_path, {"continue": CONTROL, "added": CONTROL, "baseline": CONTROL}))
+
+
 def test_the_readings_say_each_comparison(tmp_path: Path) -> None:
     better = [run(value["final"] + 0.02 + 0.001 * place) for place, value in enumerate(CONTROL)]
     found = rows(tmp_path, {"continue": CONTROL, "added": better, "random-added": CONTROL, "baseline": CONTROL})

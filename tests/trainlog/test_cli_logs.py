@@ -18,6 +18,7 @@ import pytest
 
 from caffe_split.trainlog import pipeline
 from caffe_split.trainlog.follow import Follower
+from tests.support import start_process
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -142,7 +143,7 @@ def test_watch_once_prints_one_line_and_a_crash_is_an_error() -> None:
 
 def start_watch(folder: Path, *words: str, **options: Any) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "caffe_split", "watch", "train.log", "--every", "0.1", *words]
-    return subprocess.Popen(command, cwd=folder, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
+    return start_process(command, cwd=folder, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
 
 
 def ended(child: subprocess.Popen[bytes]) -> tuple[int, str]:

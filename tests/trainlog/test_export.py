@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from caffe_split.trainlog import export, read_log, tfevents
+from caffe_split.trainlog import Parser, export, read_log, tfevents
 
 ROOT = Path(__file__).parents[2]
 LOGS = Path(__file__).parent / "logs"
@@ -37,7 +37,6 @@ READABLE = [
     "source_2014",
     "spliced",
     "ssd",
-    "vector_output",
 ]
 
 
@@ -74,6 +73,35 @@ def test_csv_is_that_of_bvlc(parse_log: Any, tmp_path: Path, name: str) -> None:
     # BVLC's script does not write a table of one row; ours may write nothing else in addition.
     for alone in {p.name for p in ours.iterdir()} - set(written):
         assert len((ours / alone).read_text().splitlines()) == 2
+
+
+def test_a_repeated_name_has_a_column_each(tmp_path: Path) -> None:
+    write = export.write_csv(read_log(LOGS / "vector_output.log"), tmp_path)
+    assert write[1].read_text().splitlines()[:2] == [
+        "NumIters,Seconds,LearningRate,accuracy,per_class,per_class[1],loss",
+        "0.0,2.0,0.1,0.5,0.25,0.75,2.0",
+    ]
+
+
+@pytest.mark.parametrize("name", ["label", "label_%d"])
+def test_thousands_of_outputs_are_read_alike_by_both_readers(tmp_path: Path, name: str) -> None:
+    path, lines = tmp_path / "train.log", ["Solving net"]
+    for iteration in range(4):
+        outputs = [f"    Train net output #{k}: {name % k if '%' in name else name} = {k}" for k in range(500)]
+        lines += [f"Iteration {iteration}, loss = 1", *outputs, f"Iteration {iteration}, lr = 0.1"]
+    path.write_text("".join(f"I0305 15:00:00.000000  7 solver.cpp:1] {line}\n" for line in lines))
+    data = path.read_bytes()
+    for options in ({}, {"smallest_block": 1 << 62}):
+        parser = Parser(2020, **options)
+        for start in range(0, len(data), 9000):
+            parser.feed(data[start : start + 9000])
+        (run,) = parser.log("x", 0.0).runs
+        expected = [name % k if "%" in name else f"label[{k}]" if k else "label" for k in range(500)]
+        assert run.train.names == expected
+        assert all(run.train[column].tolist() == [k] * 4 for k, column in enumerate(expected))
+    (written,) = export.write_csv(read_log(path), tmp_path)
+    assert written.read_text().splitlines()[4].startswith("3.0,0.0,0.1,0.0,1.0,2.0")
+    assert tfevents.write_events(read_log(path), tmp_path, "x").stat().st_size > 2000 * 40
 
 
 def test_each_test_net_has_a_csv_file(tmp_path: Path) -> None:

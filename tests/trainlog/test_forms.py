@@ -19,7 +19,8 @@ from caffe_split.tpm.from_log import printed_tpm
 from caffe_split.trainlog import TrainingLog, pipeline, read_log
 from caffe_split.trainlog.follow import Follower
 from caffe_split.trainlog.progress import max_iter_in
-from caffe_split.trainlog.query import nearest_snapshot, piped_values, read_lines
+from caffe_split.trainlog.query import piped_values, read_lines
+from caffe_split.trainlog.snapshots import nearest_snapshot
 from caffe_split.trainlog.text import Text
 
 LOGS = Path(__file__).parent / "logs"

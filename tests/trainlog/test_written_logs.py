@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_split.trainlog import export, pipeline, read_log
+from tests.support import start_process
 
 CAFFE = Path(sys.executable).parent / "caffe"
 pytestmark = [
@@ -55,7 +56,7 @@ def start(folder: Path, solver: str, *words: str) -> subprocess.Popen[bytes]:
     command = [str(CAFFE), "train", "-solver", "solver.prototxt", *words]
     environment = {**os.environ, "GLOG_logtostderr": "1", "OPENBLAS_NUM_THREADS": "1"}
     with (folder / "train.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=folder, stderr=log, env=environment)
+        return start_process(command, cwd=folder, stderr=log, env=environment)
 
 
 def train(folder: Path, solver: str = SOLVER, *words: str) -> Path:

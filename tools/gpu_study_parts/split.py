@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import caffe_split as cs
-from caffe_split.folding.make import FOLDED_WEIGHTS_NAME
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers

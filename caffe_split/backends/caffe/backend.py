@@ -19,6 +19,7 @@ from caffe_split.backends.protocol import (
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
+    from caffe_split.engine.spec.command import Choices
     from caffe_split.split.branch_norm import ChannelStatistics
 
 
@@ -64,6 +65,10 @@ class Caffe(Backend):
         if request.snapshot is not None:
             words += ["-snapshot", request.snapshot]
         return TrainingCommand(words, _environment(request.threads), ("OPENBLAS_NUM_THREADS",))
+
+    def trainer(self, choices: Choices) -> str:
+        """It takes no choices."""
+        return "BVLC Caffe"
 
 
 def _environment(threads: int | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.backends.caffe.child import open_net, run_job
-from caffe_split.backends.compare import load_input
+from caffe_split.backends.compare import load_input, one_rounding
 from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
 from caffe_split.files import open_new, scratch
 
@@ -35,6 +35,8 @@ def forward(nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
             "state": asdict(how.state),
             "seed": how.seed,
             "input": None if how.input_file is None else str(how.input_file),
+            "shapes": dict(how.shapes),
+            "rounded": how.rounded,
         }
         answer = run_job("caffe_split.backends.caffe.forward", job)
         # Mapped files stay readable when their names are gone.
@@ -64,7 +66,8 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
     net = open_net(path, weights, job["state"])
     # Once more: the nets' fillers have drawn different numbers.
     caffe.set_random_seed(seed)
-    rng = np.random.default_rng(seed)
+    # Rounding has numbers of its own, so that the inputs are the same with and without it.
+    rng, rounding = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     ignored = {
         top
         for name, layer in zip(net._layer_names, net.layers)  # noqa: SLF001 - pycaffe has no public name for it.
@@ -75,7 +78,10 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
         if len(net.inputs) != 1:
             sys.exit(f"{path}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
         given = load_input(Path(input_file))
-        net.blobs[net.inputs[0]].reshape(*given.shape)
+        job["shapes"] = {net.inputs[0]: given.shape}
+    for name, shape in job["shapes"].items():
+        net.blobs[name].reshape(*shape)
+    if job["shapes"]:
         net.reshape()
     batches = []
     with open_new(to) as stream:
@@ -83,12 +89,24 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
             for name in net.inputs:
                 blob = net.blobs[name].data
                 blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
-            net.forward()
+            _run(net, rounding if job["rounded"] else None)
             kept = {name: blob.data for name, blob in net.blobs.items() if name not in ignored}
             for values in kept.values():
                 stream.write(np.ascontiguousarray(values, np.float32).data)
             batches.append({name: list(values.shape) for name, values in kept.items()})
     return [name for name in net.outputs if name not in ignored], batches
+
+
+def _run(net: Any, rounding: np.random.Generator | None) -> None:
+    """In the child: run all layers; with `rounding`, what layers without bottoms give is rounded once."""
+    if rounding is None:
+        net.forward()
+        return
+    for number, name in enumerate(net._layer_names):  # noqa: SLF001 - pycaffe has no public name for either.
+        net._forward(number, number)  # noqa: SLF001
+        if not net.bottom_names[name]:
+            for top in net.top_names[name]:
+                net.blobs[top].data[...] = one_rounding(net.blobs[top].data, rounding)
 
 
 def main() -> None:

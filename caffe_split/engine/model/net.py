@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,7 @@ class Net:
         notes: the fields that are ignored, with the reasons.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
+        multiply_adds: of convolutions and inner products in one forward run.
         late: a sentence for each layer whose gradient, as in Caffe, is not the derivative; see `spec.memory`.
     """
 
@@ -102,6 +103,7 @@ class Net:
         self._losses: list[dict[int, float]] = []
         self.loss_weights: dict[str, float] = {}
         self._bottoms: list[dict[str, Shape]] = []
+        self.multiply_adds = 0
         for text in texts:
             self._add(text, place, sharing)
         # How the tops of several processes make up those of the whole batch.
@@ -155,6 +157,8 @@ class Net:
             )
         self.layers.append(layer)
         sharing.add(layer)
+        if record_of(text.type).has_kernels:
+            self.multiply_adds += layer.inferred(bottoms).macs * bottoms[0][0]
         weights = [float(value) for value in text.message.get_all("loss_weight")]
         if not weights and record_of(text.type).is_loss:
             weights = [1.0] + [0.0] * (len(text.tops) - 1)
@@ -184,12 +188,18 @@ class Net:
 
     # -- running
 
-    def forward(self, inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None, keep: bool = False) -> Output:
+    def forward(
+        self,
+        inputs: Mapping[str, np.ndarray | torch.Tensor] | None = None,
+        keep: bool = False,
+        sources: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> Output:
         """Run all layers.
 
         inputs: arrays for tops of Input layers, by name, of the shapes in `shapes`; the others keep their values. keep:
-        return all blobs, not only the outputs; of a blob that a layer in place overwrites, the last values. Raises
-        `CaffeSplitError` for inputs that do not fit, and where data cannot be read.
+        return all blobs, not only the outputs; of a blob that a layer in place overwrites, the last values. sources:
+        what every blob of a layer without bottoms goes through. Raises `CaffeSplitError` for inputs that do not fit,
+        and where data cannot be read.
         """
         self._give(inputs or {})
         calls = self.plain_calls if keep else self.calls
@@ -199,7 +209,8 @@ class Net:
         # Layers without bottoms, which give data or compute on the host (TPM), come first and are not compiled.
         for call in calls:
             if not call.bottoms:
-                self.collect(call, call.run(blobs, memory), blobs, losses)
+                tops = call.run(blobs, memory)
+                self.collect(call, tops if sources is None else [sources(top) for top in tops], blobs, losses)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
@@ -253,6 +264,15 @@ class Net:
                     f"input '{name}' has shape {tuple(tensor.shape)}; the net is built for {self.shapes[name]}."
                 )
             layer.values[layer.text.tops.index(name)] = tensor
+
+    def precisions(self) -> str:
+        """Which layers compute in bfloat16 and which in float32, for a net of precision bf16."""
+        names: dict[bool, list[str]] = {True: [], False: []}
+        for call in self.plain_calls:
+            if call.bottoms:
+                names[call.low].append(call.layer.name)
+        low, full = names[True], names[False]
+        return f"{len(low)} layers in bfloat16; in float32: {', '.join(full) or 'none'}"
 
     def set_input_arrays(
         self, images: np.ndarray | torch.Tensor, labels: np.ndarray | torch.Tensor, layer: str = ""

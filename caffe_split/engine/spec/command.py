@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.engine.require import require_torch
-from caffe_split.engine.spec.support import Problem, judge, layers_of, refusal
+from caffe_split.engine.spec.support import Problem, judge, judge_training, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.options import Options
@@ -23,7 +23,10 @@ def check_training(solver: Path) -> None:
     problems = []
     for document, state in nets_of(solver):
         layers = layers_of(document, state)
-        problems += judge(document, layers)[0]
+        found = judge(document, layers)[0]
+        if not found and state.phase == "TRAIN":
+            found = judge_training(document, layers)
+        problems += found
         problems += [
             Problem(document.filename, layer.field.line, f"layer '{layer.name}': {_MEMORY}")
             for layer in layers

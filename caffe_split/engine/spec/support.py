@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
@@ -83,13 +84,22 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
     return notes
 
 
+def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
+    """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
+    return [
+        Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
+        for layer, text in backward_problems(layers)
+    ]
+
+
 def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
     """The error that lists all problems, each once, sorted by file and line."""
     lines = list(dict.fromkeys(sorted(problems)))
     files = " and ".join(dict.fromkeys(problem.file for problem in problems))
     listed = "".join(f"\n  {problem.file}:{problem.line}: {problem.text}" for problem in lines)
     return CaffeSplitError(
-        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run it):{listed}"
+        f"the torch engine cannot run {files}; what stands in the way (--engine caffe may run what is not handled):"
+        f"{listed}"
     )
 
 

@@ -11,6 +11,7 @@ from caffe_split.engine.log import Log
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.shared_batch import NotSharedError
+from caffe_split.engine.spec.support import judge_training, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.options import Options
@@ -43,8 +44,13 @@ class NetBuilder:
     log: Log
 
     def train(self, net: prototxt.Document, group: Group) -> Net:
-        """Build the net to train from its document."""
-        return self._net(net, state_of_training(self.options), group)
+        """Build the net to train from its document. Raises `CaffeSplitError` also where Caffe stops going back."""
+        state = state_of_training(self.options)
+        made = self._net(net, state, group)
+        problems = judge_training(net, [layer.text for layer in made.layers]) if state.phase == "TRAIN" else []
+        if problems:
+            raise refusal(problems)
+        return made
 
     def tests(self, document: prototxt.Document, net: prototxt.Document, trained: Net, group: Group) -> Iterator[Net]:
         """Build the test nets of the solver `document`, in Caffe's order.

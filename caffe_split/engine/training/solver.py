@@ -115,6 +115,8 @@ class Solver:
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
             self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+        if precision == "bf16":
+            self.log.info(f"Precision: {self.net.precisions()}")
         for line in self.net.late:
             self.log.info(f"Gradient of {line}")
         self.test_nets = list(nets.tests(document, training.net, self.net, group))

@@ -20,7 +20,7 @@ from typing import Any
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, reason, write_atomic
-from caffe_split.formats.prototxt import layout, placing, proto2
+from caffe_split.formats.prototxt import layout, placing, proto2, wrong_kind
 from caffe_split.formats.prototxt.nodes import FieldNode, ListValue, Scalar
 from caffe_split.formats.prototxt.scalars import Enum
 from caffe_split.formats.prototxt.scanner import Scanner
@@ -43,8 +43,8 @@ __all__ = [
 
 _ROOTS = {"net": "NetParameter", "solver": "SolverParameter"}
 # Fields that only one of the two has (`name`, `debug_info` and others are in both).
-_NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
-_SOLVER_ONLY = {
+NET_ONLY = {"layer", "layers", "input", "input_dim", "input_shape"}
+SOLVER_ONLY = {
     "net",
     "train_net",
     "test_net",
@@ -168,10 +168,20 @@ def read(path: PathLike, kind: str | None = None, schema: Schema | None = None) 
     name = os.fspath(path)
     try:
         with open(path, "rb") as stream:
-            data = stream.read()
+            head = stream.read(wrong_kind.HEAD_SIZE)
+            what = wrong_kind.surely(head, path)
+            if what is not None:
+                raise wrong_kind.refusal(path, what)
+            data = head + stream.read()
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{name}: cannot read it: {reason(error)}") from None
-    return parse(data, kind, name, schema)
+    try:
+        return parse(data, kind, name, schema)
+    except CaffeSplitError:
+        what = wrong_kind.maybe(head)
+        if what is None:
+            raise
+        raise wrong_kind.refusal(path, what) from None
 
 
 def write(document: Document, path: PathLike, force: bool = True) -> None:
@@ -201,7 +211,7 @@ def field(name: str, value: Any) -> Field:
 def _kind_of(document: Document) -> str | None:
     """Net or solver, by the fields that only one of the two has; on a tie, net."""
     names = {f.name for f in document.children}
-    nets, solvers = len(names & _NET_ONLY), len(names & _SOLVER_ONLY)
+    nets, solvers = len(names & NET_ONLY), len(names & SOLVER_ONLY)
     if nets >= solvers and nets:
         return "net"
     if solvers:

@@ -71,8 +71,10 @@ def _read(path: PathLike, wanted: str | None, caffe_proto: PathLike | None) -> D
     document = prototxt.read(path, schema=schema)
     what = wanted or "net or a solver"
     if wanted is not None and document.kind not in (wanted, None):
+        named = document.get("net", None) or document.get("train_net", None) if document.kind == "solver" else None
+        where = f' (the net that it names is "{named}")' if named else ""
         raise CaffeSplitError(
-            f"{os.fspath(path)}: this is a {document.kind}, expected a {wanted}; give the {wanted}'s file"
+            f"{os.fspath(path)}: this is a {document.kind}, expected a {wanted}; give the {wanted}'s file{where}"
         )
     if not document.fields:
         raise CaffeSplitError(f"{os.fspath(path)}: nothing in it; expected a {what}")

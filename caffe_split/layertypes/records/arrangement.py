@@ -203,7 +203,7 @@ RECORDS = (
         shapes=_tile,
         options={"tile_param": "axis tiles"},
         batch=along("tile_param", "axis"),
-        engine=Engine("shape"),
+        engine=Engine("shape", takes_bf16=True),
     ),
     LayerType(
         "Flatten",

@@ -40,7 +40,8 @@ def _prelu(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]], [() if shared else bottoms[0][1:2]])
 
 
-_CHECKED = Engine("pointwise", ignored=ENGINE, rule_refuses=True)
+_LOW = Engine("pointwise", takes_bf16=True)
+_CHECKED_LOW = Engine("pointwise", ignored=ENGINE, takes_bf16=True, rule_refuses=True)
 
 RECORDS = (
     _pointwise(
@@ -58,13 +59,13 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
-    _pointwise("ELU", {"elu_param": "alpha"}),
-    _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED),
-    _pointwise("TanH", {"tanh_param": ""}, _CHECKED),
-    _pointwise("Swish", {"swish_param": "beta"}),
-    _pointwise("Clip", {"clip_param": "min max"}),
+    _pointwise("ELU", {"elu_param": "alpha"}, _LOW),
+    _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED_LOW),
+    _pointwise("TanH", {"tanh_param": ""}, _CHECKED_LOW),
+    _pointwise("Swish", {"swish_param": "beta"}, _LOW),
+    _pointwise("Clip", {"clip_param": "min max"}, _LOW),
     _pointwise("Threshold", {"threshold_param": "threshold"}),
-    _pointwise("AbsVal"),
+    _pointwise("AbsVal", engine=_LOW),
     _pointwise("BNLL"),
     _pointwise("Exp", {"exp_param": "base scale shift"}),
     _pointwise("Log", {"log_param": "base scale shift"}),
@@ -76,7 +77,7 @@ RECORDS = (
         joins_box=True,
         keeps_shape=True,
         keeps_channels=True,
-        engine=Engine("pointwise"),
+        engine=_LOW,
     ),
     _pointwise(
         "Dropout",

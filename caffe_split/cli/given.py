@@ -1,0 +1,117 @@
+"""Files that are given in the wrong place: the one table of what each argument takes, and the check of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from caffe_split.errors import CaffeSplitError
+
+_NETS = ("net", "solver")
+# Command -> parameter -> the kinds of files that it takes (see `formats.kinds`); what is sure to be another kind is
+# refused. `train` takes a net in this table since it then names the solvers beside it.
+TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
+    "instrument": {"net": _NETS},
+    "tpm": {"source": (*_NETS, "weights", "log", "folder")},
+    "make-derived": {"net_or_solver": _NETS, "weights": ("weights",), "deploy": ("net",)},
+    "multisplit": {"solver": ("solver", "net"), "weights": ("weights",), "deploy": ("net",)},
+    "verify": {
+        "baseline": _NETS,
+        "derived": _NETS,
+        "baseline_weights": ("weights",),
+        "derived_weights": ("weights",),
+        "input_file": ("array",),
+    },
+    "fold": {"net": _NETS, "weights": ("weights",), "deploy": ("net",)},
+    "summary": {"net": _NETS, "other": _NETS},
+    "draw": {"net": _NETS},
+    "kernels": {"net": _NETS, "weights": ("weights",)},
+    "train": {"solver": ("solver", "net"), "weights": ("weights",), "snapshot": ("state",)},
+    "best": {"logs": ("log", "folder")},
+    "final": {"logs": ("log", "folder")},
+    "table": {"logs": ("log", "folder")},
+    "watch": {"log": ("log", "folder")},
+    "report": {"folders": ("log", "folder")},
+    "study": {"file": ()},
+}
+# The same for every command that has the parameter.
+TAKEN_EVERYWHERE: dict[str, tuple[str, ...]] = {"caffe_proto": ("schema",)}
+
+_WORDS = {
+    "net": "a net",
+    "solver": "a solver",
+    "weights": "weights (.caffemodel)",
+    "state": "a solver state (.solverstate)",
+    "schema": "a caffe.proto",
+    "log": "a training log",
+    "array": "an .npy array",
+    "folder": "a folder",
+}
+
+
+def taken_by(command: str, param: click.Parameter) -> tuple[str, ...] | None:
+    """The kinds of files that a parameter of a command takes; None where it is none of those in the table."""
+    name = param.name or ""
+    return TAKEN.get(command, {}).get(name, TAKEN_EVERYWHERE.get(name))
+
+
+def check_given(command: str, params: list[click.Parameter], values: dict[str, Any]) -> None:
+    """Raises `CaffeSplitError` for a file, among a command's `values`, that is sure to be of another kind than taken.
+
+    It says what the file is, and which parameter or command takes such a file.
+    """
+    for param in params:
+        kinds = taken_by(command, param)
+        if kinds is not None:
+            for path in _paths(values.get(param.name or "")):
+                _check(command, param, params, path, kinds)
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths in the value of a parameter: one, several, or several with commas between them."""
+    if value is None:
+        return
+    for each in value if isinstance(value, (tuple, list)) else (value,):
+        yield from str(each).split(",") if isinstance(each, str) else (str(each),)
+
+
+def _check(
+    command: str, param: click.Parameter, params: list[click.Parameter], path: str, kinds: tuple[str, ...]
+) -> None:
+    if "log" in kinds and _begins_as_log(path):
+        return  # without loading the libraries of nets and weights
+    from caffe_split.formats.kinds import kind_of
+
+    found = kind_of(path)
+    if found is None or found.kind in kinds or (found.kind == "packed" and "log" in kinds):
+        return
+    wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
+    takes = f"{_shown(param)} takes {wanted}" if wanted else f"{_shown(param)} takes another kind of file"
+    raise CaffeSplitError(f"{path}: this is {found.words}; {takes}.{_place_for(found.kind, command, param, params)}")
+
+
+def _begins_as_log(path: str) -> bool:
+    from caffe_split.trainlog.lines import PREFIX
+
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(4096)
+    except (OSError, ValueError):
+        return False
+    # A net may cite a log in the comment at its head.
+    return not head.lstrip().startswith(b"#") and PREFIX.search(head) is not None
+
+
+def _place_for(kind: str, command: str, param: click.Parameter, params: list[click.Parameter]) -> str:
+    """Where a file of a kind would go: another parameter of the same command, else other commands."""
+    fitting = [_shown(other) for other in params if other is not param and kind in (taken_by(command, other) or ())]
+    if fitting:
+        return f" Give it as {' or '.join(fitting)}."
+    others = [name for name, taken in TAKEN.items() if name != command and any(kind in own for own in taken.values())]
+    return f" Commands that take one: {', '.join(others)}." if others and kind != "folder" else ""
+
+
+def _shown(param: click.Parameter) -> str:
+    return param.human_readable_name if isinstance(param, click.Argument) else param.opts[0]

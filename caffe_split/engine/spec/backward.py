@@ -1,0 +1,88 @@
+"""Where Caffe stops because a gradient would have to pass a layer that has none.
+
+What needs a gradient is found as in `Net::Init`: forward, from the layers that learn; backward, from the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from caffe_split.layertypes.table import record_of
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
+
+_WITHOUT = ("ArgMax", "Threshold")
+# Types that learn unless the param of each blob says lr_mult: 0; more than these where they have one bottom.
+_LEARN = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Parameter")
+
+
+def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
+    """The layers of a TRAIN net at whose gradient Caffe would stop in the first iteration."""
+    needed = _needed(layers)
+    for layer, bottoms in zip(layers, needed):
+        if bottoms is None:
+            continue
+        if layer.type in _WITHOUT:
+            yield (
+                layer,
+                f"{layer.type} has no gradient, and a loss behind it needs one: Caffe stops in the first iteration",
+            )
+        elif layer.type == "Embed" and bottoms[0]:
+            yield layer, f"no gradient goes to its bottom '{layer.bottoms[0]}', which is learnt: Caffe stops"
+        elif (
+            record_of(layer.type).is_loss
+            and layer.type not in ("EuclideanLoss", "ContrastiveLoss")
+            and any(bottoms[1:])
+        ):
+            label = layer.bottoms[1 + bottoms[1:].index(True)]
+            yield (
+                layer,
+                f"no gradient goes to labels, and '{label}' is learnt: write propagate_down: false, or Caffe stops",
+            )
+
+
+def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
+    """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
+    made: dict[str, tuple[int, int]] = {}
+    readers: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    needs: dict[tuple[int, int], bool] = {}
+    bottoms: list[list[bool]] = []
+    own: list[bool] = []
+    for index, layer in enumerate(layers):
+        sources = [made[name] for name in layer.bottoms]
+        for place, source in enumerate(sources):
+            readers[source].append((index, place))
+        downs = layer.message.get_all("propagate_down")
+        bottoms.append([bool(down) for down in downs] if downs else [needs[source] for source in sources])
+        own.append(_learns(layer) or any(needs[source] for source in sources))
+        for place, name in enumerate(layer.tops):
+            made[name] = index, place
+            readers[index, place] = []
+            needs[index, place] = own[-1]
+    counts = [False] * len(layers)
+    for index in reversed(range(len(layers))):
+        layer = layers[index]
+        weights = [float(weight) for weight in layer.message.get_all("loss_weight")]
+        is_loss = any(weights) if weights else record_of(layer.type).is_loss
+        reading = [readers[index, place] for place in range(len(layer.tops))]
+        counts[index] = is_loss or any(counts[other] for found in reading for other, _ in found)
+        dropped = bool(reading) and all(found and not any(bottoms[i][k] for i, k in found) for found in reading)
+        if not counts[index] or (own[index] and dropped):
+            own[index] = False
+            bottoms[index] = [False] * len(layer.bottoms)
+    return [found if need else None for need, found in zip(own, bottoms)]
+
+
+def _learns(layer: Layer) -> bool:
+    """Whether Caffe gives a blob of the layer a gradient: BatchNorm's too, unless all three have a param."""
+    has_bias = 0
+    for name in record_of(layer.type).options:
+        if name.endswith("_param") and layer.type in ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Scale"):
+            options = Options.of(layer.message, name)
+            has_bias = int(bool(options.get("bias_term")))
+    learnt = 1 if layer.type in _LEARN or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
+    count = 3 if layer.type == "BatchNorm" else learnt + has_bias
+    specs = layer.message.subs("param")
+    if layer.type == "BatchNorm" and len(specs) == 3:
+        return False
+    return any(index >= len(specs) or float(specs[index].get("lr_mult", 1.0)) != 0 for index in range(count))

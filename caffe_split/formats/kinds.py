@@ -1,0 +1,81 @@
+"""What a file is, by its first bytes: for files that are given in the place of others."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal, NamedTuple
+
+from caffe_split.files import PathLike
+from caffe_split.formats.prototxt import wrong_kind
+from caffe_split.formats.prototxt.document import NET_ONLY, SOLVER_ONLY
+
+Kind = Literal["net", "solver", "weights", "state", "schema", "log", "array", "packed", "folder", "strange"]
+
+# Enough for the comments at the head of a net.
+HEAD = 1 << 16
+_COMMENT = re.compile(rb"#[^\n]*")
+_TOKEN = re.compile(rb"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[{}<>]|[A-Za-z_]\w*(?=\s*[:{<])")
+_SCHEMA = re.compile(rb"^\s*(?:syntax\s*=|package\s+[\w.]+\s*;|message\s+\w+\s*\{)", re.M)
+# How the words of `wrong_kind` begin.
+_KINDS: dict[str, Kind] = {
+    "weights": "weights",
+    "a solver state": "state",
+    "a training log": "log",
+    "compressed": "packed",
+    "text in UTF-16": "packed",
+}
+
+
+class FileKind(NamedTuple):
+    """What a file is: its kind, and the same in words. `packed` is text in another form, which may hold a log."""
+
+    kind: Kind
+    words: str
+
+
+def kind_of(path: PathLike) -> FileKind | None:
+    """What lies at `path`, where its first bytes leave no doubt; None where they do, or nothing can be read there."""
+    try:
+        if os.path.isdir(path):
+            return FileKind("folder", "a folder")
+        with open(path, "rb") as stream:
+            head = stream.read(HEAD)
+    except (OSError, ValueError):
+        return None
+    if head.startswith(b"\x93NUMPY"):
+        return FileKind("array", "an array that NumPy wrote")
+    words = wrong_kind.surely(head[: wrong_kind.HEAD_SIZE], path)
+    if words is not None and words.startswith("HDF5"):
+        return _hdf5(path)
+    # A log shows its solver and its net, so that it is looked for first; not in the comments of a net.
+    text = _COMMENT.sub(b"", head)
+    guess = wrong_kind.maybe(text[: wrong_kind.HEAD_SIZE])
+    found = words or (guess if guess == "a training log" else _text(text) or guess)
+    if found is None or isinstance(found, FileKind):
+        return found
+    return FileKind(next((kind for begin, kind in _KINDS.items() if found.startswith(begin)), "strange"), found)
+
+
+def _hdf5(path: PathLike) -> FileKind | None:
+    """By its name: both kinds that Caffe writes look alike."""
+    name = os.path.basename(os.fspath(path))
+    if ".solverstate" in name:
+        return FileKind("state", "a solver state")
+    return FileKind("weights", "weights (HDF5)") if ".caffemodel" in name else None
+
+
+def _text(text: bytes) -> FileKind | None:
+    """A net or a solver by the first field that only one of them has, or a schema."""
+    if _SCHEMA.search(text):
+        return FileKind("schema", "a schema (.proto)")
+    depth = 0
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        depth += (token in (b"{", b"<")) - (token in (b"}", b">"))
+        name = token.decode("ascii", "replace")
+        if depth == 0 and name in NET_ONLY:
+            return FileKind("net", "a net")
+        if depth == 0 and name in SOLVER_ONLY:
+            return FileKind("solver", "a solver")
+    return None

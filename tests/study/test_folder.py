@@ -1,0 +1,77 @@
+"""The folder of a study is one: what others have is never mixed with it, nor removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.study.study_files import write_study
+from tests.support import caffe_split
+
+pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+
+from caffe_split.data.digits import write_digits
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.layers import all_layers
+from caffe_split.net.training import open_training
+from caffe_split.study.checks import check_folder
+from caffe_split.study.nets import study_net
+from caffe_split.study.paths import made
+from caffe_split.study.read import read_study
+from caffe_split.tpm.attach import instrument
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "tiny"
+    check_folder(out)
+    out.mkdir()
+    (out / "locks").mkdir()
+    check_folder(out)
+    (out / "thesis.tex").write_text("mine")
+    with pytest.raises(CaffeSplitError, match=r"is no folder of a study.*holds thesis.tex; .*tiny2"):
+        check_folder(out)
+    file = write_study(tmp_path)
+    for words in ([], ["--dry-run"]):
+        result = caffe_split("study", file, *words, cwd=tmp_path, status=1)
+        assert "tiny is no folder of a study" in result.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["locks", "thesis.tex"]
+    (out / "plan.json").write_text("{}")
+    check_folder(out)
+
+
+def test_a_run_is_made_again_only_where_nothing_else_is_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "s1" / "skip"
+    made(folder, {"solver.prototxt": b"1"})
+    (folder / "tiny_iter_5.caffemodel").write_bytes(b"x")
+    made(folder, {"solver.prototxt": b"1"})
+    assert (folder / "tiny_iter_5.caffemodel").exists()
+    made(folder, {"solver.prototxt": b"2"})
+    assert [path.name for path in folder.iterdir()] == ["solver.prototxt"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CaffeSplitError, match=r"notes.txt was not written by this program; move it away"):
+        made(folder, {"solver.prototxt": b"3"})
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "solver.prototxt").read_bytes() == b"2"
+
+
+def test_a_net_that_is_watched_already_is_studied_without(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    write_digits(tmp_path / "data")
+    study = read_study(write_study(tmp_path))
+    plain = study_net(study).to_bytes()
+    watched = tmp_path / "net.prototxt"
+    watched.write_bytes(plain)
+    instrument(open_training(watched), [(0, 10)]).write()
+    solver = tmp_path / "solver.prototxt"
+    text = solver.read_text()
+    name = next(line for line in text.splitlines() if line.startswith("net:"))
+    solver.write_text(text.replace(name, f'net: "{watched}"'))
+    assert any(layer.type == "TPM" for layer in all_layers(open_training(watched).net))
+    assert study_net(read_study(write_again(tmp_path, solver))).to_bytes() == plain
+
+
+def write_again(folder: Path, solver: Path) -> Path:
+    text = solver.read_text()
+    file = write_study(folder)
+    solver.write_text(text)
+    return file
