@@ -56,7 +56,7 @@ def test_gpu_tests(program, tmp_path, seed, tests, count):
     """In the order of blocks and threads, and in others."""
     done = run([program, f"--gtest_filter={tests}"], tmp_path, CUDA_HOST_SEED=str(seed))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert f"[  PASSED  ] {count} tests" in done.stdout
+    assert f"[  PASSED  ] {count} test{'s' * (count > 1)}." in done.stdout
     for off in re.findall(r"10,000 samples: D and P are off by (\S+) at most", done.stdout):
         assert float(off) < 1e-4
 

@@ -81,6 +81,8 @@ def test_table_of_a_device_on_which_all_is_well(pack):
     assert problems(pack) == []
     log = (pack / "gpu.log").read_text()
     assert f"nets/digits.prototxt: {MEASURED}" in log
+    checks = [line for line in log.splitlines() if line.startswith("==== ") and "compute-sanitizer" in line]
+    assert len(checks) == 2 and all("-*.TestManySamples:*.TestManySmallSteps 0" in line for line in checks)
     # Those of both devices, and through NCCL; another run does not add to them.
     assert log.count("Iteration 19 ") == 4
     run(pack)

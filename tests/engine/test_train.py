@@ -126,7 +126,7 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
         ('name: "relu1"', "'relu1': type Python"),
         ('name: "left_relu"', "'left_relu': type Python"),
         ("gauss", "weight_filler of type 'gauss'"),
-        ("fraction", "batch_norm_param.fraction"),
+        ("fraction", "BatchNormParameter has no field 'fraction'"),
     ):
         number = next(n for n, line in enumerate(lines, 1) if place in line)
         # What concerns a layer as a whole stands at its first line.
