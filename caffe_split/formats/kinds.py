@@ -17,6 +17,8 @@ HEAD = 1 << 16
 _COMMENT = re.compile(rb"#[^\n]*")
 _TOKEN = re.compile(rb"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[{}<>]|[A-Za-z_]\w*(?=\s*[:{<])")
 _SCHEMA = re.compile(rb"^\s*(?:syntax\s*=|package\s+[\w.]+\s*;|message\s+\w+\s*\{)", re.M)
+# What follows the name of a layer. A study names layers, too, as a list of words.
+_MESSAGE = re.compile(rb"\s*:?\s*\[?\s*[{<]")
 # How the words of `wrong_kind` begin.
 _KINDS: dict[str, Kind] = {
     "weights": "weights",
@@ -74,6 +76,8 @@ def _text(text: bytes) -> FileKind | None:
         token = match.group()
         depth += (token in (b"{", b"<")) - (token in (b"}", b">"))
         name = token.decode("ascii", "replace")
+        if name in ("layer", "layers") and not _MESSAGE.match(text, match.end()):
+            continue
         if depth == 0 and name in NET_ONLY:
             return FileKind("net", "a net")
         if depth == 0 and name in SOLVER_ONLY:

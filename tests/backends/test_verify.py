@@ -98,7 +98,10 @@ def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
         (["digits/train_val.prototxt", "d/train_val.prototxt", "--engine", "opencv"], "is a Data layer; OpenCV runs"),
         ([DEPLOY, DERIVED, "--engine", "opencv", "--phase", "TRAIN"], "OpenCV runs the TEST phase only"),
         ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: not an array that numpy.save wrote"),
-        ([DEPLOY, DERIVED, "--input", "digits/solver.prototxt"], "solver.prototxt: not an array that numpy.save wrote"),
+        (
+            [DEPLOY, DERIVED, "--input", "digits/solver.prototxt"],
+            "solver.prototxt: this is a solver; --input takes an .npy",
+        ),
         (["digits/train_val.prototxt", "d/train_val.prototxt", "--input", "zeros.npy"], "has 0 inputs; --input serves"),
         ([DEPLOY, DERIVED, "--derived-weights", "digits/digits_iter_100.caffemodel"], "which d/deploy.prototxt does"),
         ([DEPLOY, DERIVED, "--baseline-weights", "d/init.caffemodel"], "which digits/deploy.prototxt does not have"),

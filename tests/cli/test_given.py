@@ -58,7 +58,16 @@ def test_each_kind_is_known_by_its_first_bytes(files: dict[str, Path], tmp_path:
         assert found is not None and found.kind == kind and found.words.startswith(words), kind
     (tmp_path / "empty").write_text("")
     (tmp_path / "text").write_text("some words: of no file\n")
-    assert [kind_of(tmp_path / name) for name in ("empty", "text", "none")] == [None] * 3
+    (tmp_path / "study.yaml").write_text("arms:\n- kind: skip\n  layers: [conv9]\n")
+    (tmp_path / "lines.yaml").write_text("layers:\n- conv9\n")
+    assert [kind_of(tmp_path / name) for name in ("empty", "text", "none", "study.yaml", "lines.yaml")] == [None] * 5
+
+
+@pytest.mark.parametrize("text", ["layer { }", "layers: <>", "# c\nlayer\n{", 'layer: [ { name: "a" } ]', "layers{}"])
+def test_a_layer_makes_a_net(text: str, tmp_path: Path) -> None:
+    (tmp_path / "n").write_text(text)
+    found = kind_of(tmp_path / "n")
+    assert found is not None and found.kind == "net"
 
 
 def parameters() -> list[tuple[str, click.Parameter]]:

@@ -213,7 +213,7 @@ def test_nothing_is_overwritten_and_weights_must_fit(folder: Path) -> None:
     result = caffe_split(
         "kernels", "d/net.prototxt", "w.caffemodel", "--layer", "first", "--out", "x.png", cwd=folder, status=1
     )
-    assert "w.caffemodel: it has weights of" in result.stderr and result.stderr.count("\n") == 1
+    assert "w.caffemodel: no weights of layer 'first_split1'" in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_layer_split_twice(folder: Path) -> None:
