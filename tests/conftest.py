@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 from caffe_split.backends import choose  # noqa: E402  (below the threads)
 from caffe_split.backends.choose import backends, get_backend  # noqa: E402
 from tests.support import CAFFE, ROOT, Trained, caffe_split, end_processes, train  # noqa: E402
+
+# A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP; the programs that tests
+# start would inherit that, and not be stopped by what stops them elsewhere.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
