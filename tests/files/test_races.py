@@ -129,7 +129,7 @@ def test_of_two_into_one_folder_the_result_is_one_whole(tmp_path: Path, system: 
 
 def test_what_is_added_to_a_folder_that_is_replaced_stays(tmp_path: Path, system: str, rounds: int) -> None:
     for number in range(rounds):
-        out = tmp_path / f"out{number}"
+        out = tmp_path / f"out{number}_"
         assert make(out, "old")
 
         def add(out: Path = out) -> None:
@@ -140,9 +140,11 @@ def test_what_is_added_to_a_folder_that_is_replaced_stays(tmp_path: Path, system
                 time.sleep(0.001 * attempt)
 
         at_once(add, lambda out=out: make(out, "new", force=True))
-        places = list(tmp_path.glob(f"out{number}*/train.log"))
+        places = list(tmp_path.glob(f"out{number}_*/train.log"))
         assert len(places) == 1 and places[0].read_text() == "x"
-        assert is_whole(out)
+        # Without an exchange something may be added in the moment between: then the old folder has the next free name.
+        folders_there = [out] if system == "renameat2" else list(tmp_path.glob(f"out{number}_*"))
+        assert [place for place in folders_there if (place / "manifest.json").exists() and is_whole(place)], number
     assert not [name for name in left(tmp_path) if name.startswith(".")]
 
 
