@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 import click
 
@@ -55,7 +56,7 @@ def _paragraphs(text: str) -> str:
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
         lines = paragraph.splitlines()
         if lines[0].strip() == "\b":
-            parts.append("```text\n" + "\n".join(line.replace("\b", "") for line in lines[1:]) + "\n```")
+            parts.append(f"```text\n{textwrap.dedent(chr(10).join(lines[1:]))}\n```")
         else:
             parts.append(_escaped(" ".join(line.strip() for line in lines)))
     return "\n\n".join(parts)

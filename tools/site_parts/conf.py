@@ -11,6 +11,9 @@ source_suffix = {".md": "markdown"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "fieldlist"]
 
+smartquotes = False  # it would make a dash of the two of an option
+highlight_language = "text"
+
 # In docstrings a word in single backquotes is a link where it is a public name, and code elsewhere.
 default_role = "py:obj"
 add_module_names = False

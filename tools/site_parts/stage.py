@@ -37,7 +37,7 @@ MENU: dict[str, list[str]] = {
     "The project": ["CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"],
 }
 HOME = "README.md"
-_LINK = re.compile(r"(!?\[[^\]\n]*\]\()([^)\s]+)(\))")
+_LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 
 
@@ -106,7 +106,7 @@ class Stage:
         )
 
     def _link(self, found: re.Match[str], page: Path, here: Path) -> str:
-        before, link, after = found.groups()
+        is_picture, words, link = found.groups()
         path, hash_, anchor = link.partition("#")
         if "://" in link or not path:
             return found[0]
@@ -117,9 +117,11 @@ class Stage:
             raise SystemExit(f"{page.relative_to(self.root)}: a link to the folder {path}; link to a page in it")
         if target.suffix == ".md":
             staged = self._place(target)
+            if words == link:  # a file's name says less than its title
+                words = _title(target)
         else:
             staged = self._copy(target)
-        return f"{before}{os.path.relpath(staged, here)}{hash_}{anchor}{after}"
+        return f"{is_picture}[{words}]({os.path.relpath(staged, here)}{hash_}{anchor})"
 
     def _copy(self, target: Path) -> str:
         path = target.relative_to(self.root).as_posix()
@@ -129,6 +131,11 @@ class Stage:
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(target, copied)
         return name
+
+
+def _title(page: Path) -> str:
+    found = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else page.stem
 
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
