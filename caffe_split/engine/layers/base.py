@@ -28,7 +28,7 @@ class Place:
 
     Attributes:
         phase: TRAIN or TEST.
-        generator: the random numbers of the fillers.
+        generator: the random numbers of the fillers; None where blobs are not filled.
         seed: of the random choices in the data.
         device: where the net runs.
         group: the processes that share its batches.
@@ -36,7 +36,7 @@ class Place:
     """
 
     phase: str
-    generator: torch.Generator
+    generator: torch.Generator | None
     seed: int
     device: torch.device
     group: Group = ALONE

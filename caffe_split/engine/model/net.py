@@ -49,6 +49,7 @@ class Net:
         state: a `NetState`, or a phase alone; it comes on top of what the net's own `state` field says.
         device: where it runs.
         seed: of fillers and data.
+        fill: whether fillers give the blobs their first values; without, these are arbitrary until weights come.
         fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
             that nothing else reads are never made.
         precision: fp32, tf32 or bf16; see `model.precision`.
@@ -81,6 +82,7 @@ class Net:
         *,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        fill: bool = True,
         fuse: bool = False,
         precision: str = "fp32",
         compiled: bool = False,
@@ -94,7 +96,7 @@ class Net:
         self.name = str(document.get("name") or "")
         texts = layers_of(document, state)
         self.notes: list[Note] = check_net(document, texts)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed) if fill else None
         place = Place(state.phase, self.generator, seed, self.device, group, inputs or {})
         self.layers: list[Layer] = []
         self.shapes: dict[str, Shape] = {}
