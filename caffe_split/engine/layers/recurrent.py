@@ -54,7 +54,7 @@ class _Recurrent(Layer):
         with torch.autocast(bottoms[0].device.type, enabled=False):
             x, marks = bottoms[0], bottoms[1].detach()
             outside = bottoms[len(bottoms) - self.exposed :] if self.exposed else ()
-            state = [each.detach()[0] for each in outside] or self.state
+            state = [each.detach()[0] for each in outside] or [each.to(x) for each in self.state]
             weights = list(self.blobs)
             steps = functional.linear(x.reshape(x.shape[0] * x.shape[1], -1), weights[0], weights[1])
             steps = steps.view(*x.shape[:2], -1)
