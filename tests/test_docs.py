@@ -12,7 +12,7 @@ import pytest
 from caffe_split.cli import COMMANDS, cli
 from tests.support import ROOT
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 WRITTEN = re.compile(r"^\s*(?:\$ )?(caffe-split [^`\n]*)$|`(caffe-split [^`\n]+)`", re.MULTILINE)
 
 
