@@ -13,7 +13,7 @@ def doctor() -> None:
 
     \b
     Example:
-      caffe-split doctor
+      caffe-split doctor > doctor.txt
     """
     from caffe_split.backends.installed import installed
 

@@ -18,7 +18,7 @@ from tools.site_parts.examples import wrong_examples
 from tools.site_parts.library import missing_words, with_library
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Sphinx's parts among themselves
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of Sphinx's parts among themselves
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="no Sphinx: ./tools/environment --tests")
 def test_a_site_is_built_only_without_a_broken_link(tmp_path: Path) -> None:
     """A link to a page, to a file beside it and to a heading; then each of them broken."""
