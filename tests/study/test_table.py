@@ -103,4 +103,5 @@ def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
     found = {row.run: row for row in rows(tmp_path, {"added": CONTROL})}
     assert found["added"].final_difference.pairs == 0
     assert found["added"].final_difference.reading == "one pair or none: no interval"
-    assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | continue | - (- .. -), 0 pairs |" in markdown(list(found.values()))
+    text = markdown(list(found.values()))
+    assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | continue | - (- .. -), 0 pairs |" in text
