@@ -18,8 +18,7 @@ _LEARN = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Par
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
     """The layers of a TRAIN net at whose gradient Caffe would stop in the first iteration."""
-    needed = _needed(layers)
-    for layer, bottoms in zip(layers, needed):
+    for layer, bottoms in zip(layers, needed(layers)):
         if bottoms is None:
             continue
         if layer.type in _WITHOUT:
@@ -41,8 +40,8 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
             )
 
 
-def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
-    """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
+def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
+    """For each layer, which of its bottoms get a gradient in Caffe; None for layers without a backward pass."""
     made: dict[str, tuple[int, int]] = {}
     readers: dict[tuple[int, int], list[tuple[int, int]]] = {}
     needs: dict[tuple[int, int], bool] = {}
