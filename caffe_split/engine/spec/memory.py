@@ -161,7 +161,7 @@ class Trace:
         return bottoms, tops
 
     def _ask(self) -> None:
-        """Find each Eltwise in place that computes a gradient only to overwrite another, as behind a BatchNorm of data."""
+        """Find each Eltwise in place whose gradient for what is not learnt overwrites another: behind a BatchNorm."""
         sums = [index for index, layer in enumerate(self._layers) if layer.type == "Eltwise" and is_in_place(layer)]
         wanted = needed(self._layers) if sums else []
         for index in sums:
