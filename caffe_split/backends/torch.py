@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, TrainingCommand, TrainingRequest
@@ -48,6 +49,13 @@ class Torch(Backend):
         made = _open(net, state, 0)
         return measure((_blobs(made) for _ in range(batches)), blobs)
 
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """See `Backend.mean_gradients`."""
+        self.require()
+        return [_mean_gradients(NetFiles(net, path), layers, batches, state) for path in weights]
+
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """`python -m caffe_split.engine`, after a check of all nets of the solver."""
         from caffe_split.engine.spec.command import command_for
@@ -89,6 +97,27 @@ def _blobs(
     with torch.no_grad():
         made = net.forward(inputs, keep=True, sources=rounded).blobs
         return {name: blob.numpy().copy() for name, blob in made.items()}
+
+
+def _mean_gradients(files: NetFiles, layers: Sequence[str], batches: int, state: NetState) -> dict[str, np.ndarray]:
+    import numpy as np
+    import torch
+
+    net = _open(files, state, 0)
+    torch.manual_seed(0)  # of dropout
+    first = {layer.name: layer.blobs[0] for layer in net.layers if layer.name in layers}
+    sums = {name: np.zeros(tuple(first[name].shape)) for name in layers}
+    for _ in range(batches):
+        for param in net.params:
+            param.values.grad = None
+        loss = net.forward().loss
+        if loss.requires_grad:
+            loss.backward()
+        for name in layers:
+            gradient = first[name].grad
+            if gradient is not None:
+                sums[name] += gradient.numpy()
+    return {name: values / batches for name, values in sums.items()}
 
 
 def _forward(files: NetFiles, how: Forwarding) -> Forwarded:

@@ -41,6 +41,11 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
             )
 
 
+def with_gradient(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers of a TRAIN net through which the gradient of a loss goes."""
+    return {layer.name for layer, bottoms in zip(layers, _needed(layers)) if bottoms is not None}
+
+
 def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
     """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
     made: dict[str, tuple[int, int]] = {}
