@@ -37,7 +37,7 @@ def parse_choice(text: str) -> Choice:
     caffe_split.errors.WrongUseError: choose-by 'snap': 'snap' is not known (did you mean 'snip'?). Expected one of \
 tpm-entropy, grad-norm, snip, synflow, random:SEED.
     """
-    name, colon, argument = text.partition(":")
+    name, _, argument = text.partition(":")
     try:
         if name == _RANDOM:
             return Choice(seed=seed_of(argument))

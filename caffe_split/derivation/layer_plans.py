@@ -8,6 +8,7 @@ import numpy as np
 
 from caffe_split.backends.check_weights import Blobs
 from caffe_split.derivation.documents import Size
+from caffe_split.derivation.measured import Measured
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.derivation.plan import LayerPlan
 from caffe_split.errors import CaffeSplitError
@@ -25,21 +26,20 @@ from caffe_split.tpm.scores import LayerScores
 def plan_layers(
     layers: Sequence[Layer],
     weights: Blobs,
-    scores: Sequence[LayerScores],
+    known: Measured,
     options: DeriveOptions,
     *,
-    saliency: Sequence[Saliency] = (),
     momentum: float,
     sizes: Mapping[str, tuple[Size | None, ...]],
 ) -> list[LayerPlan]:
     """The plan of each of `layers`, whose blobs are in `weights`.
 
-    `scores` may be empty where the partition needs no TPM, `saliency` where it needs none; `momentum` is the solver's; `sizes` gives the (height,
+    `known` may be empty where the partition needs nothing; `momentum` is the solver's; `sizes` gives the (height,
     width) of a layer's bottom in each net that is changed, for skips that average. Raises `CaffeSplitError` for a
     layer that cannot be split so.
     """
-    rule, by_name = parse_rule(options.partition), {score.layer: score for score in scores}
-    salient = {each.layer: each for each in saliency}
+    rule, by_name = parse_rule(options.partition), {score.layer: score for score in known.scores}
+    salient = {each.layer: each for each in known.saliency}
     plans = []
     for layer in layers:
         partition, kernels = _divided(layer, weights[layer.name], _values(layer, rule, by_name, salient), rule)
@@ -71,8 +71,8 @@ def _values(
         values = saliency[layer.name].kernels[rule.saliency]
         if not np.ptp(values):
             raise CaffeSplitError(
-                f"{layer.where}: all its kernels have the same {rule.saliency}, {values[0]:g}: it does not say which are "
-                "fast. Take more batches (--calibrate), or divide them by chance: --partition random:SEED."
+                f"{layer.where}: all its kernels have the same {rule.saliency}, {values[0]:g}: it does not say which "
+                "are fast. Take more batches (--calibrate), or divide them by chance: --partition random:SEED."
             )
         return values
     if not rule.needs_scores:

@@ -11,13 +11,12 @@ import numpy as np
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
-from caffe_split.derivation.choice import BY_TPM, parse_choice
 from caffe_split.derivation.choose import choose_layers, expect_differences, ranking
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.layer_plans import plan_layers
-from caffe_split.derivation.measure_saliency import measure_saliency
+from caffe_split.derivation.measured import Measured, measured
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.own_data import need_training_data
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
@@ -35,12 +34,10 @@ from caffe_split.net.training import Training
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Part
-from caffe_split.split.saliency import Saliency
-from caffe_split.tpm.collect import measure_tpm, momentum_of
+from caffe_split.tpm.collect import momentum_of
 from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
-from caffe_split.tpm.scores import LayerScores, latest_window
+from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.state import fresh_state, is_state
-from caffe_split.tpm.trust import warnings
 
 
 def derive(
@@ -109,39 +106,14 @@ def derive(
     if names == [] and layers is not None:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
-    choice = parse_choice(options.choose_by)
-    if names and options.choose_by != BY_TPM:
-        raise WrongUseError(f"--choose-by {options.choose_by} chooses among layers, and --layers names them: give one.")
-    seen: list[LayerScores] = []
-    if scores is not None:
-        for score in scores:
-            expect(score, LayerScores, "LayerScores in scores")
-        seen = latest_window(scores)
-    elif (names is None and choice.by_tpm) or (names != [] and rule.needs_scores):
-        if iteration is None:
-            raise WrongUseError(
-                "--weights alone has no TPM: give --layers or --choose-by, and a --partition score:NAME, random:SEED or "
-                "list:..."
-            )
-        windows = () if options.window is None else (options.window,)
-        seen = latest_window(measure_tpm(training, iteration, windows=windows))
-    saliency: list[Saliency] = []
-    if (names is None and choice.saliency) or (names != [] and rule.saliency):
-        saliency = measure_saliency(
-            training,
-            weights=path,
-            batches=options.calibrate,
-            engine=options.engine,
-            ignore_extra_weights=options.ignore_extra_weights,
-        )
-    best = ranking(training.net, seen, saliency, options)
+    known = measured(training, path, iteration, names, scores, options)
+    best = ranking(training.net, known.scores, known.saliency, options)
     chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, best, options)
     if rule.needs_scores:
-        expect_differences(chosen, seen)
+        expect_differences(chosen, known.scores)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
-    plan = _plan(source, chosen, (seen, saliency), options, out, deploy)
-    plan = replace(plan, warnings=tuple(warnings(seen, momentum_of(training) or 0.0, list(training.snapshots()))))
+    plan = _plan(source, chosen, known, options, out, deploy)
     if scores is not None:
         return plan  # no command line takes scores
     command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
@@ -162,12 +134,12 @@ class _Source:
 def _plan(
     source: _Source,
     layers: Sequence[Layer],
-    measured: tuple[Sequence[LayerScores], Sequence[Saliency]],
+    known: Measured,
     options: DeriveOptions,
     out: Path,
     deploy: Path | None,
 ) -> DerivePlan:
-    """Split `layers`. What is `measured` may be empty where neither choice nor partition needs it."""
+    """Split `layers`. `known` may be empty where the partition needs nothing."""
     training, weights, inputs = source.training, source.weights, source.inputs
     check_weights(
         training.net,
@@ -185,11 +157,10 @@ def _plan(
     sizes = {}
     if options.skip_pool == "average":
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
-    scores, saliency = measured
     momentum = momentum_of(training) or 0.0
-    plans = plan_layers(layers, weights, scores, options, saliency=saliency, momentum=momentum, sizes=sizes)
+    plans = plan_layers(layers, weights, known, options, momentum=momentum, sizes=sizes)
     norm = norm_settings(training.net)
-    measures = saliency or (options.branch_norm and plans)
+    measures = known.saliency or (options.branch_norm and plans)
     backend = choose_backend(options.engine) if measures else None
     if backend is not None and options.branch_norm:
         plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
@@ -200,9 +171,9 @@ def _plan(
     texts: dict[str, bytes] = {}
     for path, document in [*documents, *files.solver]:
         _put(texts, path, document)
-    known = {layer.name for layer in all_layers(training.net)}
+    here = {layer.name for layer in all_layers(training.net)}
     kept_states = () if parent is None else _kept_watchers(training.net, edit.splits)
-    blobs = _derived_weights({name: weights[name] for name in weights if name in known}, edit.splits, kept_states)
+    blobs = _derived_weights({name: weights[name] for name in weights if name in here}, edit.splits, kept_states)
     state, read = None, list(files.read)
     if parent is not None:
         _complete_states(blobs, derived, parent[1].iter)
@@ -234,7 +205,8 @@ def _plan(
         inputs=tuple(path for path in (*read, source.path) if path.is_file()),
         notes=files.notes,
         engine=None if backend is None else backend.name,
-        saliency=tuple(saliency),
+        saliency=known.saliency,
+        warnings=known.doubts,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -72,16 +72,15 @@ def measure_saliency(
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
         raise WrongUseError(f"calibrate is {batches!r}, expected a whole number of batches of 1 or more.")
     backend = choose_backend(engine)
-    path = training.snapshot(iteration or 0) if weights is None else weights
-    need_training_data(training, "a saliency")
-    names = _with_gradient(training, layers_to_measure(training, layers))
+    names = expect_gradient(training, layers)
+    path = training.snapshot(iteration or 0) if weights is None else Path(weights)
     blobs = caffemodel.read_weights(path)
-    check_weights(training.net, blobs, blobs.path, training.state, ignore_extra=ignore_extra_weights)
+    check_weights(training.net, blobs, path, training.state, ignore_extra=ignore_extra_weights)
     with scratch() as folder:
         net = training.net.copy()
         remove_watchers(net)
         prototxt.write(net, folder / "net.prototxt")
-        (found,) = backend.mean_gradients(folder / "net.prototxt", [blobs.path], names, batches, training.state)
+        (found,) = backend.mean_gradients(folder / "net.prototxt", [path], names, batches, training.state)
     for name, gradient in found.items():
         if not np.isfinite(gradient).all():
             raise CaffeSplitError(
@@ -95,15 +94,35 @@ def measure_saliency(
     return [Saliency.of(name, found[name], blobs[name][0]) for name in names]
 
 
-def _with_gradient(training: Training, names: Sequence[str]) -> list[str]:
-    """Those of the layers that a gradient reaches. Raises `CaffeSplitError` where there is none."""
-    layers = training.train_layers()
-    for layer, problem in backward_problems(layers):
+def synflow_note(found: Sequence[Saliency]) -> str:
+    """A warning where the synflow of layers is rounding; empty where it is not."""
+    names = [each.layer for each in found if each.cancels]
+    if not names:
+        return ""
+    return (
+        f"synflow is 0 to rounding in {', '.join(names)}, as in front of a BatchNorm: its order means nothing there; "
+        "grad-norm and snip do not have this"
+    )
+
+
+def expect_gradient(training: Training, layers: Sequence[str] | None = None) -> list[str]:
+    """Names of those layers (None: all convolutions except helpers) that learn by the gradient of a loss.
+
+    Raises `CaffeSplitError` where there is none, and where the net has no training data: all that can be known before
+    the net is run.
+    """
+    need_training_data(training, "a saliency")
+    names = layers_to_measure(training, layers)
+    texts = training.train_layers()
+    try:
+        reached = with_gradient(texts)
+    except CaffeSplitError as error:
+        raise CaffeSplitError(f"{training.net_path}: {error}") from None
+    for layer, problem in backward_problems(texts):
         raise CaffeSplitError(f"{training.net_path}: {layer.where}: {problem}.")
-    reached = with_gradient(layers)
     found = [
         layer.name
-        for layer in layers
+        for layer in texts
         if layer.name in names and layer.name in reached and _learns(layer.message.subs("param"))
     ]
     if not found:

@@ -40,10 +40,11 @@ class DeriveOptions(SplitOptions):
             not divided, the whole of it gains the added path.
         choose_by: Which layers are split where only their number is given: those of highest "tpm-entropy",
             "grad-norm", "snip" or "synflow", or "random:SEED".
-        calibrate: Batches of the training data that measure the saliencies of `choose_by` and `partition`.
+        calibrate: Batches of the training data that measure the saliencies of `choose_by` and `partition`; with
+            `branch_norm` its number is taken.
         schedule: "restart": the parent's solver from iteration 0; "continue": also a solver state to go on from.
         window: The iterations (start, stop) of the TPM to use; None: the window that the TPM layers saw last.
-        engine: What measures branches and saliencies: the name of a back end; None: the first of them that is installed.
+        engine: What measures branches and saliencies: the name of a back end; None: the first that is installed.
         ignore_extra_weights: Leave out weights of layers that the net does not have.
 
     Raises `CaffeSplitError` for a value that is none of these.
@@ -63,6 +64,11 @@ class DeriveOptions(SplitOptions):
     window: tuple[int, int] | None = None
     engine: str | None = None
     ignore_extra_weights: bool = False
+
+    @property
+    def batches(self) -> int:
+        """The number of batches that measure saliencies."""
+        return self.branch_norm or self.calibrate
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():

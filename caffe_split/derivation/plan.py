@@ -79,8 +79,9 @@ class DerivePlan:
     `texts` are the prototxt files, name in the folder -> content; `weights` the derived net's blobs, layer -> blobs;
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
-    form, `warnings` what the choice by TPM lacks. `engine` is what measured branches for `options.branch_norm`, or
-    `saliency`, that of all layers that learn, if anything did. `command` makes the same plan at the command line; it is empty where none does.
+    form, `warnings` what the scores lack that chose. `saliency` is that of all layers that learn, where it was needed;
+    `engine` is what measured it, or branches for `options.branch_norm`. `command` makes the same plan at the command
+    line; it is empty where none does.
     """
 
     net_path: Path
@@ -141,7 +142,8 @@ class DerivePlan:
         if self.layers:
             lines.append(
                 f"{self.options.kind} split of {len(self.layers)} layer(s), "
-                f"{self._chosen()}partition {self.options.partition}, init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}"
+                f"{self._chosen()}partition {self.options.partition}, init {self.options.init}, "
+                f"noise {self.options.noise:g}, seed {self.options.seed}"
             )
         else:
             lines.append("no split: the control, the same net trained equally long from the same weights")
@@ -149,7 +151,7 @@ class DerivePlan:
         lines += [f"  warning: {line}" for line in self.warnings]
         if self.options.added_lr != 1 and self.layers:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
-        measured = {"branches normalised": self.options.branch_norm, "scores measured": self.options.calibrate}
+        measured = {"branches normalised": self.options.branch_norm, "scores measured": self.options.batches}
         if not self.saliency:
             del measured["scores measured"]
         lines += [
@@ -177,7 +179,7 @@ class DerivePlan:
 
     def _saliency_dict(self) -> dict[str, Any]:
         return {
-            "batches": self.options.calibrate,
+            "batches": self.options.batches,
             "layers": {
                 each.layer: {"whole": each.whole, "kernels": {name: v.tolist() for name, v in each.kernels.items()}}
                 for each in self.saliency

@@ -21,19 +21,21 @@ Values = npt.NDArray[np.float64]
 
 
 def _norm(gradient: Values, weight: Values) -> Values:
-    return np.sqrt(np.square(gradient).sum(axis=-1))
+    return np.asarray(np.sqrt(np.square(gradient).sum(axis=-1)))
 
 
 def _snip(gradient: Values, weight: Values) -> Values:
-    return np.abs(gradient * weight).sum(axis=-1)
+    return np.asarray(np.abs(gradient * weight).sum(axis=-1))
 
 
 def _synflow(gradient: Values, weight: Values) -> Values:
-    return (gradient * weight).sum(axis=-1)
+    return np.asarray((gradient * weight).sum(axis=-1))
 
 
 _FORMULAS: dict[str, Callable[[Values, Values], Values]] = {"grad-norm": _norm, "snip": _snip, "synflow": _synflow}
 SALIENCIES = tuple(_FORMULAS)
+# Of the sum of the sizes of its terms: below this a sum of terms that cancel is rounding in float32.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Saliency:
     shape: tuple[int, ...]
     kernels: dict[str, Values]
     whole: dict[str, float]
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the terms of synflow cancel but for rounding.
+
+        They do where the loss does not change with the size of the weights, as in front of a BatchNorm: sum g w is the
+        derivative by that size.
+        """
+        return abs(self.whole["synflow"]) < _ROUNDING * self.whole["snip"]
 
     @classmethod
     def of(cls, layer: str, gradient: npt.ArrayLike, weight: npt.ArrayLike) -> Saliency:

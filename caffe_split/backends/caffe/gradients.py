@@ -26,16 +26,17 @@ def mean_gradients(
 ) -> list[dict[str, np.ndarray]]:
     """See `Backend.mean_gradients`: all files of weights in one child."""
     with scratch() as folder:
+        file = folder / "gradients.raw"
         job = {
             "net": str(net),
             "weights": [str(path) for path in weights],
             "layers": list(layers),
             "batches": batches,
             "state": asdict(state),
-            "to": str(folder / "gradients.raw"),
+            "to": str(file),
         }
         shapes = run_job("caffe_split.backends.caffe.gradients", job)
-        values = np.fromfile(job["to"], np.float64)
+        values = np.fromfile(file, np.float64)
     sizes = [math.prod(shape) for shape in shapes]
     rows = values.reshape(len(weights), sum(sizes))
     return [

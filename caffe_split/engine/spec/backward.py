@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -42,7 +43,20 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
 
 
 def with_gradient(layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers of a TRAIN net through which the gradient of a loss goes."""
+    """Names of the layers of a TRAIN net through which the gradient of a loss goes.
+
+    Raises `CaffeSplitError` for a net that Caffe does not set up: a bottom that no layer writes, propagate_down for
+    other than all bottoms.
+    """
+    written: set[str] = set()
+    for layer in layers:
+        unknown = [name for name in layer.bottoms if name not in written]
+        if unknown:
+            raise CaffeSplitError(f"{layer.where}: no layer before it writes its bottom '{unknown[0]}'.")
+        count = len(layer.message.get_all("propagate_down"))
+        if count not in (0, len(layer.bottoms)):
+            raise CaffeSplitError(f"{layer.where}: {count} propagate_down for {len(layer.bottoms)} bottoms.")
+        written.update(layer.tops)
     return {layer.name for layer, bottoms in zip(layers, _needed(layers)) if bottoms is not None}
 
 
