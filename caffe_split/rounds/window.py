@@ -39,8 +39,8 @@ def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
         display = int(solver.get("display", 0))
         if not 0 < (DISPLAYS - 1) * display <= end:
             raise CaffeSplitError(
-                f"{solver.filename}: display is {display}, and the split is put where the displayed loss falls fastest, "
-                f"in a window of {DISPLAYS} displays or more; max_iter is {end}. Give --iter N, or a smaller display."
+                f"{solver.filename}: display is {display}, and the split is put where the displayed loss falls fastest,"
+                f" in a window of {DISPLAYS} displays or more; max_iter is {end}. Give --iter N, or a smaller display."
             )
         length = max(end // PARTS, (DISPLAYS - 1) * display)
         if every and every <= length and length // every * every >= (DISPLAYS - 1) * display:
