@@ -30,6 +30,7 @@ class LayerCall:
         low: whether the layer takes bfloat16 bottoms as they are.
         done: names of the blobs that no later call reads.
         access: how the layer meets memory that layers in place overwrite.
+        varies: whether the shapes of its bottoms may change from batch to batch.
     """
 
     layer: Layer
@@ -41,6 +42,7 @@ class LayerCall:
     low: bool = True
     done: list[str] = field(default_factory=list)
     access: Access = field(default_factory=Access)
+    varies: bool = False
 
     def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
         """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
@@ -59,6 +61,10 @@ class LayerCall:
 
     def compute(self, given: Sequence[torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:
         """The tops of bottoms as `given` returns them; those that are needed later are put into `memory`."""
+        if self.varies:
+            shapes = [tuple(bottom.shape) for bottom in given]
+            for layer in (self.layer,) if self.norm is None else (self.norm, self.layer):
+                layer.follow(shapes)
         if self.norm is not None:
             scale = self.layer.blobs
             tops: Sequence[torch.Tensor] = (self.norm.scaled(given[0], scale[0], scale[1] if len(scale) > 1 else None),)
