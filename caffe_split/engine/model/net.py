@@ -49,8 +49,8 @@ class Net:
         state: a `NetState`, or a phase alone; it comes on top of what the net's own `state` field says.
         device: where it runs.
         seed: of fillers and data.
-        fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
-            that nothing else reads are never made.
+        fuse: run a BatchNorm with the Scale, sum and ReLU behind it in one pass, and other ReLUs in place, as a
+            training should; then blobs that nothing else reads are never made.
         precision: fp32, tf32 or bf16; see `model.precision`.
         compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, or layers
             in place overwrite what other layers read.
@@ -114,7 +114,7 @@ class Net:
         self._check_labels()
         self.outputs = outputs_of(self.layers)
         self.plain_calls = plain_calls(self.layers, self._losses)
-        self.calls = fused_calls(self.layers, self._losses) if fuse else self.plain_calls
+        self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]
         # What is compiled is one graph, which cannot look at memory when its gradient is computed.
         plain = all(call.access.is_plain for call in self.calls)
