@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from caffe_split.derivation.make import derive
     from caffe_split.derivation.options import DeriveOptions
     from caffe_split.derivation.plan import DerivePlan
+    from caffe_split.engine.load import load
     from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
@@ -84,6 +85,7 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "read_log",
     "TrainingLog",
     # Caffe's nets and solvers on PyTorch
+    "load",
     "engine",
 ]
 
@@ -117,6 +119,7 @@ _LAZY = {
     "MultiSplits": "rounds.result",
     "train": "backends.train",
     "Outcome": "backends.train",
+    "load": "engine.load",
     "read_log": "trainlog.read",
     "TrainingLog": "trainlog.model",
 }

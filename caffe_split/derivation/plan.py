@@ -65,6 +65,9 @@ class LayerPlan:
 class DerivePlan:
     """All that a derivation will write into the new folder `out`; `print(plan)` shows it, `plan.write()` writes it.
 
+    `net_path`, `solver_path` and `weights_path` are the files that are split, `iteration` that of the snapshot (None:
+    `weights` were given). `layers` has, for each layer that is split, its halves, parts and TPM; `before` and `after`
+    are the net's parameters and multiply-adds for one image.
     `texts` are the prototxt files, name in the folder -> content; `weights` the derived net's blobs, layer -> blobs;
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's

@@ -36,7 +36,7 @@ LATE = 'layer { name: "p" type: "Power" bottom: "d" top: "d2" power_param { scal
 def chain_of(net: Net) -> list[tuple[bool, bool, bool]]:
     """Of each chain, whether it has a Scale, a sum, and a ReLU."""
     found = [call.chain for call in net.calls if call.chain is not None]
-    return [(chain.scale is not None, chain.adds, chain.cuts) for chain in found]
+    return [(chain.scale is not None, chain.total is not None, chain.relu is not None) for chain in found]
 
 
 # A net's layers behind its two convolutions -> what of them runs in one pass.

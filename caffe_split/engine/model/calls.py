@@ -32,6 +32,7 @@ class LayerCall:
         low: whether the layer takes bfloat16 bottoms as they are.
         done: names of the blobs that no later call reads.
         access: how the layer meets memory that layers in place overwrite.
+        varies: whether the shapes of its bottoms may change from batch to batch.
     """
 
     layer: Layer
@@ -43,6 +44,7 @@ class LayerCall:
     low: bool = True
     done: list[str] = field(default_factory=list)
     access: Access = field(default_factory=Access)
+    varies: bool = False
 
     def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
         """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
@@ -61,6 +63,9 @@ class LayerCall:
 
     def compute(self, given: Sequence[torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:
         """The tops of bottoms as `given` returns them; those that are needed later are put into `memory`."""
+        if self.varies:
+            shapes = [tuple(bottom.shape) for bottom in given]
+            (self.layer if self.chain is None else self.chain).follow(shapes)
         if self.chain is not None:
             tops: Sequence[torch.Tensor] = (self.chain.run(given),)
         elif self.access.late:
@@ -147,10 +152,10 @@ def _longer(before: LayerCall, call: LayerCall, index: int) -> LayerCall:
     if isinstance(call.layer, Scale):
         chain = replace(chain, scale=call.layer)
     elif isinstance(call.layer, Eltwise):
-        chain = replace(chain, adds=True)
+        chain = replace(chain, total=call.layer)
         bottoms = (bottoms[0], *(name for name in call.bottoms if name != before.tops[0]))
-    else:
-        chain = replace(chain, cuts=True)
+    elif isinstance(call.layer, ReLU):
+        chain = replace(chain, relu=call.layer)
     return LayerCall(
         call.layer, bottoms, call.tops, chain=chain, detached=before.detached, weights=call.weights, low=call.low
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from caffe_split.engine.layers.base import Layer
+from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
@@ -24,35 +24,45 @@ class Chain:
         last: the index of the last one among the layers of the net.
         kernels: whether compiled kernels may run it.
         scale: the Scale behind it, if any.
-        adds: whether an Eltwise is behind them that adds another blob, which is then the second bottom.
-        cuts: whether a ReLU is the last one.
+        total: the Eltwise behind them that adds another blob, which is then the second bottom, if any.
+        relu: the ReLU behind all, if any.
     """
 
     norm: BatchNorm
     last: int
     kernels: bool = True
     scale: Scale | None = None
-    adds: bool = False
-    cuts: bool = False
+    total: Eltwise | None = None
+    relu: ReLU | None = None
+
+    def follow(self, bottoms: Sequence[Shape]) -> None:
+        """Fit all layers to the bottoms of this batch, as `Layer.follow`."""
+        for layer in (self.norm, self.scale, self.relu):
+            if layer is not None:
+                layer.follow(bottoms[:1])
+        if self.total is not None:
+            self.total.follow(bottoms)
 
     def run(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
         """The top of the last layer. given: the bottom of the BatchNorm, and the other blob of the sum."""
         blobs = [] if self.scale is None else self.scale.blobs
         weight, bias = (*blobs, None, None)[:2]
-        other = given[1] if self.adds else None
+        other = None if self.total is None else given[1]
         if self.kernels:
-            out = self.norm.by_kernels(given[0], weight, bias, other, self.cuts)
+            out = self.norm.by_kernels(given[0], weight, bias, other, self.relu is not None)
             if out is not None:
                 return out
         out = self.norm.scaled(given[0], weight, bias)
         out = out if other is None else out + other
-        return functional.relu(out, inplace=True) if self.cuts else out
+        return functional.relu(out, inplace=True) if self.relu is not None else out
 
     def takes(self, layer: Layer) -> bool:
         """Whether `layer`, which alone reads the chain's top, may be part of it."""
+        if self.relu is not None:
+            return False
         if isinstance(layer, Scale):
-            return self.scale is None and not (self.adds or self.cuts) and layer.is_per_channel()
+            return self.scale is None and self.total is None and layer.is_per_channel()
         if isinstance(layer, Eltwise):
             adds = layer.operation == "SUM" and layer.factors == [1.0, 1.0] and not layer.overwrites
-            return adds and not (self.adds or self.cuts)
-        return isinstance(layer, ReLU) and not self.cuts and not layer.options.get("negative_slope")
+            return adds and self.total is None
+        return isinstance(layer, ReLU) and not layer.options.get("negative_slope")
