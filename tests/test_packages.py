@@ -104,6 +104,7 @@ def work(tmp_path: Path) -> Path:
     write(folder, "net", input_layer() + convolution("a", "data", "a"))
     for iteration in (0, 10, 20):
         shutil.copyfile(folder / "net.caffemodel", folder / f"net_iter_{iteration}.caffemodel")
+    (folder / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 20')
     shutil.copyfile(ROOT / "tests/trainlog/logs/bvlc_2016.log", folder / "train.log")
     return folder
 
