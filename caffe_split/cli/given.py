@@ -29,9 +29,9 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
     "train": {"solver": ("solver", "net"), "weights": ("weights",), "snapshot": ("state",)},
-    "test": {"net": _NETS, "weights": ("weights",), "confusion": (), "labels": (), "images": ()},
+    "test": {"net": _NETS, "weights": ("weights",), "labels": (), "images": ("picture",)},
     "time": {"net": _NETS},
-    "extract": {"net": _NETS, "weights": ("weights",)},
+    "extract": {"net": _NETS, "weights": ("weights",), "images": ("picture", "folder")},
     "best": {"logs": ("log", "folder")},
     "final": {"logs": ("log", "folder")},
     "table": {"logs": ("log", "folder")},
@@ -50,6 +50,7 @@ _WORDS = {
     "schema": "a caffe.proto",
     "log": "a training log",
     "array": "an .npy array",
+    "picture": "an image",
     "folder": "a folder",
 }
 

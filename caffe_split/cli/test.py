@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,11 @@ from caffe_split.cli.options import (
     state_options,
     threads_option,
 )
+
+if TYPE_CHECKING:
+    from caffe_split.inference.counts import Counts
+    from caffe_split.inference.given import RunOptions
+    from caffe_split.inference.scores import NetScores
 
 
 @click.command()
@@ -115,74 +122,60 @@ def test(
         return
     if mean is not None or scale is not None or rgb:
         raise click.UsageError("--mean, --scale and --rgb are for --image; a data layer has its own transform_param.")
-    _scores(net, weights, iterations, top, confusion, head, labels, options, force, as_json)
-
-
-def _scores(
-    net: Path,
-    weights: tuple[Path, ...],
-    iterations: int | None,
-    top: tuple[int, ...],
-    confusion: tuple[Path, ...],
-    head: str | None,
-    labels: Path | None,
-    options: object,
-    force: bool,
-    as_json: bool,
-) -> None:
-    from caffe_split.inference.given import RunOptions
-    from caffe_split.inference.labels import check_names, read_labels
-    from caffe_split.inference.scores import table, test_net
-
-    assert isinstance(options, RunOptions)
-    several = len(weights) > 1
-    if several and confusion:
-        raise click.UsageError("--confusion takes one WEIGHTS.")
     if labels is not None and not confusion:
         raise click.UsageError("--labels is for --confusion or --image.")
+    if len(weights) > 1 and confusion:
+        raise click.UsageError("--confusion takes one WEIGHTS.")
+    asked = {"iterations": iterations, "top": top, "confusion": bool(confusion), "head": head, "labels": labels}
     writers = [_confusion_writer(path, force) for path in confusion]
-    names = None if labels is None else read_labels(labels)
-    results = []
-    for path in weights:
-        quiet = several or as_json
-        if several:
-            click.echo(f"{path} ({len(results) + 1} of {len(weights)})", err=True)
-        found = test_net(
-            net,
-            path,
-            iterations=iterations,
-            top=top,
-            confusion=bool(confusion),
-            head=head,
-            options=options,
-            say=(lambda _line: None) if quiet else click.echo,
-        )
-        for note in found.notes if not results else ():
-            click.echo(f"note: {note}", err=True)
-        results.append(found)
+    results = _scores(net, weights, options, quiet=as_json or len(weights) > 1, **asked)
     if as_json:
-        print_json([each.as_dict() for each in results] if several else results[0].as_dict())
-    elif several:
-        click.echo("\n".join(table(results)))
-    else:
+        print_json([each.as_dict() for each in results] if len(results) > 1 else results[0].as_dict())
+    elif len(results) == 1:
         click.echo("\n".join(results[0].lines()))
-    counts = results[0].counts
+    else:
+        from caffe_split.inference.scores import table
+
+        click.echo("\n".join(table(results)))
     for path, write in zip(confusion, writers):
-        assert counts is not None
-        write(counts.matrix, check_names(names, len(counts.matrix), labels))
+        assert results[0].counts is not None
+        write(results[0].counts)
         click.echo(f"wrote {path}", err=True)
 
 
-def _confusion_writer(path: Path, force: bool):  # type: ignore[no-untyped-def]
+def _scores(net: Path, weights: tuple[Path, ...], options: RunOptions, *, quiet: bool, **asked: Any) -> list[NetScores]:
+    """The scores of each weights; all of them are checked before any is run."""
+    from caffe_split.inference.given import check_net, open_net
+    from caffe_split.inference.scores import score_net
+
+    if len(weights) > 1:
+        given = open_net(net, options)
+        for path in weights:
+            check_net(given, path, options)
+    results: list[NetScores] = []
+    for number, path in enumerate(weights, 1):
+        if len(weights) > 1:
+            click.echo(f"{path} ({number} of {len(weights)})", err=True)
+        found = score_net(net, path, options=options, say=_nothing if quiet else click.echo, **asked)
+        for note in found.notes if not results else ():
+            click.echo(f"note: {note}", err=True)
+        results.append(found)
+    return results
+
+
+def _nothing(_line: str) -> None:
+    return
+
+
+def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
+    """What writes the matrix; checked before anything runs."""
     from caffe_split.files import check_file, write_atomic
 
     if path.suffix.lower() == ".csv":
-        from caffe_split.inference.counts import csv_text
-
         check_file(path, force)
-        return lambda matrix, names: write_atomic(path, csv_text(matrix, names).encode(), force)
+        return lambda counts: write_atomic(path, counts.csv_text().encode(), force)
     from caffe_split.plot.confusion import confusion_file
     from caffe_split.plot.draw import check_picture
 
     check_picture(path, force)
-    return lambda matrix, names: confusion_file(matrix, names, path, force=force)
+    return lambda counts: confusion_file(counts.matrix, counts.names, path, force=force)

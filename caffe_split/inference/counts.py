@@ -27,7 +27,10 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class Head:
-    """Where the scores of a net are, and the labels. axis: that of the classes. ignored: a label that does not count."""
+    """Where the scores and the labels of a net are.
+
+    axis: that of the classes. ignored: a label that does not count.
+    """
 
     layer: str
     scores: str
@@ -64,13 +67,14 @@ def _in_order(layers: Sequence[Layer]) -> list[Layer]:
 class Counts:
     """Counts of labels and of the classes that scores put highest.
 
-    matrix: (labels, predicted classes). among: K -> how many labels are among the K highest scores, as Caffe's
-    Accuracy counts: a class with the same score stands before the right one. total: labels that count.
+    names: of the classes. matrix: (labels, predicted classes). among: K -> how many labels are among the K highest
+    scores, as Caffe's Accuracy counts: a class with the same score stands before the right one. total: labels that
+    count.
     """
 
-    def __init__(self, head: Head, tops: Sequence[int]) -> None:
-        self.head = head
-        self.matrix = np.zeros((0, 0), np.int64)
+    def __init__(self, head: Head, names: Sequence[str], tops: Sequence[int]) -> None:
+        self.head, self.names = head, list(names)
+        self.matrix = np.zeros((len(names), len(names)), np.int64)
         self.among = dict.fromkeys(tops, 0)
         self.total = 0
 
@@ -86,11 +90,9 @@ class Counts:
         wrong = truth[(truth < 0) | (truth >= classes)]
         if wrong.size:
             raise CaffeSplitError(
-                f"layer '{self.head.layer}': a label is {wrong[0]}, but bottom '{self.head.scores}' scores the {classes} "
-                f"classes 0 to {classes - 1}."
+                f"layer '{self.head.layer}': a label is {wrong[0]}, but bottom '{self.head.scores}' scores the "
+                f"{classes} classes 0 to {classes - 1}."
             )
-        if not self.matrix.size:
-            self.matrix = np.zeros((classes, classes), np.int64)
         np.add.at(self.matrix, (truth, given.argmax(axis=1)), 1)
         right = np.take_along_axis(given, truth[:, None], axis=1)
         before = (given >= right).sum(axis=1) - 1
@@ -102,11 +104,10 @@ class Counts:
         """The share of labels that are among the `most` highest scores; nan where none was counted."""
         return self.among[most] / self.total if self.total else float("nan")
 
-
-def csv_text(matrix: np.ndarray, names: Sequence[str]) -> str:
-    """A confusion matrix as CSV: a row per label, a column per predicted class."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["label", *names])
-    writer.writerows([name, *row] for name, row in zip(names, matrix.tolist()))
-    return stream.getvalue()
+    def csv_text(self) -> str:
+        """The matrix as CSV: a row per label, a column per predicted class."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["label", *self.names])
+        writer.writerows([name, *row] for name, row in zip(self.names, self.matrix.tolist()))
+        return stream.getvalue()

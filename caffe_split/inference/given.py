@@ -18,6 +18,7 @@ from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights.caffemodel import read_weights
+from caffe_split.formats.weights.features import count_rows
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState, state_of_training, states_of_tests
@@ -53,6 +54,15 @@ class GivenNet(NamedTuple):
     document: prototxt.Document
     state: NetState
     layers: list[Layer]
+
+
+def check_net(net: GivenNet, weights: PathLike, options: RunOptions) -> Path:
+    """The path of the weights. Raises `CaffeSplitError` for data that are missing, and weights that do not fit."""
+    expect_path(weights, "weights")
+    state, path = net.state.in_net(net.document), Path(weights)
+    check_data([(net.document, state)])
+    check_weights(net.document, read_weights(path), path, state, ignore_extra=options.ignore_extra)
+    return path
 
 
 class DataSet(NamedTuple):
@@ -94,13 +104,9 @@ def run_net(
 ) -> Iterator[Session]:
     """The net with weights in a back end; `blobs` and `how` are those of `Running`.
 
-    Raises `CaffeSplitError` for data that are not there, and for weights that do not fit.
+    Raises `CaffeSplitError` as `check_net` does.
     """
-    expect_path(weights, "weights")
-    state = net.state.in_net(net.document)
-    check_data([(net.document, state)])
-    path = Path(weights)
-    check_weights(net.document, read_weights(path), path, state, ignore_extra=options.ignore_extra)
+    path = check_net(net, weights, options)
     backend = choose_backend(options.engine)
     asked = Running(net.state, blobs, device=options.device, threads=options.threads, **how)  # type: ignore[arg-type]
     with backend.open(NetFiles(net.path, path), asked) as session:
@@ -133,16 +139,7 @@ def _data_of(layer: Layer) -> DataSet | None:
 
 
 def _hdf5_rows(listing: Path, top: str) -> int:
-    """The rows of the HDF5 files that a list names; 0 where h5py is not installed, or a file cannot be read."""
-    try:
-        import h5py
-    except ImportError:
-        return 0
-    rows = 0
-    for name in listing.read_text(encoding="utf-8", errors="surrogateescape").split():
-        try:
-            with h5py.File(name, "r") as file:
-                rows += int(file[top].shape[0])
-        except (OSError, KeyError, AttributeError, IndexError):
-            return 0
-    return rows
+    """The rows of the HDF5 files that a list names; 0 where those of one are not known."""
+    names = listing.read_text(encoding="utf-8", errors="surrogateescape").split()
+    rows = [count_rows(name, top) for name in names]
+    return sum(rows) if all(rows) else 0

@@ -130,7 +130,9 @@ def _file_mean(path: Path) -> list[float]:
         blob = read_blob(str(path))
     image = blob.reshape(blob.shape[-3:]) if blob.ndim > 3 and blob.size == math.prod(blob.shape[-3:]) else blob
     if image.ndim not in (1, 3):
-        raise CaffeSplitError(f"{path}: a mean of shape {blob.shape}; expected (channels, height, width) or (channels,).")
+        raise CaffeSplitError(
+            f"{path}: a mean of shape {blob.shape}; expected (channels, height, width) or (channels,)."
+        )
     return [float(channel.mean(dtype=np.float64)) for channel in image]
 
 
@@ -145,7 +147,9 @@ def find_images(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
             if not inside:
-                raise CaffeSplitError(f"{path}: no image in this folder; expected files that end in {', '.join(ENDINGS)}.")
+                raise CaffeSplitError(
+                    f"{path}: no image in this folder; expected files that end in {', '.join(ENDINGS)}."
+                )
             found += inside
         elif path.is_file():
             found.append(path)

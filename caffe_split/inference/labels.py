@@ -27,6 +27,6 @@ def check_names(names: Sequence[str] | None, classes: int, path: PathLike | None
         return [str(number) for number in range(classes)]
     if len(names) != classes:
         raise CaffeSplitError(
-            f"{path} names {len(names)} classes, and the net scores {classes}; expected one name per line, in their order."
+            f"{path} names {len(names)} classes, and the net scores {classes}; expected one name per line."
         )
     return list(names)

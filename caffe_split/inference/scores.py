@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split.engine.log import number
-from caffe_split.errors import expect
+from caffe_split.errors import CaffeSplitError, expect
 from caffe_split.files import PathLike
-from caffe_split.inference.counts import Counts, find_head
+from caffe_split.inference.counts import Counts, Head, find_head
 from caffe_split.inference.given import DEFAULTS, RunOptions, data_set, open_net, run_net
+from caffe_split.inference.labels import check_names, read_labels
 
 # As many as `caffe test` runs where it is not asked for a number.
 ITERATIONS = 50
@@ -72,7 +73,7 @@ def _silent(_line: str) -> None:
     return
 
 
-def test_net(
+def score_net(
     net: PathLike,
     weights: PathLike,
     *,
@@ -80,16 +81,17 @@ def test_net(
     top: Sequence[int] = (),
     confusion: bool = False,
     head: str | None = None,
+    labels: PathLike | None = None,
     options: RunOptions = DEFAULTS,
     say: Callable[[str], None] = _silent,
 ) -> NetScores:
-    """Run a net (or the test net of a solver) on its test set, and average its outputs, as `caffe test` does.
+    r"""Run a net (or the test net of a solver) on its test set, and average its outputs, as `caffe test` does.
 
     `iterations` are batches; by default as many as have every record of the data set once, or 50, as in Caffe, where
     the number of records is not known. `top` asks for the shares of labels among the K highest scores, and `confusion`
     for counts of labels against classes; both are read from the bottoms of the layer `head`, by default the last
-    Accuracy, else the last loss with labels. Of a data set that is run once they count no record twice. `say` is given
-    each line of `caffe test` that comes with a batch.
+    Accuracy, else the last loss with labels. Of a data set that is run once they count no record twice. `labels` is a
+    file with the name of a class per line. `say` is given each line of `caffe test` that comes with a batch.
 
     Raises:
         CaffeSplitError: weights do not fit, data are missing, nothing runs in the TEST phase, or there is no head.
@@ -106,7 +108,7 @@ def test_net(
     ... layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }
     ... layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }''')
     >>> cs.write_weights(weights, {"ip": [np.zeros((4, 3)), np.array([0.0, 0.0, 0.0, 1.0])]})
-    >>> print("\\n".join(cs.test_net(net, weights, iterations=2, top=[4]).lines()))
+    >>> print("\n".join(cs.score_net(net, weights, iterations=2, top=[4]).lines()))
     Loss: 1.74367
     loss = 1.74367 (* 1 = 1.74367 loss)
     top-4 = 1
@@ -115,8 +117,13 @@ def test_net(
     given = open_net(net, options)
     place = find_head(given, head) if top or confusion or head is not None else None
     notes = []
-    counts = Counts(place, top) if place is not None else None
+    names = None if labels is None else read_labels(labels)
     with run_net(given, weights, options, [place.scores, place.labels] if place is not None else []) as session:
+        counts = None
+        if place is not None:
+            classes = session.shapes[place.scores][place.axis]
+            _check_tops(top, classes, place)
+            counts = Counts(place, check_names(names, classes, labels), top)
         data = data_set(given.layers)
         count = iterations or (data.batches if data is not None else ITERATIONS)
         surplus = data.batches * data.batch - data.records if data is not None and iterations is None else 0
@@ -148,7 +155,11 @@ def test_net(
     return NetScores(Path(weights), count, float(loss / np.float32(count)), scores, tuple(notes), counts)
 
 
-test_net.__test__ = False  # type: ignore[attr-defined]  # no test, although it has the name of one
+def _check_tops(top: Sequence[int], classes: int, place: Head) -> None:
+    if any(most > classes for most in top):
+        raise CaffeSplitError(
+            f"top {max(top)}: blob '{place.scores}' scores {classes} classes, and a label is always among as many."
+        )
 
 
 def table(results: Sequence[NetScores]) -> list[str]:
@@ -160,15 +171,16 @@ def table(results: Sequence[NetScores]) -> list[str]:
     heads, rows = _columns(results)
     values = [[number(value) for value in row] for row in rows]
     best, last = _best(results), _final([each.weights for each in results])
-    marks = [[word for word, place in (("best", best), ("final", last)) if place == index] for index in range(len(rows))]
-    lines = [["weights", *heads, ""]]
-    lines += [
-        [str(each.weights), *row, " ".join(words)] for each, row, words in zip(results, values, marks)
+    marks = [
+        [word for word, place in (("best", best), ("final", last)) if place == index] for index in range(len(rows))
     ]
+    lines = [["weights", *heads, ""]]
+    lines += [[str(each.weights), *row, " ".join(words)] for each, row, words in zip(results, values, marks)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:])), row[-1]])
-        .rstrip()
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:])), row[-1]]
+        ).rstrip()
         for row in lines
     ]
 

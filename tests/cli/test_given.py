@@ -15,7 +15,18 @@ from caffe_split.formats.kinds import kind_of
 from tests.support import caffe_split
 
 # Parameters that are paths and name what is written, or a program.
-WRITTEN = {"out", "csv_file", "picture", "csv_folder", "series_folder", "event_folder", "publish", "log", "caffe"}
+WRITTEN = {
+    "out",
+    "csv_file",
+    "picture",
+    "csv_folder",
+    "series_folder",
+    "event_folder",
+    "publish",
+    "log",
+    "caffe",
+    "confusion",
+}
 
 FILES = {
     "net": "a net",

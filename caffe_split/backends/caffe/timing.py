@@ -59,5 +59,7 @@ def parse_times(lines: list[str], program: str) -> Timed:
         elif total:
             whole[total[1]] = float(total[2])
     if not layers or len(whole) != 3:
-        raise CaffeSplitError(f"{program} time: its output has no times of layers; expected those of BVLC's `caffe time`.")
+        raise CaffeSplitError(
+            f"{program} time: its output has no times of layers; expected those of BVLC's `caffe time`."
+        )
     return Timed(layers, whole["Forward pass"], whole["Backward pass"], whole["Forward-Backward"])

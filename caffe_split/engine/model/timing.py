@@ -53,9 +53,9 @@ def _iterate(net: Net, forward: list[float], backward: list[float]) -> float:
         blobs.update(zip(call.tops, tops))
         runs.append((leaves, tops))
     for index in reversed(range(len(runs))):
-        leaves, tops = runs.pop()  # its memory is free for the layers before it
-        wanted = [each for each in (*leaves, *net.plain_calls[index].layer.blobs) if each.requires_grad]
-        made = [top for top in tops if top.requires_grad]
+        bottoms, made_by = runs.pop()  # its memory is free for the layers before it
+        wanted = [each for each in (*bottoms, *net.plain_calls[index].layer.blobs) if each.requires_grad]
+        made = [top for top in made_by if top.requires_grad]
         if made and wanted:
             ones = [torch.ones_like(top) for top in made]
             clock.start()
