@@ -211,7 +211,7 @@ def test_what_is_refused(small: Path, any_backend: str) -> None:
         )
     )
     refused("a deploy net is given its data; give --images FILE or FOLDER", "ip", net="deploy.prototxt")
-    dummy = NET.replace("include { phase: TRAIN }", "").replace("include { phase: TEST }", "include { stage: 'x' }", 1)
+    dummy = NET.replace("include { phase: TRAIN }", "").replace("phase: TEST", "stage: 'x'", 1)
     Path("dummy.prototxt").write_text(dummy)
     refused("how many records it reads is not known; give --iterations N", "ip", net="dummy.prototxt")
     assert not list(small.glob("f*"))
