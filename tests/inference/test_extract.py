@@ -207,7 +207,7 @@ def test_what_is_refused(small: Path, any_backend: str) -> None:
     Path("deploy.prototxt").write_text(
         NET.replace(
             'type: "Data" top: "data" top: "label" include { phase: TEST }',
-            'type: "Input" top: "data" top: "label" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } shape { dim: 1 } }',
+            'type: "Input" top: "data" top: "label" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } }',
         )
     )
     refused("a deploy net is given its data; give --images FILE or FOLDER", "ip", net="deploy.prototxt")
