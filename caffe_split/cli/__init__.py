@@ -38,6 +38,8 @@ COMMANDS = {
     "report": "report",
     "data": "data",
     "study": "study",
+    "doctor": "doctor",
+    "completion": "completion",
 }
 
 

@@ -14,6 +14,7 @@ from caffe_split.backends.train_plan import TrainPlan
 from caffe_split.derivation.solver import testing_solver
 from caffe_split.errors import BusyError, CaffeSplitError
 from caffe_split.files import write_atomic
+from caffe_split.formats.weights.solverstate import read_solverstate
 from caffe_split.net.training import open_training
 from caffe_split.rounds.progress import LoopProgress, Silent
 from caffe_split.study.accuracies import accuracies
@@ -37,14 +38,17 @@ class Runner:
     threads: int | None
     progress: LoopProgress
 
-    def train(self, name: str, solver: Path, max_iter: int) -> dict[str, Any]:
+    def train(self, name: str, solver: Path, max_iter: int, state: Path | None = None) -> dict[str, Any]:
         """Train a solver to its end and read its log: best test accuracy, its iteration, the seconds it took.
 
-        Raises `DivergedError`, `KeyboardInterrupt` after Ctrl-C, and `CaffeSplitError` where it fails otherwise.
+        `state` is the solver state to go on from, None for a training from its start. Raises
+        `DivergedError`, `KeyboardInterrupt` after Ctrl-C, and `CaffeSplitError` where it fails otherwise.
         """
         log = solver.parent / LOG
-        plan = plan_again(solver, engine=self.engine, log=log, threads=self.threads)
-        self.progress.start(name, max_iter)
+        begins = 0 if state is None else read_solverstate(state).iter
+        snapshot = None if state is None else str(state)
+        plan = plan_again(solver, engine=self.engine, log=log, snapshot=snapshot, threads=self.threads)
+        self.progress.start(name, max_iter, begins)
         outcome = _run(plan, self.progress)
         if outcome.interrupted is not None:
             raise KeyboardInterrupt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.engine.cases import Case, Rng
+from tests.engine.case import Case, Rng
 
 SHAPE = (2, 4, 5, 5)
 # What may stand in place, by a name of its own: type and options.

@@ -14,7 +14,7 @@ import torch
 
 from caffe_split.engine.model.net import Net
 from caffe_split.formats import prototxt
-from tests.engine.cases import Case
+from tests.engine.case import Case
 
 RELATIVE = 1e-4
 Arrays = Mapping[str, np.ndarray]

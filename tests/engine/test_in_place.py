@@ -10,7 +10,7 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from tests.engine.cases import Case
+from tests.engine.case import Case
 from tests.engine.chains import IN_PLACE, chains, single
 from tests.engine.runs import compare, ours, theirs, write_training
 

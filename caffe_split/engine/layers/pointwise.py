@@ -265,6 +265,7 @@ class Dropout(Layer):
     """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio."""
 
     options_name = "dropout_param"
+    draws = True
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:

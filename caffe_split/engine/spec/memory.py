@@ -63,7 +63,7 @@ def backward_reads(layer: Layer) -> Reads:
     if layer.type in _READS:
         return _READS[layer.type]
     message = layer.message
-    if layer.type in ("Convolution", "Deconvolution"):
+    if layer.type in ("Convolution", "Deconvolution", "LSTM", "RNN"):
         return Reads(tuple(range(len(layer.bottoms))))
     if layer.type == "LRN":
         across = Options.of(message, "lrn_param").get("norm_region") == "ACROSS_CHANNELS"
@@ -96,8 +96,11 @@ _READS = {
     "InfogainLoss": Reads((1, 2)),
     "MultinomialLogisticLoss": Reads((0, 1)),
     "ContrastiveLoss": Reads((2,)),
+    "BatchReindex": Reads((1,)),
+    "LSTMUnit": Reads((0, 1, 2), top=True),
 }
-_LOSSES = frozenset(name for name in _READS if name.endswith("Loss"))
+# Whose gradient is not computed from overwritten memory; the recurrent ones would carry their state on once more.
+_NEVER_LATE = frozenset((*(name for name in _READS if name.endswith("Loss")), "LSTM", "RNN", "LSTMUnit"))
 # In place, the gradient of these is written over the top's before that was read to the end.
 _SPOILS_GRADIENT = ("Power", "Log", "MVN", "LRN", "Eltwise")
 # What Caffe fills once, or what belongs to the caller: an overwritten value would stay for the next iteration.
@@ -191,7 +194,7 @@ class Trace:
         if access.top is None and list(access.bottoms) == [0] and _harmless_alone(layer, over):
             access.bottoms, over = {}, []
         access.late = bool(over) or (is_in_place(layer) and layer.type in _SPOILS_GRADIENT)
-        if access.late and layer.type in _LOSSES:
+        if access.late and layer.type in _NEVER_LATE:
             names = ", ".join(dict.fromkeys(f"'{each.name}'" for each in over))
             self.problems.append(
                 (layer, f"layer {names} in place overwrites what its gradient needs; give another top")

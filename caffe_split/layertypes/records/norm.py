@@ -86,6 +86,7 @@ RECORDS = (
         keeps_shape=True,
         keeps_channels=True,
         engine=Engine("norm", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        blob_names=("mean", "variance", "factor"),
     ),
     LayerType(
         "Scale",
@@ -106,6 +107,7 @@ RECORDS = (
         keeps_shape=True,
         keeps_channels=True,
         engine=Engine("dense", (1, 2), takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        blob_names=("bias",),
     ),
     LayerType(
         "LRN",
