@@ -44,10 +44,10 @@ def classify(
     preprocessing: Preprocessing = PLAIN,
     options: RunOptions = DEFAULTS,
 ) -> list[Prediction]:
-    """The `top` classes that a deploy net gives each image, as Caffe's classification example finds them.
+    """The `top` classes that a deploy net gives each of `images`, as Caffe's classification example finds them.
 
-    Each whole image is resized to the net's input. `labels` names a file with a class per line; without it classes are
-    numbers.
+    Each whole image is resized to the net's input; `preprocessing` says what is done to its pixels, and `options` how
+    the net is run. `labels` names a file with a class per line; without it classes are numbers.
 
     Raises:
         CaffeSplitError: a file is no image, the net has not one input of 1 or 3 channels and one output, the weights do

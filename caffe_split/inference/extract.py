@@ -46,7 +46,7 @@ _HDF5 = "features.h5"
 
 @dataclass(frozen=True)
 class Extracted:
-    """Where features are: the folder, its files, and how many rows each has."""
+    """Where features are: the folder `out`, its `files`, and how many `rows` each has."""
 
     out: Path
     files: tuple[str, ...]
@@ -74,8 +74,8 @@ def extract(
 
     `form` "npy" gives a file per blob, "hdf5" one file `features.h5` with a data set per blob, "lmdb" an LMDB per blob
     of Datum records with float_data. Without `iterations` (batches) every record comes once. `images` are files and
-    folders, for a deploy net of one input; `images.txt` then names the image of each row. `say` is given the rows that
-    are done, and all.
+    folders, for a deploy net of one input, prepared as `preprocessing` says; `images.txt` then names the image of each
+    row. `options` say how the net is run, and `say` is given the rows that are done, and all.
 
     Until all rows are there they are in `out`.unfinished: the same call goes on where another one was stopped.
 

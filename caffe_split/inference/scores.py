@@ -33,8 +33,9 @@ class Score:
 class NetScores:
     """What a net gives on its test set.
 
-    loss: the mean of the weighted sum of its losses. scores: one per value of each output, in Caffe's order. notes:
-    what a reader should know of the data. counts: of labels and classes, where they were asked for.
+    weights: their file. iterations: the batches that were run. loss: the mean of the weighted sum of the net's losses.
+    scores: one per value of each output, in Caffe's order. notes: what a reader should know of the data. counts: of
+    labels and classes, where they were asked for.
     """
 
     weights: Path
@@ -91,7 +92,8 @@ def score_net(
     the number of records is not known. `top` asks for the shares of labels among the K highest scores, and `confusion`
     for counts of labels against classes; both are read from the bottoms of the layer `head`, by default the last
     Accuracy, else the last loss with labels. Of a data set that is run once they count no record twice. `labels` is a
-    file with the name of a class per line. `say` is given each line of `caffe test` that comes with a batch.
+    file with the name of a class per line. `options` say how the net is run, and `say` is given each line of
+    `caffe test` that comes with a batch.
 
     Raises:
         CaffeSplitError: weights do not fit, data are missing, nothing runs in the TEST phase, or there is no head.

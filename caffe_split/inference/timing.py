@@ -43,7 +43,11 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class NetTimes:
-    """Mean times of a net in milliseconds per iteration, as `caffe time` measures them."""
+    """Mean times of a net in milliseconds per iteration, as `caffe time` measures them.
+
+    engine: the back end. iterations: how many were measured. layers: in the order in which they run, Caffe's own Splits
+    among them. forward, backward, both: of the whole net.
+    """
 
     engine: str
     iterations: int
@@ -121,9 +125,10 @@ def time_net(
 ) -> NetTimes:
     """Measure how long each layer of a net (or of a solver's net) takes, forward and backward.
 
-    In the built Caffe it is the program `caffe time` that measures. Parameters are those of the fillers. `say` is given
-    the number of each iteration, from 1, and its milliseconds. Raises `CaffeSplitError` for data that are missing, and
-    for what the back end cannot run.
+    In the built Caffe it is the program `caffe time` that measures. Parameters are those of the fillers. `phase` is
+    that of the net, unless `options`, which say how it is run, have a state. `say` is given the number of each of the
+    `iterations`, from 1, and its milliseconds. Raises `CaffeSplitError` for data that are missing, and for what the
+    back end cannot run.
 
     >>> import os, tempfile
     >>> import caffe_split as cs
