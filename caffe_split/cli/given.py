@@ -14,7 +14,7 @@ _NETS = ("net", "solver")
 # refused. `train` takes a net in this table since it then names the solvers beside it.
 TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "instrument": {"net": _NETS},
-    "tpm": {"source": (*_NETS, "weights", "log", "folder")},
+    "tpm": {"source": (*_NETS, "weights", "log", "folder"), "weights": ("weights",)},
     "make-derived": {"net_or_solver": _NETS, "weights": ("weights",), "deploy": ("net",)},
     "multisplit": {"solver": ("solver", "net"), "weights": ("weights",), "deploy": ("net",)},
     "verify": {
