@@ -25,6 +25,7 @@ MENU: dict[str, list[str]] = {
         "docs/splits.md",
         "docs/tpm.md",
         "docs/multisplit.md",
+        "docs/test.md",
         "docs/logs.md",
         "docs/gallery.md",
         "docs/pictures.md",
