@@ -17,7 +17,7 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=find_packages(include=["caffe_split", "caffe_split.*"]),
-    package_data={"caffe_split": ["py.typed", "formats/prototxt/caffe.proto", "report/page.*", "study/Snakefile"]},
+    package_data={"caffe_split": ["py.typed", "formats/prototxt/*.proto", "report/page.*", "study/Snakefile"]},
     python_requires=">=3.9",
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb", "pillow"],
     extras_require={

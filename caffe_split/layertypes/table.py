@@ -1,4 +1,4 @@
-"""All layer types: Caffe's own and TPM, a record each."""
+"""All layer types: Caffe's own, those of forks that are known, and TPM, a record each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from caffe_split.layertypes.records import (
     arrangement,
     convolution,
     data,
+    detection,
+    fork_data,
     loss,
     norm,
     pointwise,
     pooling,
     product,
     tpm,
+    upsampling,
 )
 
-_FAMILIES = (data, convolution, pooling, product, norm, pointwise, arrangement, loss, tpm)
+_FAMILIES = (
+    *(data, convolution, pooling, product, norm, pointwise, arrangement, loss, tpm),
+    *(upsampling, detection, fork_data),
+)
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.engine.cases import CASES, Case, layer
+from tests.engine.fork_cases import JUDGED
 from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -38,6 +40,14 @@ MORE = {
     ),
     "all_values": Case(layer("Reshape", options="reshape_param { shape { dim: -1 } }"), {"x": (4, 3)}),
 }
+# Of layers of forks those that random bottoms suit. BN takes the statistics of a process's part, as BatchNorm does.
+MORE.update(
+    {
+        name: replace(judged.case, inputs={blob: (2 * n, *rest) for blob, (n, *rest) in judged.case.inputs.items()})
+        for name, judged in JUDGED.items()
+        if judged.bottoms is None and (judged.case.phase == "TEST" or "norm_" not in name) and "bn_" not in name
+    }
+)
 REFUSED = {
     "bias_bottom": "do not go together record by record",
     "scale_bottom": "do not go together record by record",

@@ -13,7 +13,10 @@ from caffe_split.net.geometry import pooled_sizes, pooling_window
 
 
 class Pooling(Layer):
-    """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling)."""
+    """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling).
+
+    A second top of MAX holds the place of each maximum in its image, row times width plus column; the first of equals.
+    """
 
     options_name = "pooling_param"
 
@@ -41,8 +44,15 @@ class Pooling(Layer):
                 return (functional.adaptive_avg_pool2d(x, 1),)
             x, pad = self._padded(x, 0.0)
             return (self._cut(functional.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
+        width = x.shape[3]
         x, pad = self._padded(x, -torch.inf)
-        return (self._cut(functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
+        if len(self.text.tops) == 1:
+            return (self._cut(functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
+        y, places = functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True, return_indices=True)
+        if pad != self.pad:
+            rows, columns = places // x.shape[3] - self.pad[0], places % x.shape[3] - self.pad[1]
+            places = rows * width + columns
+        return self._cut(y), self._cut(places).to(y.dtype)
 
     def _cut(self, y: torch.Tensor) -> torch.Tensor:
         """The top without the windows that Caffe does not have."""

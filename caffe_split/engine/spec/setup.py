@@ -15,6 +15,7 @@ from caffe_split.net.options import Options
 # Types that may write over their first bottom, in Caffe and here.
 IN_PLACE = frozenset(
     (
+        *("ReLU6", "Mish", "BN"),
         *("ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Clip", "Threshold", "Power", "Exp", "Log"),
         *("Dropout", "BatchNorm", "Scale", "Bias", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice"),
     )
@@ -161,7 +162,9 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "ArgMax": _at_least_one("argmax_param", "top_k", 1),
     "Concat": _either("concat_param", ("axis", "concat_dim")),
     "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
     "Deconvolution": _convolution,
+    "DepthwiseConvolution": _convolution,
     "Dropout": _dropout,
     "DummyData": _dummy_data,
     "Exp": _base("exp_param"),

@@ -152,7 +152,13 @@ def _type_and_shape(layer: Layer) -> list[str]:
 # -- what the engine refuses
 
 
-def _check_data(layer: Layer) -> Iterator[str]:
+def _check_transform(layer: Layer) -> Iterator[str]:
+    transform = Options.of(layer.message, "transform_param")
+    if transform.get("force_color") and transform.get("force_gray"):
+        yield "force_color and force_gray; Caffe takes one of them"
+
+
+def _data_there(layer: Layer) -> Iterator[str]:
     from caffe_split.data.store import is_store
 
     options = Options.of(layer.message, "data_param")
@@ -167,13 +173,10 @@ def _check_data(layer: Layer) -> Iterator[str]:
             f"source: no LMDB at '{options.get('source')}' seen from {Path.cwd()}; paths are relative to the folder in "
             "which the training is started"
         )
-    transform = Options.of(layer.message, "transform_param")
-    if transform.get("force_color") and transform.get("force_gray"):
-        yield "force_color and force_gray; Caffe takes one of them"
-    yield from _check_mean(layer)
+    yield from _mean_there(layer)
 
 
-def _check_mean(layer: Layer) -> Iterator[str]:
+def _mean_there(layer: Layer) -> Iterator[str]:
     if Options.of(layer.message, "transform_param").get("mean_file"):
         yield from file_there("transform_param", "mean_file")(layer)
 
@@ -182,13 +185,19 @@ def _check_image_data(layer: Layer) -> Iterator[str]:
     options = Options.of(layer.message, "image_data_param")
     if bool(options.get("new_height")) != bool(options.get("new_width")):
         yield "new_height and new_width go together; one of them is missing or 0"
+
+
+def _images_there(layer: Layer) -> Iterator[str]:
     yield from file_there("image_data_param")(layer)
-    yield from _check_mean(layer)
+    yield from _mean_there(layer)
 
 
 def _check_hdf5_data(layer: Layer) -> Iterator[str]:
     if layer.message.has("transform_param"):
         yield "HDF5Data does not transform; take transform_param out"
+
+
+def _hdf5_there(layer: Layer) -> Iterator[str]:
     if importlib.util.find_spec("h5py") is None:
         yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
     yield from file_there("hdf5_data_param")(layer)
@@ -223,7 +232,7 @@ RECORDS = (
         },
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, _check_data),
+        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, _check_transform, _data_there),
     ),
     LayerType(
         "ImageData",
@@ -240,6 +249,7 @@ RECORDS = (
             (2, 2),
             dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
             _check_image_data,
+            _images_there,
         ),
     ),
     LayerType(
@@ -248,7 +258,7 @@ RECORDS = (
         options={"hdf5_data_param": "source batch_size shuffle"},
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, ANY), check=_check_hdf5_data),
+        engine=Engine("data", (0, 0), (1, ANY), check=_check_hdf5_data, files=_hdf5_there),
     ),
     LayerType(
         "MemoryData",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import by_record
 from caffe_split.layertypes.checks import ENGINE, one_of
@@ -49,21 +51,31 @@ def _spatial_pyramid(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(bottoms[0][0], values, 1, 1) if height == 1 else (bottoms[0][0], values)])
 
 
+def _check(layer: Layer) -> Iterator[str]:
+    yield from one_of("pooling_param", "pool", "MAX", "AVE")(layer)
+    param = Options.of(layer.message, "pooling_param")
+    if len(layer.tops) > 1 and param.get("pool") != "MAX":
+        yield f"a second top, the places of the maxima, with pool: {param.get('pool')}; it goes with MAX"
+    if param.has("ceil_mode") and param.has("round_mode"):
+        yield "ceil_mode and round_mode, which different forks have for one thing; write one of them"
+
+
 RECORDS = (
     LayerType(
         "Pooling",
         shapes=_pooling,
         options={
             "pooling_param": "pool kernel_size stride pad kernel_h kernel_w stride_h stride_w pad_h pad_w "
-            "global_pooling round_mode"
+            "global_pooling round_mode ceil_mode"
         },
         batch=by_record,
         words=_words,
         keeps_channels=True,
         engine=Engine(
             "pool",
+            tops=(1, 2),
             ignored=ENGINE,
-            check=one_of("pooling_param", "pool", "MAX", "AVE"),
+            check=_check,
             takes_bf16=True,
             rule_refuses=True,
         ),
