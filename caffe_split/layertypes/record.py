@@ -77,6 +77,8 @@ class LayerType:
         keeps_channels: its tops have as many channels (axis 1) as its first bottom, and other bottoms must have them.
         is_loss: its first top counts in the objective unless loss_weight says otherwise.
         engine: how the torch engine runs it; None where it does not.
+        blob_names: what its blobs are called in a PyTorch module, in Caffe's order; one without a name is `blob` and
+            its index.
     """
 
     name: str
@@ -91,3 +93,4 @@ class LayerType:
     keeps_channels: bool = False
     is_loss: bool = False
     engine: Engine | None = None
+    blob_names: tuple[str, ...] = ("weight", "bias")

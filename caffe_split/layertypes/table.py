@@ -16,12 +16,13 @@ from caffe_split.layertypes.records import (
     pointwise,
     pooling,
     product,
+    recurrent,
     tpm,
     upsampling,
 )
 
 _FAMILIES = (
-    *(data, convolution, pooling, product, norm, pointwise, arrangement, loss, tpm),
+    *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
     *(upsampling, detection, fork_data),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.engine import fork_references as ref
-from tests.engine.cases import Case, layer
+from tests.engine.case import Case, layer
 
 Array = np.ndarray
 Given = dict[str, Array]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.cases import Case, layer
+from tests.engine.case import Case, layer
 from tests.engine.fork_cases import JUDGED, Judged
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")

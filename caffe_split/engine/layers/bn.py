@@ -53,13 +53,13 @@ class BN(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
-        factor, shift = (blob.reshape(-1) for blob in self.blobs[:2])
+        factor, shift, *kept = (blob.reshape(-1) for blob in self.blobs)
         view = (1, -1, *[1] * (x.dim() - 2))
         if self.is_fixed and not self.keeps:
             return (x * factor.view(view).to(x.dtype) + shift.view(view).to(x.dtype),)
         eps = float(self.options.get("eps")) if self.keeps else _EPS_SEGNET
         if self.is_fixed:
-            mean, variance = (blob.reshape(-1) for blob in self.blobs[2:])
+            mean, variance = kept
             return (functional.batch_norm(x, mean, variance, factor, shift, False, 0.0, eps),)
         axes = [axis for axis in range(x.dim()) if axis != 1]
         wide = x.float() if x.dtype == torch.bfloat16 else x
@@ -70,6 +70,6 @@ class BN(Layer):
         if self.keeps and not x.is_meta:
             with torch.no_grad():
                 momentum = float(self.options.get("momentum"))
-                for blob, value in zip(self.blobs[2:], (mean, variance)):
-                    blob.mul_(momentum).add_(value.reshape(blob.shape), alpha=1 - momentum)
+                for blob, value in zip(kept, (mean, variance)):
+                    blob.mul_(momentum).add_(value.reshape(-1), alpha=1 - momentum)
         return (out.to(x.dtype),)

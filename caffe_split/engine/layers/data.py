@@ -122,7 +122,10 @@ class _Images(_Fed):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, reader = self.rows(self.batch_size()), self.reader()
         transform = Options.of(self.text.message, "transform_param")
-        self.transformer = Transformer(transform, reader.shape, self.place.phase, self.place.seed, self.text.where)
+        self.transformer = Transformer(
+            transform, reader.shape, self.place.phase, self.place.seed, self.text.where, alone=rows.whole == 1
+        )
+        self.varies = self.transformer.varies
         reader.objection = self.transformer.objection
         ahead = min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4)
         self.feeder = Feeder(reader, rows, ahead, self.transformer)

@@ -19,6 +19,7 @@ class DetectionOutput(Layer):
     """
 
     options_name = "detection_output_param"
+    varies = True
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:

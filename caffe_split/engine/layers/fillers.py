@@ -12,13 +12,17 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 
 
-def fill(shape: Sequence[int], options: Options, generator: torch.Generator) -> torch.Tensor:
+def fill(shape: Sequence[int], options: Options, generator: torch.Generator | None) -> torch.Tensor:
     """A new float32 blob of that shape, filled as the FillerParameter `options` says (include/caffe/filler.hpp).
+
+    Without a generator its values are arbitrary: for blobs that are given others before the net runs.
 
     Raises `CaffeSplitError` for an unknown type, and for shapes that a type cannot fill.
     """
     kind = options.get("type")
     out = torch.empty(tuple(shape))
+    if generator is None:
+        return out
     if kind == "constant":
         return out.fill_(options.get("value"))
     if kind == "uniform":

@@ -9,11 +9,14 @@ from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.net.geometry import pooled_sizes, pooling_window
+from caffe_split.engine.layers.stochastic import expected, sampled
+from caffe_split.net.geometry import Window, pooled_sizes, pooling_window
 
 
 class Pooling(Layer):
     """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling).
+
+    STOCHASTIC draws a value of each window in TRAIN, and gives the mean of such draws in TEST.
 
     A second top of MAX holds the place of each maximum in its image, row times width plus column; the first of equals.
     """
@@ -24,42 +27,60 @@ class Pooling(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.inferred(bottoms)
         sizes = bottoms[0][2], bottoms[0][3]
-        window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
-        self.kernel, self.stride, self.pad = window.kernel, window.stride, window.pad
+        self.window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
         self.is_global = bool(self.options.get("global_pooling"))
-        if any(p >= k for p, k in zip(self.pad, self.kernel)):
-            raise self.error(f"pad {self.pad} is not smaller than the kernel {self.kernel}.")
-        for length, count, stride, pad in zip(sizes, self.size, self.stride, self.pad):
+        self.draws = self.training and self.options.get("pool") == "STOCHASTIC"
+        if any(p >= k for p, k in zip(self.window.pad, self.window.kernel)):
+            raise self.error(f"pad {self.window.pad} is not smaller than the kernel {self.window.kernel}.")
+        for length, count, stride, pad in zip(sizes, self.size, self.window.stride, self.window.pad):
             if (count - 1) * stride >= length + pad:
                 raise self.error(
-                    f"with a kernel of {self.kernel} and a stride of {self.stride}, its last window lies outside of "
-                    f"its bottom of {sizes}; what Caffe gives there is no value."
+                    f"with a kernel of {self.window.kernel} and a stride of {self.window.stride}, its last window lies "
+                    f"outside of its bottom of {sizes}; what Caffe gives there is no value."
                 )
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
-        if self.options.get("pool") == "AVE":
-            if self.is_global:
-                return (functional.adaptive_avg_pool2d(x, 1),)
-            x, pad = self._padded(x, 0.0)
-            return (self._cut(functional.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
-        width = x.shape[3]
-        x, pad = self._padded(x, -torch.inf)
-        if len(self.text.tops) == 1:
-            return (self._cut(functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
-        y, places = functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True, return_indices=True)
-        if pad != self.pad:
-            rows, columns = places // x.shape[3] - self.pad[0], places % x.shape[3] - self.pad[1]
-            places = rows * width + columns
-        return self._cut(y), self._cut(places).to(y.dtype)
+        x, kind = bottoms[0], self.options.get("pool")
+        if kind == "STOCHASTIC":
+            draw = sampled if self.training else expected
+            return (draw(x, self.window, self.size),)
+        if kind == "AVE" and self.is_global:
+            return (functional.adaptive_avg_pool2d(x, 1),)
+        if len(self.text.tops) > 1:
+            return places(x, self.window, self.size)
+        return (pooled(x, kind, self.window, self.size),)
 
-    def _cut(self, y: torch.Tensor) -> torch.Tensor:
-        """The top without the windows that Caffe does not have."""
-        return y if tuple(y.shape[2:]) == self.size else y[:, :, : self.size[0], : self.size[1]]
 
-    def _padded(self, x: torch.Tensor, value: float) -> tuple[torch.Tensor, Shape]:
-        """(x, the padding for PyTorch to add). More than half a kernel, which PyTorch refuses, is added to x here."""
-        if all(2 * p <= k for p, k in zip(self.pad, self.kernel)):
-            return x, self.pad
-        return functional.pad(x, (self.pad[1], self.pad[1], self.pad[0], self.pad[0]), value=value), (0, 0)
+def pooled(x: torch.Tensor, kind: str, window: Window, size: Shape) -> torch.Tensor:
+    """The maximum (kind MAX) or the mean (AVE) of windows over the last two axes, of which the top has `size`."""
+    x, pad = _padded(x, window, 0.0 if kind == "AVE" else -torch.inf)
+    if kind == "AVE":
+        y = functional.avg_pool2d(x, window.kernel, window.stride, pad, True)
+    else:
+        y = functional.max_pool2d(x, window.kernel, window.stride, pad, 1, True)
+    return _cut(y, size)
+
+
+def places(x: torch.Tensor, window: Window, size: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    """The maxima, and the place of each in its image: row times width plus column."""
+    width = x.shape[3]
+    x, pad = _padded(x, window, -torch.inf)
+    y, found = functional.max_pool2d(x, window.kernel, window.stride, pad, 1, True, return_indices=True)
+    if pad != window.pad:
+        rows, columns = found // x.shape[3] - window.pad[0], found % x.shape[3] - window.pad[1]
+        found = rows * width + columns
+    return _cut(y, size), _cut(found, size).to(y.dtype)
+
+
+def _padded(x: torch.Tensor, window: Window, value: float) -> tuple[torch.Tensor, Shape]:
+    """(x, the padding for PyTorch to add). More than half a kernel, which PyTorch refuses, is added to x here."""
+    pad = window.pad
+    if all(2 * p <= k for p, k in zip(pad, window.kernel)):
+        return x, pad
+    return functional.pad(x, (pad[1], pad[1], pad[0], pad[0]), value=value), (0, 0)
+
+
+def _cut(y: torch.Tensor, size: Shape) -> torch.Tensor:
+    """The top without the windows that Caffe does not have."""
+    return y if tuple(y.shape[2:]) == size else y[:, :, : size[0], : size[1]]

@@ -23,9 +23,20 @@ class PriorBox(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.top = self.inferred(bottoms).tops[0]
-        rows, columns = bottoms[0][2:]
-        height, width = self._pair("img_size", "img") or bottoms[1][2:4]
+        self.inferred(bottoms)
+        self._made: dict[tuple[Shape, Shape, torch.device], torch.Tensor] = {}
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        key = tuple(bottoms[0].shape), tuple(bottoms[1].shape), bottoms[0].device
+        if key not in self._made:
+            self._made[key] = self._boxes(key[0], key[1]).to(key[2])
+        return (self._made[key],)
+
+    def _boxes(self, bottom: Shape, image: Shape) -> torch.Tensor:
+        """The top (1, 2, 4 * boxes) for a first bottom and an image of these shapes."""
+        rows, columns = bottom[2:]
+        height, width = self._pair("img_size", "img") or image[2:4]
         step_h, step_w = self._pair("step", "step") or (height / rows, width / columns)
         offset = float(self.options.get("offset"))
         x = (torch.arange(columns, dtype=torch.float64) + offset) * step_w
@@ -39,10 +50,9 @@ class PriorBox(Layer):
             corners = corners.clamp(0, 1)
         variances = [float(value) for value in self.options.all("variance")] or [0.1]
         variances = variances * 4 if len(variances) == 1 else variances
-        both = torch.stack(
-            [corners.reshape(-1), torch.tensor(variances, dtype=torch.float64).repeat(corners[..., 0].numel())]
-        )
-        self.buffers = [both.float().reshape(self.top)]
+        count = corners[..., 0].numel()
+        below = torch.tensor(variances, dtype=torch.float64).repeat(count)
+        return torch.stack([corners.reshape(-1), below]).float().reshape(1, 2, 4 * count)
 
     def _pair(self, both: str, name: str) -> tuple[float, float] | None:
         """(height, width) as written, once or for each; None where they are 0 or not written."""
@@ -64,7 +74,3 @@ class PriorBox(Layer):
                 if abs(ratio - 1) >= 1e-6:
                     found.append((least * math.sqrt(ratio), least / math.sqrt(ratio)))
         return found
-
-    @override
-    def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (self.buffers[0],)

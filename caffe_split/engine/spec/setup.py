@@ -69,8 +69,7 @@ def _either(message: str, *pairs: tuple[str, str]) -> Check:
 def _convolution(layer: Layer) -> Iterator[str]:
     if len(layer.bottoms) != len(layer.tops):
         yield f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; Caffe wants a top per bottom"
-    pairs = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
-    yield from _either("convolution_param", *pairs)(layer)
+    yield from _either("convolution_param", *_BOTH_AND_SIDES)(layer)
 
 
 def _pooling(layer: Layer) -> Iterator[str]:
@@ -158,8 +157,10 @@ def filler_problems(filler: Options, name: str) -> Iterator[str]:
 
 
 _SIDES = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
+_BOTH_AND_SIDES = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
 _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "ArgMax": _at_least_one("argmax_param", "top_k", 1),
+    "Im2col": _either("convolution_param", *_BOTH_AND_SIDES),
     "Concat": _either("concat_param", ("axis", "concat_dim")),
     "Convolution": _convolution,
     "ConvolutionDepthwise": _convolution,

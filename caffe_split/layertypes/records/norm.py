@@ -123,6 +123,7 @@ RECORDS = (
         engine=Engine(
             "norm", check=norm_forks.check_batch_norm, takes_bf16=True, rule_refuses=True, lets_overwrite=always
         ),
+        blob_names=("mean", "variance", "factor", "weight", "bias"),
     ),
     LayerType(
         "BN",
@@ -133,6 +134,7 @@ RECORDS = (
         keeps_shape=True,
         keeps_channels=True,
         engine=Engine("bn", check=_check_bn, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        blob_names=("weight", "bias", "mean", "variance"),
     ),
     LayerType(
         "Normalize",
@@ -163,6 +165,7 @@ RECORDS = (
         keeps_shape=True,
         keeps_channels=True,
         engine=Engine("dense", (1, 2), takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        blob_names=("bias",),
     ),
     LayerType(
         "LRN",

@@ -1,0 +1,81 @@
+"""What a module holds of a net: the blobs of its layers, by name; and which layers some blobs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+from caffe_split.engine.layers.base import Layer, Shape
+from caffe_split.engine.model.net import Net
+from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.table import record_of
+
+
+class Blobs(nn.Module):
+    """The blobs of a layer, and the layers whose names go on behind a dot."""
+
+    @override
+    def extra_repr(self) -> str:
+        """The names and shapes of the blobs."""
+        blobs = {**self._parameters, **self._buffers}
+        return ", ".join(f"{name} {tuple(blob.shape)}" for name, blob in blobs.items() if blob is not None)
+
+    def get_blob(self, name: str) -> torch.Tensor:
+        """A parameter or buffer by its name."""
+        found = self._parameters.get(name)
+        blob = found if found is not None else self._buffers[name]
+        assert blob is not None
+        return blob
+
+
+class Held:
+    """The blobs of a layer as a module holds them now, to be read like a list: (holder, name there, shape) of each."""
+
+    def __init__(self, places: Sequence[tuple[Blobs, str, Shape]]) -> None:
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        holder, name, shape = self.places[index]
+        blob = holder.get_blob(name)
+        return blob if blob.shape == shape else blob.view(shape)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[index] for index in range(len(self.places)))
+
+
+def blob_name(layer_type: str, index: int) -> str:
+    """What a layer's blob is called in the module."""
+    names = record_of(layer_type).blob_names
+    return names[index] if index < len(names) else f"blob{index}"
+
+
+def outputs_of(net: Net) -> list[str]:
+    """The net's outputs, without the tops of TPM layers."""
+    watched = {top for layer in net.layers if layer.text.type == "TPM" for top in layer.text.tops}
+    return [name for name in net.outputs if name not in watched]
+
+
+def needed(net: Net, wanted: Sequence[str]) -> list[Layer]:
+    """The layers that the wanted blobs need, in order. Raises `CaffeSplitError` for an unknown blob."""
+    strange = [name for name in wanted if name not in net.shapes]
+    if strange:
+        known = ", ".join(net.shapes)
+        raise CaffeSplitError(f"{net.document.filename}: it has no blob '{strange[0]}'; its blobs: {known}.")
+    lacking, layers = set(wanted), []
+    for layer in reversed(net.layers):
+        if lacking.intersection(layer.text.tops):
+            lacking.difference_update(layer.text.tops)
+            lacking.update(layer.text.bottoms)
+            layers.append(layer)
+    return layers[::-1]
+
+
+def read_by(layers: Sequence[Layer], wanted: Sequence[str]) -> set[str]:
+    """The blobs that these layers read, or that are wanted themselves."""
+    return {bottom for layer in layers for bottom in layer.text.bottoms} | set(wanted)

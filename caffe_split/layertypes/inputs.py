@@ -1,0 +1,87 @@
+"""A net whose data layers are Input layers, so that it can be run on what a caller gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.layertypes.shape_rules import Shape, UnknownShapeError
+from caffe_split.layertypes.table import record_of
+from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.options import Options
+from caffe_split.net.state import NetState
+
+# What a layer keeps when it becomes an Input: where it stands, and in which phase it runs.
+_KEPT = ("name", "type", "top", "include", "exclude", "phase")
+
+
+def with_inputs(
+    document: prototxt.Document, state: NetState | str, given: Mapping[str, Shape] | None = None
+) -> prototxt.Document:
+    """A copy of a net in which the layers that give data in `state` are Input layers of the same tops.
+
+    Input layers, learnt blobs (Parameter), TPM layers and constants (DummyData of constant fillers) stay. `given` are
+    shapes by blob, in place of those that are written or that a data set has; a top without a shape of its own beside
+    one that has one, as labels are, has one value per record of that. Lines of fields are those of the original.
+
+    Raises `CaffeSplitError` for a blob in `given` that no such layer gives, and for tops whose shapes are not known.
+    """
+    given = dict(given or {})
+    twin = document.copy()
+    sources = [layer for layer in phase_layers(twin, NetState.of(state).in_net(twin)) if is_source(layer)]
+    tops = [top for layer in sources for top in layer.tops]
+    strange = [name for name in given if name not in tops]
+    if strange:
+        raise CaffeSplitError(
+            f"{document.filename}: it has no input '{strange[0]}'; its inputs: {', '.join(tops) or 'none'}."
+        )
+    for layer in sources:
+        if layer.type != "Input" or any(top in given for top in layer.tops):
+            _make_input(layer, _shapes(layer, given))
+    return twin
+
+
+def is_source(layer: Layer) -> bool:
+    """Whether a layer gives what comes from outside of the net: an Input, or data."""
+    if layer.bottoms or not layer.tops or layer.type in ("Parameter", "TPM"):
+        return False
+    if layer.type != "DummyData":
+        return True
+    fillers = Options.of(layer.message, "dummy_data_param").subs("data_filler")
+    return any(filler.get("type") != "constant" for filler in fillers)
+
+
+def _shapes(layer: Layer, given: Mapping[str, Shape]) -> list[Shape]:
+    if all(top in given for top in layer.tops):
+        return [given[top] for top in layer.tops]
+    rule = record_of(layer.type).shapes
+    try:
+        if isinstance(rule, str):
+            raise UnknownShapeError(rule)
+        known = list(rule(layer, []).tops)
+    except UnknownShapeError as reason:
+        first = given.get(layer.tops[0])
+        if not first:
+            lacking = next(top for top in layer.tops if top not in given)
+            raise CaffeSplitError(
+                f"{layer.where}: the shape of its top '{lacking}' is not known ({reason}): give it, as in "
+                f"{lacking}=1x3x224x224, or take the deploy net."
+            ) from None
+        known = [first, *[first[:1]] * (len(layer.tops) - 1)]
+    shapes = [given.get(top, shape) for top, shape in zip(layer.tops, known)]
+    if layer.type != "Input" and layer.tops[0] in given:
+        # The other tops have as many records as the one whose shape is given.
+        shapes[1:] = [
+            shape if top in given else (*shapes[0][:1], *shape[1:]) for top, shape in zip(layer.tops[1:], shapes[1:])
+        ]
+    return shapes
+
+
+def _make_input(layer: Layer, shapes: list[Shape]) -> None:
+    message = layer.message
+    for field in list(message):
+        if field.name not in _KEPT:
+            message.remove(field)
+    message.set("type", "Input")
+    message.add("input_param", {"shape": [{"dim": list(shape)} for shape in shapes]})
