@@ -15,11 +15,11 @@ from caffe_split.net.options import Options
 # Types that may write over their first bottom, in Caffe and here.
 IN_PLACE = frozenset(
     (
-        *("ReLU6", "Mish", "BN"),
         *("ReLU", "PReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Clip", "Threshold", "Power", "Exp", "Log"),
         *("Dropout", "BatchNorm", "Scale", "Bias", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice"),
     )
 )
+IN_PLACE_OF_FORKS = frozenset(("ReLU6", "Mish", "BN"))
 # Caffe stops at these; in place, it computes from values that are half overwritten for the other types.
 _REFUSED_IN_PLACE = ("AbsVal", "Flatten", "Reshape", "Split")
 
@@ -43,7 +43,7 @@ def _in_place(layer: Layer) -> Iterator[str]:
         return
     if layer.type in _REFUSED_IN_PLACE:
         yield f"Caffe refuses {layer.type} in place: give its top another name than '{over[0]}'"
-    elif layer.type not in IN_PLACE:
+    elif layer.type not in IN_PLACE | IN_PLACE_OF_FORKS:
         yield (
             f"{layer.type} in place is not handled, since it would read '{over[0]}' while it writes over it: give its "
             "top another name"
