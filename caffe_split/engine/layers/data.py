@@ -13,6 +13,7 @@ from typing_extensions import override
 from caffe_split.engine.data.feeder import Feeder
 from caffe_split.engine.data.hdf5 import Hdf5Reader
 from caffe_split.engine.data.images import ImageListReader, ImageReader, StoreReader
+from caffe_split.engine.data.leveldb import LevelReader
 from caffe_split.engine.data.transform import Transformer
 from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data_layer import DataLayer
@@ -145,7 +146,7 @@ class _Images(_Fed):
 
 
 class Data(_Images):
-    """Images and labels from an LMDB."""
+    """Images and labels from an LMDB or a LevelDB."""
 
     options_name = "data_param"
 
@@ -153,7 +154,8 @@ class Data(_Images):
     def reader(self) -> ImageReader:
         transform = Options.of(self.text.message, "transform_param")
         color, gray = (bool(transform.get(name)) for name in ("force_color", "force_gray"))
-        return StoreReader(str(self.options.get("source")), color if color or gray else None)
+        reader = LevelReader if self.options.get("backend") == "LEVELDB" else StoreReader
+        return reader(str(self.options.get("source")), color if color or gray else None)
 
 
 class ImageData(_Images):

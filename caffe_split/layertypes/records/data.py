@@ -40,16 +40,17 @@ def _parameter(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def _data(layer: Layer, bottoms: list[Shape]) -> Found:
     """From the first record of the data set."""
-    from caffe_split.data import store  # Only nets with a Data layer need lmdb.
+    # Only nets with a Data layer need lmdb or plyvel.
+    from caffe_split.data import leveldb, store
 
     param = Options.of(layer.message, "data_param")
     source = Path(param.get("source"))
-    if not store.is_store(source):
-        if param.get("backend") == "LEVELDB" and source.is_dir():
-            raise UnknownShapeError(f"'{source}': LevelDB data sets are not read")
+    # Whichever is there: a backend that does not fit is refused where the net is run.
+    if not (store.is_store(source) or leveldb.is_leveldb(source)):
         raise UnknownShapeError(f"its data set '{source}' is not there, seen from {Path.cwd()}")
     try:
-        image = store.first_shape(source, _color(layer))
+        first_shape = store.first_shape if store.is_store(source) else leveldb.first_leveldb_shape
+        image = first_shape(source, _color(layer))
     except CaffeSplitError as error:
         raise UnknownShapeError(str(error)) from error
     return _images(layer, int(param.get("batch_size")) if param.has("batch_size") else 1, image)
@@ -152,21 +153,27 @@ def _type_and_shape(layer: Layer) -> list[str]:
 # -- what the engine refuses
 
 
+_STORES = {"LMDB": "an LMDB", "LEVELDB": "a LevelDB"}
+
+
 def _check_data(layer: Layer) -> Iterator[str]:
+    from caffe_split.data.leveldb import NO_PLYVEL, can_read, is_leveldb
     from caffe_split.data.store import is_store
 
     options = Options.of(layer.message, "data_param")
-    if options.get("backend") != "LMDB":
-        written = "" if options.has("backend") else " (Caffe's default, as none is written)"
+    source, backend = str(options.get("source")), str(options.get("backend"))
+    there = {"LMDB": is_store(source), "LEVELDB": is_leveldb(source)}
+    written = "" if options.has("backend") else " (Caffe's default, as none is written)"
+    other = next((name for name, found in there.items() if found), "")
+    if not there[backend] and other:
+        yield f"backend: {backend}{written}, but '{source}' is {_STORES[other]}; write backend: {other}"
+    elif not there[backend]:
         yield (
-            f"backend: {options.get('backend')}{written} is not handled; write the data set anew as an LMDB "
-            "(convert_imageset --backend lmdb), and backend: LMDB"
+            f"source: no {_STORES[backend].split()[1]}{written} at '{source}' seen from {Path.cwd()}; "
+            "paths are relative to the folder in which the training is started"
         )
-    elif not is_store(str(options.get("source"))):
-        yield (
-            f"source: no LMDB at '{options.get('source')}' seen from {Path.cwd()}; paths are relative to the folder in "
-            "which the training is started"
-        )
+    elif backend == "LEVELDB" and not can_read():
+        yield f"{NO_PLYVEL}, or caffe-split data lmdb writes the data set as an LMDB where plyvel is installed"
     transform = Options.of(layer.message, "transform_param")
     if transform.get("force_color") and transform.get("force_gray"):
         yield "force_color and force_gray; Caffe takes one of them"
