@@ -17,7 +17,16 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=find_packages(include=["caffe_split", "caffe_split.*"]),
-    package_data={"caffe_split": ["py.typed", "formats/prototxt/caffe.proto", "report/page.*", "study/Snakefile"]},
+    package_data={
+        "caffe_split": [
+            "py.typed",
+            "engine/kernels/*.cpp",
+            "engine/kernels/*.h",
+            "formats/prototxt/caffe.proto",
+            "report/page.*",
+            "study/Snakefile",
+        ]
+    },
     python_requires=">=3.9",
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb", "pillow"],
     extras_require={
@@ -43,6 +52,10 @@ setup(
             "websockets>=15",
             "nbclient",
             "ipykernel",
+            "jsonschema",
+            "sphinx>=7.4",
+            "furo",
+            "myst-parser>=3",
             "opencv-python-headless<5",
             "snakemake>=8; python_version >= '3.11'",
             "snakemake-executor-plugin-cluster-generic; python_version >= '3.11'",

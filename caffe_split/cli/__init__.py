@@ -35,6 +35,8 @@ COMMANDS = {
     "report": "report",
     "data": "data",
     "study": "study",
+    "doctor": "doctor",
+    "completion": "completion",
 }
 
 

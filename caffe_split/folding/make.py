@@ -58,11 +58,12 @@ class FoldOptions:
 class FoldPlan:
     """All that folding will write into the new folder `out`; `str` gives it in words.
 
-    whole: how the folded weights fit those of the nets that have no splits, such as the deploy net of before. state:
-    that in which the nets are compared. trimmed: the splits that lost some of their branches. kept: why a split stays,
-    by its stem. norms: which BatchNorm and Scale layers went into which convolution; norms_kept: why those behind a
-    convolution stay. before, after: cost of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and
-    types (layer -> type): the folder's content.
+    net_path, deploy_path, weights_path: the files that are folded; caffe_proto: the schema of the fork that they are
+    for. folded: the splits that become one convolution again. whole: how the folded weights fit those of the nets that
+    have no splits, such as the deploy net of before. state: that in which the nets are compared. trimmed: the splits
+    that lost some of their branches. kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers went
+    into which convolution; norms_kept: why those behind a convolution stay. before, after: cost of the net. texts (file
+    name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's content.
     """
 
     net_path: Path

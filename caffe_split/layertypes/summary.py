@@ -46,8 +46,10 @@ class Row:
 class Summary:
     """A net's layers of one phase, in order, and its totals.
 
-    `unknown` maps a layer whose parameters, or also shapes, are not known to the reason. `cost` is None in parts then,
-    and `least` is the cost of the other layers.
+    `net` is the net's file, `phase` TRAIN or TEST. `rows` has a `Row` per layer: the shapes of its tops, as (N, C, H,
+    W), its parameters, its multiply-adds for one image. `cost` is their sum. `unknown` maps a layer whose parameters,
+    or also shapes, are not known to the reason. `cost` is None in parts then, and `least` is the cost of the other
+    layers.
     """
 
     net: str

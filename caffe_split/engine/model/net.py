@@ -50,8 +50,8 @@ class Net:
         device: where it runs.
         seed: of fillers and data.
         fill: whether fillers give the blobs their first values; without, these are arbitrary until weights come.
-        fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
-            that nothing else reads are never made.
+        fuse: run a BatchNorm with the Scale, sum and ReLU behind it in one pass, and other ReLUs in place, as a
+            training should; then blobs that nothing else reads are never made.
         precision: fp32, tf32 or bf16; see `model.precision`.
         compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, layers in
             place overwrite what other layers read, or shapes vary.
@@ -117,7 +117,7 @@ class Net:
         self._check_labels()
         self.outputs = outputs_of(self.layers)
         self.plain_calls = plain_calls(self.layers, self._losses)
-        self.calls = fused_calls(self.layers, self._losses) if fuse else self.plain_calls
+        self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]
         self.varies = any(layer.varies for layer in self.layers)
         for call in (*self.plain_calls, *self.calls):
