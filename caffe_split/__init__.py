@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from caffe_split.backends.train import Outcome, train
     from caffe_split.backends.verify import Verification, VerifyOptions, verify
     from caffe_split.derivation.make import derive
+    from caffe_split.derivation.measure_saliency import measure_saliency
     from caffe_split.derivation.options import DeriveOptions
     from caffe_split.derivation.plan import DerivePlan
     from caffe_split.engine.load import load
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from caffe_split.rounds.loop import multisplit
     from caffe_split.rounds.options import MultiSplitOptions
     from caffe_split.rounds.result import MultiSplits
+    from caffe_split.split.saliency import Saliency
     from caffe_split.tpm.attach import InstrumentPlan, instrument, uninstrument
     from caffe_split.tpm.collect import measure_tpm
     from caffe_split.tpm.scores import LayerScores
@@ -65,6 +67,9 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "InstrumentPlan",
     "measure_tpm",
     "LayerScores",
+    # what the loss depends on
+    "measure_saliency",
+    "Saliency",
     # deriving and folding back
     "derive",
     "DeriveOptions",
@@ -105,6 +110,8 @@ _LAZY = {
     "InstrumentPlan": "tpm.attach",
     "measure_tpm": "tpm.collect",
     "LayerScores": "tpm.scores",
+    "measure_saliency": "derivation.measure_saliency",
+    "Saliency": "split.saliency",
     "derive": "derivation.make",
     "DeriveOptions": "derivation.options",
     "DerivePlan": "derivation.plan",

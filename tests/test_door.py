@@ -242,6 +242,8 @@ def test_every_option_is_in_the_command(training: caffe_split.Training) -> None:
         "branch_norm": 5,
         "added_lr": 2.0,
         "partition": "otsu",
+        "choose_by": "snip",
+        "calibrate": 7,
         "schedule": "continue",
         "window": (0, 9),
         "engine": "torch",

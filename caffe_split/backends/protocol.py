@@ -146,6 +146,16 @@ class Backend(ABC):
         """
         raise CaffeSplitError(f"{self.title} runs deploy nets only; it measures no training data.")
 
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """For each file of weights: the gradient of the loss with respect to the first blob of each of `layers`.
+
+        It is the mean over batches of the net's own data, which is read in `state` from the start for each file anew.
+        Layer -> float64 array of the blob's shape; zeros where no gradient is computed (lr_mult 0).
+        """
+        raise CaffeSplitError(f"{self.title} runs deploy nets only; it computes no gradients.")
+
     def require_trainer(self, program: str | None) -> None:
         """Raises `NotFoundError` where it cannot train here, and `CaffeSplitError` where `program` is not one."""
         self.require()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, TrainingCommand, TrainingRequest
@@ -46,7 +48,15 @@ class Torch(Backend):
 
         self.require()
         made = _open(net, state, 0)
-        return measure((_blobs(made) for _ in range(batches)), blobs)
+        with _threads(made):
+            return measure((_blobs(made) for _ in range(batches)), blobs)
+
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """See `Backend.mean_gradients`."""
+        self.require()
+        return [_mean_gradients(NetFiles(net, path), layers, batches, state) for path in weights]
 
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """`python -m caffe_split.engine`, after a check of all nets of the solver."""
@@ -75,6 +85,22 @@ def _open(files: NetFiles, state: NetState, seed: int, inputs: Mapping[str, tupl
     return net
 
 
+@contextlib.contextmanager
+def _threads(net: Net) -> Iterator[None]:
+    """No more threads than pay for the net, as in a training; with more a small net takes ten times as long."""
+    import torch
+
+    from caffe_split.engine.device import threads_for
+
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_for(net.multiply_adds, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _blobs(
     net: Net, inputs: Mapping[str, np.ndarray] | None = None, rounding: np.random.Generator | None = None
 ) -> dict[str, np.ndarray]:
@@ -89,6 +115,28 @@ def _blobs(
     with torch.no_grad():
         made = net.forward(inputs, keep=True, sources=rounded).blobs
         return {name: blob.numpy().copy() for name, blob in made.items()}
+
+
+def _mean_gradients(files: NetFiles, layers: Sequence[str], batches: int, state: NetState) -> dict[str, np.ndarray]:
+    import numpy as np
+    import torch
+
+    net = _open(files, state, 0)
+    torch.manual_seed(0)  # of dropout
+    first = {layer.name: layer.blobs[0] for layer in net.layers if layer.name in layers}
+    sums = {name: np.zeros(tuple(first[name].shape)) for name in layers}
+    with _threads(net):
+        for _ in range(batches):
+            for param in net.params:
+                param.values.grad = None
+            loss = net.forward().loss
+            if loss.requires_grad:
+                loss.backward()
+            for name in layers:
+                gradient = first[name].grad
+                if gradient is not None:
+                    sums[name] += gradient.numpy()
+    return {name: values / batches for name, values in sums.items()}
 
 
 def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
@@ -110,8 +158,9 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     # Numbers of its own, so that the inputs are the same with and without rounding.
     rounding = np.random.default_rng([how.seed, 1]) if how.rounded else None
     batches = []
-    for inputs in _inputs(net, how, given):
-        batches.append({name: blob for name, blob in _blobs(net, inputs, rounding).items() if name not in ignored})
+    with _threads(net):
+        for inputs in _inputs(net, how, given):
+            batches.append({name: blob for name, blob in _blobs(net, inputs, rounding).items() if name not in ignored})
     return Forwarded([name for name in net.outputs if name not in ignored], batches)
 
 

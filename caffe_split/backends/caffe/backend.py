@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe_split.backends.caffe.find import find_caffe
@@ -19,6 +20,8 @@ from caffe_split.backends.protocol import (
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from caffe_split.engine.spec.command import Choices
     from caffe_split.split.branch_norm import ChannelStatistics
 
@@ -52,6 +55,14 @@ class Caffe(Backend):
         from caffe_split.backends.caffe.statistics import channel_statistics
 
         return channel_statistics(net, blobs, batches, state)
+
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """See `Backend.mean_gradients`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.gradients import mean_gradients
+
+        return mean_gradients(net, weights, layers, batches, state)
 
     def require_trainer(self, program: str | None) -> None:
         """Raises as `find_caffe` does: training needs the program, not pycaffe."""
