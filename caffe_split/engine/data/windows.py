@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.data.images import decode_image
-from caffe_split.engine.data.images import resize
+from caffe_split.data.images import decode_image, resize_image
 from caffe_split.engine.data.reader import Records
 from caffe_split.errors import CaffeSplitError
 
@@ -53,7 +52,7 @@ class Cut:
             size = min(rows.length, self.crop - place[0]), min(columns.length, self.crop - place[1])
         if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height) or min(size) < 1:
             raise CaffeSplitError(f"the window {window.corners} does not lie in an image of {width}x{height}")
-        cut = resize(np.ascontiguousarray(image[:, y1 : y2 + 1, x1 : x2 + 1]), size)
+        cut = resize_image(np.ascontiguousarray(image[:, y1 : y2 + 1, x1 : x2 + 1]), size)
         return (cut[:, :, ::-1] if mirrored else cut), *place
 
     def _enlarged(self, window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
