@@ -57,6 +57,7 @@ class Layer:
         buffers: constants, which move to the device of the net.
         fitted: the shapes of the bottoms for which it is set up.
         varies: whether its tops may change their shapes from batch to batch.
+        eager: whether it does what `torch.compile` cannot compile.
         draws: whether it draws random numbers from PyTorch's own generator.
     """
 
@@ -67,6 +68,7 @@ class Layer:
     loads_any_ones = False
     varies = False
     draws = False
+    eager = False
 
     def __init__(self, text: Text, place: Place) -> None:
         self.text = text

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
@@ -94,15 +95,13 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
 
 
 def lacking_files(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
-    """The files and data sets that layers need and that are not there, or that the engine cannot read."""
+    """What layers need beside the net and is not there: files, data sets, classes of Python layers."""
     found = []
     for layer in layers:
         engine = record_of(layer.type).engine
-        if engine is not None and engine.files is not None:
-            found += [
-                Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-                for text in engine.files(layer)
-            ]
+        check = python_layers.lacking if layer.type == "Python" else engine.files if engine is not None else None
+        texts = check(layer) if check is not None else ()
+        found += [Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}") for text in texts]
     return found
 
 
