@@ -16,7 +16,7 @@ from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
-from caffe_split.rounds.duration import estimate
+from caffe_split.rounds.duration import Estimate, estimate
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
 from caffe_split.rounds.steps import Steps
@@ -247,8 +247,9 @@ def test_the_estimate_counts_only_what_is_left(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr("caffe_split.rounds.duration.ENOUGH", 0.01)
-    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == 0
-    assert estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh")) > 0
+    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == Estimate(0, 0)
+    fresh = estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh"))
+    assert fresh.now > 0 and 0 < fresh.idle <= fresh.now
     assert not Path("fresh").exists()
 
 
