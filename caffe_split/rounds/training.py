@@ -20,6 +20,7 @@ from caffe_split.rounds.progress import LoopProgress, Silent
 from caffe_split.study.accuracies import accuracies
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.read import read_log
+from caffe_split.trainlog.trust import stretches
 
 LOG = "train.log"
 # How long what a killed loop left behind may take to end, in seconds.
@@ -93,17 +94,12 @@ def _run(plan: TrainPlan, reporter: LoopProgress) -> Outcome:
 
 
 def diverged_at(log: TrainingLog) -> int | None:
-    """The first iteration after which no displayed loss is finite; None where the last one is, or none is shown."""
-    table = log.table("displays")
-    if "loss" not in table.names or not len(table):
-        return None
-    bad = None
-    for iteration, loss in zip(table.iteration, table["loss"]):
-        if math.isfinite(loss):
-            bad = None
-        elif bad is None:
-            bad = int(iteration)
-    return bad
+    """The iteration from which on no loss of the training is finite; None where the last one is, or none is shown."""
+    for run in reversed(log.runs):
+        stretch = next((each for each in stretches(run) if each.stop is None and not each.test), None)
+        if stretch is not None or len(run.displays):
+            return stretch.start if stretch else None
+    return None
 
 
 def _why(plan: TrainPlan, outcome: Outcome, log: Path) -> str:

@@ -21,8 +21,7 @@ _LEARN = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Par
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
     """The layers of a TRAIN net at whose gradient Caffe would stop in the first iteration."""
-    needed = _needed(layers)
-    for layer, bottoms in zip(layers, needed):
+    for layer, bottoms in zip(layers, needed(layers)):
         if bottoms is None:
             continue
         if layer.type in _WITHOUT:
@@ -60,7 +59,7 @@ def with_gradient(layers: Sequence[Layer]) -> set[str]:
         if count not in (0, len(layer.bottoms)):
             raise CaffeSplitError(f"{layer.where}: {count} propagate_down for {len(layer.bottoms)} bottoms.")
         written.update(layer.tops)
-    return {layer.name for layer, bottoms in zip(layers, _needed(layers)) if bottoms is not None}
+    return {layer.name for layer, bottoms in zip(layers, needed(layers)) if bottoms is not None}
 
 
 def _no_gradient(layer: Layer) -> tuple[int, ...]:
@@ -70,8 +69,8 @@ def _no_gradient(layer: Layer) -> tuple[int, ...]:
     return _INDICES.get(layer.type, ())
 
 
-def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
-    """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
+def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
+    """For each layer, which of its bottoms get a gradient in Caffe; None for layers without a backward pass."""
     made: dict[str, tuple[int, int]] = {}
     readers: dict[tuple[int, int], list[tuple[int, int]]] = {}
     needs: dict[tuple[int, int], bool] = {}
