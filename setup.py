@@ -49,6 +49,7 @@ setup(
             "websockets>=15",
             "nbclient",
             "ipykernel",
+            "build",
             "jsonschema",
             "sphinx>=7.4",
             "furo",

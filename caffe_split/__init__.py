@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+    from caffe_split.inference.classify import Prediction, classify
+    from caffe_split.inference.extract import Extracted, extract
+    from caffe_split.inference.given import RunOptions
+    from caffe_split.inference.images import Preprocessing
+    from caffe_split.inference.scores import NetScores, score_net
+    from caffe_split.inference.timing import NetTimes, time_net
     from caffe_split.layertypes.summary import Summary, summarize
     from caffe_split.net.state import NetState
     from caffe_split.net.training import Training, open_training
@@ -89,6 +95,17 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "Outcome",
     "read_log",
     "TrainingLog",
+    # using what was trained
+    "score_net",
+    "NetScores",
+    "classify",
+    "Prediction",
+    "Preprocessing",
+    "extract",
+    "Extracted",
+    "time_net",
+    "NetTimes",
+    "RunOptions",
     # Caffe's nets and solvers on PyTorch
     "load",
     "engine",
@@ -124,6 +141,16 @@ _LAZY = {
     "multisplit": "rounds.loop",
     "MultiSplitOptions": "rounds.options",
     "MultiSplits": "rounds.result",
+    "score_net": "inference.scores",
+    "NetScores": "inference.scores",
+    "classify": "inference.classify",
+    "Prediction": "inference.classify",
+    "Preprocessing": "inference.images",
+    "extract": "inference.extract",
+    "Extracted": "inference.extract",
+    "time_net": "inference.timing",
+    "NetTimes": "inference.timing",
+    "RunOptions": "inference.given",
     "train": "backends.train",
     "Outcome": "backends.train",
     "load": "engine.load",

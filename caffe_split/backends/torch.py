@@ -5,17 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, TrainingCommand, TrainingRequest
+from caffe_split.backends.protocol import (
+    Backend,
+    Batch,
+    Forwarded,
+    Forwarding,
+    LayerTime,
+    NetFiles,
+    Running,
+    Session,
+    Timed,
+    Timing,
+    TrainingCommand,
+    TrainingRequest,
+)
 from caffe_split.engine import require_torch
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from caffe_split.engine.model.net import Net
     from caffe_split.split.branch_norm import ChannelStatistics
@@ -39,6 +54,24 @@ class Torch(Backend):
         """See `Backend.forward`."""
         self.require()
         return [_forward(net, how) for net in nets]
+
+    def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
+        """See `Backend.open`."""
+        self.require()
+        return contextlib.nullcontext(TorchSession(net, how))
+
+    def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
+        """Layer by layer, as a training on the same device runs them, except that BatchNorm and Scale run apart."""
+        self.require()
+        from caffe_split.engine.model.net import Net
+        from caffe_split.engine.model.timing import time_layers
+        from caffe_split.formats.prototxt.nets import read_net
+
+        device = _device(how.device, how.threads)
+        made = Net(read_net(net, upgrade=True), how.state, device=device)
+        layers, both = time_layers(made, how.iterations, say)
+        times = [LayerTime(*each) for each in layers]
+        return Timed(times, sum(each.forward for each in times), sum(each.backward for each in times), both)
 
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
@@ -74,13 +107,53 @@ class Torch(Backend):
         return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line)
 
 
-def _open(files: NetFiles, state: NetState, seed: int, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Net:
+class TorchSession(Session):
+    """A net of the engine."""
+
+    def __init__(self, files: NetFiles, how: Running) -> None:
+        self._net = _open(files, how.state, 0, how.shapes, device=_device(how.device, how.threads))
+        self._net.go_to(how.skip)
+        self.inputs, self.outputs, self.shapes = self._net.inputs, self._net.outputs, self._net.shapes
+        self.loss_weights = self._net.loss_weights
+        self._wanted = list(dict.fromkeys((*self.outputs, *how.blobs)))
+        for name in self._wanted:
+            if name not in self.shapes:
+                raise CaffeSplitError(f"{files.net}: no blob '{name}'; it has {', '.join(self.shapes)}.")
+
+    def forward(self, inputs: Mapping[str, np.ndarray] | None = None) -> Batch:
+        """See `Session.forward`."""
+        import torch
+
+        with torch.no_grad():
+            made = self._net.forward(inputs, keep=True)
+        return Batch(float(made.loss), {name: made.blobs[name].float().cpu().numpy() for name in self._wanted})
+
+
+def _device(name: str, threads: int | None) -> torch.device:
+    """The device of that name, after the number of threads is set. Raises `CaffeSplitError` where it is not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CaffeSplitError("--device cuda, but PyTorch sees no CUDA device here; give --device cpu")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.device(name)
+
+
+def _open(
+    files: NetFiles,
+    state: NetState,
+    seed: int,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Net:
     """The net with its weights; `inputs` are shapes for Input layers, in place of those that are written."""
     from caffe_split.engine.model.net import Net
     from caffe_split.formats.prototxt.nets import read_net
     from caffe_split.formats.weights.caffemodel import read_weights
 
-    net = Net(read_net(files.net, upgrade=True), state, seed=seed, inputs=inputs)
+    net = Net(read_net(files.net, upgrade=True), state, seed=seed, inputs=inputs, device=device)
     net.load(read_weights(files.weights), str(files.weights))
     return net
 

@@ -44,7 +44,12 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--kernels", is_flag=True, help="Also print a line per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--scores", "all_scores", is_flag=True, help="Show TPM beside all scores of --choose-by, in ranks.")
-@click.option("--weights", type=_FILE, metavar="FILE", help="With --scores: of these weights, in place of a snapshot.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --scores: of these weights, in place of a snapshot.",
+)
 @calibrate_option
 @engine_option
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")

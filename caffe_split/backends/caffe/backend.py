@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from caffe_split.backends.protocol import (
     Forwarding,
     NetFiles,
     NotFoundError,
+    Running,
+    Session,
+    Timed,
+    Timing,
     TrainingCommand,
     TrainingRequest,
 )
@@ -47,6 +52,18 @@ class Caffe(Backend):
         from caffe_split.backends.caffe.forward import forward
 
         return forward(nets, how)
+
+    def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
+        """See `Backend.open`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.session import open_session
+
+        return open_session(net, how, _environment(how.threads))
+
+    def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
+        """`caffe time`, on one thread unless OPENBLAS_NUM_THREADS or `how` says otherwise."""
+        from caffe_split.backends.caffe.timing import run_caffe_time
+
+        return run_caffe_time(find_caffe(how.program), net, how, _environment(how.threads), say)
 
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
