@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from caffe_split import jsontext
-from caffe_split.cli.options import rank_option
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, query, show
 from caffe_split.trainlog.export_logs import export_logs
@@ -19,6 +18,11 @@ from caffe_split.trainlog.read import open_log, read_log
 from caffe_split.trainlog.snapshots import nearest_snapshot
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
+rank_option = click.option(
+    "--rank",
+    type=click.IntRange(0),
+    help="Of a log into which several processes wrote: this one.  [default: the first]",
+)
 
 
 def _say(text: str) -> None:

@@ -51,12 +51,6 @@ ignore_extra_option = click.option(
     help="Leave out weights of layers that the net does not have, such as those of a head for training only.",
 )
 
-rank_option = click.option(
-    "--rank",
-    type=click.IntRange(0),
-    help="Of a log into which several processes wrote: this one.  [default: the first]",
-)
-
 engine_option = click.option(
     "--engine",
     type=click.Choice(backend_names()),

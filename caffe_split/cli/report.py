@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import rank_option
+from caffe_split.cli.logs import rank_option
 
 
 @click.command()

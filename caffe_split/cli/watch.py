@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.reporter import make_reporter
-from caffe_split.cli.options import rank_option
+from caffe_split.cli.logs import rank_option
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import progress, query
 from caffe_split.trainlog.follow import Follower
