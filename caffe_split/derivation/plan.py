@@ -204,8 +204,8 @@ class DerivePlan:
             "engine": self.engine,
             "saliency": None if not self.saliency else self._saliency_dict(),
             "layers": [_layer_dict(layer) for layer in self.layers],
-            "before": vars(self.before),
-            "after": vars(self.after),
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
         }
 
 
