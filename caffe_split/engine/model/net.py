@@ -129,6 +129,7 @@ class Net:
             call.varies = self.varies
         # What is compiled is one graph of one shape, which cannot look at memory when its gradient is computed.
         plain = all(call.access.is_plain for call in self.calls) and not self.varies
+        plain = plain and not any(layer.eager for layer in self.layers)
         self._compute = torch.compile(self._follow) if compiled and plain else self._follow
         # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
         # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
