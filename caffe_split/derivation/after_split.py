@@ -81,6 +81,19 @@ def read_course(folder: Path) -> Course | None:
         return None
 
 
+def record_course(solver: Path, engine: str | None = None) -> str:
+    """Measure a derived training that has ended, and write what came out beside its log.
+
+    Returns what it says, in words. A net that cannot be measured so is trained all the same: then the reason.
+    """
+    try:
+        course = measure_course(solver, engine)
+    except CaffeSplitError as error:
+        return f"the gradients after the split of {solver.parent} are not known: {error}"
+    course.write(solver.parent)
+    return course.sentence()
+
+
 def measure_course(solver: Path, engine: str | None = None) -> Course:
     """Measure the derived training of `solver`, whose folder holds its manifest, its start and its snapshots.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, STATE_NAME
 from caffe_split.backends.verify import VerifyOptions, verify
-from caffe_split.derivation.after_split import measure_course
+from caffe_split.derivation.after_split import record_course
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
@@ -141,18 +141,8 @@ class Steps:
         trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter, goes_on)
         tested = self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))
         if step.splits:
-            self._follow_gradients(step.name)
+            self.screen.say(record_course(self.solver(step.name), self.runner.engine))
         return {**trained, **tested}
-
-    def _follow_gradients(self, name: str) -> None:
-        """Measure whether what was added learns; a net that cannot be measured so is trained all the same."""
-        try:
-            course = measure_course(self.solver(name), self.runner.engine)
-        except CaffeSplitError as error:
-            self.screen.say(f"the gradients after the split of {name} are not known: {error}")
-            return
-        course.write(self.run_folder(name))
-        self.screen.say(course.sentence())
 
     def _tested(self, name: str, training: Training, folder: Path) -> dict[str, Any]:
         cost = Cost.of(infer_shapes(training.train_layers()))
