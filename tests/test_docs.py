@@ -46,6 +46,8 @@ def test_command_lines_in_documents_are_understood(document: Path) -> None:
         try:
             parse(line)
         except click.UsageError as error:
+            if "does not exist" in error.format_message():
+                continue  # a file of the reader's
             pytest.fail(f"{document.name}: {line}: {error.format_message()}")
 
 
