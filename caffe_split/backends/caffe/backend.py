@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caffe_split.backends.caffe.child import explained
 from caffe_split.backends.caffe.find import find_caffe
 from caffe_split.backends.protocol import (
     Backend,
@@ -97,6 +98,10 @@ class Caffe(Backend):
     def trainer(self, choices: Choices) -> str:
         """It takes no choices."""
         return "BVLC Caffe"
+
+    def reason(self, line: str) -> str:
+        """The line, and the way out where this Caffe cannot read a LevelDB."""
+        return explained(line)
 
 
 def _environment(threads: int | None) -> dict[str, str]:

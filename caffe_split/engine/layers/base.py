@@ -57,14 +57,18 @@ class Layer:
         buffers: constants, which move to the device of the net.
         fitted: the shapes of the bottoms for which it is set up.
         varies: whether its tops may change their shapes from batch to batch.
+        eager: whether it does what `torch.compile` cannot compile.
         draws: whether it draws random numbers from PyTorch's own generator.
     """
 
     options_name = ""
     # Indices of blobs that the layer computes with on the host, and that so stay there.
     on_host: frozenset[int] = frozenset()
+    # Whether files may have its blobs with more or fewer axes of 1.
+    loads_any_ones = False
     varies = False
     draws = False
+    eager = False
 
     def __init__(self, text: Text, place: Place) -> None:
         self.text = text
