@@ -25,7 +25,7 @@ def written_commands(text: str) -> list[str]:
 def parse(line: str) -> None:
     """Parse a command line as the program would, running nothing. Raises click's errors."""
     words = shlex.split(line)[1:]
-    for end in ("|", ">", "2>&1", "&&"):
+    for end in ("|", ">", ">>", "2>&1", "&&"):
         words = words[: words.index(end)] if end in words else words
     context = cli.make_context("caffe-split", words[:0], resilient_parsing=True)
     command = cli.get_command(context, words[0])
