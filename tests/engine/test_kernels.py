@@ -233,7 +233,7 @@ def test_an_error_of_the_compiler_is_told_and_nothing_is_left(tmp_path: Path, so
 def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     build.kernels.cache_clear()
-    kernel.library.cache_clear()
+    build.library.cache_clear()
     try:
         assert build.kernels().library is None and "no C++ compiler" in build.kernels().why
         document = prototxt.parse(HEAD + NETS["all"][0], kind="net")
@@ -243,4 +243,4 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tm
     finally:
         monkeypatch.undo()
         build.kernels.cache_clear()
-        kernel.library.cache_clear()
+        build.library.cache_clear()

@@ -54,6 +54,27 @@ def kernels() -> Kernels:
         return Kernels(None, str(error))
 
 
+@functools.lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library with the types of its functions, None if there is none. They are explained in the sources."""
+    found = kernels().library
+    if found is None:
+        return None
+    p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+    types: dict[str, list[type]] = {
+        "norm_batch": [i, p, n, n, f, f, p, p, p, p, p],
+        "norm_forward": [i, p, p, n, n, p, p, p, i, p],
+        "norm_backward": [i, p, p, p, n, n, p, p, p, i, p, p, p, p],
+        "conv_forward": [p, p, p, p, p],
+        "conv_backward": [p, p, p, p, p, p, p],
+        "softmax_loss": [p, p, n, n, f, f, p, p],
+        "update_sgd": [n, p, p, p, p, p, p, f, f, i, i],
+    }
+    for name, given in types.items():
+        getattr(found, name).argtypes = given
+    return found
+
+
 def compiler() -> str:
     """The path of the C++ compiler: $CXX, else g++, c++ or clang++. Raises `CaffeSplitError` if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]

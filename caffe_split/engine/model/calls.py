@@ -46,6 +46,11 @@ class LayerCall:
     access: Access = field(default_factory=Access)
     varies: bool = False
 
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """All layers that it calls."""
+        return (self.layer,) if self.chain is None else self.chain.layers
+
     def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
         """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
         given = [blobs[name] for name in self.bottoms]
