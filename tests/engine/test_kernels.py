@@ -15,7 +15,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 
 from caffe_split.engine.kernels import build
 from caffe_split.engine.kernels import norm as kernel
+from caffe_split.engine.kernels.update import update
 from caffe_split.engine.model.net import Net
+from caffe_split.engine.model.params import Param
+from caffe_split.engine.training import updates
+from caffe_split.engine.training.updates import Updater
+from caffe_split.net.options import Options
 
 needs_compiler = pytest.mark.skipif(build.kernels().library is None, reason=build.kernels().why or "kernels")
 
@@ -244,3 +249,30 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tm
         monkeypatch.undo()
         build.kernels.cache_clear()
         build.library.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov"])
+@pytest.mark.parametrize("regularization", ["L1", "L2"])
+def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'type: "{kind}" momentum: 0.8 weight_decay: 0.01 regularization_type: "{regularization}" iter_size: 2'
+    options = Options("SolverParameter", [prototxt.parse(text, kind="solver")])
+    found = []
+    for kernels in (True, False):
+        monkeypatch.setattr(updates, "update", update if kernels else lambda *_: False)
+        torch.manual_seed(0)
+        params = [
+            Param("a", 0, torch.randn(3, 2, 3, 3), 1.0, 1.0),
+            Param("a", 1, torch.zeros(3), 2.0, 0.0),
+            Param("b", 0, torch.randn(40, 1000), 0.5, 1.0),
+            Param("c", 0, torch.randn(4), 0.0, 1.0),
+        ]
+        updater = Updater(params, options)
+        for iteration in range(3):
+            for param in params[:3]:
+                param.values.grad = torch.randn(param.values.shape)
+            updater.apply(0.1, iteration)
+            assert all(param.values.grad is None for param in params)
+        found.append([*(param.values for param in params), *updater.history])
+    for one, other in zip(*found):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)

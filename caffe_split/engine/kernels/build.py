@@ -68,7 +68,7 @@ def library() -> ctypes.CDLL | None:
         "conv_forward": [p, p, p, p, p],
         "conv_backward": [p, p, p, p, p, p, p],
         "softmax_loss": [p, p, n, n, f, f, p, p],
-        "update_sgd": [n, p, p, p, p, p, p, f, f, i, i],
+        "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
     }
     for name, given in types.items():
         getattr(found, name).argtypes = given
