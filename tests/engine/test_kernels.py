@@ -13,8 +13,9 @@ from caffe_split.formats import prototxt
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.kernels import build
+from caffe_split.engine.kernels import build, pool
 from caffe_split.engine.kernels import norm as kernel
+from caffe_split.engine.kernels.pool import pooled
 from caffe_split.engine.kernels.update import update
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.model.params import Param
@@ -276,3 +277,68 @@ def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeyp
         found.append([*(param.values for param in params), *updater.history])
     for one, other in zip(*found):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["MAX", "AVE"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        "kernel_size: 3 stride: 2",
+        "kernel_size: 1 stride: 2",
+        "kernel_size: 2 pad: 1",
+        "kernel_h: 4 kernel_w: 2 stride_h: 3 stride_w: 1 pad_h: 1 pad_w: 1",
+        "kernel_size: 5 pad: 4 stride: 2",
+        "kernel_size: 17 stride: 3",
+    ],
+)
+def test_pooling_computes_what_pytorch_does(kind: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 19 if "17" in window else 7
+    text = f"""layer {{ name: "in" type: "Input" top: "x" 
+  input_param {{ shape {{ dim: 2 dim: 5 dim: {side} dim: {side} }} }} }}
+layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {{
+  num_output: 37 kernel_size: 1 weight_filler {{ type: "gaussian" std: 1 }} }} }}
+layer {{ name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param {{ pool: {kind} {window} }} }}"""
+    net = Net(prototxt.parse(text, kind="net"), "TRAIN", seed=1, fuse=True)
+    x = np.random.default_rng(0).normal(size=(2, 5, side, side))
+    found, seen = [], []
+    monkeypatch.setattr(pool, "pooled", lambda *given, **named: seen.append(1) or pooled(*given, **named))
+    for on in (True, False):
+        net.layers[2].by_kernels = on
+        seen.clear()
+        top = net.forward({"x": x}).blobs["p"]
+        # Larger kernels are left to PyTorch.
+        assert bool(seen) == (on and "17" not in window)
+        top.backward(torch.linspace(-1, 1, top.numel()).view(top.shape))
+        found.append((top.detach(), *(param.values.grad for param in net.params)))
+        for param in net.params:
+            param.values.grad = None
+        with torch.no_grad():
+            assert torch.equal(net.forward({"x": x}).blobs["p"], found[-1][0])
+    for one, other in zip(*found):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+def test_the_largest_of_equal_values_is_the_first_and_a_nan_is_seen() -> None:
+    x = torch.tensor([1.0, 3.0, 3.0, torch.nan]).view(1, 1, 2, 2).requires_grad_()
+    (row,) = pooled(x, (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(1)
+    assert row.flatten().tolist()[0] == 3 and bool(row.flatten()[1].isnan())
+    y = torch.full((1, 1, 2, 2), 7.0).requires_grad_()
+    pooled(y, (2, 2, 1, 1, 0, 0), (1, 1), largest=True).sum().backward()
+    assert y.grad.flatten().tolist() == [1, 0, 0, 0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("largest", [True, False])
+def test_pooling_of_bfloat16_adds_in_float(largest: bool) -> None:
+    torch.manual_seed(0)
+    low = torch.randn(2, 16, 9, 9).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    full = low.detach().float().requires_grad_()
+    outs = [pooled(x, (3, 3, 1, 1, 0, 0), (7, 7), largest=largest) for x in (low, full)]
+    gradient = torch.randn(outs[0].shape).bfloat16()
+    for out in outs:
+        out.backward(gradient.to(out.dtype))
+    assert outs[0].dtype == low.grad.dtype == torch.bfloat16
+    assert torch.equal(outs[0].float(), outs[1].bfloat16().float())
+    assert torch.equal(low.grad, full.grad.bfloat16())

@@ -67,6 +67,9 @@ def library() -> ctypes.CDLL | None:
         "norm_backward": [i, p, p, p, n, n, p, p, p, i, p, p, p, p],
         "conv_forward": [p, p, p, p, p],
         "conv_backward": [p, p, p, p, p, p, p],
+        "pool_maximum": [i, p, p, p, p],
+        "pool_mean": [i, p, p, p],
+        "pool_backward": [i, p, p, p, p],
         "softmax_loss": [p, p, n, n, f, f, p, p],
         "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
     }

@@ -11,6 +11,7 @@ from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
+from caffe_split.engine.layers.pool import Pooling
 from caffe_split.engine.layers.shape import Eltwise
 from caffe_split.engine.model.chains import Chain
 from caffe_split.engine.model.late import Memory, as_it_stands, run_late
@@ -126,6 +127,8 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
         if before is not None:
             calls.remove(before)
             call = _longer(before, call, index)
+        elif isinstance(call.layer, Pooling):
+            call.layer.by_kernels = kernels
         elif isinstance(call.layer, BatchNorm) and call.access.is_plain:
             call.chain = Chain(call.layer, index, kernels)
         elif isinstance(call.layer, ReLU):
