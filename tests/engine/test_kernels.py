@@ -294,7 +294,7 @@ def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeyp
 )
 def test_pooling_computes_what_pytorch_does(kind: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
     side = 19 if "17" in window else 7
-    text = f"""layer {{ name: "in" type: "Input" top: "x" 
+    text = f"""layer {{ name: "in" type: "Input" top: "x"
   input_param {{ shape {{ dim: 2 dim: 5 dim: {side} dim: {side} }} }} }}
 layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {{
   num_output: 37 kernel_size: 1 weight_filler {{ type: "gaussian" std: 1 }} }} }}

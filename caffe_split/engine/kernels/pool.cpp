@@ -91,29 +91,37 @@ void mean(const Shape &s, const T *x, T *y) {
     });
 }
 
+void add(float *to, const float *from, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
+void choose(float *to, const float *from, const int32_t *where, int32_t k, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] += where[i] == k ? from[i] : 0.0f;
+}
+
 // The gradient of the bottom: of a maximum if `place` is given, else of a mean.
 template <class T>
 void backward(const Shape &s, const T *gradient, const uint8_t *place, T *back) {
     images(s, [&](int64_t n) {
         // In single precision, since several windows may add to one value.
-        std::vector<float> sums(s.h * s.w * s.c, 0.0f);
+        std::vector<float> sums(s.h * s.w * s.c, 0.0f), given(s.c);
+        std::vector<int32_t> where(s.c);
         for (int64_t oy = 0; oy < s.oh; ++oy)
             for (int64_t ox = 0; ox < s.ow; ++ox) {
                 const Window w = window_of(s, oy, ox);
                 const int64_t from = ((n * s.oh + oy) * s.ow + ox) * s.c;
-                const float share = 1.0f / w.size;
-                uint8_t k = 0;
+                const float share = place ? 1.0f : 1.0f / w.size;
+                for (int64_t c = 0; c < s.c; ++c) given[c] = load(gradient + from + c) * share;
+                int32_t k = 0;
+                if (place)
+                    for (int64_t c = 0; c < s.c; ++c) where[c] = place[from + c];
                 for (int64_t iy = w.top; iy < w.bottom; ++iy)
                     for (int64_t ix = w.left; ix < w.right; ++ix, ++k) {
                         float *to = sums.data() + (iy * s.w + ix) * s.c;
-                        if (place) {
-#pragma omp simd
-                            for (int64_t c = 0; c < s.c; ++c)
-                                to[c] += place[from + c] == k ? load(gradient + from + c) : 0.0f;
-                        } else {
-#pragma omp simd
-                            for (int64_t c = 0; c < s.c; ++c) to[c] += load(gradient + from + c) * share;
-                        }
+                        if (place) choose(to, given.data(), where.data(), k, s.c);
+                        else add(to, given.data(), s.c);
                     }
             }
         T *to = back + n * s.h * s.w * s.c;
