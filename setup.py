@@ -31,6 +31,7 @@ setup(
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb", "pillow"],
     extras_require={
         "hdf5": ["h5py"],
+        "leveldb": ["plyvel"],
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
         "torch": ["torch>=2.1", "typing_extensions>=4.4"],
@@ -44,11 +45,14 @@ setup(
             "import-linter",
             "mypy",
             "h5py",
+            # It has no wheels for newer ones yet.
+            "plyvel; python_version < '3.13' and sys_platform == 'linux'",
             "scikit-learn",
             "pandas",
             "websockets>=15",
             "nbclient",
             "ipykernel",
+            "build",
             "jsonschema",
             "sphinx>=7.4",
             "furo",

@@ -8,9 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.split.kinds import KindName
 from caffe_split.split.layer import Init
+from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Activation, SkipPool
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -21,14 +23,15 @@ Device = Literal["cpu", "cuda"]
 class Arm:
     """One way to split; the defaults are those of `DeriveOptions`.
 
-    `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the iterations at which
-    the derived net is split again. `after` names the arm whose net is split again, from its snapshot at the split
-    (empty: the baseline's), where every training begins at iteration 0.
+    `layers` or `num_splits`, the best by `choose_by`, says which convolutions; `calibrate` is in batches; `rounds` are
+    the iterations at which the derived net is split again. `after` names the arm whose net is split again, from its
+    snapshot at the split (empty: the baseline's), where every training begins at iteration 0.
     """
 
     name: str
     kind: KindName
     partition: str = DEFAULTS.partition
+    choose_by: str = DEFAULTS.choose_by
     init: Init = DEFAULTS.init
     layers: tuple[str, ...] = ()
     num_splits: int = 0
@@ -58,7 +61,16 @@ class Arm:
             branch_norm=self.calibrate if self.branch_norm else 0,
             added_lr=self.added_lr,
             partition=self.partition.replace("SEED", str(seed)),
+            choose_by=self.choose_by.replace("SEED", str(seed)),
+            calibrate=self.calibrate,
         )
+
+    @property
+    def needs_tpm(self) -> bool:
+        """Whether layers or kernels are chosen by TPM."""
+        options = self.options(0)
+        by_tpm = not self.layers and parse_choice(options.choose_by).by_tpm
+        return by_tpm or parse_rule(options.partition).needs_scores
 
 
 @dataclass(frozen=True)

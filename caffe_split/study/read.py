@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from caffe_split.backends.choose import backends, get_backend, names
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
 from caffe_split.split.kinds import KIND_NAMES
@@ -210,6 +211,11 @@ class _Reader(Values):
             parse_rule(partition.replace("SEED", "0"))
         except CaffeSplitError as error:
             raise self.wrong(f"{where}: partition", str(error)) from None
+        choose_by = str(given.get("choose_by", Arm.choose_by))
+        try:
+            parse_choice(choose_by.replace("SEED", "0"))
+        except CaffeSplitError as error:
+            raise self.wrong(f"{where}: choose_by", str(error)) from None
         layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
         count = self.whole(given.get("num_splits", Arm.num_splits), f"{where}: num_splits")
         rounds = given.get("rounds", [])
@@ -220,6 +226,8 @@ class _Reader(Values):
             raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
         if bool(layers) == bool(count):
             raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
+        if layers and choose_by != Arm.choose_by:
+            raise self.wrong(f"{where}: choose_by", "it chooses among layers, and `layers` names them: give one")
         norm = given.get("branch_norm", Arm.branch_norm)
         if not isinstance(norm, bool):
             raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
@@ -229,6 +237,7 @@ class _Reader(Values):
             rounds=rounds,
             after=self.name(given["after"], f"{where}: after") if given.get("after") else "",
             partition=partition,
+            choose_by=choose_by,
             init=self.one_of(given.get("init", Arm.init), INITS, f"{where}: init"),
             layers=layers,
             num_splits=count,
@@ -251,7 +260,7 @@ class _Reader(Values):
         if not found or not int(found[1]) < int(found[2]) <= split:
             wanted = f"START:STOP in quotes with START < STOP <= {split}, the split"
             raise self.wrong("window", f"{value!r} is not {wanted}")
-        if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):
+        if not any(arm.needs_tpm for arm in arms):
             return None
         return int(found[1]), int(found[2])
 

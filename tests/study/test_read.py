@@ -39,6 +39,11 @@ def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
     study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}))
     assert study.window is None and study.random == ()
+    arms = [{"kind": "skip", "choose_by": "random:SEED", "partition": "score:snip", "calibrate": 3}]
+    study = read_study(write_study(tmp_path, arms=arms))
+    options = study.arms[0].options(7)
+    assert study.window is None
+    assert (options.choose_by, options.partition, options.calibrate) == ("random:7", "score:snip", 3)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -51,6 +56,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip"}, {"kind": "skip"}]}, "two arms are named 'skip'"),
     ({"arms": [{"kind": "skip", "name": "continue"}]}, "'continue' is the name of a control"),
     ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
+    ({"arms": [{"kind": "skip", "choose_by": "snap"}]}, "arm 1: choose_by: choose-by 'snap': 'snap' is not known"),
+    ({"arms": [{"kind": "skip", "choose_by": "snip", "layers": ["a"]}], "num_splits": None}, "names them: give one"),
     ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
     ({"controls": {"rates": [2.0000001, 2]}}, "controls: rates: expected different numbers"),
@@ -311,10 +318,8 @@ def test_the_studies_of_the_repository_can_be_read(file: Path) -> None:
     from caffe_split.study.plan import steps_of
 
     study = read_study(file)
-    # What is to say something has all controls; what has not says so itself. A wider net has no split snapshot from
-    # which it could begin anew.
-    all_controls = len(study.seeds) >= 5 and study.random and (study.wider or study.schedule == "restart")
-    assert all_controls or file.stem.endswith("_look")
+    # What is to say something has all controls. A wider net has no split snapshot from which it could begin anew.
+    assert len(study.seeds) >= 5 and study.random and (study.wider or study.schedule == "restart")
     study_net(study)
     titles = [step.title for step in steps_of(study)]
     assert len(set(titles)) == len(titles)

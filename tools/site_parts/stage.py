@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tools.site_parts.commands import with_commands
 from tools.site_parts.library import with_library
+from tools.site_parts.schemas import with_schemas
 
 # Caption of the menu -> its pages, by their place in the checkout. A page of docs/ that is not here comes under GUIDES.
 GUIDES = "Guides"
@@ -24,6 +25,7 @@ MENU: dict[str, list[str]] = {
         "docs/splits.md",
         "docs/tpm.md",
         "docs/multisplit.md",
+        "docs/test.md",
         "docs/logs.md",
         "docs/gallery.md",
         "docs/pictures.md",
@@ -99,6 +101,8 @@ class Stage:
             text = with_commands(text)
         elif page == self.root / "docs/library.md":
             text = with_library(text)
+        elif page == self.root / "docs/outputs.md":
+            text = with_schemas(text, self.root / "docs/schemas/outputs-1.json")
         here = Path(self._pages[page]).parent
         return "".join(
             line if is_code else _LINK.sub(lambda found: self._link(found, page, here), line)

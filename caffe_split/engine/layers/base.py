@@ -57,6 +57,7 @@ class Layer:
         buffers: constants, which move to the device of the net.
         fitted: the shapes of the bottoms for which it is set up.
         varies: whether its tops may change their shapes from batch to batch.
+        eager: whether it does what `torch.compile` cannot compile.
         draws: whether it draws random numbers from PyTorch's own generator.
     """
 
@@ -65,6 +66,7 @@ class Layer:
     on_host: frozenset[int] = frozenset()
     varies = False
     draws = False
+    eager = False
 
     def __init__(self, text: Text, place: Place) -> None:
         self.text = text

@@ -112,7 +112,7 @@ def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
                 access=access,
             )
         )
-    return _with_done(calls, outputs_of(layers))
+    return with_done(calls, outputs_of(layers))
 
 
 def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], kernels: bool = True) -> list[LayerCall]:
@@ -122,7 +122,6 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
     """
     calls: list[LayerCall] = []
     for index, call in enumerate(plain_calls(layers, weights)):
-        call.done.clear()
         before = _chain_for(layers, calls, call, index)
         if before is not None:
             calls.remove(before)
@@ -135,7 +134,7 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
             late = call.access.late or call.access.stale
             call.layer.in_place = not late and _may_overwrite(layers, index)
         calls.append(call)
-    return _with_done(calls, outputs_of(layers))
+    return with_done(calls, outputs_of(layers))
 
 
 def _chain_for(layers: Sequence[Layer], calls: Sequence[LayerCall], call: LayerCall, index: int) -> LayerCall | None:
@@ -169,9 +168,11 @@ def _longer(before: LayerCall, call: LayerCall, index: int) -> LayerCall:
     )
 
 
-def _with_done(calls: list[LayerCall], outputs: Sequence[str]) -> list[LayerCall]:
+def with_done(calls: list[LayerCall], outputs: Sequence[str]) -> list[LayerCall]:
     """The calls with the names of the blobs that are not needed after each."""
     last = {name: index for index, call in enumerate(calls) for name in (*call.bottoms, *call.tops)}
+    for call in calls:
+        call.done.clear()
     for name, index in last.items():
         if name not in outputs:
             calls[index].done.append(name)

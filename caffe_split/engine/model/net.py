@@ -14,7 +14,8 @@ from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place,
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
-from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls
+from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done
+from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
@@ -53,6 +54,7 @@ class Net:
         fill: whether fillers give the blobs their first values; without, these are arbitrary until weights come.
         fuse: run a BatchNorm with the Scale, sum and ReLU behind it in one pass, and other ReLUs in place, as a
             training should; then blobs that nothing else reads are never made.
+        joins: with `fuse`, run layers that are one convolution together as one; see `model.joined`.
         precision: fp32, tf32 or bf16; see `model.precision`.
         compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, layers in
             place overwrite what other layers read, or shapes vary.
@@ -85,6 +87,7 @@ class Net:
         seed: int = 0,
         fill: bool = True,
         fuse: bool = False,
+        joins: bool = True,
         precision: str = "fp32",
         compiled: bool = False,
         group: Group = ALONE,
@@ -121,10 +124,13 @@ class Net:
         self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]
         self.varies = any(layer.varies for layer in self.layers)
+        if fuse and joins and not self.varies:
+            self.calls = with_done(join(self.calls, self.shapes, self.outputs), self.outputs)
         for call in (*self.plain_calls, *self.calls):
             call.varies = self.varies
         # What is compiled is one graph of one shape, which cannot look at memory when its gradient is computed.
         plain = all(call.access.is_plain for call in self.calls) and not self.varies
+        plain = plain and not any(layer.eager for layer in self.layers)
         self._compute = torch.compile(self._follow) if compiled and plain else self._follow
         # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
         # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.

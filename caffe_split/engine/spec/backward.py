@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.records.recurrent import exposed_count
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
@@ -20,8 +21,7 @@ _LEARN = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Par
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
     """The layers of a TRAIN net at whose gradient Caffe would stop in the first iteration."""
-    needed = _needed(layers)
-    for layer, bottoms in zip(layers, needed):
+    for layer, bottoms in zip(layers, needed(layers)):
         if bottoms is None:
             continue
         if layer.type in _WITHOUT:
@@ -44,6 +44,24 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
             )
 
 
+def with_gradient(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers of a TRAIN net through which the gradient of a loss goes.
+
+    Raises `CaffeSplitError` for a net that Caffe does not set up: a bottom that no layer writes, propagate_down for
+    other than all bottoms.
+    """
+    written: set[str] = set()
+    for layer in layers:
+        unknown = [name for name in layer.bottoms if name not in written]
+        if unknown:
+            raise CaffeSplitError(f"{layer.where}: no layer before it writes its bottom '{unknown[0]}'.")
+        count = len(layer.message.get_all("propagate_down"))
+        if count not in (0, len(layer.bottoms)):
+            raise CaffeSplitError(f"{layer.where}: {count} propagate_down for {len(layer.bottoms)} bottoms.")
+        written.update(layer.tops)
+    return {layer.name for layer, bottoms in zip(layers, needed(layers)) if bottoms is not None}
+
+
 def _no_gradient(layer: Layer) -> tuple[int, ...]:
     """The bottoms, by index, at whose gradient Caffe stops: what a layer takes as numbers of rows or as marks."""
     if layer.type == "Filter":
@@ -51,8 +69,8 @@ def _no_gradient(layer: Layer) -> tuple[int, ...]:
     return _INDICES.get(layer.type, ())
 
 
-def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
-    """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
+def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
+    """For each layer, which of its bottoms get a gradient in Caffe; None for layers without a backward pass."""
     made: dict[str, tuple[int, int]] = {}
     readers: dict[tuple[int, int], list[tuple[int, int]]] = {}
     needs: dict[tuple[int, int], bool] = {}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from caffe_split.engine.spec.backward import needed
 from caffe_split.engine.spec.setup import is_in_place
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -35,6 +36,7 @@ class Access:
         bottoms: index of a bottom -> its memory, where the backward pass reads it and it was overwritten.
         top: the memory of the top, likewise.
         writes: index of a top -> its memory, where a layer is late or stale in reading that.
+        asked: bottoms for which Caffe computes a gradient that goes nowhere, and with which it overwrites the top's.
         why: for a late layer, the sentence that says so.
     """
 
@@ -43,6 +45,7 @@ class Access:
     bottoms: dict[int, int] = field(default_factory=dict)
     top: int | None = None
     writes: dict[int, int] = field(default_factory=dict)
+    asked: tuple[int, ...] = ()
     why: str = ""
 
     @property
@@ -131,6 +134,7 @@ class Trace:
         self._read = [self._forward(index, layer) for index, layer in enumerate(layers)]
         for index, layer in enumerate(layers):
             self._backward(index, layer)
+        self._ask()
         watched = {cell for access in self.accesses for cell in (*access.stale.values(), *access.bottoms.values())}
         watched |= {access.top for access in self.accesses if access.top is not None}
         for layer, access, (_, tops) in zip(layers, self.accesses, self._read):
@@ -158,6 +162,13 @@ class Trace:
                 self._blobs[name] = self._new(layer)
             tops.append(self._blobs[name])
         return bottoms, tops
+
+    def _ask(self) -> None:
+        """Find each Eltwise in place whose gradient for what is not learnt overwrites another: behind a BatchNorm."""
+        sums = [index for index, layer in enumerate(self._layers) if layer.type == "Eltwise" and is_in_place(layer)]
+        wanted = needed(self._layers) if sums else []
+        for index in sums:
+            self.accesses[index].asked = (0,) if (wanted[index] or [False])[0] else ()
 
     def _new(self, layer: Layer) -> tuple[int, int]:
         self._writers.append([layer])

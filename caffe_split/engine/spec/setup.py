@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from caffe_split.engine.spec import python_layers
 from caffe_split.layertypes.record import Check
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -170,6 +171,7 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "LRN": _lrn,
     "Log": _base("log_param", 1),
     "Pooling": _pooling,
+    "Python": python_layers.problems,
     "Reshape": _reshape,
     "Slice": _either("slice_param", ("axis", "slice_dim")),
     "Tile": _at_least_one("tile_param", "tiles", 0),
