@@ -86,6 +86,8 @@ NETS = {
         more='inner_product_param { num_output: 6 weight_filler { type: "gaussian" std: 0.2 } }',
     )
     + layer("h", "BatchNorm", "a"),
+    "norm with its own factor": conv("a", "x", 4)
+    + layer("h", "BatchNorm", "a", more="batch_norm_param { scale_bias: true }"),
     "global norm": conv("a", "x", 4) + layer("n", "BatchNorm", "a", "h", "batch_norm_param { use_global_stats: true }"),
     "pools": conv("a", "x", 4)
     + layer("p", "Pooling", "a", more="pooling_param { kernel_size: 3 stride: 2 }")

@@ -62,8 +62,8 @@ class BatchNorm(Layer):
 
     def has_kernel(self, axes: int) -> bool:
         """Whether the compiled kernels can normalise batches on processors, with that many axes and a gradient."""
-        usual = not (self.is_global or self.shares or self.values == 1)
-        return usual and self.options.get("eps") > 0 and axes in (2, 4)
+        usual = not (self.own or self.is_global or self.shares or self.values == 1)
+        return usual and self.eps > 0 and axes in (2, 4)
 
     def by_kernels(
         self,

@@ -222,6 +222,7 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
         shapes: of the blobs by name.
         needs: for each bottom whether its gradient is wanted.
     """
+    # Types of their own, not those that forks derive from them.
     layer, bottom = call.layer, shapes[call.bottoms[0]]
     if call.chain is not None:
         return _Chain(call, needs) if call.chain.norm.has_kernel(len(bottom)) else Op(call, needs)
@@ -230,10 +231,10 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
         work = math.prod(top) * layer.blobs[0][0].numel()
         if layer.first == 1 and len(bottom) == 4 and layer.group == 1 and work <= _DIRECT:
             return _Direct(call, needs, bottom, top)
-    elif isinstance(layer, InnerProduct) and not layer.transposed:
+    elif type(layer) is InnerProduct and not layer.transposed:
         return _Product(call, needs)
-    elif isinstance(layer, Pooling) and layer.is_global and layer.options.get("pool") == "AVE":
+    elif type(layer) is Pooling and layer.is_global and layer.options.get("pool") == "AVE":
         return _Mean(call, needs)
-    elif isinstance(layer, SoftmaxWithLoss) and layer.inner == 1 and layer.ignored is None:
+    elif type(layer) is SoftmaxWithLoss and layer.inner == 1 and layer.ignored is None:
         return _Loss(call, needs)
     return Op(call, needs)
