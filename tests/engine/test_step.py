@@ -58,6 +58,13 @@ NETS = {
     "windows": conv("a", "x", 21, "kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2")
     + conv("b", "a", 17, "kernel_size: 2 dilation: 2")
     + conv("h", "b", 40, "kernel_size: 1 stride: 2 bias_term: false"),
+    "a split": conv("a1", "x", 3)
+    + conv("a2", "x", 2, rest="param { lr_mult: 0 }")
+    + conv("d", "a2", 2, "kernel_size: 1")
+    + layer("s", "Eltwise", "a2 d")
+    + layer("c", "Concat", "s a1")
+    + conv("o", "c", 5, "kernel_size: 1 bias_term: false", "param { lr_mult: 0 }")
+    + layer("h", "ReLU", "o", "h"),
     "groups": conv("a", "x", 6) + conv("h", "a", 4, "kernel_size: 3 group: 2"),
     "over one axis": layer("a", "Reshape", "x", more="reshape_param { shape { dim: 4 dim: 3 dim: 63 } }")
     + conv("h", "a", 4, "kernel_size: 3"),

@@ -16,8 +16,10 @@ from caffe_split.engine.layers.dense import Convolution, InnerProduct
 from caffe_split.engine.layers.loss import LEAST_SOFTMAX, SoftmaxWithLoss
 from caffe_split.engine.layers.pool import Pooling
 from caffe_split.engine.model.calls import LayerCall
+from caffe_split.engine.model.joined import JoinedCall
 
 Gradients = Sequence["torch.Tensor | None"]
+Numbers = tuple[int, ...]
 # Multiply-adds of a convolution up to which the direct one is faster than PyTorch's.
 _DIRECT = 10_000_000
 
@@ -80,45 +82,76 @@ class Op:
 class _Direct(Op):
     """A convolution by the kernel for small ones."""
 
-    def __init__(self, call: LayerCall, needs: Sequence[bool], bottom: Shape, top: Shape) -> None:
+    def __init__(self, call: LayerCall, needs: Sequence[bool], shapes: tuple[Shape, Shape], window: Numbers) -> None:
         super().__init__(call, needs)
-        layer = call.layer
-        assert isinstance(layer, Convolution)
-        w = layer.window
-        n, c, height, width = bottom
-        numbers = (n, height, width, c, top[1], *w.kernel, *w.stride, *w.pad, *w.dilation, *top[2:])
+        (n, c, height, width), self._top = shapes
+        numbers = (n, height, width, c, self._top[1], *window, *self._top[2:])
         self._shape = (ctypes.c_int64 * len(numbers))(*numbers)
-        self._top = top
         self._library = library()
+        self._weights: Sequence[torch.Tensor] = ()
+
+    def weights(self) -> Sequence[torch.Tensor]:
+        """The kernel, and the bias if there is one."""
+        return self.call.layer.blobs
+
+    def give(self, gradients: Gradients) -> None:
+        """Pass on the gradients of the `weights`, None for those that need none."""
+        for blob, gradient in zip(self.call.layer.blobs, gradients):
+            if gradient is not None:
+                add_gradient(blob, gradient)
 
     @override
     def forward(self, bottoms: Sequence[torch.Tensor]) -> Tops:
         assert self._library is not None
-        x, blobs = norm.dense(bottoms[0]), self.call.layer.blobs
+        x, self._weights = norm.dense(bottoms[0]), self.weights()
         y = torch.empty(self._top, memory_format=torch.channels_last)
-        bias = blobs[1].data_ptr() if len(blobs) > 1 else None
-        self._library.conv_forward(self._shape, x.data_ptr(), blobs[0].data_ptr(), bias, y.data_ptr())
+        kernel, *bias = (each.data_ptr() for each in self._weights)
+        self._library.conv_forward(self._shape, x.data_ptr(), kernel, bias[0] if bias else None, y.data_ptr())
         self.kept = (x,)
         return (y,)
 
     @override
     def backward(self, gradients: Gradients) -> Gradients:
         assert self._library is not None and gradients[0] is not None
-        (x,), blobs = self.kept, self.call.layer.blobs
+        (x,), weights = self.kept, self._weights
         given = norm.dense(gradients[0])
         back = torch.empty_like(x) if self.needs[0] else None
-        found = [torch.empty(blob.shape) if blob.requires_grad else None for blob in blobs]
+        found = [torch.empty(each.shape) if each.requires_grad else None for each in weights]
         self._library.conv_backward(
             self._shape,
             x.data_ptr(),
-            blobs[0].data_ptr(),
+            weights[0].data_ptr(),
             given.data_ptr(),
             *(None if each is None else each.data_ptr() for each in (back, *(*found, None)[:2])),
         )
-        for blob, gradient in zip(blobs, found):
-            if gradient is not None:
-                add_gradient(blob, gradient)
+        self.give(found)
         return (back,)
+
+
+class _Joined(_Direct):
+    """Several convolutions as one, whose kernel has a small graph of its own."""
+
+    @override
+    def weights(self) -> Sequence[torch.Tensor]:
+        assert isinstance(self.call, JoinedCall) and self.call.linear is not None
+        with torch.enable_grad():
+            kernel, bias = self.call.linear.map()
+        return [each.contiguous() for each in (kernel, bias) if each is not None]
+
+    @override
+    def give(self, gradients: Gradients) -> None:
+        blobs = [blob for layer in self.call.layers for blob in layer.blobs if blob.requires_grad]
+        pairs = [(each, gradient) for each, gradient in zip(self._weights, gradients) if gradient is not None]
+        if blobs and pairs:
+            made, given = zip(*pairs)
+            for blob, gradient in zip(blobs, torch.autograd.grad(made, blobs, given, allow_unused=True)):
+                if gradient is not None:
+                    add_gradient(blob, gradient)
+
+    @override
+    def forget(self) -> None:
+        super().forget()
+        self._weights = ()
 
 
 class _Chain(Op):
@@ -222,15 +255,22 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
         shapes: of the blobs by name.
         needs: for each bottom whether its gradient is wanted.
     """
-    # Types of their own, not those that forks derive from them.
     layer, bottom = call.layer, shapes[call.bottoms[0]]
     if call.chain is not None:
         return _Chain(call, needs) if call.chain.norm.has_kernel(len(bottom)) else Op(call, needs)
+    ends = bottom, shapes[call.tops[0]] if call.tops else ()
+    if isinstance(call, JoinedCall):
+        assert call.linear is not None
+        window = call.linear.window
+        small = math.prod(ends[1]) * math.prod((call.linear.shape[1], *window.size)) <= _DIRECT
+        numbers = (*window.size, *window.stride, *window.pad, 1, 1)
+        return _Joined(call, needs, ends, numbers) if small else Op(call, needs)
+    # Types of their own, not those that forks derive from them.
     if type(layer) is Convolution and len(call.bottoms) == 1:
-        top = shapes[call.tops[0]]
-        work = math.prod(top) * layer.blobs[0][0].numel()
-        if layer.first == 1 and len(bottom) == 4 and layer.group == 1 and work <= _DIRECT:
-            return _Direct(call, needs, bottom, top)
+        small = math.prod(ends[1]) * layer.blobs[0][0].numel() <= _DIRECT
+        if small and layer.first == 1 and len(bottom) == 4 and layer.group == 1:
+            w = layer.window
+            return _Direct(call, needs, ends, (*w.kernel, *w.stride, *w.pad, *w.dilation))
     elif type(layer) is InnerProduct and not layer.transposed:
         return _Product(call, needs)
     elif type(layer) is Pooling and layer.is_global and layer.options.get("pool") == "AVE":
