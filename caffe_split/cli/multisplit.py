@@ -28,7 +28,12 @@ class _OrAuto(click.ParamType):
         self.other, self.name = other, f"{other.name} or {AUTO}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value in (None, AUTO) else self.other.convert(value, param, ctx)
+        if value in (None, AUTO):
+            return None
+        try:
+            return self.other.convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message.rstrip('.')}; or give {AUTO}", param, ctx)
 
 
 @click.command()
@@ -166,7 +171,6 @@ def multisplit(
 
 def _print_plan(loop: Loop) -> None:
     from caffe_split.rounds.duration import estimate
-    from caffe_split.trainlog.show import duration
 
     if loop.note:
         click.echo(loop.note)
@@ -175,4 +179,4 @@ def _print_plan(loop: Loop) -> None:
     for step in loop.steps:
         size = f"  {step.iterations} iterations" if step.iterations else ""
         click.echo(f"{step.title}{size}{'' if step.title in left else '  done'}")
-    click.echo(f"about {duration(estimate(loop))}; nothing trained (--dry-run)")
+    click.echo(f"{estimate(loop)}; nothing trained (--dry-run)")

@@ -16,7 +16,7 @@ from caffe_split.derivation.options import DeriveOptions
 from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
-from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.mixing import NOISE_FORMS
@@ -172,8 +172,7 @@ class DerivePlan:
             ]
             if layer.note:
                 lines.append(f"    note: {layer.note}")
-        lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
-        lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
+        lines += changes(self.before, self.after)
         lines.append("writes " + ", ".join(str(self.out / name) for name in self.output_names()))
         return lines
 
@@ -205,8 +204,8 @@ class DerivePlan:
             "engine": self.engine,
             "saliency": None if not self.saliency else self._saliency_dict(),
             "layers": [_layer_dict(layer) for layer in self.layers],
-            "before": vars(self.before),
-            "after": vars(self.after),
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
         }
 
 

@@ -48,7 +48,7 @@ class Summary:
 
     `net` is the net's file, `phase` TRAIN or TEST. `rows` has a `Row` per layer: the shapes of its tops, as (N, C, H,
     W), its parameters, its multiply-adds for one image. `cost` is their sum. `unknown` maps a layer whose parameters,
-    or also shapes, are not known to the reason. `cost` is None in parts then, and `least` is the cost of the other
+    or also shapes, are not known to the reason. `cost` is None in parts then, and `cost.least` that of the other
     layers.
     """
 
@@ -57,7 +57,6 @@ class Summary:
     rows: tuple[Row, ...]
     cost: Cost
     unknown: dict[str, str]
-    least: Cost
 
     @property
     def frozen(self) -> int:
@@ -101,8 +100,7 @@ def summarize(
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
     rows = tuple(_row(layer, shapes) for layer in layers)
-    least = Cost(shapes.least_parameters, shapes.least_macs)
-    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes), least)
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes))
 
 
 def _check_inputs(
@@ -131,7 +129,8 @@ def _row(layer: Layer, shapes: NetShapes) -> Row:
     specs = layer.message.subs("param")
     frozen = 0
     for index, shape in enumerate(shapes.params.get(layer.name, ())):
-        if index not in shapes.shared[layer.name] and index < len(specs) and specs[index].get("lr_mult", 1) == 0:
+        place = shapes.first_param[layer.name] + index
+        if index not in shapes.shared[layer.name] and place < len(specs) and specs[place].get("lr_mult", 1) == 0:
             frozen += math.prod(shape)
     return Row(
         name=layer.name,

@@ -9,6 +9,7 @@ from typing import Any
 
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, STATE_NAME
 from caffe_split.backends.verify import VerifyOptions, verify
+from caffe_split.derivation.after_split import record_course
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
@@ -86,13 +87,19 @@ class Steps:
     def at(self) -> tuple[int, tuple[int, int]]:
         """The iteration at which rounds split what was trained here, and the window of its TPM.
 
-        Weights that are split as they are have no log; then that of the first round says where the next ones split.
+        Weights that are split as they are have no log; then that of the first round says where the next ones split. Its
+        loss may fall no more, as the weights are trained already: then they split at its end.
         """
         windows = self.start.watch.windows
         window = windows[0]
         if len(windows) > 1:
             first = round_name(1) if self._splits_weights else BASELINE
-            window = fastest(read_log(self.run_folder(first) / LOG), self.start.watch)
+            try:
+                window = fastest(read_log(self.run_folder(first) / LOG), self.start.watch)
+            except CaffeSplitError:
+                if not self._splits_weights:
+                    raise
+                window = windows[-1]
         return window[1], window
 
     @property
@@ -138,7 +145,12 @@ class Steps:
         state = self.run_folder(step.name) / STATE_NAME
         goes_on = state if self.options.derive.schedule == "continue" else None
         trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter, goes_on)
-        return {**trained, **self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))}
+        tested = self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))
+        if step.splits:
+            said = record_course(self.solver(step.name), self.runner.engine)
+            if said:
+                self.screen.say(said)
+        return {**trained, **tested}
 
     def _tested(self, name: str, training: Training, folder: Path) -> dict[str, Any]:
         cost = Cost.of(infer_shapes(training.train_layers()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -11,13 +12,18 @@ from pathlib import Path
 import pytest
 
 import caffe_split
+from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
-from caffe_split.rounds.duration import estimate
+from caffe_split.rounds.duration import Estimate, estimate
+from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
-from caffe_split.rounds.steps import Steps
+from caffe_split.rounds.progress import LoopProgress
+from caffe_split.rounds.steps import Start, Steps
+from caffe_split.rounds.training import Runner
+from caffe_split.rounds.window import Watch
 from tests.support import Trained
 
 SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
@@ -100,7 +106,12 @@ def test_the_outcome_lies_in_the_folder(folder: Path, ended: caffe_split.MultiSp
     assert json.loads((whole / "result.json").read_text())["sentence"] == ended.sentence()
     assert (whole / "table.md").read_text() == f"{ended.table()}\n\n{ended.sentence()}\n"
     assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert "MultiSplits2" in (whole / "report.html").read_text()
+    report = (whole / "report.html").read_text()
+    assert "MultiSplits2" in report and report.count("<h3>Gradients after the split</h3>") == 2
+    for name in ROUNDS:
+        course = read_course(whole / name)
+        assert course is not None and course.iterations == (0, 10, 20, 30, 40)
+        assert course.sentence() in html.unescape((whole / f"gradients-{name}.svg").read_text())
 
 
 def test_the_users_files_stay_as_they_are(folder: Path, ended: caffe_split.MultiSplits) -> None:
@@ -221,6 +232,24 @@ def test_old_weights_go_through_rounds_without_any_tpm(
     assert "TPM" not in Path("saliency/MultiSplits2/train_val.prototxt").read_text()
 
 
+@pytest.mark.parametrize(("losses", "expected"), [((5, 4, 1, 1, 1, 1, 1, 1), 12), ((1, 1, 2, 2, 3, 3, 4, 4), 24)])
+def test_after_given_weights_rounds_split_where_the_loss_falls_or_at_the_end(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], expected: int
+) -> None:
+    monkeypatch.chdir(folder)
+    watch = Watch(((0, 12), (12, 24)), 1, 12)
+    start = Start(open_training(SOLVER), watch, watched=False, adopted=True, weights=Path("w.caffemodel"))
+    (tmp_path / "MultiSplits").mkdir()
+    lines = [
+        f"I0101 00:00:00.000000 1 solver.cpp:239] Iteration {4 * place} (9 iter/s, 1s/4 iters), loss = {loss}"
+        for place, loss in enumerate(losses)
+    ]
+    (tmp_path / "MultiSplits/train.log").write_text("\n".join(lines) + "\n")
+    runner = Runner("caffe", None, LoopProgress(Words(), 0, 0))
+    steps = Steps(start, LoopFolder(tmp_path), SHORT, runner, Words())
+    assert steps.at()[0] == expected
+
+
 def test_a_round_that_continues_goes_on_at_the_split(
     folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,8 +269,9 @@ def test_the_estimate_counts_only_what_is_left(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr("caffe_split.rounds.duration.ENOUGH", 0.01)
-    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == 0
-    assert estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh")) > 0
+    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == Estimate(0, 0)
+    fresh = estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh"))
+    assert fresh.now > 0 and 0 < fresh.idle <= fresh.now
     assert not Path("fresh").exists()
 
 

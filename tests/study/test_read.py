@@ -318,10 +318,8 @@ def test_the_studies_of_the_repository_can_be_read(file: Path) -> None:
     from caffe_split.study.plan import steps_of
 
     study = read_study(file)
-    # What is to say something has all controls; what has not says so itself. A wider net has no split snapshot from
-    # which it could begin anew.
-    all_controls = len(study.seeds) >= 5 and study.random and (study.wider or study.schedule == "restart")
-    assert all_controls or file.stem.endswith("_look")
+    # What is to say something has all controls. A wider net has no split snapshot from which it could begin anew.
+    assert len(study.seeds) >= 5 and study.random and (study.wider or study.schedule == "restart")
     study_net(study)
     titles = [step.title for step in steps_of(study)]
     assert len(set(titles)) == len(titles)
