@@ -74,7 +74,7 @@ class Net:
         notes: the fields that are ignored, with the reasons.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
-        multiply_adds: of convolutions and inner products in one forward run.
+        multiply_adds: of convolutions, inner products and recurrent layers in one forward run.
         late: a sentence for each layer whose gradient, as in Caffe, is not the derivative; see `spec.memory`.
     """
 
@@ -173,8 +173,7 @@ class Net:
             )
         self.layers.append(layer)
         sharing.add(layer)
-        if record_of(text.type).has_kernels:
-            self.multiply_adds += layer.inferred(bottoms).macs * bottoms[0][0]
+        self.multiply_adds += layer.multiply_adds(bottoms)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
         if not weights and record_of(text.type).is_loss:
             weights = [1.0] + [0.0] * (len(text.tops) - 1)
