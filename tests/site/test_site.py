@@ -28,7 +28,7 @@ def test_a_site_is_built_only_without_a_broken_link(tmp_path: Path) -> None:
     (root / "docs").mkdir(parents=True)
     (root / "docs/other.md").write_text("# Other\n\n## There\n\n[back](../README.md) [file](../a.txt)\n")
     (root / "a.txt").write_text("text")
-    (root / "README.md").write_text("# Home\n\n[docs/other.md](docs/other.md) [there](docs/other.md#there)\n")
+    (root / "README.md").write_text("# Home\n\n[docs/other.md](docs/other.md) [there,\nand on](docs/other.md#there)\n")
     assert build(root, out) == ""
     page = (out / "index.html").read_text()
     assert re.search(r'href="other.html">(<[^>]*>)*Other<', page), "a file's name as a link's text becomes its title"

@@ -6,6 +6,7 @@ a page, or to a copy of the file.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -39,7 +40,7 @@ MENU: dict[str, list[str]] = {
     "The project": ["CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"],
 }
 HOME = "README.md"
-_LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 
 
@@ -105,8 +106,8 @@ class Stage:
             text = with_schemas(text, self.root / "docs/schemas/outputs-1.json")
         here = Path(self._pages[page]).parent
         return "".join(
-            line if is_code else _LINK.sub(lambda found: self._link(found, page, here), line)
-            for line, is_code in _lines(text)
+            part if is_code else _LINK.sub(lambda found: self._link(found, page, here), part)
+            for part, is_code in _parts(text)
         )
 
     def _link(self, found: re.Match[str], page: Path, here: Path) -> str:
@@ -140,6 +141,12 @@ class Stage:
 def _title(page: Path) -> str:
     found = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else page.stem
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """The text in pieces that are code between fences or not; a link may go over the end of a line."""
+    for is_code, lines in itertools.groupby(_lines(text), key=lambda line: line[1]):
+        yield "".join(line for line, _ in lines), is_code
 
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
