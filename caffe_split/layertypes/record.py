@@ -92,3 +92,7 @@ class LayerType:
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")
+
+    def blob_name(self, index: int) -> str:
+        """What a blob is called in a module and in an ONNX model, behind the layer's name and a dot."""
+        return self.blob_names[index] if index < len(self.blob_names) else f"blob{index}"
