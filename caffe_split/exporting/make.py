@@ -162,7 +162,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     inputs = _inputs(layers)
     sizes, problems = sizes_of(layers, inputs, options.dynamic)
     transforms = _transforms(opened, inputs) if options.with_transform else {}
-    known = {blob for layer in layers for blob in layer.tops}
+    known = dict.fromkeys(blob for layer in layers for blob in layer.tops)
     strange = [name for name in options.blobs if name not in known]
     if strange:
         raise CaffeSplitError(f"{path}: it has no blob '{strange[0]}'; its blobs: {', '.join(known)}.")

@@ -86,6 +86,8 @@ def _shaped(site: Site, index: int, axis: int) -> str:
 def _from_bottom(site: Site, axis: int) -> str:
     """The second bottom, so that it broadcasts along the first one from `axis` on."""
     other = site.bottoms[1]
+    if other.axes != site.bottoms[0].axes[axis : axis + other.rank]:
+        raise CannotExpressError(f"its bottoms of {site.bottoms[0].shape} and {other.shape} would not vary alike")
     return site.pad_axes(other.name, site.bottoms[0].rank - axis - other.rank if other.rank else 0)
 
 
