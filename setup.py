@@ -17,11 +17,21 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     packages=find_packages(include=["caffe_split", "caffe_split.*"]),
-    package_data={"caffe_split": ["py.typed", "formats/prototxt/caffe.proto", "report/page.*", "study/Snakefile"]},
+    package_data={
+        "caffe_split": [
+            "py.typed",
+            "engine/kernels/*.cpp",
+            "engine/kernels/*.h",
+            "formats/prototxt/caffe.proto",
+            "report/page.*",
+            "study/Snakefile",
+        ]
+    },
     python_requires=">=3.9",
     install_requires=["numpy", "protobuf>=3.20", "matplotlib", "click>=8", "rich", "lmdb", "pillow"],
     extras_require={
         "hdf5": ["h5py"],
+        "leveldb": ["plyvel"],
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
         "torch": ["torch>=2.1", "typing_extensions>=4.4"],
@@ -36,6 +46,8 @@ setup(
             "import-linter",
             "mypy",
             "h5py",
+            # It has no wheels for newer ones yet.
+            "plyvel; python_version < '3.13' and sys_platform == 'linux'",
             "scikit-learn",
             "pandas",
             "websockets>=15",
@@ -43,6 +55,11 @@ setup(
             "onnx>=1.15",
             "onnxruntime>=1.16",
             "ipykernel",
+            "build",
+            "jsonschema",
+            "sphinx>=7.4",
+            "furo",
+            "myst-parser>=3",
             "opencv-python-headless<5",
             "snakemake>=8; python_version >= '3.11'",
             "snakemake-executor-plugin-cluster-generic; python_version >= '3.11'",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from caffe_split.backends.train import Outcome, train
     from caffe_split.backends.verify import Verification, VerifyOptions, verify
     from caffe_split.derivation.make import derive
+    from caffe_split.derivation.measure_saliency import measure_saliency
     from caffe_split.derivation.options import DeriveOptions
     from caffe_split.derivation.plan import DerivePlan
     from caffe_split.engine.load import load
@@ -34,12 +35,19 @@ if TYPE_CHECKING:
     from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+    from caffe_split.inference.classify import Prediction, classify
+    from caffe_split.inference.extract import Extracted, extract
+    from caffe_split.inference.given import RunOptions
+    from caffe_split.inference.images import Preprocessing
+    from caffe_split.inference.scores import NetScores, score_net
+    from caffe_split.inference.timing import NetTimes, time_net
     from caffe_split.layertypes.summary import Summary, summarize
     from caffe_split.net.state import NetState
     from caffe_split.net.training import Training, open_training
     from caffe_split.rounds.loop import multisplit
     from caffe_split.rounds.options import MultiSplitOptions
     from caffe_split.rounds.result import MultiSplits
+    from caffe_split.split.saliency import Saliency
     from caffe_split.tpm.attach import InstrumentPlan, instrument, uninstrument
     from caffe_split.tpm.collect import measure_tpm
     from caffe_split.tpm.scores import LayerScores
@@ -67,6 +75,9 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "InstrumentPlan",
     "measure_tpm",
     "LayerScores",
+    # what the loss depends on
+    "measure_saliency",
+    "Saliency",
     # deriving and folding back
     "derive",
     "DeriveOptions",
@@ -91,6 +102,17 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "Outcome",
     "read_log",
     "TrainingLog",
+    # using what was trained
+    "score_net",
+    "NetScores",
+    "classify",
+    "Prediction",
+    "Preprocessing",
+    "extract",
+    "Extracted",
+    "time_net",
+    "NetTimes",
+    "RunOptions",
     # Caffe's nets and solvers on PyTorch
     "load",
     "engine",
@@ -112,6 +134,8 @@ _LAZY = {
     "InstrumentPlan": "tpm.attach",
     "measure_tpm": "tpm.collect",
     "LayerScores": "tpm.scores",
+    "measure_saliency": "derivation.measure_saliency",
+    "Saliency": "split.saliency",
     "derive": "derivation.make",
     "DeriveOptions": "derivation.options",
     "DerivePlan": "derivation.plan",
@@ -128,6 +152,16 @@ _LAZY = {
     "multisplit": "rounds.loop",
     "MultiSplitOptions": "rounds.options",
     "MultiSplits": "rounds.result",
+    "score_net": "inference.scores",
+    "NetScores": "inference.scores",
+    "classify": "inference.classify",
+    "Prediction": "inference.classify",
+    "Preprocessing": "inference.images",
+    "extract": "inference.extract",
+    "Extracted": "inference.extract",
+    "time_net": "inference.timing",
+    "NetTimes": "inference.timing",
+    "RunOptions": "inference.given",
     "train": "backends.train",
     "Outcome": "backends.train",
     "load": "engine.load",

@@ -10,6 +10,8 @@ from typing import Any
 from caffe_split import __version__, jsontext
 from caffe_split.files import MANIFEST, sha256, write_atomic
 
+SCHEMA = 1  # the version of docs/schemas/outputs-N.json that it keeps to
+
 
 def manifest_of(
     folder: Path,
@@ -26,6 +28,7 @@ def manifest_of(
     """
     return {
         "caffe_split": __version__,
+        "schema": SCHEMA,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else list(command),
         "inputs": {str(path): sha256(path) for path in inputs},
         "outputs": {name: sha256(folder / name) for name in outputs},

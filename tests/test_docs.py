@@ -12,8 +12,8 @@ import pytest
 from caffe_split.cli import COMMANDS, cli
 from tests.support import ROOT
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-WRITTEN = re.compile(r"^\s*(?:\$ )?(caffe-split [^`\n]*)$|`(caffe-split [^`\n]+)`", re.MULTILINE)
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = re.compile(r"^\s*(?:\$ )?(caffe-split (?!\d)[^`\n]*)$|`(caffe-split (?!\d)[^`\n]+)`", re.MULTILINE)
 
 
 def written_commands(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from tests.support import ROOT, Trained
 
 FUNCTIONS = [name for name in caffe_split.__all__ if name[0].islower() and name != "engine"]
 # They run a net, in whatever there is to run it.
-RUN_NETS = ("fold", "train", "verify")
+RUN_NETS = ("classify", "extract", "fold", "score_net", "time_net", "train", "verify")
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "CaffeSplitError", "DeriveOptions"])
@@ -242,6 +242,8 @@ def test_every_option_is_in_the_command(training: caffe_split.Training) -> None:
         "branch_norm": 5,
         "added_lr": 2.0,
         "partition": "otsu",
+        "choose_by": "snip",
+        "calibrate": 7,
         "schedule": "continue",
         "window": (0, 9),
         "engine": "torch",

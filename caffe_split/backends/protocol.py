@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.state import TEST, NetState
+from caffe_split.net.state import TEST, TRAIN, NetState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,78 @@ class Forwarded:
 
     outputs: Sequence[str]
     batches: Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """How one net is run, batch after batch.
+
+    blobs: the names of those that come back beside the outputs. shapes: of the tops of Input layers, in place of those
+    that are written. skip: batches of the net's own data that are passed over first. device: "cpu" or "cuda". threads:
+    of the processors; None leaves them to the back end.
+    """
+
+    state: NetState = TEST
+    blobs: Sequence[str] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    skip: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+
+
+class Batch(NamedTuple):
+    """What one forward run gave: the weighted sum of the losses, and blobs by name (float32, in Caffe's shapes)."""
+
+    loss: float
+    blobs: Mapping[str, np.ndarray]
+
+
+class Session(ABC):
+    """A net that stands ready with its weights.
+
+    inputs: the names of the Input layers' tops. outputs: those of the blobs that no layer reads, in Caffe's order.
+    shapes: of all blobs by name. loss_weights: of the blobs that have one.
+    """
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    shapes: Mapping[str, tuple[int, ...]]
+    loss_weights: Mapping[str, float]
+
+    @abstractmethod
+    def forward(self, inputs: Mapping[str, np.ndarray] | None = None) -> Batch:
+        """Run the next batch. `inputs` are values of tops of Input layers, of their whole shape."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How a net is timed: iterations are those that count; one more, which does not, comes first.
+
+    device and threads: as in `Running`. program: the path of the program, where a back end runs one.
+    """
+
+    state: NetState = TRAIN
+    iterations: int = 50
+    device: str = "cpu"
+    threads: int | None = None
+    program: str | None = None
+
+
+class LayerTime(NamedTuple):
+    """The mean time of a layer in milliseconds, forward and backward."""
+
+    name: str
+    forward: float
+    backward: float
+
+
+class Timed(NamedTuple):
+    """Mean times of a net in milliseconds per iteration; layers in the order in which they run."""
+
+    layers: Sequence[LayerTime]
+    forward: float
+    backward: float
+    both: float
 
 
 @dataclass(frozen=True)
@@ -137,6 +210,20 @@ class Backend(ABC):
     def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
         """Forward each net on the same input; what each gave, in the order of the nets."""
 
+    def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
+        """The net with its weights, ready to run batch after batch of its own data, or of what it is given.
+
+        Raises `CaffeSplitError` also for a blob in `how.blobs` that the net does not have.
+        """
+        raise CaffeSplitError(f"{self.title} runs deploy nets for `verify` only.")
+
+    def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
+        """Run a net forward and backward, and measure each layer. Its parameters are those of its fillers.
+
+        `say` is given the number of each iteration, from 1, and its milliseconds.
+        """
+        raise CaffeSplitError(f"{self.title} runs deploy nets for `verify` only; it times none.")
+
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
     ) -> dict[str, ChannelStatistics]:
@@ -145,6 +232,16 @@ class Backend(ABC):
         The nets' data are read in `state`, from the start. Values are float64 arrays of shape (channels,).
         """
         raise CaffeSplitError(f"{self.title} runs deploy nets only; it measures no training data.")
+
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """For each file of weights: the gradient of the loss with respect to the first blob of each of `layers`.
+
+        It is the mean over batches of the net's own data, which is read in `state` from the start for each file anew.
+        Layer -> float64 array of the blob's shape; zeros where no gradient is computed (lr_mult 0).
+        """
+        raise CaffeSplitError(f"{self.title} runs deploy nets only; it computes no gradients.")
 
     def require_trainer(self, program: str | None) -> None:
         """Raises `NotFoundError` where it cannot train here, and `CaffeSplitError` where `program` is not one."""

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles, TrainingCommand, TrainingRequest
+from caffe_split.backends.protocol import (
+    Backend,
+    Batch,
+    Forwarded,
+    Forwarding,
+    LayerTime,
+    NetFiles,
+    Running,
+    Session,
+    Timed,
+    Timing,
+    TrainingCommand,
+    TrainingRequest,
+)
 from caffe_split.engine import require_torch
+from caffe_split.errors import CaffeSplitError
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from caffe_split.engine.model.net import Net
     from caffe_split.split.branch_norm import ChannelStatistics
@@ -37,6 +55,24 @@ class Torch(Backend):
         self.require()
         return [_forward(net, how) for net in nets]
 
+    def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
+        """See `Backend.open`."""
+        self.require()
+        return contextlib.nullcontext(TorchSession(net, how))
+
+    def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
+        """Layer by layer, as a training on the same device runs them, except that BatchNorm and Scale run apart."""
+        self.require()
+        from caffe_split.engine.model.net import Net
+        from caffe_split.engine.model.timing import time_layers
+        from caffe_split.formats.prototxt.nets import read_net
+
+        device = _device(how.device, how.threads)
+        made = Net(read_net(net, upgrade=True), how.state, device=device)
+        layers, both = time_layers(made, how.iterations, say)
+        times = [LayerTime(*each) for each in layers]
+        return Timed(times, sum(each.forward for each in times), sum(each.backward for each in times), both)
+
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
     ) -> dict[str, ChannelStatistics]:
@@ -45,7 +81,15 @@ class Torch(Backend):
 
         self.require()
         made = _open(net, state, 0)
-        return measure((_blobs(made) for _ in range(batches)), blobs)
+        with _threads(made):
+            return measure((_blobs(made) for _ in range(batches)), blobs)
+
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """See `Backend.mean_gradients`."""
+        self.require()
+        return [_mean_gradients(NetFiles(net, path), layers, batches, state) for path in weights]
 
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """`python -m caffe_split.engine`, after a check of all nets of the solver."""
@@ -63,15 +107,71 @@ class Torch(Backend):
         return re.sub(r"^(?:[IF]\S+ \S+ +\d+ )?engine\.py:\d+\] ", "", line)
 
 
-def _open(files: NetFiles, state: NetState, seed: int, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Net:
+class TorchSession(Session):
+    """A net of the engine."""
+
+    def __init__(self, files: NetFiles, how: Running) -> None:
+        self._net = _open(files, how.state, 0, how.shapes, device=_device(how.device, how.threads))
+        self._net.go_to(how.skip)
+        self.inputs, self.outputs, self.shapes = self._net.inputs, self._net.outputs, self._net.shapes
+        self.loss_weights = self._net.loss_weights
+        self._wanted = list(dict.fromkeys((*self.outputs, *how.blobs)))
+        for name in self._wanted:
+            if name not in self.shapes:
+                raise CaffeSplitError(f"{files.net}: no blob '{name}'; it has {', '.join(self.shapes)}.")
+
+    def forward(self, inputs: Mapping[str, np.ndarray] | None = None) -> Batch:
+        """See `Session.forward`."""
+        import torch
+
+        with torch.no_grad():
+            made = self._net.forward(inputs, keep=True)
+        return Batch(float(made.loss), {name: made.blobs[name].float().cpu().numpy() for name in self._wanted})
+
+
+def _device(name: str, threads: int | None) -> torch.device:
+    """The device of that name, after the number of threads is set. Raises `CaffeSplitError` where it is not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CaffeSplitError("--device cuda, but PyTorch sees no CUDA device here; give --device cpu")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.device(name)
+
+
+def _open(
+    files: NetFiles,
+    state: NetState,
+    seed: int,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> Net:
     """The net with its weights; `inputs` are shapes for Input layers, in place of those that are written."""
     from caffe_split.engine.model.net import Net
     from caffe_split.formats.prototxt.nets import read_net
     from caffe_split.formats.weights.caffemodel import read_weights
 
-    net = Net(read_net(files.net, upgrade=True), state, seed=seed, inputs=inputs)
+    net = Net(read_net(files.net, upgrade=True), state, seed=seed, inputs=inputs, device=device)
     net.load(read_weights(files.weights), str(files.weights))
     return net
+
+
+@contextlib.contextmanager
+def _threads(net: Net) -> Iterator[None]:
+    """No more threads than pay for the net, as in a training; with more a small net takes ten times as long."""
+    import torch
+
+    from caffe_split.engine.device import threads_for
+
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_for(net.multiply_adds, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _blobs(
@@ -88,6 +188,28 @@ def _blobs(
     with torch.no_grad():
         made = net.forward(inputs, keep=True, sources=rounded).blobs
         return {name: blob.numpy().copy() for name, blob in made.items()}
+
+
+def _mean_gradients(files: NetFiles, layers: Sequence[str], batches: int, state: NetState) -> dict[str, np.ndarray]:
+    import numpy as np
+    import torch
+
+    net = _open(files, state, 0)
+    torch.manual_seed(0)  # of dropout
+    first = {layer.name: layer.blobs[0] for layer in net.layers if layer.name in layers}
+    sums = {name: np.zeros(tuple(first[name].shape)) for name in layers}
+    with _threads(net):
+        for _ in range(batches):
+            for param in net.params:
+                param.values.grad = None
+            loss = net.forward().loss
+            if loss.requires_grad:
+                loss.backward()
+            for name in layers:
+                gradient = first[name].grad
+                if gradient is not None:
+                    sums[name] += gradient.numpy()
+    return {name: values / batches for name, values in sums.items()}
 
 
 def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
@@ -107,8 +229,9 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     # Numbers of its own, so that the inputs are the same with and without rounding.
     rounding = np.random.default_rng([how.seed, 1]) if how.rounded else None
     batches = []
-    for inputs in _inputs(net, how, given):
-        batches.append({name: blob for name, blob in _blobs(net, inputs, rounding).items() if name not in ignored})
+    with _threads(net):
+        for inputs in _inputs(net, how, given):
+            batches.append({name: blob for name, blob in _blobs(net, inputs, rounding).items() if name not in ignored})
     return Forwarded([name for name in net.outputs if name not in ignored], batches)
 
 

@@ -100,7 +100,18 @@ def train(
 ) -> Outcome:
     """Train a solver to its end, by the built Caffe or by PyTorch, in the current directory; its log is a file.
 
-    The arguments are those of `plan_training`. Ctrl-C ends the training with a snapshot. Returns how it ended: status
+    Args:
+        solver: its file.
+        weights: start from these (several: comma-separated).
+        snapshot: a solver state to resume from; "auto", on PyTorch, is the newest whole one, and `weights` where there
+            is none.
+        log: its file; None: train.log beside the solver.
+        force: replace a log that holds something, and snapshots of the iterations to come; both are refused without.
+        append: continue the log instead.
+        engine: "caffe" or "torch"; None: the first that is here.
+        choices: how PyTorch trains: device, seed, precision, processes.
+
+    Ctrl-C ends the training with a snapshot. Returns how it ended: status
     0 where it is done. Raises `CaffeSplitError` for what does not fit together or is not there.
 
     >>> import os, tempfile

@@ -53,6 +53,7 @@ class VerifyOptions:
 class Verification:
     """The difference at every shared blob and every output, and whether all of them pass.
 
+    `rows` has a `BlobDifference` for each.
     All blobs count, not only the outputs: a loss is a mean, and hides what its bottoms show. A blob may differ by
     `tolerance` (relative), or by `ROUNDINGS` times what one rounding of the input alone does to it, which is measured
     only where a blob is past the tolerance. `engine` names the back end that ran the nets.
@@ -128,8 +129,9 @@ def verify(
 ) -> Verification:
     """Forward two nets (or those of two solvers) on the same input and compare their blobs.
 
-    Without `derived_weights` the folded.caffemodel or init.caffemodel beside the derived net serves; without
-    `baseline_weights` those that the manifest beside it names as the ones it was made from.
+    `baseline` and `derived` are files; each may be a solver, which also says the net's stages. `options` say how they
+    are compared; see `VerifyOptions`. Without `derived_weights` the folded.caffemodel or init.caffemodel beside the
+    derived net serves; without `baseline_weights` those that the manifest beside it names as the ones it was made from.
 
     Raises:
         CaffeSplitError: weights and a net name different layers, the nets share no blob that they compute, none of the

@@ -29,6 +29,9 @@ COMMANDS = {
     "draw": "draw",
     "kernels": "draw",
     "train": "train",
+    "test": "test",
+    "time": "time",
+    "extract": "extract",
     "best": "logs",
     "final": "logs",
     "table": "logs",
@@ -36,6 +39,8 @@ COMMANDS = {
     "report": "report",
     "data": "data",
     "study": "study",
+    "doctor": "doctor",
+    "completion": "completion",
 }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffe_split.cli.choosing import calibrate_option, choose_by_option
 from caffe_split.cli.options import (
     WINDOW,
     caffe_proto_option,
@@ -18,7 +19,7 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
-from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
+from caffe_split.derivation.options import CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
 
 if TYPE_CHECKING:
     from caffe_split.split.kinds import KindName
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--num-splits",
     type=click.IntRange(min=1),
-    help=f"Split this many layers, those of highest TPM entropy.  [default: {NUM_SPLITS}]",
+    help=f"Split this many layers, the best ones by --choose-by.  [default: {NUM_SPLITS}]",
 )
+@choose_by_option
 @click.option("--control", is_flag=True, help="Split nothing: the control, trained equally long from the same weights.")
 @click.option(
     "--kind",
@@ -62,7 +64,8 @@ if TYPE_CHECKING:
     "--partition",
     default=DEFAULTS.partition,
     show_default=True,
-    help="median, otsu, threshold:X, ratio:R, random:SEED or list:I,J,...; all: do not divide.",
+    help="By TPM: median, otsu, threshold:X, ratio:R; or score:NAME (as --choose-by has them), random:SEED, "
+    "list:I,J,...; all: do not divide.",
 )
 @click.option(
     "--init",
@@ -95,13 +98,7 @@ if TYPE_CHECKING:
     help="Factor on the lr_mult of the added convolutions, except a frozen skip.",
 )
 @click.option("--branch-norm", is_flag=True, help="BatchNorm and Scale at the end of each branch; they fold, too.")
-@click.option(
-    "--calibrate",
-    type=click.IntRange(min=1),
-    default=CALIBRATE,
-    show_default=True,
-    help="Batches of the net's training data that --branch-norm measures.",
-)
+@calibrate_option
 @engine_option
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change in the same way.")
 @click.option(
@@ -122,6 +119,7 @@ def make_derived(
     weights: Path | None,
     layers: str | None,
     num_splits: int | None,
+    choose_by: str,
     control: bool,
     kind: KindName,
     skip_pool: SkipPool,
@@ -154,6 +152,7 @@ def make_derived(
       caffe-split make-derived baseline.prototxt --iter 50000
       caffe-split make-derived solver.prototxt --iter 50000 --num-splits 9 --kind skip --out skip9
       caffe-split make-derived solver.prototxt --iter 50000 --control --out control
+      caffe-split make-derived solver.prototxt --weights w.caffemodel --choose-by snip --partition score:snip
       caffe-split make-derived deploy.prototxt --weights w.caffemodel --layers conv2 --partition random:0
     """
     from caffe_split.derivation.make import derive
@@ -180,6 +179,8 @@ def make_derived(
             branch_norm=calibrate if branch_norm else 0,
             added_lr=added_lr,
             partition=partition,
+            choose_by=choose_by,
+            calibrate=calibrate,
             schedule=schedule,
             window=window,
             engine=engine,

@@ -14,7 +14,7 @@ _NETS = ("net", "solver")
 # refused. `train` takes a net in this table since it then names the solvers beside it.
 TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "instrument": {"net": _NETS},
-    "tpm": {"source": (*_NETS, "weights", "log", "folder")},
+    "tpm": {"source": (*_NETS, "weights", "log", "folder"), "weights": ("weights",)},
     "make-derived": {"net_or_solver": _NETS, "weights": ("weights",), "deploy": ("net",)},
     "multisplit": {"solver": ("solver", "net"), "weights": ("weights",), "deploy": ("net",)},
     "verify": {
@@ -29,6 +29,9 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
     "train": {"solver": ("solver", "net"), "weights": ("weights",), "snapshot": ("state",)},
+    "test": {"net": _NETS, "weights": ("weights",), "labels": (), "images": ("picture",)},
+    "time": {"net": _NETS},
+    "extract": {"net": _NETS, "weights": ("weights",), "images": ("picture", "folder")},
     "best": {"logs": ("log", "folder")},
     "final": {"logs": ("log", "folder")},
     "table": {"logs": ("log", "folder")},
@@ -47,6 +50,7 @@ _WORDS = {
     "schema": "a caffe.proto",
     "log": "a training log",
     "array": "an .npy array",
+    "picture": "an image",
     "folder": "a folder",
 }
 

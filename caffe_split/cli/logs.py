@@ -18,7 +18,7 @@ from caffe_split.trainlog.read import open_log, read_log
 from caffe_split.trainlog.snapshots import nearest_snapshot
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
-RANK = click.option(
+rank_option = click.option(
     "--rank",
     type=click.IntRange(0),
     help="Of a log into which several processes wrote: this one.  [default: the first]",
@@ -86,7 +86,7 @@ def _write(line: bytes) -> None:
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
-@RANK
+@rank_option
 def best(
     logs: tuple[str, ...],
     output: str | None,
@@ -147,7 +147,7 @@ def best(
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
 @click.option("--value", is_flag=True, help="Only the numbers.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration and line.")
-@RANK
+@rank_option
 def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, rank: int | None) -> int:
     """The lines of the final test accuracy in each LOG, or in each log inside a folder.
 
@@ -195,7 +195,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 @click.option("--sort", "sort", type=click.Choice(list(query.SORTS)), help="Rows by this column, the best first.")
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
-@RANK
+@rank_option
 def table(
     logs: tuple[str, ...],
     output: str | None,

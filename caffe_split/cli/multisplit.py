@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_split.cli.choosing import calibrate_option, choose_by_option
 from caffe_split.cli.options import WINDOW, engine_option, names, print_json, wrong_use
-from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS, DeriveOptions
+from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
 if TYPE_CHECKING:
     from caffe_split.rounds.loop import Loop
     from caffe_split.split.kinds import KindName
     from caffe_split.split.layer import Init
+
+
+AUTO = "auto"
+
+
+class _OrAuto(click.ParamType):
+    """A value of another type, or `auto`, which is None."""
+
+    def __init__(self, other: click.ParamType) -> None:
+        self.other, self.name = other, f"{other.name} or {AUTO}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value in (None, AUTO) else self.other.convert(value, param, ctx)
 
 
 @click.command()
@@ -25,14 +39,26 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help=f"Layers that each round splits.  [default: {LAYERS}, or all that can be split if they are fewer]",
 )
+@choose_by_option
+@calibrate_option
 @click.option("--layers", help="The layers of the only round (with --rounds 1), separated by commas.")
 @click.option(
     "--iter",
     "iteration",
-    type=click.IntRange(min=1),
-    help="Split each run at this iteration.  [default: the end of the window in which the loss falls fastest]",
+    type=_OrAuto(click.IntRange(min=1)),
+    metavar="N|auto",
+    default=AUTO,
+    show_default=True,
+    help="Split each run at this iteration; auto: at the end of the window in which the loss falls fastest.",
 )
-@click.option("--window", type=WINDOW, help="Measure TPM in this window.  [default: the iterations before the split]")
+@click.option(
+    "--window",
+    type=_OrAuto(WINDOW),
+    metavar="START:STOP|auto",
+    default=AUTO,
+    show_default=True,
+    help="Measure TPM in this window; auto: in the iterations before the split.",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="An old caffemodel to improve.")
 @click.option("--kind", type=click.Choice(CHOICES["kind"]), default=DEFAULTS.kind, show_default=True, help="Of split.")
 @click.option("--partition", default=DEFAULTS.partition, show_default=True, help="As for make-derived.")
@@ -41,6 +67,13 @@ if TYPE_CHECKING:
     "--added-lr", type=click.FloatRange(min=0), default=DEFAULTS.added_lr, show_default=True, help="As there."
 )
 @click.option("--branch-norm", is_flag=True, help="As for make-derived.")
+@click.option(
+    "--schedule",
+    type=click.Choice(CHOICES["schedule"]),
+    default=DEFAULTS.schedule,
+    show_default=True,
+    help="restart: each round trains from iteration 0; continue: the only round goes on at the split.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True, help="Seed of the noise.")
 @click.option("--no-control", is_flag=True, help="Leave out the controls, which train equally long without a split.")
 @engine_option
@@ -53,6 +86,8 @@ def multisplit(
     solver: Path,
     rounds: int,
     num_splits: int | None,
+    choose_by: str,
+    calibrate: int,
     layers: str | None,
     iteration: int | None,
     window: tuple[int, int] | None,
@@ -62,6 +97,7 @@ def multisplit(
     init: Init,
     added_lr: float,
     branch_norm: bool,
+    schedule: Schedule,
     seed: int,
     no_control: bool,
     engine: str | None,
@@ -83,6 +119,7 @@ def multisplit(
     Examples:
       caffe-split multisplit solver.prototxt
       caffe-split multisplit solver.prototxt --iter 50000 --num-splits 9 --kind skip --dry-run
+      caffe-split multisplit solver.prototxt --weights old.caffemodel --choose-by snip --partition score:snip
       caffe-split multisplit solver.prototxt --weights old.caffemodel --rounds 1 --deploy deploy.prototxt
     """
     from caffe_split.rounds.loop import plan_loop
@@ -105,7 +142,10 @@ def multisplit(
                 partition=partition,
                 init=init,
                 added_lr=added_lr,
-                branch_norm=CALIBRATE if branch_norm else 0,
+                branch_norm=calibrate if branch_norm else 0,
+                choose_by=choose_by,
+                calibrate=calibrate,
+                schedule=schedule,
                 seed=seed,
             ),
             engine=engine,
@@ -128,6 +168,9 @@ def _print_plan(loop: Loop) -> None:
     from caffe_split.rounds.duration import estimate
     from caffe_split.trainlog.show import duration
 
+    if loop.note:
+        click.echo(loop.note)
+    click.echo(loop.choices())
     left = {step.title for step in loop.left()}
     for step in loop.steps:
         size = f"  {step.iterations} iterations" if step.iterations else ""

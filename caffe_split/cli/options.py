@@ -57,6 +57,20 @@ engine_option = click.option(
     help="What runs the nets.  [default: the built Caffe where there is one, else torch]",
 )
 
+device_option = click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where it runs; a Caffe that is built for CPUs alone refuses cuda.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads; default: its own.",
+)
+
 # For commands that read nets: the fields of a fork's schema are then checked and typed, too.
 caffe_proto_option = click.option(
     "--caffe-proto",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from caffe_split.cli.logs import rank_option
+
 
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -15,7 +17,10 @@ import click
 @click.option("--force", is_flag=True, help="Replace the file --out.")
 @click.option("--output", metavar="NAME", help="The test output to compare; default: the first accuracy.")
 @click.option("--title", help="Title of the page.  [default: the runs' names]")
-def report(folders: tuple[Path, ...], out: Path, force: bool, output: str | None, title: str | None) -> int:
+@rank_option
+def report(
+    folders: tuple[Path, ...], out: Path, force: bool, output: str | None, title: str | None, rank: int | None
+) -> int:
     """Write one HTML file on the training runs in some folders, or in the logs given.
 
     It holds the table of `caffe-split table --cost`, curves to zoom and read, the split of each derived run with its
@@ -36,7 +41,10 @@ def report(folders: tuple[Path, ...], out: Path, force: bool, output: str | None
         click.echo(f"caffe-split: {text}", err=True)
 
     check_page(out, force)
-    runs = read_runs(folders, say, output)
+    runs = read_runs(folders, say, output, rank)
+    for run in runs:
+        for note in run.log.notes:
+            click.echo(f"note: {run.log_path}: {note}", err=True)
     write_report(runs, out, title, force)
     click.echo(f"wrote {out}")
     return 1 if complaints else 0

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("snakemake", nargs=-1)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Steps at the same time.")
+@click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
+@click.option("--seeds", type=click.IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
 @click.option("--dry-run", is_flag=True, help="Print the steps and an estimate of the time; run nothing.")
 @click.option(
@@ -30,6 +32,8 @@ def study(
     file: Path,
     snakemake: tuple[str, ...],
     jobs: int,
+    scale: str | None,
+    seeds: int | None,
     out: Path | None,
     dry_run: bool,
     publish: Path | None,
@@ -45,6 +49,7 @@ def study(
     Examples:
       caffe-split study studies/digits.yaml --jobs 2
       caffe-split study studies/digits.yaml --jobs 2 --publish docs/results
+      caffe-split study studies/resnet20_cifar10.yaml --scale 1/64 --seeds 2 --dry-run
       caffe-split study studies/digits.yaml --jobs 20 -- --executor slurm
     """
     from caffe_split.study.checks import check_study
@@ -52,7 +57,8 @@ def study(
     from caffe_split.study.run import run_study
     from caffe_split.study.view import view
 
-    plan = read_study(file)
+    changes = {key: value for key, value in (("scale", scale), ("seeds", seeds)) if value is not None}
+    plan = read_study(file, changes)
     check_study(plan)
     out = (out or Path(plan.name)).absolute()
     if dry_run:

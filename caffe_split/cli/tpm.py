@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, print_json, state_options
+from caffe_split.cli.choosing import calibrate_option
+from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, engine_option, names, print_json, state_options
+from caffe_split.cli.tpm_scores import ScoresAsked
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--momentum", type=click.FloatRange(0, 1, max_open=True), help="The solver's, where it cannot be read.")
 @click.option("--kernels", is_flag=True, help="Also print a line per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--scores", "all_scores", is_flag=True, help="Show TPM beside all scores of --choose-by, in ranks.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --scores: of these weights, in place of a snapshot.",
+)
+@calibrate_option
+@engine_option
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
@@ -62,6 +73,10 @@ def tpm(
     momentum: float | None,
     kernels: bool,
     as_json: bool,
+    all_scores: bool,
+    weights: Path | None,
+    calibrate: int,
+    engine: str | None,
     csv_file: Path | None,
     picture: Path | None,
     force: bool,
@@ -79,6 +94,7 @@ def tpm(
     Examples:
       caffe-split tpm solver.prototxt --iter 50000 --plot tpm.png
       caffe-split tpm solver.prototxt --window 0:10000 --window 10000:20000
+      caffe-split tpm solver.prototxt --iter 50000 --scores
       caffe-split tpm 'snapshots/net_iter_*.caffemodel' --momentum 0.9
       caffe-split tpm train.log
       caffe-split tpm --suggest-window train.log
@@ -88,7 +104,21 @@ def tpm(
 
     if length is not None and not suggest_window:
         raise click.UsageError("--length belongs to --suggest-window.")
+    others = {"--kernels": kernels, "--csv": csv_file, "--plot": picture, "--interval": interval}
+    too_many = [option for option, value in {**others, "--suggest-window": suggest_window}.items() if value]
+    if all_scores and too_many:
+        raise click.UsageError(f"--scores is a report of its own: leave out {', '.join(too_many)}.")
+    if weights is not None and not all_scores:
+        raise click.UsageError("--weights belongs to --scores; TPM needs more than one moment of a training.")
+    if weights is not None and iteration is not None:
+        raise click.UsageError("--iter and --weights: choose one.")
     given = recognise(source)
+    if all_scores:
+        if given.kind in ("log", "snapshots"):
+            raise CaffeSplitError(f"{given.path}: --scores runs the net over its training data; give its solver.")
+        asked = ScoresAsked(weights, calibrate, engine)
+        asked.show(shown.open(given.path, caffe_proto), iteration, windows, names(layers), as_json)
+        return
     if suggest_window:
         if given.kind != "log":
             raise CaffeSplitError(f"{given.path} is no training log; --suggest-window needs one.")

@@ -59,6 +59,11 @@ from caffe_split.engine.spec.command import Choices
     is_flag=True,
     help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.",
 )
+@click.option(
+    "--python-layers",
+    metavar="FILE",
+    help="Import the PyTorch classes that stand for the net's Python layers, from a .py or a module; torch only.",
+)
 @click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
 @click.option(
     "--grace",
@@ -87,6 +92,7 @@ def train(
     sync_bn: bool,
     scale_batch: bool,
     continue_data: bool,
+    python_layers: str | None,
 ) -> int:
     """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
 
@@ -111,7 +117,9 @@ def train(
         threads=threads,
         caffe=caffe,
         engine=engine,
-        choices=Choices(device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data),
+        choices=Choices(
+            device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data, python_layers
+        ),
     )
     why = f" ({plan.why})" if plan.why else ""
     click.echo(f"engine {plan.engine}{why}: {printable(plan)}", err=True)

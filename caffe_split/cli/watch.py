@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.reporter import make_reporter
+from caffe_split.cli.logs import rank_option
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import progress, query
 from caffe_split.trainlog.follow import Follower
@@ -18,9 +19,7 @@ from caffe_split.trainlog.follow import Follower
 @click.option("--max-iter", type=click.IntRange(1), help="Where it ends; default: what the log's solver says.")
 @click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
 @click.option("--once", is_flag=True, help="Show where it stands and end.")
-@click.option(
-    "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
-)
+@rank_option
 def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | None) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.
 

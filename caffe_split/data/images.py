@@ -1,4 +1,4 @@
-"""Encoded images decoded by Pillow to what Caffe gets from OpenCV: uint8, blue first."""
+"""Encoded images decoded by Pillow, and resized, to what Caffe gets from OpenCV: uint8, blue first."""
 
 from __future__ import annotations
 
@@ -39,3 +39,42 @@ def _native_mode(image: Image.Image) -> str:
     if image.mode in ("1", "L"):
         return "L"
     return "RGBA" if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info else "RGB"
+
+
+# Weights of the two nearest pixels are whole 2048ths, as OpenCV has them.
+_PARTS = 2048
+
+
+def resize_image(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """An image (channels, height, width) resized to `size`, (height, width), as OpenCV's resize does by default.
+
+    Each pixel is interpolated linearly between its four nearest, without smoothing; of an image of twice the height and
+    width it is the mean of four. Fewer than one value in a hundred differs from OpenCV's, by 1: it rounds some
+    pixels of a row in another order.
+    """
+    channels, old_height, old_width = image.shape
+    height, width = size
+    if (height, width) == (old_height, old_width):
+        return image
+    if (old_height, old_width) == (2 * height, 2 * width):
+        sums = image.reshape(channels, height, 2, width, 2).astype(np.int32).sum(axis=(2, 4))
+        return np.asarray((sums + 2) >> 2, np.uint8)
+    left, right, near, far = _neighbours(old_width, width)
+    values = image.astype(np.int32)
+    rows = (values[:, :, left] * near + values[:, :, right] * far) >> 4
+    above, below, near, far = _neighbours(old_height, height)
+    mixed = ((rows[:, above] * near[:, None]) >> 16) + ((rows[:, below] * far[:, None]) >> 16)
+    return np.asarray((mixed + 2) >> 2, np.uint8)
+
+
+_Ints = npt.NDArray[np.int32]
+
+
+def _neighbours(old: int, new: int) -> tuple[_Ints, _Ints, _Ints, _Ints]:
+    """Of each of `new` places: the two nearest of `old` ones, and their weights in 2048ths."""
+    places = ((np.arange(new) + 0.5) * (1 / (new / old)) - 0.5).astype(np.float32)
+    places = np.clip(places, 0, old - 1)
+    low = np.minimum(places.astype(np.int32), max(0, old - 2))
+    far = np.rint((places - low) * np.float32(_PARTS)).astype(np.int32)
+    near = np.rint((1 - (places - low)) * np.float32(_PARTS)).astype(np.int32)
+    return low, np.minimum(low + 1, old - 1).astype(np.int32), near, far

@@ -55,9 +55,16 @@ def open_store(path: PathLike) -> lmdb.Environment:
 def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
     """Write (image, label) samples to a new LMDB in the order given, under keys 00000000, 00000001, ...
 
-    Images are uint8 of shape (channels, height, width). The store is made beside `path` and renamed when it is
-    complete. Returns the number of samples. Raises `CaffeSplitError` if `path` exists, and if the system
-    refuses to write.
+    Images are uint8 of shape (channels, height, width). Returns the number of samples; see `write_records`.
+    """
+    return write_records(path, (encode_datum(image, label) for image, label in samples))
+
+
+def write_records(path: PathLike, records: Iterable[bytes]) -> int:
+    """Write Datum records to a new LMDB in the order given, under keys 00000000, 00000001, ...
+
+    The store is made beside `path` and renamed when it is complete. Returns the number of records. Raises
+    `CaffeSplitError` if `path` exists, and if the system refuses to write.
     """
     target = Path(path)
     if target.exists():
@@ -70,8 +77,8 @@ def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:
             # LMDB's lock file is mapped, so that on a full disk a signal would end the process.
             with lmdb.open(os.fspath(building), map_size=1 << 40, lock=False) as store:
                 with store.begin(write=True) as transaction:
-                    for image, label in samples:
-                        transaction.put(f"{count:08d}".encode(), encode_datum(image, label), append=True)
+                    for record in records:
+                        transaction.put(f"{count:08d}".encode(), record, append=True)
                         count += 1
                 store.sync(True)
         except lmdb.Error as error:

@@ -1,9 +1,12 @@
-"""Choosing the convolutions that are split: by name, or those of highest TPM entropy."""
+"""Choosing the convolutions that are split: by name, by the entropy of their TPM, by their saliency, or by chance."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import DEFAULTS, DeriveOptions
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -13,6 +16,7 @@ from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
 from caffe_split.split.kinds import kind_of
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.recognise import helper_names
+from caffe_split.split.saliency import Saliency
 from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.trust import kernels_alike
@@ -72,17 +76,36 @@ def candidates(document: prototxt.Document, options: DeriveOptions = DEFAULTS) -
     return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers, options) is None]
 
 
+def ranking(
+    document: prototxt.Document,
+    scores: Sequence[LayerScores],
+    saliency: Sequence[Saliency],
+    options: DeriveOptions = DEFAULTS,
+) -> list[str]:
+    """Names of layers, the best to split first, as `options.choose_by` has it; equal ones keep the net's order.
+
+    `scores` and `saliency` may be empty where that does not look at them.
+    """
+    choice = parse_choice(options.choose_by)
+    if choice.saliency:
+        return [each.layer for each in sorted(saliency, key=lambda each: -each.whole[choice.saliency])]
+    if choice.seed is not None:
+        names = [layer.name for layer in candidates(document, options)]
+        return [str(name) for name in np.random.default_rng(choice.seed).permutation(names)]
+    return [score.layer for score in ranked(scores)]
+
+
 def choose_layers(
     document: prototxt.Document,
     names: Sequence[str] | None,
     count: int,
-    scores: Sequence[LayerScores],
+    best: Sequence[str],
     options: DeriveOptions = DEFAULTS,
 ) -> list[Layer]:
-    """The layers to split as `options` say, in the net's order: `names`, or the `count` of highest TPM entropy.
+    """The layers to split as `options` say, in the net's order: `names`, or the first `count` of `best` that can be.
 
     Raises `CaffeSplitError` for a name that is not there or cannot be split, with the names of those that can, and
-    where fewer than `count` layers have scores.
+    where fewer than `count` of `best` can be split.
     """
     layers = all_layers(document)
     possible = {layer.name: layer for layer in candidates(document, options)}
@@ -96,11 +119,12 @@ def choose_layers(
                     reason = why_not(found, layers, helper_names(layers), options) or reason
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
-    best = [score.layer for score in ranked(scores) if score.layer in possible][:count]
-    if len(best) < count:
+    chosen = [name for name in best if name in possible][:count]
+    if len(chosen) < count:
+        choice = parse_choice(options.choose_by)
+        more = "Watch more layers with `caffe-split instrument`, or lower" if choice.by_tpm else "Lower"
         raise CaffeSplitError(
-            f"{count} layer(s) to choose by TPM entropy, but only {len(best)} that can be split have scores "
-            f"({', '.join(best) or 'none'}). Layers that can be split: {listing}. Watch more layers with "
-            "`caffe-split instrument`, or lower --num-splits."
+            f"{count} layer(s) to choose by {options.choose_by}, but only {len(chosen)} that can be split have it "
+            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more} --num-splits."
         )
-    return [layer for name, layer in possible.items() if name in best]
+    return [layer for name, layer in possible.items() if name in chosen]

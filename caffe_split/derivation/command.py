@@ -18,6 +18,7 @@ _OPTIONS = {
     "skip_pool": "--skip-pool",
     "added_lr": "--added-lr",
     "partition": "--partition",
+    "choose_by": "--choose-by",
     "schedule": "--schedule",
     "engine": "--engine",
 }
@@ -46,6 +47,8 @@ def command_of(
             words += [option, str(value)]
     if options.branch_norm:
         words += ["--branch-norm", "--calibrate", str(options.branch_norm)]
+    elif options.calibrate != DEFAULTS.calibrate and layers is not None:
+        words += ["--calibrate", str(options.calibrate)]
     if options.window is not None:
         words += ["--window", f"{options.window[0]}:{options.window[1]}"]
     if options.ignore_extra_weights:

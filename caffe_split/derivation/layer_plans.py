@@ -8,6 +8,7 @@ import numpy as np
 
 from caffe_split.backends.check_weights import Blobs
 from caffe_split.derivation.documents import Size
+from caffe_split.derivation.measured import Measured
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.derivation.plan import LayerPlan
 from caffe_split.errors import CaffeSplitError
@@ -18,13 +19,14 @@ from caffe_split.split.algebra import Kernels
 from caffe_split.split.layer import split_convolution
 from caffe_split.split.partition import Partition, PartitionRule, divide, parse_rule
 from caffe_split.split.parts import Part
+from caffe_split.split.saliency import Saliency
 from caffe_split.tpm.scores import LayerScores
 
 
 def plan_layers(
     layers: Sequence[Layer],
     weights: Blobs,
-    scores: Sequence[LayerScores],
+    known: Measured,
     options: DeriveOptions,
     *,
     momentum: float,
@@ -32,14 +34,15 @@ def plan_layers(
 ) -> list[LayerPlan]:
     """The plan of each of `layers`, whose blobs are in `weights`.
 
-    `scores` may be empty where the partition needs no TPM; `momentum` is the solver's; `sizes` gives the (height,
+    `known` may be empty where the partition needs nothing; `momentum` is the solver's; `sizes` gives the (height,
     width) of a layer's bottom in each net that is changed, for skips that average. Raises `CaffeSplitError` for a
     layer that cannot be split so.
     """
-    rule, by_name = parse_rule(options.partition), {score.layer: score for score in scores}
+    rule, by_name = parse_rule(options.partition), {score.layer: score for score in known.scores}
+    salient = {each.layer: each for each in known.saliency}
     plans = []
     for layer in layers:
-        partition, kernels = _divided(layer, weights[layer.name], by_name.get(layer.name), rule)
+        partition, kernels = _divided(layer, weights[layer.name], _values(layer, rule, by_name, salient), rule)
         bottom, top = layer.bottoms[0], layer.tops[0]
         geometry = convolution_geometry(layer)
         parts = split_convolution(
@@ -53,21 +56,42 @@ def plan_layers(
             input_sizes=sizes.get(layer.name, ()),
         )
         note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
-        plans.append(LayerPlan(layer.name, partition, tuple(parts), by_name.get(layer.name), momentum, note))
+        found = by_name.get(layer.name), salient.get(layer.name)
+        plans.append(LayerPlan(layer.name, partition, tuple(parts), *found, momentum=momentum, note=note))
     return plans
 
 
-def _divided(
-    layer: Layer, blobs: Sequence[np.ndarray], scores: LayerScores | None, rule: PartitionRule
-) -> tuple[Partition, Kernels]:
-    """Which kernels of a layer are fast and slow, and the kernels. Raises `CaffeSplitError` without scores."""
-    weight = np.asarray(blobs[0], dtype=np.float64)
-    if rule.needs_scores and scores is None:
+def _values(
+    layer: Layer, rule: PartitionRule, scores: Mapping[str, LayerScores], saliency: Mapping[str, Saliency]
+) -> np.ndarray | None:
+    """What the rule divides a layer's kernels by; None where it looks at none. Raises `CaffeSplitError` without it."""
+    if rule.saliency:
+        if layer.name not in saliency:
+            raise CaffeSplitError(f"{layer.where}: partition {rule.text}: no gradient of a loss reaches it.")
+        values = saliency[layer.name].kernels[rule.saliency]
+        if not np.ptp(values):
+            raise CaffeSplitError(
+                f"{layer.where}: all its kernels have the same {rule.saliency}, {values[0]:g}: it does not say which "
+                "are fast. Take more batches (--calibrate), or divide them by chance: --partition random:SEED."
+            )
+        return values
+    if not rule.needs_scores:
+        return None
+    if layer.name not in scores:
         raise CaffeSplitError(
             f"{layer.where}: partition {rule.text} needs its TPM, and it was not watched. Watch it with "
-            "`caffe-split instrument` and train, keep a series of snapshots over the window, or use random:SEED."
+            "`caffe-split instrument` and train, keep a series of snapshots over the window, or use score:NAME or "
+            "random:SEED."
         )
-    values = np.zeros(len(weight)) if scores is None else scores.tpm
+    return scores[layer.name].tpm
+
+
+def _divided(
+    layer: Layer, blobs: Sequence[np.ndarray], values: np.ndarray | None, rule: PartitionRule
+) -> tuple[Partition, Kernels]:
+    """Which kernels of a layer are fast and slow, and the kernels."""
+    weight = np.asarray(blobs[0], dtype=np.float64)
+    values = np.zeros(len(weight)) if values is None else values
     try:
         partition = divide(rule, values, convolution_geometry(layer).group, salt=layer.name)
     except CaffeSplitError as error:

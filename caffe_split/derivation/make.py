@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
-from caffe_split.derivation.choose import choose_layers, expect_differences
+from caffe_split.derivation.choose import choose_layers, expect_differences, ranking
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.layer_plans import plan_layers
+from caffe_split.derivation.measured import Measured, measured
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
+from caffe_split.derivation.own_data import need_training_data
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
 from caffe_split.derivation.rewrite import rewrite
 from caffe_split.derivation.solver import solver_type
@@ -33,11 +34,10 @@ from caffe_split.net.training import Training
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Part
-from caffe_split.tpm.collect import measure_tpm, momentum_of
+from caffe_split.tpm.collect import momentum_of
 from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
-from caffe_split.tpm.scores import LayerScores, latest_window
+from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.state import fresh_state, is_state
-from caffe_split.tpm.trust import warnings
 
 
 def derive(
@@ -57,12 +57,12 @@ def derive(
     Args:
         training: The net and its solver, as `open_training` gives them.
         iteration: The snapshot to split; or else give `weights`, a caffemodel.
-        weights: Split these weights, in place of a snapshot. Then TPM is not known: give `scores`, or name the layers
-            and choose a partition that needs no TPM.
+        weights: Split these weights, in place of a snapshot. Then TPM is not known: give `scores`, or choose layers
+            and kernels by something else.
         scores: TPM that was measured otherwise, as `measure_tpm` gives it: of several windows the one that ends last is
             used. None: it is taken from the snapshot.
-        layers: How many layers are split, those of highest TPM entropy; or their names. None: no layer; this is
-            the control, the same files and the same schedule with nothing split.
+        layers: How many layers are split, those that are best by `options.choose_by`; or their names. None: no layer;
+            this is the control, the same files and the same schedule with nothing split.
         options: How they are split; see `DeriveOptions`.
         out: The new folder that `plan.write()` makes.
         deploy: A deploy net to change in the same way.
@@ -106,23 +106,14 @@ def derive(
     if names == [] and layers is not None:
         raise WrongUseError("--layers names no layer.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
-    seen: list[LayerScores] = []
-    if scores is not None:
-        for score in scores:
-            expect(score, LayerScores, "LayerScores in scores")
-        seen = latest_window(scores)
-    elif names is None or (names and rule.needs_scores):
-        if iteration is None:
-            raise WrongUseError("--weights alone has no TPM: give --layers, and a --partition random:SEED or list:...")
-        windows = () if options.window is None else (options.window,)
-        seen = latest_window(measure_tpm(training, iteration, windows=windows))
-    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, seen, options)
+    known = measured(training, path, iteration, names, scores, options)
+    best = ranking(training.net, known.scores, known.saliency, options)
+    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, best, options)
     if rule.needs_scores:
-        expect_differences(chosen, seen)
+        expect_differences(chosen, known.scores)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
     out, deploy = Path(out), None if deploy is None else Path(deploy)
-    plan = _plan(source, chosen, seen, options, out, deploy)
-    plan = replace(plan, warnings=tuple(warnings(seen, momentum_of(training) or 0.0, list(training.snapshots()))))
+    plan = _plan(source, chosen, known, options, out, deploy)
     if scores is not None:
         return plan  # no command line takes scores
     command = command_of(training, options, iteration=iteration, weights=path, layers=layers, out=out, deploy=deploy)
@@ -143,12 +134,12 @@ class _Source:
 def _plan(
     source: _Source,
     layers: Sequence[Layer],
-    scores: Sequence[LayerScores],
+    known: Measured,
     options: DeriveOptions,
     out: Path,
     deploy: Path | None,
 ) -> DerivePlan:
-    """Split `layers`. `scores` may be empty where the partition does not need them."""
+    """Split `layers`. `known` may be empty where the partition needs nothing."""
     training, weights, inputs = source.training, source.weights, source.inputs
     check_weights(
         training.net,
@@ -166,10 +157,12 @@ def _plan(
     sizes = {}
     if options.skip_pool == "average":
         sizes = input_sizes([net for _, net in files.nets], training.state, inputs)
-    plans = plan_layers(layers, weights, scores, options, momentum=momentum_of(training) or 0.0, sizes=sizes)
+    momentum = momentum_of(training) or 0.0
+    plans = plan_layers(layers, weights, known, options, momentum=momentum, sizes=sizes)
     norm = norm_settings(training.net)
-    backend = choose_backend(options.engine) if options.branch_norm and plans else None
-    if backend is not None:
+    measures = known.saliency or (options.branch_norm and plans)
+    backend = choose_backend(options.engine) if measures else None
+    if backend is not None and options.branch_norm:
         plans = _normalised(training, weights, plans, norm, options.branch_norm, backend)
     edit = _Edit({plan.name: plan.parts for plan in plans}, norm, parent[1].iter if parent is not None else 0)
 
@@ -178,9 +171,9 @@ def _plan(
     texts: dict[str, bytes] = {}
     for path, document in [*documents, *files.solver]:
         _put(texts, path, document)
-    known = {layer.name for layer in all_layers(training.net)}
+    here = {layer.name for layer in all_layers(training.net)}
     kept_states = () if parent is None else _kept_watchers(training.net, edit.splits)
-    blobs = _derived_weights({name: weights[name] for name in weights if name in known}, edit.splits, kept_states)
+    blobs = _derived_weights({name: weights[name] for name in weights if name in here}, edit.splits, kept_states)
     state, read = None, list(files.read)
     if parent is not None:
         _complete_states(blobs, derived, parent[1].iter)
@@ -212,6 +205,8 @@ def _plan(
         inputs=tuple(path for path in (*read, source.path) if path.is_file()),
         notes=files.notes,
         engine=None if backend is None else backend.name,
+        saliency=known.saliency,
+        warnings=known.doubts,
     )
 
 
@@ -267,12 +262,7 @@ def _normalised(
     backend: Backend,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
-    if all(layer.type == "Input" for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
-        raise CaffeSplitError(
-            f"{training.net_path}: --branch-norm measures the net's own training data, and this net has no data layer. "
-            "Give the training net or its solver, and this one as --deploy."
-        )
-    check_data([(training.net, training.state)])
+    need_training_data(training, "--branch-norm")
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
     with scratch() as folder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from caffe_split.backends import choose as backends
+from caffe_split.derivation.choice import BY_TPM, parse_choice
 from caffe_split.errors import WrongUseError
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init, SplitOptions
@@ -16,7 +17,7 @@ Schedule = Literal["restart", "continue"]
 
 # How many layers are split where nobody names them.
 NUM_SPLITS = 1
-# How many batches measure the branches where --branch-norm says no number.
+# How many batches of the training data measure branches and saliencies where nothing is said.
 CALIBRATE = 20
 
 
@@ -34,11 +35,16 @@ class DeriveOptions(SplitOptions):
         skip_pool: The skip or identity beside stride s: "stride" takes every s-th pixel, "average" the mean of s x s.
         branch_norm: Batches of the training data that measure normalised branches, for instance 20; 0: no BatchNorm.
         added_lr: Factor on the lr_mult of the added convolutions.
-        partition: Which kernels are fast: "median", "otsu", "threshold:X", "ratio:R", "random:SEED", "list:I,J,...";
-            "all": the layer is not divided, the whole of it gains the added path.
+        partition: Which kernels are fast: by TPM "median", "otsu", "threshold:X" or "ratio:R"; the half of higher
+            saliency, "score:NAME" with grad-norm, snip or synflow; "random:SEED"; "list:I,J,...". "all": the layer is
+            not divided, the whole of it gains the added path.
+        choose_by: Which layers are split where only their number is given: those of highest "tpm-entropy",
+            "grad-norm", "snip" or "synflow", or "random:SEED".
+        calibrate: Batches of the training data that measure the saliencies of `choose_by` and `partition`; with
+            `branch_norm` its number is taken.
         schedule: "restart": the parent's solver from iteration 0; "continue": also a solver state to go on from.
         window: The iterations (start, stop) of the TPM to use; None: the window that the TPM layers saw last.
-        engine: What measures for `branch_norm`: the name of a back end; None: the first of them that is installed.
+        engine: What measures branches and saliencies: the name of a back end; None: the first that is installed.
         ignore_extra_weights: Leave out weights of layers that the net does not have.
 
     Raises `CaffeSplitError` for a value that is none of these.
@@ -52,10 +58,17 @@ class DeriveOptions(SplitOptions):
     """
 
     partition: str = "median"
+    choose_by: str = BY_TPM
+    calibrate: int = CALIBRATE
     schedule: Schedule = "restart"
     window: tuple[int, int] | None = None
     engine: str | None = None
     ignore_extra_weights: bool = False
+
+    @property
+    def batches(self) -> int:
+        """The number of batches that measure saliencies."""
+        return self.branch_norm or self.calibrate
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -70,10 +83,11 @@ class DeriveOptions(SplitOptions):
                 raise WrongUseError(f"--{name.replace('_', '-')} is not a finite number.")
             if value < 0:
                 raise WrongUseError(f"{name} is {value}, expected 0 or more.")
-        for name in ("seed", "branch_norm"):
+        for name, least in (("seed", 0), ("branch_norm", 0), ("calibrate", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise WrongUseError(f"{name} is {value!r}, expected a whole number of 0 or more.")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise WrongUseError(f"{name} is {value!r}, expected a whole number of {least} or more.")
+        parse_choice(self.choose_by)
 
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -11,16 +11,18 @@ import numpy as np
 
 from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
+from caffe_split.derivation.choice import BY_TPM, parse_choice
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
-from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.manifest import write_manifest
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.mixing import NOISE_FORMS
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
+from caffe_split.split.saliency import SALIENCIES, Saliency
 from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
 
 
@@ -28,7 +30,8 @@ from caffe_split.tpm.scores import LayerScores, null_tpm, z_scores
 class LayerPlan:
     """One convolution that will be split, into which layers, and why.
 
-    `scores` is None where neither the choice of the layer nor its partition looked at TPM; `note` warns of a start
+    `scores` is None where neither the choice of the layer nor its partition looked at TPM, `saliency` where neither
+    looked at that; `note` warns of a start
     that rounding makes less exact. `momentum` is the solver's.
     """
 
@@ -36,13 +39,21 @@ class LayerPlan:
     partition: Partition
     parts: tuple[Part, ...]
     scores: LayerScores | None
-    momentum: float
+    saliency: Saliency | None = None
+    momentum: float = 0.0
     note: str = ""
 
     def why(self) -> str:
-        """The scores that chose it, in a line."""
-        if self.scores is None:
-            return "chosen by name"
+        """What is known of it that a choice may look at, in a line; empty where nothing is."""
+        known = [*([] if self.scores is None else [self._tpm()]), *([] if self.saliency is None else [self._salient()])]
+        return "; ".join(known)
+
+    def _salient(self) -> str:
+        assert self.saliency is not None
+        return ", ".join(f"{name} {self.saliency.whole[name]:.4g}" for name in SALIENCIES)
+
+    def _tpm(self) -> str:
+        assert self.scores is not None
         if self.partition.is_whole:
             return f"entropy {self.scores.entropy:.3f}, TPM {self._mean(self.scores.tpm, self.partition.slow):.3f}"
         fast, slow = (self._mean(self.scores.tpm, side) for side in (self.partition.fast, self.partition.slow))
@@ -65,11 +76,15 @@ class LayerPlan:
 class DerivePlan:
     """All that a derivation will write into the new folder `out`; `print(plan)` shows it, `plan.write()` writes it.
 
+    `net_path`, `solver_path` and `weights_path` are the files that are split, `iteration` that of the snapshot (None:
+    `weights` were given). `layers` has, for each layer that is split, its halves, parts and TPM; `before` and `after`
+    are the net's parameters and multiply-adds for one image.
     `texts` are the prototxt files, name in the folder -> content; `weights` the derived net's blobs, layer -> blobs;
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
-    form, `warnings` what the choice by TPM lacks. `engine` is what measured the branches for `options.branch_norm`,
-    if anything did. `command` makes the same plan at the command line; it is empty where none does.
+    form, `warnings` what the scores lack that chose. `saliency` is that of all layers that learn, where it was needed;
+    `engine` is what measured it, or branches for `options.branch_norm`. `command` makes the same plan at the command
+    line; it is empty where none does.
     """
 
     net_path: Path
@@ -89,6 +104,7 @@ class DerivePlan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     engine: str | None = None
+    saliency: tuple[Saliency, ...] = ()
     command: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -128,8 +144,9 @@ class DerivePlan:
         lines = [f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}"]
         if self.layers:
             lines.append(
-                f"{self.options.kind} split of {len(self.layers)} layer(s), partition {self.options.partition}, "
-                f"init {self.options.init}, noise {self.options.noise:g}, seed {self.options.seed}"
+                f"{self.options.kind} split of {len(self.layers)} layer(s), "
+                f"{self._chosen()}partition {self.options.partition}, init {self.options.init}, "
+                f"noise {self.options.noise:g}, seed {self.options.seed}"
             )
         else:
             lines.append("no split: the control, the same net trained equally long from the same weights")
@@ -137,27 +154,43 @@ class DerivePlan:
         lines += [f"  warning: {line}" for line in self.warnings]
         if self.options.added_lr != 1 and self.layers:
             lines.append(f"added convolutions learn at {self.options.added_lr:g} times the rate of the split layer")
-        if self.engine is not None:
-            lines.append(
-                f"branches normalised by {self.options.branch_norm} batches, run in {get_backend(self.engine).title}"
-            )
+        measured = {"branches normalised": self.options.branch_norm, "scores measured": self.options.batches}
+        if not self.saliency:
+            del measured["scores measured"]
+        lines += [
+            f"{what} by {batches} batches, run in {get_backend(self.engine).title}"
+            for what, batches in measured.items()
+            if self.engine is not None and batches
+        ]
+        without = "chosen by chance" if parse_choice(self.options.choose_by).seed is not None else "chosen by name"
         for layer in self.layers:
             fast, slow = len(layer.partition.fast), len(layer.partition.slow)
             sides = f"{fast} fast / {slow} slow" if fast else f"all {slow} kernels"
             lines += [
-                f"  {layer.name}: {sides}; {layer.why()}",
+                f"  {layer.name}: {sides}; {layer.why() or without}",
                 "    " + ", ".join(p.name for p in layer.parts),
             ]
             if layer.note:
                 lines.append(f"    note: {layer.note}")
-        lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
-        lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
+        lines += changes(self.before, self.after)
         lines.append("writes " + ", ".join(str(self.out / name) for name in self.output_names()))
         return lines
 
+    def _chosen(self) -> str:
+        return "" if self.options.choose_by == BY_TPM else f"chosen by {self.options.choose_by}, "
+
+    def _saliency_dict(self) -> dict[str, Any]:
+        return {
+            "batches": self.options.batches,
+            "layers": {
+                each.layer: {"whole": each.whole, "kernels": {name: v.tolist() for name, v in each.kernels.items()}}
+                for each in self.saliency
+            },
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON and the manifest have it, kernels' scores included."""
-        options = (*SplitOptions.__dataclass_fields__, "partition", "schedule")
+        options = (*SplitOptions.__dataclass_fields__, "partition", "choose_by", "schedule")
         return {
             "net": str(self.net_path),
             "solver": None if self.solver_path is None else str(self.solver_path),
@@ -169,9 +202,10 @@ class DerivePlan:
             "upgraded": list(self.notes),
             "warnings": list(self.warnings),
             "engine": self.engine,
+            "saliency": None if not self.saliency else self._saliency_dict(),
             "layers": [_layer_dict(layer) for layer in self.layers],
-            "before": vars(self.before),
-            "after": vars(self.after),
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
         }
 
 

@@ -19,6 +19,8 @@ A solver trains in the current directory, as Caffe does:
     solver.step(100)
     weights, state = solver.snapshot()
 
+`python_layer` registers PyTorch classes for Python layers.
+
 Importing this package does not import PyTorch; the first use of `Net` or `Solver` does, and raises `CaffeSplitError`
 where it is missing. Whether the engine can run a net is judged without it (`spec`). Nothing outside the engine and the
 back end on it imports torch.
@@ -30,12 +32,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from caffe_split.engine.require import require_torch
+from caffe_split.engine.spec.python_layers import python_layer
 
 if TYPE_CHECKING:
     from caffe_split.engine.model.net import Net
     from caffe_split.engine.training.solver import Solver
 
-__all__ = ["Net", "Solver", "require_torch"]
+__all__ = ["Net", "Solver", "python_layer", "require_torch"]
 
 _LAZY = {"Net": "caffe_split.engine.model.net", "Solver": "caffe_split.engine.training.solver"}
 

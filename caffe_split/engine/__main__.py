@@ -2,7 +2,7 @@
 
     python -m caffe_split.engine SOLVER [--weights FILE,FILE] [--snapshot FILE|auto] [--continue-data]
         [--device cpu|cuda] [--seed N] [--precision fp32|tf32|bf16] [--compile] [--threads N]
-        [--processes K] [--sync-bn] [--scale-batch]
+        [--processes K] [--sync-bn] [--scale-batch] [--python-layers MODULE|FILE.py]
     torchrun --nproc-per-node K -m caffe_split.engine SOLVER ...
 
 The log goes to standard error. SIGINT writes a snapshot and stops; SIGHUP writes a snapshot. The exit status is 0 at
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from caffe_split.engine.log import Log, SilentLog
 from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.require import require_torch
+from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 
@@ -97,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         "--sync-bn", action="store_true", help="BatchNorm normalises by the statistics of the whole batch"
     )
     parser.add_argument("--scale-batch", action="store_true", help="each process takes batch_size records")
+    parser.add_argument(
+        "--python-layers", metavar="FILE.py|MODULE", help="import the PyTorch classes that stand for Python layers"
+    )
     return parser
 
 
@@ -112,6 +116,8 @@ def _train(words: argparse.Namespace, run: Run) -> None:
 
     log, meeting = run.log, run.meet()
     _check(words, meeting)
+    if words.python_layers is not None:
+        load_python_layers(words.python_layers)
     keep_memory()
     if words.threads:
         torch.set_num_threads(words.threads)

@@ -29,6 +29,12 @@ def choose_device(asked: str | None, solver: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def describe_devices() -> str:
+    """The CUDA devices that PyTorch sees, in words."""
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return f"CUDA devices: {', '.join(names)}" if names else "no CUDA device"
+
+
 # Multiply-adds of a forward run for which a thread more pays.
 _WORK_PER_THREAD = 50_000_000
 

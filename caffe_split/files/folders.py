@@ -12,7 +12,7 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files.hidden import hidden_folder
 from caffe_split.files.own import MANIFEST, added, remove_listed
-from caffe_split.files.rename import exchange, rename_new
+from caffe_split.files.rename import exchange, rename_again, rename_new
 from caffe_split.files.writing import reason
 
 __all__ = ["MANIFEST", "check_out", "free_name", "new_folder", "remove_folder"]
@@ -97,11 +97,7 @@ def _replace(building: Path, out: Path, old: Path) -> None:
         building.rename(old)
     else:
         out.rename(old)
-        try:
-            rename_new(building, out)
-        except FileExistsError:
-            rename_new(old, free_name(out))
-            raise
+        _again(building, out, old)
     said = added(old)
     if said is None:
         remove_listed(old)
@@ -110,8 +106,21 @@ def _replace(building: Path, out: Path, old: Path) -> None:
         old.rename(building)
     else:
         out.rename(building)
-        rename_new(old, out)
+        _again(old, out, old)
     raise CaffeSplitError(f"{out} {said}; {_STAYS}.")
+
+
+def _again(folder: Path, out: Path, old: Path) -> None:
+    """Name a folder `out`, which was moved away in this moment; if the name is taken, `old` gets the next free one."""
+    try:
+        rename_again(folder, out)
+    except FileExistsError:
+        kept = free_name(out)
+        rename_new(old, kept)
+        raise CaffeSplitError(
+            f"{out} has appeared while this command replaced it; it stays as it is. What was there before is {kept} "
+            "now, and nothing was written."
+        ) from None
 
 
 def remove_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:

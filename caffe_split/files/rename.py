@@ -29,12 +29,10 @@ def rename_new(source: Path, target: Path) -> None:
         # The name is taken by a folder that is made here; a rename replaces a folder only while it is empty.
         os.mkdir(target)
         try:
-            os.rename(source, target)
-        except OSError as error:
+            _rename_folder(source, target)
+        except OSError:
             with contextlib.suppress(OSError):
                 os.rmdir(target)
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
             raise
         return
     try:
@@ -46,6 +44,26 @@ def rename_new(source: Path, target: Path) -> None:
         os.replace(source, target)
     else:
         os.unlink(source)
+
+
+def rename_again(source: Path, target: Path) -> None:
+    """Give a folder the name of one that was moved away in this moment. Raises `FileExistsError` as `rename_new`.
+
+    Where the system cannot refuse to replace, an empty folder at `target` is replaced. `rename_new` makes one itself
+    there, and what others write into that, in the belief that it is the one before, would be in the way.
+    """
+    if not _renameat2(source, target, _NO_REPLACE):
+        _rename_folder(source, target)
+
+
+def _rename_folder(source: Path, target: Path) -> None:
+    """Rename a folder; of what may be at `target` the system replaces an empty folder alone."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
+        raise
 
 
 def exchange(one: Path, other: Path) -> bool:

@@ -11,7 +11,6 @@ import numpy as np
 
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, check_weights
 from caffe_split.backends.verify import DEFAULTS, Verification, VerifyOptions, verify
-from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
@@ -21,7 +20,7 @@ from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
-from caffe_split.layertypes.cost import Cost
+from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
@@ -58,11 +57,12 @@ class FoldOptions:
 class FoldPlan:
     """All that folding will write into the new folder `out`; `str` gives it in words.
 
-    whole: how the folded weights fit those of the nets that have no splits, such as the deploy net of before. state:
-    that in which the nets are compared. trimmed: the splits that lost some of their branches. kept: why a split stays,
-    by its stem. norms: which BatchNorm and Scale layers went into which convolution; norms_kept: why those behind a
-    convolution stay. before, after: cost of the net. texts (file name -> bytes), weights (layer -> float32 blobs) and
-    types (layer -> type): the folder's content.
+    net_path, deploy_path, weights_path: the files that are folded; caffe_proto: the schema of the fork that they are
+    for. folded: the splits that become one convolution again. whole: how the folded weights fit those of the nets that
+    have no splits, such as the deploy net of before. state: that in which the nets are compared. trimmed: the splits
+    that lost some of their branches. kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers went
+    into which convolution; norms_kept: why those behind a convolution stay. before, after: cost of the net. texts (file
+    name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's content.
     """
 
     net_path: Path
@@ -99,8 +99,7 @@ class FoldPlan:
         lines += [f"  not folded: {name}: {reason}" for name, reason in self.kept.items()]
         lines += [f"  BatchNorm stays behind {name}: {reason}" for name, reason in self.norms_kept.items()]
         lines += [f"  {path}: {fits}" for path, fits in self.whole.items()]
-        lines.append(f"parameters {change(self.before.parameters, self.after.parameters)}")
-        lines.append(f"multiply-adds an image {change(self.before.macs, self.after.macs)}")
+        lines += changes(self.before, self.after)
         return lines
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,8 +114,8 @@ class FoldPlan:
             "batch_norm": {name: list(norms) for name, norms in self.norms.items()},
             "batch_norm_kept": self.norms_kept,
             "whole": {str(path): fits for path, fits in self.whole.items()},
-            "before": vars(self.before),
-            "after": vars(self.after),
+            "before": self.before.as_dict(),
+            "after": self.after.as_dict(),
         }
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from caffe_split.files import PathLike
 from caffe_split.formats.prototxt import wrong_kind
 from caffe_split.formats.prototxt.document import NET_ONLY, SOLVER_ONLY
 
-Kind = Literal["net", "solver", "weights", "state", "schema", "log", "array", "packed", "folder", "strange"]
+Kind = Literal["net", "solver", "weights", "state", "schema", "log", "array", "picture", "packed", "folder", "strange"]
 
 # Enough for the comments at the head of a net.
 HEAD = 1 << 16
@@ -24,6 +24,7 @@ _KINDS: dict[str, Kind] = {
     "weights": "weights",
     "a solver state": "state",
     "a training log": "log",
+    "a picture": "picture",
     "compressed": "packed",
     "text in UTF-16": "packed",
 }

@@ -46,8 +46,10 @@ class Row:
 class Summary:
     """A net's layers of one phase, in order, and its totals.
 
-    `unknown` maps a layer whose parameters, or also shapes, are not known to the reason. `cost` is None in parts then,
-    and `least` is the cost of the other layers.
+    `net` is the net's file, `phase` TRAIN or TEST. `rows` has a `Row` per layer: the shapes of its tops, as (N, C, H,
+    W), its parameters, its multiply-adds for one image. `cost` is their sum. `unknown` maps a layer whose parameters,
+    or also shapes, are not known to the reason. `cost` is None in parts then, and `cost.least` that of the other
+    layers.
     """
 
     net: str
@@ -55,7 +57,6 @@ class Summary:
     rows: tuple[Row, ...]
     cost: Cost
     unknown: dict[str, str]
-    least: Cost
 
     @property
     def frozen(self) -> int:
@@ -99,8 +100,7 @@ def summarize(
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
     rows = tuple(_row(layer, shapes) for layer in layers)
-    least = Cost(shapes.least_parameters, shapes.least_macs)
-    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes), least)
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes))
 
 
 def _check_inputs(

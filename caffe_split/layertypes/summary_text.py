@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from caffe_split.layertypes.cost import changes, listing
 from caffe_split.layertypes.summary import Row, Summary, pair_up
 
 
@@ -14,7 +15,7 @@ def table_lines(summary: Summary) -> list[str]:
     """The table, one line per layer, with the totals below."""
     body = [(row.name, row.type, row.output, _count(row.parameters), _count(row.macs)) for row in summary.rows]
     head = ("layer", "type", "output", "parameters", "multiply-adds")
-    total = ("total", f"{len(body)} layers", "", *_totals(summary))
+    total = ("total", f"{len(body)} layers", "", *(text if text != "0" else "-" for text in summary.cost.texts()))
     return [*_columns([head, *body, total], "lllrr"), *_notes(summary)]
 
 
@@ -45,8 +46,7 @@ def pair_lines(first: Summary, second: Summary, only_changes: bool = False) -> l
         *_columns(table, "lllllrrrrl"),
         f"layers {len(first.rows)} -> {len(second.rows)}: "
         + ", ".join(f"{number} {change}" for change, number in counts.items()),
-        f"parameters {_change(first, second, 0)}",
-        f"multiply-adds an image {_change(first, second, 1)}",
+        *changes(first.cost, second.cost)[:2],
         *_notes(first),
         *(_notes(second) if second.net != first.net else []),
     ]
@@ -57,38 +57,17 @@ def _notes(summary: Summary) -> list[str]:
     if summary.frozen:
         notes.append(f"{summary.net}: {summary.frozen:,} of the parameters are frozen (lr_mult 0)")
     if summary.unknown:
-        notes.append(f"{summary.net}: the totals are without {_listing(list(summary.unknown))}")
+        notes.append(f"{summary.net}: the totals are without {listing(list(summary.unknown))}")
     names: dict[str, list[str]] = {}
     for name, why in summary.unknown.items():
         names.setdefault(why, []).append(f"'{name}'")
     for why, of in names.items():
-        notes.append(f"{summary.net}: not known of layer{'s' if len(of) > 1 else ''} {_listing(of)}: {why}")
+        notes.append(f"{summary.net}: not known of layer{'s' if len(of) > 1 else ''} {listing(of)}: {why}")
     return notes
-
-
-def _listing(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _totals(summary: Summary) -> tuple[str, str]:
-    """Parameters and multiply-adds; what is known of them where layers are not known."""
-    found = []
-    for count, least in zip(*((cost.parameters, cost.macs) for cost in (summary.cost, summary.least))):
-        found.append(f"at least {least:,}" if count is None and least else _count(count))
-    return found[0], found[1]
 
 
 def _count(number: int | None) -> str:
     return "?" if number is None else f"{number:,}" if number else "-"
-
-
-def _change(first: Summary, second: Summary, which: int) -> str:
-    """`before -> after` of the parameters (0) or the multiply-adds (1), with their ratio where both are known."""
-    before, after = ((summary.cost.parameters, summary.cost.macs)[which] for summary in (first, second))
-    if before is None or after is None:
-        return " -> ".join(_totals(summary)[which] for summary in (first, second))
-    ratio = f" (x{after / before:.3f})" if before else ""
-    return f"{before:,} -> {after:,}{ratio}"
 
 
 def _columns(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
@@ -114,7 +93,7 @@ def as_dict(summary: Summary) -> dict[str, Any]:
         "frozen_parameters": summary.frozen,
         "multiply_adds": summary.cost.macs,
         "unknown": summary.unknown,
-        "at_least": {"parameters": summary.least.parameters, "multiply_adds": summary.least.macs},
+        "at_least": dict(zip(("parameters", "multiply_adds"), summary.cost.least)),
     }
 
 

@@ -14,10 +14,11 @@ from caffe_split.layertypes.records import (
     pointwise,
     pooling,
     product,
+    recurrent,
     tpm,
 )
 
-_FAMILIES = (data, convolution, pooling, product, norm, pointwise, arrangement, loss, tpm)
+_FAMILIES = (data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm)
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 
 

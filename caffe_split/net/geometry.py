@@ -52,6 +52,21 @@ class Window:
             for n, k, s, p, d in zip(sizes, self.kernel, self.stride, self.pad, self.dilation)
         )
 
+    def pool(self, sizes: Sizes, ceil: bool = True) -> Sizes:
+        """The sizes of a pooling's top for a bottom of `sizes`, rounded up, or down without `ceil`.
+
+        >>> Window((3, 3), (2, 2), (0, 0), (1, 1)).pool((32, 32))
+        (16, 16)
+        """
+        sides = []
+        for n, k, s, p in zip(sizes, self.kernel, self.stride, self.pad):
+            side = (n + 2 * p - k + (s - 1 if ceil else 0)) // s + 1
+            # Caffe drops a last window that would start in the padding; it looks when either side is padded.
+            if any(self.pad) and (side - 1) * s >= n + p:
+                side -= 1
+            sides.append(side)
+        return tuple(sides)
+
 
 @dataclass(frozen=True)
 class Geometry(Window):
@@ -118,16 +133,20 @@ def pooled_sizes(layer: Layer, sizes: tuple[int, int]) -> tuple[int, int]:
     param = Options.of(layer.message, "pooling_param")
     if param.get("global_pooling"):
         return 1, 1
-    window = pooling_window(layer, sizes)
-    ceil = param.get("round_mode") == "CEIL"
-    sides = []
-    for n, k, s, p in zip(sizes, window.kernel, window.stride, window.pad):
-        side = (n + 2 * p - k + (s - 1 if ceil else 0)) // s + 1
-        # Caffe drops a last window that would start in the padding; it looks when either side is padded.
-        if any(window.pad) and (side - 1) * s >= n + p:
-            side -= 1
-        sides.append(side)
-    return sides[0], sides[1]
+    return _two(pooling_window(layer, sizes).pool(sizes, param.get("round_mode") == "CEIL"))
+
+
+def pyramid_windows(layer: Layer, sizes: tuple[int, int]) -> list[Window]:
+    """The windows of an SPP over images of `sizes` (height, width), level by level: 1, 2, 4, ... per side.
+
+    As in Caffe each is as large as a part of the image, rounded up, and the padding shares out what is left over.
+    """
+    windows = []
+    for level in range(int(Options.of(layer.message, "spp_param").get("pyramid_height"))):
+        kernel = tuple(-(-size // 2**level) for size in sizes)
+        pad = tuple((k * 2**level - size + 1) // 2 for k, size in zip(kernel, sizes))
+        windows.append(Window(kernel, kernel, pad, (1, 1)))
+    return windows
 
 
 def _two(sizes: Sizes) -> tuple[int, int]:

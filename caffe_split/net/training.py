@@ -27,6 +27,7 @@ Solver = tuple[Path, prototxt.Document]
 class Training:
     """A net and, where there is one, the solver that trains it.
 
+    `net` and `solver` are their texts without loss, `net_path` and `solver_path` the files; there may be no solver.
     `upgraded` has one line per change that brought an old net to today's form, `old_types` the types of a fork's old
     layers, whose names in that form are not known. `is_inline` means that the net stands
     in the text of the solver; `net_path` is then the name that it gets in a file of its own. `caffe_proto` is
@@ -170,7 +171,8 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
 
     Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, it is none of them,
     and `Training.solvers` has them. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory,
-    as Caffe does on loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe. Raises
+    as Caffe does on loading, unless `upgrade` is False. A net within a solver stays as it is, as in Caffe.
+    `caffe_proto` is the caffe.proto of a fork, whose fields are then known, too. Raises
     `CaffeSplitError` as `read_net` and `read_solver` do, and for a solver that does not name one training net
     (`net`, `net_param`, `train_net` or `train_net_param`).
 

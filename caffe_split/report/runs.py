@@ -47,11 +47,14 @@ def logs_in(path: Path) -> list[Path]:
     return found
 
 
-def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | None = None) -> list[Run]:
+def read_runs(
+    paths: Sequence[Path], say: Callable[[str], None], output: str | None = None, rank: int | None = None
+) -> list[Run]:
     """The runs of some folders, those that were not derived first, otherwise as given.
 
     say: called with a line about each log that cannot be read, and about anything else that is left out. output: the
-    test output to compare by. Raises `CaffeSplitError` if no run is left.
+    test output to compare by. rank: of logs into which several processes wrote; None: the first. Raises
+    `CaffeSplitError` if no run is left.
     """
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
     for path in paths:
@@ -59,7 +62,7 @@ def read_runs(paths: Sequence[Path], say: Callable[[str], None], output: str | N
             for file in logs_in(path):
                 if any(file.resolve() == known.resolve() for known, _, _ in found):
                     continue
-                log = read_log(file)
+                log = read_log(file, rank)
                 if not log.runs:
                     log.values()  # raises, and says what the log is instead
                 if output is not None:

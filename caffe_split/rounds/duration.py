@@ -11,6 +11,7 @@ import numpy as np
 
 from caffe_split.backends.train import Silent, reason_of, run_training
 from caffe_split.backends.train_plan import plan_training
+from caffe_split.derivation.choice import BY_TPM
 from caffe_split.derivation.choose import candidates
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver, testing_solver
@@ -84,7 +85,7 @@ def _paces(loop: Loop) -> list[Pace]:
             out = place / f"round{number}"
             since = time.monotonic()
             layers = _some(parent, options.layers, number)
-            how = replace(options.derive, partition="random:0", engine=options.engine)
+            how = replace(options.derive, choose_by=BY_TPM, partition="random:0", engine=options.engine)
             derive(parent, weights=weights, layers=layers, options=how, out=out).write()
             spent = time.monotonic() - since
             solver = out / solver.name

@@ -9,7 +9,9 @@ from typing import Any
 
 from caffe_split.backends.check_data import check_data
 from caffe_split.backends.choose import choose_backend
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.derivation.measure_saliency import expect_gradient
 from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
 from caffe_split.files import PathLike, sha256
@@ -99,13 +101,22 @@ def plan_loop(
     _check_solver(training)
     options = _with_layers(training, options)
     watch = watch_of(options, training.solver)
-    by_tpm = isinstance(options.layers, int) or parse_rule(options.derive.partition).needs_scores
+    choice, rule = parse_choice(options.derive.choose_by), parse_rule(options.derive.partition)
+    by_tpm = (isinstance(options.layers, int) and choice.by_tpm) or rule.needs_scores
+    if choice.saliency or rule.saliency:
+        expect_gradient(training)
     old = None if weights is None else Path(weights)
     if old is not None and not old.is_file():
         raise CaffeSplitError(f"no weights file {old}.")
     adopted, why = (True, "") if old is not None and not by_tpm else _adopted(training, options, by_tpm)
     if old is not None and by_tpm:
-        adopted, why = False, "the weights have no history: they are trained on, watched"
+        adopted, why = (
+            False,
+            (
+                "the weights have no history of TPM: they are trained on, watched. With --choose-by snip --partition "
+                "score:snip, or others that need no TPM, they are split as they are"
+            ),
+        )
     engine = choose_backend(options.engine).name
     inputs = {path: sha256(path) for path in (training.solver_path, training.net_path, old, deploy) if path is not None}
     asked = {
@@ -145,6 +156,16 @@ class Loop:
         """How often the net of a step has been split: 0 for the baseline and controls."""
         names = [each.name for each in self.steps if each.splits and each.verb == "derive"]
         return names.index(step.name) + 1 if step.name in names else 0
+
+    def choices(self) -> str:
+        """How each round splits, in a line."""
+        layers, how = self.options.layers, self.options.derive
+        which = f"{layers} layers by {how.choose_by}" if isinstance(layers, int) else ", ".join(layers or ())
+        saliency = parse_choice(how.choose_by).saliency or parse_rule(how.partition).saliency
+        batches = f", scores of {how.batches} batches" if saliency else ""
+        return (
+            f"each round splits {which}; {how.kind}, partition {how.partition}{batches}, run on {self.options.engine}"
+        )
 
     def run(self, screen: Screen) -> MultiSplits:
         """Do all that is left, and write the outcome."""
@@ -212,9 +233,9 @@ def _check_solver(training: Training) -> None:
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:
     """The options with the number of layers. Raises `CaffeSplitError` where that many cannot be split."""
     if isinstance(options.layers, tuple):
-        choose_layers(training.net, options.layers, 1, [])
+        choose_layers(training.net, options.layers, 1, [], options.derive)
         return options
-    possible = [layer.name for layer in candidates(training.net)]
+    possible = [layer.name for layer in candidates(training.net, options.derive)]
     if not possible:
         raise CaffeSplitError(f"{training.net_path}: it has no convolution that can be split.")
     if options.layers is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from caffe_split.derivation.choice import BY_TPM
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.errors import WrongUseError, expect
 
@@ -19,13 +20,14 @@ class MultiSplitOptions:
 
     Args:
         rounds: How many times; each round splits what the one before has trained.
-        layers: How many layers each round splits, those of highest TPM entropy; or the names of those that the first
+        layers: How many layers each round splits, the best by `derive.choose_by`; or the names of those that the first
             round splits, which then have to be the only round's. None: 9, or all that can be split if they are fewer.
         iteration: The iteration at which each round splits its parent. None: the end of the window in which the
             baseline's loss falls fastest.
         window: The iterations (start, stop) in which TPM is measured. None: those before `iteration`.
         control: Whether each round has a control: the same net trained equally long without a split.
-        derive: How layers are split; `schedule` must be "restart".
+        derive: How layers are chosen and split. With `schedule` "continue" the only round and its control go on with
+            the baseline's schedule at the split, to its end.
         engine: What trains, verifies and measures; None: the first back end that is installed.
         threads: Of each training; None: the back end chooses.
         deploy: Also a deploy net is folded, into `best/`.
@@ -55,8 +57,13 @@ class MultiSplitOptions:
             raise WrongUseError(f"layers is {self.layers}, expected 1 or more, or names.")
         if isinstance(self.layers, tuple) and self.rounds > 1:
             raise WrongUseError("named layers exist only before the first round; give a number, or --rounds 1.")
-        if self.derive.schedule != "restart":
-            raise WrongUseError("rounds start the solver again at iteration 0: --schedule restart.")
+        if isinstance(self.layers, tuple) and self.derive.choose_by != BY_TPM:
+            raise WrongUseError("--choose-by chooses among layers, and --layers names them: give one.")
+        if self.derive.schedule != "restart" and self.rounds > 1:
+            raise WrongUseError(
+                "a round that continues the schedule leaves no earlier iteration to split again: give --rounds 1, or "
+                "--schedule restart. (A study takes rounds at rising iterations.)"
+            )
         if self.window is not None and self.iteration is not None and self.window[1] > self.iteration:
             raise WrongUseError(
                 f"the window ends at {self.window[1]}, after the split at {self.iteration}; choose one before it."

@@ -45,8 +45,13 @@ def control_name(number: int) -> str:
 
 
 def steps_of(options: MultiSplitOptions, max_iter: int, adopted: bool) -> list[LoopStep]:
-    """All steps, each after those that it needs; `adopted` is whether the baseline has been trained before."""
+    """All steps, each after those that it needs; `adopted` is whether the baseline has been trained before.
+
+    The iterations of trainings that continue at an iteration that is not known yet are counted from 0.
+    """
     steps = [LoopStep("train", BASELINE, "", 0 if adopted else max_iter)]
+    if options.derive.schedule == "continue":
+        max_iter -= options.iteration or 0
     for number in range(1, options.rounds + 1):
         name = round_name(number)
         parent = round_name(number - 1) if number > 1 else BASELINE

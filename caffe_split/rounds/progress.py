@@ -44,13 +44,14 @@ class LoopProgress:
 
     def __init__(self, screen: Screen, total: int, done: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen, self._total, self._done, self._clock = screen, total, done, clock
-        self._name, self._size, self._reached = "", 0, 0
+        self._name, self._begins, self._size, self._reached = "", 0, 0, 0
         self._trained, self._since, self._seconds = 0, 0.0, 0.0
         self._best = math.nan
 
-    def start(self, name: str, size: int) -> None:
-        """The training `name`, of `size` iterations, begins."""
-        self._name, self._size, self._reached, self._since = name, size, 0, self._clock()
+    def start(self, name: str, end: int, begins: int = 0) -> None:
+        """The training `name` starts at iteration `begins` and goes on to `end`."""
+        self._name, self._begins, self._size, self._since = name, begins, end - begins, self._clock()
+        self._reached = 0
 
     def end(self) -> None:
         """It has ended."""
@@ -60,11 +61,12 @@ class LoopProgress:
 
     def update(self, log: TrainingLog) -> None:
         """There is more in its log."""
-        now = progress_of(log, self._size)
-        self._reached = max(now.iteration, 0)
+        end = self._begins + self._size
+        now = progress_of(log, end)
+        self._reached = max(now.iteration - self._begins, 0)
         if not math.isnan(now.best):
             self._best = now.best if math.isnan(self._best) else max(self._best, now.best)
-        parts = [f"{self._name}: iteration {self._reached}/{self._size}"]
+        parts = [f"{self._name}: iteration {self._begins + self._reached}/{end}"]
         if not math.isnan(now.loss):
             parts.append(f"loss {number(now.loss, 4)}")
         if not math.isnan(self._best):

@@ -34,7 +34,9 @@ class Round:
 class MultiSplits:
     """The outcome of a loop.
 
-    images: how many are tested, None where not known. stopped: why the loop ended before its last round, else empty.
+    baseline, rounds: what was trained, with test accuracy, parameters and multiply-adds; `rows` has all of it as a
+    list. images: how many are tested, None where not known. stopped: why the loop ended before its last round, else
+    empty.
     """
 
     baseline: Row

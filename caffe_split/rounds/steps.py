@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
+from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, STATE_NAME
 from caffe_split.backends.verify import VerifyOptions, verify
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
@@ -19,7 +19,7 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import MultiSplitOptions
-from caffe_split.rounds.plan import BASELINE, LoopStep
+from caffe_split.rounds.plan import BASELINE, LoopStep, round_name
 from caffe_split.rounds.progress import Screen
 from caffe_split.rounds.training import LOG, Runner
 from caffe_split.rounds.window import Watch, fastest
@@ -84,16 +84,26 @@ class Steps:
         return self.run_folder(name) / self.start.solver_path.name
 
     def at(self) -> tuple[int, tuple[int, int]]:
-        """The iteration at which each round splits, and the window of its TPM."""
+        """The iteration at which rounds split what was trained here, and the window of its TPM.
+
+        Weights that are split as they are have no log; then that of the first round says where the next ones split.
+        """
         windows = self.start.watch.windows
         window = windows[0]
         if len(windows) > 1:
-            window = fastest(read_log(self.run_folder(BASELINE) / LOG), self.start.watch)
+            first = round_name(1) if self._splits_weights else BASELINE
+            window = fastest(read_log(self.run_folder(first) / LOG), self.start.watch)
         return window[1], window
+
+    @property
+    def _splits_weights(self) -> bool:
+        """Whether the first round splits given weights as they are."""
+        return self.start.adopted and self.start.weights is not None
 
     def weights(self, name: str) -> Path:
         """The last snapshot of a run."""
-        if name == BASELINE and self.start.adopted and self.start.weights is not None:
+        if name == BASELINE and self._splits_weights:
+            assert self.start.weights is not None
             return self.start.weights
         return open_training(self.solver(name)).snapshot(self.start.max_iter)
 
@@ -125,7 +135,9 @@ class Steps:
         made(folder, {name: training.net.to_bytes(), self.start.solver_path.name: solver.to_bytes()})
 
     def _train(self, step: LoopStep) -> dict[str, Any]:
-        trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter)
+        state = self.run_folder(step.name) / STATE_NAME
+        goes_on = state if self.options.derive.schedule == "continue" else None
+        trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter, goes_on)
         return {**trained, **self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))}
 
     def _tested(self, name: str, training: Training, folder: Path) -> dict[str, Any]:
@@ -136,12 +148,19 @@ class Steps:
         return {"accuracy": accuracy, "parameters": cost.parameters, "macs": cost.macs}
 
     def _derive(self, step: LoopStep) -> dict[str, Any]:
-        at, window = self.at()
         training = open_training(self.solver(step.parent))
         out = self.run_folder(step.name)
-        source: dict[str, Any] = {"iteration": at}
-        if step.parent == BASELINE and self.start.adopted and self.start.weights is not None:
-            source = {"weights": self.start.weights}
+        if step.parent == BASELINE and self.start.adopted:
+            assert training.solver is not None
+            solver = training.solver.copy()
+            solver.set("snapshot", self.start.watch.snapshot)  # the next round splits one of these
+            training = replace(training, solver=solver)
+        source: dict[str, Any]
+        if step.parent == BASELINE and self._splits_weights:
+            window, source = None, {"weights": self.start.weights}
+        else:
+            at, window = self.at()
+            source = {"iteration": at}
         watched = window if self.start.watched else None
         options = replace(self.options.derive, window=watched, engine=self.runner.engine)
         layers = self.options.layers if step.splits else None
@@ -149,9 +168,10 @@ class Steps:
         self.screen.say(str(plan))
         plan.write(force=True)
         if not step.splits:
-            return {"at": at}
+            return source if window else {}
         checked = self._verified(training, plan.weights_path, out)
-        return {"at": at, "window": list(window), "layers": [layer.name for layer in plan.layers], **checked}
+        where = {} if window is None else {"at": window[1], "window": list(window)}
+        return {**where, "layers": [layer.name for layer in plan.layers], **checked}
 
     def _verified(self, training: Training, weights: Path, out: Path) -> Mapping[str, Any]:
         result = verify(

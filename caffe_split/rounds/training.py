@@ -14,11 +14,13 @@ from caffe_split.backends.train_plan import TrainPlan
 from caffe_split.derivation.solver import testing_solver
 from caffe_split.errors import BusyError, CaffeSplitError
 from caffe_split.files import write_atomic
+from caffe_split.formats.weights.solverstate import read_solverstate
 from caffe_split.net.training import open_training
 from caffe_split.rounds.progress import LoopProgress, Silent
 from caffe_split.study.accuracies import accuracies
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.read import read_log
+from caffe_split.trainlog.trust import stretches
 
 LOG = "train.log"
 # How long what a killed loop left behind may take to end, in seconds.
@@ -37,14 +39,17 @@ class Runner:
     threads: int | None
     progress: LoopProgress
 
-    def train(self, name: str, solver: Path, max_iter: int) -> dict[str, Any]:
+    def train(self, name: str, solver: Path, max_iter: int, state: Path | None = None) -> dict[str, Any]:
         """Train a solver to its end and read its log: best test accuracy, its iteration, the seconds it took.
 
-        Raises `DivergedError`, `KeyboardInterrupt` after Ctrl-C, and `CaffeSplitError` where it fails otherwise.
+        `state` is the solver state to go on from, None for a training from its start. Raises
+        `DivergedError`, `KeyboardInterrupt` after Ctrl-C, and `CaffeSplitError` where it fails otherwise.
         """
         log = solver.parent / LOG
-        plan = plan_again(solver, engine=self.engine, log=log, threads=self.threads)
-        self.progress.start(name, max_iter)
+        begins = 0 if state is None else read_solverstate(state).iter
+        snapshot = None if state is None else str(state)
+        plan = plan_again(solver, engine=self.engine, log=log, snapshot=snapshot, threads=self.threads)
+        self.progress.start(name, max_iter, begins)
         outcome = _run(plan, self.progress)
         if outcome.interrupted is not None:
             raise KeyboardInterrupt
@@ -89,17 +94,12 @@ def _run(plan: TrainPlan, reporter: LoopProgress) -> Outcome:
 
 
 def diverged_at(log: TrainingLog) -> int | None:
-    """The first iteration after which no displayed loss is finite; None where the last one is, or none is shown."""
-    table = log.table("displays")
-    if "loss" not in table.names or not len(table):
-        return None
-    bad = None
-    for iteration, loss in zip(table.iteration, table["loss"]):
-        if math.isfinite(loss):
-            bad = None
-        elif bad is None:
-            bad = int(iteration)
-    return bad
+    """The iteration from which on no loss of the training is finite; None where the last one is, or none is shown."""
+    for run in reversed(log.runs):
+        stretch = next((each for each in stretches(run) if each.stop is None and not each.test), None)
+        if stretch is not None or len(run.displays):
+            return stretch.start if stretch else None
+    return None
 
 
 def _why(plan: TrainPlan, outcome: Outcome, log: Path) -> str:

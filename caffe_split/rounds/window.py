@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.rounds.options import MultiSplitOptions
-from caffe_split.tpm.suggest import fall_within
+from caffe_split.tpm.suggest import DISPLAYS, fall_within
 from caffe_split.trainlog.model import TrainingLog
 
 # A window has about this many samples; one of fewer iterations is sampled at each of them.
@@ -36,13 +36,14 @@ def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
     end, every = int(solver.get("max_iter", 0)), int(solver.get("snapshot", 0))
     at = options.iteration if options.iteration is not None else (options.window or (0, None))[1]
     if at is None:
-        if not int(solver.get("display", 0)):
+        display = int(solver.get("display", 0))
+        if not 0 < (DISPLAYS - 1) * display <= end:
             raise CaffeSplitError(
-                f"{solver.filename}: display is 0, and the split is put where the displayed loss falls fastest; give "
-                "--iter N, or a display."
+                f"{solver.filename}: display is {display}, and the split is put where the displayed loss falls fastest,"
+                f" in a window of {DISPLAYS} displays or more; max_iter is {end}. Give --iter N, or a smaller display."
             )
-        length = max(end // PARTS, 1)
-        if every and every <= length:
+        length = max(end // PARTS, (DISPLAYS - 1) * display)
+        if every and every <= length and length // every * every >= (DISPLAYS - 1) * display:
             length = length // every * every
         windows = tuple((start, start + length) for start in range(0, end - length + 1, length))
         return Watch(windows, max(1, length // SAMPLES), length if not every or length % every else every)

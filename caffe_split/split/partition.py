@@ -1,18 +1,21 @@
-"""Dividing a layer's kernels into fast (high TPM) and slow (low TPM) ones."""
+"""Dividing a layer's kernels into fast and slow ones: by their TPM, their saliency, by chance or by hand."""
 
 from __future__ import annotations
 
+import difflib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.split.saliency import SALIENCIES
 
 Scores = npt.NDArray[np.float64]
-FORMS = "median, otsu, threshold:X, ratio:R, random:SEED, list:I,J,..., all"
+_WORDS = ("median", "otsu", "threshold", "ratio", "score", "random", "list", "all")
+FORMS = f"median, otsu, threshold:X, ratio:R, score:{'|'.join(SALIENCIES)}, random:SEED, list:I,J,..., all"
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,20 @@ class PartitionRule:
 
     `count` gives how many of the kernels are fast; `order` gives all indices, the fast ones first, for scores and a
     salt: the layer's name, so that a random rule treats each layer differently. `needs_scores` is False for the
-    rules that do not look at TPM (random, list, all). `whole`: nothing is divided, all kernels are slow.
+    rules that do not look at TPM (score, random, list, all). `saliency` names what the scores are in place of TPM, for
+    the rules that look at that. `whole`: nothing is divided, all kernels are slow.
     """
 
     text: str
     needs_scores: bool
     count: Callable[[Scores], int]
     order: Callable[[Scores, str], list[int]]
+    saliency: str = ""
     whole: bool = False
 
 
 def parse_rule(text: str) -> PartitionRule:
-    """Read `median`, `otsu`, `threshold:X`, `ratio:R`, `random:SEED`, `list:I,J,...` or `all`.
+    """Read `median`, `otsu`, `threshold:X`, `ratio:R`, `score:NAME`, `random:SEED`, `list:I,J,...` or `all`.
 
     Raises `CaffeSplitError` when the text has none of these forms.
     """
@@ -75,10 +80,11 @@ def parse_rule(text: str) -> PartitionRule:
             if not 0 < ratio < 1:
                 raise ValueError("the ratio is not between 0 and 1")
             return PartitionRule(text, True, lambda scores: round(ratio * len(scores)), _by_score)
+        if name == "score":
+            known = known_word(argument, SALIENCIES)
+            return PartitionRule(text, False, lambda scores: len(scores) // 2, _by_score, saliency=known)
         if name == "random":
-            seed = int(argument)
-            if seed < 0:
-                raise ValueError("the seed is negative")
+            seed = seed_of(argument)
             return PartitionRule(
                 text,
                 False,
@@ -92,7 +98,27 @@ def parse_rule(text: str) -> PartitionRule:
             )
     except ValueError as error:
         raise CaffeSplitError(f"partition '{text}': {error}. Expected one of {FORMS}.") from error
-    raise CaffeSplitError(f"partition '{text}' is not known. Expected one of {FORMS}.")
+    raise CaffeSplitError(f"partition '{text}': {not_known(name, _WORDS)}. Expected one of {FORMS}.")
+
+
+def known_word(word: str, words: Sequence[str]) -> str:
+    """`word`. Raises `ValueError` where it is none of `words`, with the nearest of them."""
+    if word not in words:
+        raise ValueError(not_known(word, words))
+    return word
+
+
+def not_known(word: str, words: Sequence[str]) -> str:
+    """That a word is none of `words`, with the nearest of them: a clause without a full stop."""
+    near = difflib.get_close_matches(word, words, 1, 0.4)
+    return f"'{word}' is not known" + (f" (did you mean '{near[0]}'?)" if near else "")
+
+
+def seed_of(text: str) -> int:
+    """A seed. Raises `ValueError` for what is no whole number of 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"the seed '{text}' is no whole number of 0 or more")
+    return int(text)
 
 
 def divide(rule: PartitionRule, scores: Scores, group: int = 1, salt: str = "") -> Partition:

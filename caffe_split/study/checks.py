@@ -16,11 +16,28 @@ from caffe_split.formats import prototxt
 from caffe_split.net.layers import all_layers
 from caffe_split.study import nets
 from caffe_split.study.controls import raisable
+from caffe_split.study.data import check_data
 from caffe_split.study.model import Arm, Study
 from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
 from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog.outputs import is_accuracy
+
+# The settings that the runs in a folder share.
+_SAME = (
+    "solver",
+    "root",
+    "data",
+    "engine",
+    "device",
+    "precision",
+    "scale",
+    "split",
+    "window",
+    "interval",
+    "schedule",
+    "tests",
+)
 
 
 def check_study(study: Study) -> None:
@@ -37,6 +54,7 @@ def check_study(study: Study) -> None:
             f"{study.file}: data {missing[0]} is not there; make it with `caffe-split data`, or let the key `data` "
             "name the folder that holds it"
         )
+    check_data(study)
     _check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)
@@ -67,7 +85,10 @@ def _check_tests(study: Study, net: prototxt.Document) -> None:
 def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
     """The trainings whose accuracy a study reads: name, first and last iteration."""
     stages = {stage.name: (stage.at, stage.until or end) for arm in study.arms for stage in stages_of(study, arm)}
-    return [("the baseline", 0, study.split), *((f"arm {name}", *span) for name, span in stages.items())]
+    return [
+        ("the baseline", 0, nets.baseline_length(study)),
+        *((f"arm {name}", *span) for name, span in stages.items()),
+    ]
 
 
 def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
@@ -122,7 +143,8 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     for path, digest in inputs.items():
         if plan.get("inputs", inputs).get(path, digest) != digest:
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
-    for key in ("solver", "root", "data", "engine", "device", "precision", "split", "window", "interval", "schedule"):
+    before = {"scale": "1", "tests": 0, **before}  # a folder of an earlier version has neither
+    for key in _SAME:
         if before.get(key) != now[key]:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
     try:

@@ -82,8 +82,8 @@ def work(study: Study) -> dict[str, int]:
         if step.verb != "train":
             continue
         if step.name == "baseline":
-            size = study.split
-        elif step.name == "continue" or step.name in study.rated:
+            size = nets.baseline_length(study)
+        elif step.name in study.controls or step.name in study.rated:
             size = after
         elif step.name.startswith("wider-"):
             size = study.split + after

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import CALIBRATE, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.split.kinds import KindName
 from caffe_split.split.layer import Init
+from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Activation, SkipPool
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -20,13 +23,15 @@ Device = Literal["cpu", "cuda"]
 class Arm:
     """One way to split; the defaults are those of `DeriveOptions`.
 
-    `layers` or `num_splits` says which convolutions; `calibrate` is in batches; `rounds` are the iterations at which
-    the derived net is split again.
+    `layers` or `num_splits`, the best by `choose_by`, says which convolutions; `calibrate` is in batches; `rounds` are
+    the iterations at which the derived net is split again. `after` names the arm whose net is split again, from its
+    snapshot at the split (empty: the baseline's), where every training begins at iteration 0.
     """
 
     name: str
     kind: KindName
     partition: str = DEFAULTS.partition
+    choose_by: str = DEFAULTS.choose_by
     init: Init = DEFAULTS.init
     layers: tuple[str, ...] = ()
     num_splits: int = 0
@@ -37,6 +42,7 @@ class Arm:
     residual_activation: Activation = DEFAULTS.activation
     added_lr: float = DEFAULTS.added_lr
     rounds: tuple[int, ...] = ()
+    after: str = ""
 
     @property
     def folds(self) -> bool:
@@ -55,7 +61,25 @@ class Arm:
             branch_norm=self.calibrate if self.branch_norm else 0,
             added_lr=self.added_lr,
             partition=self.partition.replace("SEED", str(seed)),
+            choose_by=self.choose_by.replace("SEED", str(seed)),
+            calibrate=self.calibrate,
         )
+
+    @property
+    def needs_tpm(self) -> bool:
+        """Whether layers or kernels are chosen by TPM."""
+        options = self.options(0)
+        by_tpm = not self.layers and parse_choice(options.choose_by).by_tpm
+        return by_tpm or parse_rule(options.partition).needs_scores
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a data set must be: its folder's name, its number of records, and each channel's mean (may be empty)."""
+
+    name: str
+    records: int
+    mean: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,9 @@ class Study:
 
     Paths are absolute. `split` is the iteration whose snapshot is split; `window` and `interval` are those of TPM
     (window None: no TPM is needed). `random` and `wider` name the arms that get that control; `rates` are the factors
-    on the rate of the controls `rate-X`. `make` names a data set that the study makes itself, or is empty.
+    on the rate of the controls `rate-X`. `make` names a data set that the study makes itself, or is empty. `scale` is
+    the factor on all iterations: those here are scaled, `unscaled` are the file's, by name. A training is tested about
+    `tests` times (0: as the solver says).
     """
 
     name: str
@@ -86,6 +112,10 @@ class Study:
     random: tuple[str, ...]
     wider: tuple[str, ...]
     rates: tuple[float, ...] = ()
+    tests: int = 0
+    expect: tuple[Expected, ...] = ()
+    scale: str = "1"
+    unscaled: tuple[tuple[str, int], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -108,6 +138,8 @@ class Study:
                 "arms": arms,
                 "data": None if value["data"] is None else Path(value["data"]),
                 "window": None if value["window"] is None else tuple(value["window"]),
+                "expect": tuple(Expected(**{**each, "mean": tuple(each["mean"])}) for each in value.get("expect", ())),
+                "unscaled": tuple((str(name), int(at)) for name, at in value.get("unscaled", ())),
                 **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates")},
             }
         )
@@ -132,6 +164,35 @@ class Study:
         """Control that trains on without a split at another rate -> the factor on the rate."""
         return {f"rate-{rate:g}": rate for rate in self.rates}
 
+    @property
+    def factor(self) -> Fraction:
+        """The factor on all iterations."""
+        return Fraction(self.scale)
+
+    def depth(self, name: str) -> int:
+        """How many splits lie between the baseline and the run `name` of an arm, itself included; 1 for others."""
+        after = {arm.name: arm.after for arm in self.all_arms()}
+        return 1 + (self.depth(after[name]) if after.get(name) else 0)
+
+    def control_of(self, name: str) -> str:
+        """The control of the run `name`, which has trained as long: `continue`, `continue2` ..."""
+        return control_name(self.depth(name))
+
+    @property
+    def controls(self) -> list[str]:
+        """The controls of equal training, each trained on from the one before."""
+        return [control_name(number) for number in range(1, 1 + max(self.depth(arm.name) for arm in self.arms))]
+
+    @property
+    def comparisons(self) -> int:
+        """How many comparisons of final accuracies the study makes: with controls, and with random partitions."""
+        return len(self.all_arms()) + len(self.rated) + len(self.wider) + len(self.random)
+
+    @property
+    def parents(self) -> set[str]:
+        """The runs that others start from at the split."""
+        return {"baseline", *self.controls[:-1], *(arm.after for arm in self.arms if arm.after)}
+
     def all_arms(self) -> list[Arm]:
         """The arms, and the control with a random partition of each arm that has it."""
         chosen = {arm.name: arm for arm in self.arms}
@@ -139,3 +200,12 @@ class Study:
             Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"}) for name in self.random
         ]
         return [*self.arms, *extra]
+
+
+def control_name(depth: int) -> str:
+    """The control of runs that were split `depth` times, one after the other.
+
+    >>> [control_name(depth) for depth in (1, 2)]
+    ['continue', 'continue2']
+    """
+    return f"continue{depth if depth > 1 else ''}"

@@ -10,6 +10,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
 from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
+from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
 from caffe_split.tpm.layers import remove_watchers
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
@@ -29,6 +30,12 @@ def study_solver(study: Study) -> prototxt.Document:
     solver = read_solver(study.solver, upgrade=True)
     if not solver.has("net"):
         raise CaffeSplitError(f"{study.solver}: a study needs a solver that names its net with `net`")
+    try:
+        scale_solver(solver, study)
+    except CaffeSplitError as error:
+        raise CaffeSplitError(f"{study.solver}: {error}") from None
+    if study.tests:
+        space_tests(solver, study.tests)
     if int(solver.get("max_iter", 0)) <= (study.split if study.schedule == "continue" else 0):
         raise CaffeSplitError(
             f"{study.solver}: max_iter is {solver.get('max_iter', 0)}, so nothing is left after the split at "
@@ -88,14 +95,16 @@ def _place(study: Study, name: str) -> Path:
 
 
 def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int) -> prototxt.Document:
-    """The study's solver for the run in `folder`."""
+    """The study's solver for the run in `folder`; one that others start from keeps its snapshot at the split."""
     solver = study_solver(study)
     solver.set("net", str(folder / NET))
     solver.set("max_iter", max_iter)
     solver.set("random_seed", seed)
-    if not get_backend(study.engine).reads_on:
-        # A training that was killed starts again, without snapshots; see `fit`.
-        solver.set("snapshot", 0)
+    every = int(solver.get("snapshot", 0)) if get_backend(study.engine).reads_on else 0
+    if folder.name.split("@")[0] in study.parents and max_iter > study.split:
+        every = nearest_divisor(study.split, every or study.split)
+    # 0: a training of a back end that does not read on starts again where it was killed, without snapshots; see `fit`.
+    solver.set("snapshot", every)
     solver.set("snapshot_prefix", prefix)
     if solver.get("snapshot_format") == "HDF5":
         # The steps of a study read binary snapshots only.
@@ -103,6 +112,11 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     for key in ("weights", "snapshot_after_train"):
         solver.remove(key)
     return solver
+
+
+def baseline_length(study: Study) -> int:
+    """The iteration at which the baseline ends: where all others begin anew, it is trained whole, to be compared."""
+    return length(study) if study.schedule == "restart" else study.split
 
 
 def length(study: Study) -> int:

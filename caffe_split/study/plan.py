@@ -50,6 +50,8 @@ class Stage:
 
 def stages_of(study: Study, arm: Arm) -> list[Stage]:
     """The arm's stages, one a round; the last has the arm's name, those before it `ARM@1`, ..."""
+    if arm.after:
+        return [Stage(arm.name, arm.after, study.split, None, study.window)]
     names = [*(f"{arm.name}@{number}" for number in range(1, len(arm.rounds) + 1)), arm.name]
     windows = [study.window, *zip((study.split, *arm.rounds), arm.rounds)]
     ends = zip(names, ["baseline", *names], (study.split, *arm.rounds), (*arm.rounds, None), windows)
@@ -71,15 +73,19 @@ def steps_of(study: Study) -> list[StudyStep]:
 
 def _of_seed(study: Study, seed: int, data: str) -> list[StudyStep]:
     baseline = StudyStep("train", seed, "baseline", (data,))
-    steps = [baseline, *(StudyStep("train", seed, name, (baseline.output,)) for name in ("continue", *study.rated))]
-    derived = {}
+    steps = [baseline, *(StudyStep("train", seed, name, (baseline.output,)) for name in study.rated)]
+    trained, derived, train = {"": baseline}, {}, baseline
+    for name in study.controls:
+        train = StudyStep("train", seed, name, (train.output,))
+        steps.append(train)
     for arm in study.all_arms():
-        train = baseline
+        train = trained[arm.after]
         for stage in stages_of(study, arm):
             derive = StudyStep("derive", seed, stage.name, (train.output,))
             train = StudyStep("train", seed, stage.name, (derive.output,))
             derived[stage.name] = derive
             steps += [derive, train]
+        trained[arm.name] = train
         if arm.folds:
             steps.append(StudyStep("fold", seed, arm.name, (train.output,)))
     for name in study.wider:

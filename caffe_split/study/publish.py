@@ -15,6 +15,7 @@ from caffe_split.study import nets
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
+from caffe_split.study.read import read_study
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row
 from caffe_split.study.statistics import Interval
@@ -129,15 +130,17 @@ def readings(rows: Sequence[Row]) -> list[str]:
     """One sentence per run on its difference to the control, and what such sentences can support."""
     lines = []
     for row in rows:
-        lines += _reading(row.run, "final test accuracy", "continue", row.final_difference)
-        lines += _reading(row.run, "best test accuracy", "continue", row.best_difference)
+        lines += _reading(row.run, "final test accuracy", row.control, row.final_difference)
+        lines += _reading(row.run, "best test accuracy", row.control, row.best_difference)
         lines += _reading(row.run, "final test accuracy", f"random-{row.run}", row.final_difference_to_random)
-    count = sum(row.final_difference is not None for row in rows)
+    count = sum(found is not None for row in rows for found in (row.final_difference, row.final_difference_to_random))
     chance = 100 * (1 - 0.95**count)
     note = (
-        f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies "
-        "with `continue` independent, and no run different, one or more would leave zero out with a chance of "
-        f"{chance:.0f} %. The best of several tests of a run is read off the test set, and flatters every run."
+        f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies independent, "
+        f"and no run different, one or more would leave zero out with a chance of {chance:.0f} %. The table's column "
+        f"*all together* has intervals that are right together, for all {count}, with at least 95 % (Bonferroni's "
+        "correction). "
+        "The best of several tests of a run is read off the test set, and flatters every run."
     )
     return [*lines, "", note]
 
@@ -146,6 +149,8 @@ def _reading(run: str, what: str, other: str, found: Interval | None) -> list[st
     if found is None:
         return []
     ends = "" if math.isnan(found.low) else f", 95 % CI {100 * found.low:+.3f} .. {100 * found.high:+.3f}"
+    if not math.isnan(found.low):
+        ends += f", {100 * found.together[0]:+.3f} .. {100 * found.together[1]:+.3f} together with the others"
     mean = "untold" if math.isnan(found.mean) else f"{100 * found.mean:+.3f} points"
     return [f"- {run}: {what} less that of `{other}`: {mean} (n = {found.pairs}{ends}): {found.reading}."]
 
@@ -161,8 +166,9 @@ def _method(study: Study) -> list[str]:
         else "no solver state is taken over: all momentum starts at zero"
     )
     return [
-        f"- Under each seed one baseline is trained to iteration {study.split}. From its snapshot `continue` trains "
-        "on, and that snapshot every arm splits.",
+        f"- Under each seed one baseline is trained to iteration {nets.baseline_length(study)}. From its snapshot at "
+        f"{study.split} `continue` trains on, and that snapshot every arm splits.",
+        *_chains(study),
         f"- After the split all train {after} of the same solver, by the same rates; {momentum}.",
         f"- The data are in the same order in all runs: after the split the data set {data}, in the control, too.",
         "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
@@ -178,9 +184,23 @@ def _method(study: Study) -> list[str]:
     ]
 
 
+def _chains(study: Study) -> list[str]:
+    """What the later rounds and their controls start from."""
+    if len(study.controls) == 1:
+        return []
+    arms = "; ".join(f"{arm.name} splits {arm.after}" for arm in study.arms if arm.after)
+    return [
+        f"- Later rounds split the snapshot at {study.split} of another arm: {arms}. Each is compared with the control "
+        f"that was trained as often without a split: {', '.join(study.controls)}, each from the one before.",
+    ]
+
+
 def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
     """The command that makes the page, with paths relative to the current directory."""
     file, place = os.path.relpath(study.file), os.path.relpath(out)
     words = ["caffe-split", "study", file, "--jobs", str(jobs)]
     words += ["--out", place] if place != study.name else []
+    own = read_study(study.file)
+    words += ["--scale", study.scale] if study.scale != own.scale else []
+    words += ["--seeds", str(len(study.seeds))] if study.seeds != own.seeds else []
     return shlex.join([*words, "--publish", os.path.relpath(folder)])

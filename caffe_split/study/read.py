@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from caffe_split.backends.choose import backends, get_backend, names
+from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Activation, SkipPool
-from caffe_split.study.model import Arm, Device, Precision, Study
+from caffe_split.study.model import Arm, Device, Expected, Precision, Study
+from caffe_split.study.scale import parse_scale, shortened
+from caffe_split.study.values import Values
 
 # A study goes on with the schedule unless its file says otherwise; so this choice is named first.
 SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
@@ -24,7 +26,6 @@ SKIP_POOLS: tuple[SkipPool, ...] = get_args(SkipPool)
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEVICES: tuple[Device, ...] = get_args(Device)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
 _TOP = (
     "name",
     "solver",
@@ -36,6 +37,9 @@ _TOP = (
     "device",
     "threads",
     "seeds",
+    "scale",
+    "tests",
+    "expect",
     "split",
     "window",
     "interval",
@@ -49,8 +53,11 @@ _ARM = tuple(field for field in Arm.__dataclass_fields__)
 _CONTROLS = ("random", "wider", "rates")
 
 
-def read_study(path: Path) -> Study:
-    """Read and check a study file. Raises `CaffeSplitError`, one line, for whatever is wrong in it."""
+def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> Study:
+    """Read and check a study file; `changes` are keys that take the place of the file's, such as `seeds`.
+
+    Raises `CaffeSplitError`, one line, for whatever is wrong in it.
+    """
     try:
         import yaml
     except ImportError:
@@ -61,57 +68,13 @@ def read_study(path: Path) -> Study:
         raise CaffeSplitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     except yaml.YAMLError as error:
         raise CaffeSplitError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(value, dict):
+        value = {**value, **(changes or {})}
     return _Reader(path).study(value)
 
 
-Choice = TypeVar("Choice", bound=str)
-
-
-class _Reader:
-    """Takes the values out of a study file one by one; every error names the file and the key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def wrong(self, where: str, text: str) -> CaffeSplitError:
-        return CaffeSplitError(f"{self.path}: {where}: {text}")
-
-    def known(self, value: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.wrong(where, f"expected keys with values, found {value!r}")
-        for key in value:
-            if key not in keys:
-                near = difflib.get_close_matches(str(key), keys, 1, 0.5)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(keys)}"
-                raise self.wrong(where, f"unknown key '{key}'; {hint}")
-        return value
-
-    def whole(self, value: Any, where: str, least: int = 0) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.wrong(where, f"expected a whole number of {least} or more, found {value!r}")
-        if value >= 1 << 63:
-            raise self.wrong(where, f"{value} does not fit int64")
-        return value
-
-    def number(self, value: Any, where: str, below: float) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
-            raise self.wrong(where, f"expected a number from 0 to less than {below:g}, found {value!r}")
-        return float(value)
-
-    def one_of(self, value: Any, choices: Sequence[Choice], where: str) -> Choice:
-        for choice in choices:
-            if value == choice:
-                return choice
-        near = difflib.get_close_matches(str(value), choices, 1, 0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise self.wrong(where, f"'{value}' is none of {', '.join(choices)}{hint}")
-
-    def names(self, value: Any, where: str) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise self.wrong(where, f"expected a list of names, found {value!r}")
-        return tuple(value)
+class _Reader(Values):
+    """Takes a study out of its file's values."""
 
     def study(self, value: Any) -> Study:
         top = self.known(value, _TOP, "the study")
@@ -166,7 +129,8 @@ class _Reader:
                     f"arm {arm.name} has partition {arm.partition}, to which there is none; name the arms that are to "
                     "have the control",
                 )
-        return Study(
+        self.chains(arms, schedule)
+        study = Study(
             name=self.name(top.get("name", self.path.stem), "name"),
             file=self.path.resolve(),
             solver=solver.resolve(),
@@ -186,12 +150,43 @@ class _Reader:
             random=random,
             wider=self.of_arms(controls.get("wider", "first"), arms, named, "controls: wider"),
             rates=self.rates(controls.get("rates", [])),
+            tests=self.whole(top.get("tests", 0), "tests"),
+            expect=self.expect(top.get("expect") or {}),
         )
+        for arm in arms:
+            if arm.after and arm.name in study.wider:
+                raise self.wrong("controls: wider", f"arm {arm.name} splits a net that is split; name other arms")
+        try:
+            return shortened(study, parse_scale(top.get("scale", 1)))
+        except CaffeSplitError as error:
+            raise self.wrong("scale", str(error)) from None
 
-    def name(self, value: Any, where: str) -> str:
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            raise self.wrong(where, f"{value!r} is no name; expected letters, digits, '.', '_' and '-'")
-        return value
+    def chains(self, arms: Sequence[Arm], schedule: Schedule) -> None:
+        """Check the arms that split another arm's net again."""
+        before: list[str] = []
+        for arm in arms:
+            where = f"arm {arm.name}: after"
+            if arm.after:
+                if schedule != "restart":
+                    raise self.wrong(where, f"expected schedule: restart, found {schedule}; with it, give rounds")
+                if arm.layers:
+                    raise self.wrong(where, "a later round chooses among other layers: give num_splits, not layers")
+                self.one_of(arm.after, before, where)
+            before.append(arm.name)
+
+    def expect(self, value: Any) -> tuple[Expected, ...]:
+        if not isinstance(value, dict):
+            raise self.wrong("expect", f"expected data sets with `records` and `mean`, found {value!r}")
+        found = []
+        for name, given in value.items():
+            where = f"expect: {name}"
+            each = self.known(given, ("records", "mean"), where)
+            mean = each.get("mean", [])
+            if not isinstance(mean, list):
+                raise self.wrong(where, f"mean: expected a list, a number per channel; found {mean!r}")
+            records = self.whole(each.get("records"), f"{where}: records", 1)
+            found.append(Expected(str(name), records, tuple(self.number(one, f"{where}: mean", 256) for one in mean)))
+        return tuple(found)
 
     def arms(self, value: Any, common: Mapping[str, Any]) -> tuple[Arm, ...]:
         if not isinstance(value, list) or not value:
@@ -205,7 +200,7 @@ class _Reader:
         for name in names:
             if names.count(name) > 1:
                 raise self.wrong("arms", f"two arms are named '{name}'")
-            if name in ("baseline", "continue") or name.startswith(("random-", "wider-", "rate-")):
+            if re.fullmatch(r"baseline|continue[0-9]*|(random|wider|rate)-.*", name):
                 raise self.wrong("arms", f"'{name}' is the name of a control; choose another")
         return tuple(arms)
 
@@ -216,6 +211,11 @@ class _Reader:
             parse_rule(partition.replace("SEED", "0"))
         except CaffeSplitError as error:
             raise self.wrong(f"{where}: partition", str(error)) from None
+        choose_by = str(given.get("choose_by", Arm.choose_by))
+        try:
+            parse_choice(choose_by.replace("SEED", "0"))
+        except CaffeSplitError as error:
+            raise self.wrong(f"{where}: choose_by", str(error)) from None
         layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
         count = self.whole(given.get("num_splits", Arm.num_splits), f"{where}: num_splits")
         rounds = given.get("rounds", [])
@@ -226,6 +226,8 @@ class _Reader:
             raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
         if bool(layers) == bool(count):
             raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
+        if layers and choose_by != Arm.choose_by:
+            raise self.wrong(f"{where}: choose_by", "it chooses among layers, and `layers` names them: give one")
         norm = given.get("branch_norm", Arm.branch_norm)
         if not isinstance(norm, bool):
             raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
@@ -233,7 +235,9 @@ class _Reader:
             name=self.name(given.get("name", kind), f"{where}: name"),
             kind=kind,
             rounds=rounds,
+            after=self.name(given["after"], f"{where}: after") if given.get("after") else "",
             partition=partition,
+            choose_by=choose_by,
             init=self.one_of(given.get("init", Arm.init), INITS, f"{where}: init"),
             layers=layers,
             num_splits=count,
@@ -256,7 +260,7 @@ class _Reader:
         if not found or not int(found[1]) < int(found[2]) <= split:
             wanted = f"START:STOP in quotes with START < STOP <= {split}, the split"
             raise self.wrong("window", f"{value!r} is not {wanted}")
-        if all(arm.layers and not parse_rule(arm.partition.replace("SEED", "0")).needs_scores for arm in arms):
+        if not any(arm.needs_tpm for arm in arms):
             return None
         return int(found[1]), int(found[2])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from caffe_split.study.rows import CONTROL, Row
+from caffe_split.study.rows import Row
 
 # A run has collapsed where less than this share of the control's accuracy, under the same seed, is left.
 COLLAPSED = 0.75
@@ -43,16 +43,17 @@ def failures(rows: Sequence[Row]) -> list[str]:
 
 def collapsed(rows: Sequence[Row]) -> list[str]:
     """The runs with seeds that ended far below the control under the same seed."""
-    control = next((row.final_by_seed for row in rows if row.run == CONTROL), {})
+    finals = {row.run: row.final_by_seed for row in rows}
     lines = []
     for row in rows:
+        control = finals.get(row.control, {})
         seeds = [seed for seed, final in row.final_by_seed.items() if final < COLLAPSED * control.get(seed, 0.0)]
         if seeds:
             worst = min(seeds, key=lambda seed: row.final_by_seed[seed])
             ours, theirs = (100 * values[worst] for values in (row.final_by_seed, control))
             lines.append(
                 f"- {row.run}, {_seeds(seeds)} of {len(row.final_by_seed)}: at worst {ours:.1f} % beside {theirs:.1f} "
-                f"% of `{CONTROL}` (seed {worst}). Its mean says little: look at the loss in its train.log."
+                f"% of `{row.control}` (seed {worst}). Its mean says little: look at the loss in its train.log."
             )
     return lines
 

@@ -12,7 +12,6 @@ from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.results import Failed, Folded, Mark, Result, Trained, read_mark
 from caffe_split.study.statistics import Interval, paired, spread
 
-CONTROL = "continue"
 # (seed, run, verb) -> the result of that step.
 Results = Mapping[tuple[int, str, str], Result]
 # A count that all seeds share, or the least and the most; None where it is not known.
@@ -33,11 +32,13 @@ class FoldRow:
 class Row:
     """A run over its seeds: `n` of them came to their end. Accuracies are shares; values of no seed are NaN.
 
-    Differences are to the control `continue`, and to the random partition of the same arm; None where a run has no
-    such difference. `failed` is seed -> reason. The fields stand in the order of table.json.
+    Differences are to `control`, which has trained as long without a split (empty: the run is one itself), and to the
+    random partition of the same arm; None where a run has no such difference. `failed` is
+    seed -> reason. The fields stand in the order of table.json.
     """
 
     run: str
+    control: str
     n: int
     final_mean: float
     final_sd: float
@@ -76,16 +77,23 @@ def read_results(study: Study, out: Path = Path()) -> Results:
 
 
 def rows_of(study: Study, results: Results) -> list[Row]:
-    """One row per run: the control, its other rates, the arms, and the wider nets."""
-    names = [CONTROL, *study.rated, *(arm.name for arm in study.all_arms()), *(f"wider-{name}" for name in study.wider)]
-    return [_row(study, results, name) for name in names]
+    """One row per run: the baseline where it is trained whole, the controls, the arms, and the wider nets."""
+    names = [
+        *study.controls,
+        *study.rated,
+        *(arm.name for arm in study.all_arms()),
+        *(f"wider-{name}" for name in study.wider),
+    ]
+    whole = ["baseline"] if study.schedule == "restart" else []
+    return [_row(study, results, name) for name in [*whole, *names]]
 
 
 def _row(study: Study, results: Results, name: str) -> Row:
     rounds = [stage.name for arm in study.all_arms() if arm.name == name for stage in stages_of(study, arm)] or [name]
     runs = {seed: _whole([results[seed, each, "train"] for each in rounds]) for seed in study.seeds}
     good = _trained(runs)
-    control = _trained({seed: results[seed, CONTROL, "train"] for seed in study.seeds})
+    beside = "" if name in ("baseline", *study.controls) else study.control_of(name)
+    control = _trained({seed: results[seed, beside, "train"] for seed in study.seeds}) if beside else {}
     chance = _trained({seed: results.get((seed, f"random-{name}", "train"), Failed("")) for seed in study.seeds})
     base = _trained({seed: results[seed, "baseline", "train"] for seed in study.seeds}).values()
     folds = {seed: results[seed, name, "fold"] for seed in good if (seed, name, "fold") in results}
@@ -97,22 +105,19 @@ def _row(study: Study, results: Results, name: str) -> Row:
     best_mean, best_sd = spread(list(bests.values()))
 
     def difference(values: Mapping[int, float], others: Mapping[int, float]) -> Interval:
-        return paired([value - others[seed] for seed, value in values.items() if seed in others])
+        return paired([value - others[seed] for seed, value in values.items() if seed in others], study.comparisons)
 
     return Row(
         run=name,
+        control=beside,
         n=len(good),
         final_mean=final_mean,
         final_sd=final_sd,
-        final_difference=None
-        if name == CONTROL
-        else difference(finals, {seed: run.final for seed, run in control.items()}),
+        final_difference=difference(finals, {seed: run.final for seed, run in control.items()}) if beside else None,
         final_by_seed=_by_seed(finals),
         best_mean=best_mean,
         best_sd=best_sd,
-        best_difference=None
-        if name == CONTROL
-        else difference(bests, {seed: run.best for seed, run in control.items()}),
+        best_difference=difference(bests, {seed: run.best for seed, run in control.items()}) if beside else None,
         best_by_seed=_by_seed(bests),
         final_difference_to_random=difference(finals, {seed: run.final for seed, run in chance.items()})
         if name in study.random

@@ -6,41 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Student's t: the 97.5 % quantile for 1, 2, ... degrees of freedom (two-sided 95 %).
-_T = (
-    12.7062,
-    4.3027,
-    3.1824,
-    2.7764,
-    2.5706,
-    2.4469,
-    2.3646,
-    2.3060,
-    2.2622,
-    2.2281,
-    2.2010,
-    2.1788,
-    2.1604,
-    2.1448,
-    2.1314,
-    2.1199,
-    2.1098,
-    2.1009,
-    2.0930,
-    2.0860,
-    2.0796,
-    2.0739,
-    2.0687,
-    2.0639,
-    2.0595,
-    2.0555,
-    2.0518,
-    2.0484,
-    2.0452,
-    2.0423,
-)
-
-
 # How many seeds a claim needs.
 ENOUGH = 5
 
@@ -51,12 +16,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of paired differences with its 95 % confidence interval (NaN of fewer than two pairs)."""
+    """A mean of paired differences with its 95 % confidence interval (NaN of fewer than two pairs).
+
+    `together` is the interval of one among several comparisons: all of theirs are right with at least 95 %.
+    """
 
     mean: float
     low: float
     high: float
     pairs: int
+    together: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def reading(self) -> str:
@@ -71,11 +40,31 @@ class Interval:
         return ("above zero" if self.low > 0 else "below zero") + few
 
 
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t; past the table that of 30 degrees brought towards 1.96."""
-    if degrees <= len(_T):
-        return _T[degrees - 1]
-    return 1.959964 + (_T[-1] - 1.959964) * len(_T) / degrees
+def t_quantile(degrees: int, outside: float = 0.05) -> float:
+    """The value that Student's t exceeds, in absolute value, with the probability `outside`.
+
+    By bisection of the distribution in its closed form for whole degrees of freedom (Abramowitz and Stegun, Handbook
+    of mathematical functions, 26.7.3 and 26.7.4).
+
+    >>> round(t_quantile(4), 4)
+    2.7764
+    """
+    low, high = 0.0, math.pi / 2
+    while high - low > 1e-15:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < 1 - outside else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """The probability that |t| is below sqrt(degrees) tan(angle)."""
+    cosine, odd = math.cos(angle), degrees % 2
+    term = total = (cosine if degrees > 1 else 0.0) if odd else 1.0
+    for factor in range(2 + odd, degrees - 1, 2):
+        term *= (factor - 1) / factor * cosine * cosine
+        total += term
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
@@ -88,10 +77,15 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def paired(differences: Sequence[float]) -> Interval:
-    """The mean of paired differences and its 95 % interval, by Student's t with n - 1 degrees of freedom."""
+def paired(differences: Sequence[float], comparisons: int = 1) -> Interval:
+    """The mean of paired differences and its 95 % interval, by Student's t with n - 1 degrees of freedom.
+
+    `together` is wider, so that as many intervals as there are `comparisons` are right together with a probability of
+    at least 95 % (Bonferroni's correction).
+    """
     mean, deviation = spread(differences)
     if len(differences) < 2:
         return Interval(mean, math.nan, math.nan, len(differences))
-    half = t_quantile(len(differences) - 1) * deviation / math.sqrt(len(differences))
-    return Interval(mean, mean - half, mean + half, len(differences))
+    error, degrees = deviation / math.sqrt(len(differences)), len(differences) - 1
+    half, wide = (t_quantile(degrees, outside) * error for outside in (0.05, 0.05 / comparisons))
+    return Interval(mean, mean - half, mean + half, len(differences), (mean - wide, mean + wide))

@@ -96,8 +96,8 @@ def _train(study: Study, step: StudyStep, held: Held) -> Trained:
     folder = run_folder(step.seed, step.name)
     if step.name == "baseline":
         return _train_baseline(study, step.seed, held, folder)
-    if step.name == "continue" or step.name in study.rated:
-        return _train_on(study, step.seed, held, folder, study.rated.get(step.name, 1))
+    if step.name in study.controls or step.name in study.rated:
+        return _train_on(study, step, held, study.rated.get(step.name, 1))
     if step.name.startswith(WIDER):
         return _train_wider(study, step, held, folder)
     return _train_derived(study, step, held, folder)
@@ -105,26 +105,29 @@ def _train(study: Study, step: StudyStep, held: Held) -> Trained:
 
 def _train_baseline(study: Study, seed: int, held: Held, folder: Path) -> Trained:
     plain = folder / "plain.prototxt"
-    solver = nets.solver_for(study, seed, folder, prefix(study, folder), study.split)
+    end = nets.baseline_length(study)
+    solver = nets.solver_for(study, seed, folder, prefix(study, folder), end)
     made(folder, {plain.name: nets.study_net(study).to_bytes(), nets.SOLVER: solver.to_bytes()})
     net = folder / nets.NET
     if study.window is None:
         copy_file(plain, net)
     elif not net.exists():
         instrument(open_training(plain), study.windows, interval=study.interval).write(net)
-    fit(study, held, Fit(folder, seed, study.split))
-    return _trained(study, folder, [plain, folder / nets.SOLVER], study.split)
+    fit(study, held, Fit(folder, seed, end))
+    return _trained(study, folder, [plain, folder / nets.SOLVER], end)
 
 
-def _train_on(study: Study, seed: int, held: Held, folder: Path, rate: float) -> Trained:
-    """The control: the baseline trained on without a split, at `rate` times the solver's rate."""
-    end, parent = nets.length(study), run_folder(seed, "baseline")
-    solver = nets.solver_for(study, seed, folder, prefix(study, folder), end)
+def _train_on(study: Study, step: StudyStep, held: Held, rate: float) -> Trained:
+    """A control: its parent trained on from the split without one, at `rate` times the solver's rate."""
+    end, folder = nets.length(study), run_folder(step.seed, step.name)
+    chain = ["baseline", *study.controls]
+    parent = run_folder(step.seed, chain[chain.index(step.name) - 1] if step.name in chain else "baseline")
+    solver = nets.solver_for(study, step.seed, folder, prefix(study, folder), end)
     if rate != 1:
         solver.set("base_lr", float(f"{rate * float(solver.get('base_lr')):.7g}"))
     made(folder, {nets.NET: (parent / nets.NET).read_bytes(), nets.SOLVER: solver.to_bytes()})
     start = f"{prefix(study, parent)}_iter_{study.split}"
-    fit(study, held, Fit(folder, seed, end, start))
+    fit(study, held, Fit(folder, step.seed, end, start))
     return _trained(study, folder, [Path(f"{start}.caffemodel"), folder / nets.SOLVER], end)
 
 

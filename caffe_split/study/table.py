@@ -41,12 +41,23 @@ def write_results() -> None:
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as Markdown tables, accuracies in per cent."""
     lines = _head(
-        "run", "n", "final %", "best %", "final - continue (95 % CI)", "best - continue (95 % CI)", "reading (final)"
+        "run",
+        "n",
+        "final %",
+        "best %",
+        "control",
+        "final - control (95 % CI)",
+        "all together (95 %)",
+        "best - control (95 % CI)",
+        "reading (final)",
     )
     for row in rows:
         final, best = row.final_difference, row.best_difference
         cells = [row.run, str(row.n), _percent(row.final_mean, row.final_sd), _percent(row.best_mean, row.best_sd)]
-        cells += [_interval(final, row.n), _interval(best, row.n), final.reading if final else "the control"]
+        cells += [row.control, _interval(final, row.n), _together(final), _interval(best, row.n)]
+        cells.append(
+            final.reading if final else "the training that was split" if row.run == "baseline" else "a control"
+        )
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -96,6 +107,13 @@ def _interval(interval: Interval | None, runs: int) -> str:
         return ""
     mean, low, high = (_points(value, "+") for value in (interval.mean, interval.low, interval.high))
     return f"{mean} ({low} .. {high})" + (f", {interval.pairs} pairs" if interval.pairs < runs else "")
+
+
+def _together(interval: Interval | None) -> str:
+    """The ends of the interval that is right together with the others; nothing where there is none."""
+    if interval is None or math.isnan(interval.low):
+        return ""
+    return " .. ".join(_points(end, "+") for end in interval.together)
 
 
 def _points(share: float, sign: str = "") -> str:

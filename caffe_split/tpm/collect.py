@@ -78,7 +78,7 @@ def measure_tpm(
     if iteration is None:
         iteration = max((stop for _, stop in windows), default=None) or _last_snapshot(training)
     watched = watchers(training.net)
-    names = _layer_names(training, layers)
+    names = layers_to_measure(training, layers)
     seen: list[LayerScores] = []
     if watched and (not windows or iteration in training.snapshots()):
         seen = _from_layers(training, iteration, [name for name in names if name in watched])
@@ -150,7 +150,11 @@ def _last_snapshot(training: Training) -> int:
     )
 
 
-def _layer_names(training: Training, layers: Sequence[str] | None) -> list[str]:
+def layers_to_measure(training: Training, layers: Sequence[str] | None) -> list[str]:
+    """The convolutions of these names, or all except helpers of splits, in the net's order.
+
+    Raises `CaffeSplitError` for a name that is none.
+    """
     # Where it is known in which state the net is built, layers of other states have no weights.
     known = training.solver is not None or training.asked is not None
     every = training.train_layers() if known else all_layers(training.net)

@@ -11,7 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 
 # How many displays of the loss a window needs for a slope, and how many samples are suggested for it.
-_DISPLAYS = 4
+DISPLAYS = 4
 _SAMPLES = 100
 
 
@@ -41,15 +41,15 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
     iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
     if length is None:
         length = int(iteration[-1] - iteration[0]) // 10 if len(iteration) else 0
-        if len(iteration) >= _DISPLAYS:
-            length = max(length, (_DISPLAYS - 1) * int(np.median(np.diff(iteration))))
+        if len(iteration) >= DISPLAYS:
+            length = max(length, (DISPLAYS - 1) * int(np.median(np.diff(iteration))))
     ends = np.searchsorted(iteration, iteration + length, side="right")
     reach = iteration[ends - 1] - iteration
-    enough = np.flatnonzero((ends - np.arange(len(ends)) >= _DISPLAYS) & (reach >= 0.75 * length))
+    enough = np.flatnonzero((ends - np.arange(len(ends)) >= DISPLAYS) & (reach >= 0.75 * length))
     falls = _falls(iteration, loss, enough, ends[enough])
     if not len(enough):
         raise CaffeSplitError(
-            f"{log.path}: no window of {length} iterations has {_DISPLAYS} displays of the loss ({len(iteration)} in "
+            f"{log.path}: no window of {length} iterations has {DISPLAYS} displays of the loss ({len(iteration)} in "
             "all). Choose a longer --length, or train with a smaller `display`."
         )
     found: list[Suggestion] = []
@@ -74,7 +74,7 @@ def fall_within(log: TrainingLog, start: int, stop: int) -> float:
     finite = np.isfinite(table["loss"])
     iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
     first, end = np.searchsorted(iteration, start), np.searchsorted(iteration, stop, side="right")
-    if end - first < _DISPLAYS:
+    if end - first < DISPLAYS:
         return float("nan")
     return float(_falls(iteration, loss, np.array([first]), np.array([end]))[0])
 

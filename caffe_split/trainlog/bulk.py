@@ -175,31 +175,40 @@ def _names(
     before: the names that the first row has already. None: a name looks like that of a repeated one.
     """
     present, firsts = _present(name, len(lines.names))
-    texts = [lines.names[place] for place in present]
+    texts = _chosen(lines.names, present)
+    started = row == (row[0] if before else -1)  # the values of the row that has names already
     again = np.zeros(len(row), np.int64)
     if before or len(present) > FEW_NAMES or any((np.diff(row[name == place]) == 0).any() for place in present):
         again = _again(row, name)
-        taken = np.array([before.get(text, -1) + 1 for text in lines.names])
-        again[row == row[0]] += taken[name[row == row[0]]]
-        if any(text.endswith(b"]") for text in texts):
+        if before and not before.keys().isdisjoint(_chosen(lines.names, name[started])):
+            taken = np.array([before.get(text, -1) + 1 for text in lines.names])
+            again[started] += taken[name[started]]
+        if b"]\n" in b"\n".join([*texts, b""]):  # some name ends so
             return None
+    repeated = bool(again.any())
     pairs = again * len(lines.names) + name
-    if again.any():
+    if repeated:
         present, firsts = _present(pairs, int(pairs.max()) + 1)
     order = np.argsort(firsts)
     index = np.empty(int(present.max()) + 1, np.int64)
     index[present[order]] = np.arange(len(present))
-    names = [
-        _numbered(lines.names[pair % len(lines.names)], pair // len(lines.names)) for pair in present[order].tolist()
-    ]
-    if before and any(names[at] in before for at in np.unique(index[pairs[row == row[0]]]).tolist()):
+    names = _chosen(lines.names, present[order] % len(lines.names))
+    if repeated:
+        names = list(map(_numbered, names, (present[order] // len(lines.names)).tolist()))
+    which = index[pairs]
+    if before and not before.keys().isdisjoint(_chosen(names, which[started])):
         return None
     last = row == row[-1]
     used = dict(before) if row[-1] == row[0] else {}
-    for text, times in zip(name[last].tolist(), again[last].tolist()):
-        used[_numbered(lines.names[text], times)] = 0
-        used[lines.names[text]] = times
-    return index[pairs], names, used
+    used.update(dict.fromkeys(_chosen(names, which[last]), 0))
+    if repeated:
+        used.update(zip(_chosen(lines.names, name[last]), again[last].tolist()))
+    return which, names, used
+
+
+def _chosen(texts: list[bytes], which: np.ndarray) -> list[bytes]:
+    """The texts at these places of the list."""
+    return list(map(texts.__getitem__, which.tolist()))
 
 
 def _present(which: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

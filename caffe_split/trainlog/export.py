@@ -35,15 +35,20 @@ def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], li
     bases = np.cumsum([0, *map(len, table.parts)]).tolist()
     rows, lines, cells = [], [], []
     for name in outputs:
-        column: list[object] = [""] * len(table)
+        column: list[object] = []
         for base, part in zip(bases, table.parts):
             found = part.columns.get(name)
-            if found is not None:
-                place = found.row + base if base else found.row
-                rows.append(place)
-                lines.append(found.line)
-                for row, value in zip(place.tolist(), found.value.tolist()):
-                    column[row] = value
+            if found is None:
+                column += [""] * len(part)
+                continue
+            rows.append(found.row + base if base else found.row)
+            lines.append(found.line)
+            values = found.value.tolist()
+            if len(values) < len(part):
+                printed, values = values, [""] * len(part)
+                for row, value in zip(found.row.tolist(), printed):
+                    values[row] = value
+            column += values
         cells.append(column)
     first_line = np.full(len(table), np.iinfo(np.int64).max)
     np.minimum.at(first_line, np.concatenate(rows), np.concatenate(lines))

@@ -117,8 +117,9 @@ class Run:
 class TrainingLog:
     """A whole file: its runs in order, its length in bytes and lines, and when it was modified (seconds since 1970).
 
-    plain: the places of its lines are byte offsets in the file; otherwise in the text that `text.Text` makes of it.
-    rank: the one that was read, of a file into which several wrote. notes: what to say of the file, one line each.
+    path: the file; size: its bytes. plain: the places of its lines are byte offsets in the file; otherwise in the text
+    that `text.Text` makes of it. rank: the one that was read, of a file into which several wrote. notes: what to say of
+    the file, one line each.
     """
 
     path: str

@@ -20,7 +20,7 @@ from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_score, rank
 from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
 
-_NOT_FINITE = re.compile(rb"(?:= |#\d+: )[-+]?(?:nan|inf|1\.#)", re.IGNORECASE)
+_NOT_FINITE = re.compile(rb"(?:= |#\d+: |loss is )[-+]?(?:nan|inf|1\.#)", re.IGNORECASE)
 # By what rows can be sorted, and the fields of a summary.
 SORTS = {
     "net": "net",

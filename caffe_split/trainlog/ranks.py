@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
+
+if TYPE_CHECKING:
+    from caffe_split.trainlog.model import Run
 
 # Each has one group: the rank.
 _TAGS = (
@@ -78,6 +85,32 @@ class RankFilter:
             many = "s" if len(self.not_finite) > 1 else ""
             notes.append(f"the loss of rank{many} {_ranges(sorted(self.not_finite))} has become nan or inf")
         return notes
+
+
+# Rows of a table in which repetitions are sought, and rows that a run at least has unless another process cuts it.
+_ENOUGH, _SHORT = 10_000, 8
+
+
+def mixed_note(runs: Sequence[Run]) -> str:
+    """What to say of a log into which several processes seem to have written without ranks before the lines; else "".
+
+    In step, each displays the same iterations; out of step, iterations go back again and again, without a new start.
+    """
+    repeated = max((int((np.diff(found) == 0).sum()) for run in runs for found in _iterations(run)), default=0)
+    cut = [run for run in runs if len(run.displays) <= _SHORT and not run.of_kind("start", "header", "solving")]
+    if repeated < 2 and len(cut) < 3:
+        return ""
+    return (
+        "iterations repeat, or go back without a new start: several processes seem to have written into it, and their "
+        "rows are mixed. Give each a log of its own, or have the launcher put ranks before the lines (mpirun -l, "
+        "--tag-output, srun --label)"
+    )
+
+
+def _iterations(run: Run) -> Iterator[np.ndarray]:
+    for table in (run.displays, *run.tests.values()):
+        for part in table.parts:
+            yield part.head(_ENOUGH).iteration
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -11,7 +11,7 @@ from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import is_score
 from caffe_split.trainlog.parse import Parser
-from caffe_split.trainlog.ranks import check_rank
+from caffe_split.trainlog.ranks import check_rank, mixed_note
 from caffe_split.trainlog.text import BLOCK, Text, blocks
 
 __all__ = ["BLOCK", "described", "open_log", "read_log"]
@@ -72,6 +72,9 @@ def described(log: TrainingLog, text: Text) -> TrainingLog:
     notes, main = text.notes, log.main_output()
     if main is not None and is_score(main[1]):
         notes.append(f"its outputs have no names; {main[1]}, always between 0 and 1, is taken for the accuracy")
+    mixed = mixed_note(log.runs)
+    if mixed:
+        notes.append(mixed)
     return replace(log, plain=text.plain, rank=shown, notes=tuple(notes))
 
 

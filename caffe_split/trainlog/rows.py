@@ -90,7 +90,8 @@ class Rows:
 
     def put_all(self, names: list[bytes], which: np.ndarray, values: Values, used: dict[bytes, int]) -> None:
         """Add values of many columns; which: int64 (n), an index into `names`. used: as the property is afterwards."""
-        places = np.array([self._place(name) for name in names])
+        known = list(map(self._places.get, names))
+        places = np.array([self._place(name) for name in names] if None in known else known)
         self._collect()
         self._add(places[which], values)
         self._used = used

@@ -13,41 +13,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_split.trainlog.words import BYTE, MASKS, eight_digits, has_form, plain_decimals, word_of
+
 OTHER, DISPLAY, TRAIN, RATE, TESTING, TEST = range(6)
 
 PAD = b"\n" * 64  # so that bytes a little beyond the last line may be read
 _LONGEST = 64  # bytes of a name, or of the part between the time and the bracket
 _WIDTH = 16  # bytes of a number
+_LINE_FEED, _BRACKET, _EQUAL = b"\n]="
+_PIECE = 1 << 18  # bytes
 _MIDDLE = re.compile(rb" +\d+ [\w./+-]{1,255}:\d{1,7}\]")
-_MASKS = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _word(text: bytes) -> np.uint64:
-    return np.uint64(int.from_bytes(text, "little"))
-
-
-_PAIRS = _word(b"\x0f\0\0\x0f\0\0\x0f\0")
+_PAIRS = word_of(b"\x0f\0\0\x0f\0\0\x0f\0")
 _U8, _U10, _U16, _U24, _U32, _U48 = (np.uint64(n) for n in (8, 10, 16, 24, 32, 48))
-_BYTE = np.uint64(255)
-
-
-def _eight_digits(word: np.ndarray) -> np.ndarray:
-    """The integer that eight digits spell, the first in the lowest byte; a zero byte counts as 0.
-
-    Neighbours are joined to pairs, pairs to fours, and those to one number.
-    """
-    word = (word & _word(b"\x0f" * 8)) * np.uint64(10 << 8 | 1) >> _U8
-    word = (word & _word(b"\xff\0" * 4)) * np.uint64(100 << 16 | 1) >> _U16
-    return (word & _word(b"\xff\xff\0\0" * 2)) * np.uint64(10000 << 32 | 1) >> _U32
-
-
-def _has_form(word: np.ndarray, form: bytes) -> np.ndarray:
-    """Whether the eight bytes have a digit where `form` has a 0, and equal its other bytes."""
-    high = _word(b"".join(b"\xf0" if byte == 48 else b"\xff" for byte in form))
-    carry = _word(bytes(6 if byte == 48 else 0 for byte in form))
-    found: np.ndarray = ((word & high) == _word(form)) & (((word + carry) & high) == _word(form))
-    return found
 
 
 @dataclass
@@ -87,12 +67,6 @@ class _Block:
         self.inside = self.bytes[: len(data) - len(PAD)]
         self.words: np.ndarray = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))
 
-    def first(self, byte: int, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Where the byte first stands in each line, or the line's end."""
-        places = np.append(np.flatnonzero(self.inside == byte), len(self.inside))
-        found: np.ndarray = np.minimum(places[np.searchsorted(places, start)], end)
-        return found
-
     def table(self, start: np.ndarray) -> np.ndarray:
         """The sixteen bytes from each place on, one row each, as words that can be viewed as bytes."""
         table = np.empty((len(start), 2), "<u8")
@@ -103,8 +77,11 @@ class _Block:
     def same(self, start: np.ndarray, length: np.ndarray) -> tuple[list[int], np.ndarray]:
         """(first, which): equal pieces have the same number, `which`; first: the index of one piece per number."""
         mixed = length.astype(np.uint64) * _MIX
+        shortest = int(length.min(initial=_LONGEST))
         for step in range(0, int(length.max(initial=0)), 8):
-            word = self.words[start + step] & _MASKS[np.clip(length - step, 0, 8)]
+            word = self.words[start + step]
+            if shortest < step + 8:
+                word &= MASKS[np.clip(length - step, 0, 8)]
             mixed = (mixed ^ word) * _MIX
             mixed ^= mixed >> np.uint64(29)
         # Mostly there are few different pieces, and then finding one after another is faster than sorting.
@@ -124,7 +101,7 @@ class _Block:
         word = self.words[start]
         ends = (word.view(np.uint8).reshape(-1, 8) - np.uint8(48)) > 9
         count = ends.argmax(axis=1)
-        value = _eight_digits(word << ((8 - count) * 8).astype(np.uint64)).astype(np.int64)
+        value = eight_digits(word << ((8 - count) * 8).astype(np.uint64)).astype(np.int64)
         long = np.flatnonzero((count == 0) & ~ends[:, 0])
         if len(long):
             digits = self.table(start[long]).view(np.uint8) - np.uint8(48)
@@ -137,12 +114,20 @@ class _Block:
 
     def numbers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(value, length) of the number at each place, up to a blank or the line's end; length 0: none."""
+        value, length, plain = plain_decimals(self.words[start])
+        if not plain.all():
+            some = np.flatnonzero(~plain)
+            value[some], length[some] = self._any_numbers(start[some])
+        return value, length
+
+    def _any_numbers(self, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same for numbers of any form and up to fifteen bytes."""
         table = self.table(start)
         length = (table.view(np.uint8) <= 32).argmax(axis=1)  # 0 also if the end is not in the table
         after = self.bytes[start + length]
         length[(after != 32) & (after != 10) & (after != 13)] = 0
-        table[:, 0] &= _MASKS[np.minimum(length, 8)]
-        table[:, 1] &= _MASKS[np.maximum(length - 8, 0)]
+        table[:, 0] &= MASKS[np.minimum(length, 8)]
+        table[:, 1] &= MASKS[np.maximum(length - 8, 0)]
         texts = table.view(f"S{_WIDTH}")[:, 0]
         texts[length == 0] = b"0"
         try:
@@ -160,7 +145,10 @@ class _Block:
 def scan(data: bytes) -> Lines:
     """Sort the lines of a block (whole lines, each with its line feed, and then PAD)."""
     block = _Block(data)
-    end = np.flatnonzero(block.inside == 10)
+    marks = _marks(block.inside)
+    mark = block.bytes[marks]
+    last = np.flatnonzero(mark == _LINE_FEED)  # of each line's marks
+    end = marks[last]
     start = np.concatenate([[0], end[:-1] + 1])
     count = len(end)
     lines = Lines(
@@ -178,29 +166,56 @@ def scan(data: bytes) -> Lines:
         micro=np.zeros(count, np.int64),
         names=[],
     )
-    bracket = block.first(ord("]"), start, end)
-    equal = block.first(ord("="), start, end)
-    stamped, message = _stamps(block, lines, bracket)
-    _iterations(block, lines, stamped, message, equal[stamped])
-    _outputs(block, lines, stamped, message, equal[stamped])
+    first = np.concatenate([[0], last[:-1] + 1])
+    some = np.flatnonzero(mark[first] == _BRACKET)
+    stamped, message = _stamps(block, lines, some, marks[first[some]])
+    second = first[stamped] + 1
+    equal = marks[second]  # or the line's end, if it has no equal sign
+    more = np.flatnonzero(mark[second] == _BRACKET)
+    if len(more):
+        places = marks[mark == _EQUAL]
+        after = np.append(places, len(block.inside))[np.searchsorted(places, equal[more])]
+        equal[more] = np.minimum(after, end[stamped[more]])
+    word = block.words[message]
+    mine = np.flatnonzero(word == word_of(b"Iteratio"))
+    _iterations(block, lines, stamped[mine], message[mine], equal[mine])
+    mine = np.flatnonzero((word == word_of(b"    Trai")) | (word == word_of(b"    Test")))
+    _outputs(block, lines, stamped[mine], message[mine], equal[mine])
     return lines
 
 
-def _stamps(block: _Block, lines: Lines, bracket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(lines with a plain prefix, where their messages begin); fills in date and micro."""
-    some = np.flatnonzero((bracket < lines.end - 12) & (bracket - lines.start > 24))
-    start, bracket = lines.start[some], bracket[some]
-    old = block.bytes[start + 5] == 32
+def _marks(inside: np.ndarray) -> np.ndarray:
+    """Where line feeds, brackets and equal signs stand; sought in pieces that fit into the processor's cache."""
+    found = []
+    for begin in range(0, len(inside), _PIECE):
+        piece = inside[begin : begin + _PIECE]
+        marked = piece == _LINE_FEED
+        marked |= piece == _BRACKET
+        marked |= piece == _EQUAL
+        found.append(np.flatnonzero(marked) + begin)
+    return np.concatenate(found)
+
+
+def _stamps(block: _Block, lines: Lines, some: np.ndarray, bracket: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(those of the lines `some` that have a plain prefix, where their messages begin); fills in date and micro.
+
+    bracket: where each of `some` has its first bracket.
+    """
+    fits = np.flatnonzero((bracket < lines.end[some] - 12) & (bracket - lines.start[some] > 24))
+    some, bracket = some[fits], bracket[fits]
+    start = lines.start[some]
+    date = block.words[start + 1]
+    old = (date >> _U32 & BYTE) == 32
     time = start + np.where(old, 6, 10)
-    clock, fraction, date = block.words[time], block.words[time + 8], block.words[start + 1]
+    clock, fraction = block.words[time], block.words[time + 8]
     length = bracket - time - 14
     severity = block.bytes[start]
     good = (severity == ord("I")) | (severity == ord("W")) | (severity == ord("E"))
-    good &= np.where(old, _has_form(date, b"0000 00:"), _has_form(date, b"00000000") & (block.bytes[time - 1] == 32))
-    good &= _has_form(clock, b"00:00:00") & _has_form(fraction, b".000000 ")
+    good &= np.where(old, has_form(date, b"0000 00:"), has_form(date, b"00000000") & (block.bytes[time - 1] == 32))
+    good &= has_form(clock, b"00:00:00") & has_form(fraction, b".000000 ")
     good &= (block.bytes[bracket + 1] == 32) & (length > 0) & (length <= _LONGEST)
     pairs = (clock & _PAIRS) * _U10 + (clock >> _U8 & _PAIRS)  # the bytes 0, 3 and 6 are now h, m and s
-    hour, minute, second = pairs & _BYTE, pairs >> _U24 & _BYTE, pairs >> _U48 & _BYTE
+    hour, minute, second = pairs & BYTE, pairs >> _U24 & BYTE, pairs >> _U48 & BYTE
     good &= (hour < 24) & (minute < 60)
     length = np.where(good, length, 0)
     first, which = block.same(time + 15, length)
@@ -208,65 +223,60 @@ def _stamps(block: _Block, lines: Lines, bracket: np.ndarray) -> tuple[np.ndarra
     plain = [bool(_MIDDLE.fullmatch(block.data[begin[k] : begin[k] + length[k]])) for k in first]
     good &= np.array(plain, dtype=bool)[which]
     seconds = (hour * np.uint64(60) + minute) * np.uint64(60) + second
-    micro = seconds * np.uint64(1_000_000) + _eight_digits(fraction >> _U8 << _U16)
+    micro = seconds * np.uint64(1_000_000) + eight_digits(fraction >> _U8 << _U16)
     some = some[good]
     lines.micro[some] = micro[good]
-    lines.date[some] = (date & np.where(old, _MASKS[4], _MASKS[8]))[good]
+    lines.date[some] = (date & np.where(old, MASKS[4], MASKS[8]))[good]
     return some, bracket[good] + 2
 
 
 def _iterations(block: _Block, lines: Lines, some: np.ndarray, message: np.ndarray, equal: np.ndarray) -> None:
-    """DISPLAY, RATE and TESTING among the lines `some`."""
-    mine = (block.words[message] == _word(b"Iteratio")) & (block.words[message + 2] == _word(b"eration "))
-    some, message, equal = some[mine], message[mine], equal[mine]
+    """DISPLAY, RATE and TESTING among the lines `some`, whose messages begin with `Iteratio`."""
     iteration, digits = block.integers(message + 10)
     after = message + 10 + digits
     lines.iteration[some] = iteration
-    known = digits > 0
+    known = (digits > 0) & (block.words[message + 2] == word_of(b"eration "))
     word = block.words[after]
 
-    testing = known & (word == _word(b", Testin")) & (block.words[after + 8] == _word(b"g net (#"))
+    testing = known & (word == word_of(b", Testin")) & (block.words[after + 8] == word_of(b"g net (#"))
     net = block.bytes[after + 16].astype(np.int64) - 48
     testing &= (net >= 0) & (net <= 9) & (block.bytes[after + 17] == ord(")"))
     lines.kind[some[testing]] = TESTING
     lines.net[some[testing]] = net[testing]
 
-    rate = known & (word & _MASKS[7] == _word(b", lr = "))
+    rate = known & (word & MASKS[7] == word_of(b", lr = "))
     _numbers(block, lines, some[rate], after[rate] + 7, RATE)
 
     back = np.maximum(equal - 7, 0)
-    loss = known & (block.words[back] == _word(b", loss =")) & (block.bytes[equal + 1] == 32)
+    loss = known & (block.words[back] == word_of(b", loss =")) & (block.bytes[equal + 1] == 32)
     bare = loss & (back == after)
     _numbers(block, lines, some[bare], equal[bare] + 2, DISPLAY)
-    timed = loss & (word & _MASKS[2] == _word(b" (")) & (block.bytes[back - 1] == ord(")"))
+    timed = loss & (word & MASKS[2] == word_of(b" (")) & (block.bytes[back - 1] == ord(")"))
     some, after, equal = some[timed], after[timed], equal[timed]
     speed, length = block.numbers(after + 2)
     behind = after + 2 + length
-    timed = (length > 0) & (block.words[behind] == _word(b" iter/s,")) & (block.bytes[behind + 8] == 32)
+    timed = (length > 0) & (block.words[behind] == word_of(b" iter/s,")) & (block.bytes[behind + 8] == 32)
     lines.speed[some[timed]] = speed[timed]
     lines.has_speed[some[timed]] = True
     _numbers(block, lines, some[timed], equal[timed] + 2, DISPLAY)
 
 
 def _outputs(block: _Block, lines: Lines, some: np.ndarray, message: np.ndarray, equal: np.ndarray) -> None:
-    """TRAIN and TEST among the lines `some`."""
-    word, more = block.words[message], block.words[message + 8]
-    train = (word == _word(b"    Trai")) & (more == _word(b"n net ou"))
-    train &= block.words[message + 14] == _word(b"output #")
-    test = (word == _word(b"    Test")) & (more == _word(b" net out"))
-    test &= block.words[message + 13] == _word(b"output #")
-    mine = train | test
-    some, equal, train = some[mine], equal[mine], train[mine]
-    place = message[mine] + np.where(train, 22, 21)
+    """TRAIN and TEST among the lines `some`, whose messages begin with `    Trai` or `    Test`."""
+    train = block.bytes[message + 5] == ord("r")
+    place = message + np.where(train, 22, 21)
+    good = block.words[message + 8] == np.where(train, word_of(b"n net ou"), word_of(b" net out"))
+    good &= block.words[place - 8] == word_of(b"output #")
     _, digits = block.integers(place)
     start = place + digits + 2
-    good = (digits > 0) & (block.words[place + digits] & _MASKS[2] == _word(b": "))
+    good &= (digits > 0) & (block.words[place + digits] & MASKS[2] == word_of(b": "))
     length = equal - 1 - start
     good &= (length > 0) & (length <= _LONGEST) & (equal < lines.end[some])
     good &= (block.bytes[equal - 1] == 32) & (block.bytes[equal + 1] == 32)
     some, equal, train, start, length = some[good], equal[good], train[good], start[good], length[good]
     first, which = block.same(start, length)
-    lines.names = [block.data[start[k] : start[k] + length[k]] for k in first]
+    begin, stop = start[first], (start + length)[first]
+    lines.names = [block.data[a:b] for a, b in zip(begin.tolist(), stop.tolist())]
     lines.name[some] = which
     _numbers(block, lines, some, equal + 2, np.where(train, TRAIN, TEST))
 
@@ -274,6 +284,8 @@ def _outputs(block: _Block, lines: Lines, some: np.ndarray, message: np.ndarray,
 def _numbers(block: _Block, lines: Lines, some: np.ndarray, place: np.ndarray, kind: int | np.ndarray) -> None:
     """Set the value and the kind of those lines whose value has the plain form."""
     value, length = block.numbers(place)
-    good = length > 0
-    lines.value[some[good]] = value[good]
-    lines.kind[some[good]] = np.broadcast_to(kind, good.shape)[good]
+    if not length.all():
+        good = np.flatnonzero(length)
+        some, value, kind = some[good], value[good], kind[good] if isinstance(kind, np.ndarray) else kind
+    lines.value[some] = value
+    lines.kind[some] = kind

@@ -7,16 +7,22 @@ has a higher one.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffe_split.trainlog.columns import Table
+from caffe_split.trainlog.messages import number
 from caffe_split.trainlog.outputs import is_loss, is_score
 
 if TYPE_CHECKING:
     from caffe_split.trainlog.model import Run
+
+
+# With this line the torch engine stops a training, mostly before a display shows it.
+_STOPPED = re.compile(r"Iteration (\d{1,15}): the loss is ([-\w.]+);")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Stretch:
 
 def stretches(run: Run) -> list[Stretch]:
     """Where the loss of a run was not finite: in the training, then in tests beside a training that was finite."""
-    trained = _stretches(_losses(run.displays, run.train))
+    trained = _stretches(_of_training(run))
     tested = [stretch for table in run.tests.values() for stretch in _stretches(_losses(table))]
     found = []
     for stretch in trained:
@@ -66,7 +72,7 @@ def trusted(run: Run, net: int) -> np.ndarray:
     for loss in _losses(table):
         good[loss.rows[~np.isfinite(loss.value)]] = False
         judged[loss.rows] = True
-    for stretch in _stretches(_losses(run.displays, run.train)):
+    for stretch in _stretches(_of_training(run)):
         iteration = table.iteration
         inside = (iteration > stretch.known) & ~(judged & (iteration < stretch.start))
         if stretch.stop is not None:
@@ -92,6 +98,17 @@ def _losses(*tables: Table) -> list[_Loss]:
                 index, value = table.printed(name)
                 found.append(_Loss(np.arange(len(table))[index], table.iteration[index], value))
     return found
+
+
+def _of_training(run: Run) -> list[_Loss]:
+    """The losses that were printed while it trained, and the one at which the engine stopped it."""
+    stops = [_STOPPED.search(event.text) for event in run.of_kind("fatal")]
+    last = [
+        _Loss(np.zeros(0, np.int64), np.array([int(stop[1])]), np.array([number(stop[2].encode())], np.float64))
+        for stop in stops
+        if stop
+    ]
+    return _losses(run.displays, run.train) + last
 
 
 def _stretches(losses: list[_Loss]) -> list[Stretch]:

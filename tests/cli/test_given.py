@@ -15,7 +15,18 @@ from caffe_split.formats.kinds import kind_of
 from tests.support import caffe_split
 
 # Parameters that are paths and name what is written, or a program.
-WRITTEN = {"out", "csv_file", "picture", "csv_folder", "series_folder", "event_folder", "publish", "log", "caffe"}
+WRITTEN = {
+    "out",
+    "csv_file",
+    "picture",
+    "csv_folder",
+    "series_folder",
+    "event_folder",
+    "publish",
+    "log",
+    "caffe",
+    "confusion",
+}
 
 FILES = {
     "net": "a net",
@@ -108,6 +119,8 @@ def test_a_file_of_another_kind_is_named_for_every_argument(tmp_path: Path, file
         words += {"instrument": ["--remove"], "make-derived": ["--iter", "5"]}.get(name, [])
         if name == "make-derived" and param.name == "weights":
             words = words[:-2]
+        if name == "extract":
+            words += ["--blob", "x", "--out", "f"]
         if name in ("draw", "kernels"):
             words += ["--out", "p.png"] + (["--layer", "x"] if name == "kernels" else [])
         said = caffe_split(*words, cwd=tmp_path, status=1).stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_split.derivation.choose import candidates, choose_layers
+from caffe_split.derivation.choose import candidates, choose_layers, ranking
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.tpm.scores import LayerScores
@@ -57,7 +57,7 @@ def scores(entropies: dict[str, int]) -> list[LayerScores]:
 
 
 def chosen(entropies: dict[str, int], count: int) -> list[str]:
-    return [layer.name for layer in choose_layers(net(), None, count, scores(entropies))]
+    return [layer.name for layer in choose_layers(net(), None, count, ranking(net(), scores(entropies), []))]
 
 
 def test_helpers_frozen_and_single_kernels_are_no_candidates() -> None:
@@ -83,7 +83,7 @@ def test_a_layer_that_did_not_move_is_not_chosen() -> None:
     given = {name: 1 for name in NAMES[:5]} | {"a_split1": 0, "a_split2": 0, "d_reorder": 1}
     assert chosen(given, 1) == ["a_split2_residual_pre"]
     with pytest.raises(CaffeSplitError, match=r"4 layer\(s\) to choose .*, but only 2 .*residual_pre, d_reorder"):
-        choose_layers(net(), None, 4, scores(given))
+        choose_layers(net(), None, 4, ranking(net(), scores(given), []))
 
 
 def test_named_layers() -> None:

@@ -484,3 +484,13 @@ def test_instrument_gives_back_an_empty_param(tmp_path: Path) -> None:
     assert "no TPM layer watches c. Watched: a, b." in said.stderr
     caffe_split("instrument", "net.prototxt", "--remove", "--in-place", cwd=tmp_path)
     assert (tmp_path / "net.prototxt").read_text().split() == text.replace("{}", "{ }").split()
+
+
+def test_a_plan_says_what_is_known_of_the_totals_beside_a_layer_of_a_fork(tmp_path: Path) -> None:
+    weights = odd.random_weights(PLAIN)
+    odd.write(tmp_path, "net", PLAIN + 'layer { name: "bn" type: "BN" bottom: "c2" top: "c2" }', weights)
+    known = sum(blob.size for blobs in weights.values() for blob in blobs)
+    lines = derive(tmp_path).splitlines()
+    (line,) = [line for line in lines if line.startswith("parameters")]
+    assert re.fullmatch(rf"parameters at least {known:,} -> at least [\d,]+", line)
+    assert "the totals are without bn" in lines

@@ -87,6 +87,7 @@ def test_a_swap_that_fails_puts_the_old_folder_back(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(folders, "exchange", lambda *_: False)
     monkeypatch.setattr(folders, "rename_new", refused)
+    monkeypatch.setattr(folders, "rename_again", refused)
     said = "out: cannot be written: No space left on device. Nothing is left"
     with pytest.raises(CaffeSplitError, match=said), new_folder(out, True) as folder:
         (folder / "new").write_text("new")

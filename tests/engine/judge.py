@@ -14,7 +14,7 @@ import torch
 
 from caffe_split.engine.model.net import Net
 from caffe_split.formats import prototxt
-from tests.engine.cases import Case
+from tests.engine.case import Case
 
 RELATIVE = 1e-4
 Arrays = Mapping[str, np.ndarray]
@@ -72,8 +72,9 @@ def computed(case: Case, given: Arrays, fuse: bool = False) -> dict[str, np.ndar
     with torch.no_grad():
         for param in net.params:
             param.values.copy_(torch.tensor(given[f"param:{param.layer}:{param.index}"]))
+    wanted = [name for name in case.inputs if name not in case.integers and (case.force or name not in case.constant)]
     inputs = {
-        key[5:]: torch.tensor(array, requires_grad=case.back and key[5:] not in case.integers)
+        key[5:]: torch.tensor(array, requires_grad=case.back and key[5:] in wanted)
         for key, array in given.items()
         if key.startswith("blob:")
     }

@@ -70,8 +70,14 @@ STORE = 'data_param { source: "store" batch_size: 4 backend: LMDB }'
             f"{STORE} transform_param {{ force_color: true force_gray: true }}",
             "Caffe takes one of them",
         ),
-        ([], STORE.replace("LMDB", "LEVELDB"), "backend: LEVELDB is not handled; write the data set anew as an LMDB"),
-        ([], STORE.replace("backend: LMDB", ""), "LEVELDB (Caffe's default, as none is written)"),
+        ([], STORE.replace("LMDB", "LEVELDB"), "backend: LEVELDB, but 'store' is an LMDB; write backend: LMDB"),
+        (
+            [],
+            STORE.replace("backend: LMDB", ""),
+            "LEVELDB (Caffe's default, as none is written), but 'store' is an LMDB",
+        ),
+        ([], STORE.replace('"store"', '"st"'), "source: no LMDB at 'st' seen from"),
+        ([], STORE.replace('"store"', '"st"').replace("LMDB", "LEVELDB"), "source: no LevelDB at 'st' seen from"),
         ([], STORE, "store: the LMDB holds no record"),
     ],
 )

@@ -15,8 +15,8 @@ from tests.engine.judge import Arrays, built, compare, run_pycaffe, values
 pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)
 # Layers without bottoms or with no values to compare, and those with tests of their own.
-SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData"}
-ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM"}
+SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData"}
+ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python"}
 
 
 @pytest.fixture(autouse=True)

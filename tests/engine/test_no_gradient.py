@@ -36,6 +36,21 @@ ONE = layer("one", "InnerProduct", "x > one", "inner_product_param { num_output:
 AXIS = "argmax_param { axis: 1 }"
 NO_LABELS = "propagate_down: true propagate_down: false"
 EMBED = "embed_param { num_output: 3 input_dim: 9 }"
+# One step of two streams, with marks from outside and learnt ones.
+STEPS = (
+    'layer { name: "marks" type: "Input" top: "marks" input_param { shape { dim: 1 dim: 2 } } }\n'
+    'layer { name: "x3" type: "Input" top: "x3" input_param { shape { dim: 1 dim: 2 dim: 3 } } }\n'
+    'layer { name: "gates" type: "Input" top: "gates" input_param { shape { dim: 1 dim: 2 dim: 12 } } }\n'
+    + layer("steps", "Reshape", "ip > steps", "reshape_param { shape { dim: 1 dim: 2 dim: 3 } }")
+    + layer("learn", "InnerProduct", "x > two", "inner_product_param { num_output: 1 }")
+    + layer("learnt", "Reshape", "two > learnt", "reshape_param { shape { dim: 1 dim: 2 } }")
+    + layer("cells", "Power", "x3 > cells")
+)
+CARRY = "recurrent_param { num_output: 3 } "
+FROZEN = "param { lr_mult: 0 } " * 3
+SUM = layer("sum", "Reduction", "l > sum", "loss_weight: 1")
+ONES = layer("ones", "DummyData", "> ones", "dummy_data_param { shape { dim: 2 } data_filler { value: 1 } }")
+TWO = LAST.replace("last t", "last u")
 # Nets, and whether Caffe trains them.
 NETS = {
     HEAD + layer("l", "Threshold", "ip > l") + LAST: False,
@@ -52,6 +67,17 @@ NETS = {
     HEAD + layer("scale", "Scale", "x ip > s") + layer("l", "Threshold", "s > l") + LAST: False,
     HEAD + layer("l", "Embed", "t > l", EMBED) + LAST.replace("axis", ""): True,
     HEAD + ONE + FLAT + layer("l", "Embed", "flat > l", EMBED) + LAST: False,
+    HEAD + ONE + FLAT + layer("l", "BatchReindex", "ip flat > l") + LAST: False,
+    HEAD + layer("l", "BatchReindex", "ip t > l") + LAST: True,
+    HEAD + ONE + FLAT + layer("l", "Filter", "ip t flat > l u") + TWO: False,
+    HEAD + ONES + layer("l", "Filter", "ip t ones > l u") + TWO: True,
+    HEAD + STEPS + layer("l", "LSTM", "steps marks > l", CARRY) + SUM: True,
+    HEAD + STEPS + layer("l", "RNN", "steps marks > l", CARRY + FROZEN) + SUM: True,
+    HEAD + STEPS + layer("l", "LSTM", "steps learnt > l", CARRY) + SUM: False,
+    HEAD + STEPS + layer("l", "RNN", "steps learnt > l", CARRY) + SUM: False,
+    HEAD + STEPS + layer("l", "LSTMUnit", "cells gates learnt > c l") + SUM: False,
+    HEAD + STEPS + layer("k", "LSTM", "x3 marks > k", CARRY) + layer("l", "Threshold", "k > l") + SUM: False,
+    HEAD + STEPS + layer("k", "LSTM", "x3 marks > k", CARRY + FROZEN) + layer("l", "Threshold", "k > l") + SUM: True,
     HEAD + ONE + FLAT + layer("l", "SoftmaxWithLoss", "ip flat > loss"): False,
     HEAD + ONE + FLAT + layer("l", "SoftmaxWithLoss", "ip flat > loss", NO_LABELS): True,
     HEAD + ONE + layer("l", "EuclideanLoss", "one t > loss"): True,

@@ -30,8 +30,8 @@ from caffe_split.layertypes.table import RECORDS
 UNCONDITIONAL = {
     *("BNLL", "Clip", "Dropout", "ELU", "Parameter", "Power", "Sigmoid", "Silence", "Swish", "TanH", "Threshold", "TPM")
 }
-# Their conditions are about files.
-OF_FILES = {"Data", "HDF5Data", "ImageData"}
+# Their conditions are about files, and classes.
+OF_FILES = {"Data", "HDF5Data", "HDF5Output", "ImageData", "Python", "WindowData"}
 
 
 @dataclass

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.engine.cases import CASES, Case, layer
+from tests.engine import cases_recurrent
+from tests.engine.case import Case, layer
+from tests.engine.cases import CASES
 from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -39,6 +41,8 @@ MORE = {
     "all_values": Case(layer("Reshape", options="reshape_param { shape { dim: -1 } }"), {"x": (4, 3)}),
 }
 REFUSED = {
+    **dict.fromkeys(cases_recurrent.CASES, "the first axis of its bottoms is time"),
+    **dict.fromkeys(("batch_reindex", "filter", "filter_long_selector"), "are those of the whole batch"),
     "bias_bottom": "do not go together record by record",
     "scale_bottom": "do not go together record by record",
     "scale_all_axes": "learns a value for each record",

@@ -113,7 +113,7 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
     write_training(tmp_path, FIXED, 2)
     edit(
         tmp_path / "net.prototxt",
-        ("pool: MAX", "pool: STOCHASTIC"),
+        ("pool: MAX", "pool: STOCHASTIC pad: 1"),
         ('type: "ReLU"', 'type: "Python"'),
         ('source: "test"', 'source: "nowhere"'),
         ("gaussian", "gauss"),
@@ -122,7 +122,7 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
     said = refused(tmp_path)
     lines = (tmp_path / "net.prototxt").read_text().splitlines()
     for place, what in (
-        ("STOCHASTIC", "pool: STOCHASTIC"),
+        ("STOCHASTIC", "pool: STOCHASTIC with padding"),
         ('name: "relu1"', "'relu1': type Python"),
         ('name: "left_relu"', "'left_relu': type Python"),
         ("gauss", "weight_filler of type 'gauss'"),

@@ -332,7 +332,7 @@ UNKNOWN = [
     ('type: "Newest" bottom: "d" top: "t"', "not one of Caffe's own"),
     ('type: "ReLU" bottom: "nowhere" top: "t"', "its bottom 'nowhere' is not known"),
     ('type: "Data" top: "t" data_param { source: "no/lmdb" backend: LMDB }', "'no/lmdb' is not there, seen from /"),
-    ('type: "Data" top: "t" data_param { source: "level" }', "LevelDB data sets are not read"),
+    ('type: "Data" top: "t" data_param { source: "level" }', "'level' is not there, seen from /"),
     ('type: "ImageData" top: "t" image_data_param { source: "no" }', "no new_height and new_width"),
     ('type: "WindowData" top: "t" window_data_param { source: "no" }', "'no' is not there, seen from /"),
     ('type: "HDF5Data" top: "t" hdf5_data_param { source: "no" }', "'no' is not there, seen from /"),

@@ -176,6 +176,23 @@ def test_the_commands_have_the_weights_and_say_how_tpm_layers_came_in(tmp_path: 
     )
 
 
+def test_a_report_shows_one_rank(tmp_path: Path) -> None:
+    stamp = "I0305 14:00:0{}.000000 1 solver.cpp:1] "
+    log = tmp_path / "ranks.log"
+    log.write_text(
+        "".join(
+            f"[{rank}] {stamp.format(k)}{line}\n"
+            for k in range(3)
+            for rank in range(2)
+            for line in (f"Iteration {k}, Testing net (#0)", f"    Test net output #0: accuracy = 0.{k}{rank}5")
+        )
+    )
+    found = caffe_split("report", log, "--rank", 1, "--out", "r.html", cwd=tmp_path)
+    assert "shown is rank 1" in found.stderr and "0.215" in (tmp_path / "r.html").read_text()
+    said = caffe_split("report", log, "--rank", 2, "--out", "s.html", cwd=tmp_path, status=1).stderr
+    assert "has no rank 2: it has 0-1" in said and not (tmp_path / "s.html").exists()
+
+
 def test_a_folder_with_only_a_log_has_no_costs_and_no_split(tmp_path: Path) -> None:
     write_run(tmp_path / "alone", 0.0)
     page, said = written_page(tmp_path, "alone")

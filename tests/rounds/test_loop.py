@@ -22,6 +22,7 @@ from tests.support import Trained
 
 SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
 SOLVER = "digits/solver.prototxt"
+ROUNDS = ("MultiSplits", "MultiSplits2")
 
 
 class Words:
@@ -199,6 +200,41 @@ def test_an_old_caffemodel_is_split_as_it_is_where_nothing_asks_for_tpm(
     assert Path("old/best/deploy.prototxt").read_text() == "# the user's deploy net\n"
 
 
+def test_old_weights_go_through_rounds_without_any_tpm(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen and divided by saliency; the second round splits where the first one's loss fell fastest."""
+    monkeypatch.chdir(folder)
+    derive = caffe_split.DeriveOptions(choose_by="snip", partition="score:snip", calibrate=2)
+    options = MultiSplitOptions(rounds=2, layers=2, threads=1, control=False, derive=derive)
+    old = "whole/baseline/digits_iter_40.caffemodel"
+    words = Words()
+    loop = looping.plan_loop(SOLVER, options=options, weights=old, out="saliency")
+    assert loop.start.adopted and not loop.start.watched
+    assert "each round splits 2 layers by snip; residual, partition score:snip, scores of 2 batches" in loop.choices()
+    found = loop.run(words)
+    assert len(found.rounds) == 2
+    plans = [json.loads(Path(f"saliency/{name}/manifest.json").read_text())["plan"] for name in ROUNDS]
+    assert (plans[0]["weights"], plans[0]["iteration"]) == (old, None)
+    assert plans[1]["iteration"] % 12 == 0  # windows of four displays
+    assert all(plan["saliency"]["batches"] == 2 for plan in plans)
+    assert "TPM" not in Path("saliency/MultiSplits2/train_val.prototxt").read_text()
+
+
+def test_a_round_that_continues_goes_on_at_the_split(
+    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    derive = caffe_split.DeriveOptions(schedule="continue")
+    options = replace(SHORT, rounds=1, derive=derive)
+    loop = looping.plan_loop(SOLVER, options=options, out="continued")
+    assert [step.iterations for step in loop.steps if step.verb == "train"] == [40, 20, 20]
+    found = loop.run(Words())
+    for name in ("MultiSplits", "control"):
+        assert caffe_split.read_log(f"continued/{name}/train.log").runs[0].first_iteration == 20
+    assert found.rounds[0].control is not None
+
+
 def test_the_estimate_counts_only_what_is_left(
     folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +258,8 @@ def _solver(change: tuple[str, str]) -> None:
         (("test_interval: 20", "test_interval: 500"), {}, "it never tests"),
         (("max_iter: 40", "max_iter: 0"), {}, "there is nothing to train"),
         (("net:", "train_net:"), {}, "names one net for training and testing"),
-        (("display: 4", "display: 0"), {"iteration": None}, "display is 0"),
+        (("display: 4", "display: 0"), {"iteration": None}, "display is 0, and the split"),
+        (("display: 4", "display: 14"), {"iteration": None}, "in a window of 4 displays or more; max_iter is 40"),
         (("display: 4", "display: 4"), {"iteration": 40}, "not inside the training"),
         (("display: 4", "display: 4"), {"iteration": None, "window": (0, 50)}, "not inside the training"),
         (("display: 4", "display: 4"), {"layers": 99}, "99 layers to split, and"),
@@ -271,7 +308,8 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
         ({"layers": 0}, "layers is 0"),
         ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
         ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
-        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "--schedule restart"),
+        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "give --rounds 1, or --schedule restart"),
+        ({"layers": ("a",), "rounds": 1, "derive": caffe_split.DeriveOptions(choose_by="snip")}, "--layers names them"),
     ],
 )
 def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:

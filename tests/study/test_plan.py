@@ -61,6 +61,45 @@ def test_an_arm_in_rounds(tmp_path: Path) -> None:
     assert [sizes[f"s3.{name}.train"] for name in ("a@1", "a@2", "a", "continue")] == [5, 5, 10, 20]
 
 
+CHAIN = [
+    {"name": "a", "kind": "residual"},
+    {"name": "a2", "kind": "residual", "after": "a"},
+    {"name": "b2", "kind": "skip", "after": "a"},
+    {"name": "a3", "kind": "residual", "after": "a2"},
+]
+
+
+def test_a_round_splits_the_net_of_another_arm_and_has_a_control_as_long(tmp_path: Path) -> None:
+    controls = {"random": ["a2"], "wider": "none"}
+    study = read_study(write_study(tmp_path, seeds=[3], arms=CHAIN, schedule="restart", controls=controls))
+    needs = {step.title[3:]: [need[8:-5] for need in step.needs] for step in steps_of(study) if step.seed == 3}
+    for title, needed in (
+        ("continue.train", "baseline.train"),
+        ("continue2.train", "continue.train"),
+        ("continue3.train", "continue2.train"),
+        ("a.derive", "baseline.train"),
+        ("a2.derive", "a.train"),
+        ("b2.derive", "a.train"),
+        ("a3.derive", "a2.train"),
+        ("random-a2.derive", "a.train"),
+        ("a3.fold", "a3.train"),
+    ):
+        assert needs[title] == [needed], title
+    assert study.controls == ["continue", "continue2", "continue3"]
+    arms = [arm.name for arm in study.all_arms()]
+    assert [study.control_of(name) for name in arms] == [
+        "continue",
+        "continue2",
+        "continue2",
+        "continue3",
+        "continue2",
+    ]
+    assert [(s.parent, s.at, s.until, s.window) for s in stages_of(study, study.arms[3])] == [("a2", 10, None, (0, 10))]
+    # All of them are trained whole, and those that others start from keep their snapshot at the split.
+    assert set(work(study).values()) == {30}
+    assert study.parents == {"baseline", "continue", "continue2", "a", "a2"}
+
+
 def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps behind it then end with its reason, and the table has it."""
 

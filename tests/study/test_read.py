@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.split.kinds import KIND_NAMES
@@ -19,6 +21,7 @@ from tests.support import ROOT, caffe_split
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study.checks import check_same
+from caffe_split.study.data import check_data
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, write_json
 from caffe_split.study.read import read_study
@@ -36,6 +39,11 @@ def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
     study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}))
     assert study.window is None and study.random == ()
+    arms = [{"kind": "skip", "choose_by": "random:SEED", "partition": "score:snip", "calibrate": 3}]
+    study = read_study(write_study(tmp_path, arms=arms))
+    options = study.arms[0].options(7)
+    assert study.window is None
+    assert (options.choose_by, options.partition, options.calibrate) == ("random:7", "score:snip", 3)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -48,6 +56,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip"}, {"kind": "skip"}]}, "two arms are named 'skip'"),
     ({"arms": [{"kind": "skip", "name": "continue"}]}, "'continue' is the name of a control"),
     ({"arms": [{"kind": "skip", "partition": "medium"}]}, "arm 1: partition: "),
+    ({"arms": [{"kind": "skip", "choose_by": "snap"}]}, "arm 1: choose_by: choose-by 'snap': 'snap' is not known"),
+    ({"arms": [{"kind": "skip", "choose_by": "snip", "layers": ["a"]}], "num_splits": None}, "names them: give one"),
     ({"arms": [{"kind": "skip", "layers": ["a"], "num_splits": 1}]}, "give either layers or num_splits"),
     ({"controls": {"random": ["aded"]}}, "controls: random: 'aded' is none of added; did you mean 'added'?"),
     ({"controls": {"rates": [2.0000001, 2]}}, "controls: rates: expected different numbers"),
@@ -65,6 +75,34 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "rounds": [20]}]}, "Caffe begins its data at the first record in every round"),
     ({"arms": [{"kind": "skip", "partition": "random:SEED"}], "controls": {"random": ["skip"]}}, "has partition"),
     ({"arms": [{"kind": "skip", "rounds": [20], "layers": ["conv1"]}], "num_splits": None}, "give num_splits"),
+    ({"arms": [{"kind": "skip", "name": "continue2"}]}, "'continue2' is the name of a control"),
+    ({"arms": [{"kind": "skip", "after": "b"}], "schedule": "restart"}, "arm skip: after: 'b' is none of "),
+    (
+        {"arms": [{"kind": "skip"}, {"kind": "residual", "after": "skip"}]},
+        "arm residual: after: expected schedule: restart, found continue; with it, give rounds",
+    ),
+    (
+        {
+            "arms": [{"kind": "skip", "num_splits": 1}, {"kind": "dbb", "after": "skip", "layers": ["conv1"]}],
+            "num_splits": None,
+            "schedule": "restart",
+        },
+        "arm dbb: after: a later round chooses among other layers: give num_splits",
+    ),
+    (
+        {
+            "arms": [{"kind": "skip"}, {"kind": "dbb", "after": "skip"}],
+            "schedule": "restart",
+            "controls": {"wider": ["dbb"]},
+        },
+        "controls: wider: arm dbb splits a net that is split",
+    ),
+    ({"scale": "1/100"}, "scale: at scale 1/100 the start (0) and the split (10) both fall on iteration 0"),
+    ({"scale": 2}, "scale: expected a scale above 0 and at most 1"),
+    ({"expect": {"x": {"records": 0}}}, "expect: x: records: expected a whole number of 1 or more"),
+    ({"expect": {"x": {"records": 9, "mean": 3}}}, "expect: x: mean: expected a list, a number per channel"),
+    ({"expect": {"x": {"record": 9}}}, "expect: x: unknown key 'record'; did you mean 'records'?"),
+    ({"tests": -1}, "tests: expected a whole number of 0 or more"),
     ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
     ({"arms": [{"kind": "skip", "noise": -1}]}, "noise: expected a number from 0 to less than 10, found -1"),
     ({"arms": [{"kind": "skip", "added_lr": "half"}]}, "added_lr: expected a number from 0 to less than 1000"),
@@ -132,6 +170,32 @@ def test_what_is_not_there_is_said_before_anything_runs(tmp_path: Path, changes:
     result = caffe_split("study", write_study(tmp_path, **changes), "--out", "out", cwd=tmp_path, status=1)
     assert said in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("expect", "said"),
+    [
+        ({"digits_train_lmdb": {"records": 12, "mean": [30.0]}}, ""),
+        ({"digits_train_lmdb": {"records": 13}}, "digits_train_lmdb: 12 records, and {file} is about 13: another data"),
+        (
+            {"digits_train_lmdb": {"records": 12, "mean": [29.8]}},
+            "mean of its channels is 30.0, and {file} expects 29.8",
+        ),
+        ({"digits_train_lmdb": {"records": 12, "mean": [1, 2]}}, "has 1 channels, expected 2"),
+        ({"cifar_lmdb": {"records": 12}}, "expect: cifar_lmdb: the net has no data set of that name; it has digits_"),
+        ({"digits_test_lmdb": {"records": 1}}, ""),  # not made yet
+    ],
+)
+def test_other_data_than_the_studys_are_seen(tmp_path: Path, expect: dict[str, Any], said: str) -> None:
+    images = [np.full((1, 8, 8), 25 + number % 2 * 10, np.uint8) for number in range(12)]
+    write_store(tmp_path / "data/digits_train_lmdb", [(image, 0) for image in images])
+    study = read_study(write_study(tmp_path, expect=expect))
+    if not said:
+        check_data(study)
+        return
+    with pytest.raises(CaffeSplitError) as caught:
+        check_data(study)
+    assert said.format(file=study.file) in str(caught.value)
 
 
 def refused(folder: Path, *options: str, **changes: Any) -> str:
@@ -254,8 +318,8 @@ def test_the_studies_of_the_repository_can_be_read(file: Path) -> None:
     from caffe_split.study.plan import steps_of
 
     study = read_study(file)
-    # What is to say something has all controls; what has not says so itself.
-    assert (len(study.seeds) >= 5 and study.random and study.wider) or file.stem.endswith("_look")
+    # What is to say something has all controls. A wider net has no split snapshot from which it could begin anew.
+    assert len(study.seeds) >= 5 and study.random and (study.wider or study.schedule == "restart")
     study_net(study)
     titles = [step.title for step in steps_of(study)]
     assert len(set(titles)) == len(titles)

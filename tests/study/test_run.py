@@ -97,6 +97,28 @@ def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> Non
     assert "solver.prototxt: it has changed since" in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_rounds_begin_from_the_split_snapshot_of_the_one_before(tmp_path: Path) -> None:
+    arms = [{"name": "a", "kind": "skip"}, {"name": "a2", "kind": "skip", "after": "a"}]
+    file = write_study(tmp_path, arms=arms, schedule="restart", scale="1/2", split=16, window="8:16", interval=2)
+    solver = tmp_path / "solver.prototxt"
+    solver.write_text(solver.read_text().replace("max_iter: 30", "max_iter: 40"))
+    caffe_split("study", file, "--seeds", 1, "--jobs", 2, "--out", "out", "--publish", "docs", cwd=tmp_path)
+    found = rows(tmp_path / "out")
+    assert list(found) == ["baseline", "continue", "continue2", "a", "a2"]
+    assert [found[name]["control"] for name in found] == ["", "", "", "continue", "continue2"]
+    assert found["a"]["parameters"] < found["a2"]["parameters"]
+    assert found["a2"]["folded"]["parameters"] == found["baseline"]["parameters"]
+    assert all(list((tmp_path / f"out/s1/{start}").glob("*_iter_8.caffemodel")) for start in ("a", "continue"))
+    layers = json.loads((tmp_path / "out/s1/a2/manifest.json").read_text())["plan"]["layers"]
+    assert {layer["name"] for layer in layers}.isdisjoint(
+        layer["name"] for layer in json.loads((tmp_path / "out/s1/a/manifest.json").read_text())["plan"]["layers"]
+    )
+    log = (tmp_path / "out/s1/continue2/train.log").read_text()
+    assert "Iteration 0, lr" in log and re.search(r"continue/\S+_iter_8.caffemodel", log)
+    assert "--scale 1/2 --seeds 1" in (tmp_path / "docs/tiny.md").read_text()
+
+
 def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path) -> None:
     """An arm without noise, and the control: the same losses at first, the same rates throughout. Another crashes."""
     arms = [

@@ -39,7 +39,17 @@ def test_spread_of_few_is_not_a_number() -> None:
     assert all(math.isnan(value) for value in spread([]))
 
 
-def test_the_table_of_t() -> None:
+@pytest.mark.parametrize("outside", [0.2, 0.05, 0.05 / 12, 1e-4])
+def test_the_quantiles_of_t(outside: float) -> None:
     stats = pytest.importorskip("scipy.stats")
-    for degrees in range(1, 200):
-        assert t_quantile(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), abs=2e-3 if degrees > 30 else 6e-5)
+    for degrees in (1, 2, 3, 4, 5, 9, 30, 31, 199):
+        assert t_quantile(degrees, outside) == pytest.approx(stats.t.ppf(1 - outside / 2, degrees), rel=1e-9)
+
+
+def test_intervals_that_are_right_together_are_wider() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    values = [0.1, 0.4, 0.2, 0.35]
+    alone, among = paired(values), paired(values, 6)
+    assert alone.together == (alone.low, alone.high) == (among.low, among.high)
+    half = stats.t.ppf(1 - 0.05 / 12, 3) * spread(values)[1] / 2
+    assert among.together == pytest.approx((among.mean - half, among.mean + half))

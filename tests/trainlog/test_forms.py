@@ -194,6 +194,49 @@ def test_each_rank_is_a_run_of_its_own(tmp_path: Path, tag: str, order: int) -> 
         assert collect([log]).train[0].y.tolist() == [2 + shown / 10] * 3
 
 
+def _displays(rank: int, iterations: range, starts: bool = True) -> list[str]:
+    lines = [f"I0305 16:47:00.000000 {100 + rank} solver.cpp:1] Solving net"] * starts
+    for k in iterations:
+        stamp = f"I0305 16:47:{k % 60:02d}.000000 {100 + rank} solver.cpp:1] "
+        lines += [f"{stamp}Iteration {k}, Testing net (#0)", f"{stamp}    Test net output #0: accuracy = 0.{rank}{k}"]
+        lines += [f"{stamp}Iteration {k}, loss = {rank}.5"]
+    return lines
+
+
+def _out_of_step(lead: int, by: int) -> list[str]:
+    """Two processes, one `lead` lines ahead, that take turns after `by` lines each."""
+    first, second = _displays(0, range(0, 90, 5)), _displays(1, range(0, 90, 5))
+    lines, first = first[:lead], first[lead:]
+    while first or second:
+        lines += first[:by] + second[:by]
+        first, second = first[by:], second[by:]
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "mixed"),
+    [
+        (_out_of_step(0, 1), True),
+        (_out_of_step(0, 3), True),
+        (_out_of_step(7, 2), True),
+        (_out_of_step(13, 9), True),
+        (_out_of_step(0, 1)[:14], True),
+        # One process: once, resumed, two logs one after another, and what a grep for displays leaves of six runs.
+        (_displays(0, range(0, 60, 5)), False),
+        (_displays(0, range(0, 60, 5)) + _displays(1, range(40, 100, 5)), False),
+        ([line for k in range(6) for line in _displays(k, range(0, 60, 5), starts=False) if "loss" in line], False),
+        (_displays(0, range(0, 60, 5)) + _displays(0, range(55, 60, 5), starts=False), False),
+    ],
+)
+def test_processes_whose_lines_are_mixed_without_ranks_are_noted(tmp_path: Path, lines: list[str], mixed: bool) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("\n".join(lines) + "\n")
+    assert ["several processes seem to" in note for note in read_log(path).notes] == [True] * mixed
+    follower = Follower(path)
+    follower.poll()
+    assert follower.log.notes == read_log(path).notes
+
+
 def test_a_rank_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "train.log"
     path.write_text(interleaved("[{}] ", 2))

@@ -125,3 +125,29 @@ def test_equal_values_have_the_same_best_everywhere(tmp_path: Path) -> None:
     assert log.best().iteration == query.summarise([log])[0].best_iteration == 1000
     assert "best 0.5 at 1000" in one_line(progress_of(log, 0))
     assert best_point(collect([log]).accuracy[0], lowest=False) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "trouble", "counts"),
+    [
+        ([(0, "0.1", "2", "2"), (10, "0.4", "1", "1")], "nan", "nan from iteration 13", [0, 10]),
+        ([(0, "0.1", "2", "2")], "-inf", "inf from iteration 13", [0]),
+        # Before the first display.
+        ([(0, "0.1", "2", "")], "nan", "nan from iteration 13", [0]),
+        # Between the display at 10 and the stop nobody knows; a test's own finite loss counts.
+        ([(10, "0.4", "1", "1"), (12, "1", "", "")], "nan", "nan from iteration 13", [10]),
+    ],
+)
+def test_a_training_that_the_engine_stopped_tells_where_its_loss_was_gone(
+    tmp_path: Path, rows: Rows, loss: str, trouble: str, counts: list[int]
+) -> None:
+    path = write(tmp_path / "a.log", rows, done=False)
+    last = f"Iteration 13: the loss is {loss}; first not finite: layer 'conv1' (line 3), its top 'conv1'; no snapshot."
+    with path.open("a") as stream:
+        stream.write(f"F0305 15:59:00.000000  7 engine.py:223] {last}\n")
+    log = read_log(path)
+    assert (log.trouble, counted(log)) == (trouble, counts)
+    table = CliRunner().invoke(cli, ["table", str(path)]).output
+    assert trouble in table and "crashed" in table
+    result = CliRunner().invoke(cli, ["best", str(path)])
+    assert trouble in result.stderr

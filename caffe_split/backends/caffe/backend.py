@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caffe_split.backends.caffe.child import explained
 from caffe_split.backends.caffe.find import find_caffe
 from caffe_split.backends.protocol import (
     Backend,
@@ -13,12 +16,18 @@ from caffe_split.backends.protocol import (
     Forwarding,
     NetFiles,
     NotFoundError,
+    Running,
+    Session,
+    Timed,
+    Timing,
     TrainingCommand,
     TrainingRequest,
 )
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from caffe_split.engine.spec.command import Choices
     from caffe_split.split.branch_norm import ChannelStatistics
 
@@ -45,6 +54,18 @@ class Caffe(Backend):
 
         return forward(nets, how)
 
+    def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
+        """See `Backend.open`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.session import open_session
+
+        return open_session(net, how, _environment(how.threads))
+
+    def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
+        """`caffe time`, on one thread unless OPENBLAS_NUM_THREADS or `how` says otherwise."""
+        from caffe_split.backends.caffe.timing import run_caffe_time
+
+        return run_caffe_time(find_caffe(how.program), net, how, _environment(how.threads), say)
+
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
     ) -> dict[str, ChannelStatistics]:
@@ -52,6 +73,14 @@ class Caffe(Backend):
         from caffe_split.backends.caffe.statistics import channel_statistics
 
         return channel_statistics(net, blobs, batches, state)
+
+    def mean_gradients(
+        self, net: Path, weights: Sequence[Path], layers: Sequence[str], batches: int, state: NetState
+    ) -> list[dict[str, np.ndarray]]:
+        """See `Backend.mean_gradients`. Raises `CaffeSplitError` with Caffe's own last words."""
+        from caffe_split.backends.caffe.gradients import mean_gradients
+
+        return mean_gradients(net, weights, layers, batches, state)
 
     def require_trainer(self, program: str | None) -> None:
         """Raises as `find_caffe` does: training needs the program, not pycaffe."""
@@ -69,6 +98,10 @@ class Caffe(Backend):
     def trainer(self, choices: Choices) -> str:
         """It takes no choices."""
         return "BVLC Caffe"
+
+    def reason(self, line: str) -> str:
+        """The line, and the way out where this Caffe cannot read a LevelDB."""
+        return explained(line)
 
 
 def _environment(threads: int | None) -> dict[str, str]:

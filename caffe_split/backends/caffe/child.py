@@ -34,7 +34,17 @@ def last_words(errors: str) -> str:
     """The line of its standard error that says why the child died; empty where it says nothing."""
     lines = [line for line in errors.splitlines() if line.strip()]
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
-    return f"Caffe: {fatal[0].split(']', 1)[1].strip()}" if fatal else (lines[-1] if lines else "")
+    return explained(f"Caffe: {fatal[0].split(']', 1)[1].strip()}") if fatal else (lines[-1] if lines else "")
+
+
+def explained(line: str) -> str:
+    """A fatal line of Caffe, and the way out where it says too little."""
+    if "Unknown database backend" not in line:
+        return line
+    return (
+        f"{line}: this Caffe is built without LevelDB, its default. Write the data set as an LMDB (caffe-split data "
+        "lmdb SOURCE --out NEW) and backend: LMDB into the net, or train with --engine torch"
+    )
 
 
 def open_net(path: str, weights: str, state: Mapping[str, Any]) -> Any:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.data.images import decode_image
+from caffe_split.data.images import decode_image, resize_image
 from caffe_split.data.store import decode_record, open_store
 from caffe_split.engine.data.reader import Records, Shape, shuffled
 from caffe_split.errors import CaffeSplitError
@@ -155,7 +153,7 @@ class ImageListReader(ImageReader):
     def _next(self) -> tuple[np.ndarray, int]:
         file, label = self._line()
         image = decode_image(Path(file).read_bytes(), self._color)
-        return (image if self._size is None else resize(image, self._size)), label
+        return (image if self._size is None else resize_image(image, self._size)), label
 
     @override
     def _name(self) -> str:
@@ -174,16 +172,3 @@ def _listed(path: str, root: str) -> Iterator[tuple[str, int]]:
         if not file or not Path(found[0]).is_file():
             raise CaffeSplitError(f"{path}:{number}: no image '{found[0]}' seen from {Path.cwd()}.")
         yield found
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """An image (C, height, width), uint8, resized to `size`, (height, width).
-
-    Each pixel is interpolated linearly between its four nearest, without smoothing, as OpenCV's resize does by default.
-    """
-    if image.shape[1:] == size:
-        return image
-    values = torch.from_numpy(image).float()[None]
-    done = functional.interpolate(values, size, mode="bilinear", align_corners=False)[0]
-    resized: np.ndarray = done.round().byte().numpy()
-    return resized

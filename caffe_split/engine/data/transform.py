@@ -17,7 +17,8 @@ class Transformer:
 
     A mean image is subtracted before the crop, since each crop needs its own part of it. The mean values, one per
     channel, and the scale are left as `mean` and `scale` to be applied on the device, which is faster. Crops are random
-    in TRAIN and central in TEST; mirroring is random in both. `shape` is that of the transformed images.
+    in TRAIN and central in TEST; mirroring is random in both. `shape` is that of the transformed images, or
+    of the first one where it `varies`.
 
     Args:
         options: the transform_param.
@@ -25,11 +26,14 @@ class Transformer:
         phase: TRAIN or TEST.
         seed: of crops and mirrors.
         where: the layer in error messages.
+        alone: whether each image is a batch of its own, and so may have a size of its own.
 
     Raises `CaffeSplitError` for options that do not fit the images.
     """
 
-    def __init__(self, options: Options, first: Sequence[int], phase: str, seed: int, where: str) -> None:
+    def __init__(
+        self, options: Options, first: Sequence[int], phase: str, seed: int, where: str, *, alone: bool = False
+    ) -> None:
         self._seed = seed
         self._first = tuple(first)
         self._training = phase == "TRAIN"
@@ -54,21 +58,27 @@ class Transformer:
         if self._crop > min(height, width):
             raise CaffeSplitError(f"{where}: crop_size {self._crop} is larger than the images of {self._first}.")
         self.shape = (channels, self._crop, self._crop) if self._crop else (channels, height, width)
+        self.varies = alone and not self._crop and self._image is None
 
     def objection(self, shape: Sequence[int]) -> str:
         """What is wrong with an image of that shape, or "". Crops may be taken from images of several sizes."""
         if self._crop and self._image is None and shape[0] == self._first[0]:
             return f"has shape {shape}, less than its crop_size {self._crop}." if min(shape[1:]) < self._crop else ""
+        if self.varies and shape[0] == self._first[0]:
+            return ""
         return "" if shape == self._first else f"has shape {shape}, the first {self._first}; one batch holds one shape."
 
     def __call__(self, images: Sequence[np.ndarray], number: int, rows: Rows) -> np.ndarray:
         """Transform `images`, which are the rows `rows` of batch `number`, counted from 0.
 
-        Returns (rows, *shape), uint8 where the images are and no mean image is subtracted, else float32. Random choices
-        depend on the seed, `number` and the place in the whole batch alone, so that any process makes the same ones.
+        Returns (rows, *shape), with the image's own shape where it `varies`; uint8 where the images are and no mean
+        image is subtracted, else float32. Random choices depend on the seed, `number` and the place in the whole batch
+        alone, so that any process makes the same ones.
         """
         plain = self._image is None and all(image.dtype == np.uint8 for image in images)
-        out = np.empty((len(images), *self.shape), np.uint8 if plain else np.float32)
+        out = np.empty(
+            (len(images), *(images[0].shape if self.varies else self.shape)), np.uint8 if plain else np.float32
+        )
         # For each image three numbers from 0 to 1: how far down and to the right the crop lies, and whether to mirror.
         draws = np.random.default_rng([self._seed, number]).random((rows.whole, 3))[rows.slice]
         if not self._training:

@@ -55,17 +55,25 @@ class Layer:
         options: its options, those of the field `options_name`; types without options have no such attribute.
         blobs: its parameters and state, in Caffe's order and shapes.
         buffers: constants, which move to the device of the net.
+        fitted: the shapes of the bottoms for which it is set up.
+        varies: whether its tops may change their shapes from batch to batch.
+        eager: whether it does what `torch.compile` cannot compile.
+        draws: whether it draws random numbers from PyTorch's own generator.
     """
 
     options_name = ""
     # Indices of blobs that the layer computes with on the host, and that so stay there.
     on_host: frozenset[int] = frozenset()
+    varies = False
+    draws = False
+    eager = False
 
     def __init__(self, text: Text, place: Place) -> None:
         self.text = text
         self.place = place
         self.blobs: list[torch.Tensor] = []
         self.buffers: list[torch.Tensor] = []
+        self.fitted: Sequence[Shape] = ()
         if self.options_name:
             self.options = Options.of(text.message, self.options_name)
 
@@ -100,6 +108,42 @@ class Layer:
         finally:
             self.blobs, self.buffers = blobs, buffers
         return [tuple(top.shape) for top in tops]
+
+    def follow(self, bottoms: Sequence[Shape]) -> None:
+        """Fit the layer to the bottoms of this batch, where they have other shapes than those of the one before."""
+        if bottoms != self.fitted:
+            try:
+                self.refit(bottoms)
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise self.misfit(bottoms, error) from error
+            self.fitted = bottoms
+
+    def refit(self, bottoms: Sequence[Shape]) -> None:
+        """Set the layer up for bottoms of other shapes; its blobs stay.
+
+        Raises `CaffeSplitError` where they do not fit.
+        """
+        blobs, buffers = self.blobs, self.buffers
+        try:
+            # New blobs are made to be compared only: without values, so that it costs nothing.
+            with torch.device("meta"):
+                self.setup(bottoms)
+            self.shapes(bottoms)
+            wanted = [tuple(blob.shape) for blob in self.blobs]
+        finally:
+            self.blobs, self.buffers = blobs, buffers
+        for index, (shape, blob) in enumerate(zip(wanted, blobs)):
+            if shape != tuple(blob.shape):
+                listed = ", ".join(map(str, bottoms))
+                raise self.error(
+                    f"bottoms of shapes {listed} want a blob {index} of {shape}; that of the first batch is "
+                    f"{tuple(blob.shape)}."
+                )
+
+    def misfit(self, bottoms: Sequence[Shape], error: Exception) -> CaffeSplitError:
+        """The error for bottoms that PyTorch refuses."""
+        listed = ", ".join(map(str, bottoms)) or "none"
+        return self.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}")
 
     def inferred(self, bottoms: Sequence[Shape]) -> Found:
         """The shapes of tops and blobs by the type's shape rule. Raises `CaffeSplitError`."""

@@ -13,11 +13,14 @@ from typing_extensions import override
 from caffe_split.engine.data.feeder import Feeder
 from caffe_split.engine.data.hdf5 import Hdf5Reader
 from caffe_split.engine.data.images import ImageListReader, ImageReader, StoreReader
+from caffe_split.engine.data.leveldb import LevelReader
 from caffe_split.engine.data.transform import Transformer
+from caffe_split.engine.data.windows import Cut, WindowReader
 from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.engine.seeds import mixed_seed
+from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.net.options import Options, shape_of
 
 
@@ -122,7 +125,10 @@ class _Images(_Fed):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, reader = self.rows(self.batch_size()), self.reader()
         transform = Options.of(self.text.message, "transform_param")
-        self.transformer = Transformer(transform, reader.shape, self.place.phase, self.place.seed, self.text.where)
+        self.transformer = Transformer(
+            transform, reader.shape, self.place.phase, self.place.seed, self.text.where, alone=rows.whole == 1
+        )
+        self.varies = self.transformer.varies
         reader.objection = self.transformer.objection
         ahead = min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4)
         self.feeder = Feeder(reader, rows, ahead, self.transformer)
@@ -142,7 +148,7 @@ class _Images(_Fed):
 
 
 class Data(_Images):
-    """Images and labels from an LMDB."""
+    """Images and labels from an LMDB or a LevelDB."""
 
     options_name = "data_param"
 
@@ -150,7 +156,8 @@ class Data(_Images):
     def reader(self) -> ImageReader:
         transform = Options.of(self.text.message, "transform_param")
         color, gray = (bool(transform.get(name)) for name in ("force_color", "force_gray"))
-        return StoreReader(str(self.options.get("source")), color if color or gray else None)
+        reader = LevelReader if self.options.get("backend") == "LEVELDB" else StoreReader
+        return reader(str(self.options.get("source")), color if color or gray else None)
 
 
 class ImageData(_Images):
@@ -176,6 +183,54 @@ class ImageData(_Images):
             seed=self.place.seed,
         )
         return self.list
+
+
+class WindowData(_Fed):
+    """Windows of images, cut out and warped to one size, background and objects in each batch."""
+
+    options_name = "window_data_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        rows, get = self.rows(self.batch_size()), self.options.get
+        transform = Options.of(self.text.message, "transform_param")
+        crop = int(transform.get("crop_size"))
+        self.windows = WindowReader(
+            str(get("source")),
+            str(get("root_folder")),
+            (float(get("fg_threshold")), float(get("bg_threshold"))),
+            batch=rows.whole,
+            share=float(get("fg_fraction")),
+            cut=Cut(crop, int(get("context_pad")), get("crop_mode") == "square"),
+            mirror=bool(transform.get("mirror")),
+            mean=self._mean(transform, crop),
+            scale=float(get("scale")),
+            seed=self.place.seed,
+        )
+        self.feeder = Feeder(self.windows, rows, 3)
+        self.top_shapes = [(rows.count, 3, crop, crop), (rows.count,)]
+
+    def _mean(self, transform: Options, crop: int) -> np.ndarray | None:
+        """What is subtracted, (3, 1, 1) or (3, crop, crop); None for nothing. Raises `CaffeSplitError`."""
+        values = [float(value) for value in transform.all("mean_value")]
+        if transform.has("mean_file"):
+            mean = read_blob(str(transform.get("mean_file")))
+            mean = mean.reshape(mean.shape[-3:])
+            # Caffe takes the middle of the width for the height, too.
+            start = (mean.shape[-1] - crop) // 2
+            if values or len(mean) != 3 or start < 0 or start + crop > mean.shape[1]:
+                raise self.error(
+                    f"a mean_file of shape {mean.shape}{' beside mean_value' if values else ''}; expected 3 channels, "
+                    f"and at least the crop_size of {crop}."
+                )
+            return mean[:, start : start + crop, start : start + crop]
+        if len(values) not in (0, 1, 3):
+            raise self.error(f"{len(values)} mean values; expected one, or one for each of 3.")
+        return np.array(values * (3 // len(values)), np.float32).reshape(3, 1, 1) if values else None
+
+    @override
+    def labels(self, top: str) -> np.ndarray | None:
+        return self.windows.labels if top == self.text.tops[1] else None
 
 
 class HDF5Data(_Fed):

@@ -53,7 +53,7 @@ class Labelled(Layer):
         if self.ignored is not None:
             counts = labels != self.ignored
             labels = labels * counts
-        if labels.device.type == "cpu":
+        if labels.device.type == "cpu" and labels.numel():
             self.check(*(int(value) for value in labels.aminmax()))
         return labels, counts
 

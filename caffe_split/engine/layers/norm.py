@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from caffe_split.engine.kernels import norm as kernel
 from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.parallel import sync_norm
 from caffe_split.engine.parallel.group import ALONE
@@ -36,6 +37,32 @@ class BatchNorm(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (self.scaled(bottoms[0], None, None),)
+
+    def by_kernels(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        other: torch.Tensor | None,
+        cuts: bool,
+    ) -> torch.Tensor | None:
+        """As `scaled`, plus `other`, if given, and then ReLU where `cuts`; None where no compiled kernel does that."""
+        eps = self.options.get("eps")
+        shares = self.place.group.sync_norms and self.place.group.speaks
+        if shares or eps <= 0 or self.values == 1 or not kernel.fits(x, other):
+            return None
+        mean, variance, gathered = self.blobs
+        if not self.is_global:
+            running = (mean, variance, gathered)
+            fraction = self.options.get("moving_average_fraction")
+            return kernel.normalised(x, other, weight, bias, cuts, (eps, fraction, running))
+        if torch.is_grad_enabled():
+            return None
+        share = 1 / float(gathered) if float(gathered) else 0.0
+        factor = (variance * share + eps).rsqrt()
+        factor = factor if weight is None else factor * weight
+        bias = torch.zeros_like(mean) if bias is None else bias
+        return kernel.scaled_by(x, other, mean * share, factor, bias, cuts)
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise x (N, C, ...), and in the same pass multiply by `weight` (C,) and add `bias` (C,), if given."""

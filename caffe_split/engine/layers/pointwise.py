@@ -180,7 +180,9 @@ class Power(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         power, scale, shift = (self.options.get(name) for name in ("power", "scale", "shift"))
         if power * scale == 0:
-            return (torch.full_like(bottoms[0], 1.0 if power == 0 else shift**power),)
+            # The gradient is 0, but there is one: an Eltwise in place behind it has to know.
+            everywhere = torch.ones((), dtype=torch.bool, device=bottoms[0].device)
+            return (bottoms[0].masked_fill(everywhere, 1.0 if power == 0 else shift**power),)
         out = bottoms[0]
         if scale != 1:
             out = out * scale
@@ -265,6 +267,7 @@ class Dropout(Layer):
     """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio."""
 
     options_name = "dropout_param"
+    draws = True
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:

@@ -9,11 +9,15 @@ from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.net.geometry import pooled_sizes, pooling_window
+from caffe_split.engine.layers.stochastic import expected, sampled
+from caffe_split.net.geometry import Window, pooled_sizes, pooling_window
 
 
 class Pooling(Layer):
-    """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling)."""
+    """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling).
+
+    STOCHASTIC draws a value of each window in TRAIN, and gives the mean of such draws in TEST.
+    """
 
     options_name = "pooling_param"
 
@@ -21,35 +25,39 @@ class Pooling(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.inferred(bottoms)
         sizes = bottoms[0][2], bottoms[0][3]
-        window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
-        self.kernel, self.stride, self.pad = window.kernel, window.stride, window.pad
+        self.window, self.size = pooling_window(self.text, sizes), pooled_sizes(self.text, sizes)
         self.is_global = bool(self.options.get("global_pooling"))
-        if any(p >= k for p, k in zip(self.pad, self.kernel)):
-            raise self.error(f"pad {self.pad} is not smaller than the kernel {self.kernel}.")
-        for length, count, stride, pad in zip(sizes, self.size, self.stride, self.pad):
+        self.draws = self.training and self.options.get("pool") == "STOCHASTIC"
+        if any(p >= k for p, k in zip(self.window.pad, self.window.kernel)):
+            raise self.error(f"pad {self.window.pad} is not smaller than the kernel {self.window.kernel}.")
+        for length, count, stride, pad in zip(sizes, self.size, self.window.stride, self.window.pad):
             if (count - 1) * stride >= length + pad:
                 raise self.error(
-                    f"with a kernel of {self.kernel} and a stride of {self.stride}, its last window lies outside of "
-                    f"its bottom of {sizes}; what Caffe gives there is no value."
+                    f"with a kernel of {self.window.kernel} and a stride of {self.window.stride}, its last window lies "
+                    f"outside of its bottom of {sizes}; what Caffe gives there is no value."
                 )
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
-        if self.options.get("pool") == "AVE":
-            if self.is_global:
-                return (functional.adaptive_avg_pool2d(x, 1),)
-            x, pad = self._padded(x, 0.0)
-            return (self._cut(functional.avg_pool2d(x, self.kernel, self.stride, pad, True)),)
-        x, pad = self._padded(x, -torch.inf)
-        return (self._cut(functional.max_pool2d(x, self.kernel, self.stride, pad, 1, True)),)
+        x, kind = bottoms[0], self.options.get("pool")
+        if kind == "STOCHASTIC":
+            draw = sampled if self.training else expected
+            return (draw(x, self.window, self.size),)
+        if kind == "AVE" and self.is_global:
+            return (functional.adaptive_avg_pool2d(x, 1),)
+        return (pooled(x, kind, self.window, self.size),)
 
-    def _cut(self, y: torch.Tensor) -> torch.Tensor:
-        """The top without the windows that Caffe does not have."""
-        return y if tuple(y.shape[2:]) == self.size else y[:, :, : self.size[0], : self.size[1]]
 
-    def _padded(self, x: torch.Tensor, value: float) -> tuple[torch.Tensor, Shape]:
-        """(x, the padding for PyTorch to add). More than half a kernel, which PyTorch refuses, is added to x here."""
-        if all(2 * p <= k for p, k in zip(self.pad, self.kernel)):
-            return x, self.pad
-        return functional.pad(x, (self.pad[1], self.pad[1], self.pad[0], self.pad[0]), value=value), (0, 0)
+def pooled(x: torch.Tensor, kind: str, window: Window, size: Shape) -> torch.Tensor:
+    """The maximum (kind MAX) or the mean (AVE) of windows over the last two axes, of which the top has `size`."""
+    # More than half a kernel of padding, which PyTorch refuses, is added to x here.
+    pad = window.pad
+    if any(2 * p > k for p, k in zip(pad, window.kernel)):
+        around = (pad[1], pad[1], pad[0], pad[0])
+        x, pad = functional.pad(x, around, value=0.0 if kind == "AVE" else -torch.inf), (0, 0)
+    if kind == "AVE":
+        y = functional.avg_pool2d(x, window.kernel, window.stride, pad, True)
+    else:
+        y = functional.max_pool2d(x, window.kernel, window.stride, pad, 1, True)
+    # Without the windows that Caffe does not have.
+    return y if tuple(y.shape[2:]) == size else y[:, :, : size[0], : size[1]]

@@ -11,6 +11,8 @@ from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
+from caffe_split.engine.layers.shape import Eltwise
+from caffe_split.engine.model.chains import Chain
 from caffe_split.engine.model.late import Memory, as_it_stands, run_late
 from caffe_split.engine.spec.memory import Access, Trace
 from caffe_split.layertypes.table import record_of
@@ -24,23 +26,25 @@ class LayerCall:
         layer: the layer that is called.
         bottoms: the names of its bottoms.
         tops: the names of its tops.
-        norm: the BatchNorm in front of a Scale that runs in the same pass; the bottoms are then those of the BatchNorm.
+        chain: the layers that run in the same pass, of which `layer` is the last; the bottoms are then the chain's.
         detached: indices of the bottoms that get no gradient.
         weights: index of a top -> its loss weight.
         low: whether the layer takes bfloat16 bottoms as they are.
         done: names of the blobs that no later call reads.
         access: how the layer meets memory that layers in place overwrite.
+        varies: whether the shapes of its bottoms may change from batch to batch.
     """
 
     layer: Layer
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
-    norm: BatchNorm | None = None
+    chain: Chain | None = None
     detached: tuple[int, ...] = ()
     weights: dict[int, float] = field(default_factory=dict)
     low: bool = True
     done: list[str] = field(default_factory=list)
     access: Access = field(default_factory=Access)
+    varies: bool = False
 
     def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
         """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
@@ -59,9 +63,11 @@ class LayerCall:
 
     def compute(self, given: Sequence[torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:
         """The tops of bottoms as `given` returns them; those that are needed later are put into `memory`."""
-        if self.norm is not None:
-            scale = self.layer.blobs
-            tops: Sequence[torch.Tensor] = (self.norm.scaled(given[0], scale[0], scale[1] if len(scale) > 1 else None),)
+        if self.varies:
+            shapes = [tuple(bottom.shape) for bottom in given]
+            (self.layer if self.chain is None else self.chain).follow(shapes)
+        if self.chain is not None:
+            tops: Sequence[torch.Tensor] = (self.chain.run(given),)
         elif self.access.late:
             tops = run_late(self.layer, self.access, memory, given)
         else:
@@ -100,58 +106,69 @@ def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
                 access=access,
             )
         )
-    return _with_done(calls, outputs_of(layers))
+    return with_done(calls, outputs_of(layers))
 
 
-def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) -> list[LayerCall]:
-    """As `plain_calls`, with one call for a BatchNorm and the Scale behind it, and ReLUs that overwrite their bottoms.
+def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], kernels: bool = True) -> list[LayerCall]:
+    """As `plain_calls`, with one call for a BatchNorm and what is behind it, and ReLUs that overwrite their bottoms.
 
-    Both only where loss, gradients and outputs stay the same.
+    Both only where loss, gradients and outputs stay the same. kernels: whether compiled kernels may be used.
     """
     calls: list[LayerCall] = []
     for index, call in enumerate(plain_calls(layers, weights)):
-        call.done.clear()
-        before = calls[-1] if calls else None
-        if before is not None and _norm_goes_with(layers, before, call, index):
-            assert isinstance(before.layer, BatchNorm)
-            call = LayerCall(
-                call.layer,
-                before.bottoms,
-                call.tops,
-                norm=before.layer,
-                detached=before.detached,
-                weights=call.weights,
-                access=replace(call.access, stale=before.access.stale),
-            )
-            calls.pop()
+        before = _chain_for(layers, calls, call, index)
+        if before is not None:
+            calls.remove(before)
+            call = _longer(before, call, index)
+        elif isinstance(call.layer, BatchNorm) and call.access.is_plain:
+            call.chain = Chain(call.layer, index, kernels)
         elif isinstance(call.layer, ReLU):
             late = call.access.late or call.access.stale
             call.layer.in_place = not late and _may_overwrite(layers, index)
         calls.append(call)
-    return _with_done(calls, outputs_of(layers))
+    return with_done(calls, outputs_of(layers))
 
 
-def _with_done(calls: list[LayerCall], outputs: Sequence[str]) -> list[LayerCall]:
+def _chain_for(layers: Sequence[Layer], calls: Sequence[LayerCall], call: LayerCall, index: int) -> LayerCall | None:
+    """The call of a chain that the next `call`, of layer number `index`, may be part of; None if there is none."""
+    if not isinstance(call.layer, (Scale, Eltwise, ReLU)) or call.detached or not call.access.is_plain:
+        return None
+    for before in reversed(calls):
+        if before.chain is None or before.tops[0] not in call.bottoms:
+            continue
+        alone = _readers(layers, before.chain.last) == [index] and len(set(call.bottoms)) == len(call.bottoms)
+        fits = before.chain.takes(call.layer) and before.low == call.low and not before.weights
+        # A sum may stand further behind: what the chain has read is overwritten by nobody, as Caffe demands.
+        return before if alone and fits else None
+    return None
+
+
+def _longer(before: LayerCall, call: LayerCall, index: int) -> LayerCall:
+    """The call of a chain and of the layer behind it, number `index`, in one."""
+    assert before.chain is not None
+    chain = replace(before.chain, last=index)
+    bottoms = before.bottoms
+    if isinstance(call.layer, Scale):
+        chain = replace(chain, scale=call.layer)
+    elif isinstance(call.layer, Eltwise):
+        chain = replace(chain, total=call.layer)
+        bottoms = (bottoms[0], *(name for name in call.bottoms if name != before.tops[0]))
+    elif isinstance(call.layer, ReLU):
+        chain = replace(chain, relu=call.layer)
+    return LayerCall(
+        call.layer, bottoms, call.tops, chain=chain, detached=before.detached, weights=call.weights, low=call.low
+    )
+
+
+def with_done(calls: list[LayerCall], outputs: Sequence[str]) -> list[LayerCall]:
     """The calls with the names of the blobs that are not needed after each."""
     last = {name: index for index, call in enumerate(calls) for name in (*call.bottoms, *call.tops)}
+    for call in calls:
+        call.done.clear()
     for name, index in last.items():
         if name not in outputs:
             calls[index].done.append(name)
     return calls
-
-
-def _norm_goes_with(layers: Sequence[Layer], before: LayerCall, call: LayerCall, index: int) -> bool:
-    """Whether a BatchNorm, called `before`, can run in the same pass as the next layer, number `index`."""
-    return (
-        isinstance(before.layer, BatchNorm)
-        and isinstance(call.layer, Scale)
-        and before.norm is None
-        and call.bottoms == before.tops
-        and not call.detached
-        and not (before.access.writes or call.access.stale or call.access.late)
-        and call.layer.is_per_channel()
-        and _readers(layers, index - 1) == [index]
-    )
 
 
 def _readers(layers: Sequence[Layer], writer: int) -> list[int]:

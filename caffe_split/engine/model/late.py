@@ -67,7 +67,8 @@ class _Late(torch.autograd.Function):
         own = ctx.layer.blobs
         try:
             ctx.layer.blobs = [blob.detach() for blob in ctx.blobs]
-            found = ctx.layer.gradients(ctx.given, now, top, gradients[0], needs)
+            asked = [need or index in access.asked for index, need in enumerate(needs)]
+            found = ctx.layer.gradients(ctx.given, now, top, gradients[0], asked)
             if found is None:
                 found = _derivatives(ctx.layer, now, gradients, needs)
         finally:

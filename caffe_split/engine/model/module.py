@@ -227,6 +227,8 @@ class Module(nn.Module):
             bottoms = [values[name] for name in layer.text.bottoms]
             for index, down in enumerate(layer.text.message.get_all("propagate_down")):
                 bottoms[index] = bottoms[index] if down else bottoms[index].detach()
+            if net.varies:
+                layer.follow([tuple(bottom.shape) for bottom in bottoms])
             values.update(zip(layer.text.tops, layer.run(*bottoms)))
         return {name: values[name] for name in wanted}
 

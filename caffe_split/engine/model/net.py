@@ -14,7 +14,8 @@ from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place,
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
-from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls
+from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done
+from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
@@ -50,11 +51,12 @@ class Net:
         device: where it runs.
         seed: of fillers and data.
         fill: whether fillers give the blobs their first values; without, these are arbitrary until weights come.
-        fuse: run a BatchNorm and the Scale behind it in one pass, and ReLU in place, as a training should; then blobs
-            that nothing else reads are never made.
+        fuse: run a BatchNorm with the Scale, sum and ReLU behind it in one pass, and other ReLUs in place, as a
+            training should; then blobs that nothing else reads are never made.
+        joins: with `fuse`, run layers that are one convolution together as one; see `model.joined`.
         precision: fp32, tf32 or bf16; see `model.precision`.
-        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, or layers
-            in place overwrite what other layers read.
+        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, layers in
+            place overwrite what other layers read, or shapes vary.
         group: the processes that share its batches.
         inputs: shapes of Input layers' tops that replace the written ones.
 
@@ -63,7 +65,8 @@ class Net:
     Attributes:
         layers: in the order of the net.
         params: the learnable parameters in Caffe's order.
-        shapes: the shape of each blob by name, for this process's rows.
+        shapes: the shape of each blob by name, for this process's rows; that of the first batch where it varies.
+        varies: whether shapes may change from batch to batch: images of several sizes in batches of one, a Filter.
         outputs: the names of the blobs that no layer reads.
         inputs: the names of the Input layers' tops.
         loss_weights: the loss weight of each blob that has one.
@@ -83,6 +86,7 @@ class Net:
         seed: int = 0,
         fill: bool = True,
         fuse: bool = False,
+        joins: bool = True,
         precision: str = "fp32",
         compiled: bool = False,
         group: Group = ALONE,
@@ -116,16 +120,22 @@ class Net:
         self._check_labels()
         self.outputs = outputs_of(self.layers)
         self.plain_calls = plain_calls(self.layers, self._losses)
-        self.calls = fused_calls(self.layers, self._losses) if fuse else self.plain_calls
+        self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]
-        # What is compiled is one graph, which cannot look at memory when its gradient is computed.
-        plain = all(call.access.is_plain for call in self.calls)
+        self.varies = any(layer.varies for layer in self.layers)
+        if fuse and joins and not self.varies:
+            self.calls = with_done(join(self.calls, self.shapes, self.outputs), self.outputs)
+        for call in (*self.plain_calls, *self.calls):
+            call.varies = self.varies
+        # What is compiled is one graph of one shape, which cannot look at memory when its gradient is computed.
+        plain = all(call.access.is_plain for call in self.calls) and not self.varies
+        plain = plain and not any(layer.eager for layer in self.layers)
         self._compute = torch.compile(self._follow) if compiled and plain else self._follow
         # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
         # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
         convolves = any(text.type == "Convolution" for text in texts)
         self._channels_last = fuse and convolves and self.device.type == "cpu"
-        self.drops = any(text.type == "Dropout" for text in texts)
+        self.drops = any(layer.draws for layer in self.layers)
         self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
 
     # -- building
@@ -143,8 +153,8 @@ class Net:
         except CaffeSplitError as error:
             raise _located(error, text) from None
         except (RuntimeError, IndexError, ValueError) as error:
-            listed = ", ".join(map(str, bottoms)) or "none"
-            raise layer.error(f"it does not fit bottoms of shapes {listed}: {str(error).splitlines()[0]}") from error
+            raise layer.misfit(bottoms, error) from error
+        layer.fitted = bottoms
         for name, shape in zip(text.tops, shapes):
             if len(shape) > MOST_AXES or not 0 <= math.prod(shape) <= MOST_VALUES:
                 raise layer.error(

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.records.recurrent import exposed_count
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 _WITHOUT = ("ArgMax", "Threshold")
+_INDICES = {"Embed": (0,), "BatchReindex": (1,), "LSTM": (1,), "RNN": (1,), "LSTMUnit": (2,)}
 # Types that learn unless the param of each blob says lr_mult: 0; more than these where they have one bottom.
 _LEARN = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Parameter")
 
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
     """The layers of a TRAIN net at whose gradient Caffe would stop in the first iteration."""
-    needed = _needed(layers)
-    for layer, bottoms in zip(layers, needed):
+    for layer, bottoms in zip(layers, needed(layers)):
         if bottoms is None:
             continue
         if layer.type in _WITHOUT:
@@ -27,8 +29,9 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
                 layer,
                 f"{layer.type} has no gradient, and a loss behind it needs one: Caffe stops in the first iteration",
             )
-        elif layer.type == "Embed" and bottoms[0]:
-            yield layer, f"no gradient goes to its bottom '{layer.bottoms[0]}', which is learnt: Caffe stops"
+        elif any(bottoms[index] for index in _no_gradient(layer)):
+            name = next(layer.bottoms[index] for index in _no_gradient(layer) if bottoms[index])
+            yield layer, f"no gradient goes to its bottom '{name}', which is learnt: Caffe stops"
         elif (
             record_of(layer.type).is_loss
             and layer.type not in ("EuclideanLoss", "ContrastiveLoss")
@@ -41,8 +44,33 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
             )
 
 
-def _needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
-    """For each layer, which of its bottoms get a gradient; None for layers without a backward pass."""
+def with_gradient(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers of a TRAIN net through which the gradient of a loss goes.
+
+    Raises `CaffeSplitError` for a net that Caffe does not set up: a bottom that no layer writes, propagate_down for
+    other than all bottoms.
+    """
+    written: set[str] = set()
+    for layer in layers:
+        unknown = [name for name in layer.bottoms if name not in written]
+        if unknown:
+            raise CaffeSplitError(f"{layer.where}: no layer before it writes its bottom '{unknown[0]}'.")
+        count = len(layer.message.get_all("propagate_down"))
+        if count not in (0, len(layer.bottoms)):
+            raise CaffeSplitError(f"{layer.where}: {count} propagate_down for {len(layer.bottoms)} bottoms.")
+        written.update(layer.tops)
+    return {layer.name for layer, bottoms in zip(layers, needed(layers)) if bottoms is not None}
+
+
+def _no_gradient(layer: Layer) -> tuple[int, ...]:
+    """The bottoms, by index, at whose gradient Caffe stops: what a layer takes as numbers of rows or as marks."""
+    if layer.type == "Filter":
+        return (len(layer.bottoms) - 1,)
+    return _INDICES.get(layer.type, ())
+
+
+def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
+    """For each layer, which of its bottoms get a gradient in Caffe; None for layers without a backward pass."""
     made: dict[str, tuple[int, int]] = {}
     readers: dict[tuple[int, int], list[tuple[int, int]]] = {}
     needs: dict[tuple[int, int], bool] = {}
@@ -82,6 +110,9 @@ def _learns(layer: Layer) -> bool:
             has_bias = int(bool(options.get("bias_term")))
     learnt = 1 if layer.type in _LEARN or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
     count = 3 if layer.type == "BatchNorm" else learnt + has_bias
+    if layer.type in ("LSTM", "RNN"):
+        is_static = len(layer.bottoms) > 2 + exposed_count(layer)
+        count = (3 if layer.type == "LSTM" else 5) + is_static
     specs = layer.message.subs("param")
     if layer.type == "BatchNorm" and len(specs) == 3:
         return False

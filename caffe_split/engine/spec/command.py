@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.engine.require import require_torch
+from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.engine.spec.support import Problem, judge, judge_training, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -61,6 +62,7 @@ class Choices:
     sync_bn: bool = False
     scale_batch: bool = False
     continue_data: bool = False
+    python_layers: str | None = None
 
     def words(self) -> list[str]:
         """The options as words of a command line."""
@@ -79,6 +81,8 @@ def command_for(
 ) -> list[str]:
     """The command that trains. Raises `CaffeSplitError` without PyTorch, and for nets that the engine cannot run."""
     require_torch()
+    if choices.python_layers is not None:
+        load_python_layers(choices.python_layers)
     check_training(solver)
     words = [sys.executable, "-m", "caffe_split.engine", str(solver)]
     for name, value in (("weights", weights), ("snapshot", snapshot), ("threads", threads)):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from caffe_split.engine.spec.backward import needed
 from caffe_split.engine.spec.setup import is_in_place
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -35,6 +36,7 @@ class Access:
         bottoms: index of a bottom -> its memory, where the backward pass reads it and it was overwritten.
         top: the memory of the top, likewise.
         writes: index of a top -> its memory, where a layer is late or stale in reading that.
+        asked: bottoms for which Caffe computes a gradient that goes nowhere, and with which it overwrites the top's.
         why: for a late layer, the sentence that says so.
     """
 
@@ -43,6 +45,7 @@ class Access:
     bottoms: dict[int, int] = field(default_factory=dict)
     top: int | None = None
     writes: dict[int, int] = field(default_factory=dict)
+    asked: tuple[int, ...] = ()
     why: str = ""
 
     @property
@@ -63,7 +66,7 @@ def backward_reads(layer: Layer) -> Reads:
     if layer.type in _READS:
         return _READS[layer.type]
     message = layer.message
-    if layer.type in ("Convolution", "Deconvolution"):
+    if layer.type in ("Convolution", "Deconvolution", "LSTM", "RNN"):
         return Reads(tuple(range(len(layer.bottoms))))
     if layer.type == "LRN":
         across = Options.of(message, "lrn_param").get("norm_region") == "ACROSS_CHANNELS"
@@ -96,8 +99,11 @@ _READS = {
     "InfogainLoss": Reads((1, 2)),
     "MultinomialLogisticLoss": Reads((0, 1)),
     "ContrastiveLoss": Reads((2,)),
+    "BatchReindex": Reads((1,)),
+    "LSTMUnit": Reads((0, 1, 2), top=True),
 }
-_LOSSES = frozenset(name for name in _READS if name.endswith("Loss"))
+# Whose gradient is not computed from overwritten memory; the recurrent ones would carry their state on once more.
+_NEVER_LATE = frozenset((*(name for name in _READS if name.endswith("Loss")), "LSTM", "RNN", "LSTMUnit"))
 # In place, the gradient of these is written over the top's before that was read to the end.
 _SPOILS_GRADIENT = ("Power", "Log", "MVN", "LRN", "Eltwise")
 # What Caffe fills once, or what belongs to the caller: an overwritten value would stay for the next iteration.
@@ -128,6 +134,7 @@ class Trace:
         self._read = [self._forward(index, layer) for index, layer in enumerate(layers)]
         for index, layer in enumerate(layers):
             self._backward(index, layer)
+        self._ask()
         watched = {cell for access in self.accesses for cell in (*access.stale.values(), *access.bottoms.values())}
         watched |= {access.top for access in self.accesses if access.top is not None}
         for layer, access, (_, tops) in zip(layers, self.accesses, self._read):
@@ -155,6 +162,13 @@ class Trace:
                 self._blobs[name] = self._new(layer)
             tops.append(self._blobs[name])
         return bottoms, tops
+
+    def _ask(self) -> None:
+        """Find each Eltwise in place whose gradient for what is not learnt overwrites another: behind a BatchNorm."""
+        sums = [index for index, layer in enumerate(self._layers) if layer.type == "Eltwise" and is_in_place(layer)]
+        wanted = needed(self._layers) if sums else []
+        for index in sums:
+            self.accesses[index].asked = (0,) if (wanted[index] or [False])[0] else ()
 
     def _new(self, layer: Layer) -> tuple[int, int]:
         self._writers.append([layer])
@@ -191,7 +205,7 @@ class Trace:
         if access.top is None and list(access.bottoms) == [0] and _harmless_alone(layer, over):
             access.bottoms, over = {}, []
         access.late = bool(over) or (is_in_place(layer) and layer.type in _SPOILS_GRADIENT)
-        if access.late and layer.type in _LOSSES:
+        if access.late and layer.type in _NEVER_LATE:
             names = ", ".join(dict.fromkeys(f"'{each.name}'" for each in over))
             self.problems.append(
                 (layer, f"layer {names} in place overwrites what its gradient needs; give another top")

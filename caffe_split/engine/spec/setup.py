@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from caffe_split.engine.spec import python_layers
 from caffe_split.layertypes.record import Check
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -68,8 +69,7 @@ def _either(message: str, *pairs: tuple[str, str]) -> Check:
 def _convolution(layer: Layer) -> Iterator[str]:
     if len(layer.bottoms) != len(layer.tops):
         yield f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; Caffe wants a top per bottom"
-    pairs = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
-    yield from _either("convolution_param", *pairs)(layer)
+    yield from _either("convolution_param", *_BOTH_AND_SIDES)(layer)
 
 
 def _pooling(layer: Layer) -> Iterator[str]:
@@ -157,8 +157,10 @@ def filler_problems(filler: Options, name: str) -> Iterator[str]:
 
 
 _SIDES = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
+_BOTH_AND_SIDES = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
 _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "ArgMax": _at_least_one("argmax_param", "top_k", 1),
+    "Im2col": _either("convolution_param", *_BOTH_AND_SIDES),
     "Concat": _either("concat_param", ("axis", "concat_dim")),
     "Convolution": _convolution,
     "Deconvolution": _convolution,
@@ -169,6 +171,7 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "LRN": _lrn,
     "Log": _base("log_param", 1),
     "Pooling": _pooling,
+    "Python": python_layers.problems,
     "Reshape": _reshape,
     "Slice": _either("slice_param", ("axis", "slice_dim")),
     "Tile": _at_least_one("tile_param", "tiles", 0),

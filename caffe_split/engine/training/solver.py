@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from caffe_split.engine.kernels.build import kernels
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.parallel.group import ALONE, Group
@@ -115,6 +116,8 @@ class Solver:
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
             self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+        if self.fuse and self.device.type == "cpu" and kernels().why:
+            self.log.info(f"Kernels: PyTorch's own operations, which are slower: {kernels().why}")
         if precision == "bf16":
             self.log.info(f"Precision: {self.net.precisions()}")
         for line in self.net.late:

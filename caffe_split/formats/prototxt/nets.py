@@ -41,7 +41,7 @@ def read_solver(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | N
     r"""Read a solver's prototxt without loss; with `upgrade`, the old enum `solver_type` becomes `type`.
 
     Returns a `prototxt.Document`. Paths in it are relative to the directory in which Caffe is started, as for
-    Caffe. Raises `CaffeSplitError` as `read_net` does.
+    Caffe. `caffe_proto` is the caffe.proto of a fork. Raises `CaffeSplitError` as `read_net` does.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "solver.prototxt")

@@ -22,10 +22,13 @@ _MAGIC = {
     b"\x89PNG": "a picture (PNG)",
     b"\xff\xd8\xff": "a picture (JPEG)",
     b"GIF8": "a picture (GIF)",
+    b"II*\0": "a picture (TIFF)",
+    b"MM\0*": "a picture (TIFF)",
     b"%PDF": "a PDF",
     b"\x89HDF\r\n\x1a\n": "HDF5: weights or a solver state",
     b"version https://git-lfs": "a git-lfs pointer, not the file itself; fetch it with `git lfs pull`",
 }
+_PICTURES = re.compile(rb"RIFF....WEBP|BM....\0\0\0\0|P[1-6]\s+\d+\s+\d+\s", re.DOTALL)
 _LOG = re.compile(rb"(?:Log file created at:|[IWEF]\d{4}(?:\d{4})? \d\d:\d\d:\d\d)", re.MULTILINE)
 _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
 _PROGRAM = re.compile(rb"(?:#!|import |from \w+ import |def |function |clear ?all)")
@@ -36,6 +39,8 @@ def surely(head: bytes, path: PathLike) -> str | None:
     for magic, words in _MAGIC.items():
         if head.startswith(magic):
             return words
+    if _PICTURES.match(head):
+        return "a picture"
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
     zeros = [head[start:256:2].count(0) for start in (0, 1)]

@@ -60,8 +60,8 @@ def write_weights(
 ) -> None:
     """Write weights for Caffe: binary, or HDF5 when `path` ends in `.h5`; whole or not at all.
 
-    `weights` maps layer names to sequences of arrays, which are stored as float32 in their shapes. `types`
-    gives layer types. `like` (by default `weights` itself when it was read from a file) is a file whose
+    `weights` maps layer names to sequences of arrays, which are stored as float32 in their shapes. `types` gives layer
+    types, `net_name` the net's name. `like` (by default `weights` itself when it was read from a file) is a file whose
     net name, types, layer options and unknown fields are kept for layers of the same name.
 
     Raises `CaffeSplitError` when a binary file would pass 2 GB (HDF5 has no such limit), when an array does

@@ -23,6 +23,15 @@ def encode_datum(image: npt.NDArray[np.uint8], label: int) -> bytes:
     return record
 
 
+def encode_features(values: npt.NDArray[np.float32]) -> bytes:
+    """The bytes of a Datum with float values of shape (channels, height, width), as extract_features writes them."""
+    channels, height, width = values.shape
+    record: bytes = caffe_pb2.Datum(
+        channels=channels, height=height, width=width, float_data=values.ravel()
+    ).SerializeToString()
+    return record
+
+
 @dataclass(frozen=True)
 class Record:
     """A Datum: either `values`, an array (channels, height, width) of uint8 or float32, or an image file in `encoded`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import (
@@ -62,7 +62,20 @@ def _crop(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def _batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:
     need_bottoms(layer, bottoms, 2, axes=1)
+    if len(bottoms[1]) != 1:
+        raise CaffeSplitError(f"{layer.where}: numbers of records of shape {bottoms[1]}; expected one axis.")
     return Found([(bottoms[1][0], *bottoms[0][1:])])
+
+
+def _mixes_records(layer: Layer, given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
+    if EACH in given:
+        raise MixedRecordsError("the records that it chooses are those of the whole batch")
+    return given[0]
+
+
+def _check_filter(layer: Layer) -> Iterator[str]:
+    if len(layer.tops) != len(layer.bottoms) - 1:
+        yield f"{len(layer.tops)} tops for {len(layer.bottoms)} bottoms, the selector included; expected one less"
 
 
 def _tile(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -196,8 +209,18 @@ RECORDS = (
         batch=along("crop_param", "axis"),
         engine=Engine("shape", (2, 2), takes_bf16=True),
     ),
-    LayerType("BatchReindex", shapes=_batch_reindex),
-    LayerType("Filter", shapes="how much it lets through depends on the data"),
+    LayerType(
+        "BatchReindex",
+        shapes=_batch_reindex,
+        batch=_mixes_records,
+        engine=Engine("rows", (2, 2), takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "Filter",
+        shapes="how much it lets through depends on the data",
+        batch=_mixes_records,
+        engine=Engine("rows", (2, ANY), (1, ANY), check=_check_filter, takes_bf16=True),
+    ),
     LayerType(
         "Tile",
         shapes=_tile,

@@ -81,11 +81,16 @@ def _words(layer: Layer) -> list[str]:
     return [first, ", ".join(unusual)] if unusual else [first]
 
 
-_OPTIONS = {
-    "convolution_param": "num_output bias_term weight_filler bias_filler pad kernel_size group stride dilation pad_h "
-    "pad_w kernel_h kernel_w stride_h stride_w axis"
-}
+_GEOMETRY = "pad kernel_size stride dilation pad_h pad_w kernel_h kernel_w stride_h stride_w axis"
+_OPTIONS = {"convolution_param": f"num_output bias_term weight_filler bias_filler group {_GEOMETRY}"}
 _IGNORED = {**ENGINE, "force_nd_im2col": "it chooses among Caffe's own implementations"}
+
+_NOT_IN_COLUMNS = {
+    **_IGNORED,
+    **dict.fromkeys(
+        ("num_output", "bias_term", "weight_filler", "bias_filler", "group"), "an Im2col layer has no kernels"
+    ),
+}
 
 RECORDS = (
     LayerType(
@@ -106,5 +111,11 @@ RECORDS = (
         has_kernels=True,
         engine=Engine("dense", (1, ANY), (1, ANY), _IGNORED, takes_bf16=True),
     ),
-    LayerType("Im2col", shapes=_im2col, options={"convolution_param": ""}),
+    LayerType(
+        "Im2col",
+        shapes=_im2col,
+        options={"convolution_param": _GEOMETRY},
+        batch=along("convolution_param", "axis"),
+        engine=Engine("rows", ignored=_NOT_IN_COLUMNS, takes_bf16=True, rule_refuses=True),
+    ),
 )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes import batch_rules
-from caffe_split.layertypes.checks import file_there
+from caffe_split.layertypes.batch_rules import BatchKind, BatchRule, MixedRecordsError, Shapes
+from caffe_split.layertypes.data_checks import (
+    check_data,
+    check_hdf5_data,
+    check_hdf5_output,
+    check_image_data,
+    check_window_data,
+)
 from caffe_split.layertypes.record import ANY, Engine, LayerType
-from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, no_tops
+from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, need_bottoms
 from caffe_split.layertypes.words import size, tops
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options, shape_of
@@ -40,16 +46,17 @@ def _parameter(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def _data(layer: Layer, bottoms: list[Shape]) -> Found:
     """From the first record of the data set."""
-    from caffe_split.data import store  # Only nets with a Data layer need lmdb.
+    # Only nets with a Data layer need lmdb or plyvel.
+    from caffe_split.data import leveldb, store
 
     param = Options.of(layer.message, "data_param")
     source = Path(param.get("source"))
-    if not store.is_store(source):
-        if param.get("backend") == "LEVELDB" and source.is_dir():
-            raise UnknownShapeError(f"'{source}': LevelDB data sets are not read")
+    # Whichever is there: a backend that does not fit is refused where the net is run.
+    if not (store.is_store(source) or leveldb.is_leveldb(source)):
         raise UnknownShapeError(f"its data set '{source}' is not there, seen from {Path.cwd()}")
     try:
-        image = store.first_shape(source, _color(layer))
+        first_shape = store.first_shape if store.is_store(source) else leveldb.first_leveldb_shape
+        image = first_shape(source, _color(layer))
     except CaffeSplitError as error:
         raise UnknownShapeError(str(error)) from error
     return _images(layer, int(param.get("batch_size")) if param.has("batch_size") else 1, image)
@@ -113,6 +120,17 @@ def _hdf5_data(layer: Layer, bottoms: list[Shape]) -> Found:
         return Found([(batch, *map(int, stream[top].shape[1:])) for top in layer.tops])
 
 
+def _hdf5_output(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 2, axes=1)
+    for bottom in bottoms:
+        if len(bottom) > 4 or bottom[0] != bottoms[0][0]:
+            raise CaffeSplitError(
+                f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many records of both, "
+                "and four axes at most."
+            )
+    return Found([])
+
+
 def _crop(layer: Layer) -> int:
     return int(Options.of(layer.message, "transform_param").get("crop_size"))
 
@@ -149,53 +167,21 @@ def _type_and_shape(layer: Layer) -> list[str]:
     return [" ".join([layer.type, *shapes[:1]]), *tops(layer)]
 
 
-# -- what the engine refuses
+def _alone(why: str) -> BatchRule:
+    """The rule for processes that share a batch, of a layer that one process has to run."""
 
+    def rule(_layer: Layer, given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
+        raise MixedRecordsError(why)
 
-def _check_data(layer: Layer) -> Iterator[str]:
-    from caffe_split.data.store import is_store
-
-    options = Options.of(layer.message, "data_param")
-    if options.get("backend") != "LMDB":
-        written = "" if options.has("backend") else " (Caffe's default, as none is written)"
-        yield (
-            f"backend: {options.get('backend')}{written} is not handled; write the data set anew as an LMDB "
-            "(convert_imageset --backend lmdb), and backend: LMDB"
-        )
-    elif not is_store(str(options.get("source"))):
-        yield (
-            f"source: no LMDB at '{options.get('source')}' seen from {Path.cwd()}; paths are relative to the folder in "
-            "which the training is started"
-        )
-    transform = Options.of(layer.message, "transform_param")
-    if transform.get("force_color") and transform.get("force_gray"):
-        yield "force_color and force_gray; Caffe takes one of them"
-    yield from _check_mean(layer)
-
-
-def _check_mean(layer: Layer) -> Iterator[str]:
-    if Options.of(layer.message, "transform_param").get("mean_file"):
-        yield from file_there("transform_param", "mean_file")(layer)
-
-
-def _check_image_data(layer: Layer) -> Iterator[str]:
-    options = Options.of(layer.message, "image_data_param")
-    if bool(options.get("new_height")) != bool(options.get("new_width")):
-        yield "new_height and new_width go together; one of them is missing or 0"
-    yield from file_there("image_data_param")(layer)
-    yield from _check_mean(layer)
-
-
-def _check_hdf5_data(layer: Layer) -> Iterator[str]:
-    if layer.message.has("transform_param"):
-        yield "HDF5Data does not transform; take transform_param out"
-    if importlib.util.find_spec("h5py") is None:
-        yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
-    yield from file_there("hdf5_data_param")(layer)
+    return rule
 
 
 _TRANSFORM = "scale mirror crop_size mean_file mean_value"
 _NOT_READ = dict.fromkeys(("rand_skip", "force_encoded_color"), "Caffe's Data layer of today does not read it")
+_NOT_OF_WINDOWS = {
+    "cache_images": "it changes how often files are read",
+    **dict.fromkeys(("force_color", "force_gray"), "windows are read in colour"),
+}
 
 RECORDS = (
     LayerType(
@@ -223,7 +209,7 @@ RECORDS = (
         },
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, _check_data),
+        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, check_data),
     ),
     LayerType(
         "ImageData",
@@ -239,7 +225,7 @@ RECORDS = (
             (0, 0),
             (2, 2),
             dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
-            _check_image_data,
+            check_image_data,
         ),
     ),
     LayerType(
@@ -248,7 +234,7 @@ RECORDS = (
         options={"hdf5_data_param": "source batch_size shuffle"},
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, ANY), check=_check_hdf5_data),
+        engine=Engine("data", (0, 0), (1, ANY), check=check_hdf5_data),
     ),
     LayerType(
         "MemoryData",
@@ -261,10 +247,22 @@ RECORDS = (
     LayerType(
         "WindowData",
         shapes=_window_data,
-        options={"window_data_param": "", "transform_param": ""},
+        options={
+            "window_data_param": "source scale batch_size fg_threshold bg_threshold fg_fraction context_pad crop_mode "
+            "root_folder",
+            "transform_param": "mirror crop_size mean_file mean_value",
+        },
+        batch=batch_rules.source,
         words=_source_and_batch,
+        engine=Engine("data", (0, 0), (2, 2), _NOT_OF_WINDOWS, check_window_data),
     ),
-    LayerType("HDF5Output", shapes=no_tops, options={"hdf5_output_param": ""}),
+    LayerType(
+        "HDF5Output",
+        shapes=_hdf5_output,
+        options={"hdf5_output_param": "file_name"},
+        batch=_alone("each process would write a file of its own"),
+        engine=Engine("output", (2, 2), (0, 0), check=check_hdf5_output, rule_refuses=True),
+    ),
     LayerType(
         "Parameter",
         shapes=_parameter,
@@ -272,5 +270,13 @@ RECORDS = (
         batch=batch_rules.constant,
         engine=Engine("dense", (0, 0)),
     ),
-    LayerType("Python", shapes="its own code tells the shapes", options={"python_param": ""}),
+    LayerType(
+        "Python",
+        shapes="its own code tells the shapes",
+        options={"python_param": "module layer param_str"},
+        batch=_alone("what its class computes from a part of the batch is not known"),
+        engine=Engine(
+            "python", (0, ANY), (0, ANY), ignored={"share_in_parallel": "processes do not share the layers of Caffe"}
+        ),
+    ),
 )

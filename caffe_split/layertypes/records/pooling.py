@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import by_record
 from caffe_split.layertypes.checks import ENGINE, one_of
@@ -9,7 +12,7 @@ from caffe_split.layertypes.record import Engine, LayerType
 from caffe_split.layertypes.records.convolution import fitting
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, need_bottoms, need_options
 from caffe_split.layertypes.words import side, size
-from caffe_split.net.geometry import pooled_sizes, pooling_window
+from caffe_split.net.geometry import pooled_sizes, pooling_window, pyramid_windows
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
@@ -42,11 +45,30 @@ def _words(layer: Layer) -> list[str]:
 
 def _spatial_pyramid(layer: Layer, bottoms: list[Shape]) -> Found:
     """1 + 4 + 16 + ... values per channel, one term per level of the pyramid; one level alone stays an image."""
-    need_bottoms(layer, bottoms, 1, axes=4)
-    param = Options.of(layer.message, "spp_param")
-    height = int(param.get("pyramid_height")) if param.has("pyramid_height") else 1
-    values = bottoms[0][1] * sum(4**level for level in range(height))
-    return Found([(bottoms[0][0], values, 1, 1) if height == 1 else (bottoms[0][0], values)])
+    need_bottoms(layer, bottoms, 1)
+    if len(bottoms[0]) != 4:
+        raise CaffeSplitError(f"{layer.where}: a bottom of shape {bottoms[0]}; expected (N, C, height, width).")
+    batch, channels, height, width = bottoms[0]
+    windows = pyramid_windows(layer, (height, width))
+    if not windows:
+        raise CaffeSplitError(f"{layer.where}: pyramid_height is missing or 0.")
+    for level, window in enumerate(windows):
+        if any(pad >= kernel for pad, kernel in zip(window.pad, window.kernel)):
+            raise CaffeSplitError(
+                f"{layer.where}: level {level} of its pyramid asks for {2**level} windows per side, with a padding of "
+                f"{size(window.pad)} around a kernel of {size(window.kernel)}; its bottom of {height}x{width} is too "
+                "small."
+            )
+    sizes = [window.pool((height, width)) for window in windows]
+    if len(windows) == 1:
+        return Found([(batch, channels, *sizes[0])])
+    return Found([(batch, channels * sum(math.prod(each) for each in sizes))])
+
+
+def _check_pooling(layer: Layer) -> Iterator[str]:
+    options = Options.of(layer.message, "pooling_param")
+    if options.get("pool") == "STOCHASTIC" and any(options.get(name) for name in ("pad", "pad_h", "pad_w")):
+        yield "pool: STOCHASTIC with padding; Caffe pads for MAX and AVE only"
 
 
 RECORDS = (
@@ -63,10 +85,22 @@ RECORDS = (
         engine=Engine(
             "pool",
             ignored=ENGINE,
-            check=one_of("pooling_param", "pool", "MAX", "AVE"),
+            check=_check_pooling,
             takes_bf16=True,
             rule_refuses=True,
         ),
     ),
-    LayerType("SPP", shapes=_spatial_pyramid, options={"spp_param": ""}),
+    LayerType(
+        "SPP",
+        shapes=_spatial_pyramid,
+        options={"spp_param": "pyramid_height pool"},
+        batch=by_record,
+        engine=Engine(
+            "pyramid",
+            ignored=ENGINE,
+            check=one_of("spp_param", "pool", "MAX", "AVE"),
+            takes_bf16=True,
+            rule_refuses=True,
+        ),
+    ),
 )

@@ -1,4 +1,4 @@
-"""InnerProduct, Embed and the recurrent layers: products with a weight matrix."""
+"""InnerProduct and Embed: products with a weight matrix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from caffe_split.layertypes.shape_rules import (
     axis_of,
     need_bottoms,
     need_options,
-    same,
     with_bias,
 )
 from caffe_split.net.layers import Layer
@@ -49,30 +48,6 @@ def _embed(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(*bottoms[0], count)], with_bias(weight, (count,), bool(param.get("bias_term"))))
 
 
-def _recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
-    """LSTM and RNN over (time, batch, ...); multiply-adds are those of one sequence.
-
-    Weights of x with a bias, of the static input if there is one, of h, and, in an RNN, of the output with a bias.
-    """
-    need_bottoms(layer, bottoms, 2, axes=2)
-    param = Options.of(layer.message, "recurrent_param")
-    count, gates = int(param.get("num_output")), 4 if layer.type == "LSTM" else 1
-    steps, batch = bottoms[0][:2]
-    rows = gates * count
-    hidden = bool(param.get("expose_hidden"))
-    states = 2 if layer.type == "LSTM" else 1
-    static = bottoms[2] if len(bottoms) > 2 + (states if hidden else 0) else None
-    weights: list[Shape] = [(rows, math.prod(bottoms[0][2:])), (rows,)]
-    if static is not None:
-        weights.append((rows, math.prod(static[1:])))
-    weights.append((rows, count))
-    if layer.type == "RNN":
-        weights += [(count, count), (count,)]
-    macs = sum(math.prod(weight) for weight in weights if len(weight) == 2) * steps
-    ends: list[Shape] = [(1, batch, count)] * (states if hidden else 0)
-    return Found([(steps, batch, count), *ends], weights, macs=macs)
-
-
 _WEIGHTED = "num_output bias_term weight_filler bias_filler"
 
 RECORDS = (
@@ -92,7 +67,4 @@ RECORDS = (
         batch=by_record,
         engine=Engine("dense"),
     ),
-    LayerType("LSTM", shapes=_recurrent, options={"recurrent_param": ""}),
-    LayerType("RNN", shapes=_recurrent, options={"recurrent_param": ""}),
-    LayerType("LSTMUnit", shapes=same),
 )

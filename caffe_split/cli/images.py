@@ -1,0 +1,31 @@
+"""Options of commands that read images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from caffe_split.inference.images import Preprocessing
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options --mean, --scale and --rgb."""
+    mean = click.option(
+        "--mean",
+        metavar="FILE|VALUES",
+        help="Of images: subtract these values (104,117,123; blue first), or the mean per channel of a .binaryproto or "
+        ".npy file.  [default: that of the Input layer's transform_param]",
+    )
+    scale = click.option("--scale", type=float, metavar="X", help="Of images: multiply by this behind the mean.")
+    rgb = click.option("--rgb", is_flag=True, help="Of images: the net, and --mean, have red first, not blue.")
+    return mean(scale(rgb(command)))
+
+
+def preprocessing(mean: str | None, scale: float | None, rgb: bool) -> Preprocessing:
+    """The library's form of these options."""
+    from caffe_split.inference.images import Preprocessing
+
+    return Preprocessing(mean, scale, rgb)

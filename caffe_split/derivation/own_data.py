@@ -1,0 +1,20 @@
+"""A net's own training data, which branches and saliencies are measured on."""
+
+from __future__ import annotations
+
+from caffe_split.backends.check_data import check_data
+from caffe_split.errors import CaffeSplitError
+from caffe_split.net.training import Training
+
+# What a program has to fill: the net itself names no data.
+_FILLED = ("Input", "MemoryData")
+
+
+def need_training_data(training: Training, who: str) -> None:
+    """Raises `CaffeSplitError` where the net has no data layer, or its data are not there; `who` measures them."""
+    if all(layer.type in _FILLED for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
+        raise CaffeSplitError(
+            f"{training.net_path}: {who} measures the net's own training data, and this net has no data layer. "
+            "Give the training net or its solver, and this one as --deploy."
+        )
+    check_data([(training.net, training.state)])

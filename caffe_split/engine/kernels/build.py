@@ -1,0 +1,125 @@
+"""The compiled kernels: built once per source, compiler, processor and PyTorch, and kept in the user's cache.
+
+The sources use nothing of PyTorch, so that a build takes seconds; the library gets addresses of values.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files import make_folder, replacing
+
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
+# Neither flag changes a value: no operation here sets errno or traps.
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
+_WIDE = "-mprefer-vector-width=512"
+# A user who wants PyTorch's own operations: CAFFE_SPLIT_KERNELS=off.
+SWITCH = "CAFFE_SPLIT_KERNELS"
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled kernels.
+
+    Attributes:
+        library: the loaded library; None where PyTorch's own operations are used.
+        why: for the log, why there is none; "" if there is one.
+    """
+
+    library: ctypes.CDLL | None
+    why: str = ""
+
+
+@functools.lru_cache(maxsize=1)
+def kernels() -> Kernels:
+    """The kernels of this process, compiled if they are not in the cache."""
+    if os.environ.get(SWITCH) == "off":
+        return Kernels(None, f"{SWITCH} is off")
+    try:
+        return Kernels(load(cache_folder(), compiler()))
+    except CaffeSplitError as error:
+        return Kernels(None, str(error))
+
+
+def compiler() -> str:
+    """The path of the C++ compiler: $CXX, else g++, c++ or clang++. Raises `CaffeSplitError` if there is none."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
+    for name in names:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise CaffeSplitError(f"no C++ compiler ({', '.join(names)})")
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: caffe-split below $XDG_CACHE_HOME or ~/.cache."""
+    above = os.environ.get("XDG_CACHE_HOME")
+    return (Path(above) if above else Path("~/.cache").expanduser()) / "caffe-split"
+
+
+def key(command: str) -> str:
+    """What a build depends on, as 16 digits: sources, flags, compiler, processor, and PyTorch with its threads."""
+    parts = [path.read_bytes() for path in (*SOURCES, *_HEADERS)]
+    told = subprocess.run([command, "--version"], capture_output=True, check=False).stdout
+    words = [torch.__version__, platform.machine(), _processor(), *_FLAGS, _WIDE, command]
+    parts += [told, *(word.encode() for word in words)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The model of the processor and what it can, where the system says so."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def load(folder: Path, command: str) -> ctypes.CDLL:
+    """Load the kernels from `folder`, where they are first compiled by `command` if need be.
+
+    Raises `CaffeSplitError` if they cannot be compiled or loaded.
+    """
+    try:
+        path = folder / f"kernels-{key(command)}.so"
+        if path.is_file():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                pass  # Damaged: made anew below.
+        _compile(path, command)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise CaffeSplitError(f"the kernels cannot be loaded: {error}") from None
+
+
+def _compile(path: Path, command: str) -> None:
+    make_folder(path.parent)
+    with replacing(path) as out:
+        words = [command, *_FLAGS, _WIDE, *map(str, SOURCES), "-o", out]
+        try:
+            done = subprocess.run(words, capture_output=True, timeout=_SECONDS, check=False)
+            if done.returncode and _WIDE.encode() in done.stderr:
+                # Other compilers and processors do not know this flag.
+                words.remove(_WIDE)
+                done = subprocess.run(words, capture_output=True, timeout=_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise CaffeSplitError(f"{command} took over {_SECONDS} s to compile the kernels") from None
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+            errors = [line for line in said if "error" in line] or said
+            raise CaffeSplitError(f"{command} does not compile the kernels: {errors[0]}")

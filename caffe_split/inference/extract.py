@@ -1,0 +1,311 @@
+"""Features: blobs of a net for every record of its data, or for images."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_split import jsontext
+from caffe_split.backends.check_data import check_data
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import Session
+from caffe_split.data.store import write_records
+from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect
+from caffe_split.files import (
+    PathLike,
+    free_name,
+    locked,
+    make_folder,
+    remove_file,
+    remove_folder,
+    rename_new,
+    sha256,
+    write_atomic,
+)
+from caffe_split.formats.weights.datum import encode_features
+from caffe_split.formats.weights.features import need_h5py, write_rows
+from caffe_split.inference.classify import PLAIN
+from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, data_set, open_net, run_net
+from caffe_split.inference.images import ImageInput, Preprocessing, find_images
+from caffe_split.inference.rows import GrowingRows
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.manifest import write_manifest
+
+FORMS = ("npy", "hdf5", "lmdb")
+_JOB = "job.json"
+_LIST = "images.txt"
+_HDF5 = "features.h5"
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Where features are: the folder `out`, its `files`, and how many `rows` each has."""
+
+    out: Path
+    files: tuple[str, ...]
+    rows: int
+
+
+def _silent(_done: int, _rows: int) -> None:
+    return
+
+
+def extract(
+    net: PathLike,
+    weights: PathLike,
+    blobs: Sequence[str],
+    out: PathLike,
+    *,
+    form: str = "npy",
+    iterations: int | None = None,
+    images: Sequence[PathLike] = (),
+    preprocessing: Preprocessing = PLAIN,
+    options: RunOptions = DEFAULTS,
+    say: Callable[[int, int], None] = _silent,
+) -> Extracted:
+    """Write blobs of a net into the new folder `out`, a row per record of its data set, or per image.
+
+    `form` "npy" gives a file per blob, "hdf5" one file `features.h5` with a data set per blob, "lmdb" an LMDB per blob
+    of Datum records with float_data. Without `iterations` (batches) every record comes once. `images` are files and
+    folders, for a deploy net of one input, prepared as `preprocessing` says; `images.txt` then names the image of each
+    row. `options` say how the net is run, and `say` is given the rows that are done, and all.
+
+    Until all rows are there they are in `out`.unfinished: the same call goes on where another one was stopped.
+
+    Raises:
+        CaffeSplitError: `out` exists, a blob is not there or has no row per record, data or weights do not fit, or
+            `out`.unfinished is of another extraction.
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import caffe_split as cs
+    >>> folder = tempfile.mkdtemp()
+    >>> net, weights = os.path.join(folder, "net.prototxt"), os.path.join(folder, "w.caffemodel")
+    >>> with open(net, "w") as stream:
+    ...     _ = stream.write('''
+    ... layer { name: "data" type: "DummyData" top: "data"
+    ...         dummy_data_param { shape { dim: 2 dim: 3 } data_filler { value: 1 } } }
+    ... layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+    ...         inner_product_param { num_output: 4 bias_term: false } }''')
+    >>> cs.write_weights(weights, {"ip": [np.ones((4, 3))]})
+    >>> found = cs.extract(net, weights, ["ip"], os.path.join(folder, "features"), iterations=3)
+    >>> np.load(os.path.join(found.out, "ip.npy")).shape, found.files, found.rows
+    ((6, 4), ('ip.npy',), 6)
+    """
+    expect(options, RunOptions, "RunOptions(...) as options")
+    target = Path(out)
+    names = list(dict.fromkeys(blobs))
+    if form not in FORMS:
+        raise CaffeSplitError(f"form is {form!r}; expected one of {', '.join(FORMS)}.")
+    if form == "hdf5":
+        need_h5py()
+    if os.path.lexists(target):
+        raise CaffeSplitError(
+            f"{target} exists; nothing is overwritten. Choose another --out ({free_name(target)} is free)."
+        )
+    given = open_net(net, options)
+    _check_blobs(given, names)
+    check_data([(given.document, given.state.in_net(given.document))])
+    source = _Source(given, [Path(path) for path in images], preprocessing, iterations)
+    job = {
+        "net": sha256(given.path),
+        "weights": sha256(weights),
+        "state": asdict(given.state),
+        "blobs": names,
+        "form": form,
+        "engine": choose_backend(options.engine).name,
+        "rows": source.rows,
+        "batch": source.batch,
+        "images": source.described(),
+        "preprocessing": asdict(preprocessing) if images else None,
+    }
+    work = target.with_name(target.name + ".unfinished")
+    files = _file_names(names, ".npy")
+    with _alone(work):
+        if not _take_up(work, job):
+            paths = {name: work / file for name, file in files.items()}
+            growing = GrowingRows(paths, source.batch)
+            shapes = {} if source.input is None else {source.input.name: (source.batch, *source.input.shape)}
+
+            def opened(skip: int) -> contextlib.AbstractContextManager[Session]:
+                return run_net(given, weights, options, names, shapes=shapes, skip=0 if images else skip)
+
+            def begin() -> None:
+                if not work.exists():
+                    make_folder(work)
+                    write_atomic(work / _JOB, jsontext.dumps(job).encode())
+
+            try:
+                _run(source, growing, names, opened, begin, say)
+            finally:
+                growing.close()
+            written = _convert(work, paths, form)
+            write_atomic(work / _JOB, jsontext.dumps({**job, "written": written}).encode())
+        done = json.loads((work / _JOB).read_text(encoding="utf-8"))["written"]
+        for file in files.values():
+            if file not in done:
+                remove_file(work / file)
+        if images:
+            write_atomic(work / _LIST, "".join(f"{path}\n" for path in source.images).encode())
+        write_manifest(work, [given.path, Path(weights)], done + ([_LIST] if images else []), job)
+        remove_file(work / _JOB)
+        try:
+            rename_new(work, target)
+        except FileExistsError:
+            raise CaffeSplitError(
+                f"{target} has appeared while this command ran; it stays as it is. What was extracted is in {work}."
+            ) from None
+    return Extracted(target, tuple(done), source.rows)
+
+
+def _check_blobs(given: GivenNet, names: Sequence[str]) -> None:
+    there = list(dict.fromkeys(top for layer in given.layers for top in layer.tops))
+    lacking = [name for name in names if name not in there]
+    if lacking or not names:
+        what = f"no blob '{lacking[0]}'" if lacking else "no blob is asked for"
+        raise CaffeSplitError(f"{given.path}: {what}; it has {', '.join(there)}.")
+
+
+class _Source:
+    """Where the records come from: the data layers of the net, or images.
+
+    batch: how many come at a time. rows: how many there are.
+    """
+
+    def __init__(self, net: GivenNet, images: list[Path], preprocessing: Preprocessing, iterations: int | None) -> None:
+        self.images: list[Path] = []
+        self.input: ImageInput | None = None
+        if images:
+            if iterations is not None:
+                raise WrongUseError("--iterations is for data layers; of --images each one comes once.")
+            self.input = ImageInput(net, preprocessing)
+            self.images = find_images(images)
+            self.batch, self.rows = self.input.batch, len(self.images)
+            return
+        if any(layer.type == "Input" for layer in net.layers):
+            raise CaffeSplitError(f"{net.path}: a deploy net is given its data; give --images FILE or FOLDER.")
+        data = data_set(net.layers)
+        if data is None and iterations is None:
+            raise CaffeSplitError(f"{net.path}: how many records it reads is not known; give --iterations N, batches.")
+        self.batch = data.batch if data is not None else _first_axis(net)
+        self.rows = data.records if data is not None and iterations is None else (iterations or 0) * self.batch
+
+    def described(self) -> list[list[str | int]]:
+        """The images, so that a later call knows them: path, bytes, time of the last change in nanoseconds."""
+        return [[str(path), (found := path.stat()).st_size, found.st_mtime_ns] for path in self.images]
+
+    def forward(self, session: Session, start: int) -> dict[str, np.ndarray]:
+        """The blobs of the next batch, whose first row is `start`."""
+        if self.input is None:
+            return dict(session.forward().blobs)
+        values = [self.input.read(path) for path in self.images[start : start + self.batch]]
+        return dict(session.forward({self.input.name: self.input.whole(values)}).blobs)
+
+
+def _first_axis(net: GivenNet) -> int:
+    """The batch of a net whose data set is not known: that of its first layer without bottoms."""
+    layer = next(layer for layer in net.layers if not layer.bottoms)
+    shape = infer_shapes([layer]).blobs.get(layer.tops[0], ()) if layer.tops else ()
+    if not shape:
+        raise CaffeSplitError(f"{net.path}: {layer.where}: its batch is not known.")
+    return shape[0]
+
+
+def _run(
+    source: _Source,
+    growing: GrowingRows,
+    names: Sequence[str],
+    opened: Callable[[int], contextlib.AbstractContextManager[Session]],
+    begin: Callable[[], None],
+    say: Callable[[int, int], None],
+) -> None:
+    """Add the rows that are not there yet.
+
+    `opened` gives the net, past that number of batches of its data; `begin` is called when it stands ready.
+    """
+    with opened(growing.done // source.batch) as session:
+        for name in names:
+            if session.shapes[name][:1] != (source.batch,):
+                raise CaffeSplitError(
+                    f"blob '{name}' has shape {session.shapes[name]}, no row for each of the {source.batch} "
+                    "records of a batch; such blobs are not extracted."
+                )
+        begin()
+        growing.begin({name: (source.rows, *session.shapes[name][1:]) for name in names})
+        say(growing.done, source.rows)
+        while growing.done < source.rows:
+            values = source.forward(session, growing.done)
+            growing.add({name: values[name][: source.rows - growing.done] for name in names})
+            say(growing.done, source.rows)
+
+
+def _convert(work: Path, paths: Mapping[str, Path], form: str) -> list[str]:
+    """Write the rows in their final form; the names of the files in the folder."""
+    if form == "npy":
+        return [path.name for path in paths.values()]
+    arrays = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+    if form == "hdf5":
+        write_rows(work / _HDF5, arrays)
+        return [_HDF5]
+    written = []
+    for name, file in _file_names(list(paths), "_lmdb").items():
+        # One that a killed process has written is whole, but this one writes it anew.
+        remove_folder(work / file, lambda path: path.name == "data.mdb")
+        write_records(work / file, (encode_features(_three_axes(row, name)) for row in arrays[name]))
+        written.append(f"{file}/data.mdb")
+    return written
+
+
+def _three_axes(row: np.ndarray, name: str) -> np.ndarray:
+    """A row as (channels, height, width), which is what a Datum has."""
+    if row.ndim > 3:
+        raise CaffeSplitError(
+            f"blob '{name}' has rows of shape {row.shape}; a Datum has at most 3 axes: give --format hdf5."
+        )
+    return np.asarray(row, np.float32).reshape(row.shape + (1,) * (3 - row.ndim))
+
+
+def _file_names(names: Sequence[str], ending: str) -> dict[str, str]:
+    """Blob -> the name of its file. Raises `CaffeSplitError` where two blobs would get the same."""
+    found = {name: name.replace("/", "_") + ending for name in names}
+    if len(set(found.values())) != len(found):
+        raise CaffeSplitError(f"blobs {', '.join(names)}: the files of two would have the same name, / being _ there.")
+    return found
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
+    if not work.parent.is_dir():
+        raise CaffeSplitError(f"{work.parent}: no such folder to make {work.stem} in.")
+    try:
+        with locked(work.with_name(f".{work.name}.lock")):
+            yield
+    except BlockingIOError:
+        raise BusyError(f"another process extracts into {work}; wait for its end, or choose another --out.") from None
+
+
+def _take_up(work: Path, job: dict[str, Any]) -> bool:
+    """Whether the unfinished folder, if it is there, has all its rows in their final form already.
+
+    Raises `CaffeSplitError` for the folder of another job, or of somebody else.
+    """
+    if not work.exists():
+        return False
+    wanted = json.loads(jsontext.dumps(job))
+    try:
+        found = json.loads((work / _JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        what = f"of another extraction ({', '.join(other)} differ)" if found else "no unfinished extraction"
+        raise CaffeSplitError(f"{work} is {what}; remove it, or choose another --out.")
+    return "written" in found

@@ -1,0 +1,145 @@
+"""The net that a command is given, and how much data it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from caffe_split.backends.check_data import check_data
+from caffe_split.backends.check_weights import check_weights
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import NetFiles, Running, Session
+from caffe_split.data.store import count_records, is_store
+from caffe_split.errors import CaffeSplitError, expect_path
+from caffe_split.files import PathLike
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
+from caffe_split.formats.weights.caffemodel import read_weights
+from caffe_split.formats.weights.features import count_rows
+from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.options import Options
+from caffe_split.net.state import NetState, state_of_training, states_of_tests
+from caffe_split.net.training import solver_net_path
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a net is run.
+
+    engine: the name of a back end, by default the first that is installed. state: that of the net; None: `phase`, with
+    the stages and the level of the solver if one was given. device: "cpu" or "cuda". threads: of the processors.
+    ignore_extra: leave out weights of layers that the net does not have. caffe_proto: the schema of the fork that the
+    net is for. program: the path of the `caffe` program, where one is run.
+    """
+
+    engine: str | None = None
+    state: NetState | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    ignore_extra: bool = False
+    caffe_proto: Path | None = None
+    program: str | None = None
+
+
+DEFAULTS = RunOptions()
+
+
+class GivenNet(NamedTuple):
+    """A net: its file, its text, the state that was asked for (its own `state` comes on top), and its layers in it."""
+
+    path: Path
+    document: prototxt.Document
+    state: NetState
+    layers: list[Layer]
+
+
+def check_net(net: GivenNet, weights: PathLike, options: RunOptions) -> Path:
+    """The path of the weights. Raises `CaffeSplitError` for data that are missing, and weights that do not fit."""
+    expect_path(weights, "weights")
+    state, path = net.state.in_net(net.document), Path(weights)
+    check_data([(net.document, state)])
+    check_weights(net.document, read_weights(path), path, state, ignore_extra=options.ignore_extra)
+    return path
+
+
+class DataSet(NamedTuple):
+    """The data of a net: how many records there are, and how many of them are in a batch."""
+
+    records: int
+    batch: int
+
+    @property
+    def batches(self) -> int:
+        """Batches that have every record; the last one begins anew where they do not divide."""
+        return -(-self.records // self.batch)
+
+
+def open_net(path: PathLike, options: RunOptions, phase: str = "TEST") -> GivenNet:
+    """The net at `path`, or the one that a solver there names (in TEST its first test net, if that is a file).
+
+    Raises `CaffeSplitError` where it cannot be read, and where no layer of it runs.
+    """
+    expect_path(path, "a net or solver")
+    net, state = Path(path), options.state or NetState(phase)
+    given = read_net_or_solver(net, options.caffe_proto)
+    if given.kind == "solver":
+        written = Options("SolverParameter", [given])
+        states = states_of_tests(written) if phase == "TEST" else [state_of_training(written)]
+        state = options.state or next(iter(states), state)
+        tests = [Path(str(name)) for name in given.get_all("test_net")] if phase == "TEST" else []
+        net = next((name for name in tests if name.is_file()), None) or solver_net_path(given)
+    document = read_net(net, upgrade=True, caffe_proto=options.caffe_proto)
+    layers = phase_layers(document, state.in_net(document))
+    if not layers:
+        raise CaffeSplitError(f"{net}: no layer of it runs in the {state.phase} phase.")
+    return GivenNet(net, document, state, layers)
+
+
+@contextmanager
+def run_net(
+    net: GivenNet, weights: PathLike, options: RunOptions, blobs: Sequence[str] = (), **how: object
+) -> Iterator[Session]:
+    """The net with weights in a back end; `blobs` and `how` are those of `Running`.
+
+    Raises `CaffeSplitError` as `check_net` does.
+    """
+    path = check_net(net, weights, options)
+    backend = choose_backend(options.engine)
+    asked = Running(net.state, blobs, device=options.device, threads=options.threads, **how)  # type: ignore[arg-type]
+    with backend.open(NetFiles(net.path, path), asked) as session:
+        yield session
+
+
+def data_set(layers: list[Layer]) -> DataSet | None:
+    """The data of a net's layers; None where they are not known, or where several layers have different ones."""
+    found = {each for layer in layers for each in [_data_of(layer)] if each is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+# Type of layer -> the message that has its source and its batch size.
+_MESSAGES = {"Data": "data_param", "ImageData": "image_data_param", "HDF5Data": "hdf5_data_param"}
+
+
+def _data_of(layer: Layer) -> DataSet | None:
+    if layer.type not in _MESSAGES:
+        return None
+    options = Options.of(layer.message, _MESSAGES[layer.type])
+    source, batch = Path(str(options.get("source"))), int(options.get("batch_size") or 0)
+    if layer.type == "Data":
+        records = count_records(source) if options.get("backend") == "LMDB" and is_store(source) else 0
+    elif layer.type == "ImageData":
+        text = source.read_text(encoding="utf-8", errors="replace")
+        records = sum(1 for line in text.splitlines() if line.strip())
+    else:
+        records = _hdf5_rows(source, layer.tops[0])
+    return DataSet(records, batch) if records > 0 and batch > 0 else None
+
+
+def _hdf5_rows(listing: Path, top: str) -> int:
+    """The rows of the HDF5 files that a list names; 0 where those of one are not known."""
+    names = listing.read_text(encoding="utf-8", errors="surrogateescape").split()
+    rows = [count_rows(name, top) for name in names]
+    return sum(rows) if all(rows) else 0

@@ -1,0 +1,214 @@
+"""Pages whose examples run: their console sessions and Python blocks, held against what really comes out.
+
+A page says in what it runs by a comment, `<!-- run: digits -->`, or `<!-- run: digits, slow -->` where that takes long.
+In a block ```console a line `$ COMMAND` is run; one that ends in a backslash goes on in the next. What follows up to
+the next command is what it prints, standard output first. `...` in an output stands for any text, on a line of its own
+for any lines. A command that is to fail ends in `# fails`. Blocks ```python run in the same folder, one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest import mock
+
+from caffe_split.backends import choose
+from tests.support import ROOT, caffe_split, inside
+
+_MARK = re.compile(r"<!-- run: (\w+)(, slow)? -->")
+_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+_FAILS = "# fails"
+
+
+@dataclass
+class Block:
+    """Code of a page between fences, at `start` of its text. `said` is what each command of a console has printed."""
+
+    language: str
+    code: str
+    start: int
+    said: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def commands(self) -> list[tuple[str, str]]:
+        """Each command as written, and what the page says that it prints."""
+        found: list[tuple[str, str]] = []
+        lines = iter(self.code.splitlines(keepends=True))
+        for line in lines:
+            if line.startswith("$ "):
+                while line.endswith("\\\n"):
+                    line += next(lines)
+                found.append((line, ""))
+            else:
+                assert found, f"a console begins with its output: {line}"
+                found[-1] = found[-1][0], found[-1][1] + line
+        return found
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """A page that runs: its file, the world in which it does, and its blocks."""
+
+    path: Path
+    world: str
+    slow: bool
+    text: str
+    blocks: list[Block]
+
+
+def read_page(path: Path) -> RunPage | None:
+    """The page of a file, or None where it has no mark."""
+    text = path.read_text(encoding="utf-8")
+    mark = _MARK.search(text)
+    if mark is None:
+        return None
+    blocks = [Block(found[1], found[2], found.start(2)) for found in _BLOCK.finditer(text)]
+    return RunPage(path, mark[1], bool(mark[2]), text, blocks)
+
+
+def pages() -> list[RunPage]:
+    """All pages that run."""
+    found = map(read_page, [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))])
+    return [page for page in found if page is not None]
+
+
+def make_world(name: str, folder: Path) -> None:
+    """Fill a folder with what a page takes for granted."""
+    if name == "empty":
+        return
+    assert name == "digits", f"there is no world {name}"
+    shutil.copytree(ROOT / "prototxt/digits", folder / "digits")
+    solver = folder / "digits/solver.prototxt"
+    for old, new in (("max_iter: 2000", "max_iter: 100"), ("snapshot: 100", "snapshot: 20")):
+        assert old in solver.read_text()
+        solver.write_text(solver.read_text().replace(old, new))
+    with torch_first():
+        caffe_split("data", "digits", "--out", "data", cwd=folder)
+        watch = ("--window", "0:100", "--interval", 2, "--in-place")
+        caffe_split("instrument", "digits/train_val.prototxt", *watch, cwd=folder)
+        caffe_split("train", "digits/solver.prototxt", "--threads", 1, cwd=folder)
+
+
+@contextlib.contextmanager
+def torch_first() -> Iterator[None]:
+    """With PyTorch as the engine that serves where none is asked for, as on most users' machines."""
+    registry = {"torch": choose.REGISTRY["torch"], "opencv": choose.REGISTRY["opencv"]}
+    with mock.patch.object(choose, "REGISTRY", registry):
+        yield
+
+
+def run_page(page: RunPage, folder: Path) -> None:
+    """Run a page's blocks in a folder; fills in `Block.said`."""
+    names: dict[str, object] = {}
+    with torch_first():
+        for block in page.blocks:
+            if block.language == "python":
+                with inside(folder), contextlib.redirect_stdout(io.StringIO()):
+                    exec(compile(block.code, str(page.path), "exec"), names)
+            else:
+                block.said = [(command, _run(command[2:], folder)) for command, _ in block.commands]
+
+
+def _run(command: str, folder: Path) -> str:
+    line = command.replace("\\\n", " ").strip()
+    status = 1 if line.endswith(_FAILS) else 0
+    line = line.removesuffix(_FAILS).split("  # ")[0].strip()
+    words = shlex.split(line)
+    # In this process, where the libraries are loaded; what only a shell can do, by a shell.
+    if words[0] == "caffe-split" and not re.search(r"[|<>*?&;$]", line):
+        result = caffe_split(*words[1:], cwd=folder, status=status)
+    else:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        result = subprocess.run(
+            ["bash", "-c", line],
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode != 0) == bool(status), f"{line}: {result.returncode}\n{result.stdout}{result.stderr}"
+    said = result.stdout + result.stderr
+    for path, name in ((str(folder), "/home/you"), (sys.executable, "python"), (str(ROOT), "/home/you/caffe-split")):
+        said = said.replace(path, name)
+    return said
+
+
+def same(written: str, said: str) -> bool:
+    """Whether what a page says is what came out, as far as that is the same everywhere.
+
+    Runs of blanks and rules of tables count as one. A decimal number may differ by 0.02 or by 5 %: another processor
+    adds in another order. Seconds, rates, times, and the prefixes of a log's lines are any.
+    """
+    shown, came = _plain(written).splitlines(), _plain(said).splitlines()
+    reached = {0}  # how many lines of `came` may have been taken
+    for line in shown:
+        if line.strip() == "...":
+            reached = set(range(min(reached, default=0), len(came) + 1)) if reached else set()
+        else:
+            reached = {at + 1 for at in reached if at < len(came) and _same_line(line, came[at])}
+    return len(came) in reached
+
+
+def _same_line(written: str, said: str) -> bool:
+    pattern, numbers = "", []
+    for part in re.split(r"(\.\.\.)", written):
+        at = 0
+        for found in _NUMBER.finditer(part) if part != "..." else ():
+            pattern += re.escape(part[at : found.start()]) + f"({_NUMBER.pattern})"
+            numbers.append((found[0], part[found.end() :]))
+            at = found.end()
+        pattern += ".*" if part == "..." else re.escape(part[at:])
+    match = re.fullmatch(pattern, said)
+    return match is not None and all(
+        _near(number, other, after) for (number, after), other in zip(numbers, match.groups())
+    )
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"^[IWEF]\d{4,8} [\d:.]+ +\d+ (\w+\.\w+):\d+\]", r"I \1]", text, flags=re.MULTILINE)
+    text = re.sub(r"\d+:\d\d:\d\d", "H:MM:SS", text)
+    lines = (re.sub(r"-{3,}", "---", re.sub(r"[ \t]+", " ", line)).rstrip() for line in text.strip("\n").splitlines())
+    return "\n".join(lines)
+
+
+def _near(written: str, said: str, after: str) -> bool:
+    if re.match(r" ?(s|ms|seconds|minutes|it/s|iterations/s)\b", after):
+        return True
+    if not re.search(r"[.e]", written + said):
+        return written == said
+    first, second = (float(number.replace(",", "")) for number in (written, said))
+    return abs(first - second) <= max(0.02, 0.05 * abs(first))
+
+
+def written(page: RunPage) -> str:
+    """The page's text with what has come out, except in blocks that have a `...`."""
+    text = page.text
+    for block in reversed(page.blocks):
+        if block.language == "console" and "..." not in block.code:
+            new = "".join(
+                command + said + ("" if said.endswith("\n") or not said else "\n") for command, said in block.said
+            )
+            text = text[: block.start] + new + text[block.start + len(block.code) :]
+    return text
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        page = read_page(Path(name).resolve())
+        assert page is not None, f"{name} has no mark <!-- run: ... -->"
+        with tempfile.TemporaryDirectory() as work:
+            make_world(page.world, Path(work))
+            run_page(page, Path(work))
+        page.path.write_text(written(page), encoding="utf-8")

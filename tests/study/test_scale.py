@@ -1,0 +1,106 @@
+"""A study shortened: the same training in less iterations, or a reason why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caffe_split.engine.training.rates import Policy
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.net.options import Options
+from caffe_split.study.scale import nearest_divisor, parse_scale
+from tests.study.study_files import write_study
+from tests.support import ROOT
+
+pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+
+from caffe_split.study.nets import length, study_solver
+from caffe_split.study.read import read_study
+
+RESNET = ROOT / "studies/resnet20_cifar10.yaml"
+
+
+@pytest.mark.parametrize("value", [0, "0", "1/0", "2", "-1/2", "half", "1/64/2", None, True, "1e-3", "0.0"])
+def test_what_is_no_scale_is_refused(value: Any) -> None:
+    with pytest.raises(CaffeSplitError, match="expected a scale above 0 and at most 1, such as 1/16"):
+        parse_scale(value)
+
+
+def test_the_whole_recipe_is_shortened_alike() -> None:
+    study = read_study(RESNET, {"scale": "1/64", "seeds": 2})
+    solver = study_solver(study)
+    assert (study.split, study.window, study.interval, study.seeds) == (781, (625, 781), 2, (1, 2))
+    assert length(study) == 1000 and list(solver.get_all("stepvalue")) == [500, 750]
+    assert solver.get("display") == 2 and solver.get("snapshot") == 39
+    # 16 tests in all: 62 does not divide 1000, and the last test is at the end.
+    assert solver.get("test_interval") == 50
+
+
+def test_scale_1_leaves_the_solver_as_it_is() -> None:
+    study = read_study(RESNET)
+    solver = study_solver(study)
+    solver.set("test_interval", 500)
+    assert solver.to_bytes() == (ROOT / "prototxt/resnet20_cifar10/solver.prototxt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("policy", "fields"),
+    [
+        ("fixed", {}),
+        ("step", {"stepsize": 8, "gamma": 0.5}),
+        ("multistep", {"stepvalue": 16, "gamma": 0.1}),
+        ("exp", {"gamma": 0.9}),
+        ("inv", {"gamma": 0.01, "power": 0.75}),
+        ("sigmoid", {"gamma": 0.2, "stepsize": 16}),
+    ],
+)
+def test_at_each_share_of_the_training_the_rate_is_that_of_the_whole(
+    policy: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    file = write_study(tmp_path, split=16, window="0:16", interval=4, scale="1/4")
+    path = tmp_path / "solver.prototxt"
+    solver = prototxt.read(path)
+    for key in ("stepvalue", "gamma", "stepsize", "power"):
+        solver.remove(key)
+    solver.set("max_iter", 32)
+    solver.set("test_interval", 8)
+    solver.set("lr_policy", policy)
+    for key, value in fields.items():
+        solver.set(key, value)
+    prototxt.write(solver, path)
+    short = study_solver(read_study(file))
+    assert short.get("max_iter") == 8
+    assert rates(short, 8) == pytest.approx(rates(solver, 32)[::4], rel=1e-6)
+
+
+def rates(solver: prototxt.Document, iterations: int) -> list[float]:
+    """The rate of each iteration, by the engine, which the solver tests hold to Caffe."""
+    policy, current, found = Policy.of(Options("SolverParameter", [solver])), 0, []
+    for iteration in range(iterations):
+        current = policy.next_step(iteration, current)
+        found.append(policy.rate(iteration, current))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        ("1/20000", "the window's end (50,000) and stepvalue 48000"),
+        ("1/9000", "both fall on iteration 5"),
+        ("1/200000", "both fall on iteration 0"),
+    ],
+)
+def test_iterations_that_fall_together_are_refused(scale: str, said: str) -> None:
+    with pytest.raises(CaffeSplitError) as caught:
+        study_solver(read_study(RESNET, {"scale": scale}))
+    assert "both fall on iteration" in str(caught.value) and "choose a larger scale" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted", "found"), [(781, 39, 71), (1000, 62, 50), (7, 3, 7), (12, 4, 4), (6, 9, 6)]
+)
+def test_the_nearest_divisor(number: int, wanted: int, found: int) -> None:
+    assert nearest_divisor(number, wanted) == found
