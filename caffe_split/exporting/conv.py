@@ -52,14 +52,19 @@ def _flat_batch(value: Value, first: int) -> Value:
 
 def im2col(site: Site) -> None:
     """The values under the kernel as channels: a convolution of each channel with kernels of a single 1."""
-    options = site.options("convolution_param")
-    first = site.axis(options.get("axis"))
-    if first != 1 or not site.bottoms[0].is_fixed(1, 2):
-        raise CannotExpressError(f"its axis is {first}; only 1 is handled")
-    window, channels = _window(site, first), site.bottoms[0].shape[1]
+    first = site.axis(site.options("convolution_param").get("axis"))
+    bottom, top = site.bottoms[0], site.tops[0]
+    if not bottom.is_fixed(first, first + 1):
+        raise CannotExpressError("its channels would vary")
+    window, channels = _window(site, first), bottom.shape[first]
     places = math.prod(window.kernel)
     ones = np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *window.kernel)
-    site.op("Conv", [site.x, site.constant("places", ones)], 0, **_attributes(window, channels))
+    weight, attributes = site.constant("places", ones), _attributes(window, channels)
+    if first == 1:
+        site.op("Conv", [site.x, weight], 0, **attributes)
+        return
+    flat = site.reshape(site.x, _flat_batch(bottom, first))
+    site.reshape(site.op("Conv", [flat, weight], **attributes), top, _flat_batch(top, first), 0)
 
 
 def inner_product(site: Site) -> None:

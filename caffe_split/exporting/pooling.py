@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,20 +33,20 @@ class _Windows:
 
 
 def pooling(site: Site) -> None:
-    """MAX, with the places of the maxima as a second top, or AVE."""
+    """MAX, with the places of the maxima as a second top, AVE, or STOCHASTIC."""
     options = site.options("pooling_param")
     kind = str(options.get("pool"))
-    if kind not in ("MAX", "AVE"):
-        raise CannotExpressError(f"pool: {kind} draws values at random in training, and Caffe runs it on GPUs alone")
     bottom = site.bottoms[0]
-    if options.get("global_pooling") and len(site.tops) == 1:
+    if options.get("global_pooling") and len(site.tops) == 1 and kind != "STOCHASTIC":
         site.op("GlobalMaxPool" if kind == "MAX" else "GlobalAveragePool", [site.x], 0)
         return
     sizes = bottom.shape[2], bottom.shape[3]
     window, out = pooling_window(site.layer, sizes), pooled_sizes(site.layer, sizes)
     _check_last_window(site, window.stride, window.pad, out)
     windows = _Windows(kind, sizes, window.kernel, window.stride, window.pad, out)
-    if bottom.is_fixed(2):
+    if kind == "STOCHASTIC":
+        _stochastic(site, windows)
+    elif bottom.is_fixed(2):
         _fixed(site, windows, 0)
     elif len(site.tops) > 1:
         raise CannotExpressError("the places of its maxima are those of images of one size")
@@ -83,6 +83,18 @@ def _fixed(site: Site, windows: _Windows, top: int | None, x: str = "") -> str:
         x = _padded(site, x, windows.pad)
     # What lies behind the padding does not count.
     return site.op("AveragePool", [x], top, **shape, pads=(0, 0, *over), count_include_pad=0)
+
+
+def _stochastic(site: Site, windows: _Windows) -> None:
+    """The mean of what training draws: the sum of squares of each window over its sum, 0 where that is not above 0."""
+    if not site.bottoms[0].is_fixed(2):
+        raise CannotExpressError("its windows are those of images of one size")
+    means = replace(windows, kind="AVE")
+    squares, total = (_fixed(site, means, None, x) for x in (site.op("Mul", [site.x, site.x]), site.x))
+    zero = site.number(0.0, "zero")
+    some = site.op("Greater", [total, zero])
+    divisor = site.op("Where", [some, total, site.number(1.0, "one")])
+    site.op("Where", [some, site.op("Div", [squares, divisor]), zero], 0)
 
 
 def _padded(site: Site, x: str, pad: Sequence[int]) -> str:

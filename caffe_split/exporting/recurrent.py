@@ -113,4 +113,16 @@ def rnn(site: Site) -> None:
     run.finish(outputs, [h])
 
 
-EXPORTERS: Mapping[str, Exporter] = {"LSTM": lstm, "RNN": rnn}
+def lstm_unit(site: Site) -> None:
+    """One step: the cells and the hidden values, from the cells before, the gates and the marks."""
+    cells, gates, marks = (bottom.name for bottom in site.bottoms)
+    mark = site.pad_axes(marks, 1)
+    parts = site.op("Split", [gates, _quarters(site, site.bottoms[0].shape[2])], outputs=4, axis=2)
+    i, f, o, g = site.to.makers[parts].outputs
+    kept = site.op("Mul", [site.op("Mul", [mark, site.op("Sigmoid", [f])]), cells])
+    made = site.op("Mul", [site.op("Sigmoid", [i]), site.op("Tanh", [g])])
+    new = site.op("Add", [kept, made], 0)
+    site.op("Mul", [site.op("Sigmoid", [o]), site.op("Tanh", [new])], 1)
+
+
+EXPORTERS: Mapping[str, Exporter] = {"LSTM": lstm, "RNN": rnn, "LSTMUnit": lstm_unit}

@@ -138,8 +138,9 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
 def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files: tuple[Path, Path]) -> None:
     text = (
         INPUT
-        + HEAD.replace("pool: AVE", "pool: STOCHASTIC")
+        + HEAD
         + (
+            'layer { name: "user" type: "Python" bottom: "conv" top: "p" python_param { module: "m" layer: "L" } }\n'
             'layer { name: "own" type: "MyOwn" bottom: "conv" top: "own" }\n'
             'layer { name: "filter" type: "Filter" bottom: "conv" bottom: "data" top: "f" }\n'
         )
@@ -147,9 +148,9 @@ def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files
     with pytest.raises(CaffeSplitError) as raised:
         plan_of(files, text)
     assert [line.split(":", 1)[1] for line in str(raised.value).splitlines()[1:]] == [
-        "8: layer 'pool': pool: STOCHASTIC draws values at random in training, and Caffe runs it on GPUs alone",
-        "9: layer 'own': shapes of MyOwn layers are not known here: the type is not one of Caffe's own",
-        "10: layer 'filter': how much it lets through depends on the data",
+        "9: layer 'user': what it computes is a program",
+        "10: layer 'own': shapes of MyOwn layers are not known here: the type is not one of Caffe's own",
+        "11: layer 'filter': how much it lets through depends on the data",
     ]
     assert sorted(path.name for path in files[0].parent.iterdir() if path.suffix == ".onnx") == []
 
@@ -302,6 +303,11 @@ def test_in_place_layers_compute_what_caffes_do(tmp_path: Path) -> None:
     assert set(found) == {"z", "y"}
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_stochastic_pooling_gives_the_mean_of_its_draws(files: tuple[Path, Path]) -> None:
+    plan = plan_of(files, NET.replace("pool: AVE", "pool: STOCHASTIC"))
+    plan.write(check=CheckOptions(engine="torch"))
 
 
 LAYERS = ["conv1", "res1a_conv1", "res1b_conv2"]

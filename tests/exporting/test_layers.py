@@ -17,7 +17,7 @@ from tests.engine.cases import CASES, Case
 from tests.exporting.judge import compare, drawn, exported, run_engine, run_model
 
 OPSETS = (OLDEST_OPSET, ExportOptions().opset, min(newest_opset(), 23))
-GIVING = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData"}
+GIVING = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData"}
 
 
 def made(name: str, seed: int) -> tuple[Case, np.random.Generator]:
