@@ -22,7 +22,7 @@ setup(
             "py.typed",
             "engine/kernels/*.cpp",
             "engine/kernels/*.h",
-            "formats/prototxt/caffe.proto",
+            "formats/prototxt/*.proto",
             "report/page.*",
             "study/Snakefile",
         ]

@@ -166,7 +166,6 @@ def multisplit(
 
 def _print_plan(loop: Loop) -> None:
     from caffe_split.rounds.duration import estimate
-    from caffe_split.trainlog.show import duration
 
     if loop.note:
         click.echo(loop.note)
@@ -175,4 +174,4 @@ def _print_plan(loop: Loop) -> None:
     for step in loop.steps:
         size = f"  {step.iterations} iterations" if step.iterations else ""
         click.echo(f"{step.title}{size}{'' if step.title in left else '  done'}")
-    click.echo(f"about {duration(estimate(loop))}; nothing trained (--dry-run)")
+    click.echo(f"{estimate(loop)}; nothing trained (--dry-run)")

@@ -9,6 +9,7 @@ import numpy as np
 
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.protocol import Backend
 from caffe_split.derivation.options import CALIBRATE
 from caffe_split.derivation.own_data import need_training_data
 from caffe_split.engine.spec.backward import backward_problems, with_gradient
@@ -76,11 +77,7 @@ def measure_saliency(
     path = training.snapshot(iteration or 0) if weights is None else Path(weights)
     blobs = caffemodel.read_weights(path)
     check_weights(training.net, blobs, path, training.state, ignore_extra=ignore_extra_weights)
-    with scratch() as folder:
-        net = training.net.copy()
-        remove_watchers(net)
-        prototxt.write(net, folder / "net.prototxt")
-        (found,) = backend.mean_gradients(folder / "net.prototxt", [path], names, batches, training.state)
+    (found,) = mean_gradients(training, [path], names, batches, backend)
     for name, gradient in found.items():
         if not np.isfinite(gradient).all():
             raise CaffeSplitError(
@@ -92,6 +89,18 @@ def measure_saliency(
             "nothing about them."
         )
     return [Saliency.of(name, found[name], blobs[name][0]) for name in names]
+
+
+def mean_gradients(
+    training: Training, weights: Sequence[Path], names: Sequence[str], batches: int, backend: Backend
+) -> list[dict[str, np.ndarray]]:
+    """See `Backend.mean_gradients`: of the training's net without TPM layers, in the state that it is trained in."""
+    with scratch() as folder:
+        net = training.net.copy()
+        remove_watchers(net)
+        path = folder / "net.prototxt"
+        prototxt.write(net, path)
+        return backend.mean_gradients(path, weights, names, batches, training.state)
 
 
 def synflow_note(found: Sequence[Saliency]) -> str:

@@ -1,4 +1,4 @@
-"""What the engine refuses of layers that read and write data, before it reads anything."""
+"""What the engine refuses of layers that read and write data: of their text, and of the files that they name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ _STORES = {"LMDB": "an LMDB", "LEVELDB": "a LevelDB"}
 
 
 def check_data(layer: Layer) -> Iterator[str]:
-    """An LMDB or LevelDB that is there, and a transform that Caffe takes."""
+    """A transform that Caffe takes."""
+    transform = Options.of(layer.message, "transform_param")
+    if transform.get("force_color") and transform.get("force_gray"):
+        yield "force_color and force_gray; Caffe takes one of them"
+
+
+def data_there(layer: Layer) -> Iterator[str]:
+    """An LMDB or LevelDB that is there."""
     from caffe_split.data.leveldb import NO_PLYVEL, can_read, is_leveldb
     from caffe_split.data.store import is_store
 
@@ -33,48 +40,57 @@ def check_data(layer: Layer) -> Iterator[str]:
         )
     elif backend == "LEVELDB" and not can_read():
         yield f"{NO_PLYVEL}, or caffe-split data lmdb writes the data set as an LMDB where plyvel is installed"
-    transform = Options.of(layer.message, "transform_param")
-    if transform.get("force_color") and transform.get("force_gray"):
-        yield "force_color and force_gray; Caffe takes one of them"
-    yield from _check_mean(layer)
+    yield from _mean_there(layer)
 
 
-def _check_mean(layer: Layer) -> Iterator[str]:
+def _mean_there(layer: Layer) -> Iterator[str]:
     if Options.of(layer.message, "transform_param").get("mean_file"):
         yield from file_there("transform_param", "mean_file")(layer)
 
 
 def check_image_data(layer: Layer) -> Iterator[str]:
-    """A list of images that is there, and sizes that go together."""
+    """Sizes that go together."""
     options = Options.of(layer.message, "image_data_param")
     if bool(options.get("new_height")) != bool(options.get("new_width")):
         yield "new_height and new_width go together; one of them is missing or 0"
+
+
+def images_there(layer: Layer) -> Iterator[str]:
+    """A list of images that is there."""
     yield from file_there("image_data_param")(layer)
-    yield from _check_mean(layer)
+    yield from _mean_there(layer)
 
 
 def check_hdf5_data(layer: Layer) -> Iterator[str]:
-    """A list of files that is there, no transform, and h5py."""
+    """No transform."""
     if layer.message.has("transform_param"):
         yield "HDF5Data does not transform; take transform_param out"
+
+
+def hdf5_there(layer: Layer) -> Iterator[str]:
+    """A list of files that is there, and h5py."""
     if importlib.util.find_spec("h5py") is None:
         yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
     yield from file_there("hdf5_data_param")(layer)
 
 
 def check_hdf5_output(layer: Layer) -> Iterator[str]:
+    """A file to write."""
+    if not Options.of(layer.message, "hdf5_output_param").get("file_name"):
+        yield "hdf5_output_param gives no file_name"
+
+
+def hdf5_output_free(layer: Layer) -> Iterator[str]:
     """A file that is not there yet, and h5py."""
     name = str(Options.of(layer.message, "hdf5_output_param").get("file_name"))
-    if not name:
-        yield "hdf5_output_param gives no file_name"
-    elif os.path.lexists(name):
+    if name and os.path.lexists(name):
         yield f"file_name: '{name}' exists, and Caffe would overwrite it: remove it, or name another file"
     if importlib.util.find_spec("h5py") is None:
         yield "HDF5Output needs h5py: pip install 'caffe-split[hdf5]'"
 
 
 def check_window_data(layer: Layer) -> Iterator[str]:
-    """A window file that is there, and settings of which something is left."""
+    """Settings of which something is left."""
     options, transform = (Options.of(layer.message, name) for name in ("window_data_param", "transform_param"))
     crop = int(transform.get("crop_size"))
     if crop < 1:
@@ -88,5 +104,9 @@ def check_window_data(layer: Layer) -> Iterator[str]:
             "transform_param.scale, which Caffe's WindowData does not read: take it out to train as Caffe does, or "
             "write it into window_data_param"
         )
+
+
+def windows_there(layer: Layer) -> Iterator[str]:
+    """A window file that is there."""
     yield from file_there("window_data_param")(layer)
-    yield from _check_mean(layer)
+    yield from _mean_there(layer)

@@ -5,26 +5,35 @@ BVLC's Caffe does not have them, so what they do is not known. Nothing is comput
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from caffe_split.formats.prototxt import check
 from caffe_split.net.layers import Layer
 
-# What only chooses an implementation, a precision or how records are read (NVCaffe, Intel's Caffe).
-_NO_SIZE = frozenset(
-    [
-        "forward_type",
-        "backward_type",
-        "forward_math",
-        "backward_math",
-        "cudnn_math_override",
-        "debug",
-        "data_param.threads",
-        "data_param.parser_threads",
-        "data_param.cache",
-        "data_param.shuffle",
-        "transform_param.use_gpu_transform",
-        "transform_param.random_seed",
-    ]
-)
+# What only chooses an implementation, a precision or how records are read: path -> why it changes nothing.
+_HARMLESS = {
+    **dict.fromkeys(
+        (
+            *("forward_type", "backward_type", "forward_math", "backward_math", "cudnn_math_override", "debug"),
+            *("default_forward_type", "default_backward_type", "default_forward_math", "default_backward_math"),
+            *("default_cudnn_math_override", "default_conv_algos_override", "eltwise_mp", "reduce_buckets"),
+            *("global_grad_scale", "global_grad_scale_adaptive"),
+            *("convolution_param.conv_algos_override", "convolution_param.cudnn_convolution_algo_seeker"),
+            *("compile_net_state", "multinode", "mem_param"),
+        ),
+        "it chooses among a fork's implementations and precisions",
+    ),
+    **dict.fromkeys(
+        (
+            *("data_param.threads", "data_param.parser_threads", "data_param.cache"),
+            *("transform_param.use_gpu_transform", "transform_param.random_seed"),
+        ),
+        "it says how NVCaffe reads records",
+    ),
+}
+# These change values, but no size.
+_NO_SIZE = frozenset(["data_param.shuffle"])
 
 
 def foreign_fields(layer: Layer) -> list[check.Problem]:
@@ -32,16 +41,48 @@ def foreign_fields(layer: Layer) -> list[check.Problem]:
     return check.foreign(layer.message, "LayerParameter")
 
 
-def why_not_known(layer: Layer) -> str | None:
-    """Why the sizes of a layer and of its blobs are not known, or None: fields of a fork that may change them."""
-    found = list(dict.fromkeys(problem.path for problem in foreign_fields(layer) if _may_change_sizes(problem.path)))
+def why_harmless(path: str) -> str | None:
+    """Why a field of a fork, by its path in the net or in a layer, changes nothing; None for all others."""
+    if path.rpartition(".")[2] == "engine":
+        return "it chooses among a fork's implementations"
+    return _HARMLESS.get(path)
+
+
+def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
+    """The fields and values of forks that no rule of the layer's type reads, and that may change what it computes.
+
+    `options` are those of the type's record. Values that do not fit a fork's field are among them.
+    """
+    strange = foreign_fields(layer)
+    if not strange:
+        return []
+    found = check.unknown_to_all(layer.message, "LayerParameter")
+    paths = {problem.path for problem in found}
+    for problem in strange:
+        message, _, field = problem.path.partition(".")
+        is_read = message in options and (not field or field in options[message].split())
+        if problem.path not in paths and not is_read:
+            found.append(problem)
+    return sorted(
+        (problem for problem in found if problem.fatal or why_harmless(problem.path) is None),
+        key=lambda problem: (problem.line, problem.column),
+    )
+
+
+def why_not_known(layer: Layer, options: Mapping[str, str] = MappingProxyType({})) -> str | None:
+    """Why the sizes of a layer and of its blobs are not known, or None: fields of a fork that may change them.
+
+    `options` are those of the type's record, whose shape rule reads them.
+    """
+    unread = unread_fields(layer, options)
+    found = list(dict.fromkeys(problem.path for problem in unread if _may_change_sizes(problem.path)))
     if not found:
         return None
     return f"what its {', '.join(found)} {'does' if len(found) == 1 else 'do'} is known to a fork of Caffe only"
 
 
 def _may_change_sizes(path: str) -> bool:
-    *above, name = path.split(".")
-    # Rates and initial values have no say in sizes; nor has `engine`, wherever it stands.
+    above = path.split(".")[:-1]
+    # Rates and initial values have no say in sizes.
     in_filler = any(message.endswith("filler") for message in above)
-    return not (path in _NO_SIZE or name == "engine" or above[:1] == ["param"] or in_filler)
+    return not (path in _NO_SIZE or above[:1] == ["param"] or in_filler)

@@ -38,8 +38,9 @@ class Engine:
         module: the module of `caffe_split.engine.layers` with the class, which has the name of the type.
         bottoms: least and most number of bottoms; `ANY` for no limit.
         tops: the same of its tops.
-        ignored: fields that change nothing of what is computed, each with the reason.
+        ignored: fields that change nothing of what is computed, each with the reason; "*" stands for all options.
         check: yields a sentence for everything else that is refused.
+        files: yields a sentence for each file that a layer needs and that is not there, or cannot be used.
         takes_bf16: it may be given bfloat16 values with `--precision bf16`; others get float32.
         rule_refuses: the shape rule and the class's `setup` refuse all bottoms that do not fit. Layers of other types
             are run without values to find out, which costs a second at the start.
@@ -52,6 +53,7 @@ class Engine:
     tops: Range = (1, 1)
     ignored: Mapping[str, str] = field(default_factory=dict)
     check: Check | None = None
+    files: Check | None = None
     takes_bf16: bool = False
     rule_refuses: bool = False
     lets_overwrite: Callable[[Layer], bool] = never

@@ -18,13 +18,25 @@ Shape = tuple[int, ...]
 class Found:
     """Shapes of a layer's tops, of its parameters in Caffe's order, and of blobs that are state, not parameters.
 
-    `macs` are its multiply-adds for one entry of the bottoms' first axis (an image, a sequence).
+    `macs` are its multiply-adds for one entry of the bottoms' first axis (an image, a sequence). `state_first`: the
+    state comes before the parameters.
     """
 
     tops: Sequence[Shape]
     params: Sequence[Shape] = ()
     state: Sequence[Shape] = ()
     macs: int = 0
+    state_first: bool = False
+
+    @property
+    def blobs(self) -> list[Shape]:
+        """The shapes of all blobs in Caffe's order."""
+        return [*self.state, *self.params] if self.state_first else [*self.params, *self.state]
+
+    @property
+    def first_param(self) -> int:
+        """The index of the first parameter among all blobs."""
+        return len(self.state) if self.state_first else 0
 
 
 ShapeRule = Callable[[Layer, "list[Shape]"], Found]
@@ -66,6 +78,14 @@ def need_bottoms(layer: Layer, bottoms: Sequence[Shape], count: int, axes: int =
     for bottom in bottoms[:count]:
         if len(bottom) < axes:
             raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {axes} axis(es); its bottom has {len(bottom)}.")
+
+
+def need_images(layer: Layer, bottoms: Sequence[Shape], count: int) -> None:
+    """Raises `CaffeSplitError` for fewer bottoms than the type needs, and where one of these is not (N, C, H, W)."""
+    need_bottoms(layer, bottoms, count)
+    for bottom in bottoms[:count]:
+        if len(bottom) != 4:
+            raise CaffeSplitError(f"{layer.where}: a {layer.type} needs a bottom of 4 axes; it has {bottom}.")
 
 
 def need_options(layer: Layer, name: str) -> None:

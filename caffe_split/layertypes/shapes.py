@@ -29,7 +29,8 @@ class NetShapes:
     `blobs` name -> shape; `params` layer -> shapes of its parameters; `shared` layer -> which of them (by index)
     an earlier layer has under the same name; `state` layer -> shapes of its other blobs (BatchNorm statistics, a
     TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops, where they are
-    known; `unknown` layer -> why its parameters, and its shapes unless they are in `tops`, cannot be known.
+    known; `first_param` layer -> the index of its first parameter among all its blobs; `unknown` layer -> why its
+    parameters, and its shapes unless they are in `tops`, cannot be known.
     """
 
     blobs: dict[str, Shape] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class NetShapes:
     macs: dict[str, int] = field(default_factory=dict)
     tops: dict[str, list[Shape]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
+    first_param: dict[str, int] = field(default_factory=dict)
 
     def parameters_of(self, layer: str) -> int:
         """Number of parameters of a layer, except those that an earlier layer has; 0 for a layer without any."""
@@ -90,7 +92,8 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
         net.blobs.update(zip(layer.tops, found.tops))
         if found.params:
             net.params[layer.name] = list(found.params)
-            net.shared[layer.name] = _shared(layer, len(found.params), owners)
+            net.first_param[layer.name] = found.first_param
+            net.shared[layer.name] = _shared(layer, found, owners)
         if found.state:
             net.state[layer.name] = list(found.state)
         if found.macs:
@@ -120,7 +123,10 @@ def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
     rule = record_of(layer.type).shapes
     if isinstance(rule, str):
         raise UnknownShapeError(f"shapes of {layer.type} layers are not known here: {rule}")
-    reason = why_not_known(layer)
+    # Of types without any option for the engine, the rule itself says when sizes are not known.
+    engine = record_of(layer.type).engine
+    all_read = engine is not None and "*" in engine.ignored
+    reason = None if all_read else why_not_known(layer, record_of(layer.type).options)
     if reason is not None:
         raise UnknownShapeError(reason)
     lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
@@ -142,8 +148,8 @@ def _keep_shapes(net: NetShapes, layer: Layer) -> None:
         net.tops[layer.name] = [shape for shape in known if shape is not None]
 
 
-def _shared(layer: Layer, count: int, owners: dict[str, str]) -> frozenset[int]:
-    names = layer.param_names()[:count]
+def _shared(layer: Layer, found: Found, owners: dict[str, str]) -> frozenset[int]:
+    names = layer.param_names()[found.first_param :][: len(found.params)]
     shared = frozenset(i for i, name in enumerate(names) if name in owners)
     owners.update({name: layer.name for name in names if name and name not in owners})
     return shared

@@ -129,7 +129,8 @@ def _row(layer: Layer, shapes: NetShapes) -> Row:
     specs = layer.message.subs("param")
     frozen = 0
     for index, shape in enumerate(shapes.params.get(layer.name, ())):
-        if index not in shapes.shared[layer.name] and index < len(specs) and specs[index].get("lr_mult", 1) == 0:
+        place = shapes.first_param[layer.name] + index
+        if index not in shapes.shared[layer.name] and place < len(specs) and specs[place].get("lr_mult", 1) == 0:
             frozen += math.prod(shape)
     return Row(
         name=layer.name,

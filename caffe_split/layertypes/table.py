@@ -1,4 +1,4 @@
-"""All layer types: Caffe's own and TPM, a record each."""
+"""All layer types: Caffe's own, those of forks that are known, and TPM, a record each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from caffe_split.layertypes.records import (
     arrangement,
     convolution,
     data,
+    detection,
+    fork_data,
     loss,
     norm,
     pointwise,
@@ -16,9 +18,13 @@ from caffe_split.layertypes.records import (
     product,
     recurrent,
     tpm,
+    upsampling,
 )
 
-_FAMILIES = (data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm)
+_FAMILIES = (
+    *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
+    *(upsampling, detection, fork_data),
+)
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 
 

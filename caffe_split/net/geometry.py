@@ -30,6 +30,11 @@ class Window:
     pad: Sizes
     dilation: Sizes
 
+    @property
+    def end(self) -> Sizes:
+        """The padding behind the values; `pad` is that before them."""
+        return self.pad
+
     def slide(self, sizes: Sizes) -> Sizes:
         """The sizes of a convolution's top for a bottom of `sizes`, rounded down.
 
@@ -37,8 +42,8 @@ class Window:
         (16, 16)
         """
         return tuple(
-            (n + 2 * p - (d * (k - 1) + 1)) // s + 1
-            for n, k, s, p, d in zip(sizes, self.kernel, self.stride, self.pad, self.dilation)
+            (n + p + e - (d * (k - 1) + 1)) // s + 1
+            for n, k, s, p, e, d in zip(sizes, self.kernel, self.stride, self.pad, self.end, self.dilation)
         )
 
     def spread(self, sizes: Sizes) -> Sizes:
@@ -69,6 +74,18 @@ class Window:
 
 
 @dataclass(frozen=True)
+class UnevenWindow(Window):
+    """A window with another padding behind the values, `behind`, than before them, `pad`."""
+
+    behind: Sizes
+
+    @property
+    def end(self) -> Sizes:
+        """The padding behind the values."""
+        return self.behind
+
+
+@dataclass(frozen=True)
 class Geometry(Window):
     """The window of a 2-D convolution, as (height, width) pairs, and its number of groups."""
 
@@ -93,7 +110,9 @@ def convolution_window(layer: Layer, rank: int) -> Window:
         _sizes(layer, param, name, rank, default)
         for name, default in (("kernel_size", 0), ("stride", 1), ("pad", 0), ("dilation", 1))
     )
-    window = Window(kernel, stride, pad, dilation)
+    dilation = _holes(layer, param, rank) or dilation
+    pad, end = _sides(layer, param, rank, pad)
+    window = UnevenWindow(kernel, stride, pad, dilation, end) if end else Window(kernel, stride, pad, dilation)
     _check(layer, window)
     return window
 
@@ -109,6 +128,8 @@ def convolution_geometry(layer: Layer) -> Geometry:
     if group < 1:
         raise CaffeSplitError(f"{layer.where}: group is {group}, expected 1 or more.")
     window = convolution_window(layer, 2)
+    if isinstance(window, UnevenWindow):
+        raise CaffeSplitError(f"{layer.where} pads its sides differently (pad_l, pad_r, pad_t, pad_b).")
     return Geometry(_two(window.kernel), _two(window.stride), _two(window.pad), _two(window.dilation), group)
 
 
@@ -126,14 +147,17 @@ def pooling_window(layer: Layer, sizes: tuple[int, int]) -> Window:
 
 
 def pooled_sizes(layer: Layer, sizes: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the top of a Pooling for images of `sizes`; rounded up unless round_mode is FLOOR.
+    """(height, width) of the top of a Pooling for images of `sizes`.
+
+    They are rounded up unless round_mode is FLOOR or, as some forks have it, ceil_mode is false.
 
     Raises `CaffeSplitError` as `pooling_window` does.
     """
     param = Options.of(layer.message, "pooling_param")
     if param.get("global_pooling"):
         return 1, 1
-    return _two(pooling_window(layer, sizes).pool(sizes, param.get("round_mode") == "CEIL"))
+    ceil = bool(param.get("ceil_mode")) if param.has("ceil_mode") else param.get("round_mode") == "CEIL"
+    return _two(pooling_window(layer, sizes).pool(sizes, ceil))
 
 
 def pyramid_windows(layer: Layer, sizes: tuple[int, int]) -> list[Window]:
@@ -147,6 +171,31 @@ def pyramid_windows(layer: Layer, sizes: tuple[int, int]) -> list[Window]:
         pad = tuple((k * 2**level - size + 1) // 2 for k, size in zip(kernel, sizes))
         windows.append(Window(kernel, kernel, pad, (1, 1)))
     return windows
+
+
+def _holes(layer: Layer, param: Options, rank: int) -> Sizes:
+    """The dilation under DeepLab's name, `hole`; empty where it is not written."""
+    both, sides = [int(value) for value in param.all("hole")], ("hole_h", "hole_w")
+    single = [key for key in sides if param.has(key)]
+    if not both and not single:
+        return ()
+    if param.has("dilation") or (both and single) or (single and rank != 2) or len(both) not in (0, 1, rank):
+        raise CaffeSplitError(f"{layer.where}: hole with dilation, hole_h or hole_w, or not one per axis; write one.")
+    if single:
+        return tuple(int(param.get(key)) if param.has(key) else 1 for key in sides)
+    return tuple(both * rank if len(both) == 1 else both)
+
+
+def _sides(layer: Layer, param: Options, rank: int, pad: Sizes) -> tuple[Sizes, Sizes]:
+    """(padding before the values, that behind them or nothing) with pad_t, pad_b, pad_l and pad_r; 0 if not written."""
+    if not any(param.has(f"pad_{side}") for side in "tblr"):
+        return pad, ()
+    if rank != 2 or any(pad) or layer.type == "Deconvolution":
+        raise CaffeSplitError(
+            f"{layer.where}: pad_l, pad_r, pad_t, pad_b are known for convolutions over two axes without another pad."
+        )
+    top, bottom, left, right = (int(param.get(f"pad_{side}")) for side in "tblr")
+    return ((top, left), ()) if (top, left) == (bottom, right) else ((top, left), (bottom, right))
 
 
 def _two(sizes: Sizes) -> tuple[int, int]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
 
 
 class Options:
     """One message of options; of one that is not written, every field has its default.
 
+    The fields are those of Caffe and those of forks that layer types read (`forks.proto`).
+
     `get` gives a value or its default, `all` the values of a repeated field, `sub` and `subs` the messages within.
     """
 
     def __init__(self, type_name: str, messages: list[prototxt.Message]) -> None:
-        self._type: MessageType = caffe().messages[type_name]
+        self._type: MessageType = with_forks().messages[type_name]
         self._messages = messages
         # The engine's layers ask at every iteration, and the text of a net that runs does not change.
         self._values: dict[str, Any] = {}
@@ -24,7 +26,7 @@ class Options:
     @classmethod
     def of(cls, layer: prototxt.Message, name: str) -> Options:
         """The options `name` of a layer's message, e.g. `convolution_param`."""
-        field = caffe().messages["LayerParameter"].fields[name]
+        field = with_forks().messages["LayerParameter"].fields[name]
         return cls(_message_name(field), layer.subs(name))
 
     def has(self, name: str) -> bool:
@@ -35,14 +37,14 @@ class Options:
         """The value of the last occurrence, else the schema's default."""
         if name not in self._values:
             value = self._type.fields[name].default
-            for message in self._messages:
-                value = message.get(name, value)
-            self._values[name] = value
+            self._values[name] = next(reversed(self.all(name)), value)
         return self._values[name]
 
     def all(self, name: str) -> list[Any]:
         """All values of a repeated field."""
-        return [value for message in self._messages for value in message.get_all(name)]
+        known = self._type.fields[name]
+        fields = (field for message in self._messages for field in message.all_fields(name))
+        return [value for field in fields for value in field.values(known)]
 
     def sub(self, name: str) -> Options:
         """A message within; every field of an absent one has its default."""

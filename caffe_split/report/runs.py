@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffe_split.derivation.after_split import Course, read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.cost import cost_beside
 from caffe_split.report.derived_from import Manifest, read_manifest
@@ -19,12 +20,17 @@ LOG_NAME = "train.log"
 
 @dataclass(frozen=True)
 class Run:
-    """One training. log_path: as given. manifest: None if the folder was not made by `make-derived`."""
+    """One training.
+
+    log_path: as given. manifest: None if the folder was not made by `make-derived`. course: its gradients after the
+    split, where they were measured.
+    """
 
     log_path: Path
     log: TrainingLog
     summary: Summary
     manifest: Manifest | None
+    course: Course | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +80,10 @@ def read_runs(
         raise CaffeSplitError("nothing to report: none of the logs can be read")
     found.sort(key=lambda entry: entry[2] is not None)
     summaries = query.summarise([log for _, log, _ in found], output)
-    return [Run(file, log, _with_cost(row, say), manifest) for (file, log, manifest), row in zip(found, summaries)]
+    return [
+        Run(file, log, _with_cost(row, say), manifest, read_course(file.parent) if manifest is not None else None)
+        for (file, log, manifest), row in zip(found, summaries)
+    ]
 
 
 def _manifest_beside(log: Path, say: Callable[[str], None]) -> Manifest | None:

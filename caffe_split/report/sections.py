@@ -11,6 +11,7 @@ from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.training import solvers_in
+from caffe_split.report import gradients
 from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram
 from caffe_split.report.markup import Html, element
@@ -100,6 +101,8 @@ def split(run: Run, drawing: Html | None) -> Html:
             ),
             element("div", *pictures, class_="histograms"),
         ]
+    if run.course is not None:
+        content += gradients.section(run.course, run.name)
     if drawing is not None:
         content += [element("h3", "The split layers"), drawing]
     return element("section", *content)

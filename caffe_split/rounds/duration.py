@@ -1,8 +1,12 @@
-"""How long a loop takes: a few iterations of its nets are timed, and its steps are added up."""
+"""How long a loop takes: a few iterations of its nets are timed, and its steps are added up.
+
+What is timed is processor time, which other programs hardly change; the clock says how busy the machine is.
+"""
 
 from __future__ import annotations
 
 import math
+import resource
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +15,35 @@ import numpy as np
 
 from caffe_split.backends.train import Silent, reason_of, run_training
 from caffe_split.backends.train_plan import plan_training
+from caffe_split.derivation.after_split import BATCHES, POINTS
 from caffe_split.derivation.choice import BY_TPM
 from caffe_split.derivation.choose import candidates
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver, testing_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, scratch, write_atomic
+from caffe_split.formats import prototxt
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.loop import Loop
-from caffe_split.rounds.plan import BASELINE
+from caffe_split.rounds.plan import BASELINE, LoopStep
 from caffe_split.rounds.training import LOG
 from caffe_split.tpm.attach import instrument
 from caffe_split.tpm.layers import watchers
-from caffe_split.trainlog.read import read_log
+from caffe_split.trainlog.show import duration
 
-# Iterations of the first timing, and the seconds that a timing is to take.
-FIRST, ENOUGH = 20, 2.0
+# Iterations of the first timing, and the seconds of processor time that a timing is to take.
+FIRST, ENOUGH = 4, 2.0
+# Iterations that no timing exceeds by much.
+MOST = 2000
+# Seconds of the loop's own trainings from which on they say better than a timing how busy the machine is.
+KNOWN = 20.0
+# How much longer by the clock makes a machine a busy one.
+BUSY = 1.25
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a net's training takes, in seconds: to start, each iteration, each test; and to derive the net."""
+    """What a net's training takes, in seconds of processor time: to start, each iteration, each test; and to derive."""
 
     start: float
     iteration: float
@@ -43,54 +55,157 @@ class Pace:
         return 2 * self.start + iterations * self.iteration + (tests + 1) * self.test
 
 
-def estimate(loop: Loop) -> float:
-    """Seconds that the steps take that are left, as this machine is now.
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that are left: while the machine is as busy as it is `now`, and where nothing else runs on it."""
+
+    now: float
+    idle: float
+
+    def __str__(self) -> str:
+        if self.now < BUSY * self.idle:
+            return f"about {duration(self.now)}"
+        return f"about {duration(self.now)} as busy as this machine is now, {duration(self.idle)} on an idle one"
+
+
+def estimate(loop: Loop) -> Estimate:
+    """How long the steps take that are left.
 
     The baseline and each round's net, split at random from what a few iterations trained, are timed in a temporary
-    folder. Raises `CaffeSplitError` where they cannot be trained.
+    folder. Where trainings of the loop have ended, their time by the clock says how busy the machine is, otherwise that
+    of the timings. Raises `CaffeSplitError` where the nets cannot be trained.
     """
     left = loop.left()
     if not left:
-        return 0.0
+        return Estimate(0.0, 0.0)
+    timer = Timer(loop)
+    paces = timer.paces()
+
+    def cost(step: LoopStep) -> float:
+        return _cost(loop, step, paces[loop.rounds_before(step)])
+
+    seconds, factor = sum(map(cost, left)), timer.factor
+    ended = [(step, loop.folder.result(step.title) or {}) for step in loop.steps if step.verb == "train"]
+    ended = [(step, result) for step, result in ended if "seconds" in result]
+    real = sum(result["seconds"] for _, result in ended)
+    if real > KNOWN:
+        factor = real / sum(cost(step) for step, _ in ended)
+    # Several threads take less time by the clock than on the processors.
+    return Estimate(seconds * factor, seconds * min(factor, 1.0))
+
+
+def _cost(loop: Loop, step: LoopStep, pace: Pace) -> float:
+    """The processor time of a step."""
     solver = loop.start.training.solver
     assert solver is not None
-    every = int(solver.get("test_interval"))
-    paces = _paces(loop)
-    seconds = 0.0
-    for step in left:
-        pace = paces[loop.rounds_before(step)]
-        if step.verb == "train":
-            tests = step.iterations // every + 1 if step.iterations else 0
-            seconds += pace.training(step.iterations, tests) if step.iterations else pace.start + pace.test
-        elif step.verb == "derive":
-            seconds += pace.derive + pace.start
-        else:  # folded, compared and tested
-            seconds += pace.derive + 2 * pace.start + pace.test
-    return seconds
+    if step.verb == "train":
+        if not step.iterations:
+            return pace.start + pace.test
+        # A batch of gradients takes about as long as an iteration.
+        followed = pace.start + POINTS * BATCHES * pace.iteration if step.splits and step.parent else 0.0
+        return pace.training(step.iterations, step.iterations // int(solver.get("test_interval")) + 1) + followed
+    if step.verb == "fold":  # compared and tested, too
+        return pace.derive + 2 * pace.start + pace.test
+    if not step.splits:
+        return pace.derive
+    scored = pace.start + loop.options.derive.batches * pace.iteration if loop.needs_saliency else 0.0
+    return pace.derive + pace.start + scored
 
 
-def _paces(loop: Loop) -> list[Pace]:
-    """The pace of the baseline, and of each round's net."""
-    start, options = loop.start, loop.options
-    with scratch() as place:
-        folder = place / BASELINE
-        training = start.training
-        if start.watched and not watchers(training.net):
-            training = instrument(training, start.watch.windows, interval=start.watch.interval).training
-        solver = _written(training, folder, start.weights)
-        paces = [_timed(solver, loop)]
-        for number in range(options.rounds):
-            parent = open_training(solver)
-            weights = max(parent.snapshots().items())[1]
-            out = place / f"round{number}"
-            since = time.monotonic()
-            layers = _some(parent, options.layers, number)
-            how = replace(options.derive, choose_by=BY_TPM, partition="random:0", engine=options.engine)
-            derive(parent, weights=weights, layers=layers, options=how, out=out).write()
-            spent = time.monotonic() - since
-            solver = out / solver.name
-            paces.append(replace(_timed(solver, loop), derive=spent))
-    return paces
+class Timer:
+    """Times the nets of a loop by their processor time; `factor` is how much longer all of it took by the clock."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._processor = self._clock = 0.0
+
+    @property
+    def factor(self) -> float:
+        """Seconds by the clock per second of processor time."""
+        return self._clock / self._processor
+
+    def paces(self) -> list[Pace]:
+        """The pace of the baseline, and of each round's net."""
+        start, options = self._loop.start, self._loop.options
+        with scratch() as place:
+            training = start.training
+            if start.watched and not watchers(training.net):
+                training = instrument(training, start.watch.windows, interval=start.watch.interval).training
+            solver = _written(training, place / BASELINE, start.weights)
+            paces = [self._timed(solver)]
+            for number in range(options.rounds):
+                parent = open_training(solver)
+                weights = max(parent.snapshots().items())[1]
+                out = place / f"round{number}"
+                before = _processor_time()
+                layers = _some(parent, options.layers, number)
+                how = replace(options.derive, choose_by=BY_TPM, partition=_by_chance(options.derive.partition))
+                how = replace(how, schedule="restart", engine=options.engine)
+                derive(parent, weights=weights, layers=layers, options=how, out=out).write()
+                spent = _processor_time() - before
+                solver = out / solver.name
+                paces.append(replace(self._timed(solver), derive=spent))
+        return paces
+
+    def _timed(self, solver: Path) -> Pace:
+        """Time two trainings of different lengths without tests, and a test: what each has more tells the rest."""
+        first = self._short(solver, FIRST)
+        count, second = FIRST, first
+        while second - first < ENOUGH and count < MOST:
+            # A guess at what takes long enough; the first one includes the start, and is too short for a small net.
+            each = (second - first) / (count - FIRST) if count > FIRST else first / FIRST
+            count = FIRST + max(math.ceil(1.2 * ENOUGH / max(each, 1e-6)), 1 if count == FIRST else count)
+            second = self._short(solver, count)
+        iteration = max(second - first, 0.0) / (count - FIRST)
+        start = max(first - FIRST * iteration, 0.0)
+        return Pace(start, iteration, max(self._test(solver) - start, 0.0))
+
+    def _short(self, solver: Path, count: int) -> float:
+        """The processor time of a whole training of `count` iterations."""
+        document = open_training(solver).solver
+        assert document is not None
+        settings = {"max_iter": count, "display": 0, "test_interval": 10**9, "test_initialization": False}
+        for key, value in {**settings, "snapshot": 0, "snapshot_after_train": True}.items():
+            document.set(key, value)
+        return self._run(document, solver)
+
+    def _test(self, solver: Path) -> float:
+        """The processor time of one test, the start included."""
+        training = open_training(solver)
+        assert training.solver is not None
+        return self._run(testing_solver(training.solver, training.net_path, str(solver.parent / "test")), solver)
+
+    def _run(self, document: prototxt.Document, solver: Path) -> float:
+        """Train a changed copy of a solver beside it; returns the processor time that it took."""
+        path = solver.with_name(f"timed_{solver.name}")
+        write_atomic(path, document.to_bytes())
+        plan = plan_training(
+            path,
+            log=str(solver.parent / LOG),
+            force=True,
+            threads=self._loop.options.threads,
+            engine=self._loop.options.engine,
+        )
+        since, before = time.monotonic(), _processor_time()
+        outcome = run_training(plan, Silent())
+        if outcome.interrupted is not None:
+            raise KeyboardInterrupt
+        if outcome.status:
+            raise CaffeSplitError(f"{solver} does not train: {reason_of(plan, outcome) or 'no reason given'}")
+        spent = _processor_time() - before
+        self._processor, self._clock = self._processor + spent, self._clock + time.monotonic() - since
+        return spent
+
+
+def _processor_time() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _by_chance(partition: str) -> str:
+    """A partition that needs no scores and costs as much: a layer that is not divided stays so."""
+    return partition if partition == "all" else "random:0"
 
 
 def _written(training: Training, folder: Path, weights: Path | None) -> Path:
@@ -114,59 +229,3 @@ def _some(training: Training, layers: int | tuple[str, ...] | None, seed: int) -
     names = [layer.name for layer in candidates(training.net)]
     count = min(layers or len(names), len(names))
     return [str(name) for name in np.random.default_rng(seed).choice(names, count, replace=False)]
-
-
-def _timed(solver: Path, loop: Loop) -> Pace:
-    """Time a training without its tests: a first one tells how many iterations take long enough."""
-    count, each, spent = FIRST, 0.0, 0.0
-    for _ in range(2):
-        spent, each = _short(solver, count, loop)
-        wanted = math.ceil(ENOUGH / max(each, 1e-6))
-        if wanted <= count:
-            break
-        count = wanted
-    start = max(spent - count * each, 0.0)
-    return Pace(start, each, max(_test(solver, loop) - start, 0.0))
-
-
-def _short(solver: Path, count: int, loop: Loop) -> tuple[float, float]:
-    """The seconds of a whole training of `count` iterations, and of each iteration in its second half."""
-    document = open_training(solver).solver
-    assert document is not None
-    settings = {"max_iter": count, "display": max(count // 4, 1), "test_interval": 10**9, "test_initialization": False}
-    for key, value in {**settings, "snapshot": 0, "snapshot_after_train": True}.items():
-        document.set(key, value)
-    seconds = _run(document.to_bytes(), solver, loop)
-    shown = read_log(solver.parent / LOG).table("displays")
-    half = shown.seconds[len(shown) // 2 - 1 :]
-    steps = int(shown.iteration[-1] - shown.iteration[len(shown) // 2 - 1])
-    return seconds, float(half[-1] - half[0]) / steps
-
-
-def _test(solver: Path, loop: Loop) -> float:
-    """The seconds of one test, the start included."""
-    training = open_training(solver)
-    assert training.solver is not None
-    return _run(
-        testing_solver(training.solver, training.net_path, str(solver.parent / "test")).to_bytes(), solver, loop
-    )
-
-
-def _run(text: bytes, solver: Path, loop: Loop) -> float:
-    """Train a changed copy of a solver beside it; returns the seconds that it took."""
-    path = solver.with_name(f"timed_{solver.name}")
-    write_atomic(path, text)
-    plan = plan_training(
-        path,
-        log=str(solver.parent / LOG),
-        force=True,
-        threads=loop.options.threads,
-        engine=loop.options.engine,
-    )
-    since = time.monotonic()
-    outcome = run_training(plan, Silent())
-    if outcome.interrupted is not None:
-        raise KeyboardInterrupt
-    if outcome.status:
-        raise CaffeSplitError(f"{solver} does not train: {reason_of(plan, outcome) or 'no reason given'}")
-    return time.monotonic() - since

@@ -157,12 +157,17 @@ class Loop:
         names = [each.name for each in self.steps if each.splits and each.verb == "derive"]
         return names.index(step.name) + 1 if step.name in names else 0
 
+    @property
+    def needs_saliency(self) -> bool:
+        """Whether layers or kernels are chosen by saliency."""
+        how = self.options.derive
+        return bool(parse_choice(how.choose_by).saliency or parse_rule(how.partition).saliency)
+
     def choices(self) -> str:
         """How each round splits, in a line."""
         layers, how = self.options.layers, self.options.derive
         which = f"{layers} layers by {how.choose_by}" if isinstance(layers, int) else ", ".join(layers or ())
-        saliency = parse_choice(how.choose_by).saliency or parse_rule(how.partition).saliency
-        batches = f", scores of {how.batches} batches" if saliency else ""
+        batches = f", scores of {how.batches} batches" if self.needs_saliency else ""
         return (
             f"each round splits {which}; {how.kind}, partition {how.partition}{batches}, run on {self.options.engine}"
         )

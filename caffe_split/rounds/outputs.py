@@ -6,6 +6,7 @@ from pathlib import Path
 
 from caffe_split import jsontext
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME
+from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, new_folder, write_atomic
 from caffe_split.formats import prototxt
@@ -16,6 +17,7 @@ from caffe_split.net.training import Training
 from caffe_split.plot.figure import draw
 from caffe_split.plot.picture_file import write_picture
 from caffe_split.plot.series import collect as curves_of
+from caffe_split.report.gradients import chart
 from caffe_split.report.page import write_report
 from caffe_split.report.runs import read_runs
 from caffe_split.rounds.result import MultiSplits
@@ -58,6 +60,10 @@ def write_outputs(folder: Path, found: MultiSplits, start: Start, deploy: Path |
         curves = curves_of([read_log(log) for log in logs])
         write_picture(folder / "curves.png", lambda figure: draw(figure, curves), force=True, size=SIZE)
         write_report(read_runs(logs, lambda _: None), folder / "report.html", "MultiSplits", force=True)
+    courses = {row.name: read_course(folder / row.name) for row in found.rows()}
+    for name, course in courses.items():
+        if course is not None:
+            write_atomic(folder / f"gradients-{name}.svg", chart(course, name).encode())
     if found.best is not None:
         _write_best(folder, found, start, deploy)
 

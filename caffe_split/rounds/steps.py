@@ -9,6 +9,7 @@ from typing import Any
 
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, STATE_NAME
 from caffe_split.backends.verify import VerifyOptions, verify
+from caffe_split.derivation.after_split import record_course
 from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
@@ -138,7 +139,10 @@ class Steps:
         state = self.run_folder(step.name) / STATE_NAME
         goes_on = state if self.options.derive.schedule == "continue" else None
         trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter, goes_on)
-        return {**trained, **self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))}
+        tested = self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))
+        if step.splits:
+            self.screen.say(record_course(self.solver(step.name), self.runner.engine))
+        return {**trained, **tested}
 
     def _tested(self, name: str, training: Training, folder: Path) -> dict[str, Any]:
         cost = Cost.of(infer_shapes(training.train_layers()))

@@ -14,7 +14,9 @@ from caffe_split.files import make_folder, remove_folder, write_atomic
 from caffe_split.study.model import Study
 
 PLAN = Path("plan.json")
-_OURS = re.compile(r".*\.(prototxt|caffemodel|solverstate|h5|log|failed\d*|lock|training)|manifest\.json")
+_OURS = re.compile(
+    r".*\.(prototxt|caffemodel|solverstate|h5|log|failed\d*|lock|training)|manifest\.json|gradients\.json"
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:

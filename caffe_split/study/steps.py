@@ -10,7 +10,9 @@ from pathlib import Path
 
 from caffe_split.backends.verify import VerifyOptions
 from caffe_split.data.digits import write_digits
+from caffe_split.derivation.after_split import record_course
 from caffe_split.derivation.make import derive
+from caffe_split.derivation.solver import testing_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, remove_file, remove_folder, write_atomic
 from caffe_split.folding.make import fold
@@ -136,6 +138,7 @@ def _train_derived(study: Study, step: StudyStep, held: Held, folder: Path) -> T
     start = folder / "init.caffemodel"
     fit(study, held, Fit(folder, step.seed, end, str(folder / "init")))
     result = _trained(study, folder, [start, folder / nets.NET, folder / nets.SOLVER], end)
+    record_course(folder / nets.SOLVER, study.engine)
     return replace(result, movements=movements(start, _weights(study, folder, end)))
 
 
@@ -196,14 +199,9 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
 
 
 def _tested(study: Study, seed: int, held: Held, folder: Path, net: str, weights: Path) -> float:
-    """The test accuracy of a net in `folder` with weights, by a training of 0 iterations.
-
-    The last test in a training's own log is not that of its last snapshot where the end falls on a display: then
-    BatchNorm has seen one more batch in between.
-    """
-    solver = nets.solver_for(study, seed, folder, prefix(study, folder), 0)
-    for key, value in (("net", str(folder / net)), ("display", 0), ("snapshot", 0), ("snapshot_after_train", False)):
-        solver.set(key, value)
+    """The test accuracy of a net in `folder` with weights."""
+    own = nets.solver_for(study, seed, folder, prefix(study, folder), 0)
+    solver = testing_solver(own, folder / net, prefix(study, folder))
     name = f"test_{Path(net).stem}"
     prototxt.write(solver, folder / f"{name}.prototxt")
     fit(study, held, Fit(folder, seed, 0, weights=str(weights), solver=f"{name}.prototxt", log=f"{name}.log"))

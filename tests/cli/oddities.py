@@ -21,14 +21,11 @@ def lines(text: str) -> list[str]:
 
 # In a convolution's options: its weight and its top may have any shape.
 CONVOLUTION = lines("""
-    pad_l: 0 pad_r: 2 pad_t: 0 pad_b: 2
     pad_top: 1
     pad_type: 1
     pad_type: "SAME"
     padding: SAME
     dilate: 2
-    hole: 2
-    hole_h: 2 hole_w: 2
     kernel_d: 3 stride_d: 1
     kernel_sizes: 5
     same: true
@@ -47,8 +44,6 @@ CONVOLUTION = lines("""
 """)
 # In pooling_param: the size of the top is not known.
 POOLING = lines("""
-    ceil_mode: false
-    ceil_mode: true
     round_mode: NEAREST
     round_mode: "DOWN"
     pad_l: 1
@@ -72,8 +67,6 @@ POOLING = lines("""
 KEEPING = [
     ("BatchNorm", f"batch_norm_param {{ {field} }}")
     for field in lines("""
-    scale_bias: true
-    scale_filler { type: "constant" } bias_filler { }
     frozen: true
     slope_filler { value: 1 }
     bn_mode: LEARN
@@ -97,23 +90,14 @@ KEEPING = [
 ]
 # Types that BVLC's Caffe does not have: in place the shape stays, else it is not known.
 TYPES = lines("""
-    BN
-    ReLU6
     RReLU
     CReLU
     SyncBN
-    DepthwiseConvolution
-    ConvolutionDepthwise
     DeformableConvolution
-    Permute
-    Normalize
-    PriorBox
-    Interp
-    ShuffleChannel
-    PSROIPooling
-    ROIPooling
-    Upsample
-    Axpy
+    WarpCTC
+    Correlation
+    SpatialTransformer
+    MultiStageMeanfield
     Swish6
     NormalizedBN
     Warp3D
@@ -135,7 +119,7 @@ VALUES = [
     ("SPP", "spp_param { pyramid_height: 2 pool: RANGE }"),
     (
         "Convolution",
-        "convolution_param { num_output: 4 kernel_size: 1 weight_filler { variance_norm: FAN_MAX } axis: 1 hole: 1 }",
+        "convolution_param { num_output: 4 kernel_size: 1 weight_filler { variance_norm: FAN_MAX } axis: 1 dilate: 1 }",
     ),
 ]
 # Known to change no size: the net's figures are as of BVLC's Caffe.
@@ -202,22 +186,15 @@ SOLVER_FIELDS = lines("""
     store_blobs_in_old_format: true
 """)
 OLD_TYPES = lines("""
-    UNPOOLING
     APL
-    BN
     RRELU
     MAXOUT
-    SMOOTH_L1_LOSS
-    ROI_POOLING
-    INTERP
-    PERMUTE
     NORMALIZE
     DROPCONNECT
     LOCAL
     LOCALLY_CONNECTED
     MULTI_STAGE_MEANFIELD
     PYTHON_LAYER
-    UPSAMPLE
     BIAS_CHANNEL
     DSN_LOSS
     WARP_IMAGE

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from tests.engine import cases_recurrent
 from tests.engine.case import Case, layer
 from tests.engine.cases import CASES
+from tests.engine.fork_cases import JUDGED
 from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -40,6 +42,14 @@ MORE = {
     ),
     "all_values": Case(layer("Reshape", options="reshape_param { shape { dim: -1 } }"), {"x": (4, 3)}),
 }
+# Of layers of forks those that random bottoms suit. BN takes the statistics of a process's part, as BatchNorm does.
+MORE.update(
+    {
+        name: replace(judged.case, inputs={blob: (2 * n, *rest) for blob, (n, *rest) in judged.case.inputs.items()})
+        for name, judged in JUDGED.items()
+        if judged.bottoms is None and (judged.case.phase == "TEST" or "norm_" not in name) and "bn_" not in name
+    }
+)
 REFUSED = {
     **dict.fromkeys(cases_recurrent.CASES, "the first axis of its bottoms is time"),
     **dict.fromkeys(("batch_reindex", "filter", "filter_long_selector"), "are those of the whole batch"),

@@ -14,6 +14,7 @@ import pytest
 from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.records import fork_data
 from caffe_split.layertypes.shape_rules import same
 from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shapes
 from caffe_split.layertypes.table import RECORDS
@@ -174,8 +175,91 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     "Input": [([], 2, "input_param { shape { dim: 3 } shape { dim: 2 dim: 5 } }")],
     "MemoryData": [([], 2, "memory_data_param { batch_size: 3 channels: 2 height: 5 width: 6 }")],
 }
+# Types of forks, which the built Caffe does not have.
+FORKS: dict[str, list[tuple[list[str], int, str]]] = {
+    "ReLU6": [([IMAGE], 1, "")],
+    "Mish": [([IMAGE], 1, "")],
+    "DepthwiseConvolution": [
+        ([IMAGE], 1, "convolution_param { num_output: 6 group: 6 kernel_size: 3 stride: 2 pad: 1 }"),
+        ([IMAGE], 1, "convolution_param { num_output: 6 kernel_size: 3 pad_l: 0 pad_r: 1 pad_t: 2 pad_b: 1 }"),
+    ],
+    "ConvolutionDepthwise": [([IMAGE], 1, "convolution_param { num_output: 6 kernel_h: 3 kernel_w: 1 dilation: 2 }")],
+    "BN": [
+        ([IMAGE], 1, "bn_param { bn_mode: INFERENCE }"),
+        ([IMAGE], 1, "bn_param { frozen: true }"),
+        ([IMAGE], 1, "param { } param { } param { } param { }"),
+    ],
+    "Normalize": [
+        ([IMAGE], 1, "norm_param { across_spatial: false channel_shared: false }"),
+        ([IMAGE], 1, "norm_param { }"),
+    ],
+    "Upsample": [
+        ([IMAGE, IMAGE], 1, "upsample_param { scale: 2 pad_out_w: true }"),
+        ([IMAGE, IMAGE], 1, "upsample_param { upsample_h: 17 upsample_w: 20 }"),
+        ([IMAGE], 1, "upsample_param { scale: 3 }"),
+    ],
+    "Unpooling": [([IMAGE, IMAGE], 1, "unpooling_param { unpool_size: 14 }")],
+    "Interp": [
+        ([IMAGE], 1, "interp_param { zoom_factor: 8 }"),
+        ([IMAGE], 1, "interp_param { shrink_factor: 2 pad_beg: -1 }"),
+        ([IMAGE], 1, "interp_param { height: 33 width: 65 }"),
+        ([IMAGE, "4,1,30,20"], 1, ""),
+    ],
+    "Permute": [([IMAGE], 1, "permute_param { order: 0 order: 2 order: 3 order: 1 }")],
+    "ShuffleChannel": [([IMAGE], 1, "shuffle_channel_param { group: 3 }")],
+    "Reverse": [([IMAGE], 1, "reverse_param { axis: 1 }")],
+    "Reorg": [
+        (["4,8,6,4"], 1, "reorg_param { stride: 2 }"),
+        (["4,8,6,4"], 1, "reorg_param { stride: 2 reverse: true }"),
+    ],
+    "Axpy": [(["4,6,1,1", IMAGE, IMAGE], 1, "")],
+    "SmoothL1Loss": [([IMAGE, IMAGE, IMAGE, IMAGE], 1, "")],
+    "PriorBox": [
+        ([IMAGE, "4,3,90,80"], 1, "prior_box_param { min_size: 30 max_size: 60 aspect_ratio: 2 aspect_ratio: 3 }"),
+        ([IMAGE, "4,3,90,80"], 1, "prior_box_param { min_size: 30 min_size: 20 aspect_ratio: 2 flip: false }"),
+    ],
+    "DetectionOutput": [(["4,40", "4,30", "1,2,40"], 1, "detection_output_param { num_classes: 3 }")],
+    "ROIPooling": [([IMAGE, "9,5"], 1, "roi_pooling_param { pooled_h: 7 pooled_w: 6 spatial_scale: 0.0625 }")],
+    "PSROIPooling": [
+        (["4,18,9,8", "9,5,1,1"], 1, "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.0625 }")
+    ],
+    "AnnotatedData": [
+        ([], 2, "transform_param { resize_param { height: 300 width: 200 } } data_param { batch_size: 8 }")
+    ],
+    "ImageSegData": [([], 3, "transform_param { crop_size: 321 } image_data_param { batch_size: 5 }")],
+    "DenseImageData": [([], 2, "dense_image_data_param { batch_size: 5 new_height: 360 new_width: 480 }")],
+}
+# What follows for each of them from its published definition: the tops, and all blobs in the order of the weights.
+FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
+    "ReLU6": [([IMAGE], [])],
+    "Mish": [([IMAGE], [])],
+    "DepthwiseConvolution": [(["4,6,5,4"], ["6,1,3,3", "6"]), (["4,6,10,7"], ["6,1,3,3", "6"])],
+    "ConvolutionDepthwise": [(["4,6,5,8"], ["6,1,3,1", "6"])],
+    "BN": [([IMAGE], ["1,6,1,1"] * 2), ([IMAGE], ["1,6,1,1"] * 4), ([IMAGE], ["1,6,1,1"] * 4)],
+    "Normalize": [([IMAGE], ["6"]), ([IMAGE], [""])],
+    "Upsample": [(["4,6,18,15"], []), (["4,6,17,20"], []), (["4,6,27,24"], [])],
+    "Unpooling": [(["4,6,14,14"], [])],
+    "Interp": [(["4,6,65,57"], []), (["4,6,4,4"], []), (["4,6,33,65"], []), (["4,6,30,20"], [])],
+    "Permute": [(["4,9,8,6"], [])],
+    "ShuffleChannel": [([IMAGE], [])],
+    "Reverse": [([IMAGE], [])],
+    "Reorg": [(["4,32,3,2"], []), (["4,2,12,8"], [])],
+    "Axpy": [([IMAGE], [])],
+    "SmoothL1Loss": [([""], [])],
+    "PriorBox": [(["1,2,1728"], []), (["1,2,1152"], [])],
+    "DetectionOutput": [(["1,1,1,7"], [])],
+    "ROIPooling": [(["9,6,7,6"], [])],
+    "PSROIPooling": [(["9,2,3,3"], [])],
+    "AnnotatedData": [(["8,3,300,200", "1,1,1,8"], [])],
+    "ImageSegData": [(["5,3,321,321", "5,1,321,321", "5,1,1,2"], [])],
+    "DenseImageData": [(["5,3,360,480", "5,1,360,480"], [])],
+}
 CASES.update(
-    {name: [([IMAGE], 1, "")] for name, record in RECORDS.items() if record.shapes is same and name not in CASES}
+    {
+        name: [([IMAGE], 1, "")]
+        for name, record in RECORDS.items()
+        if record.shapes is same and name not in CASES and name not in FORKS
+    }
 )
 WITH_RULE = {name for name, record in RECORDS.items() if not isinstance(record.shapes, str)}
 # These need files, and have tests of their own.
@@ -183,7 +267,7 @@ WITH_FILES = {"Data", "ImageData", "WindowData", "HDF5Data", "HDF5Output", "TPM"
 
 
 def test_every_type_has_a_case() -> None:
-    assert set(CASES) | WITH_FILES == WITH_RULE
+    assert set(CASES) | set(FORKS) | WITH_FILES == WITH_RULE and FOUND.keys() == FORKS.keys()
 
 
 @pytest.mark.caffe
@@ -191,14 +275,15 @@ def test_every_type_of_the_built_caffe_is_known() -> None:
     listing = "import caffe; print('\\n'.join(caffe.layer_type_list()))"
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, timeout=100, check=True)
     # ImageData and WindowData need OpenCV, without which Caffe is built here.
-    assert set(done.stdout.split()) | {"ImageData", "WindowData"} == set(RECORDS)
+    without_rule = {name for name in fork_data.NAMES if isinstance(RECORDS[name].shapes, str)}
+    assert set(done.stdout.split()) | {"ImageData", "WindowData"} == set(RECORDS) - set(FORKS) - without_rule
 
 
 def net_of(kinds: list[str]) -> str:
     """One net with all the cases of these types; blobs and layers are named by their type and number."""
     text = []
     for kind in kinds:
-        for number, (bottoms, tops, settings) in enumerate(CASES[kind]):
+        for number, (bottoms, tops, settings) in enumerate({**CASES, **FORKS}[kind]):
             name = f"{kind}{number}"
             lines = []
             for index, bottom in enumerate(bottoms):
@@ -217,6 +302,36 @@ def net_of(kinds: list[str]) -> str:
 def test_every_type_as_caffe_has_it(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(net_of(list(CASES)))
     compare(tmp_path / "net.prototxt", "TRAIN")
+
+
+@pytest.mark.parametrize("kind", FORKS)
+def test_types_of_forks_as_they_are_published(kind: str) -> None:
+    shapes = infer_shapes(phase_layers(prototxt.parse(net_of([kind]), "net"), TRAIN))
+    assert not shapes.unknown and len(FOUND[kind]) == len(FORKS[kind])
+    for number, (tops, blobs) in enumerate(FOUND[kind]):
+        name = f"{kind}{number}"
+        assert [",".join(map(str, shape)) for shape in shapes.tops[name]] == tops
+        params, state = shapes.params.get(name, []), shapes.state.get(name, [])
+        ours = state + params if shapes.first_param.get(name) else params + state
+        assert [",".join(map(str, shape)) for shape in ours] == blobs
+
+
+@pytest.mark.parametrize(
+    ("settings", "params"),
+    [
+        ("", 0),
+        ("batch_norm_param { scale_bias: true }", 12),
+        ("batch_norm_param { scale_filler { value: 1 } }", 12),
+        ("batch_norm_param { bias_filler { value: 1 } }", 12),
+        ("batch_norm_param { scale_bias: false }", 0),
+        ("batch_norm_param { use_weight_bias: true filler { value: 1 } }", 12),
+        ("batch_norm_param { use_weight_bias: false }", 0),
+    ],
+)
+def test_a_scale_inside_batch_norm_counts(settings: str, params: int) -> None:
+    text = net_of(["BatchNorm"]).replace('type: "BatchNorm"', f'type: "BatchNorm" {settings}')
+    shapes = infer_shapes(phase_layers(prototxt.parse(text, "net"), TRAIN))
+    assert shapes.parameter_count == params and shapes.state["BatchNorm0"] == [(6,), (6,), (1,)]
 
 
 # -- whole nets

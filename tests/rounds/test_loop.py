@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import caffe_split
+from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
-from caffe_split.rounds.duration import estimate
+from caffe_split.rounds.duration import Estimate, estimate
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
 from caffe_split.rounds.steps import Steps
@@ -100,7 +102,12 @@ def test_the_outcome_lies_in_the_folder(folder: Path, ended: caffe_split.MultiSp
     assert json.loads((whole / "result.json").read_text())["sentence"] == ended.sentence()
     assert (whole / "table.md").read_text() == f"{ended.table()}\n\n{ended.sentence()}\n"
     assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert "MultiSplits2" in (whole / "report.html").read_text()
+    report = (whole / "report.html").read_text()
+    assert "MultiSplits2" in report and report.count("<h3>Gradients after the split</h3>") == 2
+    for name in ROUNDS:
+        course = read_course(whole / name)
+        assert course is not None and course.iterations == (0, 10, 20, 30, 40)
+        assert course.sentence() in html.unescape((whole / f"gradients-{name}.svg").read_text())
 
 
 def test_the_users_files_stay_as_they_are(folder: Path, ended: caffe_split.MultiSplits) -> None:
@@ -240,8 +247,9 @@ def test_the_estimate_counts_only_what_is_left(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr("caffe_split.rounds.duration.ENOUGH", 0.01)
-    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == 0
-    assert estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh")) > 0
+    assert estimate(looping.plan_loop(SOLVER, options=SHORT, out="whole")) == Estimate(0, 0)
+    fresh = estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh"))
+    assert fresh.now > 0 and 0 < fresh.idle <= fresh.now
     assert not Path("fresh").exists()
 
 

@@ -73,7 +73,10 @@ class Convolution(_Weighted):
     def top(self, x: torch.Tensor) -> torch.Tensor:
         """The top of a bottom with one axis before that of the channels."""
         w = self.window
-        return self.slide(x, self.blobs[0], self.bias(), w.stride, w.pad, w.dilation, self.group)
+        if w.end != w.pad:
+            x = functional.pad(x, [side for ends in reversed([*zip(w.pad, w.end)]) for side in ends])
+        pad = (0,) * len(w.pad) if w.end != w.pad else w.pad
+        return self.slide(x, self.blobs[0], self.bias(), w.stride, pad, w.dilation, self.group)
 
 
 class Deconvolution(Convolution):

@@ -11,8 +11,10 @@ from typing_extensions import override
 
 from caffe_split.engine.kernels import norm as kernel
 from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
+from caffe_split.engine.layers.fillers import fill
 from caffe_split.engine.parallel import sync_norm
 from caffe_split.engine.parallel.group import ALONE
+from caffe_split.layertypes import norm_forks
 
 
 class BatchNorm(Layer):
@@ -22,6 +24,10 @@ class BatchNorm(Layer):
     use_global_stats, they are these sums divided by their weight. The blobs are the sum of means (C,), the
     sum of variances (C,), and the weight of both (1,); before each addition they are multiplied by
     moving_average_fraction.
+
+    In forks a factor and a shift per channel follow as a fourth and a fifth blob. NVCaffe then keeps running means
+    instead of sums, leaves the weight at 0 and takes an eps of at least 1e-5. Files of either kind are read: a weight
+    of 0 means that the blobs before it are means.
     """
 
     options_name = "batch_norm_param"
@@ -29,8 +35,19 @@ class BatchNorm(Layer):
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.need_axes(bottoms[0], 2, MOST_AXES)
-        self.blobs = [torch.zeros(shape) for shape in self.inferred(bottoms).state]
+        found = self.inferred(bottoms)
+        self.blobs = [torch.zeros(shape) for shape in found.state]
         self.values = math.prod(bottoms[0]) // len(self.blobs[0])
+        self.own = bool(found.params)
+        self.nvcaffes = norm_forks.is_nvcaffes(self.text)
+        self.batches = 0
+        self.eps = max(self.options.get("eps"), 1e-5) if self.nvcaffes else self.options.get("eps")
+        names = ("scale_filler" if self.nvcaffes else "filler", "bias_filler")
+        for shape, name, default in zip(found.params, names, (1.0, 0.0)):
+            filler = self.options.sub(name)
+            written = self.options.has(name)
+            blob = fill(shape, filler, self.place.generator) if written else torch.full(shape, default)
+            self.blobs.append(blob)
         written = self.options.has("use_global_stats")
         self.is_global = bool(self.options.get("use_global_stats")) if written else not self.training
 
@@ -47,6 +64,8 @@ class BatchNorm(Layer):
         cuts: bool,
     ) -> torch.Tensor | None:
         """As `scaled`, plus `other`, if given, and then ReLU where `cuts`; None where no compiled kernel does that."""
+        if self.own:
+            return None
         eps = self.options.get("eps")
         shares = self.place.group.sync_norms and self.place.group.speaks
         if shares or eps <= 0 or self.values == 1 or not kernel.fits(x, other):
@@ -66,11 +85,17 @@ class BatchNorm(Layer):
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise x (N, C, ...), and in the same pass multiply by `weight` (C,) and add `bias` (C,), if given."""
-        eps = self.options.get("eps")
-        mean, variance, gathered = self.blobs
+        eps = self.eps
+        mean, variance, gathered, *own = self.blobs
+        if self.own:
+            factor, shift = own
+            bias = bias if weight is None else shift * weight if bias is None else shift * weight + bias
+            bias = shift if bias is None else bias
+            weight = factor if weight is None else factor * weight
         if self.is_global:
             # With a weight of 0, nothing was added yet; Caffe then takes a mean and a variance of 0.
-            scale = torch.where(gathered == 0, torch.zeros_like(gathered), 1 / gathered)
+            empty = torch.ones_like(gathered) if self.own else torch.zeros_like(gathered)
+            scale = torch.where(gathered == 0, empty, 1 / gathered)
             return functional.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps)
         group = self.place.group
         if group.sync_norms and group.speaks and not x.is_meta:
@@ -90,11 +115,24 @@ class BatchNorm(Layer):
             out = functional.batch_norm(x, batch_mean, batch_variance, weight, bias, True, 1.0, eps)
         if not x.is_meta:
             with torch.no_grad():
-                fraction = self.options.get("moving_average_fraction")
-                mean.mul_(fraction).add_(batch_mean)
-                variance.mul_(fraction).add_(batch_variance)
-                gathered.mul_(fraction).add_(1)
+                self._gather(batch_mean, batch_variance)
         return out
+
+    def _gather(self, batch_mean: torch.Tensor, batch_variance: torch.Tensor) -> None:
+        """Add a batch's mean, and its variance times m / (m - 1), to what is kept."""
+        mean, variance, gathered, *_ = self.blobs
+        fraction = self.options.get("moving_average_fraction")
+        if not self.nvcaffes:
+            mean.mul_(fraction).add_(batch_mean)
+            variance.mul_(fraction).add_(batch_variance)
+            gathered.mul_(fraction).add_(1)
+            return
+        # NVCaffe copies the first two batches' and takes the variance as the mean of squares.
+        fraction = 0.0 if self.batches < 2 else fraction
+        self.batches += 1
+        plain = (self.values - 1) / self.values if self.values > 1 else 1.0
+        mean.mul_(fraction).add_(batch_mean, alpha=1 - fraction)
+        variance.mul_(fraction).add_(batch_variance, alpha=(1 - fraction) * plain)
 
 
 class LRN(Layer):

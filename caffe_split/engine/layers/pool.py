@@ -17,6 +17,8 @@ class Pooling(Layer):
     """The maximum (MAX) or mean (AVE) of windows over the last two axes, or over the whole of them (global_pooling).
 
     STOCHASTIC draws a value of each window in TRAIN, and gives the mean of such draws in TEST.
+
+    A second top of MAX holds the place of each maximum in its image, row times width plus column; the first of equals.
     """
 
     options_name = "pooling_param"
@@ -45,19 +47,40 @@ class Pooling(Layer):
             return (draw(x, self.window, self.size),)
         if kind == "AVE" and self.is_global:
             return (functional.adaptive_avg_pool2d(x, 1),)
+        if len(self.text.tops) > 1:
+            return places(x, self.window, self.size)
         return (pooled(x, kind, self.window, self.size),)
 
 
 def pooled(x: torch.Tensor, kind: str, window: Window, size: Shape) -> torch.Tensor:
     """The maximum (kind MAX) or the mean (AVE) of windows over the last two axes, of which the top has `size`."""
-    # More than half a kernel of padding, which PyTorch refuses, is added to x here.
-    pad = window.pad
-    if any(2 * p > k for p, k in zip(pad, window.kernel)):
-        around = (pad[1], pad[1], pad[0], pad[0])
-        x, pad = functional.pad(x, around, value=0.0 if kind == "AVE" else -torch.inf), (0, 0)
+    x, pad = _padded(x, window, 0.0 if kind == "AVE" else -torch.inf)
     if kind == "AVE":
         y = functional.avg_pool2d(x, window.kernel, window.stride, pad, True)
     else:
         y = functional.max_pool2d(x, window.kernel, window.stride, pad, 1, True)
-    # Without the windows that Caffe does not have.
+    return _cut(y, size)
+
+
+def places(x: torch.Tensor, window: Window, size: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+    """The maxima, and the place of each in its image: row times width plus column."""
+    width = x.shape[3]
+    x, pad = _padded(x, window, -torch.inf)
+    y, found = functional.max_pool2d(x, window.kernel, window.stride, pad, 1, True, return_indices=True)
+    if pad != window.pad:
+        rows, columns = found // x.shape[3] - window.pad[0], found % x.shape[3] - window.pad[1]
+        found = rows * width + columns
+    return _cut(y, size), _cut(found, size).to(y.dtype)
+
+
+def _padded(x: torch.Tensor, window: Window, value: float) -> tuple[torch.Tensor, Shape]:
+    """(x, the padding for PyTorch to add). More than half a kernel, which PyTorch refuses, is added to x here."""
+    pad = window.pad
+    if all(2 * p <= k for p, k in zip(pad, window.kernel)):
+        return x, pad
+    return functional.pad(x, (pad[1], pad[1], pad[0], pad[0]), value=value), (0, 0)
+
+
+def _cut(y: torch.Tensor, size: Shape) -> torch.Tensor:
+    """The top without the windows that Caffe does not have."""
     return y if tuple(y.shape[2:]) == size else y[:, :, : size[0], : size[1]]

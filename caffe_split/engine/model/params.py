@@ -10,6 +10,7 @@ import torch
 
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.errors import CaffeSplitError
+from caffe_split.net.options import Options
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class Sharing:
         return params
 
 
+# The first blobs of a BatchNorm.
+_STATISTICS = 3
+
+
 def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[float, float]:
     """(lr_mult, decay_mult) of a parameter: as its owner or, failing that, a layer that shares it gives them."""
     found: dict[str, float] = {}
@@ -100,10 +105,15 @@ def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[flo
                     raise other.error(
                         f"its {name} of a shared param is {value}; that of layer '{layer.name}' is {found[name]}."
                     )
-    if layer.text.type == "BatchNorm":
+    if layer.text.type == "BN" and (index > 1 or Options.of(layer.text.message, "bn_param").get("frozen")):
+        # Running means are kept, not learnt; `frozen` overrides what the rates say.
+        return 0.0, 0.0
+    if layer.text.type == "BatchNorm" and index < _STATISTICS:
         # Caffe sets both to 0 where there are three; fewer have to be written as 0, and those left out are.
-        if len(layer.text.message.subs("param")) == len(layer.blobs):
+        if len(layer.text.message.subs("param")) >= _STATISTICS:
             return 0.0, 0.0
+        if len(layer.blobs) > _STATISTICS:
+            return 0.0, 0.0  # The fork does it itself.
         written = index < len(layer.text.message.subs("param"))
         if found.get("lr_mult", 1.0 if written else 0.0) != 0:
             raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave its param out.")
@@ -148,7 +158,8 @@ def copy_weights(
         for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
             if array.shape == (0,) and (layer.name, index) in shared:
                 continue  # In HDF5 a blob that another layer owns is an empty array, or missing.
-            if not _same_shape(array.shape, tuple(blob.shape)):
+            alike = layer.loads_any_ones and _without_ones(array.shape) == _without_ones(blob.shape)
+            if not alike and not _same_shape(array.shape, tuple(blob.shape)):
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))
     if not todo:
@@ -164,6 +175,10 @@ def copy_weights(
         and not len(weights.get(layer.name, []))
     ]
     return [name for name in weights if name not in ours and len(weights[name])], missing
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [length for length in shape if length != 1]
 
 
 def _same_shape(stored: Sequence[int], wanted: Shape) -> bool:

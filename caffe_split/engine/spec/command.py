@@ -9,14 +9,19 @@ from pathlib import Path
 
 from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.python_layers import load_python_layers
-from caffe_split.engine.spec.support import Problem, judge, judge_training, layers_of, refusal
+from caffe_split.engine.spec.support import Problem, judge, judge_training, lacking_files, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.records import fork_data
 from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training, solver_test_nets
 
-_MEMORY = "MemoryData is given its arrays in Python (caffe_split.engine.Solver, net.set_input_arrays), not by a command"
+# Types whose arrays a program gives -> how.
+_GIVEN = {
+    "MemoryData": "caffe_split.engine.Solver, net.set_input_arrays",
+    **dict.fromkeys(fork_data.NAMES, "caffe_split.engine.Net, forward"),
+}
 
 
 def check_training(solver: Path) -> None:
@@ -27,11 +32,16 @@ def check_training(solver: Path) -> None:
         found = judge(document, layers)[0]
         if not found and state.phase == "TRAIN":
             found = judge_training(document, layers)
-        problems += found
+        problems += found + lacking_files(document, layers)
         problems += [
-            Problem(document.filename, layer.field.line, f"layer '{layer.name}': {_MEMORY}")
+            Problem(
+                document.filename,
+                layer.field.line,
+                f"layer '{layer.name}': {layer.type} is given its arrays in Python ({_GIVEN[layer.type]}), not by a "
+                "command",
+            )
             for layer in layers
-            if layer.type == "MemoryData"
+            if layer.type in _GIVEN
         ]
     if problems:
         raise refusal(problems)

@@ -92,6 +92,11 @@ def backward_reads(layer: Layer) -> Reads:
 
 
 _READS = {
+    **dict.fromkeys(("ReLU6", "Mish", "DepthwiseConvolution", "ConvolutionDepthwise"), Reads((0,))),
+    "Axpy": Reads((0, 1)),
+    **dict.fromkeys(("Upsample", "Unpooling", "PSROIPooling", "ROIPooling"), Reads((1,))),
+    "Normalize": Reads((0,), top=True),
+    "SmoothL1Loss": Reads((2, 3)),
     **dict.fromkeys(("ReLU", "BNLL", "Clip", "Log", "AbsVal", "InnerProduct", "Embed"), Reads((0,))),
     **dict.fromkeys(("Sigmoid", "TanH", "Exp", "Softmax", "Swish"), Reads(top=True)),
     "ELU": Reads((0,), top=True),

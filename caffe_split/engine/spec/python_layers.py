@@ -92,16 +92,20 @@ def names_of(layer: Layer) -> tuple[str, str]:
 
 
 def maker_of(layer: Layer) -> Maker:
-    """The class that stands for a Python layer, which `problems` has found to be there."""
+    """The class that stands for a Python layer, which `lacking` has found to be there."""
     return _KNOWN[names_of(layer)]
 
 
 def problems(layer: Layer) -> Iterator[str]:
-    """Why a Python layer cannot be run."""
-    module, name = names_of(layer)
-    if not module or not name:
+    """What is wrong with the text of a Python layer."""
+    if not all(names_of(layer)):
         yield "python_param gives no module and layer"
-    elif (module, name) not in _KNOWN:
+
+
+def lacking(layer: Layer) -> Iterator[str]:
+    """The class for a Python layer that nobody has registered."""
+    module, name = names_of(layer)
+    if module and name and (module, name) not in _KNOWN:
         yield (
             f'no PyTorch class is known for layer: "{name}" of module: "{module}"; write one, register it with '
             f'@caffe_split.engine.python_layer("{module}", "{name}"), and name its file: --python-layers FILE.py'

@@ -20,6 +20,7 @@ IN_PLACE = frozenset(
         *("Dropout", "BatchNorm", "Scale", "Bias", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice"),
     )
 )
+IN_PLACE_OF_FORKS = frozenset(("ReLU6", "Mish", "BN"))
 # Caffe stops at these; in place, it computes from values that are half overwritten for the other types.
 _REFUSED_IN_PLACE = ("AbsVal", "Flatten", "Reshape", "Split")
 
@@ -43,7 +44,7 @@ def _in_place(layer: Layer) -> Iterator[str]:
         return
     if layer.type in _REFUSED_IN_PLACE:
         yield f"Caffe refuses {layer.type} in place: give its top another name than '{over[0]}'"
-    elif layer.type not in IN_PLACE:
+    elif layer.type not in IN_PLACE | IN_PLACE_OF_FORKS:
         yield (
             f"{layer.type} in place is not handled, since it would read '{over[0]}' while it writes over it: give its "
             "top another name"
@@ -163,7 +164,9 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "Im2col": _either("convolution_param", *_BOTH_AND_SIDES),
     "Concat": _either("concat_param", ("axis", "concat_dim")),
     "Convolution": _convolution,
+    "ConvolutionDepthwise": _convolution,
     "Deconvolution": _convolution,
+    "DepthwiseConvolution": _convolution,
     "Dropout": _dropout,
     "DummyData": _dummy_data,
     "Exp": _base("exp_param"),

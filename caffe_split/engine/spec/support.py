@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
-from caffe_split.formats.prototxt.proto2 import caffe
-from caffe_split.layertypes.foreign import foreign_fields
+from caffe_split.formats.prototxt.proto2 import with_forks
+from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer, phase_layers
@@ -74,11 +75,12 @@ def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
 
 
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
-    """Check the layers of one phase. Returns what is ignored.
+    """Check the layers of one phase, and that the files which they need are there. Returns what is ignored.
 
     Raises `CaffeSplitError` with all that is refused, one line each.
     """
     problems, notes = judge(document, layers)
+    problems += lacking_files(document, layers)
     if problems:
         raise refusal(problems)
     return notes
@@ -90,6 +92,17 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
         for layer, text in backward_problems(layers)
     ]
+
+
+def lacking_files(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
+    """What layers need beside the net and is not there: files, data sets, classes of Python layers."""
+    found = []
+    for layer in layers:
+        engine = record_of(layer.type).engine
+        check = python_layers.lacking if layer.type == "Python" else engine.files if engine is not None else None
+        texts = check(layer) if check is not None else ()
+        found += [Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}") for text in texts]
+    return found
 
 
 def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
@@ -104,9 +117,15 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
 
 
 def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
-    """What is refused of the layers of one phase, and what is ignored."""
-    problems = [(problem.line, problem.message) for problem in _foreign(document)]
+    """What is refused of the layers of one phase by the net's text alone, and what is ignored: it asks for no file."""
     notes: list[Note] = []
+    problems: list[tuple[int, str]] = []
+    for strange in _foreign(document):
+        reason = why_harmless(strange.path)
+        if reason is None:
+            problems.append((strange.line, strange.message))
+        else:
+            notes.append(Note(strange.line, "", strange.path, reason))
     wires = _Wires()
     for layer in layers:
         engine = record_of(layer.type).engine
@@ -142,9 +161,18 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     downs = layer.message.get_all("propagate_down")
     if downs and len(downs) != len(layer.bottoms):
         yield line, f"{len(downs)} propagate_down for {len(layer.bottoms)} bottoms; Caffe wants none or one a bottom"
-    foreign = foreign_fields(layer)
-    yield from ((each.line, each.message) for each in foreign)
-    strange = {each.path for each in foreign}
+    if "*" in engine.ignored:
+        reads = [entry for entry in layer.message if entry.name not in _COMMON]
+        notes += [Note(entry.line, layer.name, entry.name, engine.ignored["*"]) for entry in reads]
+        return
+    unread = unread_fields(layer, record_of(layer.type).options)
+    yield from ((each.line, each.message) for each in unread)
+    strange = {each.path for each in unread}
+    for each in foreign_fields(layer):
+        harmless = why_harmless(each.path)
+        if harmless is not None and each.path not in strange:
+            strange.add(each.path)
+            notes.append(Note(each.line, layer.name, each.path, harmless))
     for entry in layer.message:
         if entry.name in strange:
             continue
@@ -152,7 +180,7 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
             yield from _fields(layer, engine, entry, strange, notes)
         elif entry.name in engine.ignored:
             notes.append(Note(entry.line, layer.name, entry.name, engine.ignored[entry.name]))
-        elif entry.name.endswith("_param") and entry.name in caffe().messages["LayerParameter"].fields:
+        elif entry.name.endswith("_param") and entry.name in with_forks().messages["LayerParameter"].fields:
             notes.append(Note(entry.line, layer.name, entry.name, f"a {layer.type} layer does not read it"))
         elif entry.name not in _COMMON:
             yield entry.line, f"field {entry.name} is not handled"

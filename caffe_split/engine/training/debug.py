@@ -101,7 +101,7 @@ def _names(layer: Layer) -> list[str]:
 def _goes_back(layer: Layer, index: int) -> bool:
     """Whether Caffe logs a gradient of the parameter: unless its lr_mult is written as 0, also for statistics."""
     specs = layer.text.message.subs("param")
-    if layer.text.type == "BatchNorm" and len(specs) == len(layer.blobs):
+    if layer.text.type == "BatchNorm" and index < 3 and (len(specs) >= 3 or len(layer.blobs) > 3):
         return False  # Caffe has set them to 0.
     return index >= len(specs) or bool(specs[index].get("lr_mult", 1.0))
 

@@ -34,7 +34,8 @@ def first_not_finite(net: Net) -> tuple[str, str] | None:
     for layer in net.layers:
         for index, blob in enumerate(layer.blobs):
             if layer.text.type != "TPM" and not bool(torch.isfinite(blob).all()):
-                what = "running statistics" if layer.text.type == "BatchNorm" else "a learnt parameter"
+                kept = {"BatchNorm": range(3), "BN": range(2, 4)}.get(layer.text.type, ())
+                what = "running statistics" if index in kept else "a learnt parameter"
                 return layer.text.where, f"its blob {index} ({what})"
     blobs: dict[str, torch.Tensor] = {}
     memory: Memory = {}

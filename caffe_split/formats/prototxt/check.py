@@ -16,7 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt import scalars
 from caffe_split.formats.prototxt.document import Document
 from caffe_split.formats.prototxt.nodes import ListValue, MessageNode, Scalar
-from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.formats.prototxt.proto2 import caffe, with_forks
 from caffe_split.formats.prototxt.schema import FieldType, MessageType
 from caffe_split.formats.prototxt.tree import Field, Message
 from caffe_split.formats.prototxt.upgrade import refuse_mixed
@@ -110,6 +110,19 @@ def foreign(message: Message, type_name: str) -> list[Problem]:
     """
     found: list[Problem] = []
     _visit(message, caffe().messages[type_name], found, "")
+    return found
+
+
+def unknown_to_all(message: Message, type_name: str) -> list[Problem]:
+    """As `foreign`, of what forks.proto does not have either; and values that do not fit what it has.
+
+    >>> from caffe_split.formats import prototxt
+    >>> layer = prototxt.parse('layer { bn_param { frozen: true momentun: 1 } }').sub("layer")
+    >>> [problem.path for problem in unknown_to_all(layer, "LayerParameter")]
+    ['bn_param.momentun']
+    """
+    found: list[Problem] = []
+    _visit(message, with_forks().messages[type_name], found, "")
     return found
 
 

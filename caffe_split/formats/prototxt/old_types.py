@@ -46,6 +46,24 @@ V1_TYPES = {
     "WINDOW_DATA": "WindowData",
 }
 
+# The same for types that forks added to the enum, under the names that their layers have today.
+V1_TYPES_OF_FORKS = {
+    "BN": "BN",
+    "CROP": "Crop",
+    "DENSE_IMAGE_DATA": "DenseImageData",
+    "ELU": "ELU",
+    "IMAGE_SEG_DATA": "ImageSegData",
+    "INTERP": "Interp",
+    "PERMUTE": "Permute",
+    "PRELU": "PReLU",
+    "PYTHON": "Python",
+    "RESHAPE": "Reshape",
+    "ROI_POOLING": "ROIPooling",
+    "SMOOTH_L1_LOSS": "SmoothL1Loss",
+    "UNPOOLING": "Unpooling",
+    "UPSAMPLE": "Upsample",
+}
+
 # V0LayerParameter.type -> V1LayerParameter.LayerType. "padding" has no layer of its own any more.
 V0_TYPES = {
     "accuracy": "ACCURACY",

@@ -87,6 +87,14 @@ def caffe() -> Schema:
     return load(Path(__file__).with_name("caffe.proto"))
 
 
+@functools.lru_cache(maxsize=1)
+def with_forks() -> Schema:
+    """`caffe`, with the messages and fields of forks that layer types read: `forks.proto` beside this module."""
+    folder = Path(__file__).parent
+    names = ("caffe.proto", "forks.proto")
+    return parse("".join((folder / name).read_text(encoding="utf-8") for name in names), " and ".join(names))
+
+
 def parse(text: str, filename: str = "<string>") -> Schema:
     """Read a schema from the text of a .proto file; see `load`.
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from caffe_split.formats.prototxt import layout, placing, scalars
 from caffe_split.formats.prototxt.nodes import FieldNode, ListValue, MessageNode, Scalar
+from caffe_split.formats.prototxt.schema import FieldType
 
 _WORD = re.compile(r"[-+.:\w]+")
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
@@ -37,17 +38,20 @@ class Field(FieldNode):
         """False for an empty list `[]`, which gives no value."""
         return not isinstance(self.value, ListValue) or bool(self.value.items)
 
-    def values(self) -> list[Any]:
-        """The typed values of this occurrence: one, or those of a short list; messages as `Message`."""
-        nodes = self.value.items if isinstance(self.value, ListValue) else [self.value]
-        return [self._decode(node) if isinstance(node, Scalar) else node for node in nodes]
+    def values(self, known: FieldType | None = None) -> list[Any]:
+        """The typed values of this occurrence: one, or those of a short list; messages as `Message`.
 
-    def _decode(self, scalar: Scalar) -> Any:
+        `known` is the type of a field that the document's own schema does not have.
+        """
+        nodes = self.value.items if isinstance(self.value, ListValue) else [self.value]
+        return [self._decode(node, self.known or known) if isinstance(node, Scalar) else node for node in nodes]
+
+    def _decode(self, scalar: Scalar, known: FieldType | None) -> Any:
         try:
-            return scalar.decode(self.known)
+            return scalar.decode(known)
         except scalars.BadValueError as error:
             word = str(scalar).strip("'\"")
-            if self.known is not None and self.known.enum is not None and _WORD.fullmatch(word):
+            if known is not None and known.enum is not None and _WORD.fullmatch(word):
                 return scalars.Enum(word)  # a fork's
             raise self.error(f"field {self.name}: {error}") from None
 

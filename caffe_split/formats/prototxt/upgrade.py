@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from caffe_split.formats.prototxt import upgrade_v0
 from caffe_split.formats.prototxt.document import Document
-from caffe_split.formats.prototxt.old_types import V1_TYPES
+from caffe_split.formats.prototxt.old_types import V1_TYPES, V1_TYPES_OF_FORKS
 from caffe_split.formats.prototxt.tree import Message, build, build_line
 
 _SOLVER_TYPES = {
@@ -21,6 +21,7 @@ _SOLVER_TYPES = {
     "ADAM": "Adam",
 }
 _DATA_PARAMS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
+_TYPES = {**V1_TYPES_OF_FORKS, **V1_TYPES}
 _TRANSFORMS = ("scale", "mean_file", "crop_size", "mirror")
 # Fields of a V1 layer with one value per weight -> the field of `param { ... }` that took its place.
 _PER_WEIGHT = {
@@ -78,7 +79,7 @@ def upgraded(document: Document) -> Document:
 def types_of_forks(net: Message) -> list[str]:
     """The types of old layers that Caffe does not have: what they are called in today's form is not known."""
     found = [_type_of(layer) for layer in net.subs("layers") if layer.has("type") and not layer.has("layer")]
-    return list(dict.fromkeys(name for name in found if name not in V1_TYPES))
+    return list(dict.fromkeys(name for name in found if name not in _TYPES))
 
 
 def refuse_mixed(net: Message) -> None:
@@ -166,14 +167,14 @@ def _new_type(layer: Message, fork_types: bool) -> str | None:
     if kind is None:
         return None
     name = _type_of(layer)
-    if name not in V1_TYPES and fork_types:
+    if name not in _TYPES and fork_types:
         return name
-    if name not in V1_TYPES:
+    if name not in _TYPES:
         raise kind.error(
-            f"layer type {name} is none of Caffe's old types, so its name in the new form is not known; "
+            f"layer type {name} is none of the old types that are known, so its name in the new form is not known; "
             'write the layers in the new form: layer { type: "..." }'
         )
-    return V1_TYPES[name]
+    return _TYPES[name]
 
 
 def _upgrade_weights_options(layer: Message) -> None:

@@ -1,14 +1,14 @@
-"""Convolution, Deconvolution, Im2col: a kernel over the spatial axes behind that of the channels."""
+"""Convolutions, depthwise ones of forks too, and Im2col: a kernel over the spatial axes behind that of the channels."""
 
 from __future__ import annotations
 
 import math
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes.batch_rules import along
+from caffe_split.layertypes.batch_rules import along, by_record
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import ANY, Engine, LayerType, always
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_options, with_bias
+from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_images, need_options, with_bias
 from caffe_split.layertypes.words import side, size
 from caffe_split.net.geometry import convolution_geometry, convolution_window
 from caffe_split.net.layers import Layer
@@ -40,6 +40,29 @@ def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     )
 
 
+def _depthwise(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Weight (channels, 1, *kernel): each channel has its own kernel, whether or not `group` says so."""
+    need_images(layer, bottoms, 1)
+    need_options(layer, "convolution_param")
+    param = Options.of(layer.message, "convolution_param")
+    bottom = bottoms[0]
+    channels, count = bottom[1], int(param.get("num_output"))
+    group = int(param.get("group")) if param.has("group") else channels
+    if not count == group == channels:
+        raise CaffeSplitError(
+            f"{layer.where}: num_output {count} and group {group} for {channels} channels; a {layer.type} has one "
+            "kernel per channel: all three are equal, or group is left out."
+        )
+    window = convolution_window(layer, len(bottom) - 2)
+    out = fitting(layer, window.slide(bottom[2:]), bottom[2:])
+    weight = (channels, 1, *window.kernel)
+    return Found(
+        [(bottom[0], channels, *out)],
+        with_bias(weight, (channels,), bool(param.get("bias_term"))),
+        macs=math.prod(weight) * math.prod(out),
+    )
+
+
 def _im2col(layer: Layer, bottoms: list[Shape]) -> Found:
     need_bottoms(layer, bottoms, 1)
     axis = axis_of(Options.of(layer.message, "convolution_param").get("axis"), len(bottoms[0]), layer)
@@ -58,7 +81,7 @@ def fitting(layer: Layer, out: Shape, sizes: Shape) -> Shape:
 
 def _words(layer: Layer) -> list[str]:
     """`conv 3x3 to 32` and, in a second line, what is not as usual: `stride 2, pad 1`."""
-    word = "conv" if layer.type == "Convolution" else "deconv"
+    word = {"Convolution": "conv", "Deconvolution": "deconv"}.get(layer.type, "depthwise conv")
     count = Options.of(layer.message, "convolution_param").get("num_output")
     if not layer.message.has("convolution_param"):
         return [f"{word} to ?"]
@@ -82,7 +105,9 @@ def _words(layer: Layer) -> list[str]:
 
 
 _GEOMETRY = "pad kernel_size stride dilation pad_h pad_w kernel_h kernel_w stride_h stride_w axis"
-_OPTIONS = {"convolution_param": f"num_output bias_term weight_filler bias_filler group {_GEOMETRY}"}
+_OPTIONS = {"convolution_param": f"num_output bias_term weight_filler bias_filler group {_GEOMETRY} hole hole_h hole_w"}
+# Padding that differs from side to side, in nets that were converted from TensorFlow.
+_PADDED = {"convolution_param": _OPTIONS["convolution_param"] + " pad_l pad_r pad_t pad_b"}
 _IGNORED = {**ENGINE, "force_nd_im2col": "it chooses among Caffe's own implementations"}
 
 _NOT_IN_COLUMNS = {
@@ -96,7 +121,7 @@ RECORDS = (
     LayerType(
         "Convolution",
         shapes=_convolution,
-        options=_OPTIONS,
+        options=_PADDED,
         batch=along("convolution_param", "axis"),
         words=_words,
         has_kernels=True,
@@ -110,6 +135,19 @@ RECORDS = (
         words=_words,
         has_kernels=True,
         engine=Engine("dense", (1, ANY), (1, ANY), _IGNORED, takes_bf16=True),
+    ),
+    *(
+        LayerType(
+            name,
+            shapes=_depthwise,
+            options={"convolution_param": _PADDED["convolution_param"].replace(" axis", "")},
+            batch=by_record,
+            words=_words,
+            has_kernels=True,
+            keeps_channels=True,
+            engine=Engine("depthwise", ignored=_IGNORED, takes_bf16=True, lets_overwrite=always),
+        )
+        for name in ("DepthwiseConvolution", "ConvolutionDepthwise")
     ),
     LayerType(
         "Im2col",

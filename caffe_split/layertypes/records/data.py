@@ -14,6 +14,11 @@ from caffe_split.layertypes.data_checks import (
     check_hdf5_output,
     check_image_data,
     check_window_data,
+    data_there,
+    hdf5_output_free,
+    hdf5_there,
+    images_there,
+    windows_there,
 )
 from caffe_split.layertypes.record import ANY, Engine, LayerType
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, need_bottoms
@@ -209,7 +214,7 @@ RECORDS = (
         },
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, check_data),
+        engine=Engine("data", (0, 0), (1, 2), _NOT_READ, check_data, data_there),
     ),
     LayerType(
         "ImageData",
@@ -226,6 +231,7 @@ RECORDS = (
             (2, 2),
             dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
             check_image_data,
+            images_there,
         ),
     ),
     LayerType(
@@ -234,7 +240,7 @@ RECORDS = (
         options={"hdf5_data_param": "source batch_size shuffle"},
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (1, ANY), check=check_hdf5_data),
+        engine=Engine("data", (0, 0), (1, ANY), check=check_hdf5_data, files=hdf5_there),
     ),
     LayerType(
         "MemoryData",
@@ -254,14 +260,14 @@ RECORDS = (
         },
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (2, 2), _NOT_OF_WINDOWS, check_window_data),
+        engine=Engine("data", (0, 0), (2, 2), _NOT_OF_WINDOWS, check_window_data, windows_there),
     ),
     LayerType(
         "HDF5Output",
         shapes=_hdf5_output,
         options={"hdf5_output_param": "file_name"},
         batch=_alone("each process would write a file of its own"),
-        engine=Engine("output", (2, 2), (0, 0), check=check_hdf5_output, rule_refuses=True),
+        engine=Engine("output", (2, 2), (0, 0), check=check_hdf5_output, files=hdf5_output_free, rule_refuses=True),
     ),
     LayerType(
         "Parameter",

@@ -57,7 +57,7 @@ def _infogain_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) ->
     return [kind, *[EACH] * (len(layer.tops) - 1)]
 
 
-def _check_infogain(layer: Layer) -> Iterator[str]:
+def _matrix_there(layer: Layer) -> Iterator[str]:
     """Its matrix, where that is no bottom, has to be in a file."""
     if len(layer.bottoms) < 3:
         yield from file_there("infogain_loss_param")(layer)
@@ -90,7 +90,7 @@ RECORDS = (
         options={"infogain_loss_param": "source axis", "loss_param": "ignore_label normalization"},
         batch=_infogain_batch,
         is_loss=True,
-        engine=Engine("loss", (2, 3), (1, 2), check=_check_infogain),
+        engine=Engine("loss", (2, 3), (1, 2), files=_matrix_there),
     ),
     LayerType(
         "SigmoidCrossEntropyLoss",
@@ -129,6 +129,14 @@ RECORDS = (
         batch=_mean(),
         is_loss=True,
         engine=Engine("loss", (3, 3)),
+    ),
+    LayerType(
+        "SmoothL1Loss",
+        shapes=scalar,
+        options={"smooth_l1_loss_param": "sigma"},
+        batch=_mean(),
+        is_loss=True,
+        engine=Engine("smooth_l1", (2, 4)),
     ),
     LayerType(
         "Accuracy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from caffe_split.layertypes import norm_forks
 from caffe_split.layertypes.batch_rules import (
     EACH,
     SAME,
@@ -17,16 +18,47 @@ from caffe_split.layertypes.batch_rules import (
 )
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import Engine, LayerType, always
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, same, with_bias
+from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, axis_of, need_bottoms, same, with_bias
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 
 def _batch_norm(layer: Layer, bottoms: list[Shape]) -> Found:
-    """Mean, variance and their scale factor are statistics, not parameters."""
+    """Mean, variance and their scale factor are statistics; a factor and a shift per channel, in forks, parameters."""
     need_bottoms(layer, bottoms, 1)
     channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
-    return Found([bottoms[0]], state=[(channels,), (channels,), (1,)])
+    own: list[Shape] = [(channels,), (channels,)] if norm_forks.scale_inside(layer) else []
+    return Found([bottoms[0]], own, [(channels,), (channels,), (1,)], state_first=True)
+
+
+def _bn(layer: Layer, bottoms: list[Shape]) -> Found:
+    """A factor and a shift per channel; the running mean and variance, where the fork keeps them, are statistics."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    blob = (1, bottoms[0][1], 1, 1)
+    kind = norm_forks.bn_kind(layer)
+    if kind is None:
+        raise UnknownShapeError(norm_forks.WHICH_BN)
+    return Found([bottoms[0]], [blob, blob], [blob, blob] if kind == "running" else [])
+
+
+def _check_bn(layer: Layer) -> Iterator[str]:
+    if norm_forks.bn_kind(layer) is None:
+        yield norm_forks.WHICH_BN
+
+
+def _normalize(layer: Layer, bottoms: list[Shape]) -> Found:
+    """A learnt factor, one for all or one per channel."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    shared = Options.of(layer.message, "norm_param").get("channel_shared")
+    return Found([bottoms[0]], [() if shared else (bottoms[0][1],)])
+
+
+def _check_normalize(layer: Layer) -> Iterator[str]:
+    if not layer.message.has("norm_param"):
+        yield (
+            "without norm_param it may be SSD's Normalize, with a learnt factor, or that of nets for faces, without "
+            "any; write norm_param { } for the former"
+        )
 
 
 def _mvn(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -79,14 +111,40 @@ RECORDS = (
     LayerType(
         "BatchNorm",
         shapes=_batch_norm,
-        options={"batch_norm_param": "use_global_stats moving_average_fraction eps"},
+        options={
+            "batch_norm_param": "use_global_stats moving_average_fraction eps scale_bias scale_filler bias_filler "
+            "use_weight_bias bias_term filler"
+        },
         batch=by_record,
         short="BN",
         joins_box=True,
         keeps_shape=True,
         keeps_channels=True,
-        engine=Engine("norm", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
-        blob_names=("mean", "variance", "factor"),
+        engine=Engine(
+            "norm", check=norm_forks.check_batch_norm, takes_bf16=True, rule_refuses=True, lets_overwrite=always
+        ),
+        blob_names=("mean", "variance", "factor", "weight", "bias"),
+    ),
+    LayerType(
+        "BN",
+        shapes=_bn,
+        options={"bn_param": "scale_filler shift_filler bn_mode slope_filler bias_filler momentum eps frozen"},
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine("bn", check=_check_bn, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        blob_names=("weight", "bias", "mean", "variance"),
+    ),
+    LayerType(
+        "Normalize",
+        shapes=_normalize,
+        options={"norm_param": "across_spatial scale_filler channel_shared eps"},
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine("normalize", check=_check_normalize),
     ),
     LayerType(
         "Scale",

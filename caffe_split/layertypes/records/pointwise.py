@@ -59,6 +59,8 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
+    _pointwise("ReLU6", {"relu6_param": ""}, Engine("activation", takes_bf16=True)),
+    _pointwise("Mish", engine=Engine("activation", takes_bf16=True)),
     _pointwise("ELU", {"elu_param": "alpha"}, _LOW),
     _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED_LOW),
     _pointwise("TanH", {"tanh_param": ""}, _CHECKED_LOW),

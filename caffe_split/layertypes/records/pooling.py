@@ -69,6 +69,10 @@ def _check_pooling(layer: Layer) -> Iterator[str]:
     options = Options.of(layer.message, "pooling_param")
     if options.get("pool") == "STOCHASTIC" and any(options.get(name) for name in ("pad", "pad_h", "pad_w")):
         yield "pool: STOCHASTIC with padding; Caffe pads for MAX and AVE only"
+    if len(layer.tops) > 1 and options.get("pool") != "MAX":
+        yield f"a second top, the places of the maxima, with pool: {options.get('pool')}; it goes with MAX"
+    if options.has("ceil_mode") and options.has("round_mode"):
+        yield "ceil_mode and round_mode, which different forks have for one thing; write one of them"
 
 
 RECORDS = (
@@ -77,13 +81,14 @@ RECORDS = (
         shapes=_pooling,
         options={
             "pooling_param": "pool kernel_size stride pad kernel_h kernel_w stride_h stride_w pad_h pad_w "
-            "global_pooling round_mode"
+            "global_pooling round_mode ceil_mode"
         },
         batch=by_record,
         words=_words,
         keeps_channels=True,
         engine=Engine(
             "pool",
+            tops=(1, 2),
             ignored=ENGINE,
             check=_check_pooling,
             takes_bf16=True,

@@ -1,0 +1,77 @@
+"""Data layers of forks, whose files are not read: blobs that the caller fills, as those of an Input layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from typing_extensions import override
+
+from caffe_split.engine.layers.base import Shape
+from caffe_split.engine.layers.data import Input
+from caffe_split.layertypes.shape_rules import UnknownShapeError
+from caffe_split.layertypes.table import record_of
+
+
+class _Given(Input):
+    """Blobs that the caller fills, of the shapes that the caller or the layer's options give."""
+
+    options_name = ""
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        given = self.place.inputs
+        lacking = [top for top in self.text.tops if top not in given]
+        found = dict(given)
+        if lacking:
+            found.update((top, shape) for top, shape in self._written().items() if top in lacking)
+            lacking = [top for top in self.text.tops if top not in found]
+        if lacking:
+            raise self.error(
+                f"the records of {self.text.type} layers are not read, and the shape of '{lacking[0]}' is not known: "
+                f'give the shapes, Net(..., inputs={{"{lacking[0]}": (1, 3, 224, 224), ...}}), and then the arrays.'
+            )
+        self.top_shapes = [(self.rows(found[top][0]).count, *found[top][1:]) for top in self.text.tops]
+        self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+
+    def _written(self) -> dict[str, Shape]:
+        """The shapes of the tops that the layer's options tell."""
+        rule = record_of(self.text.type).shapes
+        if isinstance(rule, str):
+            return {}
+        try:
+            return dict(zip(self.text.tops, rule(self.text, []).tops))
+        except UnknownShapeError:
+            return {}
+
+
+class AnnotatedData(_Given):
+    """SSD's images and boxes."""
+
+
+class ImageSegData(_Given):
+    """DeepLab's images and labels of pixels."""
+
+
+class DenseImageData(_Given):
+    """SegNet's images and labels of pixels."""
+
+
+class VideoData(_Given):
+    """Frames or optical flow of temporal segment networks."""
+
+
+class CPMData(_Given):
+    """Images and heat maps of pose machines."""
+
+
+class ImageLabelmapData(_Given):
+    """HED's images and maps of edges."""
+
+
+class DataHeatmap(_Given):
+    """Images and heat maps of joints."""
+
+
+class BoxData(_Given):
+    """Images and boxes of YOLO."""

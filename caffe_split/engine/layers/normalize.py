@@ -1,0 +1,40 @@
+"""SSD's Normalize (Liu et al., ParseNet): values divided by a length, times a learnt factor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from typing_extensions import override
+
+from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.layers.fillers import fill
+
+
+class Normalize(Layer):
+    """x / sqrt(eps + sum of squares) * factor.
+
+    The sum goes over an image (across_spatial) or over the channels at one place; there is one learnt factor
+    (channel_shared) or one per channel.
+    """
+
+    options_name = "norm_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, 4)
+        (shape,) = self.inferred(bottoms).params
+        if self.options.has("scale_filler"):
+            self.blobs = [fill(shape, self.options.sub("scale_filler"), self.place.generator)]
+        else:
+            self.blobs = [torch.ones(shape)]
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x = bottoms[0]
+        axes = list(range(1, x.dim())) if self.options.get("across_spatial") else [1]
+        length = ((x * x).sum(axes, keepdim=True) + self.options.get("eps")).sqrt()
+        factor = self.blobs[0]
+        if factor.dim():
+            factor = factor.view(1, -1, *[1] * (x.dim() - 2))
+        return (x / length * factor,)

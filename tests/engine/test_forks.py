@@ -1,0 +1,296 @@
+"""Layers of forks of Caffe against NumPy: values, gradients, what they keep and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.engine.case import Case, layer
+from tests.engine.fork_cases import JUDGED, Judged
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.spec.support import judge, layers_of
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+from caffe_split.net.state import NetState
+
+
+def built(case: Case) -> Net:
+    return Net(prototxt.parse(case.prototxt(), kind="net"), case.phase)
+
+
+def drawn(judged: Judged, net: Net, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Bottoms by name and the layer's blobs, of values that float32 has."""
+    given = {name: rng.normal(size=shape).astype(np.float32) * 2 for name, shape in judged.case.inputs.items()}
+    given.update({name: np.asarray(array, np.float32) for name, array in (judged.bottoms or {}).items()})
+    sizes = [tuple(blob.shape) for blob in net.layers[-1].blobs]
+    blobs = [np.asarray(np.abs(rng.normal(size=size)) + 0.5, np.float32) for size in sizes]
+    return given, blobs
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_values_are_those_of_the_definition(name: str) -> None:
+    judged = JUDGED[name]
+    net = built(judged.case)
+    given, blobs = drawn(judged, net, np.random.default_rng([*name.encode()]))
+    with torch.no_grad():
+        for blob, array in zip(net.layers[-1].blobs, blobs):
+            blob.copy_(torch.from_numpy(array))
+    tops = net.forward(given, keep=True).blobs
+    wanted = judged.judge(
+        {key: array.astype(np.float64) for key, array in given.items()}, [blob.astype(np.float64) for blob in blobs]
+    )
+    assert len(wanted) == len(judged.case.tops)
+    for top, expected in zip(judged.case.tops, wanted):
+        ours = tops[top].detach().numpy()
+        assert ours.shape == np.shape(expected)
+        if not name.startswith("detections"):
+            assert ours.shape == net.shapes[top]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("name", [name for name, judged in JUDGED.items() if judged.back])
+def test_gradients_are_those_of_the_values(name: str) -> None:
+    """In double precision, against differences."""
+    judged = JUDGED[name]
+    net = built(judged.case)
+    one = net.layers[-1]
+    given, blobs = drawn(judged, net, np.random.default_rng([*name.encode(), 1]))
+    kept = {"BatchNorm": range(3), "BN": range(2, 4)}.get(one.text.type, ())
+    bottoms = [
+        torch.tensor(given[key].astype(np.float64), requires_grad=key not in judged.case.constant)
+        for key in judged.case.inputs
+    ]
+    learnt = [torch.tensor(blob.astype(np.float64), requires_grad=k not in kept) for k, blob in enumerate(blobs)]
+
+    def run(*values: torch.Tensor) -> torch.Tensor:
+        one.blobs = list(values[len(bottoms) :])
+        one.blobs = [blob.clone() if index in kept else blob for index, blob in enumerate(one.blobs)]
+        return one.run(*values[: len(bottoms)])[0]
+
+    assert torch.autograd.gradcheck(run, [*bottoms, *learnt], atol=1e-6, fast_mode=len(bottoms[0].flatten()) > 500)
+
+
+# -- what is kept, and what is learnt
+
+
+def only(
+    kind: str, options: str, phase: str = "TRAIN", bottom: str = "x", shape: tuple[int, ...] = (3, 4, 5, 2)
+) -> Net:
+    return built(Case(layer(kind, bottom, options=options), {"x": shape}, phase=phase))
+
+
+def test_bn_keeps_running_means() -> None:
+    net = only("BN", "bn_param { momentum: 0.8 slope_filler { value: 1 } }")
+    x = np.random.default_rng(1).normal(3, 2, size=(3, 4, 5, 2)).astype(np.float32)
+    for times in (1, 2):
+        net.forward({"x": x})
+        for blob, first, value in zip(net.layers[-1].blobs[2:], (0, 1), (x.mean((0, 2, 3)), x.var((0, 2, 3)))):
+            wanted = 0.8**times * first + (1 - 0.8**times) * value
+            np.testing.assert_allclose(blob.numpy().ravel(), wanted, rtol=1e-5)
+
+
+def test_batch_norm_with_a_scale_keeps_what_its_fork_keeps() -> None:
+    """NVCaffe copies the statistics of two batches and then takes running means; Intel's sums up, as BVLC's does."""
+    batches = np.random.default_rng(1).normal(3, 2, size=(3, 3, 4, 5, 2)).astype(np.float32)
+    means, variances = batches.mean((1, 3, 4)), batches.var((1, 3, 4))
+    kept = {}
+    for name, field in (("nvcaffe", "scale_bias: true"), ("intel", "use_weight_bias: true")):
+        net = only("BatchNorm", f"batch_norm_param {{ moving_average_fraction: 0.8 {field} }}")
+        for batch in batches:
+            net.forward({"x": batch})
+        kept[name] = [blob.detach().numpy() for blob in net.layers[-1].blobs]
+    np.testing.assert_allclose(kept["nvcaffe"][0], 0.8 * means[1] + 0.2 * means[2], rtol=1e-5)
+    np.testing.assert_allclose(kept["nvcaffe"][1], 0.8 * variances[1] + 0.2 * variances[2], rtol=1e-5)
+    assert kept["nvcaffe"][2] == 0
+    np.testing.assert_allclose(kept["intel"][0], 0.64 * means[0] + 0.8 * means[1] + means[2], rtol=1e-5)
+    np.testing.assert_allclose(
+        kept["intel"][1], (0.64 * variances[0] + 0.8 * variances[1] + variances[2]) * 30 / 29, rtol=1e-5
+    )
+    np.testing.assert_allclose(kept["intel"][2], 0.64 + 0.8 + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "rates"),
+    [
+        ("BN", "bn_param { momentum: 0.9 }", [1, 1, 0, 0]),
+        ("BN", "bn_param { frozen: true }", [0, 0, 0, 0]),
+        ("BN", "bn_param { bn_mode: LEARN } param { lr_mult: 3 }", [3, 1]),
+        ("BatchNorm", "batch_norm_param { scale_bias: true }", [0, 0, 0, 1, 1]),
+        ("BatchNorm", "batch_norm_param { scale_bias: true } param { lr_mult: 1 }", [0, 0, 0, 1, 1]),
+        ("BatchNorm", "batch_norm_param { filler { value: 1 } }" + " param { lr_mult: 2 }" * 5, [0, 0, 0, 2, 2]),
+        ("Normalize", "norm_param { } param { lr_mult: 5 }", [5]),
+    ],
+)
+def test_statistics_are_not_learnt(kind: str, options: str, rates: list[float]) -> None:
+    assert [param.lr_mult for param in only(kind, options).params] == rates
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (1, 4, 1, 1), (4,)])
+def test_weights_of_a_bn_are_read_with_any_axes_of_1(shape: tuple[int, ...], tmp_path: Path) -> None:
+    net = only("BN", "bn_param { frozen: true }")
+    values = [np.arange(4, dtype=np.float32) + index for index in range(4)]
+    write_weights(tmp_path / "w.caffemodel", {"l": [array.reshape(shape) for array in values]})
+    net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
+    for blob, array in zip(net.layers[-1].blobs, values):
+        assert blob.numpy().ravel().tolist() == array.tolist()
+
+
+def test_a_third_blob_of_0_means_that_the_statistics_are_means() -> None:
+    x = np.random.default_rng(1).normal(3, 2, size=(3, 4, 5, 2)).astype(np.float32)
+    tops = []
+    for weight in (0.0, 1.0):
+        net = only("BatchNorm", "batch_norm_param { scale_bias: true }", "TEST")
+        blobs = [np.full(4, 3.0), np.full(4, 4.0), np.full(1, weight), np.full(4, 2.0), np.full(4, -1.0)]
+        net.load({"l": [blob.astype(np.float32) for blob in blobs]}, "w")
+        tops.append(net.forward({"x": x}).blobs["y"].detach().numpy())
+    np.testing.assert_allclose(tops[0], (x - 3) / np.sqrt(4 + 1e-5) * 2 - 1, atol=1e-5)
+    np.testing.assert_array_equal(*tops)
+
+
+def test_a_scale_behind_a_scale_inside_is_fused_rightly() -> None:
+    text = layer("BatchNorm", "x", "b", "batch_norm_param { scale_bias: true }").replace('"l"', '"n"')
+    text += layer("Scale", "b", options="scale_param { bias_term: true }")
+    case = Case(text, {"x": (3, 4, 5, 2)})
+    x = np.random.default_rng(1).normal(3, 2, size=(3, 4, 5, 2)).astype(np.float32)
+    found = []
+    for fuse in (False, True):
+        net = Net(prototxt.parse(case.prototxt(), kind="net"), "TRAIN", fuse=fuse)
+        rng = np.random.default_rng(2)
+        with torch.no_grad():
+            for one in net.layers[1:]:
+                for blob in one.blobs[3 if one.name == "n" else 0 :]:
+                    blob.copy_(torch.from_numpy(rng.normal(size=tuple(blob.shape)).astype(np.float32)))
+        assert not fuse or len(net.calls) == 2
+        found.append(net.forward({"x": x}).blobs["y"].detach().numpy())
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottoms", "options", "said"),
+    [
+        ("BN", "x", "", "a BN is SegNet's, with two blobs"),
+        ("BN", "x", "bn_param { bn_mode: LEARN frozen: true }", "a BN is SegNet's, with two blobs"),
+        ("BN", "x", "bn_param { momentun: 0.9 }", "BNParameter has no field 'momentun'; did you mean 'momentum'?"),
+        ("BN", "x", "bn_param { eps: 'x' }", "expected a decimal number"),
+        ("BatchNorm", "x", "batch_norm_param { scale_bias: true filler { } }", "fields of NVCaffe"),
+        ("BatchNorm", "x", "batch_norm_param { use_weight_bias: true bias_term: false }", "a factor without a shift"),
+        ("Normalize", "x", "", "without norm_param it may be SSD's"),
+        (
+            "Pooling",
+            "x",
+            "pooling_param { kernel_size: 2 ceil_mode: true round_mode: FLOOR }",
+            "ceil_mode and round_mode",
+        ),
+        ("Upsample", "x", "upsample_param { scale_h: 2 scale_w: 2 }", "scale_h, scale_w with one bottom"),
+        ("Upsample", "x", "", "no scale with one bottom"),
+        ("Upsample", "x x", "upsample_param { scale: 1 }", "a scale of 1; expected 2 or more"),
+        ("Upsample", "x x", "upsample_param { upsample_h: 9 }", "upsample_h and upsample_w go together"),
+        ("Upsample", "x x", "upsample_param { scale: 3 pad_out_h: true }", "pad_out_h with a scale of 3"),
+        ("Unpooling", "x x", "unpooling_param { unpool: TILE unpool_size: 9 }", "unpool: TILE is not handled"),
+        ("Interp", "x", "", "its size is given by nothing"),
+        (
+            "Interp",
+            "x",
+            "interp_param { zoom_factor: 2 height: 3 width: 3 }",
+            "its size is given by zoom_factor, height",
+        ),
+        ("Interp", "x", "interp_param { zoom_factor: 2 pad_beg: 1 }", "pad_beg: 1; DeepLab's Interp crops"),
+        ("PriorBox", "x x", "prior_box_param { }", "min_size is missing"),
+        ("PriorBox", "x x", "prior_box_param { min_size: 9 max_size: 9 }", "max_size: expected one above each"),
+        ("PriorBox", "x x", "prior_box_param { min_size: 9 step_h: 9 }", "step_h alone"),
+        ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
+        ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
+        ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
+        (
+            "DepthwiseConvolution",
+            "x",
+            "convolution_param { num_output: 4 kernel_size: 1 axis: 1 }",
+            "axis is not handled",
+        ),
+    ],
+)
+def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: str) -> None:
+    document = prototxt.parse(Case(layer(kind, bottoms, options=options), {"x": (2, 4, 6, 6)}).prototxt(), "net")
+    problems, _ = judge(document, layers_of(document, NetState("TRAIN")))
+    assert problems and said in problems[0].text and problems[0].line == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottoms", "options", "said"),
+    [
+        ("DepthwiseConvolution", "x", "convolution_param { num_output: 8 kernel_size: 1 }", "num_output 8 and group 4"),
+        ("ConvolutionDepthwise", "x", "convolution_param { num_output: 4 kernel_size: 1 group: 2 }", "group 2 for 4"),
+        ("Convolution", "x", "convolution_param { num_output: 4 kernel_size: 1 hole: 2 dilation: 2 }", "write one"),
+        (
+            "Convolution",
+            "x",
+            "convolution_param { num_output: 4 kernel_size: 1 pad: 1 pad_l: 2 }",
+            "without another pad",
+        ),
+        ("Deconvolution", "x", "convolution_param { num_output: 4 kernel_size: 1 pad_l: 2 }", "no field 'pad_l'"),
+        ("ShuffleChannel", "x", "shuffle_channel_param { group: 3 }", "4 channels do not divide into 3 groups"),
+        ("Reorg", "x", "reorg_param { stride: 4 }", "stride 4 does not divide"),
+        ("Permute", "x", "permute_param { order: 4 }", "order [4] is none of the 4 axes"),
+        ("Reverse", "x", "reverse_param { axis: 4 }", "axis 4"),
+        ("Axpy", "x x x", "", "expected (N, C), and two alike"),
+        ("Interp", "x", "interp_param { zoom_factor: 2 pad_beg: -6 }", "nothing of its bottom"),
+        ("PSROIPooling", "x x", "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 1 }", "18 channels"),
+        ("DetectionOutput", "x x x", "detection_output_param { num_classes: 2 }", "values per image"),
+        ("VideoData", "", "", 'inputs={"y"'),
+    ],
+)
+def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: str, said: str) -> None:
+    with pytest.raises(CaffeSplitError) as error:
+        built(Case(layer(kind, bottoms, options=options), {"x": (2, 4, 6, 6)}))
+    assert said in str(error.value) and re.search(r"layer 'l' \(line 3\)|:3: layer 'l'", str(error.value))
+
+
+def test_a_mask_of_a_larger_image_is_refused() -> None:
+    net = built(
+        Case(layer("Upsample", "x m", options="upsample_param { scale: 2 }"), dict.fromkeys("xm", (1, 1, 2, 2)))
+    )
+    with pytest.raises(CaffeSplitError, match="names place 16 of an image of 4x4"):
+        net.forward({"m": np.full((1, 1, 2, 2), 16)})
+
+
+def test_a_region_of_another_image_is_refused() -> None:
+    text = layer("ROIPooling", "x r", options="roi_pooling_param { pooled_h: 1 pooled_w: 1 }")
+    net = built(Case(text, {"x": (2, 1, 4, 4), "r": (1, 5)}))
+    with pytest.raises(CaffeSplitError, match="a region of 'r' lies in image 2; there are 2"):
+        net.forward({"r": np.array([[2, 0, 0, 1, 1]])})
+
+
+def test_nothing_found_is_a_row_for_each_image() -> None:
+    judged = JUDGED["detections"]
+    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
+    given["conf"] = np.tile([1, 0, 0], 24).reshape(2, 36)
+    top = built(judged.case).forward(given).blobs["y"]
+    assert top.tolist() == [[[[0, *[-1] * 6], [1, *[-1] * 6]]]]
+
+
+def test_data_of_forks_are_given_by_the_caller() -> None:
+    text = layer("AnnotatedData", "", "x t", "transform_param { resize_param { height: 4 width: 5 } }")
+    document = prototxt.parse(text + layer("ReLU", "x").replace('"l"', '"r"'), "net")
+    net = Net(document, "TEST", inputs={"t": (1, 1, 7, 8)})
+    assert net.shapes["x"] == (1, 3, 4, 5) and net.shapes["t"] == (1, 1, 7, 8)
+    x = np.random.default_rng(1).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(net.forward({"x": x}).blobs["y"].numpy(), np.maximum(x, 0))
+
+
+def test_fields_that_choose_an_implementation_are_noted() -> None:
+    text = "default_forward_type: FLOAT16\n"
+    text += 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }\n'
+    text += layer("InnerProduct", options="forward_type: FLOAT16 inner_product_param { num_output: 1 }")
+    document = prototxt.parse(text, "net")
+    problems, notes = judge(document, layers_of(document, NetState("TEST")))
+    assert not problems and {note.field for note in notes} == {"default_forward_type", "forward_type"}
