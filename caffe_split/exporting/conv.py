@@ -20,7 +20,7 @@ def _attributes(window: Window, group: int) -> dict[str, Any]:
     return {
         "kernel_shape": window.kernel,
         "strides": window.stride,
-        "pads": (*window.pad, *window.pad),
+        "pads": (*window.pad, *window.end),
         "dilations": window.dilation,
         "group": group,
     }
@@ -30,7 +30,9 @@ def convolution(site: Site) -> None:
     """Each bottom with the same weights. Axes before that of the channels are made one, as ONNX knows one only."""
     options = site.options("convolution_param")
     first = site.axis(options.get("axis"))
-    window, group = _window(site, first), int(options.get("group"))
+    window = _window(site, first)
+    depthwise = site.layer.type in ("DepthwiseConvolution", "ConvolutionDepthwise")
+    group = site.bottoms[0].shape[first] if depthwise else int(options.get("group"))
     if len(window.kernel) > 3:
         raise CannotExpressError(f"its kernel has {len(window.kernel)} axes; 1 to 3 are handled")
     op = "ConvTranspose" if site.layer.type == "Deconvolution" else "Conv"
@@ -94,6 +96,8 @@ def embed(site: Site) -> None:
 EXPORTERS: Mapping[str, Exporter] = {
     "Convolution": convolution,
     "Deconvolution": convolution,
+    "DepthwiseConvolution": convolution,
+    "ConvolutionDepthwise": convolution,
     "Im2col": im2col,
     "InnerProduct": inner_product,
     "Embed": embed,

@@ -8,28 +8,46 @@ import numpy as np
 
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 from caffe_split.formats.onnx.graph import Node
+from caffe_split.layertypes.norm_forks import is_nvcaffes
 
 
 def batch_norm(site: Site) -> None:
-    """By the stored statistics, divided by their weight; by those of the batch where use_global_stats is false."""
+    """By the stored statistics, divided by their weight; by those of the batch where use_global_stats is false.
+
+    In forks a factor and a shift per channel are a fourth and a fifth blob; the weight is then 0 where the first two
+    are no sums.
+    """
     options = site.options("batch_norm_param")
-    eps = float(options.get("eps"))
+    own = len(site.blobs) > 3
+    eps = max(float(options.get("eps")), 1e-5) if is_nvcaffes(site.layer) else float(options.get("eps"))
     if options.has("use_global_stats") and not options.get("use_global_stats"):
-        axes = [0, *range(2, site.bottoms[0].rank)]
-        centred = site.op("Sub", [site.x, site.reduce("ReduceMean", site.x, axes)])
-        variance = site.reduce("ReduceMean", site.op("Mul", [centred, centred]), axes)
-        deviation = site.op("Sqrt", [site.op("Add", [variance, site.number(eps, "eps")])])
-        site.op("Div", [centred, deviation], 0)
+        made = batch_statistics(site, eps, None if own else 0)
+        if own:
+            site.op("Add", [site.op("Mul", [made, shaped(site, 3, 1)]), shaped(site, 4, 1)], 0)
         return
-    (mean_name, mean), (variance_name, _) = site.blobs[:2]
     weight = float(site.blobs[2][1].reshape(-1)[0])
-    scale = np.float32(0 if weight == 0 else 1 / weight)
-    channels = mean.size
-    ones = site.constant("ones", np.ones(channels, np.float32))
-    zeros = site.constant("zeros", np.zeros(channels, np.float32))
+    scale = np.float32((1 if own else 0) if weight == 0 else 1 / weight)
+    channels = site.blobs[0][1].size
+    if own:
+        factors = [site.blob(3), site.blob(4)]
+    else:
+        factors = [
+            site.constant("ones", np.ones(channels, np.float32)),
+            site.constant("zeros", np.zeros(channels, np.float32)),
+        ]
     for name, blob in site.blobs[:2]:
         site.to.constants.setdefault(name, (blob.reshape(-1) * scale).astype(np.float32))
-    site.op("BatchNormalization", [site.x, ones, zeros, mean_name, variance_name], 0, epsilon=eps)
+    statistics = [name for name, _ in site.blobs[:2]]
+    site.op("BatchNormalization", [site.x, *factors, *statistics], 0, epsilon=eps)
+
+
+def batch_statistics(site: Site, eps: float, top: int | None) -> str:
+    """The first bottom with mean 0 and variance 1 in each channel of the batch."""
+    axes = [0, *range(2, site.bottoms[0].rank)]
+    centred = site.op("Sub", [site.x, site.reduce("ReduceMean", site.x, axes)])
+    variance = site.reduce("ReduceMean", site.op("Mul", [centred, centred]), axes)
+    deviation = site.op("Sqrt", [site.op("Add", [variance, site.number(eps, "eps")])])
+    return site.op("Div", [centred, deviation], top)
 
 
 def _bare_norm(site: Site) -> Node | None:
@@ -49,16 +67,16 @@ def scale(site: Site) -> None:
     if norm is not None and learnt and axis == 1 and site.blobs[0][1].ndim == 1:
         _into(site, norm, site.blob(0), site.blob(1) if biased else "")
         return
-    factor = _shaped(site, 0, axis) if learnt else _from_bottom(site, axis)
+    factor = shaped(site, 0, axis) if learnt else _from_bottom(site, axis)
     made = site.op("Mul", [site.x, factor], None if biased else 0)
     if biased:
-        site.op("Add", [made, _shaped(site, -1, axis)], 0)
+        site.op("Add", [made, shaped(site, -1, axis)], 0)
 
 
 def bias(site: Site) -> None:
     """Plus the learnt blob, or the second bottom."""
     axis = site.axis(site.options("bias_param").get("axis"))
-    other = _shaped(site, 0, axis) if len(site.bottoms) == 1 else _from_bottom(site, axis)
+    other = shaped(site, 0, axis) if len(site.bottoms) == 1 else _from_bottom(site, axis)
     site.op("Add", [site.x, other], 0)
 
 
@@ -73,7 +91,7 @@ def _into(site: Site, norm: Node, factor: str, bias: str) -> None:
     site.to.makers[norm.outputs[0]] = norm
 
 
-def _shaped(site: Site, index: int, axis: int) -> str:
+def shaped(site: Site, index: int, axis: int) -> str:
     """A blob as a constant that broadcasts along the first bottom from `axis` on."""
     name, blob = site.blobs[index]
     behind = site.bottoms[0].rank - axis - blob.ndim

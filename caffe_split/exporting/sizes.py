@@ -29,9 +29,8 @@ class Sizes:
         return [tuple(zip(*same)) for same in zip(*shapes)]
 
     def blobs(self, layer: Layer) -> list[Shape]:
-        """The shapes of a layer's parameters and state."""
-        own = self.probes[0]
-        return [*own.params.get(layer.name, ()), *own.state.get(layer.name, ())]
+        """The shapes of a layer's parameters and state, in Caffe's order."""
+        return self.probes[0].stored(layer.name)
 
 
 def sizes_of(
