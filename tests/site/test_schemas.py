@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from caffe_split import jsontext
+from caffe_split.derivation.after_split import Course
+from caffe_split.derivation.compare_scores import ScoreTable
 from caffe_split.rounds.result import MultiSplits, Round, Row
+from caffe_split.split.saliency import Saliency
 from caffe_split.study.rows import FoldRow
 from caffe_split.study.rows import Row as StudyRow
 from caffe_split.study.statistics import Interval
@@ -159,6 +162,14 @@ def test_the_outcomes_of_loops_and_studies(kinds: dict[str, Any]) -> None:
         failed={},
     )
     check(kinds, "study", json.loads(jsontext.dumps({"study": "name", "rows": [row.as_dict()]})))
+
+
+def test_scores_and_gradients(kinds: dict[str, Any]) -> None:
+    saliency = Saliency.of("a", np.ones((2, 1, 1, 1)), np.zeros((2, 1, 1, 1)))
+    table = ScoreTable.of([], [saliency]).as_dict()  # no TPM, no correlations: nulls
+    check(kinds, "tpm_scores", json.loads(jsontext.dumps({"weights": "w", "batches": 1, "engine": "torch", **table})))
+    course = Course((0, 5), 5, "caffe", {"untouched": (1.0, float("nan"))})
+    check(kinds, "gradients", json.loads(jsontext.dumps(vars(course))))
 
 
 @pytest.mark.parametrize("change", [{"new": 1}, {"passed": "yes"}, {"tolerance": None}])
