@@ -130,7 +130,7 @@ def test(
     writers = [_confusion_writer(path, force) for path in confusion]
     results = _scores(net, weights, options, quiet=as_json or len(weights) > 1, **asked)
     if as_json:
-        print_json([each.as_dict() for each in results] if len(results) > 1 else results[0].as_dict())
+        print_json([each.as_dict() for each in results])
     elif len(results) == 1:
         click.echo("\n".join(results[0].lines()))
     else:

@@ -58,6 +58,10 @@ class LevelDb:
             said = str(error).replace(self._links.name, self.path)
             raise CaffeSplitError(f"{self.path}: no LevelDB that can be read: {said}") from None
 
+    def count(self) -> int:
+        """The number of records. Raises `CaffeSplitError` where the files are damaged."""
+        return sum(1 for _ in self.records())
+
     def records(self) -> Iterator[bytes]:
         """All records from the first on. Raises `CaffeSplitError` where the files are damaged."""
         import plyvel
@@ -75,6 +79,14 @@ def first_leveldb_shape(path: PathLike, color: bool | None = None) -> tuple[int,
         channels, height, width = decode_record(record, color)[0].shape
         return channels, height, width
     raise CaffeSplitError(f"{path}: the LevelDB holds no sample.")
+
+
+def count_leveldb(path: PathLike) -> int:
+    """The number of records, which are passed over one by one; 0 where it cannot be read, or without plyvel."""
+    try:
+        return LevelDb(path).count()
+    except CaffeSplitError:
+        return 0
 
 
 def leveldb_to_lmdb(source: PathLike, out: PathLike) -> int:

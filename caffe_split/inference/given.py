@@ -12,7 +12,8 @@ from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import NetFiles, Running, Session
-from caffe_split.data.store import count_records, is_store
+from caffe_split.data.leveldb import count_leveldb
+from caffe_split.data.store import count_records
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
@@ -129,7 +130,7 @@ def _data_of(layer: Layer) -> DataSet | None:
     options = Options.of(layer.message, _MESSAGES[layer.type])
     source, batch = Path(str(options.get("source"))), int(options.get("batch_size") or 0)
     if layer.type == "Data":
-        records = count_records(source) if options.get("backend") == "LMDB" and is_store(source) else 0
+        records = count_leveldb(source) if options.get("backend") == "LEVELDB" else count_records(source)
     elif layer.type == "ImageData":
         text = source.read_text(encoding="utf-8", errors="replace")
         records = sum(1 for line in text.splitlines() if line.strip())

@@ -60,14 +60,15 @@ class NetScores:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        found: dict[str, object] = {
+        return {
             "weights": str(self.weights),
             "iterations": self.iterations,
             "loss": self.loss,
             "outputs": [vars(score) for score in self.scores],
-            **self.shares(),
+            "top": {str(most): self.counts.share(most) for most in self.counts.among} if self.counts else {},
+            "classes": self.counts.names if self.counts else None,
+            "confusion": self.counts.matrix.tolist() if self.counts else None,
         }
-        return {**found, "confusion": self.counts.matrix.tolist()} if self.counts else found
 
 
 def _silent(_line: str) -> None:
