@@ -169,8 +169,14 @@ def _nothing(_line: str) -> None:
 
 def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
     """What writes the matrix; checked before anything runs."""
+    from caffe_split.errors import CaffeSplitError
     from caffe_split.files import check_file, write_atomic
+    from caffe_split.plot.picture_file import FORMATS
 
+    if path.suffix.lower() not in (".csv", *FORMATS):
+        raise CaffeSplitError(f"{path}: --confusion writes files that end in .csv, {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise CaffeSplitError(f"{path.parent}: no such folder to write {path.name} in.")
     if path.suffix.lower() == ".csv":
         check_file(path, force)
         return lambda counts: write_atomic(path, counts.csv_text().encode(), force)

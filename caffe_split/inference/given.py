@@ -57,11 +57,29 @@ class GivenNet(NamedTuple):
     layers: list[Layer]
 
 
+def check_sources(net: GivenNet) -> None:
+    """Raises `CaffeSplitError` for data that are missing, and for LMDBs that cannot be opened or are empty.
+
+    Caffe's own words for these name neither the layer nor the path.
+    """
+    check_data([(net.document, net.state.in_net(net.document))])
+    for layer in net.layers:
+        options = Options.of(layer.message, "data_param")
+        if layer.type == "Data" and options.get("backend") == "LMDB":
+            where = f"{net.path}:{layer.field.line}: layer '{layer.name}'"
+            try:
+                records = count_records(str(options.get("source")))
+            except CaffeSplitError as error:
+                raise CaffeSplitError(f"{where}: {error}") from None
+            if not records:
+                raise CaffeSplitError(f"{where}: {options.get('source')}: the LMDB holds no record.")
+
+
 def check_net(net: GivenNet, weights: PathLike, options: RunOptions) -> Path:
     """The path of the weights. Raises `CaffeSplitError` for data that are missing, and weights that do not fit."""
     expect_path(weights, "weights")
     state, path = net.state.in_net(net.document), Path(weights)
-    check_data([(net.document, state)])
+    check_sources(net)
     check_weights(net.document, read_weights(path), path, state, ignore_extra=options.ignore_extra)
     return path
 

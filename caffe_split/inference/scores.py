@@ -118,6 +118,11 @@ def score_net(
     """
     expect(options, RunOptions, "RunOptions(...) as options")
     given = open_net(net, options)
+    if any(layer.type == "Input" for layer in given.layers):
+        raise CaffeSplitError(
+            f"{given.path}: a deploy net has no data to be tested on; give the net with data layers, or images "
+            "(--image FILE)."
+        )
     place = find_head(given, head) if top or confusion or head is not None else None
     notes = []
     names = None if labels is None else read_labels(labels)
