@@ -211,12 +211,6 @@ def test_a_scale_behind_a_scale_inside_is_fused_rightly() -> None:
         ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
         ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
         ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
-        (
-            "DepthwiseConvolution",
-            "x",
-            "convolution_param { num_output: 4 kernel_size: 1 axis: 1 }",
-            "axis is not handled",
-        ),
     ],
 )
 def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: str) -> None:
@@ -229,6 +223,7 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
     ("kind", "bottoms", "options", "said"),
     [
         ("DepthwiseConvolution", "x", "convolution_param { num_output: 8 kernel_size: 1 }", "num_output 8 and group 4"),
+        ("DepthwiseConvolution", "x", "convolution_param { num_output: 4 kernel_size: 1 axis: 2 }", "axis 2"),
         ("ConvolutionDepthwise", "x", "convolution_param { num_output: 4 kernel_size: 1 group: 2 }", "group 2 for 4"),
         ("Convolution", "x", "convolution_param { num_output: 4 kernel_size: 1 hole: 2 dilation: 2 }", "write one"),
         (
