@@ -69,8 +69,8 @@ def _check_fields(solver: prototxt.Document) -> None:
             lines.append(f"{solver.filename}:{field.line}: '{field.name}' is no field of a solver{hint}")
     if lines:
         raise CaffeSplitError(
-            "nobody would read these fields (a fork's program that does: --engine caffe --caffe PATH):\n  "
-            + "\n  ".join(lines)
+            "neither Caffe nor the engine reads these fields; name the program of a fork that does, also one on PATH: "
+            f"caffe-split train {solver.filename} --engine caffe --caffe PROGRAM\n  " + "\n  ".join(lines)
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:

@@ -28,7 +28,12 @@ class _OrAuto(click.ParamType):
         self.other, self.name = other, f"{other.name} or {AUTO}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return None if value in (None, AUTO) else self.other.convert(value, param, ctx)
+        if value in (None, AUTO):
+            return None
+        try:
+            return self.other.convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message.rstrip('.')}; or give {AUTO}", param, ctx)
 
 
 @click.command()

@@ -262,7 +262,7 @@ def _normalised(
     backend: Backend,
 ) -> list[LayerPlan]:
     """The plans with normalised branches, their statistics measured on the net split without them."""
-    need_training_data(training, "--branch-norm")
+    need_training_data(training, "--branch-norm", ", and this one as --deploy")
     splits = {plan.name: plan.parts for plan in plans}
     ends = [name for parts in splits.values() for name in branch_ends(parts)]
     with scratch() as folder:

@@ -10,11 +10,14 @@ from caffe_split.net.training import Training
 _FILLED = ("Input", "MemoryData")
 
 
-def need_training_data(training: Training, who: str) -> None:
-    """Raises `CaffeSplitError` where the net has no data layer, or its data are not there; `who` measures them."""
+def need_training_data(training: Training, who: str, more: str = "") -> None:
+    """Raises `CaffeSplitError` where the net has no data layer, or its data are not there.
+
+    `who` measures them; `more` is what else can be given than the training net.
+    """
     if all(layer.type in _FILLED for layer in training.train_layers() if not layer.bottoms and layer.type != "TPM"):
         raise CaffeSplitError(
             f"{training.net_path}: {who} measures the net's own training data, and this net has no data layer. "
-            "Give the training net or its solver, and this one as --deploy."
+            f"Give the training net or its solver{more}."
         )
     check_data([(training.net, training.state)])

@@ -58,7 +58,7 @@ def section(course: Course, name: str) -> list[Html]:
     )
     return [
         element("h3", "Gradients after the split"),
-        element("p", course.sentence()),
+        *([element("p", course.sentence())] if course.sentence() else []),
         element("p", note, class_="note"),
         element("figure", chart(course, name)),
     ]

@@ -87,13 +87,19 @@ class Steps:
     def at(self) -> tuple[int, tuple[int, int]]:
         """The iteration at which rounds split what was trained here, and the window of its TPM.
 
-        Weights that are split as they are have no log; then that of the first round says where the next ones split.
+        Weights that are split as they are have no log; then that of the first round says where the next ones split. Its
+        loss may fall no more, as the weights are trained already: then they split at its end.
         """
         windows = self.start.watch.windows
         window = windows[0]
         if len(windows) > 1:
             first = round_name(1) if self._splits_weights else BASELINE
-            window = fastest(read_log(self.run_folder(first) / LOG), self.start.watch)
+            try:
+                window = fastest(read_log(self.run_folder(first) / LOG), self.start.watch)
+            except CaffeSplitError:
+                if not self._splits_weights:
+                    raise
+                window = windows[-1]
         return window[1], window
 
     @property
@@ -141,7 +147,9 @@ class Steps:
         trained = self.runner.train(step.name, self.solver(step.name), self.start.max_iter, goes_on)
         tested = self._tested(step.name, open_training(self.solver(step.name)), self.run_folder(step.name))
         if step.splits:
-            self.screen.say(record_course(self.solver(step.name), self.runner.engine))
+            said = record_course(self.solver(step.name), self.runner.engine)
+            if said:
+                self.screen.say(said)
         return {**trained, **tested}
 
     def _tested(self, name: str, training: Training, folder: Path) -> dict[str, Any]:

@@ -17,9 +17,13 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
 from caffe_split.rounds.duration import Estimate, estimate
+from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
-from caffe_split.rounds.steps import Steps
+from caffe_split.rounds.progress import LoopProgress
+from caffe_split.rounds.steps import Start, Steps
+from caffe_split.rounds.training import Runner
+from caffe_split.rounds.window import Watch
 from tests.support import Trained
 
 SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
@@ -226,6 +230,24 @@ def test_old_weights_go_through_rounds_without_any_tpm(
     assert plans[1]["iteration"] % 12 == 0  # windows of four displays
     assert all(plan["saliency"]["batches"] == 2 for plan in plans)
     assert "TPM" not in Path("saliency/MultiSplits2/train_val.prototxt").read_text()
+
+
+@pytest.mark.parametrize(("losses", "expected"), [((5, 4, 1, 1, 1, 1, 1, 1), 12), ((1, 1, 2, 2, 3, 3, 4, 4), 24)])
+def test_after_given_weights_rounds_split_where_the_loss_falls_or_at_the_end(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], expected: int
+) -> None:
+    monkeypatch.chdir(folder)
+    watch = Watch(((0, 12), (12, 24)), 1, 12)
+    start = Start(open_training(SOLVER), watch, watched=False, adopted=True, weights=Path("w.caffemodel"))
+    (tmp_path / "MultiSplits").mkdir()
+    lines = [
+        f"I0101 00:00:00.000000 1 solver.cpp:239] Iteration {4 * place} (9 iter/s, 1s/4 iters), loss = {loss}"
+        for place, loss in enumerate(losses)
+    ]
+    (tmp_path / "MultiSplits/train.log").write_text("\n".join(lines) + "\n")
+    runner = Runner("caffe", None, LoopProgress(Words(), 0, 0))
+    steps = Steps(start, LoopFolder(tmp_path), SHORT, runner, Words())
+    assert steps.at()[0] == expected
 
 
 def test_a_round_that_continues_goes_on_at_the_split(

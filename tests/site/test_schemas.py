@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from caffe_split import jsontext
+from caffe_split.derivation.after_split import Course
+from caffe_split.derivation.compare_scores import ScoreTable
 from caffe_split.rounds.result import MultiSplits, Round, Row
+from caffe_split.split.saliency import Saliency
 from caffe_split.study.rows import FoldRow
 from caffe_split.study.rows import Row as StudyRow
 from caffe_split.study.statistics import Interval
@@ -57,6 +61,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     caffe_split("fold", "derived1/net.prototxt", "derived1/init.caffemodel", "--no-verify", cwd=folder)
     solver = 'net: "net.prototxt" max_iter: 20 momentum: 0.9 snapshot_prefix: "net" base_lr: 0.1 lr_policy: "fixed"'
     (folder / "solver.prototxt").write_text(solver)
+    (folder / "dummy.prototxt").write_text(
+        'layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param { '
+        "shape { dim: 2 dim: 4 dim: 8 dim: 8 } shape { dim: 2 dim: 1 dim: 8 dim: 8 } } }"
+        + convolution("a", "data", "a")
+        + convolution("b", "a", "b")
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "b" bottom: "label" top: "loss" }'
+    )
+    images = convolution("a", "data", "a") + convolution("b", "a", "b")
+    write(folder, "images", input_layer(channels=3) + images)
+    Image.new("L", (3, 5)).save(folder / "a.png")
     from caffe_split import read_weights, write_weights
 
     text = LOG.read_text().replace("Test net output #0: accuracy = ", "Test net output #0: accuracy = nan ")
@@ -106,6 +120,10 @@ PRINTED = {
         "--out",
         "d2",
     ),
+    "test": ("test", "dummy.prototxt", "net.caffemodel", "--json", "--iterations", "1", "--top", "2"),
+    "test plain": ("test", "dummy.prototxt", "net.caffemodel", "--json", "--iterations", "1"),
+    "predictions": ("test", "images.prototxt", "images.caffemodel", "--json", "--image", "a.png"),
+    "time": ("time", "dummy.prototxt", "--json", "--iterations", "1"),
     "fold": ("fold", "derived1/net.prototxt", "derived1/init.caffemodel", "--dry-run", "--json", "--out", "f2"),
 }
 
@@ -159,6 +177,14 @@ def test_the_outcomes_of_loops_and_studies(kinds: dict[str, Any]) -> None:
         failed={},
     )
     check(kinds, "study", json.loads(jsontext.dumps({"study": "name", "rows": [row.as_dict()]})))
+
+
+def test_scores_and_gradients(kinds: dict[str, Any]) -> None:
+    saliency = Saliency.of("a", np.ones((2, 1, 1, 1)), np.zeros((2, 1, 1, 1)))
+    table = ScoreTable.of([], [saliency]).as_dict()  # no TPM, no correlations: nulls
+    check(kinds, "tpm_scores", json.loads(jsontext.dumps({"weights": "w", "batches": 1, "engine": "torch", **table})))
+    course = Course((0, 5), 5, "caffe", {"untouched": (1.0, float("nan"))})
+    check(kinds, "gradients", json.loads(jsontext.dumps(vars(course))))
 
 
 @pytest.mark.parametrize("change", [{"new": 1}, {"passed": "yes"}, {"tolerance": None}])

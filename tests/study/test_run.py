@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from caffe_split.backends.choose import get_backend
+from caffe_split.derivation.after_split import ROLES, read_course
 from caffe_split.study.locks import is_held
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
@@ -74,6 +75,8 @@ def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> Non
     assert row["folded"]["parameters"] == row["parameters_before"] < row["parameters"]
     assert set(row["movements"]) == {"split1", "split2", "residual_pre", "residual_post", "reorder"}
     assert all(0 < value < 1 for value in row["movements"].values())
+    course = read_course(tmp_path / "whole/s3/added")
+    assert course is not None and course.iterations[0] == 0 and set(course.rms) == set(ROLES)
 
     manifest = json.loads((tmp_path / "whole/results/manifest.json").read_text())
     assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
+from caffe_split.engine.spec.recurrent import recurrent_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -102,7 +103,7 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
     """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
     return [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in backward_problems(layers)
+        for layer, text in (*backward_problems(layers), *recurrent_problems(layers))
     ]
 
 
