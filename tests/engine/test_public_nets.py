@@ -25,7 +25,6 @@ ONLY_TRAIN = {
 }
 STAGES = {"digits": {"TRAIN": "train", "TEST": "val"}}
 REFUSED = {
-    ("ssd_train", "TRAIN"): "type MultiBoxLoss is not handled",
     ("ssd_train", "TEST"): "type DetectionEvaluate is not handled",
     ("yolo_v3_train", "TRAIN"): "type YoloV3Loss is not handled",
 }
