@@ -53,6 +53,7 @@ setup(
             "nbclient",
             "ipykernel",
             "build",
+            "axe-core-python; python_version >= '3.10'",
             "jsonschema",
             "sphinx>=7.4",
             "furo",
