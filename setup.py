@@ -56,6 +56,7 @@ setup(
             "onnxruntime>=1.16",
             "ipykernel",
             "build",
+            "axe-core-python; python_version >= '3.10'",
             "jsonschema",
             "sphinx>=7.4",
             "furo",

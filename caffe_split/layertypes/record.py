@@ -38,7 +38,8 @@ class Engine:
         module: the module of `caffe_split.engine.layers` with the class, which has the name of the type.
         bottoms: least and most number of bottoms; `ANY` for no limit.
         tops: the same of its tops.
-        ignored: fields that change nothing of what is computed, each with the reason; "*" stands for all options.
+        ignored: fields that change nothing of what is computed, each with the reason, by name or as `message.name`; "*"
+            stands for all options.
         check: yields a sentence for everything else that is refused.
         files: yields a sentence for each file that a layer needs and that is not there, or cannot be used.
         takes_bf16: it may be given bfloat16 values with `--precision bf16`; others get float32.
