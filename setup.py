@@ -35,6 +35,7 @@ setup(
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
         "torch": ["torch>=2.1", "typing_extensions>=4.4"],
+        "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],
         "study": ["pyyaml", "snakemake>=8; python_version >= '3.11'"],
         "test": [
             "pytest",
@@ -51,6 +52,8 @@ setup(
             "pandas",
             "websockets>=15",
             "nbclient",
+            "onnx>=1.15",
+            "onnxruntime>=1.16",
             "ipykernel",
             "build",
             "axe-core-python; python_version >= '3.10'",

@@ -7,7 +7,7 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
@@ -25,6 +25,8 @@ from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
 
+# The top of a loss for which none is written.
+AUTOMATIC = "(automatic)"
 FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
@@ -63,7 +65,10 @@ _COMMON = {
 
 
 def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
-    """The layers that Caffe would build in this state on top of the net's own `state`."""
+    """The layers that Caffe would build in this state on top of the net's own `state`.
+
+    A loss without a top has the one that Caffe gives it, "(automatic)".
+    """
     own = document.sub("state")
     if own is not None:
         if own.has("phase") and own.get("phase") != state.phase:
@@ -72,7 +77,14 @@ def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
                 "that is not handled."
             )
         state = state.added_to(NetState.written(state.phase, Options("NetState", [own])))
-    return phase_layers(document, state)
+    return _with_tops(phase_layers(document, state))
+
+
+def _with_tops(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, with a top for each loss that has none. Caffe calls all of them alike; here a name is one blob."""
+    lacking = [index for index, layer in enumerate(layers) if record_of(layer.type).is_loss and not layer.tops]
+    names = {index: AUTOMATIC if index == lacking[0] else f"{AUTOMATIC} of {layers[index].name}" for index in lacking}
+    return [replace(layer, tops=(names[index],)) if index in names else layer for index, layer in enumerate(layers)]
 
 
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
@@ -196,15 +208,17 @@ def _fields(
     handled = record_of(layer.type).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
-            if f"{entry.name}.{inner.name}" in strange:
+            path = f"{entry.name}.{inner.name}"
+            if path in strange:
                 continue
+            reason = engine.ignored.get(path, engine.ignored.get(inner.name))
             if inner.name in handled:
                 if "filler" in inner.name:
                     yield from _filler(inner)
-            elif inner.name in engine.ignored:
-                notes.append(Note(inner.line, layer.name, f"{entry.name}.{inner.name}", engine.ignored[inner.name]))
+            elif reason is not None:
+                notes.append(Note(inner.line, layer.name, path, reason))
             else:
-                yield inner.line, f"field {entry.name}.{inner.name} is not handled"
+                yield inner.line, f"field {path} is not handled"
 
 
 def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
