@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from caffe_split.derivation.options import DeriveOptions
     from caffe_split.derivation.plan import DerivePlan
     from caffe_split.engine.load import load
+    from caffe_split.exporting.make import ExportPlan, export
+    from caffe_split.exporting.options import CheckOptions, ExportOptions
     from caffe_split.folding.make import FoldOptions, FoldPlan, fold
     from caffe_split.formats.prototxt.nets import read_net, read_solver
     from caffe_split.formats.weights.caffemodel import read_weights, write_weights
@@ -86,6 +88,11 @@ __all__ = [  # noqa: RUF022 - in groups, in the order in which they are used
     "fold",
     "FoldOptions",
     "FoldPlan",
+    # for other runtimes
+    "export",
+    "ExportOptions",
+    "ExportPlan",
+    "CheckOptions",
     # all of it in rounds
     "multisplit",
     "MultiSplitOptions",
@@ -138,6 +145,10 @@ _LAZY = {
     "fold": "folding.make",
     "FoldOptions": "folding.make",
     "FoldPlan": "folding.make",
+    "export": "exporting.make",
+    "ExportPlan": "exporting.make",
+    "ExportOptions": "exporting.options",
+    "CheckOptions": "exporting.options",
     "multisplit": "rounds.loop",
     "MultiSplitOptions": "rounds.options",
     "MultiSplits": "rounds.result",

@@ -42,21 +42,29 @@ def caffe_split(*arguments: object, cwd: Path, status: int = 0) -> subprocess.Co
     It runs in this process, which has the libraries loaded: a process for each command takes a second, most of the time
     of a test. What is printed is caught where it leaves the process, that of children included.
     """
-    words, before = ["caffe-split", *map(str, arguments)], sys.argv
-    with inside(cwd), _Caught(1) as out, _Caught(2) as err:
-        sys.argv = words
-        try:
-            main()
-        except SystemExit as end:
-            found = end.code
-        finally:
-            sys.argv = before
-    result = subprocess.CompletedProcess(words, int(found or 0), out.text, err.text)
+    words = ["caffe-split", *map(str, arguments)]
+    with caught(1) as out, caught(2) as err:
+        found = call_main(words, cwd)
+    result = subprocess.CompletedProcess(words, found, out.text, err.text)
     assert result.returncode == status, f"{shlex.join(words)}: {found}\n{result.stdout}\n{result.stderr}"
     return result
 
 
-class _Caught:
+def call_main(words: list[str], folder: Path) -> int:
+    """The command line `words` in a folder, in this process; its exit status."""
+    before = sys.argv
+    with inside(folder):
+        sys.argv = words
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        finally:
+            sys.argv = before
+    raise AssertionError("main always exits")
+
+
+class caught:  # noqa: N801 - it is used as a function
     """Catches what goes to a file descriptor, 1 or 2, and to Python's stream of it; `text` holds it afterwards."""
 
     def __init__(self, number: int) -> None:
@@ -64,7 +72,7 @@ class _Caught:
         self._number = number
         self._name = {1: "stdout", 2: "stderr"}[number]
 
-    def __enter__(self) -> _Caught:
+    def __enter__(self) -> caught:
         self._stream = getattr(sys, self._name)
         self._stream.flush()
         self._saved = os.dup(self._number)

@@ -25,7 +25,7 @@ def written_commands(text: str) -> list[str]:
 def parse(line: str) -> None:
     """Parse a command line as the program would, running nothing. Raises click's errors."""
     words = shlex.split(line)[1:]
-    for end in ("|", ">", "2>&1", "&&"):
+    for end in ("|", ">", ">>", "2>&1", "&&"):
         words = words[: words.index(end)] if end in words else words
     context = cli.make_context("caffe-split", words[:0], resilient_parsing=True)
     command = cli.get_command(context, words[0])
@@ -46,6 +46,8 @@ def test_command_lines_in_documents_are_understood(document: Path) -> None:
         try:
             parse(line)
         except click.UsageError as error:
+            if "does not exist" in error.format_message():
+                continue  # a file of the reader's
             pytest.fail(f"{document.name}: {line}: {error.format_message()}")
 
 

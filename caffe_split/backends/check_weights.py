@@ -52,7 +52,7 @@ def check_weights(
     for layer in layers:
         if layer.type == "TPM":
             continue
-        expected = [*shapes.params.get(layer.name, ()), *shapes.state.get(layer.name, ())]
+        expected = shapes.stored(layer.name)
         if not weights.get(layer.name):
             if expected or layer.type in ("Convolution", "InnerProduct", "Deconvolution"):
                 raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of {document.filename}?")
@@ -75,7 +75,7 @@ def check_start(document: prototxt.Document, state: NetState, weights: Blobs, pa
     shapes = infer_shapes(layers)
     matched = [layer for layer in layers if weights.get(layer.name)]
     for layer in matched:
-        expected = [*shapes.params.get(layer.name, ()), *shapes.state.get(layer.name, ())]
+        expected = shapes.stored(layer.name)
         if expected:
             _check_shapes(layer, weights[layer.name], expected, document, path)
         elif layer.type == "Convolution":

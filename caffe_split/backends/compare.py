@@ -74,7 +74,7 @@ def compare_nets(
     once, which shows how far rounding alone can move each blob. Raises `CaffeSplitError` for an input file that holds
     no numbers, and for what the back end cannot run.
     """
-    if how.input_file is not None:
+    if how.input_file is not None and how.input_file.suffix != ".npz":
         load_input(how.input_file)
     one, other = backend.forward([first, second], how)
     rows = compare_blobs(one, other, constants)
@@ -195,3 +195,16 @@ def load_input(path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim == 0 or not values.size:
         raise CaffeSplitError(f"{path}: it holds no array of numbers; expected one of shape (N, C, H, W).")
     return np.asarray(values, np.float32)
+
+
+def load_inputs(path: Path, names: Sequence[str], net: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a file for a net's inputs `names`, as float32: one of an .npy, or several by name of an .npz.
+
+    Raises `CaffeSplitError` for a file that holds no numbers, and an .npy for a net of several inputs.
+    """
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name], np.float32) for name in names if name in arrays}
+    if len(names) != 1:
+        raise CaffeSplitError(f"{net}: it has {len(names)} inputs; --input serves deploy nets of one.")
+    return {names[0]: load_input(path)}

@@ -33,6 +33,8 @@ class Extra:
 EXTRAS = (
     Extra("h5py", "h5py", "hdf5", "HDF5 weights, snapshots and data"),
     Extra("scikit-learn", "sklearn", "digits", "`data digits`, and so the demo"),
+    Extra("plyvel", "plyvel", "leveldb", "LevelDB data sets"),
+    Extra("onnxruntime", "onnxruntime", "onnx", "`export` and its check"),
     Extra("snakemake", "snakemake", "study", "`study` (Python 3.11 or later)"),
 )
 _NET = b"""

@@ -36,10 +36,10 @@ class Forwarding:
     """How nets are forwarded: all of them in the same way, on the same input.
 
     batches: how many. state: that of every net. seed: of all random numbers (dropout, mirroring, fillers of data, noise
-    of inputs), for each net anew. input_file: an .npy array of shape (N, C, H, W) for nets of one input; without it
-    Input layers get Gaussian noise. Data layers read their data sets from the start. shapes: of the tops of Input
-    layers, in place of those that are written. rounded: every blob of a layer without bottoms, which Input and data
-    layers are, goes through `compare.one_rounding`.
+    of inputs), for each net anew. input_file: an .npy array of shape (N, C, H, W) for nets of one input, or an .npz
+    of arrays by input, the same for each batch; inputs without an array get Gaussian noise. Data layers read their
+    data sets from the start. shapes: of the tops of Input layers, in place of those that are written. rounded:
+    every blob of a layer without bottoms, which Input and data layers are, goes through `compare.one_rounding`.
     """
 
     batches: int = 1

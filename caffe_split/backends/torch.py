@@ -217,14 +217,12 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     import torch
 
     net = _open(files, how.state, how.seed, how.shapes)
-    given = None
+    given: dict[str, np.ndarray] = {}
     if how.input_file is not None:
-        from caffe_split.backends.compare import load_input
+        from caffe_split.backends.compare import load_inputs
 
-        given = load_input(how.input_file)
-        if len(net.inputs) != 1:
-            raise CaffeSplitError(f"{files.net}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
-        net = _open(files, how.state, how.seed, {net.inputs[0]: given.shape})
+        given = load_inputs(how.input_file, net.inputs, files.net)
+        net = _open(files, how.state, how.seed, {name: array.shape for name, array in given.items()})
     # Dropout draws from here; the nets' fillers have drawn different numbers.
     torch.manual_seed(how.seed)
     ignored = {top for layer in net.layers if layer.text.type in ("TPM", "Split") for top in layer.text.tops}
@@ -237,13 +235,13 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     return Forwarded([name for name in net.outputs if name not in ignored], batches)
 
 
-def _inputs(net: Net, how: Forwarding, given: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
+def _inputs(net: Net, how: Forwarding, given: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Per batch the values of the net's inputs: those given, else noise."""
     import numpy as np
 
     rng = np.random.default_rng(how.seed)
     for _ in range(how.batches):
         yield {
-            name: given if given is not None else rng.standard_normal(net.shapes[name]).astype(np.float32)
+            name: given[name] if name in given else rng.standard_normal(net.shapes[name]).astype(np.float32)
             for name in net.inputs
         }

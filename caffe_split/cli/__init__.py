@@ -24,6 +24,7 @@ COMMANDS = {
     "multisplit": "multisplit",
     "verify": "verify",
     "fold": "fold",
+    "export": "export",
     "summary": "summary",
     "draw": "draw",
     "kernels": "draw",

@@ -130,7 +130,7 @@ def test(
     writers = [_confusion_writer(path, force) for path in confusion]
     results = _scores(net, weights, options, quiet=as_json or len(weights) > 1, **asked)
     if as_json:
-        print_json([each.as_dict() for each in results] if len(results) > 1 else results[0].as_dict())
+        print_json([each.as_dict() for each in results])
     elif len(results) == 1:
         click.echo("\n".join(results[0].lines()))
     else:
@@ -169,8 +169,14 @@ def _nothing(_line: str) -> None:
 
 def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
     """What writes the matrix; checked before anything runs."""
+    from caffe_split.errors import CaffeSplitError
     from caffe_split.files import check_file, write_atomic
+    from caffe_split.plot.picture_file import FORMATS
 
+    if path.suffix.lower() not in (".csv", *FORMATS):
+        raise CaffeSplitError(f"{path}: --confusion writes files that end in .csv, {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise CaffeSplitError(f"{path.parent}: no such folder to write {path.name} in.")
     if path.suffix.lower() == ".csv":
         check_file(path, force)
         return lambda counts: write_atomic(path, counts.csv_text().encode(), force)

@@ -7,16 +7,17 @@ read-only disk can be read.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from caffe_split.data.store import decode_record, write_records
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, link_files, scratch
 
 NO_PLYVEL = "LevelDB data sets are read by plyvel: pip install 'caffe-split[leveldb]'"
 # Files that LevelDB would write, not read.
@@ -47,16 +48,19 @@ class LevelDb:
             raise CaffeSplitError(f"{self.path}: no LevelDB seen from {Path.cwd()}.")
         import plyvel
 
-        self._links = tempfile.TemporaryDirectory(prefix="caffe-split-leveldb-")
-        real = os.path.realpath(path)
+        stack = contextlib.ExitStack()
+        self._links = os.fspath(stack.enter_context(scratch()))
+        weakref.finalize(self, stack.close)
         try:
-            for name in os.listdir(real):
-                if name not in _ITS_OWN:
-                    os.symlink(os.path.join(real, name), os.path.join(self._links.name, name))
-            self._store: Any = plyvel.DB(self._links.name, create_if_missing=False)
+            link_files(path, self._links, leave=_ITS_OWN)
+            self._store: Any = plyvel.DB(self._links, create_if_missing=False)
         except (OSError, plyvel.Error) as error:
-            said = str(error).replace(self._links.name, self.path)
+            said = str(error).replace(self._links, self.path)
             raise CaffeSplitError(f"{self.path}: no LevelDB that can be read: {said}") from None
+
+    def count(self) -> int:
+        """The number of records. Raises `CaffeSplitError` where the files are damaged."""
+        return sum(1 for _ in self.records())
 
     def records(self) -> Iterator[bytes]:
         """All records from the first on. Raises `CaffeSplitError` where the files are damaged."""
@@ -65,7 +69,7 @@ class LevelDb:
         try:
             yield from self._store.iterator(include_key=False, verify_checksums=True, fill_cache=False)
         except plyvel.Error as error:
-            said = str(error).replace(self._links.name, self.path)
+            said = str(error).replace(self._links, self.path)
             raise CaffeSplitError(f"{self.path}: damaged: {said}") from None
 
 
@@ -75,6 +79,14 @@ def first_leveldb_shape(path: PathLike, color: bool | None = None) -> tuple[int,
         channels, height, width = decode_record(record, color)[0].shape
         return channels, height, width
     raise CaffeSplitError(f"{path}: the LevelDB holds no sample.")
+
+
+def count_leveldb(path: PathLike) -> int:
+    """The number of records, which are passed over one by one; 0 where it cannot be read, or without plyvel."""
+    try:
+        return LevelDb(path).count()
+    except CaffeSplitError:
+        return 0
 
 
 def leveldb_to_lmdb(source: PathLike, out: PathLike) -> int:

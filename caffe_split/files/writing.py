@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Union
 
@@ -125,6 +125,17 @@ def open_new(path: PathLike) -> BinaryIO:
 def append_to(path: PathLike) -> BinaryIO:
     """Open a file for writing at its end, made where it is not there: a log. Raises `OSError`."""
     return open(path, "ab")
+
+
+def link_files(source: PathLike, into: PathLike, leave: Collection[str] = ()) -> None:
+    """Make links to the files of folder `source` in the folder `into`, except those named in `leave`.
+
+    Raises `OSError` where the system refuses.
+    """
+    real = os.path.realpath(source)
+    for name in os.listdir(real):
+        if name not in leave:
+            os.symlink(os.path.join(real, name), os.path.join(into, name))
 
 
 def remove_file(path: PathLike) -> None:

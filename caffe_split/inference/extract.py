@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from caffe_split import jsontext
-from caffe_split.backends.check_data import check_data
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Session
 from caffe_split.data.store import write_records
@@ -32,7 +31,7 @@ from caffe_split.files import (
 from caffe_split.formats.weights.datum import encode_features
 from caffe_split.formats.weights.features import need_h5py, write_rows
 from caffe_split.inference.classify import PLAIN
-from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, data_set, open_net, run_net
+from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_net, data_set, open_net, run_net
 from caffe_split.inference.images import ImageInput, Preprocessing, find_images
 from caffe_split.inference.rows import GrowingRows
 from caffe_split.layertypes.shapes import infer_shapes
@@ -112,7 +111,7 @@ def extract(
         )
     given = open_net(net, options)
     _check_blobs(given, names)
-    check_data([(given.document, given.state.in_net(given.document))])
+    check_net(given, weights, options)
     source = _Source(given, [Path(path) for path in images], preprocessing, iterations)
     job = {
         "net": sha256(given.path),
@@ -138,8 +137,8 @@ def extract(
                 return run_net(given, weights, options, names, shapes=shapes, skip=0 if images else skip)
 
             def begin() -> None:
-                if not work.exists():
-                    make_folder(work)
+                make_folder(work)
+                if not (work / _JOB).exists():
                     write_atomic(work / _JOB, jsontext.dumps(job).encode())
 
             try:
@@ -155,13 +154,14 @@ def extract(
         if images:
             write_atomic(work / _LIST, "".join(f"{path}\n" for path in source.images).encode())
         write_manifest(work, [given.path, Path(weights)], done + ([_LIST] if images else []), job)
-        remove_file(work / _JOB)
         try:
             rename_new(work, target)
         except FileExistsError:
             raise CaffeSplitError(
                 f"{target} has appeared while this command ran; it stays as it is. What was extracted is in {work}."
             ) from None
+        # Not before: a process that is killed here leaves what the next one takes up.
+        remove_file(target / _JOB)
     return Extracted(target, tuple(done), source.rows)
 
 
@@ -297,8 +297,8 @@ def _take_up(work: Path, job: dict[str, Any]) -> bool:
 
     Raises `CaffeSplitError` for the folder of another job, or of somebody else.
     """
-    if not work.exists():
-        return False
+    if not work.exists() or all(path.name.startswith(".") for path in work.iterdir()):
+        return False  # a process that was killed at its first file leaves an empty one
     wanted = json.loads(jsontext.dumps(job))
     try:
         found = json.loads((work / _JOB).read_text(encoding="utf-8"))

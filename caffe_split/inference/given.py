@@ -12,7 +12,8 @@ from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import NetFiles, Running, Session
-from caffe_split.data.store import count_records, is_store
+from caffe_split.data.leveldb import count_leveldb
+from caffe_split.data.store import count_records
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
@@ -56,11 +57,29 @@ class GivenNet(NamedTuple):
     layers: list[Layer]
 
 
+def check_sources(net: GivenNet) -> None:
+    """Raises `CaffeSplitError` for data that are missing, and for LMDBs that cannot be opened or are empty.
+
+    Caffe's own words for these name neither the layer nor the path.
+    """
+    check_data([(net.document, net.state.in_net(net.document))])
+    for layer in net.layers:
+        options = Options.of(layer.message, "data_param")
+        if layer.type == "Data" and options.get("backend") == "LMDB":
+            where = f"{net.path}:{layer.field.line}: layer '{layer.name}'"
+            try:
+                records = count_records(str(options.get("source")))
+            except CaffeSplitError as error:
+                raise CaffeSplitError(f"{where}: {error}") from None
+            if not records:
+                raise CaffeSplitError(f"{where}: {options.get('source')}: the LMDB holds no record.")
+
+
 def check_net(net: GivenNet, weights: PathLike, options: RunOptions) -> Path:
     """The path of the weights. Raises `CaffeSplitError` for data that are missing, and weights that do not fit."""
     expect_path(weights, "weights")
     state, path = net.state.in_net(net.document), Path(weights)
-    check_data([(net.document, state)])
+    check_sources(net)
     check_weights(net.document, read_weights(path), path, state, ignore_extra=options.ignore_extra)
     return path
 
@@ -129,7 +148,7 @@ def _data_of(layer: Layer) -> DataSet | None:
     options = Options.of(layer.message, _MESSAGES[layer.type])
     source, batch = Path(str(options.get("source"))), int(options.get("batch_size") or 0)
     if layer.type == "Data":
-        records = count_records(source) if options.get("backend") == "LMDB" and is_store(source) else 0
+        records = count_leveldb(source) if options.get("backend") == "LEVELDB" else count_records(source)
     elif layer.type == "ImageData":
         text = source.read_text(encoding="utf-8", errors="replace")
         records = sum(1 for line in text.splitlines() if line.strip())

@@ -60,14 +60,15 @@ class NetScores:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        found: dict[str, object] = {
+        return {
             "weights": str(self.weights),
             "iterations": self.iterations,
             "loss": self.loss,
             "outputs": [vars(score) for score in self.scores],
-            **self.shares(),
+            "top": {str(most): self.counts.share(most) for most in self.counts.among} if self.counts else {},
+            "classes": self.counts.names if self.counts else None,
+            "confusion": self.counts.matrix.tolist() if self.counts else None,
         }
-        return {**found, "confusion": self.counts.matrix.tolist()} if self.counts else found
 
 
 def _silent(_line: str) -> None:
@@ -117,6 +118,11 @@ def score_net(
     """
     expect(options, RunOptions, "RunOptions(...) as options")
     given = open_net(net, options)
+    if any(layer.type == "Input" for layer in given.layers):
+        raise CaffeSplitError(
+            f"{given.path}: a deploy net has no data to be tested on; give the net with data layers, or images "
+            "(--image FILE)."
+        )
     place = find_head(given, head) if top or confusion or head is not None else None
     notes = []
     names = None if labels is None else read_labels(labels)

@@ -8,13 +8,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from caffe_split.backends.check_data import check_data
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Timing
 from caffe_split.engine.log import number
 from caffe_split.errors import expect
 from caffe_split.files import PathLike
-from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, open_net
+from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_sources, open_net
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
 
 _BYTES = 4
@@ -144,7 +143,7 @@ def time_net(
     """
     expect(options, RunOptions, "RunOptions(...) as options")
     given = open_net(net, options, phase)
-    check_data([(given.document, given.state.in_net(given.document))])
+    check_sources(given)
     backend = choose_backend(options.engine)
     asked = Timing(given.state, iterations, options.device, options.threads, options.program)
     timed = backend.time(given.path, asked, say)

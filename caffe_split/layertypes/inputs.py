@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shape_rules import Shape, UnknownShapeError
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer, phase_layers
-from caffe_split.net.options import Options
+from caffe_split.net.options import Options, shape_of
 from caffe_split.net.state import NetState
 
 # What a layer keeps when it becomes an Input: where it stands, and in which phase it runs.
@@ -85,3 +85,15 @@ def _make_input(layer: Layer, shapes: list[Shape]) -> None:
             message.remove(field)
     message.set("type", "Input")
     message.add("input_param", {"shape": [{"dim": list(shape)} for shape in shapes]})
+
+
+def keep_tops(layer: Layer, tops: Sequence[str]) -> None:
+    """Take the other tops out of an Input layer."""
+    param = Options.of(layer.message, "input_param")
+    shapes = [shape_of(shape) for shape in param.subs("shape")]
+    shapes = shapes * len(layer.tops) if len(shapes) == 1 else shapes
+    kept = [shape for top, shape in zip(layer.tops, shapes) if top in tops]
+    for field in layer.message.all_fields("top"):
+        if not set(field.values()) & set(tops):
+            layer.message.remove(field)
+    _make_input(layer, kept)

@@ -38,7 +38,8 @@ class Engine:
         module: the module of `caffe_split.engine.layers` with the class, which has the name of the type.
         bottoms: least and most number of bottoms; `ANY` for no limit.
         tops: the same of its tops.
-        ignored: fields that change nothing of what is computed, each with the reason; "*" stands for all options.
+        ignored: fields that change nothing of what is computed, each with the reason, by name or as `message.name`; "*"
+            stands for all options.
         check: yields a sentence for everything else that is refused.
         files: yields a sentence for each file that a layer needs and that is not there, or cannot be used.
         takes_bf16: it may be given bfloat16 values with `--precision bf16`; others get float32.
@@ -94,3 +95,7 @@ class LayerType:
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")
+
+    def blob_name(self, index: int) -> str:
+        """What a blob is called in a module and in an ONNX model, behind the layer's name and a dot."""
+        return self.blob_names[index] if index < len(self.blob_names) else f"blob{index}"

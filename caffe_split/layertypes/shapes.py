@@ -42,6 +42,11 @@ class NetShapes:
     unknown: dict[str, str] = field(default_factory=dict)
     first_param: dict[str, int] = field(default_factory=dict)
 
+    def stored(self, layer: str) -> list[Shape]:
+        """The shapes of all blobs of a layer in Caffe's order: parameters and state."""
+        params, state = self.params.get(layer, []), self.state.get(layer, [])
+        return [*state, *params] if self.first_param.get(layer) else [*params, *state]
+
     def parameters_of(self, layer: str) -> int:
         """Number of parameters of a layer, except those that an earlier layer has; 0 for a layer without any."""
         shared = self.shared.get(layer, frozenset())

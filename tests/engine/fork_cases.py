@@ -112,6 +112,34 @@ def found(options: str, most: int, code: str = "CENTER_SIZE") -> Judged:
     )
 
 
+def multiboxes(options: str, **how: object) -> Judged:
+    rng = np.random.default_rng(5)
+    corner = rng.uniform(0, 0.6, size=(12, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, size=(12, 2))], 1)
+    # Boxes that overlap an object much, and are not the best for it.
+    boxes[9:] = boxes[[2, 7, 4]] + 0.03
+    objects = np.zeros((5, 8))
+    for row, (image, label, box) in enumerate(((0, 1, 2), (0, 2, 7), (1, 2, 4), (0, 1, 7))):
+        objects[row] = [image, label, 0, *(boxes[box] + rng.uniform(-0.03, 0.03, size=4)), 0]
+    objects[4, 0] = -1
+    text = layer(
+        "MultiBoxLoss",
+        "loc conf prior label",
+        options=f"multibox_loss_param {{ num_classes: 3 code_type: CENTER_SIZE {options} }}",
+    )
+    case = Case(
+        text,
+        {"loc": (3, 48), "conf": (3, 36), "prior": (1, 2, 48), "label": (1, 1, 5, 8)},
+        constant=("prior", "label"),
+    )
+    prior = np.stack([boxes.ravel(), np.tile([0.1, 0.1, 0.2, 0.2], 12)])[None]
+    return Judged(
+        case,
+        lambda given, _: [ref.multibox(given["loc"], given["conf"], given["prior"], given["label"], 3, **how)],  # type: ignore[arg-type]
+        bottoms={"prior": prior, "label": objects.reshape(1, 1, 5, 8)},
+    )
+
+
 def regions(kind: str, options: str, judge: Callable[[Array, Array], Array], channels: int) -> Judged:
     case = Case(layer(kind, "x r", options=options), {"x": (2, channels, 9, 8), "r": (5, 5)}, constant=("r",))
     return Judged(case, lambda given, blobs: [judge(given["x"], given["r"])], bottoms={"r": ROWS})
@@ -219,6 +247,10 @@ JUDGED: dict[str, Judged] = {
     "detections": found("", 200),
     "detections_few": found("", 5),
     "detections_corner": found("", 200, "CORNER"),
+    "multibox": multiboxes("overlap_threshold: 0.5"),
+    "multibox_bipartite": multiboxes("match_type: BIPARTITE loc_weight: 2", bipartite=True, weight=2),
+    "multibox_few_negatives": multiboxes("neg_pos_ratio: 1", ratio=1),
+    "multibox_no_mining": multiboxes("mining_type: NONE do_neg_mining: false", mines=False),
     "roi_pooling": regions(
         "ROIPooling",
         "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }",

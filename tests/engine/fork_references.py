@@ -203,6 +203,57 @@ def detections(
     return np.array(rows).reshape(1, 1, -1, 7)
 
 
+def multibox(
+    loc: Array,
+    conf: Array,
+    prior: Array,
+    objects: Array,
+    classes: int,
+    *,
+    ratio: float = 3,
+    bipartite: bool = False,
+    mines: bool = True,
+    weight: float = 1,
+) -> Array:
+    """With CENTER_SIZE, thresholds of 0.5, class 0 as the background; divided by the number of matched boxes."""
+    boxes, variances = prior.reshape(2, -1, 4)
+    total, matches = 0.0, 0
+    for image in range(len(loc)):
+        found = [row for row in objects.reshape(-1, 8) if row[0] == image]
+        table = [[_overlap(row[3:7], box) for row in found] for box in boxes]
+        match: dict[int, int] = {}
+        while len(match) < len(found):
+            pairs = [(k, j) for k in range(len(boxes)) for j in range(len(found))]
+            pairs = [(k, j) for k, j in pairs if k not in match and j not in match.values()]
+            k, j = max(pairs, key=lambda pair: table[pair[0]][pair[1]])
+            if table[k][j] <= 1e-6:
+                break
+            match[k] = j
+        for k in range(len(boxes)):
+            if found and k not in match and not bipartite and max(table[k]) >= 0.5:
+                match[k] = int(np.argmax(table[k]))
+        scores = conf[image].reshape(-1, classes)
+        labels = [int(found[match[k]][1]) if k in match else 0 for k in range(len(boxes))]
+        entropy = [math.log(np.exp(row).sum()) - row[label] for row, label in zip(scores, labels)]
+        free = [k for k in range(len(boxes)) if k not in match and max(table[k], default=0) < 0.5]
+        count = min(int(len(match) * ratio), len(free)) if found else 0
+        counted = [*match, *sorted(free, key=lambda k: -entropy[k])[:count]] if mines else range(len(boxes))
+        total += sum(entropy[k] for k in counted)
+        for k, j in match.items():
+            (left, top, right, bottom), v, box = boxes[k], variances[k], found[j][3:7]
+            w, h = right - left, bottom - top
+            target = [
+                ((box[0] + box[2]) / 2 - (left + right) / 2) / w / v[0],
+                ((box[1] + box[3]) / 2 - (top + bottom) / 2) / h / v[1],
+                math.log((box[2] - box[0]) / w) / v[2],
+                math.log((box[3] - box[1]) / h) / v[3],
+            ]
+            d = np.abs(loc[image].reshape(-1, 4)[k] - target)
+            total += weight * np.where(d < 1, d * d / 2, d - 0.5).sum()
+        matches += len(match)
+    return np.array(total / max(matches, 1))
+
+
 def roi_pool(x: Array, regions: Array, height: int, width: int, scale: float) -> Array:
     out = np.zeros((len(regions), x.shape[1], height, width))
     for r, (image, *sides) in enumerate(regions):

@@ -208,15 +208,23 @@ def test_a_scale_behind_a_scale_inside_is_fused_rightly() -> None:
         ("PriorBox", "x x", "prior_box_param { }", "min_size is missing"),
         ("PriorBox", "x x", "prior_box_param { min_size: 9 max_size: 9 }", "max_size: expected one above each"),
         ("PriorBox", "x x", "prior_box_param { min_size: 9 step_h: 9 }", "step_h alone"),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { }", "num_classes is missing"),
+        (
+            "MultiBoxLoss",
+            "x x x x",
+            "multibox_loss_param { num_classes: 2 conf_loss_type: LOGISTIC }",
+            "conf_loss_type: LOGISTIC is not handled",
+        ),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 bp_inside: true }", "bp_inside: true is not"),
+        (
+            "MultiBoxLoss",
+            "x x x x",
+            "multibox_loss_param { num_classes: 2 mining_type: HARD_EXAMPLE }",
+            "mining_type: HARD_EXAMPLE is not handled",
+        ),
         ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
         ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
         ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
-        (
-            "DepthwiseConvolution",
-            "x",
-            "convolution_param { num_output: 4 kernel_size: 1 axis: 1 }",
-            "axis is not handled",
-        ),
     ],
 )
 def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: str) -> None:
@@ -229,6 +237,7 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
     ("kind", "bottoms", "options", "said"),
     [
         ("DepthwiseConvolution", "x", "convolution_param { num_output: 8 kernel_size: 1 }", "num_output 8 and group 4"),
+        ("DepthwiseConvolution", "x", "convolution_param { num_output: 4 kernel_size: 1 axis: 2 }", "axis 2"),
         ("ConvolutionDepthwise", "x", "convolution_param { num_output: 4 kernel_size: 1 group: 2 }", "group 2 for 4"),
         ("Convolution", "x", "convolution_param { num_output: 4 kernel_size: 1 hole: 2 dilation: 2 }", "write one"),
         (
@@ -246,6 +255,7 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
         ("Interp", "x", "interp_param { zoom_factor: 2 pad_beg: -6 }", "nothing of its bottom"),
         ("PSROIPooling", "x x", "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 1 }", "18 channels"),
         ("DetectionOutput", "x x x", "detection_output_param { num_classes: 2 }", "values per image"),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 }", "values per image"),
         ("VideoData", "", "", 'inputs={"y"'),
     ],
 )

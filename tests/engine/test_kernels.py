@@ -13,9 +13,15 @@ from caffe_split.formats import prototxt
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
-from caffe_split.engine.kernels import build
+from caffe_split.engine.kernels import build, pool
 from caffe_split.engine.kernels import norm as kernel
+from caffe_split.engine.kernels.pool import pooled
+from caffe_split.engine.kernels.update import update
 from caffe_split.engine.model.net import Net
+from caffe_split.engine.model.params import Param
+from caffe_split.engine.training import updates
+from caffe_split.engine.training.updates import Updater
+from caffe_split.net.options import Options
 
 needs_compiler = pytest.mark.skipif(build.kernels().library is None, reason=build.kernels().why or "kernels")
 
@@ -233,7 +239,7 @@ def test_an_error_of_the_compiler_is_told_and_nothing_is_left(tmp_path: Path, so
 def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     build.kernels.cache_clear()
-    kernel.library.cache_clear()
+    build.library.cache_clear()
     try:
         assert build.kernels().library is None and "no C++ compiler" in build.kernels().why
         document = prototxt.parse(HEAD + NETS["all"][0], kind="net")
@@ -243,4 +249,96 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tm
     finally:
         monkeypatch.undo()
         build.kernels.cache_clear()
-        kernel.library.cache_clear()
+        build.library.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov"])
+@pytest.mark.parametrize("regularization", ["L1", "L2"])
+def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f'type: "{kind}" momentum: 0.8 weight_decay: 0.01 regularization_type: "{regularization}" iter_size: 2'
+    options = Options("SolverParameter", [prototxt.parse(text, kind="solver")])
+    found = []
+    for kernels in (True, False):
+        monkeypatch.setattr(updates, "update", update if kernels else lambda *_: False)
+        torch.manual_seed(0)
+        params = [
+            Param("a", 0, torch.randn(3, 2, 3, 3), 1.0, 1.0),
+            Param("a", 1, torch.zeros(3), 2.0, 0.0),
+            Param("b", 0, torch.randn(40, 1000), 0.5, 1.0),
+            Param("c", 0, torch.randn(4), 0.0, 1.0),
+        ]
+        updater = Updater(params, options)
+        for iteration in range(3):
+            for param in params[:3]:
+                param.values.grad = torch.randn(param.values.shape)
+            updater.apply(0.1, iteration)
+            assert all(param.values.grad is None for param in params)
+        found.append([*(param.values for param in params), *updater.history])
+    for one, other in zip(*found):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["MAX", "AVE"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        "kernel_size: 3 stride: 2",
+        "kernel_size: 1 stride: 2",
+        "kernel_size: 2 pad: 1",
+        "kernel_h: 4 kernel_w: 2 stride_h: 3 stride_w: 1 pad_h: 1 pad_w: 1",
+        "kernel_size: 5 pad: 4 stride: 2",
+        "kernel_size: 17 stride: 3",
+    ],
+)
+def test_pooling_computes_what_pytorch_does(kind: str, window: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = 19 if "17" in window else 7
+    text = f"""layer {{ name: "in" type: "Input" top: "x"
+  input_param {{ shape {{ dim: 2 dim: 5 dim: {side} dim: {side} }} }} }}
+layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {{
+  num_output: 37 kernel_size: 1 weight_filler {{ type: "gaussian" std: 1 }} }} }}
+layer {{ name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param {{ pool: {kind} {window} }} }}"""
+    net = Net(prototxt.parse(text, kind="net"), "TRAIN", seed=1, fuse=True)
+    x = np.random.default_rng(0).normal(size=(2, 5, side, side))
+    found, seen = [], []
+    monkeypatch.setattr(pool, "pooled", lambda *given, **named: seen.append(1) or pooled(*given, **named))
+    for on in (True, False):
+        net.layers[2].by_kernels = on
+        seen.clear()
+        top = net.forward({"x": x}).blobs["p"]
+        # Larger kernels are left to PyTorch.
+        assert bool(seen) == (on and "17" not in window)
+        top.backward(torch.linspace(-1, 1, top.numel()).view(top.shape))
+        found.append((top.detach(), *(param.values.grad for param in net.params)))
+        for param in net.params:
+            param.values.grad = None
+        with torch.no_grad():
+            assert torch.equal(net.forward({"x": x}).blobs["p"], found[-1][0])
+    for one, other in zip(*found):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+def test_the_largest_of_equal_values_is_the_first_and_a_nan_is_seen() -> None:
+    x = torch.tensor([1.0, 3.0, 3.0, torch.nan]).view(1, 1, 2, 2).requires_grad_()
+    (row,) = pooled(x, (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(1)
+    assert row.flatten().tolist()[0] == 3 and bool(row.flatten()[1].isnan())
+    y = torch.full((1, 1, 2, 2), 7.0).requires_grad_()
+    pooled(y, (2, 2, 1, 1, 0, 0), (1, 1), largest=True).sum().backward()
+    assert y.grad.flatten().tolist() == [1, 0, 0, 0]
+
+
+@needs_compiler
+@pytest.mark.parametrize("largest", [True, False])
+def test_pooling_of_bfloat16_adds_in_float(largest: bool) -> None:
+    torch.manual_seed(0)
+    low = torch.randn(2, 16, 9, 9).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    full = low.detach().float().requires_grad_()
+    outs = [pooled(x, (3, 3, 1, 1, 0, 0), (7, 7), largest=largest) for x in (low, full)]
+    gradient = torch.randn(outs[0].shape).bfloat16()
+    for out in outs:
+        out.backward(gradient.to(out.dtype))
+    assert outs[0].dtype == low.grad.dtype == torch.bfloat16
+    assert torch.equal(outs[0].float(), outs[1].bfloat16().float())
+    assert torch.equal(low.grad, full.grad.bfloat16())

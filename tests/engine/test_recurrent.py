@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.engine.case import Case, layer
 from tests.engine.runs import compare, near, ours, theirs
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
 
 from caffe_split.engine.model.net import Net
+from caffe_split.engine.spec.support import judge_training, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights.caffemodel import read_weights
+from caffe_split.net.state import TRAIN
+from tests.engine.judge import built, computed, difference, run_pycaffe, values
 from tests.engine.test_against_caffe import same_snapshots
 
 # Rows of the file are time steps of three streams. 23 rows in batches of 5: sequences go on in the next batch.
@@ -77,6 +81,35 @@ def test_trainings_match_caffe_and_go_on_from_each_others_snapshots(
         compare(ours("solver.prototxt", snapshot=f"{who}_iter_12.solverstate")[1], from_ours, 1e-4)
 
 
+def sharing(kind: str, phase: str) -> Case:
+    """Two layers of all weights in common."""
+    params = " ".join(f'param {{ name: "{name}" }}' for name in "abcde"[: 3 if kind == "LSTM" else 5])
+    options = f"recurrent_param {{ num_output: 3 }} {params}"
+    text = layer(kind, "x m", "h", options).replace('"l"', '"one"') + layer(kind, "h m", "y", options)
+    return Case(text, {"x": (4, 2, 3), "m": (4, 2)}, integers={"m": 2}, constant=("m",), phase=phase)
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_shared_weights_are_those_of_caffe_in_test_and_refused_in_a_training(kind: str, tmp_path: Path) -> None:
+    """Caffe's TRAIN phase computes something else: the refusal goes when this no longer holds."""
+    differs = {}
+    for phase in ("TEST", "TRAIN"):
+        case = sharing(kind, phase)
+        net = built(case)
+        given = values(case, net, np.random.default_rng(1))
+        given = {key: array for key, array in given.items() if not key.startswith("param:l:")}
+        found, caffe = computed(case, given), run_pycaffe(tmp_path, {phase: case}, {phase: given})[phase]
+        differs[phase] = difference(found["blob:y"], caffe["blob:y"])
+    assert differs["TEST"] < 1e-5 and differs["TRAIN"] > 0.05
+    document = prototxt.parse(sharing(kind, "TRAIN").prototxt(), kind="net")
+    said = [problem.text for problem in judge_training(document, layers_of(document, TRAIN))]
+    assert len(said) == (1 if kind == "LSTM" else 3) and "layer 'l': it shares 'c' with a layer above" in said[0]
+    alone = sharing(kind, "TRAIN").prototxt().replace('param { name: "c" }', "param {}")
+    document = prototxt.parse(alone.replace('"d"', '""').replace('"e"', '""'), kind="net")
+    assert judge_training(document, layers_of(document, TRAIN)) == []
+
+
 SMALL = """
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 1 dim: 2 } } }
 layer { name: "m" type: "Input" top: "m" input_param { shape { dim: 2 dim: 1 } } }
@@ -95,6 +128,18 @@ def test_two_batches_are_one_long_one() -> None:
     marks[:] = 0
     again = net.forward({"x": x[2:], "m": marks[:2]}).blobs["h"]
     assert (again - parts[1]).abs().max() > 0.01
+
+
+def test_multiply_adds_are_those_of_all_streams_with_a_static_input_once() -> None:
+    text = (
+        SMALL.replace("dim: 2 dim: 1", "dim: 5 dim: 7")
+        .replace('bottom: "m"', 'bottom: "m" bottom: "s"')
+        .replace(
+            'layer { name: "l"',
+            'layer { name: "s" type: "Input" top: "s" input_param { shape { dim: 7 dim: 4 } } }\nlayer { name: "l"',
+        )
+    )
+    assert Net(prototxt.parse(text, kind="net"), "TEST").multiply_adds == 7 * (5 * 12 * (2 + 3) + 12 * 4)
 
 
 def test_a_state_is_not_computed_anew_from_overwritten_memory() -> None:

@@ -123,8 +123,8 @@ def test_all_that_is_not_handled_is_listed_at_once(tmp_path: Path) -> None:
     lines = (tmp_path / "net.prototxt").read_text().splitlines()
     for place, what in (
         ("STOCHASTIC", "pool: STOCHASTIC with padding"),
-        ('name: "relu1"', "'relu1': type Python"),
-        ('name: "left_relu"', "'left_relu': type Python"),
+        ('name: "relu1"', "'relu1': python_param gives no module"),
+        ('name: "left_relu"', "'left_relu': python_param gives no module"),
         ("gauss", "weight_filler of type 'gauss'"),
         ("fraction", "BatchNormParameter has no field 'fraction'"),
     ):

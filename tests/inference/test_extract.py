@@ -99,6 +99,10 @@ def test_iterations_count_batches(small: Path, any_backend: str) -> None:
     assert np.load("f/ip.npy") == pytest.approx(np.tile(plain(small)["ip"], (2, 1)), rel=1e-5, abs=1e-6)
 
 
+class StoppedError(Exception):
+    """In the place of an interrupt, which would end the tests."""
+
+
 def stopped_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     """Let `run_net` give nets that fail behind so many batches."""
     run_net = room.run_net
@@ -110,7 +114,7 @@ def stopped_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
 
             def once(*values: object) -> object:
                 if len(done) == batches:
-                    raise KeyboardInterrupt
+                    raise StoppedError
                 done.append(1)
                 return forward(*values)  # type: ignore[arg-type]
 
@@ -126,7 +130,7 @@ def test_the_same_call_goes_on(small: Path, backend: str, monkeypatch: pytest.Mo
     extract("net.prototxt", "w.caffemodel", ["ip", "conv"], "whole", form=form)
     with monkeypatch.context() as patch:
         stopped_after(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StoppedError):
             extract("net.prototxt", "w.caffemodel", ["ip", "conv"], "f", form=form)
     assert not Path("f").exists()
     with Path("f.unfinished/ip.npy").open("ab") as stream:
@@ -162,9 +166,9 @@ def test_a_kill_at_any_time(small: Path, any_backend: str) -> None:
     def say(done: int, _rows: int) -> None:
         seen.append(done)
         if len(seen) == 4:
-            raise KeyboardInterrupt
+            raise StoppedError
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError):
         extract("net.prototxt", "w.caffemodel", ["ip"], "f", iterations=30000, say=say)
     assert seen == [before, before + 1, before + 2, before + 3]
     rows = np.memmap(grown, np.float32, "r", 128).reshape(-1, 6)
@@ -228,7 +232,7 @@ def test_an_extraction_of_another_kind_or_at_the_same_time(
 ) -> None:
     with monkeypatch.context() as patch:
         stopped_after(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StoppedError):
             extract("net.prototxt", "w.caffemodel", ["ip"], "f")
     with pytest.raises(cs.CaffeSplitError, match=r"f.unfinished is of another extraction \(blobs, form differ\)"):
         extract("net.prototxt", "w.caffemodel", ["conv"], "f", form="hdf5")

@@ -93,11 +93,11 @@ def test_several_weights_make_a_table(small: Path, backend: str) -> None:
 
 
 def test_json(small: Path, any_backend: str) -> None:
-    said = json.loads(caffe_split("test", "net.prototxt", "w.caffemodel", "--json", "--top", 2, cwd=small).stdout)
+    (said,) = json.loads(caffe_split("test", "net.prototxt", "w.caffemodel", "--json", "--top", 2, cwd=small).stdout)
     found = cs.score_net("net.prototxt", "w.caffemodel", top=[2])
     assert said["loss"] == pytest.approx(found.loss) and said["iterations"] == 3
     assert [each["name"] for each in said["outputs"]] == ["accuracy", "loss", "top3"]
-    assert said["top-2"] == pytest.approx(found.shares()["top-2"]) and np.sum(said["confusion"]) == RECORDS
+    assert said["top"] == {"2": pytest.approx(found.shares()["top-2"])} and np.sum(said["confusion"]) == RECORDS
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -147,13 +147,30 @@ def test_a_net_of_a_solver_and_its_test_state(small: Path, any_backend: str) -> 
     assert "Batch 0, sum = " in said
 
 
-@pytest.mark.parametrize("case", ["no data", "head", "more", "phase", "labels"])
+@pytest.mark.parametrize(
+    "case", ["no data", "broken", "empty", "deploy", "head", "more", "phase", "labels", "ending", "folder"]
+)
 def test_what_is_refused(small: Path, backend: str, case: str) -> None:
     net = small / "net.prototxt"
     words: tuple[object, ...] = ()
     if case == "no data":
         net.write_text(NET.replace("test_lmdb", "gone_lmdb"))
         expected = r"net.prototxt:2: layer 'data': no data set 'gone_lmdb' \(LMDB\)"
+    elif case == "broken":
+        (small / "test_lmdb/data.mdb").write_bytes(b"no LMDB" * 2000)
+        expected = "net.prototxt:2: layer 'data': test_lmdb: no LMDB that can be read: .*MDB_INVALID"
+    elif case == "empty":
+        write_store("empty_lmdb", [])
+        net.write_text(NET.replace("test_lmdb", "empty_lmdb"))
+        expected = "net.prototxt:2: layer 'data': empty_lmdb: the LMDB holds no record"
+    elif case == "deploy":
+        data = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } } }'
+        net.write_text(data + NET.split("} }\n", 2)[2].split('layer { name: "accuracy"')[0])
+        expected = "net.prototxt: a deploy net has no data to be tested on; give .* images"
+    elif case == "ending":
+        words, expected = ("--confusion", "c.txt"), "c.txt: --confusion writes files that end in .csv, .png, .svg, .pdf"
+    elif case == "folder":
+        words, expected = ("--confusion", "none/c.csv"), "none: no such folder to write c.csv in"
     elif case == "head":
         words, expected = ("--head", "conv"), "no layer 'conv' of scores and labels .* There is: accuracy, top3, loss"
     elif case == "more":

@@ -123,7 +123,7 @@ def test_fields_are_those_of_the_schema(record: LayerType) -> None:
         assert message is not None
         assert set(fields.split()) <= set(message.fields), name
         assert not set(fields.split()) & ignored
-        known |= set(message.fields)
+        known |= set(message.fields) | {f"{name}.{field}" for field in message.fields}
     assert ignored <= known | {"*"}
     assert record.engine is None or all(reason for reason in record.engine.ignored.values())
 

@@ -219,6 +219,7 @@ FORKS: dict[str, list[tuple[list[str], int, str]]] = {
         ([IMAGE, "4,3,90,80"], 1, "prior_box_param { min_size: 30 min_size: 20 aspect_ratio: 2 flip: false }"),
     ],
     "DetectionOutput": [(["4,40", "4,30", "1,2,40"], 1, "detection_output_param { num_classes: 3 }")],
+    "MultiBoxLoss": [(["4,40", "4,30", "1,2,40", "1,1,7,8"], 1, "multibox_loss_param { num_classes: 3 }")],
     "ROIPooling": [([IMAGE, "9,5"], 1, "roi_pooling_param { pooled_h: 7 pooled_w: 6 spatial_scale: 0.0625 }")],
     "PSROIPooling": [
         (["4,18,9,8", "9,5,1,1"], 1, "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.0625 }")
@@ -248,6 +249,7 @@ FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
     "SmoothL1Loss": [([""], [])],
     "PriorBox": [(["1,2,1728"], []), (["1,2,1152"], [])],
     "DetectionOutput": [(["1,1,1,7"], [])],
+    "MultiBoxLoss": [([""], [])],
     "ROIPooling": [(["9,6,7,6"], [])],
     "PSROIPooling": [(["9,2,3,3"], [])],
     "AnnotatedData": [(["8,3,300,200", "1,1,1,8"], [])],

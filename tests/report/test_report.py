@@ -342,7 +342,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("eyes", SEEN)
 def test_colours_are_told_apart(theme: str, eyes: str) -> None:
     style = (ROOT / "caffe_split/report/page.css").read_text()
-    part = style.split("@media (prefers-color-scheme: dark)")[theme == "dark"].split("* {")[0]
+    part = style.split("@media screen and (prefers-color-scheme: dark)")[theme == "dark"].split("* {")[0]
     named = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", part))
     lightness = {name: float(np.array(TO_XYZ[1]) @ linear_light(colour)) for name, colour in named.items()}
 

@@ -3,13 +3,15 @@
 A page says in what it runs by a comment, `<!-- run: digits -->`, or `<!-- run: digits, slow -->` where that takes long.
 In a block ```console a line `$ COMMAND` is run; one that ends in a backslash goes on in the next. What follows up to
 the next command is what it prints, standard output first. `...` in an output stands for any text, on a line of its own
-for any lines. A command that is to fail ends in `# fails`. Blocks ```python run in the same folder, one by one.
+for any lines. A command that is to fail ends in `# fails`. Blocks ```python run in the same folder, one by one; a
+block of another language that has `file=NAME` after it becomes that file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import shlex
@@ -23,26 +25,32 @@ from pathlib import Path
 from unittest import mock
 
 from caffe_split.backends import choose
-from tests.support import ROOT, caffe_split, inside
+from tests.support import ROOT, caffe_split, call_main, caught, inside
 
-_MARK = re.compile(r"<!-- run: (\w+)(, slow)? -->")
-_BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_MARK = re.compile(r"^<!-- run: (\w+)(, slow)? -->$", re.MULTILINE)
+_BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 _FAILS = "# fails"
 
 
 @dataclass
 class Block:
-    """Code of a page between fences, at `start` of its text. `said` is what each command of a console has printed."""
+    """Code of a page between fences, at `start` of its text. `said` is what each command of a console has printed.
+
+    file: that it becomes; empty where it runs.
+    """
 
     language: str
+    file: str
     code: str
     start: int
     said: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Each command as written, and what the page says that it prints."""
+        """Each command of a console as written, and what the page says that it prints."""
+        if self.language != "console":
+            return []
         found: list[tuple[str, str]] = []
         lines = iter(self.code.splitlines(keepends=True))
         for line in lines:
@@ -73,7 +81,8 @@ def read_page(path: Path) -> RunPage | None:
     mark = _MARK.search(text)
     if mark is None:
         return None
-    blocks = [Block(found[1], found[2], found.start(2)) for found in _BLOCK.finditer(text)]
+    found_all = [Block(found[1], found[2] or "", found[3], found.start(3)) for found in _BLOCK.finditer(text)]
+    blocks = [block for block in found_all if block.file or block.language in ("console", "python")]
     return RunPage(path, mark[1], bool(mark[2]), text, blocks)
 
 
@@ -87,6 +96,14 @@ def make_world(name: str, folder: Path) -> None:
     """Fill a folder with what a page takes for granted."""
     if name == "empty":
         return
+    if name == "logs":
+        make_logs(folder)
+        return
+    if name == "checkout":
+        for part in ("caffe_split", "tests", "prototxt/digits", "tools"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
+        return
     assert name == "digits", f"there is no world {name}"
     shutil.copytree(ROOT / "prototxt/digits", folder / "digits")
     solver = folder / "digits/solver.prototxt"
@@ -98,6 +115,42 @@ def make_world(name: str, folder: Path) -> None:
         watch = ("--window", "0:100", "--interval", 2, "--in-place")
         caffe_split("instrument", "digits/train_val.prototxt", *watch, cwd=folder)
         caffe_split("train", "digits/solver.prototxt", "--threads", 1, cwd=folder)
+
+
+def make_logs(folder: Path) -> None:
+    """Thirty made-up trainings in runs/: rates and seeds; the highest rates end in nan, one log is that of a crash."""
+    number = 0
+    for rate in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
+        for seed in range(1, 6):
+            number += 1
+            run = folder / f"runs/lr{rate:g}-seed{seed}"
+            run.mkdir(parents=True)
+            peak = 0.9 + 0.02 * math.sin(rate * 40) + 0.004 * math.sin(seed * rate * 100)
+            lines = [f"Solving net {number}"]
+            for iteration in range(0, 10001, 500):
+                learnt = peak * (1 - math.exp(-iteration / 1500)) - max(0, iteration - 6000) * 2e-6 * rate * 30
+                lost = rate > 0.2 and iteration >= 2000
+                accuracy, loss = (0.1, math.nan) if lost else (0.1 + 0.9 * learnt, 2.3 * (1 - learnt))
+                lines += [
+                    f"Iteration {iteration}, Testing net (#0)",
+                    f"    Test net output #0: accuracy = {accuracy:.4f}",
+                    f"    Test net output #1: loss = {loss:.4f}",
+                    f"Iteration {iteration}, loss = {loss:.4f}",
+                    f"Iteration {iteration}, lr = {rate}",
+                ]
+                if iteration and iteration % 1000 == 0:
+                    lines.append(f"Snapshotting to binary proto file runs/{run.name}/net_iter_{iteration}.caffemodel")
+                    (run / f"net_iter_{iteration}.caffemodel").touch()
+                if (rate, seed, iteration) == (0.03, 4, 7000):
+                    lines.append("Check failed: error == cudaSuccess (2 vs. 0)  out of memory")
+                    break
+            else:
+                lines.append("Optimization Done.")
+            text = ""
+            for at, line in enumerate(lines):
+                level = "F" if "failed" in line else "I"
+                text += f"{level}0305 15:{at // 60:02d}:{at % 60:02d}.000000  7 solver.cpp:1] {line}\n"
+            (run / "train.log").write_text(text)
 
 
 @contextlib.contextmanager
@@ -113,36 +166,55 @@ def run_page(page: RunPage, folder: Path) -> None:
     names: dict[str, object] = {}
     with torch_first():
         for block in page.blocks:
-            if block.language == "python":
+            if block.file:
+                (folder / block.file).write_text(block.code, encoding="utf-8")
+            elif block.language == "python":
                 with inside(folder), contextlib.redirect_stdout(io.StringIO()):
                     exec(compile(block.code, str(page.path), "exec"), names)
-            else:
+            elif block.language == "console":
                 block.said = [(command, _run(command[2:], folder)) for command, _ in block.commands]
 
 
 def _run(command: str, folder: Path) -> str:
     line = command.replace("\\\n", " ").strip()
-    status = 1 if line.endswith(_FAILS) else 0
+    line_fails = line.endswith(_FAILS)
     line = line.removesuffix(_FAILS).split("  # ")[0].strip()
     words = shlex.split(line)
     # In this process, where the libraries are loaded; what only a shell can do, by a shell.
-    if words[0] == "caffe-split" and not re.search(r"[|<>*?&;$]", line):
-        result = caffe_split(*words[1:], cwd=folder, status=status)
+    own = (folder / "caffe_split").is_dir()  # a checkout, whose code is to run
+    if words[0] == "caffe-split" and not own and not re.search(r"[|<>*?&;$]", line):
+        said, found = _in_this_process(words, folder)
     else:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         result = subprocess.run(
             ["bash", "-c", line],
             cwd=folder,
-            env={**os.environ, "PATH": path},
-            capture_output=True,
+            env={**os.environ, "PATH": path, **({"PYTHONPATH": str(folder)} if own else {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        assert (result.returncode != 0) == bool(status), f"{line}: {result.returncode}\n{result.stdout}{result.stderr}"
-    said = result.stdout + result.stderr
+        said, found = result.stdout, result.returncode
+    assert (found != 0) == line_fails, f"{line}: {found}\n{said}"
     for path, name in ((str(folder), "/home/you"), (sys.executable, "python"), (str(ROOT), "/home/you/caffe-split")):
         said = said.replace(path, name)
     return said
+
+
+def _in_this_process(words: list[str], folder: Path) -> tuple[str, int]:
+    """What a command prints, in the order of a terminal, and its exit status."""
+    with caught(1) as out:
+        kept, stream = os.dup(2), sys.stderr
+        os.dup2(1, 2)
+        sys.stderr = sys.stdout
+        try:
+            status = call_main(words, folder)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            sys.stderr = stream
+    return out.text, status
 
 
 def same(written: str, said: str) -> bool:
@@ -196,7 +268,7 @@ def written(page: RunPage) -> str:
     """The page's text with what has come out, except in blocks that have a `...`."""
     text = page.text
     for block in reversed(page.blocks):
-        if block.language == "console" and "..." not in block.code:
+        if block.said and "..." not in block.code:
             new = "".join(
                 command + said + ("" if said.endswith("\n") or not said else "\n") for command, said in block.said
             )

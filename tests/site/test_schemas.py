@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from caffe_split import jsontext
 from caffe_split.derivation.after_split import Course
@@ -60,6 +61,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     caffe_split("fold", "derived1/net.prototxt", "derived1/init.caffemodel", "--no-verify", cwd=folder)
     solver = 'net: "net.prototxt" max_iter: 20 momentum: 0.9 snapshot_prefix: "net" base_lr: 0.1 lr_policy: "fixed"'
     (folder / "solver.prototxt").write_text(solver)
+    (folder / "dummy.prototxt").write_text(
+        'layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param { '
+        "shape { dim: 2 dim: 4 dim: 8 dim: 8 } shape { dim: 2 dim: 1 dim: 8 dim: 8 } } }"
+        + convolution("a", "data", "a")
+        + convolution("b", "a", "b")
+        + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "b" bottom: "label" top: "loss" }'
+    )
+    images = convolution("a", "data", "a") + convolution("b", "a", "b")
+    write(folder, "images", input_layer(channels=3) + images)
+    Image.new("L", (3, 5)).save(folder / "a.png")
     from caffe_split import read_weights, write_weights
 
     text = LOG.read_text().replace("Test net output #0: accuracy = ", "Test net output #0: accuracy = nan ")
@@ -109,6 +120,10 @@ PRINTED = {
         "--out",
         "d2",
     ),
+    "test": ("test", "dummy.prototxt", "net.caffemodel", "--json", "--iterations", "1", "--top", "2"),
+    "test plain": ("test", "dummy.prototxt", "net.caffemodel", "--json", "--iterations", "1"),
+    "predictions": ("test", "images.prototxt", "images.caffemodel", "--json", "--image", "a.png"),
+    "time": ("time", "dummy.prototxt", "--json", "--iterations", "1"),
     "fold": ("fold", "derived1/net.prototxt", "derived1/init.caffemodel", "--dry-run", "--json", "--out", "f2"),
 }
 

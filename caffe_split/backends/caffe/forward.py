@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from caffe_split.backends.caffe.child import open_net, run_job
-from caffe_split.backends.compare import load_input, one_rounding
+from caffe_split.backends.compare import load_inputs, one_rounding
 from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
+from caffe_split.errors import CaffeSplitError
 from caffe_split.files import open_new, scratch
 
 # Blob -> shape, in the order in which a batch's values follow each other in the file.
@@ -74,11 +75,9 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
         if layer.type in ("TPM", "Split")
         for top in net.top_names[name]
     }
-    if input_file is not None:
-        if len(net.inputs) != 1:
-            sys.exit(f"{path}: it has {len(net.inputs)} inputs; --input serves deploy nets of one.")
-        given = load_input(Path(input_file))
-        job["shapes"] = {net.inputs[0]: given.shape}
+    given = load_inputs(Path(input_file), list(net.inputs), path) if input_file is not None else {}
+    if given:
+        job["shapes"] = {name: array.shape for name, array in given.items()}
     for name, shape in job["shapes"].items():
         net.blobs[name].reshape(*shape)
     if job["shapes"]:
@@ -88,7 +87,7 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
         for _ in range(job["batches"]):
             for name in net.inputs:
                 blob = net.blobs[name].data
-                blob[...] = given if input_file is not None else rng.standard_normal(blob.shape)
+                blob[...] = given[name] if name in given else rng.standard_normal(blob.shape)
             _run(net, rounding if job["rounded"] else None)
             kept = {name: blob.data for name, blob in net.blobs.items() if name not in ignored}
             for values in kept.values():
@@ -112,7 +111,10 @@ def _run(net: Any, rounding: np.random.Generator | None) -> None:
 def main() -> None:
     """The child: a job as JSON in the first argument, outputs and shapes as JSON on the last line that it prints."""
     job = json.loads(sys.argv[1])
-    print(json.dumps([_forward(job, *net) for net in job["nets"]]))
+    try:
+        print(json.dumps([_forward(job, *net) for net in job["nets"]]))
+    except CaffeSplitError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

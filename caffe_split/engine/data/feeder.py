@@ -22,14 +22,15 @@ class Feeder:
     Args:
         reader: gives the records.
         rows: the part of each batch that this process takes.
-        ahead: how many batches are made ready, at least 1.
+        ahead: how many batches are made ready; 0 makes each when it is asked for, without a thread.
         transformer: applied to the first top, if any.
     """
 
     def __init__(self, reader: Reader, rows: Rows, ahead: int, transformer: Transformer | None = None) -> None:
         self._reader, self._transformer, self._rows = reader, transformer, rows
         self._number = 0
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(max(1, ahead))
+        self._ahead = ahead
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
         self._thread: threading.Thread | None = None
 
     def go_to(self, number: int) -> None:
@@ -58,6 +59,8 @@ class Feeder:
 
     def next(self) -> Batch:
         """The next batch. Raises `CaffeSplitError` for records that cannot be read or differ in shape."""
+        if not self._ahead:
+            return self._make()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True)
             self._thread.start()

@@ -13,6 +13,9 @@ from caffe_split.data.store import decode_record, open_store
 from caffe_split.engine.data.reader import Records, Shape, shuffled
 from caffe_split.errors import CaffeSplitError
 
+# Bytes up to which all images of a store stay in memory.
+_STAYS = 1 << 24
+
 
 def _no_objection(_shape: Shape) -> str:
     return ""
@@ -27,6 +30,8 @@ class ImageReader:
 
     path: str
     shape: tuple[int, int, int]
+    # Whether images that were read once stay in memory.
+    stays = False
 
     def __init__(self) -> None:
         self.objection: Callable[[Shape], str] = _no_objection
@@ -69,6 +74,8 @@ class StoreReader(ImageReader):
 
     color: encoded images are decoded in color (True), in gray (False), or as they are (None). Raises `CaffeSplitError`
     for a store that is not there, is empty, or holds something else.
+
+    The images of a small store stay in memory, so that a round after the first reads nothing; `stays` says so.
     """
 
     def __init__(self, path: str, color: bool | None = None) -> None:
@@ -80,23 +87,32 @@ class StoreReader(ImageReader):
             raise CaffeSplitError(f"{self.path}: the LMDB holds no record.")
         self._cursor = store.begin(buffers=False).cursor()
         self._cursor.first()
-        channels, height, width = self._look()[0].shape
+        # The record at which the cursor stands.
+        self._at = 0
+        self._kept: dict[int, tuple[np.ndarray, int]] = {}
+        self.stays = False
+        first = self._look()[0]
+        self.stays = first.nbytes * self.entries <= _STAYS
+        channels, height, width = first.shape
         self.shape = (channels, height, width)
 
     @override
     def _next(self) -> tuple[np.ndarray, int]:
-        return decode_record(self._cursor.value(), self._color)
+        place = self._position % self.entries
+        record = self._kept.get(place)
+        if record is None:
+            for _ in range((place - self._at) % self.entries):
+                if not self._cursor.next():
+                    self._cursor.first()
+            self._at = place
+            record = decode_record(self._cursor.value(), self._color)
+            if self.stays:
+                self._kept[place] = record
+        return record
 
     @override
     def _name(self) -> str:
         return f"{self.path}: record {self._position % self.entries}"
-
-    @override
-    def skip(self, count: int) -> None:
-        for _ in range(count % self.entries):
-            if not self._cursor.next():
-                self._cursor.first()
-        self._position += count
 
 
 class ImageListReader(ImageReader):

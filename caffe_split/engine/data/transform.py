@@ -80,7 +80,9 @@ class Transformer:
             (len(images), *(images[0].shape if self.varies else self.shape)), np.uint8 if plain else np.float32
         )
         # For each image three numbers from 0 to 1: how far down and to the right the crop lies, and whether to mirror.
-        draws = np.random.default_rng([self._seed, number]).random((rows.whole, 3))[rows.slice]
+        draws = np.full((rows.count, 3), 0.5)
+        if self._mirror or (self._crop and self._training):
+            draws = np.random.default_rng([self._seed, number]).random((rows.whole, 3))[rows.slice]
         if not self._training:
             draws[:, :2] = 0.5
         for index, (image, (down, right, turn)) in enumerate(zip(images, draws)):

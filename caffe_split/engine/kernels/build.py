@@ -22,9 +22,10 @@ from caffe_split.files import make_folder, replacing
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 _HEADERS = sorted(Path(__file__).parent.glob("*.h"))
-# Neither flag changes a value: no operation here sets errno or traps.
-_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-std=c++17", "-fno-math-errno", "-fno-trapping-math")
-_WIDE = "-mprefer-vector-width=512"
+_BASE = ("-O3", "-fPIC", "-shared", "-std=c++17")
+# None changes a value: no operation here sets errno or traps. Tried in turn, since compilers and processors differ.
+_USUAL = (*_BASE, "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+_ATTEMPTS = ((*_USUAL, "-mprefer-vector-width=512"), _USUAL, (*_BASE, "-march=native"), _BASE)
 # A user who wants PyTorch's own operations: CAFFE_SPLIT_KERNELS=off.
 SWITCH = "CAFFE_SPLIT_KERNELS"
 _SECONDS = 120
@@ -54,6 +55,30 @@ def kernels() -> Kernels:
         return Kernels(None, str(error))
 
 
+@functools.lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The library with the types of its functions, None if there is none. They are explained in the sources."""
+    found = kernels().library
+    if found is None:
+        return None
+    p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+    types: dict[str, list[type]] = {
+        "norm_batch": [i, p, n, n, f, f, p, p, p, p, p],
+        "norm_forward": [i, p, p, n, n, p, p, p, i, p],
+        "norm_backward": [i, p, p, p, n, n, p, p, p, i, p, p, p, p],
+        "conv_forward": [p, p, p, p, p],
+        "conv_backward": [p, p, p, p, p, p, p],
+        "pool_maximum": [i, p, p, p, p],
+        "pool_mean": [i, p, p, p],
+        "pool_backward": [i, p, p, p, p],
+        "softmax_loss": [p, p, n, n, f, f, p, p],
+        "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
+    }
+    for name, given in types.items():
+        getattr(found, name).argtypes = given
+    return found
+
+
 def compiler() -> str:
     """The path of the C++ compiler: $CXX, else g++, c++ or clang++. Raises `CaffeSplitError` if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]
@@ -74,7 +99,7 @@ def key(command: str) -> str:
     """What a build depends on, as 16 digits: sources, flags, compiler, processor, and PyTorch with its threads."""
     parts = [path.read_bytes() for path in (*SOURCES, *_HEADERS)]
     told = subprocess.run([command, "--version"], capture_output=True, check=False).stdout
-    words = [torch.__version__, platform.machine(), _processor(), *_FLAGS, _WIDE, command]
+    words = [torch.__version__, platform.machine(), _processor(), repr(_ATTEMPTS), command]
     parts += [told, *(word.encode() for word in words)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
@@ -110,16 +135,14 @@ def load(folder: Path, command: str) -> ctypes.CDLL:
 def _compile(path: Path, command: str) -> None:
     make_folder(path.parent)
     with replacing(path) as out:
-        words = [command, *_FLAGS, _WIDE, *map(str, SOURCES), "-o", out]
         try:
-            done = subprocess.run(words, capture_output=True, timeout=_SECONDS, check=False)
-            if done.returncode and _WIDE.encode() in done.stderr:
-                # Other compilers and processors do not know this flag.
-                words.remove(_WIDE)
+            for flags in _ATTEMPTS:
+                words = [command, *flags, *map(str, SOURCES), "-o", out]
                 done = subprocess.run(words, capture_output=True, timeout=_SECONDS, check=False)
+                if not done.returncode:
+                    return
         except subprocess.TimeoutExpired:
             raise CaffeSplitError(f"{command} took over {_SECONDS} s to compile the kernels") from None
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
-            errors = [line for line in said if "error" in line] or said
-            raise CaffeSplitError(f"{command} does not compile the kernels: {errors[0]}")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        errors = [line for line in said if "error" in line] or said
+        raise CaffeSplitError(f"{command} does not compile the kernels: {errors[0]}")

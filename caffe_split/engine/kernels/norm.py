@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from caffe_split.engine.kernels.build import kernels
+from caffe_split.engine.kernels.build import library
 
 # What the running statistics of a BatchNorm are: sum of means (C,), sum of variances (C,), weight of both (1,).
 Running = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
-
-
-@functools.lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """The library with the types of its functions; None if there is none."""
-    found = kernels().library
-    if found is not None:
-        p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-        found.norm_batch.argtypes = [i, p, n, n, f, f, p, p, p, p, p]
-        found.norm_forward.argtypes = [i, p, p, n, n, p, p, p, i, p]
-        found.norm_backward.argtypes = [i, p, p, p, n, n, p, p, p, i, p, p, p, p]
-    return found
 
 
 def fits(x: torch.Tensor, other: torch.Tensor | None) -> bool:
@@ -33,6 +19,11 @@ def fits(x: torch.Tensor, other: torch.Tensor | None) -> bool:
     if x.device.type != "cpu" or x.dtype not in _TYPES or not x.numel() or library() is None:
         return False
     return _is_dense(x) and (other is None or (other.dtype == x.dtype and other.shape == x.shape and _is_dense(other)))
+
+
+def dense(x: torch.Tensor) -> torch.Tensor:
+    """The values of x, (N, C) or (N, C, H, W), as (rows, channels): x itself if they lie so."""
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
 
 
 def _is_dense(x: torch.Tensor) -> bool:
@@ -73,19 +64,9 @@ def scaled_by(
     cuts: bool,
 ) -> torch.Tensor:
     """(x - mean) * factor + bias + other, and then ReLU where `cuts`; without a gradient. Else as `normalised`."""
-    out = torch.empty_like(x)
-    _forward(x, other, mean, factor, bias, cuts, out)
-    return out
-
-
-def _forward(
-    x: torch.Tensor,
-    other: torch.Tensor | None,
-    *numbers_and_out: Any,
-) -> None:
-    mean, factor, bias, cuts, out = numbers_and_out
     found, channels = library(), x.shape[1]
     assert found is not None
+    out = torch.empty_like(x)
     found.norm_forward(
         _TYPES[x.dtype],
         x.data_ptr(),
@@ -98,6 +79,73 @@ def _forward(
         cuts,
         out.data_ptr(),
     )
+    return out
+
+
+def forward(
+    x: torch.Tensor,
+    other: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    cuts: bool,
+    batch: tuple[float, float, Running],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `normalised` returns, without a graph; and what `backward` needs of the statistics."""
+    eps, fraction, running = batch
+    channels = x.shape[1]
+    # Mean, 1 / deviation, and that times the weight.
+    numbers = torch.empty(3, channels)
+    found = library()
+    assert found is not None
+    found.norm_batch(
+        _TYPES[x.dtype],
+        x.data_ptr(),
+        x.numel() // channels,
+        channels,
+        eps,
+        fraction,
+        None if weight is None else weight.data_ptr(),
+        numbers.data_ptr(),
+        *(each.data_ptr() for each in running),
+    )
+    bias = torch.zeros(channels) if bias is None else bias
+    return scaled_by(x, other, numbers[0], numbers[2], bias, cuts), numbers
+
+
+def backward(
+    gradient: torch.Tensor, out: torch.Tensor | None, x: torch.Tensor, numbers: torch.Tensor, adds: bool
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """The gradients of x, of what was added (None unless `adds`), of the weight and of the bias.
+
+    gradient: of the result. out: the result, if a ReLU was behind it, else None. numbers: from `forward`.
+    """
+    gradient = dense(gradient.to(x.dtype))
+    channels = x.shape[1]
+    # Of the weight and of the bias.
+    of_weight, of_bias = torch.empty(channels), torch.empty(channels)
+    back = torch.empty_like(x)
+    # Without a ReLU the other blob of a sum gets the gradient as it is.
+    passed = torch.empty_like(x) if adds and out is not None else None
+    mean = numbers.data_ptr()
+    found = library()
+    assert found is not None
+    found.norm_backward(
+        _TYPES[x.dtype],
+        gradient.data_ptr(),
+        None if out is None else out.data_ptr(),
+        x.data_ptr(),
+        x.numel() // channels,
+        channels,
+        mean,
+        mean + 4 * channels,
+        mean + 8 * channels,
+        out is not None,
+        of_weight.data_ptr(),
+        of_bias.data_ptr(),
+        None if passed is None else passed.data_ptr(),
+        back.data_ptr(),
+    )
+    return back, (gradient if passed is None else passed) if adds else None, of_weight, of_bias
 
 
 class _Normalised(torch.autograd.Function):
@@ -111,59 +159,13 @@ class _Normalised(torch.autograd.Function):
         cuts: bool,
         batch: tuple[float, float, Running],
     ) -> torch.Tensor:
-        eps, fraction, running = batch
-        channels = x.shape[1]
-        # Mean, 1 / deviation, and that times the weight.
-        numbers = torch.empty(3, channels)
-        found = library()
-        assert found is not None
-        found.norm_batch(
-            _TYPES[x.dtype],
-            x.data_ptr(),
-            x.numel() // channels,
-            channels,
-            eps,
-            fraction,
-            None if weight is None else weight.data_ptr(),
-            numbers.data_ptr(),
-            *(each.data_ptr() for each in running),
-        )
-        out = torch.empty_like(x)
-        _forward(x, other, numbers[0], numbers[2], torch.zeros(channels) if bias is None else bias, cuts, out)
+        out, numbers = forward(x, other, weight, bias, cuts, batch)
         ctx.save_for_backward(x, out if cuts else None, numbers)
-        ctx.cuts = cuts
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, out, numbers = ctx.saved_tensors
-        gradient = gradients[0]
-        if gradient.dtype != x.dtype or not _is_dense(gradient):
-            layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-            gradient = gradient.to(x.dtype).contiguous(memory_format=layout)
-        channels = x.shape[1]
-        sums = torch.empty(2, channels)
-        back = torch.empty_like(x)
         needs = ctx.needs_input_grad
-        # Without a ReLU the other blob of a sum gets the gradient as it is.
-        passed = torch.empty_like(x) if needs[1] and ctx.cuts else None
-        found = library()
-        assert found is not None
-        found.norm_backward(
-            _TYPES[x.dtype],
-            gradient.data_ptr(),
-            None if out is None else out.data_ptr(),
-            x.data_ptr(),
-            x.numel() // channels,
-            channels,
-            numbers[0].data_ptr(),
-            numbers[1].data_ptr(),
-            numbers[2].data_ptr(),
-            ctx.cuts,
-            sums[0].data_ptr(),
-            sums[1].data_ptr(),
-            None if passed is None else passed.data_ptr(),
-            back.data_ptr(),
-        )
-        of_other = (passed if ctx.cuts else gradient) if needs[1] else None
-        return back, of_other, sums[0] if needs[2] else None, sums[1] if needs[3] else None, None, None
+        back, passed, of_weight, of_bias = backward(gradients[0], out, x, numbers, needs[1])
+        return back, passed, of_weight if needs[2] else None, of_bias if needs[3] else None, None, None

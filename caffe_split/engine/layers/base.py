@@ -111,6 +111,10 @@ class Layer:
             self.blobs, self.buffers = blobs, buffers
         return [tuple(top.shape) for top in tops]
 
+    def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
+        """The multiply-adds of one run on bottoms of these shapes, of types that are made of them."""
+        return self.inferred(bottoms).macs * bottoms[0][0] if record_of(self.text.type).has_kernels else 0
+
     def follow(self, bottoms: Sequence[Shape]) -> None:
         """Fit the layer to the bottoms of this batch, where they have other shapes than those of the one before."""
         if bottoms != self.fitted:

@@ -114,6 +114,10 @@ class _Fed(DataLayer):
         return tuple(self._move(torch.from_numpy(array)) for array in self.feeder.next())
 
 
+# Values of a batch from memory up to which a thread costs more than it saves: it and the net would wait for each other.
+_QUICK = 1 << 14
+
+
 class _Images(_Fed):
     """Images and labels. Mean values and the scale are applied on the device."""
 
@@ -130,7 +134,9 @@ class _Images(_Fed):
         )
         self.varies = self.transformer.varies
         reader.objection = self.transformer.objection
-        ahead = min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4)
+        ahead = max(1, min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4))
+        if reader.stays and rows.count * math.prod(self.transformer.shape) <= _QUICK:
+            ahead = 0
         self.feeder = Feeder(reader, rows, ahead, self.transformer)
         self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
         mean = self.transformer.mean

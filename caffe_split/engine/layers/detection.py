@@ -72,14 +72,14 @@ class DetectionOutput(Layer):
             order = order[: int(nms.get("top_k"))]
         kept: list[int] = []
         for index in order.tolist():
-            if not kept or bool((_overlaps(boxes[index], boxes[kept]) <= threshold).all()):
+            if not kept or bool((overlaps(boxes[index], boxes[kept]) <= threshold).all()):
                 kept.append(index)
                 if eta < 1 and threshold > 0.5:
                     threshold *= eta
         return kept
 
 
-def _overlaps(box: Boxes, others: Boxes) -> torch.Tensor:
+def overlaps(box: Boxes, others: Boxes) -> torch.Tensor:
     """The intersection over the union of a box (4,) with each of others (n, 4); 0 for boxes without area."""
     shared = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0).prod(1)
     areas = (others[:, 2:] - others[:, :2]).clamp(min=0).prod(1)

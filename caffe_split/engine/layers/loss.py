@@ -17,7 +17,7 @@ from caffe_split.net.options import Options
 
 # Caffe limits probabilities from below before it takes the logarithm: at FLT_MIN in SoftmaxWithLoss, at 1e-20 in
 # InfogainLoss and MultinomialLogisticLoss.
-_LEAST_SOFTMAX = math.log(1.1754943508222875e-38)
+LEAST_SOFTMAX = math.log(1.1754943508222875e-38)
 _LEAST = 1e-20
 
 
@@ -66,7 +66,7 @@ class SoftmaxWithLoss(Labelled):
         labels, counts = self.labels(bottoms[1])
         logs = torch.log_softmax(self.places(bottoms[0]), 1)
         logs_of = logs.gather(1, labels[:, None])[:, 0]
-        losses = -_limited(logs_of, _LEAST_SOFTMAX)
+        losses = -_limited(logs_of, LEAST_SOFTMAX)
         if counts is not None:
             losses = losses * counts
         return (losses.sum() / self.normalizer("VALID", counts),)

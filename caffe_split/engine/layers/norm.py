@@ -55,6 +55,16 @@ class BatchNorm(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (self.scaled(bottoms[0], None, None),)
 
+    @property
+    def shares(self) -> bool:
+        """Whether the statistics are those of the batch of all processes."""
+        return self.place.group.sync_norms and self.place.group.speaks
+
+    def has_kernel(self, axes: int) -> bool:
+        """Whether the compiled kernels can normalise batches on processors, with that many axes and a gradient."""
+        usual = not (self.own or self.is_global or self.shares or self.values == 1)
+        return usual and self.eps > 0 and axes in (2, 4)
+
     def by_kernels(
         self,
         x: torch.Tensor,
@@ -67,8 +77,7 @@ class BatchNorm(Layer):
         if self.own:
             return None
         eps = self.options.get("eps")
-        shares = self.place.group.sync_norms and self.place.group.speaks
-        if shares or eps <= 0 or self.values == 1 or not kernel.fits(x, other):
+        if self.shares or eps <= 0 or self.values == 1 or not kernel.fits(x, other):
             return None
         mean, variance, gathered = self.blobs
         if not self.is_global:
@@ -98,7 +107,7 @@ class BatchNorm(Layer):
             scale = torch.where(gathered == 0, empty, 1 / gathered)
             return functional.batch_norm(x, mean * scale, variance * scale, weight, bias, False, 0.0, eps)
         group = self.place.group
-        if group.sync_norms and group.speaks and not x.is_meta:
+        if self.shares and not x.is_meta:
             out, batch_mean, batch_variance = sync_norm.norm(x, weight, bias, eps, group)
         elif eps <= 0:
             # PyTorch refuses such an eps in training; Caffe computes with it.

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from caffe_split.engine.kernels import pool as kernels
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.layers.stochastic import expected, sampled
 from caffe_split.net.geometry import Window, pooled_sizes, pooling_window
@@ -22,6 +23,8 @@ class Pooling(Layer):
     """
 
     options_name = "pooling_param"
+    # Set by a net that may use compiled kernels.
+    by_kernels = False
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -49,6 +52,10 @@ class Pooling(Layer):
             return (functional.adaptive_avg_pool2d(x, 1),)
         if len(self.text.tops) > 1:
             return places(x, self.window, self.size)
+        window = self.window
+        if self.by_kernels and kernels.fits(x, window.kernel):
+            numbers = (*window.kernel, *window.stride, *window.pad)
+            return (kernels.pooled(x, numbers, (self.size[0], self.size[1]), largest=kind == "MAX"),)
         return (pooled(x, kind, self.window, self.size),)
 
 

@@ -45,6 +45,11 @@ class _Recurrent(Layer):
         self.state = [torch.zeros(streams, count, device=self.place.device) for _ in range(state_count(self.text))]
 
     @override
+    def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
+        # Those of the rule are of one stream: the first axis is time.
+        return self.inferred(bottoms).macs * bottoms[0][1]
+
+    @override
     def refit(self, bottoms: Sequence[Shape]) -> None:
         raise self.error(f"bottoms of other shapes than before, {', '.join(map(str, bottoms))}; it carries a state.")
 

@@ -11,6 +11,7 @@ from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
+from caffe_split.engine.layers.pool import Pooling
 from caffe_split.engine.layers.shape import Eltwise
 from caffe_split.engine.model.chains import Chain
 from caffe_split.engine.model.late import Memory, as_it_stands, run_late
@@ -45,6 +46,11 @@ class LayerCall:
     done: list[str] = field(default_factory=list)
     access: Access = field(default_factory=Access)
     varies: bool = False
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """All layers that it calls."""
+        return (self.layer,) if self.chain is None else self.chain.layers
 
     def given(self, blobs: Mapping[str, torch.Tensor], memory: Memory) -> list[torch.Tensor]:
         """The bottoms as the layer takes them, from all blobs by name, and from memory that was overwritten."""
@@ -120,6 +126,8 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
         if before is not None:
             calls.remove(before)
             call = _longer(before, call, index)
+        elif isinstance(call.layer, Pooling):
+            call.layer.by_kernels = kernels
         elif isinstance(call.layer, BatchNorm) and call.access.is_plain:
             call.chain = Chain(call.layer, index, kernels)
         elif isinstance(call.layer, ReLU):

@@ -35,6 +35,12 @@ class Chain:
     total: Eltwise | None = None
     relu: ReLU | None = None
 
+    @property
+    def layers(self) -> list[Layer]:
+        """All of them."""
+        every: tuple[Layer | None, ...] = (self.norm, self.scale, self.total, self.relu)
+        return [layer for layer in every if layer is not None]
+
     def follow(self, bottoms: Sequence[Shape]) -> None:
         """Fit all layers to the bottoms of this batch, as `Layer.follow`."""
         for layer in (self.norm, self.scale, self.relu):

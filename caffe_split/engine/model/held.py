@@ -11,7 +11,6 @@ from typing_extensions import override
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes.table import record_of
 
 
 class Blobs(nn.Module):
@@ -47,12 +46,6 @@ class Held:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self[index] for index in range(len(self.places)))
-
-
-def blob_name(layer_type: str, index: int) -> str:
-    """What a layer's blob is called in the module."""
-    names = record_of(layer_type).blob_names
-    return names[index] if index < len(names) else f"blob{index}"
 
 
 def outputs_of(net: Net) -> list[str]:

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Shape
+from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.dense import Convolution
 from caffe_split.engine.layers.shape import Concat, Eltwise
 from caffe_split.engine.model.calls import LayerCall
@@ -61,6 +61,11 @@ class Leaf:
     window: Window
     shape: tuple[int, int]  # outputs, inputs
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers with weights."""
+        return [self.layer]
+
     def map(self) -> Map:
         """The kernel and the bias."""
         return _dense(self.layer), self.layer.bias()
@@ -74,6 +79,11 @@ class Behind:
     inner: Linear
     window: Window
     shape: tuple[int, int]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers with weights."""
+        return [*self.inner.layers, self.layer]
 
     def map(self) -> Map:
         """The kernel and the bias."""
@@ -96,6 +106,11 @@ class Beside:
     factors: tuple[float, ...] | None
     window: Window
     shape: tuple[int, int]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers with weights, each once."""
+        return list(dict.fromkeys(layer for one in self.inner for layer in one.layers))
 
     def map(self) -> Map:
         """The kernel and the bias."""
@@ -120,6 +135,12 @@ class JoinedCall(LayerCall):
     """The call of several layers as one convolution. `layer` is the last of them; see `LayerCall`."""
 
     linear: Linear | None = None
+
+    @property
+    @override
+    def layers(self) -> Sequence[Layer]:
+        assert self.linear is not None
+        return self.linear.layers
 
     @override
     def compute(self, given: Sequence[torch.Tensor], memory: Memory) -> Sequence[torch.Tensor]:

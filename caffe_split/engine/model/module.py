@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.data import Input
-from caffe_split.engine.model.held import Blobs, Held, blob_name, needed, outputs_of, read_by
+from caffe_split.engine.model.held import Blobs, Held, needed, outputs_of, read_by
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
@@ -20,6 +20,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights.caffemodel import write_weights
 from caffe_split.formats.weights.model import Weights
 from caffe_split.layertypes.inputs import is_source, with_inputs
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import NetState
 
@@ -130,7 +131,7 @@ class Module(nn.Module):
             for index, blob in enumerate(layer.blobs):
                 if self._owner(layer, index) != (layer.name, index):
                     continue
-                name, values = blob_name(layer.text.type, index), blob.detach()
+                name, values = record_of(layer.text.type).blob_name(index), blob.detach()
                 rate = rates[layer.name, index]
                 if not rate and layer.inferred([net.shapes[bottom] for bottom in layer.text.bottoms]).state:
                     holder.register_buffer(name, values)
@@ -159,7 +160,7 @@ class Module(nn.Module):
         places = []
         for index, blob in enumerate(layer.blobs):
             name, place = self._owner(layer, index)
-            places.append((self._holder(name), blob_name(self._types[name], place), tuple(blob.shape)))
+            places.append((self._holder(name), record_of(self._types[name]).blob_name(place), tuple(blob.shape)))
         # Layers only read their blobs when they run, which this can do as a list does.
         layer.blobs = cast("list[torch.Tensor]", Held(places))
 
@@ -169,12 +170,13 @@ class Module(nn.Module):
             return
         for index, blob in enumerate(layer.blobs):
             owner, place = self._owner(layer, index)
-            held = self._holder(owner).get_blob(blob_name(self._types[owner], place))
+            held = self._holder(owner).get_blob(record_of(self._types[owner]).blob_name(place))
             if held.numel() != blob.numel() or (owner == layer.name and held.shape != blob.shape):
                 given = ", ".join(f"{name} {tuple(net.shapes[name])}" for name in net.inputs)
+                name = record_of(layer.text.type).blob_name(index)
                 raise layer.error(
-                    f"for {given} its {blob_name(layer.text.type, index)} would have the shape {tuple(blob.shape)}; "
-                    f"it has {tuple(held.shape)}, so that the net takes no inputs of these sizes."
+                    f"for {given} its {name} would have the shape {tuple(blob.shape)}; it has {tuple(held.shape)}, so "
+                    "that the net takes no inputs of these sizes."
                 )
 
     # -- running

@@ -19,6 +19,7 @@ from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
+from caffe_split.engine.model.step import Step
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.shared_batch import kinds_of
 from caffe_split.engine.spec.support import Note, check_net, layers_of
@@ -73,7 +74,7 @@ class Net:
         notes: the fields that are ignored, with the reasons.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
-        multiply_adds: of convolutions and inner products in one forward run.
+        multiply_adds: of convolutions, inner products and recurrent layers in one forward run.
         late: a sentence for each layer whose gradient, as in Caffe, is not the derivative; see `spec.memory`.
     """
 
@@ -135,6 +136,9 @@ class Net:
         # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
         convolves = any(text.type == "Convolution" for text in texts)
         self._channels_last = fuse and convolves and self.device.type == "cpu"
+        # Whether `learn` may do without autograd, until it has looked, and what then runs the net.
+        self._steps = fuse and not compiled
+        self._step: Step | None = None
         self.drops = any(layer.draws for layer in self.layers)
         self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
 
@@ -169,8 +173,7 @@ class Net:
             )
         self.layers.append(layer)
         sharing.add(layer)
-        if record_of(text.type).has_kernels:
-            self.multiply_adds += layer.inferred(bottoms).macs * bottoms[0][0]
+        self.multiply_adds += layer.multiply_adds(bottoms)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
         if not weights and record_of(text.type).is_loss:
             weights = [1.0] + [0.0] * (len(text.tops) - 1)
@@ -218,11 +221,7 @@ class Net:
         blobs: dict[str, torch.Tensor] = {}
         losses: list[torch.Tensor] = []
         memory: Memory = {}
-        # Layers without bottoms, which give data or compute on the host (TPM), come first and are not compiled.
-        for call in calls:
-            if not call.bottoms:
-                tops = call.run(blobs, memory)
-                self.collect(call, tops if sources is None else [sources(top) for top in tops], blobs, losses)
+        self._start(calls, blobs, losses, memory, sources)
         if self._channels_last and not keep:
             for name, blob in blobs.items():
                 if blob.dim() == 4:
@@ -230,6 +229,36 @@ class Net:
         with lower(self.device, self.precision):
             loss = (self._follow if keep else self._compute)(calls, blobs, losses, memory, keep)
         return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, loss)
+
+    def learn(self) -> Output:
+        """Run all layers forward, and backward from the loss: gradients are added to those of the parameters."""
+        if self._steps and self._step is None:
+            self._steps = Step.fits(self)
+            self._step = Step(self) if self._steps else None
+        if self._step is None:
+            output = self.forward()
+            if output.loss.requires_grad:
+                output.loss.backward()
+            return output
+        blobs: dict[str, torch.Tensor] = {}
+        losses: list[torch.Tensor] = []
+        self._start(self.calls, blobs, losses, {}, None)
+        self._step.run(blobs, losses)
+        return Output({name: blobs[name] for name in self.outputs}, self.total(losses))
+
+    def _start(
+        self,
+        calls: Sequence[LayerCall],
+        blobs: dict[str, torch.Tensor],
+        losses: list[torch.Tensor],
+        memory: Memory,
+        sources: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
+        """Run the layers without bottoms, which give data or compute on the host (TPM): they come first."""
+        for call in calls:
+            if not call.bottoms:
+                tops = call.run(blobs, memory)
+                self.collect(call, tops if sources is None else [sources(top) for top in tops], blobs, losses)
 
     def _follow(
         self,

@@ -7,11 +7,12 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
+from caffe_split.engine.spec.recurrent import recurrent_problems
 from caffe_split.engine.spec.setup import filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -24,6 +25,8 @@ from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
 
+# The top of a loss for which none is written.
+AUTOMATIC = "(automatic)"
 FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
@@ -62,7 +65,10 @@ _COMMON = {
 
 
 def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
-    """The layers that Caffe would build in this state on top of the net's own `state`."""
+    """The layers that Caffe would build in this state on top of the net's own `state`.
+
+    A loss without a top has the one that Caffe gives it, "(automatic)".
+    """
     own = document.sub("state")
     if own is not None:
         if own.has("phase") and own.get("phase") != state.phase:
@@ -71,7 +77,14 @@ def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
                 "that is not handled."
             )
         state = state.added_to(NetState.written(state.phase, Options("NetState", [own])))
-    return phase_layers(document, state)
+    return _with_tops(phase_layers(document, state))
+
+
+def _with_tops(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, with a top for each loss that has none. Caffe calls all of them alike; here a name is one blob."""
+    lacking = [index for index, layer in enumerate(layers) if record_of(layer.type).is_loss and not layer.tops]
+    names = {index: AUTOMATIC if index == lacking[0] else f"{AUTOMATIC} of {layers[index].name}" for index in lacking}
+    return [replace(layer, tops=(names[index],)) if index in names else layer for index, layer in enumerate(layers)]
 
 
 def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note]:
@@ -90,7 +103,7 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
     """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
     return [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in backward_problems(layers)
+        for layer, text in (*backward_problems(layers), *recurrent_problems(layers))
     ]
 
 
@@ -195,15 +208,17 @@ def _fields(
     handled = record_of(layer.type).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
-            if f"{entry.name}.{inner.name}" in strange:
+            path = f"{entry.name}.{inner.name}"
+            if path in strange:
                 continue
+            reason = engine.ignored.get(path, engine.ignored.get(inner.name))
             if inner.name in handled:
                 if "filler" in inner.name:
                     yield from _filler(inner)
-            elif inner.name in engine.ignored:
-                notes.append(Note(inner.line, layer.name, f"{entry.name}.{inner.name}", engine.ignored[inner.name]))
+            elif reason is not None:
+                notes.append(Note(inner.line, layer.name, path, reason))
             else:
-                yield inner.line, f"field {entry.name}.{inner.name} is not handled"
+                yield inner.line, f"field {path} is not handled"
 
 
 def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:

@@ -215,11 +215,7 @@ class Solver:
             loss = 0.0
             self._reseed()
             for _ in range(batches):
-                output = self._forward(self.net)
-                if output.loss.requires_grad:
-                    output.loss.backward()
-                    if self._debug is not None:
-                        self._debug.backward()
+                output = self._learn()
                 loss += float(output.loss.detach())
             loss, wish = self._with_others(loss / batches, self._wish())
             if not math.isfinite(loss):
@@ -234,6 +230,16 @@ class Solver:
             if wish == "stop":
                 self._stopped = True
                 return
+
+    def _learn(self) -> Output:
+        """Run the next batch forward and backward."""
+        if self._debug is None:
+            return self.net.learn()
+        output = self._debug.forward(self.net)
+        if output.loss.requires_grad:
+            output.loss.backward()
+            self._debug.backward()
+        return output
 
     def _forward(self, net: Net) -> Output:
         return net.forward() if self._debug is None else self._debug.forward(net)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from caffe_split.engine.kernels.update import Factors, update
 from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import foreach
 from caffe_split.errors import CaffeSplitError
@@ -115,6 +116,8 @@ class Updater:
                 for copy in range(len(self.history) // count)
             ]
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+            if self._by_kernel(params, gradients, history, rate * group.lr_mult, decay):
+                continue
             if self._batches > 1:
                 foreach.mul_(gradients, 1 / self._batches)
             if decay:
@@ -124,6 +127,16 @@ class Updater:
         for param in self._params:
             param.values.grad = None
         return clipped
+
+    def _by_kernel(
+        self, params: Tensors, gradients: Tensors, history: list[Tensors], rate: float, decay: float
+    ) -> bool:
+        """Update by the compiled kernel; False where there is none for the method or these parameters."""
+        if self._method not in (_sgd, _nesterov):
+            return False
+        signs, nesterov = self._regularization == "L1", self._method is _nesterov
+        share, momentum = 1 / self._batches, self._coefficients.momentum
+        return update(params, gradients, history[0], Factors(rate, decay, momentum, share, signs, nesterov))
 
     def _clip_gradients(self) -> str | None:
         """Scale all gradients down to the norm clip_gradients if theirs is larger. Returns the line to log, if any."""

@@ -46,6 +46,8 @@ def _depthwise(layer: Layer, bottoms: list[Shape]) -> Found:
     need_options(layer, "convolution_param")
     param = Options.of(layer.message, "convolution_param")
     bottom = bottoms[0]
+    if axis_of(param.get("axis"), 4, layer) != 1:
+        raise CaffeSplitError(f"{layer.where}: axis {param.get('axis')}; a {layer.type} has its channels on axis 1.")
     channels, count = bottom[1], int(param.get("num_output"))
     group = int(param.get("group")) if param.has("group") else channels
     if not count == group == channels:
@@ -140,7 +142,7 @@ RECORDS = (
         LayerType(
             name,
             shapes=_depthwise,
-            options={"convolution_param": _PADDED["convolution_param"].replace(" axis", "")},
+            options=_PADDED,
             batch=by_record,
             words=_words,
             has_kernels=True,

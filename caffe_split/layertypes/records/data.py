@@ -182,10 +182,21 @@ def _alone(why: str) -> BatchRule:
 
 
 _TRANSFORM = "scale mirror crop_size mean_file mean_value"
-_NOT_READ = dict.fromkeys(("rand_skip", "force_encoded_color"), "Caffe's Data layer of today does not read it")
+
+
+def _in_transform(message: str, *names: str) -> dict[str, str]:
+    """Fields of before transform_param was there, which Caffe upgrades in old layers only."""
+    return {f"{message}.{name}": "in layers of this form Caffe reads transform_param only" for name in names}
+
+
+_NOT_READ = {
+    **dict.fromkeys(("rand_skip", "force_encoded_color"), "Caffe's Data layer of today does not read it"),
+    **_in_transform("data_param", "scale", "mean_file", "crop_size", "mirror"),
+}
 _NOT_OF_WINDOWS = {
     "cache_images": "it changes how often files are read",
     **dict.fromkeys(("force_color", "force_gray"), "windows are read in colour"),
+    **_in_transform("window_data_param", "mean_file", "crop_size", "mirror"),
 }
 
 RECORDS = (
@@ -229,7 +240,10 @@ RECORDS = (
             "data",
             (0, 0),
             (2, 2),
-            dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
+            {
+                **dict.fromkeys(("force_color", "force_gray"), "an ImageData layer has is_color"),
+                **_in_transform("image_data_param", "scale", "mean_file", "crop_size", "mirror"),
+            },
             check_image_data,
             images_there,
         ),

@@ -57,15 +57,19 @@ def _detection_output(layer: Layer, bottoms: list[Shape]) -> Found:
     need_options(layer, "detection_output_param")
     param = Options.of(layer.message, "detection_output_param")
     classes = int(param.get("num_classes"))
+    _fit_priors(layer, bottoms, 4 * (1 if param.get("share_location") else classes), classes)
+    return Found([(1, 1, 1, 7)])
+
+
+def _fit_priors(layer: Layer, bottoms: list[Shape], numbers: int, classes: int) -> None:
+    """Raises `CaffeSplitError` unless each box has `numbers` numbers of a location, and a score per class."""
     loc, conf, prior = bottoms[:3]
     priors = prior[2] // 4 if len(prior) > 2 else 0
-    wanted = priors * 4 * (1 if param.get("share_location") else classes), priors * classes
-    if loc[1:2] != wanted[:1] or conf[1:2] != wanted[1:]:
+    if loc[1:2] != (priors * numbers,) or conf[1:2] != (priors * classes,):
         raise CaffeSplitError(
             f"{layer.where}: locations of {loc} and scores of {conf} for {priors} prior boxes and {classes} classes; "
-            f"expected {wanted[0]} and {wanted[1]} values per image."
+            f"expected {priors * numbers} and {priors * classes} values per image."
         )
-    return Found([(1, 1, 1, 7)])
 
 
 def _check_detection_output(layer: Layer) -> Iterator[str]:
@@ -75,6 +79,38 @@ def _check_detection_output(layer: Layer) -> Iterator[str]:
     nms = param.sub("nms_param")
     if nms.get("nms_threshold") < 0 or not 0 < nms.get("eta") <= 1:
         yield "nms_param: expected an nms_threshold of 0 or more and an eta above 0, up to 1"
+
+
+def _multibox(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 4)
+    need_options(layer, "multibox_loss_param")
+    classes = int(Options.of(layer.message, "multibox_loss_param").get("num_classes"))
+    _fit_priors(layer, bottoms, 4, classes)
+    if not bottoms[3] or bottoms[3][-1] != 8:
+        raise CaffeSplitError(f"{layer.where}: objects of {bottoms[3]}; expected rows of eight numbers.")
+    return Found([()] * len(layer.tops))
+
+
+def _check_multibox(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "multibox_loss_param")
+    if param.get("num_classes") < 1:
+        yield "num_classes is missing or 0"
+    usual = {
+        "conf_loss_type": "SOFTMAX",
+        "share_location": True,
+        "use_prior_for_matching": True,
+        "map_object_to_agnostic": False,
+        "ignore_cross_boundary_bbox": False,
+        "bp_inside": False,
+    }
+    for name, value in usual.items():
+        if param.get(name) != value:
+            written = str(param.get(name))
+            yield f"{name}: {written if written.isupper() else written.lower()} is not handled"
+    if param.get("mining_type") == "HARD_EXAMPLE":
+        yield "mining_type: HARD_EXAMPLE is not handled; NONE and MAX_NEGATIVE are"
+    if param.has("do_neg_mining") and bool(param.get("do_neg_mining")) != (param.get("mining_type") != "NONE"):
+        yield "do_neg_mining says otherwise than mining_type, which took its place"
 
 
 def _lists_images(_layer: Layer, _given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
@@ -150,6 +186,28 @@ RECORDS = (
         },
         batch=_lists_images,
         engine=Engine("detection", (3, 3), ignored=_ONLY_SHOWS, check=_check_detection_output, rule_refuses=True),
+    ),
+    LayerType(
+        "MultiBoxLoss",
+        shapes=_multibox,
+        options={
+            "multibox_loss_param": "loc_loss_type conf_loss_type loc_weight num_classes share_location match_type "
+            "overlap_threshold use_prior_for_matching background_label_id use_difficult_gt do_neg_mining neg_pos_ratio "
+            "neg_overlap code_type encode_variance_in_target map_object_to_agnostic ignore_cross_boundary_bbox "
+            "bp_inside mining_type",
+            "loss_param": "normalize normalization",
+        },
+        batch=_names_images,
+        is_loss=True,
+        engine=Engine(
+            "multibox",
+            (4, 4),
+            ignored=dict.fromkeys(
+                ("nms_param", "sample_size", "use_prior_for_nms"), "only mining_type: HARD_EXAMPLE reads it"
+            ),
+            check=_check_multibox,
+            rule_refuses=True,
+        ),
     ),
     LayerType(
         "ROIPooling",

@@ -49,7 +49,9 @@ def _recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
     weights.append((rows, count))
     if layer.type == "RNN":
         weights += [(count, count), (count,)]
-    macs = sum(math.prod(weight) for weight in weights if len(weight) == 2) * steps
+    each_step = sum(math.prod(weight) for weight in weights if len(weight) == 2)
+    once = math.prod(weights[2]) if static is not None else 0
+    macs = (each_step - once) * steps + once
     return Found([(steps, streams, count), *[state] * exposed], weights, macs=macs)
 
 

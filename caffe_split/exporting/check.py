@@ -1,0 +1,158 @@
+"""Does an ONNX model compute what its net does? onnxruntime runs the model, a back end the net, on the same input."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.compare import BlobDifference, compare_nets
+from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
+from caffe_split.errors import CaffeSplitError
+from caffe_split.exporting.options import CheckOptions
+from caffe_split.files import scratch, write_atomic
+from caffe_split.layertypes.shape_rules import Shape
+from caffe_split.net.layers import Layer, all_layers
+from caffe_split.net.options import Options
+
+if TYPE_CHECKING:
+    from caffe_split.exporting.make import ExportPlan
+
+# A relative difference that passes, of a model in float32 and in float16.
+TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
+
+
+@dataclass
+class _Both(Backend):
+    """A net in a back end and its model in onnxruntime, as if one back end ran both: the second net is the model."""
+
+    inner: Backend
+    session: Any
+    outputs: Sequence[str]
+    # What the model is given; the net is given it transformed.
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
+        """See `Backend.forward`; only the model's outputs are kept."""
+        (net,) = self.inner.forward(nets[:1], how)
+        kept = [{name: batch[name] for name in self.outputs} for batch in net.batches]
+        found = [Forwarded(list(self.outputs), kept)]
+        if len(nets) > 1:
+            made = self.session.run(list(self.outputs), dict(self.given))
+            values = {name: np.asarray(value, np.float32) for name, value in zip(self.outputs, made)}
+            found.append(Forwarded(list(self.outputs), [values]))
+        return found
+
+
+def require_runtime() -> Any:
+    """The package onnxruntime. Raises `CaffeSplitError` where it is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise CaffeSplitError(
+            "the check runs the model in onnxruntime, which is not in this environment: pip install "
+            "'caffe-split[onnx]', or --check 0 to write it unchecked"
+        )
+    import onnxruntime
+
+    return onnxruntime
+
+
+def check_model(plan: ExportPlan, place: str, external: bool, how: CheckOptions) -> list[str]:
+    """Compare a model in the file `place` with its net; a sentence per input with the largest difference.
+
+    The first input has the net's own sizes, the others take turns with the sizes that may vary. Raises
+    `CaffeSplitError` where an output differs by more than the tolerance and than rounding makes of it.
+    """
+    runtime = require_runtime()
+    inner = choose_backend(how.engine)
+    tolerance = how.tolerance
+    if tolerance is None:
+        tolerance = HALF_TOLERANCE if plan.options.half else TOLERANCE
+    session = _session(runtime, plan, place, external)
+    outputs = [output.name for output in plan.model.graph.outputs]
+    found = []
+    turns = plan.sizes.inputs
+    for number in range(max(how.count, len(turns) if how.count else 0)):
+        shapes = turns[number % len(turns)]
+        both = _Both(inner, session, outputs)
+        rows = _compare(plan, both, shapes, how.seed + number, tolerance)
+        found.append(_verdict(rows, tolerance, shapes, inner.title, plan))
+    return found
+
+
+def _session(runtime: Any, plan: ExportPlan, place: str, external: bool) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if not external:
+        return runtime.InferenceSession(place, options, providers=["CPUExecutionProvider"])
+    # The file with the weights has no name yet, so they are given as they lie in memory.
+    constants = plan.model.graph.constants
+    values = [runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)) for array in constants.values()]
+    options.add_external_initializers(list(constants), values)
+    return runtime.InferenceSession(place, options, providers=["CPUExecutionProvider"])
+
+
+def _compare(
+    plan: ExportPlan, both: _Both, shapes: Mapping[str, Shape], seed: int, tolerance: float
+) -> list[BlobDifference]:
+    rng = np.random.default_rng(seed)
+    layers = all_layers(plan.document)
+    given = {name: _noise(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
+    transformed = {
+        name: plan.transforms[name](values) if name in plan.transforms else values for name, values in given.items()
+    }
+    wanted = {value.name for value in plan.model.graph.inputs}
+    with scratch() as folder:
+        net, inputs = folder / "net.prototxt", folder / "inputs.npz"
+        write_atomic(net, plan.document.to_bytes())
+        stream = io.BytesIO()
+        np.savez(stream, **transformed)  # type: ignore[arg-type]
+        write_atomic(inputs, stream.getvalue())
+        files = NetFiles(net, plan.weights.absolute())
+        both.given = {name: values for name, values in given.items() if name in wanted}
+        forwarding = Forwarding(1, plan.options.state, seed, inputs, shapes)
+        return compare_nets(both, files, NetFiles(Path(plan.out), Path(plan.out)), forwarding, tolerance)
+
+
+def _noise(layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator) -> np.ndarray:
+    """Random values for an input, such as the layers that read it take."""
+    if is_image:
+        return rng.integers(0, 256, shape).astype(np.float32)
+    for layer in layers:
+        places = [place for place, bottom in enumerate(layer.bottoms) if bottom == name]
+        if layer.type == "Embed" and places:
+            rows = int(Options.of(layer.message, "embed_param").get("input_dim"))
+            return rng.integers(0, rows, shape).astype(np.float32)
+        if layer.type in ("LSTM", "RNN") and 1 in places:
+            go_on = (rng.random(shape) < 0.8).astype(np.float32)
+            go_on[0] = 0
+            return go_on
+        if layer.type == "BatchReindex" and 1 in places:
+            return np.zeros(shape, np.float32)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _verdict(
+    rows: Sequence[BlobDifference], tolerance: float, shapes: Mapping[str, Shape], engine: str, plan: ExportPlan
+) -> str:
+    """The result in one line. Raises `CaffeSplitError` where an output does not pass."""
+    failed = [row for row in rows if not row.passes(tolerance)]
+    worst = max(rows, key=lambda row: row.relative)
+    sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    if failed:
+        first = failed[0]
+        what = first.why or f"differs by {first.relative:.3e} (relative), tolerance {tolerance:g}"
+        raise CaffeSplitError(
+            f"the model does not compute what {plan.document.filename} does: output '{first.blob}' {what}, for "
+            f"{sizes}, against {engine}. Nothing was written; --check 0 writes it all the same."
+        )
+    rounded = f", {worst.times:.2g} times what one rounding of the input does" if worst.times is not None else ""
+    return (
+        f"same as {engine} for {sizes}: largest relative difference {worst.relative:.3e} (output '{worst.blob}'), "
+        f"tolerance {tolerance:g}{rounded}"
+    )

@@ -1,0 +1,28 @@
+"""How each layer type is expressed in ONNX's operators, or why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from caffe_split.exporting import conv, detection, forks, norm, pointwise, pooling, recurrent, shape
+from caffe_split.exporting.site import Exporter
+
+EXPORTERS: Mapping[str, Exporter] = {
+    name: exporter
+    for family in (conv, pooling, norm, pointwise, shape, recurrent, forks, detection)
+    for name, exporter in family.EXPORTERS.items()
+}
+
+# Types that have no exporter, and why. Losses, Accuracy and TPM are left out of a model, and data layers are inputs.
+CANNOT: Mapping[str, str] = {
+    "PSROIPooling": "ONNX has no operator for means of parts with channels of their own",
+    "Filter": "how much it lets through depends on the data",
+    "Python": "what it computes is a program",
+}
+
+
+def left_out(layer_type: str) -> bool:
+    """Whether a layer is of use in training and tests alone, so that a model does without it."""
+    from caffe_split.layertypes.table import record_of
+
+    return record_of(layer_type).is_loss or layer_type in ("Accuracy", "TPM", "HDF5Output")

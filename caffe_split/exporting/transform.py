@@ -1,0 +1,66 @@
+"""The mean and the scale of a data layer, inside the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.exporting.site import Builder, Value
+from caffe_split.formats.onnx.graph import Node
+from caffe_split.formats.weights.binaryproto import read_blob
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What Caffe does with an image: minus a mean that broadcasts along (N, C, H, W), then times a scale."""
+
+    mean: np.ndarray | None
+    scale: float
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The transformed images, (N, C, H, W)."""
+        out = images if self.mean is None else images - self.mean
+        return np.asarray(out * np.float32(self.scale), np.float32)
+
+    def add(self, to: Builder, value: Value) -> str:
+        """The operators behind an input; returns the name of the transformed value."""
+        name = value.name
+        steps = [("Sub", "mean", self.mean)] if self.mean is not None else []
+        if self.scale != 1:
+            steps.append(("Mul", "scale", np.array(self.scale, np.float32)))
+        for op, what, array in steps:
+            constant, made = to.unique(f"{value.name}.{what}"), to.unique(f"{value.name}/{what}")
+            to.constants[constant] = array
+            to.add(Node(op, [name, constant], [made], to.unique(f"{value.name}/{op}", to.node_names)))
+            name = made
+        return name
+
+
+def transform_of(layer: Layer, shape: tuple[int, ...]) -> Transform:
+    """The transform of a data layer for images of `shape` (N, C, H, W).
+
+    A mean image larger than them is cut in its middle, as Caffe's TEST phase cuts images. Raises `CaffeSplitError` for
+    a mean of other channels or sizes, and a file that cannot be read.
+    """
+    options = Options.of(layer.message, "transform_param")
+    values = [float(value) for value in options.all("mean_value")]
+    mean = None
+    if options.get("mean_file"):
+        found = read_blob(str(options.get("mean_file")))
+        mean = found.reshape(found.shape[-3:])
+        offsets = [(have - want) // 2 for have, want in zip(mean.shape[1:], shape[2:])]
+        if mean.shape[0] != shape[1] or min(offsets) < 0:
+            raise CaffeSplitError(
+                f"{layer.where}: its mean_file holds {mean.shape}, which does not fit images of {shape[1:]}."
+            )
+        top, left = offsets
+        mean = np.ascontiguousarray(mean[None, :, top : top + shape[2], left : left + shape[3]], np.float32)
+    elif values:
+        if len(values) not in (1, shape[1]):
+            raise CaffeSplitError(f"{layer.where}: {len(values)} values of mean_value for {shape[1]} channels.")
+        mean = np.array(values, np.float32).reshape(1, -1, 1, 1)
+    return Transform(mean, float(options.get("scale")))

@@ -1,0 +1,97 @@
+"""The check of a net's text takes what people published, without any file, and names what it refuses.
+
+`public_nets/` holds nets in the forms in which people published them in 2014-2019, written anew and small: each has the
+layers, fields and spelling of its kind, with few channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caffe_split.engine.spec.support import Problem, judge, lacking_files, layers_of
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import Layer
+from caffe_split.net.state import NetState
+
+NETS = {path.stem: path for path in sorted(Path(__file__).with_name("public_nets").glob("*.prototxt"))}
+# Nets that have no layer that gives data in that state, as Caffe says too.
+ONLY_TRAIN = {
+    *("inception_train", "siamese", "windows", "deeplab_train", "unet_train", "hed_train", "yolo_v3_train", "lstm"),
+    *("tsn_train", "autoencoder", "nvcaffe"),
+}
+STAGES = {"digits": {"TRAIN": "train", "TEST": "val"}}
+REFUSED = {
+    ("ssd_train", "TEST"): "type DetectionEvaluate is not handled",
+    ("yolo_v3_train", "TRAIN"): "type YoloV3Loss is not handled",
+}
+CASES = [(name, phase) for name in NETS for phase in ("TRAIN", "TEST")]
+
+
+def opened(name: str, phase: str) -> tuple[prototxt.Document, list[Layer]]:
+    document = read_net(NETS[name], upgrade=True)
+    stages = (STAGES[name][phase],) if name in STAGES else ()
+    return document, layers_of(document, NetState(phase, stages))
+
+
+def problems(name: str, phase: str) -> list[Problem]:
+    return judge(*opened(name, phase))[0]
+
+
+@pytest.mark.parametrize(("name", "phase"), CASES)
+def test_the_text_of_public_nets_passes(name: str, phase: str) -> None:
+    found = problems(name, phase)
+    if phase == "TEST" and name in ONLY_TRAIN:
+        assert "is no top of a layer above it in this phase" in found[0].text
+    elif (name, phase) in REFUSED:
+        assert len(found) == 1 and REFUSED[name, phase] in found[0].text and found[0].line > 1
+    else:
+        assert not found
+
+
+def test_most_nets_pass() -> None:
+    assert len(NETS) > 60
+    passing = [name for name in NETS if not problems(name, "TRAIN")]
+    assert len(passing) == len(NETS) - len({name for name, phase in REFUSED if phase == "TRAIN"})
+
+
+@pytest.mark.parametrize("name", [name for name, path in NETS.items() if b"Input" in path.read_bytes()])
+def test_the_shapes_of_deploy_nets_are_known(name: str) -> None:
+    _, layers = opened(name, "TEST")
+    unknown = infer_shapes(layers).unknown
+    python = [layer.name for layer in layers if layer.type == "Python"]
+    assert name in STAGES or not unknown or next(iter(unknown)) in python
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("v1", "no LevelDB"),
+        ("train_val", "no LMDB"),
+        ("images", "source: no file"),
+        ("regression", "source: no file"),
+        ("windows", "source: no file"),
+        ("fcn_train", "no PyTorch class is known"),
+    ],
+)
+def test_what_is_not_there_is_asked_for_apart(name: str, said: str) -> None:
+    assert said in str(lacking_files(*opened(name, "TRAIN")))
+
+
+def test_losses_without_a_top_get_one() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    def net(tops: tuple[str, str]) -> Net:
+        text = 'layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 2 dim: 3 } shape '
+        text += '{ dim: 2 dim: 3 } data_filler { type: "gaussian" } } }\n'
+        for name, top in zip("ab", tops):
+            text += f'layer {{ name: "{name}" type: "EuclideanLoss" bottom: "x" bottom: "t" {top} loss_weight: 2 }}\n'
+        return Net(prototxt.parse(text, "net"), "TRAIN", seed=1)
+
+    automatic, named = net(("", "")), net(('top: "a"', 'top: "b"'))
+    assert automatic.outputs == ["(automatic)", "(automatic) of b"]
+    assert float(automatic.forward().loss) == float(named.forward().loss) > 0

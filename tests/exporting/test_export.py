@@ -1,0 +1,357 @@
+"""Whole nets as models: names, what is left out, what is refused, the files, and the command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+import caffe_split as cs
+from caffe_split import CaffeSplitError, CheckOptions, ExportOptions
+from caffe_split.data.store import write_store
+from caffe_split.engine.model.net import Net
+from caffe_split.exporting import check
+from caffe_split.formats import prototxt
+from caffe_split.formats.onnx import write
+from tests.exporting.judge import run_model
+from tests.support import caffe_split
+
+INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+HEAD = """
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } bias_term: false } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { pool: AVE kernel_size: 3 stride: 2 } }
+"""
+TAIL = """
+layer { name: "drop" type: "Dropout" bottom: "pool" top: "dropped" }
+layer { name: "ip" type: "InnerProduct" bottom: "dropped" top: "ip"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+PROB = 'layer { name: "prob" type: "Softmax" bottom: "ip" top: "prob" }\n'
+NET = INPUT + HEAD + TAIL + PROB
+
+
+def weights_of(text: str, path: Path, **inputs: tuple[int, ...]) -> Path:
+    """Weights by the net's fillers, with statistics of BatchNorm that are some."""
+    (path.parent / "filled.prototxt").write_text(text)
+    module = cs.load(path.parent / "filled.prototxt", inputs=inputs, seed=3)
+    for name, blob in module.named_buffers():
+        blob.fill_(2) if name.endswith("factor") else blob.uniform_(0.5, 1.5)
+    module.save_caffemodel(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    (tmp_path / "net.prototxt").write_text(NET)
+    return tmp_path / "net.prototxt", weights_of(NET, tmp_path / "w.caffemodel")
+
+
+def plan_of(files: tuple[Path, Path], text: str = "", **options: object) -> cs.ExportPlan:
+    if text:
+        files[0].write_text(text)
+    return cs.export(*files, out=files[0].with_suffix(".onnx"), options=ExportOptions(**options))  # type: ignore[arg-type]
+
+
+def test_names_are_those_of_blobs_layers_and_parameters(files: tuple[Path, Path]) -> None:
+    graph = plan_of(files, blobs=("conv", "dropped")).model.graph
+    assert [(node.op, node.name, node.outputs) for node in graph.nodes] == [
+        ("Conv", "conv", ["conv/conv"]),
+        ("BatchNormalization", "bn", ["conv/scale"]),
+        ("Relu", "relu", ["conv"]),
+        ("AveragePool", "pool", ["pool"]),
+        ("Flatten", "ip/Flatten", ["ip/Flatten"]),
+        ("Gemm", "ip", ["ip"]),
+        ("Softmax", "prob", ["prob"]),
+        ("Identity", "dropped", ["dropped"]),
+    ]
+    assert set(graph.constants) == {
+        *(f"{layer}.{blob}" for layer in ("scale", "ip") for blob in ("weight", "bias")),
+        *("conv.weight", "bn.mean", "bn.variance"),
+    }
+    assert [(each.name, each.axes) for each in graph.inputs] == [("data", [1, 3, 8, 8])]
+    assert [(each.name, each.axes) for each in graph.outputs] == [
+        ("prob", [1, 5]),
+        ("conv", [1, 4, 8, 8]),
+        ("dropped", [1, 4, 4, 4]),
+    ]
+
+
+def test_a_norm_that_others_read_too_keeps_its_own_operator(files: tuple[Path, Path]) -> None:
+    text = NET.replace('bottom: "conv" top: "conv" scale', 'bottom: "conv" top: "s" scale')
+    text = text.replace(
+        'type: "ReLU" bottom: "conv" top: "conv"', 'type: "Eltwise" bottom: "conv" bottom: "s" top: "r"'
+    )
+    text = text.replace('type: "Pooling" bottom: "conv"', 'type: "Pooling" bottom: "r"')
+    plan = plan_of(files, text)
+    assert [node.op for node in plan.model.graph.nodes][:5] == ["Conv", "BatchNormalization", "Mul", "Add", "Add"]
+    assert "largest relative difference" in plan.write(check=CheckOptions(engine="torch"))[0]
+
+
+def test_a_statistic_without_weight_is_zero_as_in_caffe(files: tuple[Path, Path]) -> None:
+    blobs = dict(cs.read_weights(files[1]))
+    cs.write_weights(files[1], {**blobs, "bn": [*blobs["bn"][:2], np.zeros(1)]})
+    plan = plan_of(files)
+    assert not plan.model.graph.constants["bn.mean"].any() and not plan.model.graph.constants["bn.variance"].any()
+    plan.write(check=CheckOptions(engine="torch"))
+
+
+def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
+    """Its data layer is an input, which may go through its transform; losses and labels are left out."""
+    write_store(tmp_path / "store", [(np.zeros((3, 9, 9), np.uint8), 1)])
+    data = f"""layer {{ name: "data" type: "Data" top: "data" top: "label"
+      transform_param {{ scale: 0.5 crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3 }}
+      data_param {{ source: "{tmp_path}/store" batch_size: 2 backend: LMDB }} }}\n"""
+    loss = """layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+    layer { name: "twice" type: "Power" bottom: "loss" top: "twice" }
+    layer { name: "acc" type: "Accuracy" bottom: "ip" bottom: "label" top: "acc" include { phase: TEST } }
+    layer { name: "aux" type: "InnerProduct" bottom: "pool" top: "aux" include { phase: TRAIN }
+      inner_product_param { num_output: 2 } }\n"""
+    (tmp_path / "net.prototxt").write_text(data + HEAD + TAIL + loss)
+    files = tmp_path / "net.prototxt", weights_of(data + HEAD + TAIL, tmp_path / "w.caffemodel")
+    plain, whole = plan_of(files), plan_of(files, with_transform=True)
+    assert [each.name for each in plain.model.graph.inputs] == ["data"]
+    assert [each.name for each in plain.model.graph.outputs] == ["ip"]
+    assert [note.split(":")[0] for note in plain.notes] == [
+        "layer 'data' (line 1)",
+        "layer 'loss' (line 15) is left out",
+        "layer 'twice' (line 16) is left out",
+        "layer 'acc' (line 17) is left out",
+    ]
+    assert [node.op for node in whole.model.graph.nodes][:3] == ["Sub", "Mul", "Conv"]
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8)).astype(np.float32)
+    mean = np.array([1, 2, 3], np.float32).reshape(1, 3, 1, 1)
+    expected = run_model(plain.model, {"data": (pixels - mean) * np.float32(0.5)})["ip"]
+    np.testing.assert_allclose(run_model(whole.model, {"data": pixels})["ip"], expected, rtol=1e-5, atol=1e-5)
+    whole.write(check=CheckOptions(engine="torch"))
+    with pytest.raises(CaffeSplitError, match="--with-transform: no data layer of it has a transform_param"):
+        plan_of(files, NET, with_transform=True)
+
+
+def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files: tuple[Path, Path]) -> None:
+    text = (
+        INPUT
+        + HEAD
+        + (
+            'layer { name: "user" type: "Python" bottom: "conv" top: "p" python_param { module: "m" layer: "L" } }\n'
+            'layer { name: "own" type: "MyOwn" bottom: "conv" top: "own" }\n'
+            'layer { name: "filter" type: "Filter" bottom: "conv" bottom: "data" top: "f" }\n'
+        )
+    )
+    with pytest.raises(CaffeSplitError) as raised:
+        plan_of(files, text)
+    assert [line.split(":", 1)[1] for line in str(raised.value).splitlines()[1:]] == [
+        "9: layer 'user': what it computes is a program",
+        "10: layer 'own': shapes of MyOwn layers are not known here: the type is not one of Caffe's own",
+        "11: layer 'filter': how much it lets through depends on the data",
+    ]
+    assert sorted(path.name for path in files[0].parent.iterdir() if path.suffix == ".onnx") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 12}, "opset 12 is not written; 13 to "),
+        ({"opset": 99}, "opset 99 is not written; 13 to "),
+        ({"dynamic": ("depth",)}, "'depth' cannot vary; expected some of batch, height, width"),
+        ({"dynamic": ("batch", "width")}, r"prototxt:11: layer 'ip': it has 320 weights for the net's own width, and"),
+        ({"blobs": ("fc7",)}, "it has no blob 'fc7'; its blobs: data, conv, pool"),
+        ({"inputs": {"image": (1, 3, 8, 8)}}, "it has no input 'image'; its inputs: data"),
+        ({"inputs": {"data": (1, 4, 8, 8)}}, r"layer 'conv' \(line 3\) has blobs .*\(4, 3, 3, 3\)"),
+        ({"inputs": {"data": (1, 3, 8, 12)}}, r"layer 'ip' \(line 11\) has blobs"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(files: tuple[Path, Path], options: dict, message: str) -> None:
+    with pytest.raises(CaffeSplitError, match=message):
+        plan_of(files, **options)
+
+
+def test_sizes_that_vary_are_named(files: tuple[Path, Path]) -> None:
+    plan = plan_of(files, INPUT + HEAD, dynamic=("batch", "height", "width"))
+    graph = plan.model.graph
+    assert [each.axes for each in graph.inputs] == [["batch", 3, "height", "width"]]
+    assert [each.axes for each in graph.outputs] == [["batch", 4, None, None]]
+    assert len(plan.write(check=CheckOptions(engine="torch"))) == 4  # its own sizes, and each of them another once
+
+
+def test_half_precision_takes_and_gives_floats(files: tuple[Path, Path]) -> None:
+    plan = plan_of(files, half=True)
+    assert {array.dtype.name for array in plan.model.graph.constants.values()} == {"float16"}
+    assert "tolerance 0.01" in plan.write(check=CheckOptions(engine="torch"), with_safetensors=True)[0]
+    assert {each.dtype.name for each in (*plan.model.graph.inputs, *plan.model.graph.outputs)} == {"float32"}
+    blobs = dict(cs.read_weights(files[1]))
+    cs.write_weights(files[1], {**blobs, "ip": [blobs["ip"][0] * 0 + 1e6, blobs["ip"][1]]})
+    with pytest.raises(CaffeSplitError, match=r"constant 'ip.weight' holds 1e\+06; the largest value of half"):
+        plan_of(files, half=True)
+
+
+def test_weights_of_more_than_a_message_holds_lie_beside_the_model(files: tuple[Path, Path]) -> None:
+    plan = plan_of(files)
+    plan.write(check=CheckOptions(engine="torch"), most_bytes=(1 << 24) + 100)
+    out = files[0].with_suffix(".onnx")
+    assert Path(f"{out}.data").stat().st_size > write.size_of(plan.model) > out.stat().st_size - 3000
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    data = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(
+        session.run(["prob"], {"data": data})[0], run_model(plan.model, {"data": data})["prob"]
+    )
+
+
+def test_the_safetensors_are_a_modules_state(files: tuple[Path, Path]) -> None:
+    plan_of(files).write(with_safetensors=True)
+    data = files[0].with_suffix(".safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert header.pop("__metadata__")["net"] == "net.prototxt"
+    state = cs.load(*files).state_dict()
+    assert header.keys() == state.keys()
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        found = np.frombuffer(data[8 + length + start : 8 + length + end], np.float32).reshape(entry["shape"])
+        np.testing.assert_array_equal(found, state[name].numpy())
+
+
+def test_a_model_that_does_not_pass_the_check_is_not_written(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(files)
+    plan.model.graph.constants["ip.bias"] = plan.model.graph.constants["ip.bias"] + np.arange(5, dtype=np.float32)
+    with pytest.raises(
+        CaffeSplitError, match=r"does not compute what .* output 'prob' differs by .* Nothing was written"
+    ):
+        plan.write(check=CheckOptions(engine="torch"))
+    assert not plan.out.exists()
+    plan.write()
+    before = plan.out.read_bytes()
+    with pytest.raises(CaffeSplitError, match="exists; nothing is overwritten unasked"):
+        plan.write()
+    with pytest.raises(CaffeSplitError, match="does not compute what"):
+        plan.write(force=True, check=CheckOptions(engine="torch"))
+    assert plan.out.read_bytes() == before
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CaffeSplitError, match=r"pip install 'caffe-split\[onnx\]', or --check 0"):
+        plan.write(force=True, check=CheckOptions(engine="torch"))
+
+
+def test_a_folded_net_has_the_baselines_graph(tmp_path: Path) -> None:
+    """Node by node and name by name; and BatchNorm goes into the convolutions where asked."""
+    net = Path("prototxt/resnet20_cifar10/deploy.prototxt").resolve()
+    weights = weights_of(net.read_text(), tmp_path / "w.caffemodel")
+    training = cs.open_training(net)
+    cs.derive(
+        training,
+        weights=weights,
+        layers=LAYERS,
+        options=cs.DeriveOptions(kind="skip", partition="random:1"),
+        out=tmp_path / "d",
+    ).write()
+    cs.fold(tmp_path / "d/deploy.prototxt", tmp_path / "d/init.caffemodel", out=tmp_path / "f").write()
+    files = [(net, weights), (tmp_path / "f/deploy.prototxt", tmp_path / "f/folded.caffemodel")]
+    graphs = [cs.export(*each, out=tmp_path / "n.onnx").model.graph for each in files]
+    assert graphs[0].nodes == graphs[1].nodes and graphs[0].inputs == graphs[1].inputs
+    assert [(name, array.shape) for name, array in graphs[0].constants.items()] == [
+        (name, array.shape) for name, array in graphs[1].constants.items()
+    ]
+    small = cs.export(*files[1], out=tmp_path / "n.onnx", options=ExportOptions(fold_batch_norm=True))
+    kinds = {node.op for node in small.model.graph.nodes}
+    assert "BatchNormalization" not in kinds and "Conv" in kinds
+    small.write(check=CheckOptions(engine="torch"))
+
+
+def test_the_command_prints_writes_and_checks(files: tuple[Path, Path]) -> None:
+    folder = files[0].parent
+    done = caffe_split("export", "net.prototxt", "w.caffemodel", "--engine", "torch", "--dynamic", "batch", cwd=folder)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("net.prototxt -> net.onnx: 7 operators of version 17") and lines[-1] == "wrote net.onnx"
+    assert lines[1:3] == ["  input data: batchx3x8x8", "  output prob: batchx5"]
+    assert all(line.startswith("same as the torch engine for data") for line in lines[3:5])
+    model = onnx.load(folder / "net.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    metadata = {each.key: each.value for each in model.metadata_props}
+    assert metadata["weights"] == "w.caffemodel" and len(metadata["net_sha256"]) == 64 and metadata["opset"] == "17"
+    assert (model.producer_name, model.producer_version) == ("caffe-split", cs.__version__)
+    found = caffe_split("export", "net.prototxt", "w.caffemodel", "--dry-run", "--json", "--out", "x.onnx", cwd=folder)
+    assert json.loads(found.stdout)["outputs"] == {"prob": [1, 5]} and not (folder / "x.onnx").exists()
+    caffe_split("export", "net.prototxt", "w.caffemodel", cwd=folder, status=1)  # the file is there
+    caffe_split("export", "net.prototxt", "w.caffemodel", "--input", "data=3", "--out", "y.onnx", cwd=folder, status=1)
+    caffe_split("export", "net.prototxt", "w.caffemodel", "--input", "data", cwd=folder, status=2)
+
+
+def test_in_place_layers_compute_what_caffes_do(tmp_path: Path) -> None:
+    """Also those whose result is another one in place: LRN across channels, and Eltwise."""
+    text = INPUT + (
+        'layer { name: "p" type: "Power" bottom: "data" top: "data" power_param { shift: 0.5 } }\n'
+        'layer { name: "e" type: "Exp" bottom: "data" top: "x" }\n'
+        'layer { name: "s" type: "Split" bottom: "x" top: "y" top: "z" }\n'
+        'layer { name: "l" type: "LRN" bottom: "y" top: "y" lrn_param { local_size: 3 alpha: 0.5 } }\n'
+        'layer { name: "m" type: "Eltwise" bottom: "z" bottom: "y" top: "z" eltwise_param { coeff: 2 coeff: -3 } }\n'
+        'layer { name: "d" type: "Dropout" bottom: "z" top: "z" }\n'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    cs.write_weights(tmp_path / "w.caffemodel", {"none": [np.zeros(1)]})
+    model = plan_of((tmp_path / "net.prototxt", tmp_path / "w.caffemodel"), blobs=("y",)).model
+    data = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    expected = Net(prototxt.parse(text, "net"), "TEST").forward({"data": data}, keep=True).blobs
+    found = run_model(model, {"data": data})
+    assert set(found) == {"z", "y"}
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_stochastic_pooling_gives_the_mean_of_its_draws(files: tuple[Path, Path]) -> None:
+    plan = plan_of(files, NET.replace("pool: AVE", "pool: STOCHASTIC"))
+    plan.write(check=CheckOptions(engine="torch"))
+
+
+LAYERS = ["conv1", "res1a_conv1", "res1b_conv2"]
+RECURRENT = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 2 dim: 3 dim: 2 } } }
+layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 4 dim: 2 } } }
+layer { name: "still" type: "Input" top: "still" input_param { shape { dim: 2 dim: 5 } } }
+layer { name: "h0" type: "Input" top: "h0" top: "c0" input_param { shape { dim: 1 dim: 2 dim: 3 } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "a"
+  recurrent_param { num_output: 3 weight_filler { type: "uniform" min: -1 max: 1 } bias_filler { value: 0.1 } } }
+layer { name: "exposed" type: "LSTM" bottom: "a" bottom: "cont" bottom: "still" bottom: "h0" bottom: "c0" top: "b" top: "h" top: "c"
+  recurrent_param { num_output: 3 expose_hidden: true weight_filler { type: "uniform" min: -1 max: 1 } } }
+layer { name: "rnn" type: "RNN" bottom: "b" bottom: "cont" bottom: "still" top: "r"
+  recurrent_param { num_output: 2 weight_filler { type: "uniform" min: -1 max: 1 } } }
+layer { name: "image" type: "Input" top: "image" input_param { shape { dim: 2 dim: 3 dim: 7 dim: 9 } } }
+layer { name: "which" type: "Input" top: "which" input_param { shape { dim: 5 } } }
+layer { name: "spp" type: "SPP" bottom: "image" top: "spp" spp_param { pyramid_height: 3 } }
+layer { name: "ave" type: "SPP" bottom: "image" top: "ave" spp_param { pyramid_height: 2 pool: AVE } }
+layer { name: "im2col" type: "Im2col" bottom: "image" top: "im2col" convolution_param { kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "reindex" type: "BatchReindex" bottom: "image" bottom: "which" top: "reindex" }
+layer { name: "mask" type: "Pooling" bottom: "image" top: "most" top: "mask" pooling_param { kernel_size: 3 stride: 2 } }
+"""  # noqa: E501
+
+
+@pytest.mark.caffe
+def test_types_that_only_caffe_runs_are_as_caffe_computes_them(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(RECURRENT)
+    rng = np.random.default_rng(0)
+    shapes = {
+        "lstm": [(12, 6), (12,), (12, 3)],
+        "exposed": [(12, 3), (12,), (12, 5), (12, 3)],
+        "rnn": [(2, 3), (2,), (2, 5), (2, 2), (2, 2), (2,)],
+    }
+    blobs = {name: [rng.uniform(-1, 1, shape) for shape in each] for name, each in shapes.items()}
+    cs.write_weights(tmp_path / "w.caffemodel", blobs)
+    plan = plan_of((tmp_path / "net.prototxt", tmp_path / "w.caffemodel"))
+    assert {each.name for each in plan.model.graph.outputs} >= {
+        "h",
+        "c",
+        "r",
+        "spp",
+        "ave",
+        "im2col",
+        "reindex",
+        "mask",
+    }
+    assert plan.write(check=CheckOptions(engine="caffe"))[0].startswith("same as Caffe for")

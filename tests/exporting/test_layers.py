@@ -1,0 +1,112 @@
+"""Every layer type that the engine runs, exported and run by onnxruntime: it gives what the engine gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from caffe_split import CaffeSplitError
+from caffe_split.engine.model.net import Net
+from caffe_split.exporting.options import OLDEST_OPSET, ExportOptions
+from caffe_split.exporting.table import CANNOT, EXPORTERS, left_out
+from caffe_split.formats import prototxt
+from caffe_split.formats.onnx.write import newest_opset
+from caffe_split.layertypes.records import fork_data
+from caffe_split.layertypes.table import RECORDS
+from tests.engine.case import Case, layer
+from tests.engine.cases import CASES
+from tests.engine.fork_cases import JUDGED
+from tests.exporting.judge import compare, drawn, exported, run_engine, run_model
+
+OPSETS = (OLDEST_OPSET, ExportOptions().opset, min(newest_opset(), 23))
+GIVING = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", *fork_data.NAMES}
+# Of the layers of forks, those that a model does not have, and those that are judged by what they do in training.
+FORKS = [
+    name
+    for name, judged in JUDGED.items()
+    if not name.startswith(("smooth", "ps_roi", "detections"))
+    and name not in ("bn_running", "batch_norm_nvcaffe", "batch_norm_intel")
+]
+
+
+def made(name: str, seed: int) -> tuple[Case, np.random.Generator]:
+    rng = np.random.default_rng([seed, *name.encode()])
+    return CASES[name](rng), rng
+
+
+def is_exported(name: str) -> bool:
+    case, _ = made(name, 0)
+    return not left_out(case.text.rpartition('type: "')[2].split('"')[0])
+
+
+NAMES = [name for name in CASES if is_exported(name)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_gives_what_the_engine_gives(name: str, tmp_path: Path) -> None:
+    """In one of the versions of operators, by its number; and at other sizes, where these may vary."""
+    case, rng = made(name, 1)
+    given, inputs = drawn(case, rng)
+    opset = OPSETS[NAMES.index(name) % len(OPSETS)]
+    model = exported(tmp_path, case.prototxt(), given, ExportOptions(opset))
+    compare(model, run_model(model, inputs), run_engine(case.prototxt(), given, inputs))
+    for word, axis, more in (("batch", 0, 1), ("height", 2, 3), ("width", 3, 2)):
+        try:
+            model = exported(tmp_path, case.prototxt(), given, ExportOptions(opset, (word,)))
+        except CaffeSplitError as error:
+            if "layer 'l'" not in str(error):
+                raise
+            continue
+        longer = {
+            key: np.concatenate([array, array.take(range(more), axis, mode="wrap")], axis)
+            if array.ndim > axis and (axis == 0 or array.ndim == 4)
+            else array
+            for key, array in inputs.items()
+        }
+        compare(model, run_model(model, longer), run_engine(case.prototxt(), given, longer))
+
+
+@pytest.mark.parametrize("name", FORKS)
+def test_a_layer_of_a_fork_gives_what_its_definition_gives(name: str, tmp_path: Path) -> None:
+    judged, rng = JUDGED[name], np.random.default_rng([*name.encode()])
+    net = Net(prototxt.parse(judged.case.prototxt(), "net"), "TEST")
+    inputs = {key: rng.normal(size=shape).astype(np.float32) * 2 for key, shape in judged.case.inputs.items()}
+    inputs.update({key: np.asarray(array, np.float32) for key, array in (judged.bottoms or {}).items()})
+    sizes = [tuple(blob.shape) for blob in net.layers[-1].blobs]
+    blobs = [np.asarray(np.abs(rng.normal(size=size)) + 0.5, np.float32) for size in sizes]
+    params = {f"param:l:{index}": blob for index, blob in enumerate(blobs)}
+    opset = OPSETS[FORKS.index(name) % len(OPSETS)]
+    model = exported(tmp_path, judged.case.prototxt(), params, ExportOptions(opset))
+    wide = {key: array.astype(np.float64) for key, array in inputs.items()}
+    expected = judged.judge(wide, [blob.astype(np.float64) for blob in blobs])
+    compare(model, run_model(model, inputs), dict(zip(judged.case.tops, map(np.asarray, expected))))
+
+
+@pytest.mark.parametrize(
+    ("keep", "least", "nms"), [(200, 0.2, "top_k: 5"), (4, 0.05, "top_k: 100"), (-1, 0.3, ""), (3, 2, "top_k: 5")]
+)
+def test_detections_are_those_of_the_engine(keep: int, least: float, nms: str, tmp_path: Path) -> None:
+    """Of one image: other boxes near the prior ones, some that overlap, or none that counts."""
+    rng = np.random.default_rng(keep + 2)
+    corner = rng.uniform(0, 0.6, (12, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0.1, 0.4, (12, 2))], 1)
+    prior = np.stack([boxes.reshape(-1), np.tile([0.1, 0.1, 0.2, 0.2], 12)])[None].astype(np.float32)
+    scores = rng.dirichlet([0.5] * 4, 12).astype(np.float32).reshape(1, 48)
+    inputs = {"x": rng.normal(size=(1, 48)).astype(np.float32), "c": scores, "p": prior}
+    options = (
+        f"detection_output_param {{ num_classes: 4 keep_top_k: {keep} confidence_threshold: {least} "
+        f"code_type: CENTER_SIZE nms_param {{ nms_threshold: 0.3 {nms} }} }}"
+    )
+    case = Case(layer("DetectionOutput", "x c p", options=options), {key: a.shape for key, a in inputs.items()})
+    model = exported(tmp_path, case.prototxt(), {})
+    compare(model, run_model(model, inputs), run_engine(case.prototxt(), {}, inputs))
+
+
+def test_each_type_that_the_engine_runs_is_expressed_or_said_not_to_be() -> None:
+    run = {name for name, record in RECORDS.items() if record.engine and not left_out(name)}
+    assert run - EXPORTERS.keys() - CANNOT.keys() == GIVING
+    assert not EXPORTERS.keys() & CANNOT.keys()
+    assert EXPORTERS.keys() | CANNOT.keys() <= RECORDS.keys()
