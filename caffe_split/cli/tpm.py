@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from caffe_split.cli.choosing import calibrate_option
-from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, engine_option, names, print_json, state_options
+from caffe_split.cli.options import (
+    WINDOW,
+    Shown,
+    caffe_proto_option,
+    engine_option,
+    ignore_extra_option,
+    names,
+    print_json,
+    state_options,
+)
 from caffe_split.cli.tpm_scores import ScoresAsked
 from caffe_split.errors import CaffeSplitError
 
@@ -52,6 +61,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @calibrate_option
 @engine_option
+@ignore_extra_option
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
@@ -77,6 +87,7 @@ def tpm(
     weights: Path | None,
     calibrate: int,
     engine: str | None,
+    ignore_extra: bool,
     csv_file: Path | None,
     picture: Path | None,
     force: bool,
@@ -116,7 +127,7 @@ def tpm(
     if all_scores:
         if given.kind in ("log", "snapshots"):
             raise CaffeSplitError(f"{given.path}: --scores runs the net over its training data; give its solver.")
-        asked = ScoresAsked(weights, calibrate, engine)
+        asked = ScoresAsked(weights, calibrate, engine, ignore_extra)
         asked.show(shown.open(given.path, caffe_proto), iteration, windows, names(layers), as_json)
         return
     if suggest_window:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class ScoresAsked(NamedTuple):
-    """The options of `tpm` that belong to --scores: the weights in place of a snapshot, batches, back end."""
+    """The options of `tpm` that belong to --scores: the weights in place of a snapshot, batches, back end, extra weights."""
 
     weights: Path | None
     batches: int
     engine: str | None
+    ignore_extra: bool
 
     def show(
         self,
@@ -42,7 +43,13 @@ class ScoresAsked(NamedTuple):
             at = max((stop for _, stop in windows), default=None) or max(training.snapshots(), default=0)
         backend = choose_backend(self.engine)
         saliency = measure_saliency(
-            training, at, weights=self.weights, layers=layers, batches=self.batches, engine=backend.name
+            training,
+            at,
+            weights=self.weights,
+            layers=layers,
+            batches=self.batches,
+            engine=backend.name,
+            ignore_extra_weights=self.ignore_extra,
         )
         scores = latest_window(self._tpm(training, at, windows, layers))
         table = ScoreTable.of(scores, saliency)

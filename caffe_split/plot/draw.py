@@ -67,9 +67,9 @@ def check_picture(out: Path, force: bool) -> None:
     if not out.parent.is_dir():
         raise CaffeSplitError(f"{out.parent}: no such folder to write {out.name} in.")
     if out.exists() and not out.is_file():
-        raise CaffeSplitError(f"{out} is there and no file; it is not replaced. Choose another --out.")
+        raise CaffeSplitError(f"{out} is there and no file; it is not replaced. Choose another file.")
     if out.exists() and not force:
-        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
+        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another file, or add --force.")
 
 
 def _net_name(document: prototxt.Document) -> str:

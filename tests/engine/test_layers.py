@@ -10,12 +10,15 @@ from tests.engine.cases import CASES
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.layertypes.table import RECORDS
+from tests.engine.fork_cases import JUDGED
 from tests.engine.judge import Arrays, built, compare, run_pycaffe, values
 
 pytestmark = pytest.mark.caffe
 SEEDS = (1, 2, 3)
 # Layers without bottoms or with no values to compare, and those with tests of their own.
 SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData"}
+# Data layers of forks, whose tops the caller of the net gives: see test_forks.
+GIVEN = {name for name, record in RECORDS.items() if record.engine and record.engine.module == "given"}
 ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python"}
 
 
@@ -51,4 +54,7 @@ def test_each_type_is_compared_with_caffe() -> None:
         for make in CASES.values()
         for line in make(np.random.default_rng(0)).text.splitlines()
     }
-    assert types | ELSEWHERE == {name for name, record in RECORDS.items() if record.engine}
+    forks = {
+        line.split('type: "')[1].split('"')[0] for judged in JUDGED.values() for line in judged.case.text.splitlines()
+    }
+    assert types | ELSEWHERE | forks | GIVEN == {name for name, record in RECORDS.items() if record.engine}

@@ -41,11 +41,11 @@ def test_layers_shares_and_costs(small: Path, backend: str) -> None:
     assert rows["conv"]["bytes"] == 4 * (4 * 5 + 5 * 18 + 5) and rows["relu"]["bytes"] == 0
     assert rows["data"]["bytes"] == 4 * (4 * 18 + 4)
     total = sum(row["forward"] + row["backward"] for row in found["layers"])
-    assert (
-        0 < total <= (found["forward"] + found["backward"]) * 1.01
-        and rows["conv"]["forward"] > 0 < rows["conv"]["backward"]
-    )
-    assert rows["ip"]["gigaflops"] == pytest.approx(2 * 120 / rows["ip"]["forward"] / 1e6)
+    assert 0 < total <= (found["forward"] + found["backward"]) * 1.01
+    # A layer as small as these may take less than what Caffe prints of a time; then it has no speed.
+    for name, macs in (("conv", 360), ("ip", 120)):
+        took = rows[name]["forward"]
+        assert rows[name]["gigaflops"] == (pytest.approx(2 * macs / took / 1e6) if took else None)
     text = caffe_split("time", "net.prototxt", "--iterations", 2, cwd=small).stdout
     shares = [float(share) for share in re.findall(r"\t([\d.]+) %", text)]
     assert sum(shares) == pytest.approx(100, abs=1) and len(shares) == 2 * len(rows)
