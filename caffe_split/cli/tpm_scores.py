@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ScoresAsked(NamedTuple):
-    """The options of `tpm` that belong to --scores: the weights in place of a snapshot, batches, back end, extra weights."""
+    """The options of `tpm` that belong to --scores: the weights in place of a snapshot, batches, and so on."""
 
     weights: Path | None
     batches: int

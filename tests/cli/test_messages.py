@@ -22,6 +22,7 @@ DRIVERS = {"multisplit", "study", "report", "data"}
 # Errors of functions that a command reaches by name only: a method of a class of which it uses others, or a check of
 # what this command always gives.
 NOT_REACHED = {
+    ("export", "caffe_split.backends.check_weights.check_weights"),
     ("completion", "caffe_split.trainlog.model.TrainingLog"),
     ("fold", "caffe_split.backends.verify._recorded_weights"),
     ("kernels", "caffe_split.backends.check_weights.check_weights"),
