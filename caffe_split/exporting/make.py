@@ -124,7 +124,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
 
     One operator per layer where ONNX has it, and those that compute what Caffe does where it has not. Blobs keep their
     names, operators are called as their layers, and weights `layer.weight`, `layer.bias`. Losses and accuracies are
-    left out, data layers are inputs.
+    left out, data layers are inputs. `options` say which opset, which sizes may vary, and what is checked.
 
     Raises `CaffeSplitError` where the package onnx is missing, for weights that do not fit, and, all at once, for
     layers that ONNX's operators do not compute as Caffe does, or that do not take the sizes that are to vary.
