@@ -31,7 +31,10 @@ def accuracies(log: Path) -> Accuracies:
     if chosen is None:
         raise CaffeSplitError(f"{log}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
     values = [value for value in parsed.values(chosen[1]) if value.net == chosen[0]]
-    best = max(values, key=lambda value: (value.value, -value.iteration))
+    if not values[-1].trusted:
+        raise CaffeSplitError(f"{log}: the loss is not finite at the end, so that its accuracy does not count")
+    # A net that has not been trained yet may give no finite loss in its first test, and then an accuracy of 1.
+    best = max((value for value in values if value.trusted), key=lambda value: (value.value, -value.iteration))
     curve = tuple((value.iteration, value.value) for value in values)
     return Accuracies(chosen[1], values[-1].value, best.value, best.iteration, curve)
 

@@ -157,9 +157,16 @@ class _Reader(Values):
             if arm.after and arm.name in study.wider:
                 raise self.wrong("controls: wider", f"arm {arm.name} splits a net that is split; name other arms")
         try:
-            return shortened(study, parse_scale(top.get("scale", 1)))
+            study = shortened(study, parse_scale(top.get("scale", 1)))
         except CaffeSplitError as error:
             raise self.wrong("scale", str(error)) from None
+        for start, stop in study.windows:
+            if (stop - start) % study.interval:
+                raise self.wrong(
+                    "interval",
+                    f"{study.interval} does not divide the window {start}:{stop}, whose end is to be a sample",
+                )
+        return study
 
     def chains(self, arms: Sequence[Arm], schedule: Schedule) -> None:
         """Check the arms that split another arm's net again."""

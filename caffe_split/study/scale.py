@@ -65,11 +65,17 @@ def shortened(study: Study, scale: Fraction) -> Study:
     for arm in study.arms:
         iterations.update({f"round {number} of {arm.name}": at for number, at in enumerate(arm.rounds, 2)})
     check_apart(iterations, scale)
+    window, interval = study.window, max(1, scaled(study.interval, scale))
+    if window is not None:
+        window = (scaled(window[0], scale), scaled(window[1], scale))
+        if scale != 1:
+            # The last sample is at the window's end.
+            interval = nearest_divisor(window[1] - window[0], interval)
     return replace(
         study,
         split=scaled(study.split, scale),
-        window=None if study.window is None else (scaled(study.window[0], scale), scaled(study.window[1], scale)),
-        interval=max(1, scaled(study.interval, scale)),
+        window=window,
+        interval=interval,
         arms=tuple(replace(arm, rounds=tuple(scaled(at, scale) for at in arm.rounds)) for arm in study.arms),
         scale=str(scale),
         unscaled=tuple(iterations.items()),

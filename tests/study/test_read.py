@@ -102,6 +102,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"expect": {"x": {"records": 0}}}, "expect: x: records: expected a whole number of 1 or more"),
     ({"expect": {"x": {"records": 9, "mean": 3}}}, "expect: x: mean: expected a list, a number per channel"),
     ({"expect": {"x": {"record": 9}}}, "expect: x: unknown key 'record'; did you mean 'records'?"),
+    ({"interval": 3}, "interval: 3 does not divide the window 0:10, whose end is to be a sample"),
     ({"tests": -1}, "tests: expected a whole number of 0 or more"),
     ({"schedule": "resume"}, "schedule: 'resume' is none of continue, restart"),
     ({"arms": [{"kind": "skip", "noise": -1}]}, "noise: expected a number from 0 to less than 10, found -1"),
@@ -159,7 +160,7 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
         ),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
         (
-            {"arms": [{"kind": "skip", "rounds": [14, 17]}], "engine": "torch"},
+            {"arms": [{"kind": "skip", "rounds": [14, 17]}], "engine": "torch", "interval": 1},
             "nothing is tested in the training of arm skip@2, 14 to 17; test more often",
         ),
         ({"num_splits": 40}, "arm added: num_splits is 40, and the net has 9 convolutions that can be split: conv1, "),

@@ -35,6 +35,8 @@ def test_the_whole_recipe_is_shortened_alike() -> None:
     assert (study.split, study.window, study.interval, study.seeds) == (781, (625, 781), 2, (1, 2))
     assert length(study) == 1000 and list(solver.get_all("stepvalue")) == [500, 750]
     assert solver.get("display") == 2 and solver.get("snapshot") == 39
+    # At 1/16 an interval of 6 would not end at the window's end.
+    assert read_study(RESNET, {"scale": "1/16"}).interval == 5
     # 16 tests in all: 62 does not divide 1000, and the last test is at the end.
     assert solver.get("test_interval") == 50
 
