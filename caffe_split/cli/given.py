@@ -25,6 +25,7 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
         "input_file": ("array",),
     },
     "fold": {"net": _NETS, "weights": ("weights",), "deploy": ("net",)},
+    "export": {"net": ("net",), "weights": ("weights",)},
     "summary": {"net": _NETS, "other": _NETS},
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},

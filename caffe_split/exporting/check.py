@@ -86,6 +86,18 @@ def check_model(plan: ExportPlan, place: str, external: bool, how: CheckOptions)
 
 
 def _session(runtime: Any, plan: ExportPlan, place: str, external: bool) -> Any:
+    """A session of onnxruntime for the model. Raises `CaffeSplitError` where it does not run an operator."""
+    try:
+        return _opened(runtime, plan, place, external)
+    except Exception as error:  # each of onnxruntime's errors is a class of its own, of no common base
+        said = " ".join(str(error).split())
+        raise CaffeSplitError(
+            f"{plan.out}: onnxruntime {runtime.__version__} does not run the model: {said}. Choose another --opset, or "
+            "--check 0 to write it without a check."
+        ) from None
+
+
+def _opened(runtime: Any, plan: ExportPlan, place: str, external: bool) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     if not external:

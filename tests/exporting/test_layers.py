@@ -27,7 +27,7 @@ GIVING = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", 
 FORKS = [
     name
     for name, judged in JUDGED.items()
-    if not name.startswith(("smooth", "ps_roi", "detections"))
+    if not name.startswith(("smooth", "ps_roi", "detections", "multibox"))
     and name not in ("bn_running", "batch_norm_nvcaffe", "batch_norm_intel")
 ]
 
@@ -78,7 +78,8 @@ def test_a_layer_of_a_fork_gives_what_its_definition_gives(name: str, tmp_path: 
     sizes = [tuple(blob.shape) for blob in net.layers[-1].blobs]
     blobs = [np.asarray(np.abs(rng.normal(size=size)) + 0.5, np.float32) for size in sizes]
     params = {f"param:l:{index}": blob for index, blob in enumerate(blobs)}
-    opset = OPSETS[FORKS.index(name) % len(OPSETS)]
+    # From version 22 on MaxRoiPool has no implementation in onnxruntime.
+    opset = OLDEST_OPSET if name.startswith("roi") else OPSETS[FORKS.index(name) % len(OPSETS)]
     model = exported(tmp_path, judged.case.prototxt(), params, ExportOptions(opset))
     wide = {key: array.astype(np.float64) for key, array in inputs.items()}
     expected = judged.judge(wide, [blob.astype(np.float64) for blob in blobs])
