@@ -53,7 +53,7 @@ def why_not(
     kernels = int(param.get("num_output", 0)) if param else 0
     if kernels // geometry.group < 2 and not parse_rule(options.partition).whole:
         reason = "depthwise, one kernel a group" if geometry.group > 1 else "it has one kernel"
-        return f"{reason}; --partition all does not divide it"
+        return f"{reason}; partition all does not divide it"
     return kind_of(options.kind).why_not(geometry) or None
 
 
@@ -141,9 +141,9 @@ def choose_layers(
     chosen = [name for name in best if name in possible][:count]
     if len(chosen) < count:
         choice = parse_choice(options.choose_by)
-        more = "Watch more layers with `caffe-split instrument`, or lower" if choice.by_tpm else "Lower"
+        more = "Watch more layers with `caffe-split instrument`, or split fewer." if choice.by_tpm else "Split fewer."
         raise CaffeSplitError(
             f"{count} layer(s) to choose by {options.choose_by}, but only {len(chosen)} that can be split have it "
-            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more} --num-splits."
+            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more}"
         )
     return [layer for name, layer in possible.items() if name in chosen]

@@ -161,7 +161,7 @@ class FoldPlan:
         if not result.passed:
             raise CaffeSplitError(
                 f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. If the "
-                "weights are that badly conditioned, raise --tolerance."
+                "weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
             )
         return result
 

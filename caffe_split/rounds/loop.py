@@ -238,9 +238,9 @@ def _check_solver(training: Training) -> None:
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:
     """The options with the number of layers. Raises `CaffeSplitError` where that many cannot be split."""
     if isinstance(options.layers, tuple):
-        choose_layers(training.net, options.layers, 1, [], options.derive)
+        choose_layers(training.net, options.layers, 1, [], options.derive, training.state)
         return options
-    possible = [layer.name for layer in candidates(training.net, options.derive)]
+    possible = [layer.name for layer in candidates(training.net, options.derive, training.state)]
     if not possible:
         raise CaffeSplitError(f"{training.net_path}: it has no convolution that can be split.")
     if options.layers is None:
