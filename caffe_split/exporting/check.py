@@ -126,7 +126,7 @@ def _compare(
 ) -> list[BlobDifference]:
     rng = np.random.default_rng(seed)
     layers = all_layers(plan.document)
-    given = {name: _noise(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
+    given = {name: random_input(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
     transformed = {
         name: plan.transforms[name](values) if name in plan.transforms else values for name, values in given.items()
     }
@@ -143,7 +143,9 @@ def _compare(
         return compare_nets(both, files, NetFiles(Path(plan.out), Path(plan.out)), forwarding, tolerance)
 
 
-def _noise(layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator) -> np.ndarray:
+def random_input(
+    layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator
+) -> np.ndarray:
     """Random values for an input, such as the layers that read it take."""
     if is_image:
         return rng.integers(0, 256, shape).astype(np.float32)
