@@ -237,6 +237,6 @@ def _some(training: Training, layers: int | tuple[str, ...] | None, seed: int) -
     """Layers to split: the given ones, or as many at random."""
     if isinstance(layers, tuple):
         return list(layers)
-    names = [layer.name for layer in candidates(training.net)]
+    names = [layer.name for layer in candidates(training.net, state=training.state)]
     count = min(layers or len(names), len(names))
     return [str(name) for name in np.random.default_rng(seed).choice(names, count, replace=False)]

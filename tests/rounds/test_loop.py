@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import caffe_split
@@ -194,6 +195,27 @@ def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     loop = looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
     assert loop.start.adopted, loop.note
     assert loop.steps[0].iterations == 0
+    Path("digits/train.log").write_text(trained.log)
+    assert looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m").start.adopted
+    _solver(("base_lr: 0.01", "base_lr: 0.02"))
+    with pytest.raises(CaffeSplitError, match=r"another solver, as digits/train\.log says: base_lr 0\.01 there, 0\.02"):
+        looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
+
+
+def test_old_weights_with_more_layers_are_refused_before_anything_is_trained(
+    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    old = caffe_split.read_weights("whole/best/folded.caffemodel")
+    more = tmp_path / "more.caffemodel"
+    caffe_split.write_weights(more, {**{name: list(old[name]) for name in old}, "aux": [np.ones((4, 4))]})
+    derive = caffe_split.DeriveOptions(choose_by="random:0", partition="random:0")
+    options = replace(SHORT, derive=derive)
+    with pytest.raises(CaffeSplitError, match=r"weights of 'aux', which .* --ignore-extra-weights leaves them out"):
+        caffe_split.multisplit(SOLVER, options=options, weights=more, out="extra")
+    assert not Path("extra").exists()
+    options = replace(options, derive=replace(derive, ignore_extra_weights=True))
+    assert looping.plan_loop(SOLVER, options=options, weights=more, out="extra").start.adopted
 
 
 def test_an_old_caffemodel_is_split_as_it_is_where_nothing_asks_for_tpm(
@@ -340,6 +362,22 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
     _solver(change)
     with pytest.raises(CaffeSplitError, match=words):
         caffe_split.multisplit(SOLVER, options=replace(SHORT, **options))
+    assert not Path("multisplit").exists()
+
+
+def test_a_test_net_without_an_accuracy_is_refused_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    os.symlink(folder / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    net = caffe_split.read_net("digits/train_val.prototxt")
+    for field in net.all_fields("layer"):
+        if field.message is not None and field.message.get("type") == "Accuracy":
+            net.remove(field)
+    Path("digits/train_val.prototxt").write_bytes(net.to_bytes())
+    with pytest.raises(CaffeSplitError, match="its test net has no Accuracy layer"):
+        caffe_split.multisplit(SOLVER, options=SHORT)
     assert not Path("multisplit").exists()
 
 
