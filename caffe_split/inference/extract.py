@@ -19,6 +19,7 @@ from caffe_split.data.store import write_records
 from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect
 from caffe_split.files import (
     PathLike,
+    check_parent,
     free_name,
     locked,
     make_folder,
@@ -105,6 +106,7 @@ def extract(
         raise CaffeSplitError(f"form is {form!r}; expected one of {', '.join(FORMS)}.")
     if form == "hdf5":
         need_h5py()
+    check_parent(target)
     if os.path.lexists(target):
         raise CaffeSplitError(
             f"{target} exists; nothing is overwritten. Choose another --out ({free_name(target)} is free)."
@@ -283,8 +285,6 @@ def _file_names(names: Sequence[str], ending: str) -> dict[str, str]:
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
-    if not work.parent.is_dir():
-        raise CaffeSplitError(f"{work.parent}: no such folder to make {work.stem} in.")
     try:
         with locked(work.with_name(f".{work.name}.lock")):
             yield
