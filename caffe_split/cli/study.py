@@ -11,6 +11,7 @@ from caffe_split.cli.options import print_json
 
 if TYPE_CHECKING:
     from caffe_split.study.model import Study
+    from caffe_split.study.rows import Row
 
 
 @click.command()
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Then write DIR/NAME.md, with the figure and the numbers.",
 )
+@click.option("--logs", is_flag=True, help="With --publish: keep the first seed's nets and short logs in DIR/NAME/.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def study(
     file: Path,
@@ -37,6 +39,7 @@ def study(
     out: Path | None,
     dry_run: bool,
     publish: Path | None,
+    logs: bool,
     as_json: bool,
 ) -> int:
     """Train the arms and controls of a study FILE (YAML) under its seeds; table and figure in OUT/results.
@@ -57,6 +60,8 @@ def study(
     from caffe_split.study.run import run_study
     from caffe_split.study.view import view
 
+    if logs and publish is None:
+        raise click.UsageError("--logs needs --publish DIR: it says where the logs are kept.")
     changes = {key: value for key, value in (("scale", scale), ("seeds", seeds)) if value is not None}
     plan = read_study(file, changes)
     check_study(plan)
@@ -67,10 +72,15 @@ def study(
     if publish is not None:
         from caffe_split.study.publish import check_page
 
-        check_page(plan, publish)
+        check_page(plan, publish, logs)
     with view(plan.name) as show:
         status = run_study(plan, out, jobs, snakemake, show)
-    return _results(plan, out, publish, as_json, status, jobs)
+    rows = _print_table(plan, out, as_json)
+    if publish is not None:
+        from caffe_split.study.publish import publish_study
+
+        click.echo(f"wrote {publish_study(plan, rows, out, publish, jobs, logs=logs)}", err=True)
+    return 1 if status or any(row.failed for row in rows) else 0
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
@@ -82,7 +92,7 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
     click.echo(f"{found.summary(jobs)}; nothing run (--dry-run). The study's folder is {out}")
 
 
-def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status: int, jobs: int) -> int:
+def _print_table(plan: Study, out: Path, as_json: bool) -> list[Row]:
     from caffe_split.study.rows import read_results, rows_of
 
     rows = rows_of(plan, read_results(plan, out))
@@ -91,8 +101,4 @@ def _results(plan: Study, out: Path, publish: Path | None, as_json: bool, status
     else:
         click.echo((out / "results" / "table.md").read_text(encoding="utf-8"), nl=False)
     click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
-    if publish is not None:
-        from caffe_split.study.publish import publish_study
-
-        click.echo(f"wrote {publish_study(plan, rows, out, publish, jobs)}", err=True)
-    return 1 if status or any(row.failed for row in rows) else 0
+    return rows

@@ -12,6 +12,7 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, make_folder, reason, write_atomic
 from caffe_split.study import nets
+from caffe_split.study.keep import keep_runs
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
@@ -26,17 +27,17 @@ _UNWRITTEN = "(to be written by a person)"
 FILES = ("table.csv", "table.json", "points.png")
 
 
-def check_page(study: Study, folder: Path) -> tuple[Path, str]:
+def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, str]:
     """The page of a study in `folder`, and the conclusion that stands in it.
 
-    Raises `CaffeSplitError` where another file is in its place.
+    Raises `CaffeSplitError` where another file is in its place, or, with `logs`, in that of the runs that are kept.
     """
     page = folder / f"{study.name}.md"
     if folder.exists() and not folder.is_dir():
         raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
     if not page.exists():
-        for name in FILES:
-            beside = page.with_suffix(Path(name).suffix)
+        places = [page.with_suffix(Path(name).suffix) for name in FILES]
+        for beside in [*places, *([page.with_suffix("")] if logs else [])]:
             if beside.exists():
                 raise CaffeSplitError(f"{beside} exists without a page {page.name}; nothing is overwritten unasked.")
         return page, _UNWRITTEN
@@ -55,13 +56,15 @@ def publish_study(
     out: Path,
     folder: Path,
     jobs: int,
+    logs: bool = False,
 ) -> Path:
     """Write `folder`/NAME.md with its table and figure beside it; the page's path.
 
-    A page of that name that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other
-    file of that name, and where nothing can be written.
+    With `logs`, the first seed's nets and short logs are kept in `folder`/NAME (see `keep_runs`). A page of that name
+    that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other file of that name, and
+    where nothing can be written.
     """
-    page, conclusion = check_page(study, folder)
+    page, conclusion = check_page(study, folder, logs)
     try:
         make_folder(folder)
         for name in FILES:
@@ -69,7 +72,10 @@ def publish_study(
             copy_file(out / "results" / name, target)
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
-    write_atomic(page, _page(study, rows, out, command_of(study, out, folder, jobs), conclusion).encode())
+    if logs:
+        keep_runs(study, out, page.with_suffix(""))
+    command = command_of(study, out, folder, jobs) + (" --logs" if logs else "")
+    write_atomic(page, _page(study, rows, out, command, conclusion).encode())
     return page
 
 

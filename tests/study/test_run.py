@@ -20,6 +20,7 @@ import pytest
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.after_split import ROLES, read_course
 from caffe_split.study.locks import is_held
+from caffe_split.trainlog.read import read_log
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
 
@@ -66,7 +67,7 @@ def kill_and_go_on(file: Path, out: Path, marks: int, group: bool, jobs: int = 2
 
 def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> None:
     file = write_study(tmp_path, seeds=[3])
-    caffe_split("study", file, "--jobs", 2, "--out", "whole", "--publish", "docs", cwd=tmp_path)
+    caffe_split("study", file, "--jobs", 2, "--out", "whole", "--publish", "docs", "--logs", cwd=tmp_path)
     kill_and_go_on(file, tmp_path / "killed", marks=2, group=False)
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
@@ -81,8 +82,15 @@ def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> Non
     manifest = json.loads((tmp_path / "whole/results/manifest.json").read_text())
     assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png"}
     text = (tmp_path / "docs/tiny.md").read_text()
-    assert "caffe-split study tiny.yaml --jobs 2 --out whole --publish docs\n" in text
+    assert "caffe-split study tiny.yaml --jobs 2 --out whole --publish docs --logs\n" in text
     assert "one pair or none: no interval" in text and f"{os.cpu_count()} cores" in text
+
+    kept = tmp_path / "docs/tiny"
+    assert {path.name for path in kept.iterdir()} == {"baseline", "continue", "added"}
+    whole, short = tmp_path / "whole/s3/added", kept / "added"
+    assert (short / "train_val.prototxt").read_bytes() == (whole / "train_val.prototxt").read_bytes()
+    best, same = read_log(whole / "train.log").best(), read_log(short / "train.log").best()
+    assert best is not None and same is not None and (same.iteration, same.value) == (best.iteration, best.value)
 
     # Done, it has nothing left to do; a conclusion that was written stays.
     (tmp_path / "docs/tiny.md").write_text(text.replace("(to be written by a person)", "One seed tells nothing."))
