@@ -23,8 +23,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from caffe_split.engine.cores import usable_cores
 from caffe_split.engine.log import Log, SilentLog
-from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met, usable_cores
+from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.errors import CaffeSplitError

@@ -22,10 +22,10 @@ from tests.support import start_process
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+from caffe_split.engine.cores import usable_cores
 from caffe_split.engine.data import images as image_readers
 from caffe_split.engine.data import windows
 from caffe_split.engine.data.workers import count_for, set_workers
-from caffe_split.engine.parallel.launch import usable_cores
 
 STORE = 'data_param { source: "store" batch_size: 7 backend: LMDB }'
 WINDOWS = """window_data_param { source: "windows" root_folder: "root/" batch_size: 6 fg_fraction: 0.5

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from caffe_split.engine.parallel.launch import usable_cores
+from caffe_split.engine.cores import usable_cores
 
 # Calls a function for each of the numbers 0 to count - 1, in any order, now or later.
 Run = Callable[[Callable[[int], None], int], None]
