@@ -24,7 +24,7 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, names, pr
     "--transform-of",
     type=click.Path(path_type=Path),
     metavar="TRAIN_VAL",
-    help="The same, for a deploy net: mean and scale of this net's data layer.",
+    help="For a deploy net: make mean and scale of this net's data layer part of the model.",
 )
 @click.option(
     "--check",

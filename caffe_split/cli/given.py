@@ -26,7 +26,7 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
         "input_file": ("array",),
     },
     "fold": {"net": _NETS, "weights": ("weights",), "deploy": ("net",)},
-    "export": {"net": ("net",), "weights": ("weights",)},
+    "export": {"net": ("net",), "weights": ("weights",), "transform_of": ("net",)},
     "summary": {"net": _NETS, "other": _NETS},
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
