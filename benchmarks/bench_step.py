@@ -94,7 +94,7 @@ def ask(process, count: int) -> float:  # type: ignore[no-untyped-def]
 
 
 def work(words: argparse.Namespace) -> None:
-    """A contestant: for each number that comes in, do so many iterations and print the time of one."""
+    """A contestant: for each number that comes in, do that many iterations and print the time of one."""
     step = {"hand": by_hand, "caffe": by_caffe, "caffe2": by_caffe}.get(words.work, by_engine)(words)
     clock = time.perf_counter if words.clock == "wall" else time.process_time
     out = os.fdopen(os.dup(1), "w")

@@ -85,10 +85,10 @@ def test_the_version_stands_once() -> None:
     files = [ROOT / "setup.py", ROOT / "pyproject.toml", *(ROOT / "caffe_split").rglob("*.py")]
     found = [path.name for path in files if re.search(rf"\b{version}\b", path.read_text(encoding="utf-8"))]
     assert found == ["__init__.py"]
-    told = subprocess.run(
+    version = subprocess.run(
         [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert told.stdout.split()[-1] == caffe_split.__version__
+    assert version.stdout.split()[-1] == caffe_split.__version__
 
 
 @pytest.fixture

@@ -67,8 +67,14 @@ def mobilenet_v2() -> str:
     net = Text("MobileNet-v2", 1, 3, 224, 224)
     x, channels = net.conv_norm("data", 32, 3, 2), 32
     for factor, outputs, count, first in (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
-    ):  # fmt: skip
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
         for block in range(count):
             stride, inner = (first if not block else 1), factor * channels
             y = net.conv_norm(x, inner, 1) if factor > 1 else x

@@ -55,8 +55,8 @@ class Forwarding:
 class Forwarded:
     """What a net gave: the names of its outputs, and per batch blob -> values (float32, in Caffe's shapes).
 
-    A blob has the value that its last layer in place left. Tops of TPM layers, which tell of the past, and of Caffe's
-    own Split layers are left out.
+    A blob has the value that its last layer in place left. Tops of TPM layers, which report earlier iterations, and of
+    Caffe's own Split layers are left out.
     """
 
     outputs: Sequence[str]

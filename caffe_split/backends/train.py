@@ -142,7 +142,7 @@ def run_training(plan: TrainPlan, reporter: Reporter, grace: float = GRACE) -> O
     """Run a planned training to its end. `grace` is in seconds: how long it may take to stop when interrupted.
 
     It writes straight into its log, and what is appended is read here. An earlier log stays as it is until the training
-    has begun: what one says that fails before goes into a file of its own, LOG.failed. If this process is killed, the
+    has begun; the log of a training that fails before that goes into LOG.failed. If this process is killed, the
     training is interrupted: it stops with a snapshot.
 
     Raises `CaffeSplitError` where the command cannot be started, and where another training writes the same files.

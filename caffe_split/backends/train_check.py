@@ -14,7 +14,6 @@ import numpy as np
 from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import check_start
 from caffe_split.backends.protocol import TrainingRequest
-from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_solver
@@ -24,6 +23,7 @@ from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.resume import AUTO, HISTORIES
+from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.state import NetState
 from caffe_split.net.training import snapshot_prefix
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe_split.backends.check_weights import Blobs
 from caffe_split.derivation.documents import Size
-from caffe_split.derivation.measured import Measured
+from caffe_split.derivation.known_scores import KnownScores
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.derivation.plan import LayerPlan
 from caffe_split.errors import CaffeSplitError
@@ -26,7 +26,7 @@ from caffe_split.tpm.scores import LayerScores
 def plan_layers(
     layers: Sequence[Layer],
     weights: Blobs,
-    known: Measured,
+    known: KnownScores,
     options: DeriveOptions,
     *,
     momentum: float,

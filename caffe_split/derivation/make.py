@@ -15,8 +15,8 @@ from caffe_split.derivation.choose import choose_layers, expect_differences, ran
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
+from caffe_split.derivation.known_scores import KnownScores, measure_known
 from caffe_split.derivation.layer_plans import plan_layers
-from caffe_split.derivation.measured import Measured, measured
 from caffe_split.derivation.options import DEFAULTS, NUM_SPLITS, DeriveOptions
 from caffe_split.derivation.own_data import need_training_data
 from caffe_split.derivation.plan import DerivePlan, LayerPlan
@@ -108,7 +108,7 @@ def derive(
     if options.schedule == "continue" and training.state.phase != "TRAIN":
         raise WrongUseError(f"--schedule continue goes on with the training, not in the {training.state.phase} phase.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
-    known = measured(training, path, iteration, names, scores, options)
+    known = measure_known(training, path, iteration, names, scores, options)
     state, count = state_to_split(training), layers if isinstance(layers, int) else 0
     best = ranking(training.net, known.scores, known.saliency, options, state)
     chosen = choose_layers(training.net, names, count, best, options, state)
@@ -137,7 +137,7 @@ class _Source:
 def _plan(
     source: _Source,
     layers: Sequence[Layer],
-    known: Measured,
+    known: KnownScores,
     options: DeriveOptions,
     out: Path,
     deploy: Path | None,
@@ -217,7 +217,8 @@ def _plan(
 def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, path: Path) -> None:
     """Raises `CaffeSplitError` for a layer outside the net's state whose weights do not fit.
 
-    There is one only where nothing says the stages, see `state_to_split`.
+    Without a solver the stages are unknown, see `state_to_split`; a layer then counts as trained if it has weights that
+    fit.
     """
     built = {layer.name for layer in training.train_layers()}
     for layer in layers:

@@ -32,8 +32,7 @@ class LayerPlan:
     """One convolution that will be split, into which layers, and why.
 
     `scores` is None where neither the choice of the layer nor its partition looked at TPM, `saliency` where neither
-    looked at that; `note` warns of a start
-    that rounding makes less exact. `momentum` is the solver's.
+    looked at that. `note` warns of a start that rounding makes less exact. `momentum` is the solver's.
     """
 
     name: str

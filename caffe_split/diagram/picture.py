@@ -131,7 +131,7 @@ def box_picture(box: Box, within: str = "") -> Picture:
 
 
 def _lines(box: Box, narrow: bool) -> tuple[str, ...]:
-    """The text under the name. In a split, where boxes stand side by side, short lines; the joins' names tell all."""
+    """The text under the name. In a split, where boxes stand side by side, short lines; the joins' names say enough."""
     followers = "+ " + ", ".join(record_of(kind).short or kind for kind in box.followers) if box.followers else ""
     if narrow and box.joins and not box.followers:
         return ()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from caffe_split.engine.cores import usable_cores
 from caffe_split.engine.log import Log, SilentLog
-from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
+from caffe_split.engine.parallel.launch import LAUNCHER, launch, report_met
 from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.errors import CaffeSplitError
@@ -215,7 +215,7 @@ class Run:
 
         taken = seat()
         self.meeting = Meeting(taken, self.say) if taken is not None else None
-        tell_met()
+        report_met()
         launcher = os.environ.get(LAUNCHER)
         if self.meeting is not None and taken is not None and taken.rank == 0 and launcher:
             threading.Thread(target=_end_without, args=(int(launcher), self.meeting), daemon=True).start()

@@ -40,7 +40,7 @@ _WORK_PER_THREAD = 50_000_000
 
 
 def threads_for(multiply_adds: int, most: int) -> int:
-    """The number of threads for a net of so many multiply-adds per batch, from 1 to `most`.
+    """The number of threads for a net of this many multiply-adds per batch, from 1 to `most`.
 
     Threads wait for each other at every layer. Where the layers are small, that takes longer than what they save, and
     many times as long where other programs use the same cores. The number depends on the net alone, not on a

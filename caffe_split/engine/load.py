@@ -32,7 +32,7 @@ def load(
         net: the prototxt; an old one is brought to today's form.
         weights: a .caffemodel or an HDF5 file. Without it, parameters have the values of their fillers.
         inputs: shapes by blob, in place of those that are written. A net with data layers takes its batches from the
-            caller; the shapes of these are needed where no data set is there to tell them.
+            caller; the shapes of these are needed where no data set gives them.
         stages: stages of the net, as of a solver's train_state.
         level: level of the net.
         seed: of the fillers.

@@ -146,8 +146,13 @@ def _rows(site: Site, chosen: str, boxes: str, scores: str, most: int) -> None:
     label = site.op("Cast", [_cut(site, chosen, 1, 1, 2)], to=1)
     score = site.op("Unsqueeze", [found, site.constant("column", [1])])
     # Scores are divided by more than their largest, so that classes come first.
-    bound = site.op("Add", [site.reduce("ReduceMax", site.op("Abs", [site.op("Reshape", [scores, site.constant(
-        "all", [-1])])]), [0]), site.number(1.0, "one")])  # fmt: skip
+    bound = site.op(
+        "Add",
+        [
+            site.reduce("ReduceMax", site.op("Abs", [site.op("Reshape", [scores, site.constant("all", [-1])])]), [0]),
+            site.number(1.0, "one"),
+        ],
+    )
     order = site.op("Sub", [label, site.op("Div", [score, site.op("Mul", [bound, site.number(2.0, "two")])])])
     flat = site.constant("line", [-1])
     keys = site.op("Reshape", [order, flat])

@@ -141,8 +141,10 @@ def interp(site: Site) -> None:
     x = site.x
     if first or last:
         ends = [side - last for side in bottom.shape[2:]]
-        x = site.op("Slice", [x, site.constant("starts", [first] * 2), site.constant("ends", ends),
-                              site.constant("axes", [2, 3])])  # fmt: skip
+        x = site.op(
+            "Slice",
+            [x, site.constant("starts", [first] * 2), site.constant("ends", ends), site.constant("axes", [2, 3])],
+        )
     both = site.op("Gather", [site.op("Shape", [site.x]), site.constant("first", [0, 1])])
     sizes = site.op("Concat", [both, site.constant("sides", list(top.shape[2:]))], axis=0)
     how: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}

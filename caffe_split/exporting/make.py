@@ -91,7 +91,7 @@ class ExportPlan:
         with_safetensors: bool = False,
         most_bytes: int = write.MOST_BYTES,
     ) -> list[str]:
-        """Write the model, and check it first: what was found, a sentence per input. Whole or not at all.
+        """Write the model, and check it first; returns what the check found, a sentence per input.
 
         Weights beside which a model would pass `most_bytes` go into a file OUT.data; `with_safetensors` writes them as
         OUT's name with `.safetensors` as well. Raises `CaffeSplitError` where a file is there without `force`, and
@@ -111,12 +111,12 @@ class ExportPlan:
             if tensors is not None:
                 metadata = dict(self.model.metadata)
                 write_atomic(stack.enter_context(replacing(tensors, force)), safetensors.pieces(self.arrays, metadata))
-            found = []
+            compared = []
             if check is not None and check.count:
                 from caffe_split.exporting.check import check_model
 
-                found = check_model(self, place, external=data is not None, how=check)
-        return found
+                compared = check_model(self, place, external=data is not None, how=check)
+        return compared
 
 
 def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOptions = DEFAULTS) -> ExportPlan:

@@ -39,7 +39,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How a model is checked: against which back end, on how many random inputs, and how far apart may they lie.
+    """How a model is checked: the back end, the number of random inputs, and the largest difference that passes.
 
     count: the number of random inputs; 0: the model is not checked. engine: the name of a back end, by default the
     first that is installed. tolerance: relative to a blob's largest value; None: 1e-4, and 1e-2 in half precision.

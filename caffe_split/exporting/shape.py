@@ -120,9 +120,13 @@ def arg_max(site: Site) -> None:
     # TopK takes the first of equal values, so it is given them from behind.
     turned = site.op(
         "Slice",
-        [x, *(site.constant(name, [value]) for name, value in _BACKWARDS), site.constant("along", [axis]),
-         site.constant("step", [-1])],
-    )  # fmt: skip
+        [
+            x,
+            *(site.constant(name, [value]) for name, value in _BACKWARDS),
+            site.constant("along", [axis]),
+            site.constant("step", [-1]),
+        ],
+    )
     values = site.op("TopK", [turned, site.constant("count", [count])], outputs=2, axis=axis)
     places = site.to.makers[values].outputs[1]
     if wants_values and has_axis:

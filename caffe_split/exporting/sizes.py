@@ -11,8 +11,8 @@ from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
 from caffe_split.net.layers import Layer
 
-# What may vary -> the axis of the inputs, and by how much it is made longer to see what follows. Images grow by what
-# 64 divides, as nets that halve an image several times and join it again want.
+# What may vary -> the axis of the inputs, and by how much it is made longer to see what follows. Images grow by
+# 64, so that nets that halve an image up to six times still fit together.
 VARYING = {"batch": (0, 3), "height": (2, 64), "width": (3, 64)}
 
 

@@ -57,7 +57,7 @@ def _only_reader(graph: Graph, occurrences: Sequence[int]) -> str | None:
 
 
 def _run_alike(ours: Sequence[Layer], theirs: Sequence[Layer]) -> bool:
-    """Whether some of `theirs` run whenever some of `ours` do, as far as their rules tell without a state."""
+    """Whether some of `theirs` run whenever some of `ours` do, as far as their rules say without a state."""
     given = {rules(layer) for layer in theirs}
     if () in given or given == {rules(layer) for layer in ours}:
         return True

@@ -85,7 +85,7 @@ def classify(
             )
         for path, values in zip(images, read):
             scores = session.forward({source.name: values[None]}).blobs[session.outputs[0]][0].ravel()
-            told = check_names(names, len(scores), labels)
+            classes = check_names(names, len(scores), labels)
             order = np.argsort(-scores, kind="stable")[:top]
-            found.append(Prediction(Path(path), tuple((float(scores[index]), told[index]) for index in order)))
+            found.append(Prediction(Path(path), tuple((float(scores[index]), classes[index]) for index in order)))
     return found

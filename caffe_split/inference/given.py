@@ -49,7 +49,7 @@ DEFAULTS = RunOptions()
 
 
 class GivenNet(NamedTuple):
-    """A net: its file, its text, the state that was asked for (its own `state` comes on top), and its layers in it."""
+    """A net: its file, its text, the state that was asked for, and its layers in that state merged with its own."""
 
     path: Path
     document: prototxt.Document

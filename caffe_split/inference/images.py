@@ -25,7 +25,7 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".w
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to the pixels (0 to 255) of an image behind resizing.
+    """What is done to the pixels (0 to 255) of an image after it is resized.
 
     mean: what is subtracted: values, one or one per channel, with commas between them, or a file whose mean per channel
     counts (.binaryproto, or an array of .npy). None: the mean of the Input layer's transform_param, if it has one.

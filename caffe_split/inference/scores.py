@@ -46,7 +46,7 @@ class NetScores:
     counts: Counts | None = None
 
     def lines(self) -> list[str]:
-        """The last lines of `caffe test`; behind them the shares that were asked for, such as `top-5 = 0.98`."""
+        """The last lines of `caffe test`; after them the shares that were asked for, such as `top-5 = 0.98`."""
         said = [f"Loss: {number(self.loss)}"]
         for score in self.scores:
             product = float(np.float32(score.weight) * np.float32(score.value))
@@ -89,7 +89,7 @@ def score_net(
 ) -> NetScores:
     r"""Run a net (or the test net of a solver) on its test set, and average its outputs, as `caffe test` does.
 
-    `iterations` are batches; by default as many as have every record of the data set once, or 50, as in Caffe, where
+    `iterations` are batches; by default one pass over the data set, or 50, as in Caffe, where
     the number of records is not known. `top` asks for the shares of labels among the K highest scores, and `confusion`
     for counts of labels against classes; both are read from the bottoms of the layer `head`, by default the last
     Accuracy, else the last loss with labels. Of a data set that is run once they count no record twice. `labels` is a

@@ -1,4 +1,4 @@
-"""What forks made of BatchNorm: whose meaning a layer has, told by its fields."""
+"""What forks made of BatchNorm: whose meaning a layer has, by its fields."""
 
 from __future__ import annotations
 

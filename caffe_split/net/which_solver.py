@@ -1,4 +1,4 @@
-"""Several solvers name one net: what tells them apart."""
+"""Several solvers name one net: what distinguishes them."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ STYLES: tuple[Style, ...] = (
     (0, (9, 2, 3, 2)),
 )
 
-# More names than this stand beside the axes, so many in each column.
+# More names than this stand beside the axes, at most this many in each column.
 MOST_ABOVE, MOST_BESIDE = 12, 45
-# About this many values tell where most of them lie.
+# About this many values show where most of them lie.
 SAMPLE = 20_000
 
 

@@ -140,7 +140,7 @@ def _run_commands(run: Run) -> list[str]:
         solvers = solvers_in(run.log_path.parent)
         if len(solvers) == 1:
             return [*_instrument(run, solvers[0][1]), _train(run, *solvers[0])]
-        return ["# (its folder does not tell how it was trained)"]
+        return ["# (its folder does not say how it was trained)"]
     lines = []
     if manifest.solver is not None and manifest.iteration is not None:
         lines.append(shlex.join(["caffe-split", "tpm", manifest.solver, "--iter", str(manifest.iteration)]))

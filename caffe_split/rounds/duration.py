@@ -167,7 +167,10 @@ class Timer:
         return paces
 
     def _timed(self, solver: Path) -> Pace:
-        """Time two trainings of different lengths without tests, and a test: what each has more tells the rest."""
+        """Time two trainings of different lengths without tests, and one test.
+
+        The difference of the trainings gives the time per iteration; from that follow those of the start and the test.
+        """
         start, iteration = pace_of(lambda count: self._short(solver, count))
         return Pace(start, iteration, max(self._test(solver) - start, 0.0))
 

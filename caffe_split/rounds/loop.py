@@ -13,10 +13,10 @@ from caffe_split.backends.choose import choose_backend
 from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.derivation.measure_saliency import expect_gradient
-from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
 from caffe_split.files import PathLike, sha256
 from caffe_split.formats.weights.caffemodel import read_weights
+from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import LAYERS, MultiSplitOptions
@@ -45,7 +45,7 @@ def multisplit(
 ) -> MultiSplits:
     """Improve a net by rounds of splits, each folded back to its own cost and compared with a control.
 
-    Trains the baseline with TPM layers in a copy of its net, unless the solver's snapshots are there and tell TPM.
+    Trains the baseline with TPM layers in a copy of its net, unless the solver's snapshots are there and have TPM.
     The same call goes on where an earlier one was stopped or killed; finished steps are not done again.
 
     Args:
@@ -119,8 +119,8 @@ def plan_loop(
         adopted, why = (
             False,
             (
-                "the weights have no history of TPM: they are trained on, watched. With --choose-by snip --partition "
-                "score:snip, or others that need no TPM, they are split as they are"
+                "the weights have no history of TPM, so the baseline is trained on from them with TPM layers. With "
+                "--choose-by snip --partition score:snip, or others that need no TPM, they are split as they are"
             ),
         )
     engine = choose_backend(options.engine).name
@@ -187,9 +187,9 @@ class Loop:
             stopped = self._run(screen)
             results = {step.title: self.folder.result(step.title) for step in self.steps}
             images = tested_images(self.start.training)
-            found = collect({title: each for title, each in results.items() if each is not None}, images, stopped)
-            write_outputs(self.folder.path, found, self.start, self._deploy)
-        return found
+            outcome = collect({title: each for title, each in results.items() if each is not None}, images, stopped)
+            write_outputs(self.folder.path, outcome, self.start, self._deploy)
+        return outcome
 
     def _run(self, screen: Screen) -> str:
         """Do what is left; returns why it ended early, or an empty text."""
@@ -265,10 +265,10 @@ def _adopted(training: Training, options: MultiSplitOptions, by_tpm: bool) -> tu
     if options.iteration is None:
         if end not in there:
             return False, ""
-        told = ", if its snapshots tell TPM" if by_tpm else ""
+        condition = ", if its snapshots have TPM" if by_tpm else ""
         return False, (
             "the baseline is trained again, watched, to find where to split; with --iter N the training at "
-            f"{training.prefix} is taken for it{told}"
+            f"{training.prefix} is taken for it{condition}"
         )
     missing = [each for each in (options.iteration, end) if each not in there]
     if missing:

@@ -29,8 +29,7 @@ class MultiSplitOptions:
         derive: How layers are chosen and split. With `schedule` "continue" the only round and its control go on with
             the baseline's schedule at the split, to its end.
         engine: What trains, verifies and measures; None: the first back end that is installed.
-        threads: Of each training; None: the back end chooses.
-        deploy: Also a deploy net is folded, into `best/`.
+        threads: The threads of each training; None: the back end chooses.
 
     Raises `CaffeSplitError` for values that are none of these.
 

@@ -34,9 +34,9 @@ from caffe_split.trainlog.read import read_log
 class Start:
     """What the first round splits.
 
-    training: the user's. watch: what a baseline that is trained here measures, None where nothing is chosen by TPM.
-    adopted: the baseline is the user's own training, whose snapshots are there. weights: with `adopted`, these in place
-    of a training; otherwise what the baseline starts from.
+    training: the user's. watch: when the TPM layers of a baseline that is trained here sample. watched: whether it has
+    such layers, since layers or kernels are chosen by TPM. adopted: the baseline is the user's own training, whose
+    snapshots are there. weights: with `adopted`, these in place of a training; otherwise what the baseline starts from.
     """
 
     training: Training

@@ -21,9 +21,9 @@ SHARE = 5
 
 @dataclass(frozen=True)
 class Watch:
-    """What the TPM layers of the baseline sample: windows of iterations, each `interval`-th; and the snapshots.
+    """When the baseline's TPM layers sample: every `interval` iterations within the windows (start, stop).
 
-    A snapshot is written every `snapshot` iterations, so that there is one at the end of each window.
+    Snapshots are written every `snapshot` iterations, so that there is one at the end of each window.
     """
 
     windows: tuple[tuple[int, int], ...]

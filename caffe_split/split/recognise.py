@@ -1,10 +1,10 @@
 """Finding the splits in a net by how its layers are wired.
 
 X is split where X_reorder, a 1x1 convolution, alone puts in order what X_concat joins: X_split1, and X_split2 with an
-added path as one of the kinds has it, all from one blob. X is split whole where X_split2 with its added path alone
-gives a blob that has not the name of the layer that makes it: X's own top. Names say which layers to look at; wiring
-decides. A user's own layer that only has such a name is a plain layer. The convolutions with X's geometry may have been
-split in turn.
+added path as one of the kinds has it, all from one blob. A layer that is split without dividing it ends in the sum of
+X_split2 and its added path, without a concat and a reorder; the last layer writes X's own top, so its top has another
+name than the layer. Names say which layers to look at; wiring decides. A user's own layer that only has such a name is
+a plain layer. The convolutions with X's geometry may have been split in turn.
 """
 
 from __future__ import annotations

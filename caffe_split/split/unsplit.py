@@ -327,7 +327,7 @@ def grouped(weight: Array, group: int) -> Array:
         [weight[rows, g * per_group : (g + 1) * per_group] for g, rows in enumerate(np.split(np.arange(count), group))]
     )
     outside = np.abs(weight - _ungrouped(compact, group)).max(initial=0)
-    # What lies below float32's rounding of the largest weight cannot be told from zero.
+    # What lies below float32's rounding of the largest weight cannot be distinguished from zero.
     if outside > np.abs(weight).max(initial=0) * np.finfo(np.float32).eps:
         raise CannotFoldError(
             f"its kernels have learnt to look into other groups than their own (weights up to {outside:.2g}), which a "

@@ -40,16 +40,16 @@ def accuracies(log: Path) -> Accuracies:
 
 
 @dataclass(frozen=True)
-class Measured(Accuracies):
+class TrainedRun(Accuracies):
     """Accuracies with the time in training, in seconds, and the speed in iterations per second."""
 
     seconds: float
     speed: float
 
 
-def measured(log: Path) -> Measured:
+def read_trained(log: Path) -> TrainedRun:
     """Accuracies, time and speed of a training. Raises `CaffeSplitError` where it has not come to its end."""
     row = summarise([read_log(log)])[0]
     if row.state != "done":
         raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
-    return Measured(**vars(accuracies(log)), seconds=row.seconds, speed=row.speed)
+    return TrainedRun(**vars(accuracies(log)), seconds=row.seconds, speed=row.speed)

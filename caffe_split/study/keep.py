@@ -12,7 +12,7 @@ from caffe_split.study.paths import run_folder
 from caffe_split.study.plan import steps_of
 from caffe_split.study.results import read_mark
 
-DISPLAYS = 100  # a curve of so many points, over the whole training
+DISPLAYS = 100  # a curve of this many points, over the whole training
 _DISPLAY = re.compile(r"\] Iteration (\d+)\b.*\bloss = ")
 _DROPPED = re.compile(r"\] +Train net output #|\] Iteration \d+, lr = |\] Snapshotting ")
 

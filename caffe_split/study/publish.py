@@ -157,7 +157,7 @@ def _reading(run: str, what: str, other: str, found: Interval | None) -> list[st
     ends = "" if math.isnan(found.low) else f", 95 % CI {100 * found.low:+.3f} .. {100 * found.high:+.3f}"
     if not math.isnan(found.low):
         ends += f", {100 * found.together[0]:+.3f} .. {100 * found.together[1]:+.3f} together with the others"
-    mean = "untold" if math.isnan(found.mean) else f"{100 * found.mean:+.3f} points"
+    mean = "not known" if math.isnan(found.mean) else f"{100 * found.mean:+.3f} points"
     return [f"- {run}: {what} less that of `{other}`: {mean} (n = {found.pairs}{ends}): {found.reading}."]
 
 

@@ -24,7 +24,7 @@ from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN
 from caffe_split.net.training import open_training
 from caffe_split.study import nets
-from caffe_split.study.accuracies import accuracies, measured
+from caffe_split.study.accuracies import accuracies, read_trained
 from caffe_split.study.controls import widened
 from caffe_split.study.locks import Held, holding
 from caffe_split.study.model import Study
@@ -217,7 +217,7 @@ def _trained(study: Study, folder: Path, inputs: list[Path], end: int) -> Traine
     """The result of a training: its net's cost, its accuracies, and its manifest."""
     net = prototxt.read(folder / nets.NET)
     cost = Cost.of(infer_shapes(phase_layers(net, TRAIN)))
-    found = measured(folder / TRAINED)
+    found = read_trained(folder / TRAINED)
     for path in folder.glob("*_iter_*"):
         # A snapshot that served only to go on from after an interruption.
         if f"_iter_{end}." not in path.name and f"_iter_{study.split}." not in path.name:

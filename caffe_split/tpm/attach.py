@@ -275,7 +275,7 @@ def weight_shapes(training: Training, names: Sequence[str], some: bool = False) 
         elif not some or (name == names[-1] and not shapes):
             first, reason = next(iter(inferred.unknown.items()), (name, "unknown"))
             raise CaffeSplitError(
-                f"{training.net_path}: the shape of the weight of '{name}' cannot be told (layer '{first}': {reason}), "
+                f"{training.net_path}: the shape of the weight of '{name}' is not known (layer '{first}': {reason}), "
                 "and there is no snapshot to read it from. Make the data set, or start where its path is right."
             )
     return shapes

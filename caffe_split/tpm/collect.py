@@ -145,7 +145,7 @@ def _last_snapshot(training: Training) -> int:
             f"{training.solver_path}: no snapshots at {training.prefix}_iter_*.caffemodel. Train it first."
         )
     raise CaffeSplitError(
-        f"{training.net_path}: no solver beside it names this net, so there is no telling where its snapshots are. "
+        f"{training.net_path}: no solver beside it names this net, so the place of its snapshots is unknown. "
         "Give the solver, or the snapshots themselves."
     )
 

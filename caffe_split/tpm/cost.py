@@ -39,7 +39,7 @@ class WatchCost:
         )
         if self.snapshot_bytes + self.state_bytes > self.LIMIT:
             text += (
-                "; that is much: a series of snapshots over the window and `caffe-split tpm --window` tell the same "
+                "; that is much: a series of snapshots over the window and `caffe-split tpm --window` show the same "
                 "without TPM layers, or watch fewer layers (--layers)"
             )
         return text

@@ -139,7 +139,7 @@ def printed_lines(layers: Sequence[Printed], most: int = 8) -> list[str]:
                 f"{known}{noise}"
             )
         else:
-            lines.append(f"TPM over iterations {start} to {stop}: the log does not tell the windows")
+            lines.append(f"TPM over iterations {start} to {stop}: the log does not say the windows")
     lines += [
         f"(({v.start}, {v.stop}), ({v.layer!r}, " + ("'frozen'" if math.isnan(v.tpm) else f"{v.tpm:.6g}") + "))"
         for v in sorted(values, key=lambda v: (v.start, v.stop))

@@ -26,7 +26,7 @@ def snapshots_of(paths: Sequence[str]) -> dict[int, Path]:
     """Iteration -> file, ascending, of snapshots given one by one or as patterns such as `run/net_iter_*`.
 
     Of one iteration's two formats the binary one is taken; files that are no caffemodels (solver states) are left
-    out. Raises `CaffeSplitError` when nothing is found, a name tells no iteration, or two trainings are mixed.
+    out. Raises `CaffeSplitError` when nothing is found, a name has no iteration, or two trainings are mixed.
     """
     found: dict[int, Path] = {}
     prefixes: dict[str, str] = {}
@@ -39,7 +39,7 @@ def snapshots_of(paths: Sequence[str]) -> dict[int, Path]:
                 if pattern:
                     continue
                 raise CaffeSplitError(
-                    f"{name}: its name tells no iteration; a snapshot is called PREFIX_iter_N.caffemodel[.h5]."
+                    f"{name}: its name has no iteration; a snapshot is called PREFIX_iter_N.caffemodel[.h5]."
                 )
             prefixes.setdefault(match["prefix"], name)
             found.setdefault(int(match["iteration"]), Path(name))

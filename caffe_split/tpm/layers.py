@@ -13,7 +13,7 @@ from caffe_split.net.layers import Layer, all_layers, find_layer
 # The TPM layer of convolution X is X_tpm; it shares X's weight under the name X_tpm_w where X has given it none.
 SUFFIX = "_tpm"
 SHARED_SUFFIX = "_tpm_w"
-# The name where an empty `param {}` stood there: it tells --remove to leave the `param`.
+# The name where an empty `param {}` stood there: it makes --remove leave the `param`.
 KEPT_SUFFIX = "_tpm_weight"
 
 

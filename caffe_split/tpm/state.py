@@ -124,8 +124,8 @@ def check_finite(scores: LayerScores) -> None:
 def fresh_state(weight: np.ndarray, windows: Windows, iteration: int) -> list[np.ndarray]:
     """The five blobs (float32) of a TPM layer that watches `weight` and has sampled nothing until `iteration`.
 
-    Every window has to start at `iteration` or later: the state cannot tell a sample that was missed from one that
-    was taken.
+    Every window has to start at `iteration` or later: the state does not distinguish a sample that was missed from
+    one that was taken.
     """
     assert all(start >= iteration for start, _ in windows.pairs)
     blobs = [np.zeros(shape, np.float32) for shape in state_shapes(weight.shape, len(windows.pairs))]

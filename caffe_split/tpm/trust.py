@@ -1,4 +1,4 @@
-"""Whether TPM tells anything: from which number of steps on, and whether kernels differ at all."""
+"""Whether TPM carries information: from which number of steps on, and whether kernels differ at all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def least_steps(interval: int, momentum: float, weights: int) -> int:
 
 
 def kernels_alike(score: LayerScores) -> bool:
-    """Whether all kernels of a layer have the same TPM, so that it tells none from another."""
+    """Whether all kernels of a layer have the same TPM, so that it does not distinguish them."""
     moving = score.tpm[~np.isnan(score.tpm)]
     return len(moving) > 1 and len(moving) == len(score.tpm) and float(np.ptp(moving)) < 1e-6
 
@@ -76,7 +76,7 @@ def warnings(scores: Sequence[LayerScores], momentum: float, snapshots: Sequence
             spread = null_spread(first.steps, first.interval, momentum, weights)
             lines.append(
                 f"{window} of {first.interval}: pure noise has a TPM of {null:.2f} +- {spread:.2f} there, too near to "
-                f"1 to tell kernels apart. TPM means something from N = {least} on. {_advice(snapshots, least)}"
+                f"1 to distinguish kernels. TPM means something from N = {least} on. {_advice(snapshots, least)}"
             )
         alike = [score.layer for score in group if kernels_alike(score)]
         if alike and first.steps > 1:
@@ -118,7 +118,7 @@ def _steps(count: int) -> str:
 
 
 def _advice(snapshots: Sequence[int], least: int) -> str:
-    """How to get a window that tells more."""
+    """How to get a window with more steps."""
     windows = longer_windows(sorted(snapshots), least)
     if windows:
         allowed = " or ".join(

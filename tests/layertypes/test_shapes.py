@@ -507,7 +507,7 @@ def one_layer(text: str, inputs: dict[str, tuple[int, ...]] | None = None) -> Ne
 
 
 UNKNOWN = [
-    ('type: "Python" top: "t"', "its own code tells the shapes"),
+    ('type: "Python" top: "t"', "only the layer's own code knows them"),
     ('type: "Filter" bottom: "d" top: "t"', "depends on the data"),
     ('type: "Newest" bottom: "d" top: "t"', "not one of Caffe's own"),
     ('type: "ReLU" bottom: "nowhere" top: "t"', "its bottom 'nowhere' is not known"),

@@ -179,7 +179,7 @@ def test_a_type_without_a_rule_is_said(tmp_path: Path) -> None:
     assert re.search(r"^py +Python +\? +\? +\?$", out, re.M)
     assert re.search(rf"^total .* at least {CONV + FC} +at least {CONV * 36 + 360:,}$", out, re.M)
     assert "the totals are without py\n" in out
-    assert "not known of layer 'py': shapes of Python layers are not known here: its own code tells" in out
+    assert "not known of layer 'py': shapes of Python layers are not known here: only the layer's own code knows" in out
     assert json.loads(caffe_split("summary", "net.prototxt", "--json", cwd=tmp_path).stdout)["parameters"] is None
 
 

@@ -69,7 +69,7 @@ def test_windows_of_the_printed_net(tmp_path: Path) -> None:
 def test_a_log_that_does_not_tell_the_windows(tmp_path: Path) -> None:
     (printed,) = printed_tpm(read_log(log(tmp_path, {10: {"a_tpm": "0.7"}, 20: {"a_tpm": "0.5"}})))
     assert printed_lines([printed])[:2] == [
-        "TPM over iterations 10 to 20: the log does not tell the windows",
+        "TPM over iterations 10 to 20: the log does not say the windows",
         "((10, 20), ('a', 0.5))",
     ]
 

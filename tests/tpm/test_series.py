@@ -148,5 +148,5 @@ def test_files_and_patterns(tmp_path: Path) -> None:
         snapshots_of([f"{tmp_path}/*_iter_*"])
     with pytest.raises(CaffeSplitError, match=r"no snapshot .* is called so"):
         snapshots_of([f"{tmp_path}/c*"])
-    with pytest.raises(CaffeSplitError, match="its name tells no iteration"):
+    with pytest.raises(CaffeSplitError, match="its name has no iteration"):
         snapshots_of([f"{tmp_path}/final.caffemodel"])

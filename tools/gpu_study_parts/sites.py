@@ -11,7 +11,7 @@ from gpu_study_parts.images import Way
 from gpu_study_parts.layout import Layout
 from gpu_study_parts.net import Leaf, Weights
 
-# Split sites are put together on so many streams at once: their matrices are far too small to fill a device.
+# Split sites are put together on this many streams at once: their matrices are far too small to fill a device.
 SIDES = 4
 
 

@@ -94,7 +94,7 @@ class Feeder:
         try:
             return self._next()
         except BaseException as error:
-            # After an error no batch comes any more; whoever asks again must not wait for one.
+            # After an error no batch comes any more, and a caller that asks again must not wait for one.
             self._error = error
             raise
 

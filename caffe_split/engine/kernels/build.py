@@ -98,9 +98,9 @@ def cache_folder() -> Path:
 def key(command: str) -> str:
     """What a build depends on, as 16 digits: sources, flags, compiler, processor, and PyTorch with its threads."""
     parts = [path.read_bytes() for path in (*SOURCES, *_HEADERS)]
-    told = subprocess.run([command, "--version"], capture_output=True, check=False).stdout
+    version_text = subprocess.run([command, "--version"], capture_output=True, check=False).stdout
     words = [torch.__version__, platform.machine(), _processor(), repr(_ATTEMPTS), command]
-    parts += [told, *(word.encode() for word in words)]
+    parts += [version_text, *(word.encode() for word in words)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

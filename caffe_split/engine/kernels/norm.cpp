@@ -11,7 +11,7 @@
 
 namespace {
 
-// Rows are added up in single precision in blocks of so many values, and the blocks in double precision.
+// Rows are added up in single precision in blocks of this many values, and the blocks in double precision.
 const int64_t BLOCK = 1 << 13;
 
 int64_t width_of(int64_t rows, int64_t channels) {

@@ -45,8 +45,8 @@ class _Pooled(torch.autograd.Function):
         ctx.shape, ctx.form, ctx.place = shape, x.shape, None
         if largest:
             place = torch.empty(top.shape, dtype=torch.uint8) if x.requires_grad else None
-            told = None if place is None else place.data_ptr()
-            found.pool_maximum(_TYPES[x.dtype], shape, x.data_ptr(), top.data_ptr(), told)
+            pointer = None if place is None else place.data_ptr()
+            found.pool_maximum(_TYPES[x.dtype], shape, x.data_ptr(), top.data_ptr(), pointer)
             ctx.place = place
         else:
             found.pool_mean(_TYPES[x.dtype], shape, x.data_ptr(), top.data_ptr())

@@ -27,7 +27,7 @@ class BN(Layer):
     """
 
     options_name = "bn_param"
-    loads_any_ones = True
+    ignores_ones_in_shape = True
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:

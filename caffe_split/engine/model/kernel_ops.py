@@ -133,15 +133,15 @@ class _Loss(Native):
         layer = call.layer
         assert isinstance(layer, SoftmaxWithLoss)
         self._bottom = bottom
-        self._told = (layer.outer, layer.classes, LEAST_SOFTMAX, float(layer.normalizer("VALID", None)))
+        self._sizes = (layer.outer, layer.classes, LEAST_SOFTMAX, float(layer.normalizer("VALID", None)))
 
     @override
     def forward(self, bottoms: Sequence[torch.Tensor]) -> Tops:
         scores, labels = bottoms[0].contiguous(), bottoms[1].float().contiguous()
         loss = self.top()
-        gradient = self.memory("gradient", (self._told[0], self._told[1]))
-        told = (*self._told, loss.data_ptr(), gradient.data_ptr())
-        if self.library.softmax_loss(scores.data_ptr(), labels.data_ptr(), *told):
+        gradient = self.memory("gradient", (self._sizes[0], self._sizes[1]))
+        arguments = (*self._sizes, loss.data_ptr(), gradient.data_ptr())
+        if self.library.softmax_loss(scores.data_ptr(), labels.data_ptr(), *arguments):
             assert isinstance(self.call.layer, SoftmaxWithLoss)
             self.call.layer.labels(bottoms[1])  # It says which.
         return (loss,)

@@ -54,11 +54,11 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
 
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, pass_on)
-    met, tell = os.pipe()
+    met, report = os.pipe()
     for rank in range(count):
-        own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), **({} if rank else {_MET: str(tell)})}
-        children.append(subprocess.Popen(command, env=own, pass_fds=() if rank else (tell,)))
-    os.close(tell)
+        own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), **({} if rank else {_MET: str(report)})}
+        children.append(subprocess.Popen(command, env=own, pass_fds=() if rank else (report,)))
+    os.close(report)
     failed, first_gone = None, list(range(count))
     while None in [child.poll() for child in children]:
         if failed is None and any(child.returncode for child in children):
@@ -66,23 +66,23 @@ def launch(count: int, words: Sequence[str], threads: int | None, log: Log) -> i
             first_gone = [rank for rank, child in enumerate(children) if child.returncode]
         elif failed is not None:
             gone = time.monotonic() - failed
-            _end(children[1:] if gone < _FIRST_GRACE and _told(met) else children, gone)
+            _end(children[1:] if gone < _FIRST_GRACE and _reported(met) else children, gone)
         time.sleep(0.05)
-    have_met = _told(met) and os.read(met, 1) != b""
+    have_met = _reported(met) and os.read(met, 1) != b""
     os.close(met)
     statuses = [child.returncode for child in children]
     # A process killed by a signal logs nothing; if all had met, its peers have reported it. Before that only the first
     # process logs anything.
-    is_told = 1 in (statuses if have_met else statuses[:1])
+    is_reported = 1 in (statuses if have_met else statuses[:1])
     for rank, status in enumerate(statuses):
-        if status < 0 or (status and not is_told):
+        if status < 0 or (status and not is_reported):
             how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-            say = log.info if is_told or rank not in first_gone else log.fatal
+            say = log.info if is_reported or rank not in first_gone else log.fatal
             say(f"Process {rank} of {count} {how}{'' if have_met else ' before all had met'}.")
     return 1 if any(statuses) else 0
 
 
-def tell_met() -> None:
+def report_met() -> None:
     """Report to the process that started this one, if it asks for that, that all have met."""
     pipe = os.environ.pop(_MET, None)
     if pipe is not None:
@@ -91,7 +91,7 @@ def tell_met() -> None:
             os.close(int(pipe))
 
 
-def _told(pipe: int) -> bool:
+def _reported(pipe: int) -> bool:
     """Whether the first process has reported on `pipe`, or is gone."""
     return bool(select.select([pipe], [], [], 0)[0])
 

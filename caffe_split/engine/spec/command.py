@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.engine.spec.support import Problem, judge, judge_training, lacking_files, layers_of, refusal
-from caffe_split.errors import CaffeSplitError
-from caffe_split.formats import prototxt
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
-from caffe_split.net.options import Options
-from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
-from caffe_split.net.training import open_training, solver_test_nets
+from caffe_split.net.solver_nets import nets_of
 
 
 def _given_by(layer: Layer) -> str | None:
@@ -48,19 +43,6 @@ def check_training(solver: Path) -> None:
         ]
     if problems:
         raise refusal(problems)
-
-
-def nets_of(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
-    """The train net and the test nets of a solver, each with the state that it asks for."""
-    training = open_training(path)
-    solver = training.solver
-    if solver is None or training.solver_path is None or training.solver_path.resolve() != path.resolve():
-        raise CaffeSplitError(f"{path} is a net, not a solver; give the solver file that names it")
-    options = Options("SolverParameter", [solver])
-    yield training.net, state_of_training(options)
-    states = states_of_tests(options)
-    for index, document in enumerate(solver_test_nets(solver, training.net)):
-        yield document, states[index] if index < len(states) else TEST
 
 
 @dataclass(frozen=True)

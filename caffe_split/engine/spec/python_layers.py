@@ -1,7 +1,7 @@
 """PyTorch classes in the place of Python layers.
 
-A Python layer names a class of Caffe's own Python interface, which the engine cannot run. Its author, or whoever uses
-the net, writes the layer again as a PyTorch class and registers it under the names in the net. No module is ever
+A Python layer names a class of Caffe's own Python interface, which the engine cannot run. Its author or a
+user of the net writes the layer again as a PyTorch class and registers it under the names in the net. No module is ever
 imported because a net names it: only because the user does.
 """
 

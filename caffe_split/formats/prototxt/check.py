@@ -1,7 +1,7 @@
 """What BVLC's Caffe would refuse in a document: unknown names, values that do not fit, fields given twice.
 
 What a fork of Caffe may have added is kept and noted, never refused: a field that BVLC's Caffe does not have, and a
-value that an enum of it does not have. A note names the field that a slip may have meant. Whoever computes something
+value that an enum of it does not have. A note names the field that a slip may have meant. Code that computes something
 from a message has to ask `foreign` for it, since such a field may change the result.
 """
 

@@ -134,7 +134,7 @@ def parse(
     r"""Read a prototxt from its text or bytes.
 
     `kind` is "net", "solver", the name of any message of the schema ("BlobProto"), or None: then the
-    content tells, and a text that looks like neither stays untyped (`doc.kind` is None). `schema` is a
+    content decides, and a text that looks like neither stays untyped (`doc.kind` is None). `schema` is a
     fork's own (`proto2.load`); by default that of BVLC's Caffe. Unknown fields are kept; `str(doc)` is the text again.
 
     Raises `CaffeSplitError` with line and column when the text is not in protobuf's text format.

@@ -13,7 +13,7 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, replacing
 
-# Rows are copied in pieces of about so many bytes.
+# Rows are copied in pieces of about this many bytes.
 _PIECE = 1 << 24
 
 

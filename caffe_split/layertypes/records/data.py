@@ -292,7 +292,7 @@ RECORDS = (
     ),
     LayerType(
         "Python",
-        shapes="its own code tells the shapes",
+        shapes="only the layer's own code knows them",
         options={"python_param": "module layer param_str"},
         batch=_alone("what its class computes from a part of the batch is not known"),
         engine=Engine(

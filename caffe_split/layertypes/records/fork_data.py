@@ -65,7 +65,7 @@ def _whole(value: object) -> int:
 
 
 _GIVEN = {"*": "its arrays are given in Python, so nothing is read"}
-_OWN = "its own code tells the shapes"
+_OWN = "only the layer's own code knows them"
 _SHAPES: dict[str, ShapeRule | str] = {
     "AnnotatedData": _annotated,  # SSD
     "ImageSegData": _segmented("image_data_param"),  # DeepLab

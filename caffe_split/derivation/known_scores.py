@@ -19,7 +19,7 @@ from caffe_split.tpm.trust import warnings
 
 
 @dataclass(frozen=True)
-class Measured:
+class KnownScores:
     """TPM over one window, and saliency; empty where not needed. `doubts`: what a choice by them lacks."""
 
     scores: tuple[LayerScores, ...] = ()
@@ -27,14 +27,14 @@ class Measured:
     doubts: tuple[str, ...] = ()
 
 
-def measured(
+def measure_known(
     training: Training,
     weights: Path,
     iteration: int | None,
     names: Sequence[str] | None,
     given: Sequence[LayerScores] | None,
     options: DeriveOptions,
-) -> Measured:
+) -> KnownScores:
     """Measure what `options` need to choose layers and kernels.
 
     `weights` is the file that is split, `iteration` where it is a snapshot; `names` are the layers where they are
@@ -71,4 +71,4 @@ def measured(
         )
         note = synflow_note(saliency)
         doubts += [note] if note and "synflow" in looked_at else []
-    return Measured(tuple(scores), tuple(saliency), tuple(doubts))
+    return KnownScores(tuple(scores), tuple(saliency), tuple(doubts))
