@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -356,14 +355,25 @@ def test_the_published_layer_of_regions_needs_no_class() -> None:
 
 
 def test_detections_are_judged_in_pixels_where_the_sizes_are_given(tmp_path: Path) -> None:
-    judged = JUDGED["evaluation"]
-    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
-    # Of boxes 6 pixels wide, one pixel more changes which ones overlap by half.
-    (tmp_path / "sizes.txt").write_text("a 20 20\nb 20 20\n")
-    text = judged.case.text.replace("num_classes: 4", f"num_classes: 4 name_size_file: '{tmp_path}/sizes.txt'")
-    top = built(replace(judged.case, text=text)).forward(given).blobs["y"].numpy()
-    wanted = more.evaluate(*(given[key].reshape(-1, n) for key, n in (("d", 7), ("t", 8))), 4, 0.5, True, (20, 20))
-    np.testing.assert_allclose(top, wanted, atol=1e-6)
+    """A box holds its last row and column: 6.6 of 13.4 pixels are less than a half, 7.6 of 14.4 are more."""
+    found = np.array([[0, 1, 0.9, 0.17, 0, 0.67, 0.5]]).reshape(1, 1, 1, 7)
+    objects = np.array([[0, 1, 0, 0, 0, 0.5, 0.5, 0]]).reshape(1, 1, 1, 8)
+    (tmp_path / "sizes.txt").write_text("a 20 20\n")
+    for sizes, right in (("", 0), (f"name_size_file: '{tmp_path}/sizes.txt'", 1)):
+        options = f"detection_evaluate_param {{ num_classes: 2 {sizes} }}"
+        net = built(Case(layer("DetectionEvaluate", "d t", options=options), {"d": (1, 1, 1, 7), "t": (1, 1, 1, 8)}))
+        top = net.forward({"d": found, "t": objects}).blobs["y"].numpy().reshape(2, 5)
+        np.testing.assert_allclose(top, [[-1, 1, 1, -1, -1], [0, 1, 0.9, right, 1 - right]], rtol=1e-6)
+
+
+def test_regions_are_compared_with_their_last_row_and_column() -> None:
+    """Squares of 16 pixels, 3 apart, share 13 of 19 columns, 0.684; without the last ones 12 of 18, 0.667."""
+    options = "base_size: 16 feat_stride: 3 ratio: 1 scale: 1 min_size: 1"
+    inputs = {"s": (1, 2, 1, 2), "b": (1, 4, 1, 2), "i": (1, 3)}
+    for most, count in ((0.675, 1), (0.69, 2)):
+        text = layer("Proposal", "s b i", options=f"proposal_param {{ {options} nms_thresh: {most} }}")
+        top = built(Case(text, inputs, phase="TEST")).forward({"i": np.array([[40, 40, 1]])}).blobs["y"]
+        assert top.tolist() == [[0, 0, 0, 15, 15], [0, 3, 0, 18, 15]][:count]
 
 
 def test_fields_that_choose_an_implementation_are_noted() -> None:
