@@ -19,6 +19,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.engine.spec.support import judge, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights.caffemodel import read_weights, write_weights
 from caffe_split.net.state import NetState
 
@@ -142,6 +143,64 @@ def test_weights_of_a_bn_are_read_with_any_axes_of_1(shape: tuple[int, ...], tmp
     net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
     for blob, array in zip(net.layers[-1].blobs, values):
         assert blob.numpy().ravel().tolist() == array.tolist()
+
+
+# What a fork's snapshot has of a layer: the shapes of its blobs, as the fork's code makes them, `c` for the channels.
+SNAPSHOTS = {
+    "bn_segnet_inference": ["1,c,1,1"] * 2,
+    "bn_running_test": ["1,c,1,1"] * 4,
+    "bn_frozen": ["1,c,1,1"] * 4,
+    "batch_norm_scale_test": ["c", "c", "1", "c", "c"],
+    "batch_norm_intel": ["c", "c", "1", "c", "c"],
+    "normalize_place": ["c"],
+    "normalize_image": [""],
+    "depthwise": ["6,1,3,3", "6"],
+    "convolution_3d": ["4,2,2,3,3", "4"],
+    "centers": ["4,4"],
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "four_axes"])
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_the_snapshot_of_a_fork_is_read_and_written_back(name: str, old: bool, tmp_path: Path) -> None:
+    """With today's shapes, and with the four axes of num, channels, height and width, which older forks write."""
+    judged, rng = JUDGED[name], np.random.default_rng([*name.encode()])
+    net = built(judged.case)
+    channels = str(next(iter(judged.case.inputs.values()))[1])
+    shapes = [[int(n) for n in text.replace("c", channels).split(",") if n] for text in SNAPSHOTS[name]]
+    given, _ = drawn(judged, net, rng)
+    values = [(np.abs(rng.normal(size=shape)) + 0.5).astype(np.float32) for shape in shapes]
+    stored = caffe_pb2.NetParameter()
+    record = stored.layer.add(name="l", type=net.layers[-1].text.type)
+    for value in values:
+        blob = record.blobs.add(data=value.ravel())
+        if old and value.ndim <= 4:
+            ones = (1,) * (4 - value.ndim)
+            blob.num, blob.channels, blob.height, blob.width = (*ones, *value.shape)
+        else:
+            blob.shape.dim.extend(value.shape)
+    (tmp_path / "w.caffemodel").write_bytes(stored.SerializeToString())
+    net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
+    wanted = judged.judge({k: v.astype(np.float64) for k, v in given.items()}, [v.astype(np.float64) for v in values])
+    held = [blob.detach().numpy().copy() for blob in net.layers[-1].blobs]
+    tops = net.forward(given, keep=True).blobs
+    for top, expected in zip(judged.case.tops, wanted):
+        largest = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(tops[top].detach().numpy(), expected, rtol=0, atol=1e-5 * largest)
+    write_weights(tmp_path / "again.caffemodel", {"l": held})
+    again = caffe_pb2.NetParameter.FromString((tmp_path / "again.caffemodel").read_bytes()).layer[0]
+    assert [list(blob.data) for blob in again.blobs] == [value.ravel().tolist() for value in values]
+    for blob, shape in zip(again.blobs, shapes):
+        # As in Caffe, four axes that begin with 1 are written in the old fields.
+        old_shape = [blob.num, blob.channels, blob.height, blob.width]
+        assert (old_shape if blob.HasField("num") else list(blob.shape.dim)) == shape
+
+
+def test_a_snapshot_with_another_forks_number_of_blobs_is_refused(tmp_path: Path) -> None:
+    net = only("BN", "bn_param { frozen: true }")
+    write_weights(tmp_path / "w.caffemodel", {"l": [np.ones((1, 4, 1, 1), np.float32)] * 2})
+    with pytest.raises(CaffeSplitError, match="has 2 blobs of it; it has 4"):
+        net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
 
 
 def test_a_third_blob_of_0_means_that_the_statistics_are_means() -> None:
