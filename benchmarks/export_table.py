@@ -24,7 +24,7 @@ def write_table(results: Path) -> None:
     _, _, after = rest.partition(END)
     if not after:
         raise SystemExit(f"{PAGE}: it lacks the lines {START!r} and {END!r}, between which the table stands")
-    PAGE.write_text(before + START + table(results) + END + after, encoding="utf-8")
+    PAGE.write_text(f"{before}{START}\n{table(results)}\n{END}{after}", encoding="utf-8")
 
 
 def table(results: Path) -> str:
@@ -72,7 +72,7 @@ def _cell(entry: Mapping[str, Any]) -> tuple[str, str]:
     time = f"{entry['seconds']:.1f} s"
     if "wrong" in entry:
         runs = "onnxruntime does not run it" not in entry["wrong"]
-        return ("apart", f"**another shape**, {time}") if runs else ("not run", f"not run, {time}")
+        return ("different", f"**another shape**, {time}") if runs else ("not run", f"not run, {time}")
     if entry["difference"] <= TOLERANCE:
         return "right", f"{entry['difference']:.0e}, {time}"
-    return "apart", f"**{entry['difference']:.0e}**, {time}"
+    return "different", f"**{entry['difference']:.0e}**, {time}"
