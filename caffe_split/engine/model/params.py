@@ -147,7 +147,9 @@ def copy_weights(
     Raises `CaffeSplitError` for another number of blobs, another shape, or weights of another net altogether.
     """
     todo = []
-    for layer in layers:
+    # In the file's order, so that of the values of shared parameters the last ones count.
+    place = {name: number for number, name in enumerate(weights)}
+    for layer in sorted(layers, key=lambda layer: place.get(layer.name, -1)):
         arrays = list(weights.get(layer.name, []))
         if not arrays:
             continue
