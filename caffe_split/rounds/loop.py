@@ -19,7 +19,7 @@ from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import LAYERS, MultiSplitOptions
 from caffe_split.rounds.outputs import tested_images, write_outputs
-from caffe_split.rounds.plan import LoopStep, steps_of
+from caffe_split.rounds.plan import BASELINE, LoopStep, steps_of
 from caffe_split.rounds.progress import LoopProgress, Screen, Silent
 from caffe_split.rounds.result import MultiSplits, collect
 from caffe_split.rounds.steps import Start, Steps
@@ -108,6 +108,7 @@ def plan_loop(
     old = None if weights is None else Path(weights)
     if old is not None and not old.is_file():
         raise CaffeSplitError(f"no weights file {old}.")
+    _check_deploy(training, deploy)
     adopted, why = (True, "") if old is not None and not by_tpm else _adopted(training, options, by_tpm)
     if old is not None and by_tpm:
         adopted, why = (
@@ -118,7 +119,8 @@ def plan_loop(
             ),
         )
     engine = choose_backend(options.engine).name
-    inputs = {path: sha256(path) for path in (training.solver_path, training.net_path, old, deploy) if path is not None}
+    net = None if training.is_inline else training.net_path
+    inputs = {path: sha256(path) for path in (training.solver_path, net, old, deploy) if path is not None}
     asked = {
         "inputs": {str(path): digest for path, digest in inputs.items()},
         "choices": {**options.as_dict(), "engine": engine, "adopted": adopted},
@@ -174,8 +176,10 @@ class Loop:
 
     def run(self, screen: Screen) -> MultiSplits:
         """Do all that is left, and write the outcome."""
-        self.folder.begin(self._asked)
         with self.folder.held():
+            # Another command may have begun the folder since the first look at it.
+            self.folder.check(self._asked)
+            self.folder.begin(self._asked)
             if self.note:
                 screen.say(self.note)
             stopped = self._run(screen)
@@ -204,6 +208,11 @@ class Loop:
                 try:
                     result = work.run(step)
                 except DivergedError as error:
+                    if step.name == BASELINE:
+                        raise CaffeSplitError(
+                            f"the baseline diverged: {error}. There is nothing to split: lower base_lr, and choose "
+                            "another --out."
+                        ) from error
                     result = {"diverged": str(error)}
                 self.folder.mark(step.title, result)
             if "diverged" in result:
@@ -233,6 +242,18 @@ def _check_solver(training: Training) -> None:
         )
     tested_images(training)
     check_data(list(nets_of(training.solver_path)))
+
+
+def _check_deploy(training: Training, deploy: PathLike | None) -> None:
+    """Raises `CaffeSplitError` where the deploy net is not there, or would replace the folded net in `best/`."""
+    if deploy is None:
+        return
+    if not Path(deploy).is_file():
+        raise CaffeSplitError(f"no deploy net {deploy}.")
+    if Path(deploy).name == training.net_path.name:
+        raise CaffeSplitError(
+            f"{deploy}: best/ holds the folded {training.net_path.name} beside it, and both have one name; rename one."
+        )
 
 
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:

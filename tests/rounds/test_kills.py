@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rounds.test_loop import SOLVER, folder  # noqa: F401 - the fixture
+from tests.rounds.loop_words import SOLVER
 
 KILLS = 30
 
