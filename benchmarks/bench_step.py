@@ -1,12 +1,13 @@
 """Iterations of one net by several contestants in turns, a few at a time, so that a slow minute hits all alike.
 
-`python benchmarks/bench_step.py NET [--precision bf16] [--threads 1] [--rounds 15] [--count 2] [--with caffe,...]`
+`python benchmarks/bench_step.py NET [--precision bf16] [--threads 1] [--rounds 15] [--count 2] [--with caffe,...]
+[--clock wall]`
 
 The contestants: `engine`; `plain`, the engine with PyTorch's own operations (CAFFE_SPLIT_KERNELS=off); `hand`, the same
-net written by hand in PyTorch; `caffe`, where it is built, always fp32 (on one thread by default). Each is a process
-that waits while another works. A round's figure is processor time; the least of all rounds and the median of the
-ratios count. The images are random and lie in LMDBs, by hand in memory. Ends with the share of the engine's time
-that PyTorch's convolutions take.
+net written by hand in PyTorch; `caffe`, where it is built, always fp32 (on one thread by default), and `caffe2` on two.
+Each is a process that waits while another works. A round's figure is processor time, or with `--clock wall` the time
+that passes; the least of all rounds and the median of the ratios count. The images are random and lie in LMDBs, by hand
+in memory. Ends with the share of the engine's time that PyTorch's convolutions take.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--count", type=int, default=2)
     parser.add_argument("--with", dest="who", default="engine,plain,hand")
+    parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     words = parser.parse_args(arguments)
     if words.work:
@@ -42,7 +44,8 @@ def main(arguments: list[str]) -> None:
         return
     from benchmarks.bench_engine import prepare
 
-    print(f"{words.net}, {words.precision}, {words.threads} threads, load {os.getloadavg()[0]:.1f} at the start")
+    how = f"{words.threads} threads, {words.clock} time, load {os.getloadavg()[0]:.1f} at the start"
+    print(f"{words.net}, {words.precision}, {how}")
     with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
         prepare(Path(place), words.net, 1_000_000)
         solver = Path(place) / "solver.prototxt"
@@ -68,10 +71,11 @@ def middle(rows: list[dict[str, float]], who: str) -> float:
 @contextlib.contextmanager
 def worker(who: str, words: argparse.Namespace, place: str):  # type: ignore[no-untyped-def]
     """A contestant's process."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": str(words.threads)}
+    threads = "2" if who == "caffe2" else str(words.threads)
+    environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": threads}
     environment |= {"CAFFE_SPLIT_KERNELS": "off"} if who == "plain" else {}
     command = [sys.executable, __file__, words.net, "--work", who, "--precision", words.precision]
-    command += ["--threads", str(words.threads)]
+    command += ["--threads", str(words.threads), "--clock", words.clock]
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(
         command, cwd=place, env=environment, stdin=pipe, stdout=pipe, stderr=quiet, text=True
@@ -83,7 +87,7 @@ def worker(who: str, words: argparse.Namespace, place: str):  # type: ignore[no-
 
 
 def ask(process, count: int) -> float:  # type: ignore[no-untyped-def]
-    """Processor milliseconds per iteration, of `count` iterations; below 0, the share of convolutions."""
+    """Milliseconds per iteration, of `count` iterations; below 0, the share of convolutions."""
     process.stdin.write(f"{count}\n")
     process.stdin.flush()
     return float(process.stdout.readline())
@@ -91,7 +95,8 @@ def ask(process, count: int) -> float:  # type: ignore[no-untyped-def]
 
 def work(words: argparse.Namespace) -> None:
     """A contestant: for each number that comes in, do so many iterations and print the time of one."""
-    step = {"hand": by_hand, "caffe": by_caffe}.get(words.work, by_engine)(words)
+    step = {"hand": by_hand, "caffe": by_caffe, "caffe2": by_caffe}.get(words.work, by_engine)(words)
+    clock = time.perf_counter if words.clock == "wall" else time.process_time
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What libraries print is no answer.
     for line in sys.stdin:
@@ -99,9 +104,9 @@ def work(words: argparse.Namespace) -> None:
         if count < 0:
             answer = convolutions(step, -count)
         else:
-            start = time.process_time()
+            start = clock()
             step(count)
-            answer = (time.process_time() - start) / count * 1000
+            answer = (clock() - start) / count * 1000
         out.write(f"{answer}\n")
         out.flush()
 

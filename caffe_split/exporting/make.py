@@ -159,7 +159,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
         _, kept = merge_batch_norms([opened.document], blobs)
         notes += [f"BatchNorm behind '{name}' stays: {reason}" for name, reason in kept.items()]
     layers = opened.layers
-    inputs = _inputs(layers)
+    inputs = input_shapes(layers)
     sizes, problems = sizes_of(layers, inputs, options.dynamic)
     transforms = _transforms(opened, inputs) if options.with_transform else {}
     known = dict.fromkeys(blob for layer in layers for blob in layer.tops)
@@ -194,7 +194,7 @@ def _check_words(words: Sequence[str]) -> None:
         raise CaffeSplitError(f"'{strange[0]}' cannot vary; expected some of {', '.join(VARYING)}.")
 
 
-def _inputs(layers: Sequence[Layer]) -> dict[str, Shape]:
+def input_shapes(layers: Sequence[Layer]) -> dict[str, Shape]:
     """The shapes of the inputs by name."""
     given = [layer for layer in layers if layer.type == "Input"]
     blobs = infer_shapes(given).blobs

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 from caffe_split.engine.kernels import build, pool
 from caffe_split.engine.kernels import norm as kernel
 from caffe_split.engine.kernels.pool import pooled
-from caffe_split.engine.kernels.update import update
+from caffe_split.engine.kernels.update import Update
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import updates
@@ -281,9 +281,13 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tm
 def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f'type: "{kind}" momentum: 0.8 weight_decay: 0.01 regularization_type: "{regularization}" iter_size: 2'
     options = Options("SolverParameter", [prototxt.parse(text, kind="solver")])
-    found = []
+    found: list[list[torch.Tensor]] = []
+    done: list[bool] = []
     for kernels in (True, False):
-        monkeypatch.setattr(updates, "update", update if kernels else lambda *_: False)
+        by_kernel = Update.__call__ if kernels else lambda *_: False
+        monkeypatch.setattr(
+            updates.Update, "__call__", lambda *given, by=by_kernel: done.append(by(*given)) or done[-1]
+        )
         torch.manual_seed(0)
         params = [
             Param("a", 0, torch.randn(3, 2, 3, 3), 1.0, 1.0),
@@ -297,6 +301,8 @@ def test_one_call_updates_all_parameters(kind: str, regularization: str, monkeyp
                 param.values.grad = torch.randn(param.values.shape)
             updater.apply(0.1, iteration)
             assert all(param.values.grad is None for param in params)
+        assert set(done) == {kernels}
+        done.clear()
         found.append([*(param.values for param in params), *updater.history])
     for one, other in zip(*found):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)

@@ -355,3 +355,22 @@ def test_types_that_only_caffe_runs_are_as_caffe_computes_them(tmp_path: Path) -
         "mask",
     }
     assert plan.write(check=CheckOptions(engine="caffe"))[0].startswith("same as Caffe for")
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize(
+    ("layer", "lacking"),
+    [
+        ('type: "ReLU6"', "type ReLU6"),
+        ('type: "Pooling" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false }', "pooling_param.ceil_mode"),
+        ('type: "TanH"', ""),
+    ],
+)
+def test_layers_that_caffe_does_not_have_are_checked_in_the_engine(
+    files: tuple[Path, Path], layer: str, lacking: str
+) -> None:
+    plan = plan_of(files, INPUT + HEAD + f'layer {{ name: "l" bottom: "pool" top: "l" {layer} }}\n')
+    *said, found = plan.write(check=CheckOptions())
+    judge = "the torch engine" if lacking else "Caffe"
+    assert said == ([f"checked in the torch engine: Caffe does not have {lacking}"] if lacking else [])
+    assert found.startswith(f"same as {judge} for data 1x3x8x8")

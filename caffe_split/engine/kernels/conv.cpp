@@ -10,7 +10,7 @@ namespace {
 
 // Sixteen floats; where the processor's registers are narrower, the compiler takes several.
 typedef float Sixteen __attribute__((vector_size(64), aligned(4), may_alias));
-const int64_t LANES = 16, PLACES = 8;
+const int64_t LANES = 16;
 
 int64_t rounded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
@@ -29,7 +29,7 @@ Shape shape_of(const int64_t *s) {
 // Where the window of each place of the top begins in the frame, in values, with `depth` values for each pixel.
 std::vector<int64_t> starts(const Shape &s, int64_t depth) {
     std::vector<int64_t> found;
-    found.reserve(s.places() + PLACES);
+    found.reserve(s.places());
     for (int64_t n = 0; n < s.n; ++n)
         for (int64_t y = 0; y < s.oh; ++y)
             for (int64_t x = 0; x < s.ow; ++x)
@@ -53,7 +53,7 @@ void frame(const Shape &s, const float *x, std::vector<float> &out) {
                         x + (n * s.h + y) * s.w * s.c, s.w * s.c * sizeof(float));
 }
 
-template <int WIDE>
+template <int WIDE, int PLACES>
 void forward(const Shape &s, const float *framed, const int64_t *start, const int64_t *step, const float *weights,
              int64_t o, const float *bias, float *y) {
     const int64_t depth = rounded(s.o), all = s.places();
@@ -69,11 +69,11 @@ void forward(const Shape &s, const float *framed, const int64_t *start, const in
             for (int64_t c = 0; c < s.c; ++c, weight += depth)
                 for (int v = 0; v < WIDE; ++v) {
                     const Sixteen factor = *reinterpret_cast<const Sixteen *>(weight + v * LANES);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                     for (int64_t p = 0; p < PLACES; ++p) total[p][v] += from[p][at + c] * factor;
                 }
         }
-        for (int64_t p = 0; p < std::min(PLACES, all - place); ++p)
+        for (int64_t p = 0; p < std::min<int64_t>(PLACES, all - place); ++p)
             for (int v = 0; v < WIDE; ++v) {
                 const int64_t first = o + v * LANES;
                 std::memcpy(y + (place + p) * s.o + first, &total[p][v],
@@ -82,7 +82,7 @@ void forward(const Shape &s, const float *framed, const int64_t *start, const in
     }
 }
 
-template <int WIDE>
+template <int WIDE, int PLACES>
 void to_bottom(const Shape &s, const float *gradient, const int64_t *start, const int64_t *step, const float *weights,
                int64_t c, float *framed) {
     const int64_t depth = rounded(s.c), all = s.places();
@@ -98,7 +98,7 @@ void to_bottom(const Shape &s, const float *gradient, const int64_t *start, cons
 #pragma GCC unroll 8
                     for (int64_t p = 0; p < PLACES; ++p) total[p][v] += from[p][o] * factor;
                 }
-            for (int64_t p = 0; p < std::min(PLACES, all - place); ++p)
+            for (int64_t p = 0; p < std::min<int64_t>(PLACES, all - place); ++p)
                 for (int v = 0; v < WIDE; ++v) {
                     Sixteen *to = reinterpret_cast<Sixteen *>(framed + start[place + p] + step[k] + c + v * LANES);
                     *to += total[p][v];
@@ -107,7 +107,7 @@ void to_bottom(const Shape &s, const float *gradient, const int64_t *start, cons
     }
 }
 
-// The gradient of the weights of COUNT channels from c on, at value k of the window, into `out`.
+// The gradient of the weights of COUNT channels, whose values lie at `at` behind the start of each window, into `out`.
 template <int COUNT, int WIDE>
 void to_weights(const Shape &s, const float *framed, const float *gradient, int64_t depth, const int64_t *start,
                 int64_t at, int64_t o, float *out) {
@@ -117,13 +117,33 @@ void to_weights(const Shape &s, const float *framed, const float *gradient, int6
         const float *given = gradient + place * depth + o;
         for (int v = 0; v < WIDE; ++v) {
             const Sixteen factor = *reinterpret_cast<const Sixteen *>(given + v * LANES);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int c = 0; c < COUNT; ++c) total[c][v] += x[c] * factor;
         }
     }
     for (int c = 0; c < COUNT; ++c)
         for (int v = 0; v < WIDE; ++v)
             *reinterpret_cast<Sixteen *>(out + c * depth + o + v * LANES) = total[c][v];
+}
+
+// All outputs of a convolution. weights: packed, with `rounded(s.o)` values for each place of the window and channel.
+void convolve(const Shape &s, const float *framed, const float *weights, const float *bias, float *y) {
+    const int64_t depth = rounded(s.o);
+    const std::vector<int64_t> start = starts(s, s.c), step = steps(s, s.c);
+    int64_t o = 0;
+    for (; o + 2 * LANES <= depth; o += 2 * LANES)
+        forward<2, 8>(s, framed, start.data(), step.data(), weights, o, bias, y);
+    if (o < depth) forward<1, 16>(s, framed, start.data(), step.data(), weights, o, bias, y);
+}
+
+// With steps of one the gradient of the bottom is itself a convolution, of the gradient by the mirrored kernel.
+bool is_mirrored(const Shape &s) {
+    return s.sh == 1 && s.sw == 1 && (s.kh - 1) * s.dh >= s.ph && (s.kw - 1) * s.dw >= s.pw;
+}
+
+Shape mirrored(const Shape &s) {
+    return {s.n,  s.oh, s.ow, s.o, s.c, s.kh, s.kw, 1, 1, (s.kh - 1) * s.dh - s.ph, (s.kw - 1) * s.dw - s.pw,
+            s.dh, s.dw, s.h,  s.w};
 }
 
 }  // namespace
@@ -144,11 +164,7 @@ void conv_forward(const int64_t *shape, const float *x, const float *weight, con
                 packed[(k * s.c + c) * depth + o] = weight[(o * s.c + c) * s.kernel() + k];
     biases.assign(depth, 0.0f);
     if (bias) std::copy(bias, bias + s.o, biases.begin());
-    const std::vector<int64_t> start = starts(s, s.c), step = steps(s, s.c);
-    int64_t o = 0;
-    for (; o + 2 * LANES <= depth; o += 2 * LANES)
-        forward<2>(s, framed.data(), start.data(), step.data(), packed.data(), o, biases.data(), y);
-    if (o < depth) forward<1>(s, framed.data(), start.data(), step.data(), packed.data(), o, biases.data(), y);
+    convolve(s, framed.data(), packed.data(), biases.data(), y);
 }
 
 // Each of the last three may be null: not wanted.
@@ -157,24 +173,32 @@ void conv_backward(const int64_t *shape, const float *x, const float *weight, co
     const Shape s = shape_of(shape);
     thread_local std::vector<float> framed, packed, sums;
     if (of_x) {
-        const int64_t depth = rounded(s.c);
-        framed.assign(s.n * s.framed_h() * s.framed_w() * depth, 0.0f);
+        const int64_t depth = rounded(s.c), last = s.kernel() - 1;
+        const bool mirror = is_mirrored(s);
         packed.assign(s.kernel() * s.o * depth, 0.0f);
         for (int64_t o = 0; o < s.o; ++o)
             for (int64_t c = 0; c < s.c; ++c)
                 for (int64_t k = 0; k < s.kernel(); ++k)
-                    packed[(k * s.o + o) * depth + c] = weight[(o * s.c + c) * s.kernel() + k];
-        const std::vector<int64_t> start = starts(s, depth), step = steps(s, depth);
-        int64_t c = 0;
-        for (; c + 2 * LANES <= depth; c += 2 * LANES)
-            to_bottom<2>(s, gradient, start.data(), step.data(), packed.data(), c, framed.data());
-        if (c < depth) to_bottom<1>(s, gradient, start.data(), step.data(), packed.data(), c, framed.data());
-        for (int64_t n = 0; n < s.n; ++n)
-            for (int64_t y = 0; y < s.h; ++y)
-                for (int64_t w = 0; w < s.w; ++w)
-                    std::memcpy(of_x + ((n * s.h + y) * s.w + w) * s.c,
-                                framed.data() + ((n * s.framed_h() + y + s.ph) * s.framed_w() + w + s.pw) * depth,
-                                s.c * sizeof(float));
+                    packed[((mirror ? last - k : k) * s.o + o) * depth + c] = weight[(o * s.c + c) * s.kernel() + k];
+        if (mirror) {
+            const Shape back = mirrored(s);
+            frame(back, gradient, framed);
+            sums.assign(depth, 0.0f);
+            convolve(back, framed.data(), packed.data(), sums.data(), of_x);
+        } else {
+            framed.assign(s.n * s.framed_h() * s.framed_w() * depth, 0.0f);
+            const std::vector<int64_t> start = starts(s, depth), step = steps(s, depth);
+            int64_t c = 0;
+            for (; c + 2 * LANES <= depth; c += 2 * LANES)
+                to_bottom<2, 8>(s, gradient, start.data(), step.data(), packed.data(), c, framed.data());
+            if (c < depth) to_bottom<1, 16>(s, gradient, start.data(), step.data(), packed.data(), c, framed.data());
+            for (int64_t n = 0; n < s.n; ++n)
+                for (int64_t y = 0; y < s.h; ++y)
+                    for (int64_t w = 0; w < s.w; ++w)
+                        std::memcpy(of_x + ((n * s.h + y) * s.w + w) * s.c,
+                                    framed.data() + ((n * s.framed_h() + y + s.ph) * s.framed_w() + w + s.pw) * depth,
+                                    s.c * sizeof(float));
+        }
     }
     if (of_weight) {
         const int64_t depth = rounded(s.o);
@@ -189,17 +213,11 @@ void conv_backward(const int64_t *shape, const float *x, const float *weight, co
         const std::vector<int64_t> start = starts(s, s.c), step = steps(s, s.c);
         sums.resize(s.c * depth);
         for (int64_t k = 0; k < s.kernel(); ++k) {
-            int64_t c = 0;
-            for (; c < s.c; c += c + 8 <= s.c ? 8 : 1) {
-                const int64_t at = step[k] + c;
-                float *out = sums.data() + c * depth;
-                int64_t o = 0;
-                for (; o + 2 * LANES <= depth; o += 2 * LANES)
-                    (c + 8 <= s.c ? to_weights<8, 2> : to_weights<1, 2>)(s, framed.data(), given, depth, start.data(),
-                                                                        at, o, out);
-                if (o < depth)
-                    (c + 8 <= s.c ? to_weights<8, 1> : to_weights<1, 1>)(s, framed.data(), given, depth, start.data(),
-                                                                        at, o, out);
+            for (int64_t c = 0, count; c < s.c; c += count) {
+                count = s.c - c >= 16 ? 16 : s.c - c >= 8 ? 8 : 1;
+                const auto one = count == 16 ? to_weights<16, 1> : count == 8 ? to_weights<8, 1> : to_weights<1, 1>;
+                for (int64_t o = 0; o < depth; o += LANES)
+                    one(s, framed.data(), given, depth, start.data(), step[k] + c, o, sums.data() + c * depth);
             }
             for (int64_t o = 0; o < s.o; ++o)
                 for (int64_t each = 0; each < s.c; ++each)

@@ -34,25 +34,44 @@ class Factors:
     nesterov: bool
 
 
-def update(values: Tensors, gradients: Tensors, history: Tensors, factors: Factors) -> bool:
-    """Update parameters and their history, and leave the gradients; False, and nothing done, where no kernel can."""
-    found = library()
-    if found is None or not all(map(_usual, (*values, *gradients, *history))):
-        return False
-    count, f = len(values), factors
-    pointers, lengths = ctypes.c_void_p * count, ctypes.c_int64 * count
-    found.update_sgd(
-        count,
-        *(pointers(*(each.data_ptr() for each in part)) for part in (values, gradients, history)),
-        lengths(*(each.numel() for each in values)),
-        f.rate,
-        f.decay,
-        f.momentum,
-        f.share,
-        f.signs,
-        f.nesterov,
-    )
-    return True
+class Update:
+    """Updates the same parameters and their history again and again.
+
+    Args:
+        values: the parameters.
+        history: what the method remembers of each.
+    """
+
+    def __init__(self, values: Tensors, history: Tensors) -> None:
+        self._written = (*values, *history)
+        self._library = library() if all(map(_usual, self._written)) else None
+        self._places: list[int] = []
+        self._lengths = (ctypes.c_int64 * len(values))(*(each.numel() for each in values))
+        self._pointers = ctypes.c_void_p * len(values)
+
+    def __call__(self, gradients: Tensors, factors: Factors) -> bool:
+        """Update by one gradient for each parameter, which stay; False, and nothing done, where no kernel can."""
+        if self._library is None or not all(map(_usual, gradients)):
+            return False
+        places = [each.data_ptr() for each in self._written]
+        if places != self._places:
+            count, self._places = len(self._lengths), places
+            self._values, self._history = self._pointers(*places[:count]), self._pointers(*places[count:])
+        f = factors
+        self._library.update_sgd(
+            len(self._lengths),
+            self._values,
+            self._pointers(*[each.data_ptr() for each in gradients]),
+            self._history,
+            self._lengths,
+            f.rate,
+            f.decay,
+            f.momentum,
+            f.share,
+            f.signs,
+            f.nesterov,
+        )
+        return True
 
 
 def _usual(x: torch.Tensor) -> bool:

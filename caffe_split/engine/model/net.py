@@ -292,6 +292,8 @@ class Net:
 
     def total(self, losses: Sequence[torch.Tensor]) -> torch.Tensor:
         """The sum of losses that `collect` has collected, a scalar."""
+        if len(losses) == 1:
+            return losses[0].to(self.device)
         return torch.stack([loss.to(self.device) for loss in losses]).sum() if losses else torch.zeros(())
 
     def _give(self, inputs: Mapping[str, np.ndarray | torch.Tensor]) -> None:

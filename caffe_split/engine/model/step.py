@@ -12,7 +12,8 @@ import torch
 
 from caffe_split.engine.kernels.build import library
 from caffe_split.engine.layers.pointwise import ReLU
-from caffe_split.engine.model.ops import Op, op_for
+from caffe_split.engine.model.kernel_ops import op_for
+from caffe_split.engine.model.ops import Op
 
 if TYPE_CHECKING:
     from caffe_split.engine.model.net import Net
@@ -37,18 +38,34 @@ class Step:
         # The value that a name stands for changes with each layer in place; each value has a number.
         numbers: dict[str, int] = {}
         needs: list[bool] = []
+        # Values that layers without kernels of their own read, or that are read from outside.
+        seen: set[int] = set()
         self._ops: list[Op] = []
+        # For each operation the gradients that its loss weights give, by the numbers of the tops.
+        self._weights: list[list[tuple[int, torch.Tensor]]] = []
         for call in net.calls:
             bottoms = tuple(numbers[name] for name in call.bottoms)
             wanted = [needs[place] and index not in call.detached for index, place in enumerate(bottoms)]
             if call.bottoms:
                 self._ops.append(op_for(call, net.shapes, wanted))
+                if not self._ops[-1].is_native:
+                    seen.update(bottoms)
             learns = any(blob.requires_grad for layer in call.layers for blob in layer.blobs)
             for name in call.tops:
                 numbers[name] = len(needs)
                 needs.append(learns or any(wanted))
             if call.bottoms:
-                self._ops[-1].places = bottoms, tuple(numbers[name] for name in call.tops)
+                tops = tuple(numbers[name] for name in call.tops)
+                self._ops[-1].places = bottoms, tops
+                self._weights.append(
+                    [
+                        (tops[index], torch.full(net.shapes[call.tops[index]], weight))
+                        for index, weight in call.weights.items()
+                    ]
+                )
+        seen.update(numbers[name] for name in net.outputs)
+        for op in self._ops:
+            op.reuses = seen.isdisjoint(op.places[1])
         self._count = len(needs)
 
     @staticmethod
@@ -76,21 +93,19 @@ class Step:
         """
         net = self._net
         gradients: list[torch.Tensor | None] = [None] * self._count
-        for op in self._ops:
+        for op, weights in zip(self._ops, self._weights):
             call = op.call
             tops = op.forward([blobs[name] for name in call.bottoms])
             net.collect(call, tops, blobs, losses)
-            for index, weight in call.weights.items():
-                gradients[op.places[1][index]] = torch.full_like(tops[index], weight)
+            for place, gradient in weights:
+                gradients[place] = gradient
         for op in reversed(self._ops):
             read, written = op.places
             given = [gradients[place] for place in written]
-            for place in written:
-                gradients[place] = None
             if any(gradient is not None for gradient in given):
-                for place, gradient in zip(read, op.backward(given)):
-                    if gradient is not None:
+                for place, back in zip(read, op.backward(given)):
+                    if back is not None:
                         before = gradients[place]
                         # Not in place: a gradient may be that of two values at once.
-                        gradients[place] = gradient if before is None else before + gradient
+                        gradients[place] = back if before is None else before + back
             op.forget()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from caffe_split.engine.kernels.update import Factors, update
+from caffe_split.engine.kernels.update import Factors, Update
 from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import foreach
 from caffe_split.errors import CaffeSplitError
@@ -73,7 +73,15 @@ class Updater:
             torch.zeros_like(param.values, requires_grad=False) for _ in range(copies) for param in self._params
         ]
         self._groups = self._grouped()
+        # SGD and Nesterov, which remember one array for each parameter, have a compiled kernel.
+        self._kernels = {
+            group: Update(*([each[place] for place in group.places] for each in (self._values(), self.history)))
+            for group in (self._groups if self._method in (_sgd, _nesterov) else ())
+        }
         self._find_still()
+
+    def _values(self) -> Tensors:
+        return [param.values for param in self._params]
 
     def _grouped(self) -> list[ParamGroup]:
         groups: dict[tuple[float, float, torch.device], list[int]] = {}
@@ -111,13 +119,14 @@ class Updater:
                 continue
             params = [self._params[place].values for place in group.places]
             decay = self._decay * group.decay_mult
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+            kernel = self._kernels.get(group)
+            if kernel is not None and kernel(gradients, self._factors(rate * group.lr_mult, decay)):
+                continue
             history = [
                 [self.history[copy * count + place] for place in group.places]
                 for copy in range(len(self.history) // count)
             ]
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
-            if self._by_kernel(params, gradients, history, rate * group.lr_mult, decay):
-                continue
             if self._batches > 1:
                 foreach.mul_(gradients, 1 / self._batches)
             if decay:
@@ -128,15 +137,10 @@ class Updater:
             param.values.grad = None
         return clipped
 
-    def _by_kernel(
-        self, params: Tensors, gradients: Tensors, history: list[Tensors], rate: float, decay: float
-    ) -> bool:
-        """Update by the compiled kernel; False where there is none for the method or these parameters."""
-        if self._method not in (_sgd, _nesterov):
-            return False
+    def _factors(self, rate: float, decay: float) -> Factors:
+        """What the kernel for SGD and Nesterov multiplies by."""
         signs, nesterov = self._regularization == "L1", self._method is _nesterov
-        share, momentum = 1 / self._batches, self._coefficients.momentum
-        return update(params, gradients, history[0], Factors(rate, decay, momentum, share, signs, nesterov))
+        return Factors(rate, decay, self._coefficients.momentum, 1 / self._batches, signs, nesterov)
 
     def _clip_gradients(self) -> str | None:
         """Scale all gradients down to the norm clip_gradients if theirs is larger. Returns the line to log, if any."""
