@@ -79,7 +79,10 @@ def _check_fields(solver: prototxt.Document) -> None:
 
 def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:
     if path.name.endswith((".solverstate", ".solverstate.h5")):
-        raise CaffeSplitError(f"{path}: this is a solver state; to go on from it give --snapshot {path}")
+        raise CaffeSplitError(
+            f"{path}: this is a solver state, and weights go there; `caffe-split train --snapshot {path}` goes on from "
+            "it"
+        )
     return read_weights(path)
 
 

@@ -66,9 +66,8 @@ def verify(
     """
     from caffe_split.backends import verify as verification
 
-    state = shown.alone() if shown.stages or shown.level is not None else None
     options = verification.VerifyOptions(
-        batches, state, seed, tolerance, input_file, engine, ignore_extra, caffe_proto, shown.phase
+        batches, shown.asked(), seed, tolerance, input_file, engine, ignore_extra, caffe_proto
     )
     result = verification.verify(
         baseline,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caffe_split.backends.check_data import check_data
+from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.choose import candidates, choose_layers
@@ -15,6 +16,7 @@ from caffe_split.derivation.measure_saliency import expect_gradient
 from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
 from caffe_split.files import PathLike, sha256
+from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import LAYERS, MultiSplitOptions
@@ -22,8 +24,9 @@ from caffe_split.rounds.outputs import tested_images, write_outputs
 from caffe_split.rounds.plan import BASELINE, LoopStep, steps_of
 from caffe_split.rounds.progress import LoopProgress, Screen, Silent
 from caffe_split.rounds.result import MultiSplits, collect
+from caffe_split.rounds.same_solver import check_same_solver
 from caffe_split.rounds.steps import Start, Steps
-from caffe_split.rounds.training import DivergedError, Runner
+from caffe_split.rounds.training import LOG, DivergedError, Runner
 from caffe_split.rounds.window import watch_of
 from caffe_split.split.partition import parse_rule
 from caffe_split.tpm.collect import measure_tpm
@@ -109,6 +112,9 @@ def plan_loop(
     if old is not None and not old.is_file():
         raise CaffeSplitError(f"no weights file {old}.")
     _check_deploy(training, deploy)
+    if old is not None and not by_tpm:  # else they are trained on, which leaves out what the net does not have
+        extra = options.derive.ignore_extra_weights
+        check_weights(training.net, read_weights(old), old, training.state, ignore_extra=extra)
     adopted, why = (True, "") if old is not None and not by_tpm else _adopted(training, options, by_tpm)
     if old is not None and by_tpm:
         adopted, why = (
@@ -259,9 +265,9 @@ def _check_deploy(training: Training, deploy: PathLike | None) -> None:
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:
     """The options with the number of layers. Raises `CaffeSplitError` where that many cannot be split."""
     if isinstance(options.layers, tuple):
-        choose_layers(training.net, options.layers, 1, [], options.derive)
+        choose_layers(training.net, options.layers, 1, [], options.derive, training.state)
         return options
-    possible = [layer.name for layer in candidates(training.net, options.derive)]
+    possible = [layer.name for layer in candidates(training.net, options.derive, training.state)]
     if not possible:
         raise CaffeSplitError(f"{training.net_path}: it has no convolution that can be split.")
     if options.layers is None:
@@ -278,10 +284,18 @@ def _adopted(training: Training, options: MultiSplitOptions, by_tpm: bool) -> tu
     assert training.solver is not None
     end, there = int(training.solver.get("max_iter", 0)), training.snapshots()
     if options.iteration is None:
-        return False, ""
+        if end not in there:
+            return False, ""
+        told = ", if its snapshots tell TPM" if by_tpm else ""
+        return False, (
+            "the baseline is trained again, watched, to find where to split; with --iter N the training at "
+            f"{training.prefix} is taken for it{told}"
+        )
     missing = [each for each in (options.iteration, end) if each not in there]
     if missing:
         return False, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"
+    assert training.solver_path is not None
+    check_same_solver(training, training.solver_path.parent / LOG)
     if by_tpm:
         try:
             measure_tpm(training, options.iteration, windows=[options.window] if options.window else ())

@@ -141,3 +141,45 @@ def test_a_deploy_net_that_cannot_stand_in_best_is_refused(
     (tmp_path / "train_val.prototxt").write_text("# a deploy net\n")
     with pytest.raises(CaffeSplitError, match=words):
         looping.plan_loop(SOLVER, options=SHORT, deploy=tmp_path / name, out="never")
+
+
+def test_a_test_net_without_an_accuracy_is_refused_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    os.symlink(folder / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    net = caffe_split.read_net("digits/train_val.prototxt")
+    for field in net.all_fields("layer"):
+        if field.message is not None and field.message.get("type") == "Accuracy":
+            net.remove(field)
+    Path("digits/train_val.prototxt").write_bytes(net.to_bytes())
+    with pytest.raises(CaffeSplitError, match="its test net has no Accuracy layer"):
+        caffe_split.multisplit(SOLVER, options=SHORT)
+    assert not Path("multisplit").exists()
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"rounds": 0}, "rounds is 0"),
+        ({"layers": 0}, "layers is 0"),
+        ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
+        ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
+        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "give --rounds 1, or --schedule restart"),
+        ({"layers": ("a",), "rounds": 1, "derive": caffe_split.DeriveOptions(choose_by="snip")}, "--layers names them"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
+    with pytest.raises(CaffeSplitError, match=words):
+        MultiSplitOptions(**choices)  # type: ignore[arg-type]
+
+
+def test_missing_data_is_named_before_anything_is_trained(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "digits", tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
+        caffe_split.multisplit(SOLVER, options=SHORT)
+    assert not Path("multisplit").exists()
