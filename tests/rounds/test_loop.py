@@ -14,6 +14,7 @@ import pytest
 
 import caffe_split
 from caffe_split.derivation.after_split import read_course
+from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
 from caffe_split.rounds.duration import FIRST, MOST, Estimate, estimate, pace_of
@@ -25,7 +26,7 @@ from caffe_split.rounds.result import MultiSplits, Round, Row
 from caffe_split.rounds.steps import Start, Steps
 from caffe_split.rounds.training import Runner
 from caffe_split.rounds.window import Watch
-from tests.rounds.loop_words import ROUNDS, SHORT, SOLVER, Words
+from tests.rounds.loop_words import ROUNDS, SHORT, SOLVER, Words, change_solver
 from tests.support import Trained
 
 
@@ -173,7 +174,7 @@ def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     assert loop.steps[0].iterations == 0
     Path("digits/train.log").write_text(trained.log)
     assert looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m").start.adopted
-    _solver(("base_lr: 0.01", "base_lr: 0.02"))
+    change_solver(("base_lr: 0.01", "base_lr: 0.02"))
     with pytest.raises(CaffeSplitError, match=r"another solver, as digits/train\.log says: base_lr 0\.01 there, 0\.02"):
         looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
 
