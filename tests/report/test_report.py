@@ -206,7 +206,8 @@ def test_several_solvers_of_one_net_cost_the_same_and_others_are_named(tmp_path:
         (folder / f"{name}.prototxt").write_text(f'net: "{folder}/net.prototxt" base_lr: 0.1 snapshot_prefix: "{name}"')
     text = (
         'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
-        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }'
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        "convolution_param { num_output: 4 kernel_size: 3 } }"
     )
     (folder / "net.prototxt").write_text(text)
     page, said = written_page(tmp_path, "many")
