@@ -76,7 +76,7 @@ def cost_beside(log: Path) -> Cost:
     if any(cost != next(iter(costs.values())) for cost in costs.values()):
         each = ", ".join(f"{path} {' / '.join(cost.texts())}" for path, cost in costs.items())
         raise CaffeSplitError(
-            "what its net costs is not known: the nets of the solvers in its folder differ "
-            f"({each}); keep each training in a folder of its own."
+            f"what its net costs is not known: the nets of the solvers in its folder differ ({each}); keep each "
+            "training in a folder of its own."
         )
     return next(iter(costs.values()))
