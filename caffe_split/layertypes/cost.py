@@ -67,7 +67,8 @@ def listing(names: Sequence[str], most: int = 12) -> str:
 def cost_beside(log: Path) -> Cost:
     """The cost of the net whose training wrote `log`: the net of the solvers in the folder of the log.
 
-    Raises `CaffeSplitError` where there is no solver, or where several train nets of different costs; and as `open_training`.
+    Raises `CaffeSplitError` where there is no solver, or where several train nets of different costs, and as
+    `open_training`.
     """
     solvers = [path for path, _ in solvers_in(log.parent)]
     if not solvers:
