@@ -263,7 +263,13 @@ def _adopted(training: Training, options: MultiSplitOptions, by_tpm: bool) -> tu
     assert training.solver is not None
     end, there = int(training.solver.get("max_iter", 0)), training.snapshots()
     if options.iteration is None:
-        return False, ""
+        if end not in there:
+            return False, ""
+        told = ", if its snapshots tell TPM" if by_tpm else ""
+        return False, (
+            "the baseline is trained again, watched, to find where to split; with --iter N the training at "
+            f"{training.prefix} is taken for it{told}"
+        )
     missing = [each for each in (options.iteration, end) if each not in there]
     if missing:
         return False, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"

@@ -17,11 +17,12 @@ from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
-from caffe_split.rounds.duration import Estimate, estimate
+from caffe_split.rounds.duration import FIRST, MOST, Estimate, estimate, pace_of
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
 from caffe_split.rounds.progress import LoopProgress
+from caffe_split.rounds.result import MultiSplits, Round, Row
 from caffe_split.rounds.steps import Start, Steps
 from caffe_split.rounds.training import Runner
 from caffe_split.rounds.window import Watch
@@ -284,6 +285,35 @@ def test_a_round_that_continues_goes_on_at_the_split(
     for name in ("MultiSplits", "control"):
         assert caffe_split.read_log(f"continued/{name}/train.log").runs[0].first_iteration == 20
     assert found.rounds[0].control is not None
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0])
+def test_a_timing_ends_where_longer_trainings_seem_to_take_no_longer(slope: float) -> None:
+    """As on a busy machine: the start takes longer one time than the other."""
+    counts: list[int] = []
+
+    def run(count: int) -> float:
+        counts.append(count)
+        return 9.0 + slope * count / MOST
+
+    start, iteration = pace_of(run)
+    assert counts[-1] == MOST
+    assert all(after <= 12 * before for before, after in zip(counts, counts[1:]))
+    assert (start, iteration) == (9.0 + slope * FIRST / MOST, 0.0)
+    assert pace_of(lambda count: 1.5 + 0.004 * count) == pytest.approx((1.5, 0.004))
+
+
+def test_the_sentence_names_the_net_without_a_split_that_did_better() -> None:
+    def row(name: str, accuracy: float) -> Row:
+        return Row(name, accuracy, None, 1, 1)
+
+    def ended(control: float, folded: float) -> str:
+        one = Round(row("MultiSplits", 0.9), row("MultiSplits, folded", folded), row("control", control), ())
+        return MultiSplits(row("baseline", 0.8), (one,), 1000).sentence()
+
+    assert ended(0.93, 0.92).endswith("seeds. The same net without a split did better: control, 0.9300.")
+    assert ended(0.7, 0.75).endswith("did better: baseline, 0.8000.")
+    assert ended(0.92, 0.92).endswith("compares several seeds.")
 
 
 def test_the_estimate_counts_only_what_is_left(
