@@ -74,8 +74,8 @@ def _check_fields(solver: prototxt.Document) -> None:
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:
-        field = solver.field("type")
-        where = solver.filename if field is None else f"{solver.filename}:{field.line}"
+        named = solver.field("type")
+        where = solver.filename if named is None else f"{solver.filename}:{named.line}"
         raise CaffeSplitError(f"{where}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
 
 
