@@ -138,6 +138,8 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     layer { name: "aux" type: "InnerProduct" bottom: "pool" top: "aux" include { phase: TRAIN }
       inner_product_param { num_output: 2 } }\n"""
     (tmp_path / "net.prototxt").write_text(data + HEAD + TAIL + loss)
+    train = tmp_path / "train_val.prototxt"
+    train.write_text(data + HEAD + TAIL + loss)
     files = tmp_path / "net.prototxt", weights_of(data + HEAD + TAIL, tmp_path / "w.caffemodel")
     plain, whole = plan_of(files), plan_of(files, with_transform=True)
     assert [each.name for each in plain.model.graph.inputs] == ["data"]
@@ -154,8 +156,18 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     expected = run_model(plain.model, {"data": (pixels - mean) * np.float32(0.5)})["ip"]
     np.testing.assert_allclose(run_model(whole.model, {"data": pixels})["ip"], expected, rtol=1e-5, atol=1e-5)
     whole.write(check=CheckOptions(engine="torch"))
+    other = INPUT.replace('"data" type', '"images" type').replace('top: "data"', 'top: "image"')
+    deploy = plan_of(
+        files, other + (HEAD + TAIL + PROB).replace('bottom: "data"', 'bottom: "image"'), transform_of=train
+    )
+    assert [node.op for node in deploy.model.graph.nodes][:3] == ["Sub", "Mul", "Conv"]
+    given, scores = run_model(deploy.model, {"image": pixels[:1]})["prob"], np.exp(expected[:1] - expected[:1].max())
+    np.testing.assert_allclose(given, scores / scores.sum(), rtol=1e-4, atol=1e-6)
+    assert "input 'image' takes pixels: the model has the mean (1 2 3) and the scale 0.5" in deploy.notes
     with pytest.raises(CaffeSplitError, match="--with-transform: no data layer of it has a transform_param"):
         plan_of(files, NET, with_transform=True)
+    with pytest.raises(CaffeSplitError, match=r"net.prototxt: --transform-of: no data layer of its TEST phase"):
+        plan_of(files, NET, transform_of=files[0])
 
 
 def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files: tuple[Path, Path]) -> None:

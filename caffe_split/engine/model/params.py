@@ -165,7 +165,10 @@ def copy_weights(
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))
     if not todo:
-        raise CaffeSplitError(f"{path}: none of its layers ({', '.join(list(weights)[:5])}, ...) is in {net}.")
+        names = [*list(weights)[:5], *(["..."] if len(weights) > 5 else [])]
+        raise CaffeSplitError(
+            f"{path}: none of its layers ({', '.join(names)}) is in the net that {net} has in this phase."
+        )
     with torch.no_grad():
         for blob, array in todo:
             blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
