@@ -34,10 +34,11 @@ void sums(int64_t rows, int64_t channels, double *first, double *second, const A
     std::vector<double> parts(static_cast<size_t>(threads) * 2 * channels, 0.0);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        const int me = omp_get_thread_num();
+        // There may be fewer threads than were asked for: OMP_THREAD_LIMIT, OMP_DYNAMIC, a region in another one.
+        const int me = omp_get_thread_num(), given = omp_get_num_threads();
         double *own = parts.data() + static_cast<int64_t>(me) * 2 * channels;
         std::vector<float> low(2 * width);
-        const int64_t start = lines * me / threads, stop = lines * (me + 1) / threads;
+        const int64_t start = lines * me / given, stop = lines * (me + 1) / given;
         for (int64_t line = start; line < stop; line += block) {
             std::fill(low.begin(), low.end(), 0.0f);
             for (int64_t each = line; each < std::min(stop, line + block); ++each)
