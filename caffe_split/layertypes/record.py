@@ -36,6 +36,7 @@ class Engine:
 
     Attributes:
         module: the module of `caffe_split.engine.layers` with the class, which has the name of the type.
+        class_name: the name of the class where it serves several types.
         bottoms: least and most number of bottoms; `ANY` for no limit.
         tops: the same of its tops.
         ignored: fields that change nothing of what is computed, each with the reason, by name or as `message.name`; "*"
@@ -58,6 +59,7 @@ class Engine:
     takes_bf16: bool = False
     rule_refuses: bool = False
     lets_overwrite: Callable[[Layer], bool] = never
+    class_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.engine import fork_references_more as more
 from tests.engine.case import Case, layer
-from tests.engine.fork_cases import JUDGED, Judged
+from tests.engine.fork_cases import Judged
+from tests.engine.fork_cases_more import JUDGED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -50,7 +53,7 @@ def test_values_are_those_of_the_definition(name: str) -> None:
     for top, expected in zip(judged.case.tops, wanted):
         ours = tops[top].detach().numpy()
         assert ours.shape == np.shape(expected)
-        if not name.startswith("detections"):
+        if not name.startswith(("detections", "proposals")):
             assert ours.shape == net.shapes[top]
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
@@ -62,7 +65,7 @@ def test_gradients_are_those_of_the_values(name: str) -> None:
     net = built(judged.case)
     one = net.layers[-1]
     given, blobs = drawn(judged, net, np.random.default_rng([*name.encode(), 1]))
-    kept = {"BatchNorm": range(3), "BN": range(2, 4)}.get(one.text.type, ())
+    kept = {"BatchNorm": range(3), "BN": range(2, 4), "CenterLoss": range(1)}.get(one.text.type, ())
     bottoms = [
         torch.tensor(given[key].astype(np.float64), requires_grad=key not in judged.case.constant)
         for key in judged.case.inputs
@@ -224,6 +227,18 @@ def test_a_scale_behind_a_scale_inside_is_fused_rightly() -> None:
         ),
         ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
         ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
+        ("FocalLoss", "x x", "", "focal_loss_param without alpha and gamma"),
+        ("FocalLoss", "x x", "focal_loss_param { alpha: 1 gamma: 2 type: LINEAR }", "type LINEAR is not handled"),
+        ("CenterLoss", "x x", "center_loss_param { }", "num_output is missing or 0"),
+        ("L1Loss", "x x", "l1_loss_param { plateau: 1 }", "plateau is not handled"),
+        ("SegAccuracy", "x x", "seg_accuracy_param { reset: false }", "reset: false"),
+        ("BoxAnnotatorOHEM", "x x x x", "", "with 1 tops is not handled; expected 2"),
+        ("DetectionEvaluate", "x x", "", "num_classes is missing"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 }", "no ratio or no scale"),
+        ("Correlation", "x x", "correlation_param { kernel_size: 2 max_displacement: 1 }", "kernel_size is even"),
+        ("Convolution3D", "x", "convolution_param { num_output: 1 kernel_size: 3 }", "kernel_depth is missing"),
+        ("Pooling3D", "x", "pooling_param { pool: AVE kernel_size: 2 kernel_depth: 2 }", "pool: AVE is not handled"),
+        ("PixelShuffle", "x", "", "upscale_factor is missing"),
         ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
     ],
 )
@@ -257,6 +272,18 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
         ("DetectionOutput", "x x x", "detection_output_param { num_classes: 2 }", "values per image"),
         ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 }", "values per image"),
         ("VideoData", "", "", 'inputs={"y"'),
+        ("CasiaWebFace", "", "casia_web_face_param { source: 'list' }", 'inputs={"y"'),
+        ("CenterLoss", "x x", "center_loss_param { num_output: 3 }", "expected 2"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 ratio: 1 }", "expected 2 and 4 channels"),
+        (
+            "Convolution3D",
+            "x",
+            "convolution_param { num_output: 1 kernel_size: 1 kernel_depth: 1 }",
+            "takes (N, C, time",
+        ),
+        ("Correlation", "x x", "correlation_param { kernel_size: 1 max_displacement: 3 }", "is too small for its max"),
+        ("PixelShuffle", "x", "pixel_shuffle_param { upscale_factor: 3 }", "do not divide into squares of 3"),
+        ("NormalizationL2", "x", "", "records (N, C) only"),
     ],
 )
 def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: str, said: str) -> None:
@@ -295,6 +322,48 @@ def test_data_of_forks_are_given_by_the_caller() -> None:
     assert net.shapes["x"] == (1, 3, 4, 5) and net.shapes["t"] == (1, 1, 7, 8)
     x = np.random.default_rng(1).normal(size=(1, 3, 4, 5)).astype(np.float32)
     np.testing.assert_array_equal(net.forward({"x": x}).blobs["y"].numpy(), np.maximum(x, 0))
+
+
+def test_the_arrays_of_an_unknown_data_layer_are_given() -> None:
+    text = layer("CasiaWebFace", "", "x t", "casia_web_face_param { source: 'list' }")
+    document = prototxt.parse(text + layer("ReLU", "x").replace('"l"', '"r"'), "net")
+    net = Net(document, "TEST", inputs={"x": (2, 3), "t": (2,)})
+    x = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(net.forward({"x": x}).blobs["y"].numpy(), np.maximum(x, 0))
+    assert [note.reason for note in net.notes] == ["its arrays are given in Python, so nothing is read"]
+
+
+def test_centers_move_by_the_mean_of_their_features() -> None:
+    """Whatever the loss's weight is: minus the distances' sum over one more than there are."""
+    options = "center_loss_param { num_output: 3 center_filler { value: 1 } } loss_weight: 0.01"
+    net = built(Case(layer("CenterLoss", "x t", options=options), {"x": (4, 2), "t": (4,)}))
+    x, labels = np.random.default_rng(1).normal(size=(4, 2)).astype(np.float32), np.array([0, 2, 2, 2])
+    centers = net.layers[-1].blobs[0].requires_grad_()
+    net.forward({"x": x, "t": labels}).loss.backward()
+    wanted = np.array([(1 - x[:1]).sum(0) / 2, [0, 0], (1 - x[1:]).sum(0) / 4])
+    np.testing.assert_allclose(centers.grad.numpy(), wanted, rtol=1e-6)
+
+
+def test_the_published_layer_of_regions_needs_no_class() -> None:
+    judged = JUDGED["proposals"]
+    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
+    param = "python_param { module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"'feat_stride': 16\" }"
+    net = built(Case(layer("Python", "s b i", options=param), judged.case.inputs, phase="TEST"))
+    wanted, _ = more.proposals(*(given[key].astype(np.float64) for key in "sbi"), 16, 300, 16)
+    np.testing.assert_allclose(net.forward(given).blobs["y"].numpy(), wanted, atol=1e-4)
+    with pytest.raises(CaffeSplitError, match="for 9 anchors; expected one image, 18 and 36 channels"):
+        built(Case(layer("Python", "s b i", options=param), {**judged.case.inputs, "s": (1, 9, 4, 5)}))
+
+
+def test_detections_are_judged_in_pixels_where_the_sizes_are_given(tmp_path: Path) -> None:
+    judged = JUDGED["evaluation"]
+    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
+    # Of boxes 6 pixels wide, one pixel more changes which ones overlap by half.
+    (tmp_path / "sizes.txt").write_text("a 20 20\nb 20 20\n")
+    text = judged.case.text.replace("num_classes: 4", f"num_classes: 4 name_size_file: '{tmp_path}/sizes.txt'")
+    top = built(replace(judged.case, text=text)).forward(given).blobs["y"].numpy()
+    wanted = more.evaluate(*(given[key].reshape(-1, n) for key, n in (("d", 7), ("t", 8))), 4, 0.5, True, (20, 20))
+    np.testing.assert_allclose(top, wanted, atol=1e-6)
 
 
 def test_fields_that_choose_an_implementation_are_noted() -> None:
