@@ -130,6 +130,7 @@ def multisplit(
       caffe-split multisplit solver.prototxt --weights old.caffemodel --rounds 1 --deploy deploy.prototxt
     """
     from caffe_split.rounds.loop import plan_loop
+    from caffe_split.rounds.outputs import BEST
     from caffe_split.rounds.screen import make_screen
 
     if layers is not None and num_splits is not None:
@@ -168,7 +169,8 @@ def multisplit(
     if as_json:
         print_json(found.as_dict())
     else:
-        click.echo(f"\n{found.table()}\n\n{found.sentence()}\n\nall of it is in {out}")
+        where = "" if found.best is None else f"; the best folded net is in {out / BEST}"
+        click.echo(f"\n{found.table()}\n\n{found.sentence()}\n\nall of it is in {out}{where}")
     return 1 if found.stopped else 0
 
 

@@ -148,7 +148,9 @@ def copy_weights(
     Raises `CaffeSplitError` for another number of blobs, another shape, or weights of another net altogether.
     """
     todo = []
-    for layer in layers:
+    # In the file's order, so that of the values of shared parameters the last ones count.
+    place = {name: number for number, name in enumerate(weights)}
+    for layer in sorted(layers, key=lambda layer: place.get(layer.name, -1)):
         arrays = list(weights.get(layer.name, []))
         if not arrays:
             continue
@@ -164,7 +166,10 @@ def copy_weights(
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))
     if not todo:
-        raise CaffeSplitError(f"{path}: none of its layers ({', '.join(list(weights)[:5])}, ...) is in {net}.")
+        names = [*list(weights)[:5], *(["..."] if len(weights) > 5 else [])]
+        raise CaffeSplitError(
+            f"{path}: none of its layers ({', '.join(names)}) is in the net that {net} has in this phase."
+        )
     with torch.no_grad():
         for blob, array in todo:
             blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
