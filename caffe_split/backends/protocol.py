@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from caffe_split.engine.spec.command import Choices
+    from caffe_split.net.layers import Layer
     from caffe_split.split.branch_norm import ChannelStatistics
 
 
@@ -205,6 +206,10 @@ class Backend(ABC):
         """Raises `NotFoundError` where the library is not installed."""
         if not self.is_there():
             raise NotFoundError(f"{self.library} is not in this environment: {self.how_to_get}")
+
+    def lacking(self, layers: Sequence[Layer]) -> list[str]:
+        """Types and fields of the layers that the library does not have: `type NAME`, or the path of a field."""
+        return []
 
     @abstractmethod
     def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:

@@ -77,8 +77,8 @@ def alone(plan: TrainPlan) -> Iterator[list[int]]:
                 held.append(stack.enter_context(locked(name.with_name(f".{name.name}.training"))).fd)
             except BlockingIOError:
                 raise BusyError(
-                    f"another training is running that writes {what} {path}; wait for its end, or stop it; "
-                    "--force does not replace it."
+                    f"another training is running that writes {what} {path}; wait for its end, or stop it. "
+                    "It is never replaced while it runs."
                 ) from None
             except OSError as error:
                 raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}") from None

@@ -74,12 +74,17 @@ def _check_fields(solver: prototxt.Document) -> None:
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:
-        raise CaffeSplitError(f"{solver.filename}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
+        named = solver.field("type")
+        where = solver.filename if named is None else f"{solver.filename}:{named.line}"
+        raise CaffeSplitError(f"{where}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
 
 
 def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:
     if path.name.endswith((".solverstate", ".solverstate.h5")):
-        raise CaffeSplitError(f"{path}: this is a solver state; to go on from it give --snapshot {path}")
+        raise CaffeSplitError(
+            f"{path}: this is a solver state, and weights go there; `caffe-split train --snapshot {path}` goes on from "
+            "it"
+        )
     return read_weights(path)
 
 

@@ -21,8 +21,7 @@ from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.net.options import Options
-from caffe_split.net.state import NetState, state_of_training, states_of_tests
+from caffe_split.net.state import TESTED, AskedState, NetState, state_of_solver
 from caffe_split.net.training import solver_net_path
 from caffe_split.split.recognise import all_splits
 
@@ -31,22 +30,21 @@ from caffe_split.split.recognise import all_splits
 class VerifyOptions:
     """How two nets are compared.
 
-    batches, seed, input_file: how both are forwarded, see `Forwarding`. state: that of both nets; None: `phase`, with
-    the stages and the level of the derived net's solver if that was given (its train_state, or first test_state), else
-    without any. tolerance: the largest difference of a blob that passes, relative to the blob's largest value. engine:
+    batches, seed, input_file: how both are forwarded, see `Forwarding`. state: that of both nets;
+    what is not given is as the derived net's solver has it (its train_state, or first test_state), if that was given.
+    tolerance: the largest difference of a blob that passes, relative to the blob's largest value. engine:
     the name of a back end, by default the first that is installed. ignore_extra: leave out weights of layers that a net
     does not have, as Caffe does. caffe_proto: the schema of the fork that the nets are for.
     """
 
     batches: int = 1
-    state: NetState | None = None
+    state: NetState | AskedState = TESTED
     seed: int = 0
     tolerance: float = 1e-4
     input_file: Path | None = None
     engine: str | None = None
     ignore_extra: bool = False
     caffe_proto: Path | None = None
-    phase: str = "TEST"
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def verify(
     expect_path(baseline, "a net")
     expect_path(derived, "a net")
     first_net, second_net = (_opened(Path(path), options) for path in (baseline, derived))
-    state = options.state or second_net.state
+    state = second_net.state
     documents = first_net.document, second_net.document
     beside = second_net.path.parent
     first = NetFiles(first_net.path, Path(baseline_weights or _recorded_weights(second_net.path)))
@@ -188,12 +186,11 @@ class _Opened(NamedTuple):
 
 def _opened(path: Path, options: VerifyOptions) -> _Opened:
     given = read_net_or_solver(path, options.caffe_proto)
-    state = options.state or NetState(options.phase)
-    if given.kind == "solver":
-        written = Options("SolverParameter", [given])
-        tests = [state_of_training(written)] if options.phase == "TRAIN" else states_of_tests(written)
-        path, state = solver_net_path(given), options.state or next(iter(tests), state)
-    return _Opened(path, read_net(path, upgrade=True, caffe_proto=options.caffe_proto), state)
+    solver = given if given.kind == "solver" else None
+    state = options.state.over(state_of_solver(solver, options.state.phase))
+    path = path if solver is None else solver_net_path(solver)
+    document = read_net(path, upgrade=True, caffe_proto=options.caffe_proto)
+    return _Opened(path, document, state.in_net(document))
 
 
 def _weights_beside(folder: Path) -> Path:
@@ -251,10 +248,9 @@ def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
     splits = {layers[split.last].name for split in all_splits(layers)}
     run = {layer.name for layer in phase_layers(derived, state)}
     if splits and not splits & run:
-        stages = "stages " + ", ".join(state.stages) if state.stages else "no stages"
         raise CaffeSplitError(
-            f"{derived.filename}: none of its splits is in the net of the {state.phase} phase with {stages} and level "
-            f"{state.level}; nothing would be shown. Give the phase, the stages and the level in which they are."
+            f"{derived.filename}: none of its splits is in the net of {state.words}; nothing would be "
+            "shown. Give the phase, the stages and the level in which they are."
         )
 
 

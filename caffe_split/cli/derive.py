@@ -10,12 +10,13 @@ import click
 from caffe_split.cli.choosing import calibrate_option, choose_by_option
 from caffe_split.cli.options import (
     WINDOW,
+    Shown,
     caffe_proto_option,
     engine_option,
     ignore_extra_option,
     names,
     print_json,
-    say_kept,
+    state_options,
     this_command,
     wrong_use,
 )
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Replace the folder --out.")
 @ignore_extra_option
+@state_options("TRAIN")
 @caffe_proto_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -138,6 +140,7 @@ def make_derived(
     out: Path,
     force: bool,
     ignore_extra: bool,
+    shown: Shown,
     caffe_proto: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -157,7 +160,6 @@ def make_derived(
     """
     from caffe_split.derivation.make import derive
     from caffe_split.files import check_out
-    from caffe_split.net.training import open_training
 
     if (iteration is None) == (weights is None):
         raise click.UsageError("give either --iter N, a snapshot of the solver, or --weights FILE.")
@@ -186,8 +188,7 @@ def make_derived(
             engine=engine,
             ignore_extra_weights=ignore_extra,
         )
-        training = open_training(net_or_solver, caffe_proto=caffe_proto)
-        say_kept(training.notes)
+        training = shown.open(net_or_solver, caffe_proto)
         plan = derive(
             training,
             iteration,

@@ -45,6 +45,12 @@ class _Shape(click.ParamType):
 @click.option("--half", is_flag=True, help="Compute in half precision; inputs and outputs stay float32.")
 @click.option("--with-transform", is_flag=True, help="Mean and scale of the data layer as part of the model.")
 @click.option(
+    "--transform-of",
+    type=click.Path(path_type=Path),
+    metavar="TRAIN_VAL",
+    help="The same, for a deploy net: mean and scale of this net's data layer.",
+)
+@click.option(
     "--check",
     "count",
     type=click.IntRange(min=0),
@@ -77,6 +83,7 @@ def export(
     fold_batch_norm: bool,
     half: bool,
     with_transform: bool,
+    transform_of: Path | None,
     count: int,
     tolerance: float | None,
     seed: int,
@@ -103,6 +110,7 @@ def export(
     Examples:
       caffe-split export deploy.prototxt net_iter_64000.caffemodel --out net.onnx
       caffe-split export deploy.prototxt net_iter_64000.caffemodel --dynamic batch,height,width --check 3
+      caffe-split export deploy.prototxt net_iter_64000.caffemodel --transform-of train_val.prototxt --out net.onnx
       caffe-split export train_val.prototxt net_iter_64000.caffemodel --with-transform --fold-batch-norm --half
     """
     from caffe_split.exporting.make import export as work_out
@@ -119,6 +127,7 @@ def export(
         fold_batch_norm,
         half,
         with_transform,
+        transform_of,
         tuple(names(blobs) or []),
         dict(inputs),
         NetState("TEST", stages, level),

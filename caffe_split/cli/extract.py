@@ -84,7 +84,6 @@ def extract(
 
     if not images and (mean is not None or scale is not None or rgb):
         raise click.UsageError("--mean, --scale and --rgb are for --images; a data layer has its own transform_param.")
-    state = shown.alone() if shown.stages or shown.level is not None or shown.phase != "TEST" else None
     progress = _Progress()
     try:
         with wrong_use():
@@ -97,7 +96,7 @@ def extract(
                 iterations=iterations,
                 images=images,
                 preprocessing=preprocessing(mean, scale, rgb),
-                options=RunOptions(engine, state, device, threads, ignore_extra, caffe_proto),
+                options=RunOptions(engine, shown.asked(), device, threads, ignore_extra, caffe_proto),
                 say=progress.show,
             )
     except KeyboardInterrupt:

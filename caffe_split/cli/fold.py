@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_extra_option, names, print_json
+from caffe_split.cli.options import (
+    Shown,
+    caffe_proto_option,
+    engine_option,
+    ignore_extra_option,
+    names,
+    print_json,
+    state_options,
+)
 
 
 @click.command()
@@ -37,8 +45,7 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, ignore_ex
     help="Fold only branches whose kernel is shorter than this share of its slow half's.",
 )
 @ignore_extra_option
-@click.option("--stage", "stages", multiple=True, help="A stage of the nets; several times for several.")
-@click.option("--level", type=int, default=0, show_default=True, help="Level of the nets.")
+@state_options("TEST")
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
@@ -57,8 +64,7 @@ def fold(
     layers: str | None,
     smaller_than: float | None,
     ignore_extra: bool,
-    stages: tuple[str, ...],
-    level: int,
+    shown: Shown,
     check: bool,
     batches: int,
     tolerance: float,
@@ -74,7 +80,7 @@ def fold(
     from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
     that cannot be folded stay, and are listed with the reason. --layers and --smaller-than fold a part, so that a next
     round starts from fewer branches. The folder --out gets the net under its own name,
-    folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one (TEST phase).
+    folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one.
 
     \b
     Examples:
@@ -86,13 +92,11 @@ def fold(
     from caffe_split.backends.verify import VerifyOptions
     from caffe_split.files import check_out
     from caffe_split.folding import make
-    from caffe_split.net.state import NetState
 
     if not dry_run:
         check_out(out, force)
-    state = NetState("TEST", stages, level) if stages or level else None
     options = make.FoldOptions(
-        deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto, ignore_extra, state
+        deploy, fold_batch_norm, ungroup, names(layers), smaller_than, caffe_proto, ignore_extra, shown.asked()
     )
     plan = make.fold(net, weights, out=out, options=options)
     comparison = VerifyOptions(batches, tolerance=tolerance, engine=engine) if check else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_split.cli.choosing import calibrate_option, choose_by_option
-from caffe_split.cli.options import WINDOW, engine_option, names, print_json, wrong_use
+from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
@@ -65,6 +65,7 @@ class _OrAuto(click.ParamType):
     help="Measure TPM in this window; auto: in the iterations before the split.",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="An old caffemodel to improve.")
+@ignore_extra_option
 @click.option("--kind", type=click.Choice(CHOICES["kind"]), default=DEFAULTS.kind, show_default=True, help="Of split.")
 @click.option("--partition", default=DEFAULTS.partition, show_default=True, help="As for make-derived.")
 @click.option("--init", type=click.Choice(CHOICES["init"]), default=DEFAULTS.init, show_default=True, help="As there.")
@@ -97,6 +98,7 @@ def multisplit(
     iteration: int | None,
     window: tuple[int, int] | None,
     weights: Path | None,
+    ignore_extra: bool,
     kind: KindName,
     partition: str,
     init: Init,
@@ -128,6 +130,7 @@ def multisplit(
       caffe-split multisplit solver.prototxt --weights old.caffemodel --rounds 1 --deploy deploy.prototxt
     """
     from caffe_split.rounds.loop import plan_loop
+    from caffe_split.rounds.outputs import BEST
     from caffe_split.rounds.screen import make_screen
 
     if layers is not None and num_splits is not None:
@@ -152,6 +155,7 @@ def multisplit(
                 calibrate=calibrate,
                 schedule=schedule,
                 seed=seed,
+                ignore_extra_weights=ignore_extra,
             ),
             engine=engine,
             threads=threads,
@@ -165,7 +169,8 @@ def multisplit(
     if as_json:
         print_json(found.as_dict())
     else:
-        click.echo(f"\n{found.table()}\n\n{found.sentence()}\n\nall of it is in {out}")
+        where = "" if found.best is None else f"; the best folded net is in {out / BEST}"
+        click.echo(f"\n{found.table()}\n\n{found.sentence()}\n\nall of it is in {out}{where}")
     return 1 if found.stopped else 0
 
 

@@ -17,7 +17,7 @@ from caffe_split.backends.choose import names as backend_names
 from caffe_split.errors import WrongUseError
 
 if TYPE_CHECKING:
-    from caffe_split.net.state import NetState
+    from caffe_split.net.state import AskedState
     from caffe_split.net.training import Training
 
 
@@ -94,11 +94,11 @@ class Shown(NamedTuple):
         say_kept(training.notes)
         return training.asked_for(*self)
 
-    def alone(self) -> NetState:
-        """The state without a solver."""
-        from caffe_split.net.state import NetState
+    def asked(self) -> AskedState:
+        """The same for commands that open the net themselves."""
+        from caffe_split.net.state import AskedState
 
-        return NetState(self.phase, self.stages, self.level or 0)
+        return AskedState(*self)
 
 
 def say_kept(notes: Iterable[str], most: int = 20) -> None:

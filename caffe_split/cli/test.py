@@ -102,8 +102,7 @@ def test(
     """
     from caffe_split.inference.given import RunOptions
 
-    state = shown.alone() if shown.stages or shown.level is not None or shown.phase != "TEST" else None
-    options = RunOptions(engine, state, device, threads, ignore_extra, caffe_proto)
+    options = RunOptions(engine, shown.asked(), device, threads, ignore_extra, caffe_proto)
     if images:
         if len(weights) > 1:
             raise click.UsageError("--image takes one WEIGHTS.")

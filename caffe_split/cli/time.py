@@ -56,17 +56,14 @@ def time(
 
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
-    given = shown.stages or shown.level is not None
-    options = RunOptions(
-        engine, shown.alone() if given else None, device, threads, caffe_proto=caffe_proto, program=caffe
-    )
+    options = RunOptions(engine, shown.asked(), device, threads, caffe_proto=caffe_proto, program=caffe)
     plain = not (as_json or as_csv)
 
     def say(number: int, took: float) -> None:
         if plain:
             click.echo(f"Iteration: {number} forward-backward time: {took:.6g} ms.")
 
-    times = time_net(net, iterations=iterations, options=options, phase=shown.phase, say=say)
+    times = time_net(net, iterations=iterations, options=options, say=say)
     if as_json:
         print_json(times.as_dict())
     elif as_csv:

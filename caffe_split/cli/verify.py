@@ -32,7 +32,12 @@ from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_opti
     help="Largest relative difference of a blob.",
 )
 @ignore_extra_option
-@click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path),
+    help="An .npy array for nets of one input, or an .npz of arrays by the names of the inputs.",
+)
 @click.option(
     "--engine",
     type=click.Choice(backend_names(deploy_only=True)),
@@ -66,9 +71,8 @@ def verify(
     """
     from caffe_split.backends import verify as verification
 
-    state = shown.alone() if shown.stages or shown.level is not None else None
     options = verification.VerifyOptions(
-        batches, state, seed, tolerance, input_file, engine, ignore_extra, caffe_proto, shown.phase
+        batches, shown.asked(), seed, tolerance, input_file, engine, ignore_extra, caffe_proto
     )
     result = verification.verify(
         baseline,

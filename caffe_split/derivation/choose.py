@@ -13,6 +13,8 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
+from caffe_split.net.state import TRAIN, NetState
+from caffe_split.net.training import Training
 from caffe_split.split.kinds import kind_of
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.recognise import helper_names
@@ -51,7 +53,7 @@ def why_not(
     kernels = int(param.get("num_output", 0)) if param else 0
     if kernels // geometry.group < 2 and not parse_rule(options.partition).whole:
         reason = "depthwise, one kernel a group" if geometry.group > 1 else "it has one kernel"
-        return f"{reason}; --partition all does not divide it"
+        return f"{reason}; partition all does not divide it"
     return kind_of(options.kind).why_not(geometry) or None
 
 
@@ -69,11 +71,20 @@ def expect_differences(layers: Sequence[Layer], scores: Sequence[LayerScores]) -
         )
 
 
-def candidates(document: prototxt.Document, options: DeriveOptions = DEFAULTS) -> list[Layer]:
-    """The convolutions that can be split as `options` say, in the net's order."""
+def state_to_split(training: Training) -> NetState | None:
+    """The state of the net whose convolutions are split; None where neither a solver nor the user says its stages."""
+    nothing_said = training.solver is None and training.state == TRAIN.in_net(training.net)
+    return None if nothing_said else training.state
+
+
+def candidates(
+    document: prototxt.Document, options: DeriveOptions = DEFAULTS, state: NetState | None = None
+) -> list[Layer]:
+    """The convolutions that can be split as `options` say, in the net's order; those of `state` where it is known."""
     layers = all_layers(document)
     helpers = helper_names(layers)
-    return [layer for layer in convolutions(layers) if why_not(layer, layers, helpers, options) is None]
+    built = [layer for layer in layers if state is None or layer.runs_in(state)]
+    return [layer for layer in convolutions(built) if why_not(layer, layers, helpers, options) is None]
 
 
 def ranking(
@@ -81,16 +92,17 @@ def ranking(
     scores: Sequence[LayerScores],
     saliency: Sequence[Saliency],
     options: DeriveOptions = DEFAULTS,
+    state: NetState | None = None,
 ) -> list[str]:
     """Names of layers, the best to split first, as `options.choose_by` has it; equal ones keep the net's order.
 
-    `scores` and `saliency` may be empty where that does not look at them.
+    `scores` and `saliency` may be empty where that does not look at them; `state` is as for `candidates`.
     """
     choice = parse_choice(options.choose_by)
     if choice.saliency:
         return [each.layer for each in sorted(saliency, key=lambda each: -each.whole[choice.saliency])]
     if choice.seed is not None:
-        names = [layer.name for layer in candidates(document, options)]
+        names = [layer.name for layer in candidates(document, options, state)]
         return [str(name) for name in np.random.default_rng(choice.seed).permutation(names)]
     return [score.layer for score in ranked(scores)]
 
@@ -101,30 +113,37 @@ def choose_layers(
     count: int,
     best: Sequence[str],
     options: DeriveOptions = DEFAULTS,
+    state: NetState | None = None,
 ) -> list[Layer]:
     """The layers to split as `options` say, in the net's order: `names`, or the first `count` of `best` that can be.
 
+    They are those of `state`, where it is known.
     Raises `CaffeSplitError` for a name that is not there or cannot be split, with the names of those that can, and
     where fewer than `count` of `best` can be split.
     """
     layers = all_layers(document)
-    possible = {layer.name: layer for layer in candidates(document, options)}
+    possible = {layer.name: layer for layer in candidates(document, options, state)}
     listing = ", ".join(possible) or "none"
     if names is not None:
         for name in names:
             if name not in possible:
-                found = next((layer for layer in layers if layer.name == name), None)
+                found = [layer for layer in layers if layer.name == name]
                 reason = "there is no such layer"
-                if found is not None:
-                    reason = why_not(found, layers, helper_names(layers), options) or reason
+                if found and state is not None and not any(layer.runs_in(state) for layer in found):
+                    reason = (
+                        f"{found[0].where} is not in the net of {state.words}; its include or exclude rules leave it "
+                        "out"
+                    )
+                elif found:
+                    reason = why_not(found[0], layers, helper_names(layers), options) or reason
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
     chosen = [name for name in best if name in possible][:count]
     if len(chosen) < count:
         choice = parse_choice(options.choose_by)
-        more = "Watch more layers with `caffe-split instrument`, or lower" if choice.by_tpm else "Lower"
+        more = "Watch more layers with `caffe-split instrument`, or split fewer." if choice.by_tpm else "Split fewer."
         raise CaffeSplitError(
             f"{count} layer(s) to choose by {options.choose_by}, but only {len(chosen)} that can be split have it "
-            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more} --num-splits."
+            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more}"
         )
     return [layer for name, layer in possible.items() if name in chosen]

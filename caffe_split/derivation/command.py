@@ -53,7 +53,21 @@ def command_of(
         words += ["--window", f"{options.window[0]}:{options.window[1]}"]
     if options.ignore_extra_weights:
         words.append("--ignore-extra-weights")
+    words += _state_words(training)
     for option, path in (("--deploy", deploy), ("--caffe-proto", training.caffe_proto), ("--out", out)):
         if path is not None:
             words += [option, str(path)]
     return tuple(words)
+
+
+def _state_words(training: Training) -> list[str]:
+    """The options for the state that was asked for, where it is not the solver's own; see `Training.asked_for`."""
+    words, state = [], training.state
+    if state.phase != "TRAIN":
+        words += ["--phase", state.phase]
+    own = training.state_in(state.phase)
+    if state.stages != own.stages:
+        words += [word for stage in state.stages for word in ("--stage", stage)]
+    if state.level != own.level:
+        words += ["--level", str(state.level)]
+    return words

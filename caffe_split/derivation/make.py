@@ -11,7 +11,7 @@ import numpy as np
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
-from caffe_split.derivation.choose import choose_layers, expect_differences, ranking
+from caffe_split.derivation.choose import choose_layers, expect_differences, ranking, state_to_split
 from caffe_split.derivation.command import command_of
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
@@ -105,10 +105,13 @@ def derive(
     names = None if isinstance(layers, int) else list(layers or ())
     if names == [] and layers is not None:
         raise WrongUseError("--layers names no layer.")
+    if options.schedule == "continue" and training.state.phase != "TRAIN":
+        raise WrongUseError(f"--schedule continue goes on with the training, not in the {training.state.phase} phase.")
     path = Path(weights) if weights is not None else training.snapshot(iteration or 0)
     known = measured(training, path, iteration, names, scores, options)
-    best = ranking(training.net, known.scores, known.saliency, options)
-    chosen = choose_layers(training.net, names, layers if isinstance(layers, int) else 0, best, options)
+    state, count = state_to_split(training), layers if isinstance(layers, int) else 0
+    best = ranking(training.net, known.scores, known.saliency, options, state)
+    chosen = choose_layers(training.net, names, count, best, options, state)
     if rule.needs_scores:
         expect_differences(chosen, known.scores)
     source = _Source(training, caffemodel.read_weights(path), path, iteration, inputs)
@@ -207,24 +210,19 @@ def _plan(
         engine=None if backend is None else backend.name,
         saliency=known.saliency,
         warnings=known.doubts,
+        state_split=training.state,
     )
 
 
 def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, path: Path) -> None:
-    """Raises `CaffeSplitError` for a layer that the training leaves out: there is nothing of it to go on from.
+    """Raises `CaffeSplitError` for a layer outside the net's state whose weights do not fit.
 
-    Without a solver there is no telling the stages: then a layer is good if it has weights that fit.
+    There is one only where nothing says the stages, see `state_to_split`.
     """
-    trained = {layer.name for layer in training.train_layers()}
+    built = {layer.name for layer in training.train_layers()}
     for layer in layers:
-        if layer.name not in trained and training.solver is None:
+        if layer.name not in built:
             check_convolution(layer, weights.get(layer.name, ()), path)
-        elif layer.name not in trained:
-            raise CaffeSplitError(
-                f"{training.net_path}: {layer.where} is not in the net that is trained; its include or exclude rules "
-                f"leave it out (stages: {', '.join(training.state.stages) or 'none'}; level "
-                f"{training.state.level})."
-            )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
 from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.manifest import write_manifest
+from caffe_split.net.state import TRAIN, NetState
 from caffe_split.split.layer import SplitOptions
 from caffe_split.split.mixing import NOISE_FORMS
 from caffe_split.split.partition import Partition
@@ -83,7 +84,8 @@ class DerivePlan:
     `types` layer -> type; `state` the solver state to go on from, if any; `inputs` the files read. `net_path` need
     not exist: a net that stands in its solver gets that name. `notes` say what was done to bring old files to today's
     form, `warnings` what the scores lack that chose. `saliency` is that of all layers that learn, where it was needed;
-    `engine` is what measured it, or branches for `options.branch_norm`. `command` makes the same plan at the command
+    `engine` is what measured it, or branches for `options.branch_norm`. `state_split` is the state whose net is split
+    and whose cost is given. `command` makes the same plan at the command
     line; it is empty where none does.
     """
 
@@ -105,6 +107,7 @@ class DerivePlan:
     warnings: tuple[str, ...] = ()
     engine: str | None = None
     saliency: tuple[Saliency, ...] = ()
+    state_split: NetState = TRAIN
     command: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -197,6 +200,7 @@ class DerivePlan:
             "weights": str(self.weights_path),
             "iteration": self.iteration,
             "out": str(self.out),
+            "state": vars(self.state_split),
             "options": {name: getattr(self.options, name) for name in options},
             "noise_form": NOISE_FORMS[self.options.init],
             "upgraded": list(self.notes),

@@ -7,6 +7,7 @@ from pathlib import Path
 from caffe_split.backends.check_weights import WEIGHTS_NAME
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.upgrade import upgrade
+from caffe_split.net.state import NetState
 from caffe_split.net.training import Training, inline_name, solver_test_net_fields
 
 Net = tuple[Path, prototxt.Document]
@@ -15,6 +16,7 @@ Net = tuple[Path, prototxt.Document]
 def derived_solver(training: Training, out: Path) -> tuple[prototxt.Document, list[Net], list[Path]]:
     """The parent's solver in today's form, training the derived net from its weights into the folder `out`.
 
+    Where another state was asked for (`Training.asked_for`), it trains in that one.
     Nets that stand in the solver itself become files of their own, beside it. Returns the solver; its inner test
     nets as (path, document), the path being the name that each gets; and the paths of the test nets it names. All
     these are to be derived, too, and written into `out` under their names.
@@ -25,9 +27,18 @@ def derived_solver(training: Training, out: Path) -> tuple[prototxt.Document, li
     key = _name_net(solver, training, out)
     inner, named = _name_test_nets(solver, training.solver_path, out)
     solver.set("snapshot_prefix", str(out / Path(training.prefix).name))
+    if training.state.phase == "TRAIN" and training.state != training.state_in("TRAIN"):
+        _set_state(solver, training.state)
     solver.remove("weights")
     solver.add("weights", str(out / WEIGHTS_NAME), after=solver.field(key))
     return solver, inner, named
+
+
+def _set_state(solver: prototxt.Document, state: NetState) -> None:
+    """Let a solver train in `state`, which was asked for in place of its own."""
+    solver.remove("train_state")
+    level = [("level", state.level)] if state.level else []
+    solver.add("train_state", [*level, *(("stage", stage) for stage in state.stages)])
 
 
 def solver_type(solver: prototxt.Document) -> str:
@@ -78,5 +89,6 @@ def testing_solver(solver: prototxt.Document, net: Path, prefix: str) -> prototx
     settings = {"net": str(net), "max_iter": 0, "display": 0, "snapshot": 0, "snapshot_prefix": prefix}
     for key, value in {**settings, "snapshot_after_train": False, "test_initialization": True}.items():
         testing.set(key, value)
-    testing.remove("weights")
+    for key in ("weights", "net_param", "train_net", "train_net_param"):
+        testing.remove(key)
     return testing

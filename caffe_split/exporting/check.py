@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from caffe_split.backends.choose import choose_backend
+from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
@@ -65,17 +65,19 @@ def require_runtime() -> Any:
 def check_model(plan: ExportPlan, place: str, external: bool, how: CheckOptions) -> list[str]:
     """Compare a model in the file `place` with its net; a sentence per input with the largest difference.
 
+    Before them, a sentence says so where the built Caffe does not have the net's layers, and the torch engine runs it.
+
     The first input has the net's own sizes, the others take turns with the sizes that may vary. Raises
     `CaffeSplitError` where an output differs by more than the tolerance and than rounding makes of it.
     """
     runtime = require_runtime()
-    inner = choose_backend(how.engine)
+    inner, why = _judge(plan, how.engine)
     tolerance = how.tolerance
     if tolerance is None:
         tolerance = HALF_TOLERANCE if plan.options.half else TOLERANCE
     session = _session(runtime, plan, place, external)
     outputs = [output.name for output in plan.model.graph.outputs]
-    found = []
+    found = [why] if why else []
     turns = plan.sizes.inputs
     for number in range(max(how.count, len(turns) if how.count else 0)):
         shapes = turns[number % len(turns)]
@@ -83,6 +85,16 @@ def check_model(plan: ExportPlan, place: str, external: bool, how: CheckOptions)
         rows = _compare(plan, both, shapes, how.seed + number, tolerance)
         found.append(_verdict(rows, tolerance, shapes, inner.title, plan))
     return found
+
+
+def _judge(plan: ExportPlan, asked: str | None) -> tuple[Backend, str]:
+    """What runs the net, and a sentence on it: the back end that was asked for, else the first that has its layers."""
+    chosen, other = choose_backend(asked), get_backend("torch")
+    lacking = chosen.lacking(all_layers(plan.document)) if asked is None and other.is_there() else []
+    if not lacking:
+        return chosen, ""
+    more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+    return other, f"checked in {other.title}: {chosen.title} does not have {', '.join(lacking[:3])}{more}"
 
 
 def _session(runtime: Any, plan: ExportPlan, place: str, external: bool) -> Any:
@@ -114,7 +126,7 @@ def _compare(
 ) -> list[BlobDifference]:
     rng = np.random.default_rng(seed)
     layers = all_layers(plan.document)
-    given = {name: _noise(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
+    given = {name: random_input(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
     transformed = {
         name: plan.transforms[name](values) if name in plan.transforms else values for name, values in given.items()
     }
@@ -131,7 +143,9 @@ def _compare(
         return compare_nets(both, files, NetFiles(Path(plan.out), Path(plan.out)), forwarding, tolerance)
 
 
-def _noise(layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator) -> np.ndarray:
+def random_input(
+    layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator
+) -> np.ndarray:
     """Random values for an input, such as the layers that read it take."""
     if is_image:
         return rng.integers(0, 256, shape).astype(np.float32)

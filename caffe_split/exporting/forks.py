@@ -9,8 +9,8 @@ import numpy as np
 
 from caffe_split.exporting.norm import batch_statistics, shaped
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
-from caffe_split.layertypes.norm_forks import bn_kind
-from caffe_split.layertypes.records.upsampling import order_of
+from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
+from caffe_split.net.norm_forks import bn_kind
 
 _INT64 = 7
 # Of SegNet's BN, where it takes the statistics of the batch.
@@ -25,6 +25,39 @@ def relu6(site: Site) -> None:
 def mish(site: Site) -> None:
     """The value times tanh(log(1 + e^x))."""
     site.op("Mul", [site.x, site.op("Tanh", [site.op("Softplus", [site.x])])], 0)
+
+
+def h_sigmoid(site: Site) -> None:
+    """A sixth of the value plus a half, limited to 0 and 1."""
+    site.op("HardSigmoid", [site.x], 0, alpha=1 / 6, beta=0.5)
+
+
+def h_swish(site: Site) -> None:
+    """The value times x / 6 + 1/2 limited to 0 and 1."""
+    site.op("Mul", [site.x, site.op("HardSigmoid", [site.x], alpha=1 / 6, beta=0.5)], 0)
+
+
+def crelu(site: Site) -> None:
+    """ReLU of x and of -x, joined."""
+    options = site.options("crelu_param")
+    slope = float(options.get("negative_slope"))
+    halves = [
+        site.op("LeakyRelu", [half], alpha=slope) if slope else site.op("Relu", [half])
+        for half in (site.x, site.op("Neg", [site.x]))
+    ]
+    site.op("Concat", halves, 0, axis=site.axis(options.get("concat_axis")))
+
+
+def pixel_shuffle(site: Site) -> None:
+    """Channels become squares."""
+    site.op("DepthToSpace", [site.x], 0, blocksize=upscale_factor(site.layer), mode="CRD")
+
+
+def normalization_l2(site: Site) -> None:
+    """Each record divided by its length."""
+    squares = site.reduce("ReduceSum", site.op("Mul", [site.x, site.x]), [1])
+    length = site.op("Sqrt", [site.op("Max", [squares, site.number(1e-24, "least")])])
+    site.op("Div", [site.x, length], 0)
 
 
 def bn(site: Site) -> None:
@@ -144,6 +177,11 @@ def upsample(site: Site) -> None:
 EXPORTERS: Mapping[str, Exporter] = {
     "ReLU6": relu6,
     "Mish": mish,
+    "HSigmoid": h_sigmoid,
+    "HSwish": h_swish,
+    "CReLU": crelu,
+    "PixelShuffle": pixel_shuffle,
+    "NormalizationL2": normalization_l2,
     "BN": bn,
     "Normalize": normalize,
     "Permute": permute,

@@ -14,10 +14,10 @@ from caffe_split.backends.check_weights import check_weights
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.exporting.assemble import Assembly
 from caffe_split.exporting.half import halved
-from caffe_split.exporting.opened import Opened, open_net
+from caffe_split.exporting.opened import open_net
 from caffe_split.exporting.options import OLDEST_OPSET, CheckOptions, ExportOptions
 from caffe_split.exporting.sizes import VARYING, Sizes, sizes_of
-from caffe_split.exporting.transform import Transform, transform_of
+from caffe_split.exporting.transform import Transform, find_transforms
 from caffe_split.files import PathLike, check_file, replacing, sha256, write_atomic
 from caffe_split.folding.batch_norm import merge_batch_norms
 from caffe_split.formats import prototxt, safetensors
@@ -29,6 +29,7 @@ from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
+from caffe_split.net.shared import settle_layers
 
 DEFAULTS = ExportOptions()
 
@@ -153,15 +154,16 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     opened = open_net(document, options.state, options.inputs)
     read = read_weights(file)
     check_weights(opened.document, read, file, options.state, ignore_extra=True)
-    blobs = {name: list(read[name]) for name in {layer.name: None for layer in opened.layers} if name in read}
+    blobs = _blobs_of(opened.layers, read)
     reference, notes = opened.document.copy(), list(opened.notes)
     if options.fold_batch_norm:
         _, kept = merge_batch_norms([opened.document], blobs)
         notes += [f"BatchNorm behind '{name}' stays: {reason}" for name, reason in kept.items()]
     layers = opened.layers
-    inputs = _inputs(layers)
+    inputs = input_shapes(layers)
     sizes, problems = sizes_of(layers, inputs, options.dynamic)
-    transforms = _transforms(opened, inputs) if options.with_transform else {}
+    transforms = find_transforms(opened, inputs, options)
+    notes += [f"input '{name}' takes pixels: the model has {each}" for name, each in transforms.items()]
     known = dict.fromkeys(blob for layer in layers for blob in layer.tops)
     strange = [name for name in options.blobs if name not in known]
     if strange:
@@ -180,6 +182,14 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     return ExportPlan(Path(out), model, tuple(notes), arrays, reference, file, sizes, options, transforms)
 
 
+def _blobs_of(layers: Sequence[Layer], read: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """The weights of a net's layers in the file's order; those that layers share as Caffe loads them."""
+    names = {layer.name for layer in layers}
+    blobs = {name: list(read[name]) for name in read if name in names}
+    settle_layers(layers, blobs)
+    return blobs
+
+
 def _check_opset(opset: int) -> None:
     newest = write.newest_opset()
     if not OLDEST_OPSET <= opset <= newest:
@@ -194,21 +204,11 @@ def _check_words(words: Sequence[str]) -> None:
         raise CaffeSplitError(f"'{strange[0]}' cannot vary; expected some of {', '.join(VARYING)}.")
 
 
-def _inputs(layers: Sequence[Layer]) -> dict[str, Shape]:
+def input_shapes(layers: Sequence[Layer]) -> dict[str, Shape]:
     """The shapes of the inputs by name."""
     given = [layer for layer in layers if layer.type == "Input"]
     blobs = infer_shapes(given).blobs
     return {top: blobs[top] for layer in given for top in layer.tops}
-
-
-def _transforms(opened: Opened, inputs: Mapping[str, Shape]) -> dict[str, Transform]:
-    found = {name: transform_of(layer, inputs[name]) for name, layer in opened.transforms.items() if name in inputs}
-    if not found:
-        raise CaffeSplitError(
-            f"{opened.document.filename}: --with-transform: no data layer of it has a transform_param. Give the net "
-            "with the data layer, such as train_val.prototxt."
-        )
-    return found
 
 
 def _refusal(path: Path, problems: Sequence[tuple[Layer, str]]) -> CaffeSplitError:
@@ -231,6 +231,10 @@ def _metadata(net: Path, weights: Path, options: ExportOptions) -> dict[str, str
                 ("fold-batch-norm", options.fold_batch_norm),
                 ("half", options.half),
                 ("with-transform", options.with_transform),
+                (
+                    f"transform-of={options.transform_of and options.transform_of.name}",
+                    options.transform_of is not None,
+                ),
             )
             if on
         ),

@@ -40,7 +40,6 @@ def open_net(document: prototxt.Document, state: NetState, given: Mapping[str, S
     """
     inside = state.in_net(document)
     written = [layer for layer in phase_layers(document, inside) if is_source(layer)]
-    transforms = {layer.tops[0]: layer for layer in written if layer.message.has("transform_param")}
     twin = with_inputs(document, state, _with_labels(written, given))
     kept = phase_layers(twin, inside)
     names = {id(layer.field) for layer in kept}
@@ -55,7 +54,13 @@ def open_net(document: prototxt.Document, state: NetState, given: Mapping[str, S
     notes += _drop(kept)
     if not any(not is_source(layer) for layer in all_layers(twin)):
         raise CaffeSplitError(f"{document.filename}: nothing is left of it without data layers and losses.")
-    return Opened(twin, notes, transforms)
+    return Opened(twin, notes, transforms_of(document, state))
+
+
+def transforms_of(document: prototxt.Document, state: NetState) -> dict[str, Layer]:
+    """The data layers of a net in `state` that have a transform_param, by their first top."""
+    layers = phase_layers(document, state.in_net(document))
+    return {layer.tops[0]: layer for layer in layers if is_source(layer) and layer.message.has("transform_param")}
 
 
 def _with_labels(sources: Sequence[Layer], given: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -19,9 +19,10 @@ class ExportOptions:
 
     opset: the version of ONNX's operators. dynamic: what may vary, of batch, height and width; all inputs vary
     together. fold_batch_norm: merge BatchNorm and Scale into the convolutions before them. half: compute in float16;
-    inputs and outputs stay float32. with_transform: mean and scale of the data layer are part of the graph. blobs:
-    further outputs. inputs: shapes of inputs, in place of those that are written. state: the phase, with stages and
-    level. caffe_proto: the schema of the fork that the net is for.
+    inputs and outputs stay float32. with_transform: mean and scale of the data layer are part of the graph;
+    transform_of: those of this net's data layer, for a deploy net, which has none. blobs: further outputs. inputs:
+    shapes of inputs, in place of those that are written. state: the phase, with stages and level. caffe_proto: the
+    schema of the fork that the net is for.
     """
 
     opset: int = OPSET
@@ -29,6 +30,7 @@ class ExportOptions:
     fold_batch_norm: bool = False
     half: bool = False
     with_transform: bool = False
+    transform_of: Path | None = None
     blobs: tuple[str, ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     state: NetState = TEST

@@ -13,16 +13,20 @@ EXPORTERS: Mapping[str, Exporter] = {
     for name, exporter in family.EXPORTERS.items()
 }
 
-# Types that have no exporter, and why. Losses, Accuracy and TPM are left out of a model, and data layers are inputs.
+# Types that have no exporter, and why. Losses, measures and TPM are left out of a model, and data layers are inputs.
 CANNOT: Mapping[str, str] = {
     "PSROIPooling": "ONNX has no operator for means of parts with channels of their own",
     "Filter": "how much it lets through depends on the data",
     "Python": "what it computes is a program",
+    "Proposal": "its regions are compared one after the other",
+    **dict.fromkeys(("Convolution3D", "Pooling3D", "Correlation"), "it is not written yet"),
 }
+
+_MEASURES = ("Accuracy", "SegAccuracy", "DetectionEvaluate", "BoxAnnotatorOHEM", "TPM", "HDF5Output", "MatWrite")
 
 
 def left_out(layer_type: str) -> bool:
     """Whether a layer is of use in training and tests alone, so that a model does without it."""
     from caffe_split.layertypes.table import record_of
 
-    return record_of(layer_type).is_loss or layer_type in ("Accuracy", "TPM", "HDF5Output")
+    return record_of(layer_type).is_loss or layer_type in _MEASURES

@@ -15,7 +15,6 @@ from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
-from caffe_split.folding.shared import settle_shared
 from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
@@ -24,8 +23,8 @@ from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.net.options import Options
-from caffe_split.net.state import TEST, NetState, states_of_tests
+from caffe_split.net.shared import settle_shared
+from caffe_split.net.state import TEST, TESTED, AskedState, NetState, state_of_solver
 from caffe_split.net.training import solver_net_path
 from caffe_split.split.recognise import all_splits
 from caffe_split.tpm.state import is_state
@@ -40,7 +39,7 @@ class FoldOptions:
     splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
     branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
     for. ignore_extra_weights: leave out weights of layers that no net has. state: the state whose cost is given and in
-    which weights have to fit; None: that of the solver's first test, if a solver was given, else phase TEST alone.
+    which weights have to fit; what is not given is as the solver's first test has it, if a solver was given.
     """
 
     deploy: PathLike | None = None
@@ -50,7 +49,7 @@ class FoldOptions:
     smaller_than: float | None = None
     caffe_proto: Path | None = None
     ignore_extra_weights: bool = False
-    state: NetState | None = None
+    state: NetState | AskedState = TESTED
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class FoldPlan:
         if not result.passed:
             raise CaffeSplitError(
                 f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. If the "
-                "weights are that badly conditioned, raise --tolerance."
+                "weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
             )
         return result
 
@@ -203,11 +202,10 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     net_path, weights_path, out = Path(net), Path(weights), Path(out)
     deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
     given = read_net_or_solver(net_path, caffe_proto)
-    state = options.state or TEST
-    if given.kind == "solver":
-        net_path = solver_net_path(given)
-        state = options.state or next(iter(states_of_tests(Options("SolverParameter", [given]))), TEST)
+    solver = given if given.kind == "solver" else None
+    net_path = net_path if solver is None else solver_net_path(solver)
     document = read_net(net_path, True, caffe_proto)
+    state = options.state.over(state_of_solver(solver, options.state.phase)).in_net(document)
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]

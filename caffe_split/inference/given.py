@@ -22,7 +22,7 @@ from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.formats.weights.features import count_rows
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
-from caffe_split.net.state import NetState, state_of_training, states_of_tests
+from caffe_split.net.state import AskedState, NetState, state_of_solver
 from caffe_split.net.training import solver_net_path
 
 
@@ -30,14 +30,14 @@ from caffe_split.net.training import solver_net_path
 class RunOptions:
     """How a net is run.
 
-    engine: the name of a back end, by default the first that is installed. state: that of the net; None: `phase`, with
-    the stages and the level of the solver if one was given. device: "cpu" or "cuda". threads: of the processors.
-    ignore_extra: leave out weights of layers that the net does not have. caffe_proto: the schema of the fork that the
-    net is for. program: the path of the `caffe` program, where one is run.
+    engine: the name of a back end, by default the first that is installed. state: that of the net; what is not given
+    is as the solver has it, if one was given; None: the phase of what is done with it. device: "cpu" or "cuda".
+    threads: of the processors. ignore_extra: leave out weights of layers that the net does not have. caffe_proto: the
+    schema of the fork that the net is for. program: the path of the `caffe` program, where one is run.
     """
 
     engine: str | None = None
-    state: NetState | None = None
+    state: NetState | AskedState | None = None
     device: str = "cpu"
     threads: int | None = None
     ignore_extra: bool = False
@@ -102,13 +102,12 @@ def open_net(path: PathLike, options: RunOptions, phase: str = "TEST") -> GivenN
     Raises `CaffeSplitError` where it cannot be read, and where no layer of it runs.
     """
     expect_path(path, "a net or solver")
-    net, state = Path(path), options.state or NetState(phase)
+    net, asked = Path(path), options.state or AskedState(phase)
     given = read_net_or_solver(net, options.caffe_proto)
-    if given.kind == "solver":
-        written = Options("SolverParameter", [given])
-        states = states_of_tests(written) if phase == "TEST" else [state_of_training(written)]
-        state = options.state or next(iter(states), state)
-        tests = [Path(str(name)) for name in given.get_all("test_net")] if phase == "TEST" else []
+    solver = given if given.kind == "solver" else None
+    state = asked.over(state_of_solver(solver, asked.phase))
+    if solver is not None:
+        tests = [Path(str(name)) for name in solver.get_all("test_net")] if asked.phase == "TEST" else []
         net = next((name for name in tests if name.is_file()), None) or solver_net_path(given)
     document = read_net(net, upgrade=True, caffe_proto=options.caffe_proto)
     layers = phase_layers(document, state.in_net(document))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shape_rules import Shape, UnknownShapeError
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options, shape_of
 from caffe_split.net.state import NetState
@@ -55,7 +55,7 @@ def is_source(layer: Layer) -> bool:
 def _shapes(layer: Layer, given: Mapping[str, Shape]) -> list[Shape]:
     if all(top in given for top in layer.tops):
         return [given[top] for top in layer.tops]
-    rule = record_of(layer.type).shapes
+    rule = record_for(layer).shapes
     try:
         if isinstance(rule, str):
             raise UnknownShapeError(rule)

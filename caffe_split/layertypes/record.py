@@ -36,6 +36,7 @@ class Engine:
 
     Attributes:
         module: the module of `caffe_split.engine.layers` with the class, which has the name of the type.
+        class_name: the name of the class where it serves several types.
         bottoms: least and most number of bottoms; `ANY` for no limit.
         tops: the same of its tops.
         ignored: fields that change nothing of what is computed, each with the reason, by name or as `message.name`; "*"
@@ -58,6 +59,7 @@ class Engine:
     takes_bf16: bool = False
     rule_refuses: bool = False
     lets_overwrite: Callable[[Layer], bool] = never
+    class_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class LayerType:
         engine: how the torch engine runs it; None where it does not.
         blob_names: what its blobs are called in a PyTorch module, in Caffe's order; one without a name is `blob` and
             its index.
+        any_ones: files may have its blobs with more or fewer axes of 1.
     """
 
     name: str
@@ -95,6 +98,7 @@ class LayerType:
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")
+    any_ones: bool = False
 
     def blob_name(self, index: int) -> str:
         """What a blob is called in a module and in an ONNX model, behind the layer's name and a dot."""

@@ -16,7 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
 
 __all__ = ["NetShapes", "Shape", "document_inputs", "infer_shapes"]
@@ -93,6 +93,8 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
             net.unknown[layer.name] = str(reason)
             _keep_shapes(net, layer)
             continue
+        except CaffeSplitError as error:
+            raise layer.field.error(str(error)) from None  # with the file, which the rule does not know
         net.tops[layer.name] = list(found.tops)
         net.blobs.update(zip(layer.tops, found.tops))
         if found.params:
@@ -125,13 +127,13 @@ def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
         # Tops without a given shape, such as labels, have one entry per image.
         first = inputs[layer.tops[0]]
         return Found([inputs.get(top, first[:1]) for top in layer.tops])
-    rule = record_of(layer.type).shapes
+    rule = record_for(layer).shapes
     if isinstance(rule, str):
         raise UnknownShapeError(f"shapes of {layer.type} layers are not known here: {rule}")
     # Of types without any option for the engine, the rule itself says when sizes are not known.
-    engine = record_of(layer.type).engine
+    engine = record_for(layer).engine
     all_read = engine is not None and "*" in engine.ignored
-    reason = None if all_read else why_not_known(layer, record_of(layer.type).options)
+    reason = None if all_read else why_not_known(layer, record_for(layer).options)
     if reason is not None:
         raise UnknownShapeError(reason)
     lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
@@ -142,7 +144,7 @@ def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
 
 def _keep_shapes(net: NetShapes, layer: Layer) -> None:
     """The tops of an unknown layer: those in place, and those of a type that keeps a shape, are as their bottom."""
-    first = layer.bottoms[0] if layer.bottoms and record_of(layer.type).keeps_shape else None
+    first = layer.bottoms[0] if layer.bottoms and record_for(layer).keeps_shape else None
     known = [net.blobs.get(top if top in layer.bottoms else first or "") for top in layer.tops]
     for top, shape in zip(layer.tops, known):
         if shape is None:

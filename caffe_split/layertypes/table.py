@@ -10,7 +10,10 @@ from caffe_split.layertypes.records import (
     convolution,
     data,
     detection,
+    flow,
     fork_data,
+    fork_detection,
+    fork_loss,
     loss,
     norm,
     pointwise,
@@ -19,11 +22,13 @@ from caffe_split.layertypes.records import (
     recurrent,
     tpm,
     upsampling,
+    volumes,
 )
+from caffe_split.net.layers import Layer
 
 _FAMILIES = (
     *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
-    *(upsampling, detection, fork_data),
+    *(upsampling, detection, fork_data, fork_detection, fork_loss, flow, volumes),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 
@@ -35,3 +40,13 @@ def record_of(name: str) -> LayerType:
     (True, None)
     """
     return RECORDS.get(name) or LayerType(name, shapes="the type is not one of Caffe's own")
+
+
+def record_for(layer: Layer) -> LayerType:
+    """The record of a layer's type. One of an unknown type that reads no blob gives data, as a fork's data layers do.
+
+    What such a layer reads is not known; its arrays can be given.
+    """
+    if layer.type not in RECORDS and layer.tops and not layer.bottoms:
+        return fork_data.unknown_source(layer.type)
+    return record_of(layer.type)

@@ -35,13 +35,23 @@ class NetState:
         """A state, or a phase alone, which stands for that phase without stages at level 0."""
         return state if isinstance(state, NetState) else cls(state)
 
+    def over(self, own: NetState) -> NetState:
+        """This state whatever a net's `own` is: it was asked for as a whole; compare `AskedState`."""
+        return self
+
+    @property
+    def words(self) -> str:
+        """The state for a reader: `the TEST phase with no stages and level 0`."""
+        stages = "stages " + ", ".join(self.stages) if self.stages else "no stages"
+        return f"the {self.phase} phase with {stages} and level {self.level}"
+
     def in_phase(self, phase: str) -> NetState:
         """The same stages and level in another phase."""
         return replace(self, phase=phase)
 
     def added_to(self, own: NetState) -> NetState:
         """This state on top of a net's own `state`, as Caffe merges them: all stages, and the level where not 0."""
-        return NetState(self.phase, (*own.stages, *self.stages), self.level or own.level)
+        return NetState(self.phase, tuple(dict.fromkeys((*own.stages, *self.stages))), self.level or own.level)
 
     def in_net(self, net: prototxt.Message) -> NetState:
         """The state in which this net is built: with the stages and the level of the net's own `state`."""
@@ -61,13 +71,40 @@ class NetState:
         return not any(stage in self.stages for stage in rule.get_all("not_stage"))
 
 
+@dataclass(frozen=True)
+class AskedState:
+    """What was asked for of a state: what is not given stays as the net's solver has it."""
+
+    phase: str
+    stages: tuple[str, ...] = ()
+    level: int | None = None
+
+    def over(self, own: NetState) -> NetState:
+        """The state that is asked for where a net's `own` is known."""
+        return NetState(self.phase, self.stages or own.stages, own.level if self.level is None else self.level)
+
+
 TRAIN = NetState("TRAIN")
 TEST = NetState("TEST")
+# Phase TEST as the solver has it.
+TESTED = AskedState("TEST")
 
 
 def state_of_training(solver: Options) -> NetState:
     """The state in which a solver (its SolverParameter) trains: its `train_state`."""
     return NetState.written("TRAIN", solver.sub("train_state"))
+
+
+def state_of_solver(solver: prototxt.Document | None, phase: str) -> NetState:
+    """The state in which a solver trains, or (phase TEST) that of its first test net; the phase alone without either.
+
+    A net's own `state` comes on top of it: `NetState.in_net`.
+    """
+    states = []
+    if solver is not None:
+        options = Options("SolverParameter", [solver])
+        states = [state_of_training(options)] if phase == "TRAIN" else states_of_tests(options)
+    return states[0] if states else NetState(phase)
 
 
 def states_of_tests(solver: Options) -> list[NetState]:

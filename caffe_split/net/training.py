@@ -14,8 +14,7 @@ from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
 from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade_old
 from caffe_split.net.layers import Layer, phase_layers
-from caffe_split.net.options import Options
-from caffe_split.net.state import TEST, TRAIN, NetState, state_of_training, states_of_tests
+from caffe_split.net.state import AskedState, NetState, state_of_solver
 from caffe_split.net.which_solver import listing
 
 Solver = tuple[Path, prototxt.Document]
@@ -55,17 +54,11 @@ class Training:
 
     def state_in(self, phase: str) -> NetState:
         """The state in which the solver trains, or (phase TEST) that of its first test net."""
-        states = []
-        if self.solver is not None:
-            options = Options("SolverParameter", [self.solver])
-            states = [state_of_training(options)] if phase == "TRAIN" else states_of_tests(options)
-        state = states[0] if states else TRAIN if phase == "TRAIN" else TEST
-        return state.in_net(self.net)
+        return state_of_solver(self.solver, phase).in_net(self.net)
 
     def asked_for(self, phase: str, stages: tuple[str, ...] = (), level: int | None = None) -> Training:
         """This training with its net in `phase`, with these stages and this level in place of the solver's if given."""
-        state = self.state_in(phase)
-        asked = NetState(phase, stages or state.stages, state.level if level is None else level)
+        asked = AskedState(phase, stages, level).over(self.state_in(phase))
         return replace(self, asked=asked.in_net(self.net))
 
     def need_known_types(self) -> None:
@@ -241,6 +234,8 @@ def solver_net_path(solver: prototxt.Document) -> Path:
     """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
     for key in ("net", "train_net"):
         if solver.has(key):
+            if not str(solver.get(key)):
+                raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
             path = Path(str(solver.get(key)))
             if not path.is_file():
                 raise CaffeSplitError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,8 +34,9 @@ from caffe_split.trainlog.show import duration
 
 # Iterations of the first timing, and the seconds of processor time that a timing is to take.
 FIRST, ENOUGH = 4, 2.0
-# Iterations that no timing exceeds by much.
-MOST = 2000
+# Iterations that no timing exceeds, and how many times as many as before the next one has: on a busy machine a longer
+# training may seem to have taken no more time.
+MOST, GROWTH = 2000, 8
 # Seconds of the loop's own trainings from which on they say better than a timing how busy the machine is.
 KNOWN = 20.0
 # How much longer by the clock makes a machine a busy one.
@@ -112,6 +114,23 @@ def _cost(loop: Loop, step: LoopStep, pace: Pace) -> float:
     return pace.derive + pace.start + scored
 
 
+def pace_of(run: Callable[[int], float]) -> tuple[float, float]:
+    """Seconds to start and of an iteration; `run` gives the processor time of a training of that many iterations.
+
+    Its trainings become longer until they tell, but only by a factor each and never beyond `MOST` iterations.
+    """
+    first = run(FIRST)
+    count, second = FIRST, first
+    while second - first < ENOUGH and count < MOST:
+        # A guess at what takes long enough; the first one includes the start, and is too short for a small net.
+        each = (second - first) / (count - FIRST) if count > FIRST else first / FIRST
+        wanted = max(math.ceil(1.2 * ENOUGH / max(each, 1e-6)), 1 if count == FIRST else count)
+        count = FIRST + wanted
+        second = run(count)
+    iteration = max(second - first, 0.0) / (count - FIRST)
+    return max(first - FIRST * iteration, 0.0), iteration
+
+
 class Timer:
     """Times the nets of a loop by their processor time; `factor` is how much longer all of it took by the clock."""
 
@@ -149,15 +168,7 @@ class Timer:
 
     def _timed(self, solver: Path) -> Pace:
         """Time two trainings of different lengths without tests, and a test: what each has more tells the rest."""
-        first = self._short(solver, FIRST)
-        count, second = FIRST, first
-        while second - first < ENOUGH and count < MOST:
-            # A guess at what takes long enough; the first one includes the start, and is too short for a small net.
-            each = (second - first) / (count - FIRST) if count > FIRST else first / FIRST
-            count = FIRST + max(math.ceil(1.2 * ENOUGH / max(each, 1e-6)), 1 if count == FIRST else count)
-            second = self._short(solver, count)
-        iteration = max(second - first, 0.0) / (count - FIRST)
-        start = max(first - FIRST * iteration, 0.0)
+        start, iteration = pace_of(lambda count: self._short(solver, count))
         return Pace(start, iteration, max(self._test(solver) - start, 0.0))
 
     def _short(self, solver: Path, count: int) -> float:
@@ -226,6 +237,6 @@ def _some(training: Training, layers: int | tuple[str, ...] | None, seed: int) -
     """Layers to split: the given ones, or as many at random."""
     if isinstance(layers, tuple):
         return list(layers)
-    names = [layer.name for layer in candidates(training.net)]
+    names = [layer.name for layer in candidates(training.net, state=training.state)]
     count = min(layers or len(names), len(names))
     return [str(name) for name in np.random.default_rng(seed).choice(names, count, replace=False)]

@@ -38,7 +38,7 @@ def tested_images(training: Training) -> int | None:
     Raises `CaffeSplitError` where the test net has no accuracy.
     """
     assert training.solver is not None
-    layers = phase_layers(training.net, training.state.in_phase("TEST"))
+    layers = phase_layers(training.net, training.state_in("TEST"))
     judge = next((each for each in layers if each.type == "Accuracy" or any(map(is_accuracy, each.tops))), None)
     if judge is None:
         raise CaffeSplitError(

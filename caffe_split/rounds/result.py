@@ -49,6 +49,15 @@ class MultiSplits:
         """The round whose folded net has the highest test accuracy, the first of equal ones; None without a round."""
         return max(self.rounds, key=lambda each: each.folded.accuracy, default=None)
 
+    @property
+    def better_without(self) -> Row | None:
+        """The best net without a split, where it does better than the best folded one; else None."""
+        if self.best is None:
+            return None
+        plain = [self.baseline, *(each.control for each in self.rounds if each.control is not None)]
+        first = max(plain, key=lambda row: row.accuracy)
+        return first if first.accuracy > self.best.folded.accuracy else None
+
     def rows(self) -> list[Row]:
         """All runs, each round followed by its control."""
         rows = [self.baseline]
@@ -83,6 +92,9 @@ class MultiSplits:
             f"{words}{counted}. One run proves little, and the best of {len(self.rounds)} was chosen on the test "
             "images: `caffe-split study` compares several seeds."
         )
+        better = self.better_without
+        if better is not None:
+            said += f" The same net without a split did better: {better.name}, {better.accuracy:.4f}."
         return said + (f" Stopped early: {self.stopped}." if self.stopped else "")
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, remove_folder
-from caffe_split.folding.make import fold
+from caffe_split.folding.make import FoldOptions, fold
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.training import Training, open_training
@@ -190,7 +190,11 @@ class Steps:
             training.net_path,
             out / training.net_path.name,
             baseline_weights=weights,
-            options=VerifyOptions(engine=self.runner.engine, state=training.state.in_phase("TEST")),
+            options=VerifyOptions(
+                engine=self.runner.engine,
+                state=training.state_in("TEST"),
+                ignore_extra=self.options.derive.ignore_extra_weights,
+            ),
         )
         self.screen.say(result.verdict())
         if not result.passed and self.options.derive.init == "exact":
@@ -198,10 +202,12 @@ class Steps:
         return {"difference": result.worst}
 
     def _fold(self, step: LoopStep) -> dict[str, Any]:
-        net = open_training(self.solver(step.name)).net_path
+        training = open_training(self.solver(step.name))
+        net = training.net_path
         out = self.run_folder(f"{step.name}-folded")
         remove_folder(out, is_ours)  # an earlier start of this step made it, and was killed before its mark
-        plan = fold(net, self.weights(step.name), out=out)
+        options = FoldOptions(state=training.state_in("TEST"))
+        plan = fold(net, self.weights(step.name), out=out, options=options)
         self.screen.say(str(plan))
         plan.write(check=VerifyOptions(engine=self.runner.engine))
         folded = out / FOLDED_WEIGHTS_NAME

@@ -49,7 +49,9 @@ def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
         return Watch(windows, max(1, length // SAMPLES), length if not every or length % every else every)
     if not 0 < at < end:
         raise CaffeSplitError(
-            f"{solver.filename}: the split at {at} is not inside the training, which ends at max_iter {end}."
+            f"{solver.filename}: the split at {at} is not inside the training, which ends at max_iter {end}. Choose an "
+            "earlier iteration; to split what the whole training has learnt, --weights W --choose-by snip --partition "
+            "score:snip, W being its last caffemodel."
         )
     start = options.window[0] if options.window else at - max(at // SHARE, min(at, SAMPLES))
     return Watch(((start, at),), max(1, (at - start) // SAMPLES), at if not every or at % every else every)

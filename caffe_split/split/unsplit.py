@@ -331,6 +331,6 @@ def grouped(weight: Array, group: int) -> Array:
     if outside > np.abs(weight).max(initial=0) * np.finfo(np.float32).eps:
         raise CannotFoldError(
             f"its kernels have learnt to look into other groups than their own (weights up to {outside:.2g}), which a "
-            f"convolution of {group} groups cannot; --ungroup makes it one of group 1"
+            f"convolution of {group} groups cannot; `caffe-split fold --ungroup` makes it one of group 1"
         )
     return compact

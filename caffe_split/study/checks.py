@@ -14,6 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import free_name, sha256
 from caffe_split.formats import prototxt
 from caffe_split.net.layers import all_layers
+from caffe_split.net.state import state_of_solver
 from caffe_split.study import nets
 from caffe_split.study.controls import raisable
 from caffe_split.study.data import check_data
@@ -93,10 +94,11 @@ def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
 
 def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
     """Raises `CaffeSplitError` where layers cannot be split, are too few, or have no wider control."""
+    state = state_of_solver(nets.study_solver(study), "TRAIN").in_net(net)
     if arm.layers:
-        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [], arm.options(0))]
+        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [], arm.options(0), state)]
     else:
-        names = [layer.name for layer in candidates(net, arm.options(0))]
+        names = [layer.name for layer in candidates(net, arm.options(0), state)]
         if len(names) < arm.num_splits:
             raise CaffeSplitError(
                 f"{study.file}: arm {arm.name}: num_splits is {arm.num_splits}, and the net has {len(names)} "

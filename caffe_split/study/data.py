@@ -54,5 +54,5 @@ def _check(study: Study, path: Path, expected: Expected) -> None:
         ours, theirs = (", ".join(f"{value:.1f}" for value in values) for values in (mean, expected.mean))
         raise CaffeSplitError(
             f"{path}: the mean of its channels is {ours}, and {study.file} expects {theirs}: another data set, or "
-            "another border (--pad); let the key `data` name the right folder"
+            "another border (`caffe-split data cifar10 --pad`); let the key `data` name the right folder"
         )

@@ -15,7 +15,7 @@ from caffe_split.derivation.make import derive
 from caffe_split.derivation.solver import testing_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import copy_file, remove_file, remove_folder, write_atomic
-from caffe_split.folding.make import fold
+from caffe_split.folding.make import FoldOptions, fold
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
@@ -184,7 +184,8 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     folded = run_folder(step.seed, f"{step.name}@folded")
     remove_folder(folded, is_ours)
     weights = _weights(study, folder, nets.length(study))
-    plan = fold(folder / nets.NET, weights, out=folded)
+    options = FoldOptions(state=open_training(folder / nets.SOLVER).state_in("TEST"))
+    plan = fold(folder / nets.NET, weights, out=folded, options=options)
     write_atomic(folder / "fold.log", f"{plan}\n".encode())
     comparisons = plan.write(check=VerifyOptions(engine=study.engine))
     copy_file(folder / nets.NET, folded / "unfolded.prototxt")

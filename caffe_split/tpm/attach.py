@@ -29,7 +29,7 @@ def check_windows(windows: Windows, max_iter: int | None = None) -> None:
         if stop - start < windows.interval:
             raise CaffeSplitError(
                 f"the window {start}:{stop} does not hold two samples {windows.interval} iterations apart; "
-                "choose a longer window or a shorter --interval."
+                "choose a longer window or a smaller interval."
             )
         if start < last_stop:
             raise CaffeSplitError(
@@ -234,7 +234,7 @@ def states_left_behind(training: Training) -> str | None:
     return (
         f"note: the solver states at {training.prefix}_iter_* (the last of iteration {max(states)}) were made without "
         'these TPM layers, and Caffe will not resume from them ("Incorrect length of history blobs"): train from the '
-        "start, or from a .caffemodel with --weights"
+        "start, or from a .caffemodel by `caffe-split train --weights`"
     )
 
 

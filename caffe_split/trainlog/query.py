@@ -44,7 +44,8 @@ class Summary:
     not known) were tested; chance: whether it may be chance. seconds: time in training. speed: iterations per second.
     state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
     the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
-    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there.
+    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
+    snapshot_value: what the test at its iteration gave.
     parameters, macs: the cost of the net, which is not in the log; -1 if not known.
     """
 
@@ -67,6 +68,7 @@ class Summary:
     started_from: str = ""
     snapshot: str = ""
     snapshot_iteration: int = -1
+    snapshot_value: float = math.nan
     parameters: int = -1
     macs: int = -1
 
@@ -195,6 +197,7 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
     state, detail = state_of(log)
     near = nearest_snapshot(log, best.iteration) if best is not None else None
     there = near is not None and near.exists
+    tested = {value.iteration: value.value for value in values if value.trusted}
     return Summary(
         net=name,
         path=log.path,
@@ -213,6 +216,7 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
         started_from=started_from(log),
         snapshot=near.path if near is not None and there else "",
         snapshot_iteration=near.iteration if near is not None and there else -1,
+        snapshot_value=tested.get(near.iteration, math.nan) if near is not None and there else math.nan,
     )
 
 

@@ -64,9 +64,11 @@ def _count(value: int, form: str = "") -> str:
 
 
 def _snapshot(row: Summary) -> str:
-    if not row.snapshot:
-        return "-"
-    return row.snapshot + (f" (of {row.snapshot_iteration})" if row.snapshot_iteration != row.best_iteration else "")
+    """The file, and if it is not of the best iteration its own, with what was tested there."""
+    if not row.snapshot or row.snapshot_iteration == row.best_iteration:
+        return row.snapshot or "-"
+    tested = "" if math.isnan(row.snapshot_value) else f": {number(row.snapshot_value)}"
+    return f"{row.snapshot} (at {row.snapshot_iteration}{tested})"
 
 
 def notes(rows: Sequence[Summary]) -> list[str]:
@@ -94,15 +96,26 @@ def _chances(rows: Sequence[Summary]) -> list[str]:
 
 
 def closing(rows: Sequence[Summary]) -> str:
-    """E.g. `best: derived1 at 600, load derived1/net_iter_600.caffemodel`; "" if no run has a best value."""
+    """E.g. `best: derived1 at 600, load derived1/net_iter_600.caffemodel`; "" if no run has a best value.
+
+    Where no snapshot of the best iteration is there, it says so, and what was tested at that of the nearest one.
+    """
     first = next((row for row in rows if row.best_iteration >= 0), None)
     if first is None:
         return ""
     sign = -1.0 if is_loss(first.output) else 1.0
     alike = [row for row in rows if row.best_iteration >= 0 and row.output == first.output]
     best = max(alike, key=lambda row: sign * row.best)
-    load = f", load {_snapshot(best)}" if best.snapshot else "; no snapshot of it is there"
-    return f"best: {best.net} at {best.best_iteration}{load}"
+    at = f"best: {best.net} at {best.best_iteration}"
+    if not best.snapshot:
+        return f"{at}; no snapshot of it is there"
+    if best.snapshot_iteration == best.best_iteration:
+        return f"{at}, load {best.snapshot}"
+    tested = "not tested" if math.isnan(best.snapshot_value) else f"{number(best.snapshot_value)} in its test"
+    return (
+        f"{at} ({number(best.best)}), of which no snapshot is there; the nearest, of {best.snapshot_iteration} "
+        f"({tested}): load {best.snapshot}"
+    )
 
 
 def markdown(rows: Sequence[Summary], snapshots: bool = False) -> str:

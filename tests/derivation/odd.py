@@ -10,7 +10,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
-from caffe_split.net.state import TRAIN
+from caffe_split.net.state import TRAIN, NetState
 
 Blobs = dict[str, list[np.ndarray]]
 
@@ -31,10 +31,10 @@ def convolution(
     )
 
 
-def random_weights(text: str, seed: int = 0, scale: float = 1.0) -> Blobs:
+def random_weights(text: str, seed: int = 0, scale: float = 1.0, state: NetState = TRAIN) -> Blobs:
     """Gaussian parameters for every layer of a net; BatchNorm's variances are positive."""
     rng = np.random.default_rng(seed)
-    layers = phase_layers(prototxt.parse(text, "net"), TRAIN)
+    layers = phase_layers(prototxt.parse(text, "net"), state)
     shapes = infer_shapes(layers)
     assert not shapes.unknown, shapes.unknown
     blobs: Blobs = {}

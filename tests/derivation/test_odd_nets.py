@@ -149,7 +149,7 @@ def test_stages(tmp_path: Path) -> None:
         cwd=tmp_path,
         status=1,
     ).stderr
-    assert "layer 'c1n' (line 4) is not in the net that is trained" in said
+    assert "layer 'c1n' (line 4) is not in the net of the TRAIN phase with stages big and level 0" in said
 
 
 @each_backend

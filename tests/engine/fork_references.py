@@ -157,7 +157,7 @@ def prior_boxes(
     return np.stack([corners.ravel(), np.tile(variance, len(boxes))])[None]
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
@@ -194,7 +194,7 @@ def detections(
         for label in range(1, classes):
             kept: list[int] = []
             for index in sorted(range(len(boxes)), key=lambda k: -scores[k, label]):
-                if scores[index, label] > least and all(_overlap(decoded[index], decoded[k]) <= nms for k in kept):
+                if scores[index, label] > least and all(overlap(decoded[index], decoded[k]) <= nms for k in kept):
                     kept.append(index)
             found += [[image, label, scores[k, label], *decoded[k]] for k in kept]
         if len(found) > most:
@@ -220,7 +220,7 @@ def multibox(
     total, matches = 0.0, 0
     for image in range(len(loc)):
         found = [row for row in objects.reshape(-1, 8) if row[0] == image]
-        table = [[_overlap(row[3:7], box) for row in found] for box in boxes]
+        table = [[overlap(row[3:7], box) for row in found] for box in boxes]
         match: dict[int, int] = {}
         while len(match) < len(found):
             pairs = [(k, j) for k in range(len(boxes)) for j in range(len(found))]

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.engine import fork_references_more as more
 from tests.engine.case import Case, layer
-from tests.engine.fork_cases import JUDGED, Judged
+from tests.engine.fork_cases import Judged
+from tests.engine.fork_cases_more import JUDGED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -17,6 +19,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.engine.spec.support import judge, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights.caffemodel import read_weights, write_weights
 from caffe_split.net.state import NetState
 
@@ -50,7 +53,7 @@ def test_values_are_those_of_the_definition(name: str) -> None:
     for top, expected in zip(judged.case.tops, wanted):
         ours = tops[top].detach().numpy()
         assert ours.shape == np.shape(expected)
-        if not name.startswith("detections"):
+        if not name.startswith(("detections", "proposals")):
             assert ours.shape == net.shapes[top]
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
@@ -62,7 +65,7 @@ def test_gradients_are_those_of_the_values(name: str) -> None:
     net = built(judged.case)
     one = net.layers[-1]
     given, blobs = drawn(judged, net, np.random.default_rng([*name.encode(), 1]))
-    kept = {"BatchNorm": range(3), "BN": range(2, 4)}.get(one.text.type, ())
+    kept = {"BatchNorm": range(3), "BN": range(2, 4), "CenterLoss": range(1)}.get(one.text.type, ())
     bottoms = [
         torch.tensor(given[key].astype(np.float64), requires_grad=key not in judged.case.constant)
         for key in judged.case.inputs
@@ -140,6 +143,64 @@ def test_weights_of_a_bn_are_read_with_any_axes_of_1(shape: tuple[int, ...], tmp
     net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
     for blob, array in zip(net.layers[-1].blobs, values):
         assert blob.numpy().ravel().tolist() == array.tolist()
+
+
+# What a fork's snapshot has of a layer: the shapes of its blobs, as the fork's code makes them, `c` for the channels.
+SNAPSHOTS = {
+    "bn_segnet_inference": ["1,c,1,1"] * 2,
+    "bn_running_test": ["1,c,1,1"] * 4,
+    "bn_frozen": ["1,c,1,1"] * 4,
+    "batch_norm_scale_test": ["c", "c", "1", "c", "c"],
+    "batch_norm_intel": ["c", "c", "1", "c", "c"],
+    "normalize_place": ["c"],
+    "normalize_image": [""],
+    "depthwise": ["6,1,3,3", "6"],
+    "convolution_3d": ["4,2,2,3,3", "4"],
+    "centers": ["4,4"],
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "four_axes"])
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_the_snapshot_of_a_fork_is_read_and_written_back(name: str, old: bool, tmp_path: Path) -> None:
+    """With today's shapes, and with the four axes of num, channels, height and width, which older forks write."""
+    judged, rng = JUDGED[name], np.random.default_rng([*name.encode()])
+    net = built(judged.case)
+    channels = str(next(iter(judged.case.inputs.values()))[1])
+    shapes = [[int(n) for n in text.replace("c", channels).split(",") if n] for text in SNAPSHOTS[name]]
+    given, _ = drawn(judged, net, rng)
+    values = [(np.abs(rng.normal(size=shape)) + 0.5).astype(np.float32) for shape in shapes]
+    stored = caffe_pb2.NetParameter()
+    record = stored.layer.add(name="l", type=net.layers[-1].text.type)
+    for value in values:
+        blob = record.blobs.add(data=value.ravel())
+        if old and value.ndim <= 4:
+            ones = (1,) * (4 - value.ndim)
+            blob.num, blob.channels, blob.height, blob.width = (*ones, *value.shape)
+        else:
+            blob.shape.dim.extend(value.shape)
+    (tmp_path / "w.caffemodel").write_bytes(stored.SerializeToString())
+    net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
+    wanted = judged.judge({k: v.astype(np.float64) for k, v in given.items()}, [v.astype(np.float64) for v in values])
+    held = [blob.detach().numpy().copy() for blob in net.layers[-1].blobs]
+    tops = net.forward(given, keep=True).blobs
+    for top, expected in zip(judged.case.tops, wanted):
+        largest = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(tops[top].detach().numpy(), expected, rtol=0, atol=1e-5 * largest)
+    write_weights(tmp_path / "again.caffemodel", {"l": held})
+    again = caffe_pb2.NetParameter.FromString((tmp_path / "again.caffemodel").read_bytes()).layer[0]
+    assert [list(blob.data) for blob in again.blobs] == [value.ravel().tolist() for value in values]
+    for blob, shape in zip(again.blobs, shapes):
+        # As in Caffe, four axes that begin with 1 are written in the old fields.
+        old_shape = [blob.num, blob.channels, blob.height, blob.width]
+        assert (old_shape if blob.HasField("num") else list(blob.shape.dim)) == shape
+
+
+def test_a_snapshot_with_another_forks_number_of_blobs_is_refused(tmp_path: Path) -> None:
+    net = only("BN", "bn_param { frozen: true }")
+    write_weights(tmp_path / "w.caffemodel", {"l": [np.ones((1, 4, 1, 1), np.float32)] * 2})
+    with pytest.raises(CaffeSplitError, match="has 2 blobs of it; it has 4"):
+        net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
 
 
 def test_a_third_blob_of_0_means_that_the_statistics_are_means() -> None:
@@ -224,6 +285,18 @@ def test_a_scale_behind_a_scale_inside_is_fused_rightly() -> None:
         ),
         ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
         ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
+        ("FocalLoss", "x x", "", "focal_loss_param without alpha and gamma"),
+        ("FocalLoss", "x x", "focal_loss_param { alpha: 1 gamma: 2 type: LINEAR }", "type LINEAR is not handled"),
+        ("CenterLoss", "x x", "center_loss_param { }", "num_output is missing or 0"),
+        ("L1Loss", "x x", "l1_loss_param { plateau: 1 }", "plateau is not handled"),
+        ("SegAccuracy", "x x", "seg_accuracy_param { reset: false }", "reset: false"),
+        ("BoxAnnotatorOHEM", "x x x x", "", "with 1 tops is not handled; expected 2"),
+        ("DetectionEvaluate", "x x", "", "num_classes is missing"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 }", "no ratio or no scale"),
+        ("Correlation", "x x", "correlation_param { kernel_size: 2 max_displacement: 1 }", "kernel_size is even"),
+        ("Convolution3D", "x", "convolution_param { num_output: 1 kernel_size: 3 }", "kernel_depth is missing"),
+        ("Pooling3D", "x", "pooling_param { pool: AVE kernel_size: 2 kernel_depth: 2 }", "pool: AVE is not handled"),
+        ("PixelShuffle", "x", "", "upscale_factor is missing"),
         ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
     ],
 )
@@ -257,6 +330,18 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
         ("DetectionOutput", "x x x", "detection_output_param { num_classes: 2 }", "values per image"),
         ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 }", "values per image"),
         ("VideoData", "", "", 'inputs={"y"'),
+        ("CasiaWebFace", "", "casia_web_face_param { source: 'list' }", 'inputs={"y"'),
+        ("CenterLoss", "x x", "center_loss_param { num_output: 3 }", "expected 2"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 ratio: 1 }", "expected 2 and 4 channels"),
+        (
+            "Convolution3D",
+            "x",
+            "convolution_param { num_output: 1 kernel_size: 1 kernel_depth: 1 }",
+            "takes (N, C, time",
+        ),
+        ("Correlation", "x x", "correlation_param { kernel_size: 1 max_displacement: 3 }", "is too small for its max"),
+        ("PixelShuffle", "x", "pixel_shuffle_param { upscale_factor: 3 }", "do not divide into squares of 3"),
+        ("NormalizationL2", "x", "", "records (N, C) only"),
     ],
 )
 def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: str, said: str) -> None:
@@ -295,6 +380,59 @@ def test_data_of_forks_are_given_by_the_caller() -> None:
     assert net.shapes["x"] == (1, 3, 4, 5) and net.shapes["t"] == (1, 1, 7, 8)
     x = np.random.default_rng(1).normal(size=(1, 3, 4, 5)).astype(np.float32)
     np.testing.assert_array_equal(net.forward({"x": x}).blobs["y"].numpy(), np.maximum(x, 0))
+
+
+def test_the_arrays_of_an_unknown_data_layer_are_given() -> None:
+    text = layer("CasiaWebFace", "", "x t", "casia_web_face_param { source: 'list' }")
+    document = prototxt.parse(text + layer("ReLU", "x").replace('"l"', '"r"'), "net")
+    net = Net(document, "TEST", inputs={"x": (2, 3), "t": (2,)})
+    x = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(net.forward({"x": x}).blobs["y"].numpy(), np.maximum(x, 0))
+    assert [note.reason for note in net.notes] == ["its arrays are given in Python, so nothing is read"]
+
+
+def test_centers_move_by_the_mean_of_their_features() -> None:
+    """Whatever the loss's weight is: minus the distances' sum over one more than there are."""
+    options = "center_loss_param { num_output: 3 center_filler { value: 1 } } loss_weight: 0.01"
+    net = built(Case(layer("CenterLoss", "x t", options=options), {"x": (4, 2), "t": (4,)}))
+    x, labels = np.random.default_rng(1).normal(size=(4, 2)).astype(np.float32), np.array([0, 2, 2, 2])
+    centers = net.layers[-1].blobs[0].requires_grad_()
+    net.forward({"x": x, "t": labels}).loss.backward()
+    wanted = np.array([(1 - x[:1]).sum(0) / 2, [0, 0], (1 - x[1:]).sum(0) / 4])
+    np.testing.assert_allclose(centers.grad.numpy(), wanted, rtol=1e-6)
+
+
+def test_the_published_layer_of_regions_needs_no_class() -> None:
+    judged = JUDGED["proposals"]
+    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
+    param = "python_param { module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"'feat_stride': 16\" }"
+    net = built(Case(layer("Python", "s b i", options=param), judged.case.inputs, phase="TEST"))
+    wanted, _ = more.proposals(*(given[key].astype(np.float64) for key in "sbi"), 16, 300, 16)
+    np.testing.assert_allclose(net.forward(given).blobs["y"].numpy(), wanted, atol=1e-4)
+    with pytest.raises(CaffeSplitError, match="for 9 anchors; expected one image, 18 and 36 channels"):
+        built(Case(layer("Python", "s b i", options=param), {**judged.case.inputs, "s": (1, 9, 4, 5)}))
+
+
+def test_detections_are_judged_in_pixels_where_the_sizes_are_given(tmp_path: Path) -> None:
+    """A box holds its last row and column: 6.6 of 13.4 pixels are less than a half, 7.6 of 14.4 are more."""
+    found = np.array([[0, 1, 0.9, 0.17, 0, 0.67, 0.5]]).reshape(1, 1, 1, 7)
+    objects = np.array([[0, 1, 0, 0, 0, 0.5, 0.5, 0]]).reshape(1, 1, 1, 8)
+    (tmp_path / "sizes.txt").write_text("a 20 20\n")
+    for sizes, right in (("", 0), (f"name_size_file: '{tmp_path}/sizes.txt'", 1)):
+        options = f"detection_evaluate_param {{ num_classes: 2 {sizes} }}"
+        net = built(Case(layer("DetectionEvaluate", "d t", options=options), {"d": (1, 1, 1, 7), "t": (1, 1, 1, 8)}))
+        top = net.forward({"d": found, "t": objects}).blobs["y"].numpy().reshape(2, 5)
+        np.testing.assert_allclose(top, [[-1, 1, 1, -1, -1], [0, 1, 0.9, right, 1 - right]], rtol=1e-6)
+
+
+def test_regions_are_compared_with_their_last_row_and_column() -> None:
+    """Regions of 17 columns, 3 apart, share 14 of 20, 0.7; without the last ones it would be 13 of 19, 0.684."""
+    options = "base_size: 16 feat_stride: 3 ratio: 1 scale: 1 min_size: 1"
+    inputs = {"s": (1, 2, 1, 2), "b": (1, 4, 1, 2), "i": (1, 3)}
+    for most, count in ((0.69, 1), (0.71, 2)):
+        text = layer("Proposal", "s b i", options=f"proposal_param {{ {options} nms_thresh: {most} }}")
+        top = built(Case(text, inputs, phase="TEST")).forward({"i": np.array([[40, 40, 1]])}).blobs["y"]
+        assert top.tolist() == [[0, 0, 0, 16, 16], [0, 3, 0, 19, 16]][:count]
 
 
 def test_fields_that_choose_an_implementation_are_noted() -> None:

@@ -10,7 +10,7 @@ from tests.engine.cases import CASES
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.layertypes.table import RECORDS
-from tests.engine.fork_cases import JUDGED
+from tests.engine.fork_cases_more import JUDGED
 from tests.engine.judge import Arrays, built, compare, run_pycaffe, values
 
 pytestmark = pytest.mark.caffe
@@ -19,7 +19,7 @@ SEEDS = (1, 2, 3)
 SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData"}
 # Data layers of forks, whose tops the caller of the net gives: see test_forks.
 GIVEN = {name for name, record in RECORDS.items() if record.engine and record.engine.module == "given"}
-ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python"}
+ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python", "MatWrite"}
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pytest
 from tests.engine import cases_recurrent
 from tests.engine.case import Case, layer
 from tests.engine.cases import CASES
-from tests.engine.fork_cases import JUDGED
+from tests.engine.fork_cases_more import JUDGED
 from tests.engine.runs import near
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")

@@ -253,6 +253,6 @@ def test_a_small_store_is_read_once_and_in_order(tmp_path: Path) -> None:
         found = [reader.read(count) for reader in (kept, read)]
         assert found[0][1].tolist() == found[1][1].tolist()
         for label, *values in zip(found[0][1], *(each[0] for each in found)):
-            assert all(np.array_equal(value, images[int(label)]) for value in values)
+            assert all(np.array_equal(value.load(), images[int(label)]) for value in values)
         for reader in (kept, read):
             reader.skip(passed)

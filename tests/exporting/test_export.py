@@ -103,6 +103,29 @@ def test_a_statistic_without_weight_is_zero_as_in_caffe(files: tuple[Path, Path]
     plan.write(check=CheckOptions(engine="torch"))
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5"])
+def test_of_shared_parameters_the_values_that_caffe_loads_are_written(tmp_path: Path, order: str, ending: str) -> None:
+    """Those of the file's last layer, whatever the net's order; an HDF5 file has them once, in the owner's place."""
+    text = INPUT + "".join(
+        f"""layer {{ name: "{name}" type: "Convolution" bottom: "data" top: "{name}" param {{ name: "w" }}
+        convolution_param {{ num_output: 3 kernel_size: 1 bias_term: false }} }}"""
+        for name in "ab"
+    )
+    net, file = tmp_path / "net.prototxt", tmp_path / f"w{ending}"
+    net.write_text(text)
+    values = {"a": np.eye(3, dtype=np.float32), "b": 2 * np.eye(3, dtype=np.float32)}
+    arrays = {name: [values[name].reshape(3, 3, 1, 1)] for name in order}
+    if ending.endswith(".h5"):
+        arrays = {"a": arrays["a"], "b": []}
+    cs.write_weights(file, arrays)
+    plan = cs.export(net, file, out=tmp_path / "net.onnx")
+    last = values["a" if ending.endswith(".h5") else order[-1]].reshape(3, 3, 1, 1)
+    np.testing.assert_equal(dict(plan.model.graph.constants), {"a.weight": last})
+    np.testing.assert_equal(dict(plan.arrays), {"a.weight": last})
+    plan.write(check=CheckOptions(engine="torch"))
+
+
 def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     """Its data layer is an input, which may go through its transform; losses and labels are left out."""
     write_store(tmp_path / "store", [(np.zeros((3, 9, 9), np.uint8), 1)])
@@ -115,6 +138,8 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     layer { name: "aux" type: "InnerProduct" bottom: "pool" top: "aux" include { phase: TRAIN }
       inner_product_param { num_output: 2 } }\n"""
     (tmp_path / "net.prototxt").write_text(data + HEAD + TAIL + loss)
+    train = tmp_path / "train_val.prototxt"
+    train.write_text(data + HEAD + TAIL + loss)
     files = tmp_path / "net.prototxt", weights_of(data + HEAD + TAIL, tmp_path / "w.caffemodel")
     plain, whole = plan_of(files), plan_of(files, with_transform=True)
     assert [each.name for each in plain.model.graph.inputs] == ["data"]
@@ -131,8 +156,18 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     expected = run_model(plain.model, {"data": (pixels - mean) * np.float32(0.5)})["ip"]
     np.testing.assert_allclose(run_model(whole.model, {"data": pixels})["ip"], expected, rtol=1e-5, atol=1e-5)
     whole.write(check=CheckOptions(engine="torch"))
+    other = INPUT.replace('"data" type', '"images" type').replace('top: "data"', 'top: "image"')
+    deploy = plan_of(
+        files, other + (HEAD + TAIL + PROB).replace('bottom: "data"', 'bottom: "image"'), transform_of=train
+    )
+    assert [node.op for node in deploy.model.graph.nodes][:3] == ["Sub", "Mul", "Conv"]
+    given, scores = run_model(deploy.model, {"image": pixels[:1]})["prob"], np.exp(expected[:1] - expected[:1].max())
+    np.testing.assert_allclose(given, scores / scores.sum(), rtol=1e-4, atol=1e-6)
+    assert "input 'image' takes pixels: the model has the mean (1 2 3) and the scale 0.5" in deploy.notes
     with pytest.raises(CaffeSplitError, match="--with-transform: no data layer of it has a transform_param"):
         plan_of(files, NET, with_transform=True)
+    with pytest.raises(CaffeSplitError, match=r"net.prototxt: --transform-of: no data layer of its TEST phase"):
+        plan_of(files, NET, transform_of=files[0])
 
 
 def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files: tuple[Path, Path]) -> None:
@@ -355,3 +390,22 @@ def test_types_that_only_caffe_runs_are_as_caffe_computes_them(tmp_path: Path) -
         "mask",
     }
     assert plan.write(check=CheckOptions(engine="caffe"))[0].startswith("same as Caffe for")
+
+
+@pytest.mark.caffe
+@pytest.mark.parametrize(
+    ("layer", "lacking"),
+    [
+        ('type: "ReLU6"', "type ReLU6"),
+        ('type: "Pooling" pooling_param { kernel_size: 3 stride: 2 ceil_mode: false }', "pooling_param.ceil_mode"),
+        ('type: "TanH"', ""),
+    ],
+)
+def test_layers_that_caffe_does_not_have_are_checked_in_the_engine(
+    files: tuple[Path, Path], layer: str, lacking: str
+) -> None:
+    plan = plan_of(files, INPUT + HEAD + f'layer {{ name: "l" bottom: "pool" top: "l" {layer} }}\n')
+    *said, found = plan.write(check=CheckOptions())
+    judge = "the torch engine" if lacking else "Caffe"
+    assert said == ([f"checked in the torch engine: Caffe does not have {lacking}"] if lacking else [])
+    assert found.startswith(f"same as {judge} for data 1x3x8x8")

@@ -224,6 +224,50 @@ FORKS: dict[str, list[tuple[list[str], int, str]]] = {
     "PSROIPooling": [
         (["4,18,9,8", "9,5,1,1"], 1, "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.0625 }")
     ],
+    "HSwish": [([IMAGE], 1, "")],
+    "HSigmoid": [([IMAGE], 1, "")],
+    "CReLU": [([IMAGE], 1, ""), ([IMAGE], 1, "crelu_param { concat_axis: -1 }")],
+    "PixelShuffle": [(["4,18,5,6"], 1, "pixel_shuffle_param { upscale_factor: 3 }")],
+    "NormalizationL2": [(["4,6"], 1, ""), (["4,6,1,1"], 1, "")],
+    "Convolution3D": [
+        (
+            ["2,4,7,9,8"],
+            1,
+            "convolution_param { num_output: 6 group: 2 kernel_size: 3 kernel_depth: 2 pad: 1 temporal_stride: 2 }",
+        )
+    ],
+    "Pooling3D": [
+        (["2,4,7,9,8"], 1, "pooling_param { kernel_size: 2 kernel_depth: 1 stride: 2 temporal_stride: 1 }"),
+        (["2,4,7,9,8"], 1, "pooling_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }"),
+    ],
+    "Correlation": [
+        (
+            ["4,6,48,64"] * 2,
+            1,
+            "correlation_param { pad: 20 kernel_size: 1 max_displacement: 20 stride_1: 1 stride_2: 2 }",
+        ),
+        (["4,6,9,8"] * 2, 1, "correlation_param { pad: 3 kernel_size: 3 max_displacement: 2 stride_1: 2 }"),
+    ],
+    "L1Loss": [([IMAGE, IMAGE], 1, "")],
+    "CenterLoss": [(["4,6", "4"], 1, "center_loss_param { num_output: 10 }")],
+    "FocalLoss": [(["4,6", "4"], 1, "focal_loss_param { alpha: 0.25 gamma: 2 }")],
+    "SoftmaxWithLossOHEM": [(["4,6", "4"], 3, "")],
+    "SmoothL1LossOHEM": [(["9,8,1,1"] * 3, 2, ""), (["9,8"] * 2, 1, "")],
+    "BoxAnnotatorOHEM": [(["9,5", "9", "9", "9,8"], 2, "box_annotator_ohem_param { roi_per_img: 4 }")],
+    "SegAccuracy": [([IMAGE, "4,1,9,8"], 1, "")],
+    "DetectionEvaluate": [
+        (["1,1,5,7", "1,1,3,8"], 1, "detection_evaluate_param { num_classes: 21 }"),
+    ],
+    "Proposal": [(["1,12,9,8", "1,24,9,8", "1,3"], 2, "proposal_param { ratio: 1 ratio: 2 " + "scale: 8 " * 3 + "}")],
+    "MatWrite": [([IMAGE], 0, "")],
+    "DetectNetTransformation": [
+        (
+            ["2,3,9,9", "2,1,9,16"],
+            2,
+            "detectnet_groundtruth_param { stride: 16 image_size_x: 1248 image_size_y: 384 "
+            "object_class { src: 1 dst: 0 } object_class { src: 2 dst: 1 } }",
+        )
+    ],
     "AnnotatedData": [
         ([], 2, "transform_param { resize_param { height: 300 width: 200 } } data_param { batch_size: 8 }")
     ],
@@ -252,6 +296,25 @@ FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
     "MultiBoxLoss": [([""], [])],
     "ROIPooling": [(["9,6,7,6"], [])],
     "PSROIPooling": [(["9,2,3,3"], [])],
+    "HSwish": [([IMAGE], [])],
+    "HSigmoid": [([IMAGE], [])],
+    "CReLU": [(["4,12,9,8"], []), (["4,6,9,16"], [])],
+    "PixelShuffle": [(["4,2,15,18"], [])],
+    "NormalizationL2": [(["4,6"], []), (["4,6,1,1"], [])],
+    "Convolution3D": [(["2,6,3,9,8"], ["6,2,2,3,3", "6"])],
+    "Pooling3D": [(["2,4,7,5,4"], []), (["2,4,4,5,4"], [])],
+    "Correlation": [(["4,441,48,64"], []), (["4,25,5,4"], [])],
+    "L1Loss": [([""], [])],
+    "CenterLoss": [([""], ["10,6"])],
+    "FocalLoss": [([""], [])],
+    "SoftmaxWithLossOHEM": [(["", "4,6", "4"], [])],
+    "SmoothL1LossOHEM": [(["", "9,1,1,1"], []), ([""], [])],
+    "BoxAnnotatorOHEM": [(["9", "9,8"], [])],
+    "SegAccuracy": [(["1,1,1,3"], [])],
+    "DetectionEvaluate": [(["1,1,25,5"], [])],
+    "Proposal": [(["1,5", "1,1"], [])],
+    "MatWrite": [([], [])],
+    "DetectNetTransformation": [(["2,3,384,1248", "2,10,24,78"], [])],
     "AnnotatedData": [(["8,3,300,200", "1,1,1,8"], [])],
     "ImageSegData": [(["5,3,321,321", "5,1,321,321", "5,1,1,2"], [])],
     "DenseImageData": [(["5,3,360,480", "5,1,360,480"], [])],

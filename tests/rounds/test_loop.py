@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import caffe_split
@@ -16,60 +17,17 @@ from caffe_split.derivation.after_split import read_course
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.training import open_training
 from caffe_split.rounds import loop as looping
-from caffe_split.rounds.duration import Estimate, estimate
+from caffe_split.rounds.duration import FIRST, MOST, Estimate, estimate, pace_of
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import MultiSplitOptions
 from caffe_split.rounds.plan import LoopStep
 from caffe_split.rounds.progress import LoopProgress
+from caffe_split.rounds.result import MultiSplits, Round, Row
 from caffe_split.rounds.steps import Start, Steps
 from caffe_split.rounds.training import Runner
 from caffe_split.rounds.window import Watch
+from tests.rounds.loop_words import ROUNDS, SHORT, SOLVER, Words, change_solver
 from tests.support import Trained
-
-SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
-SOLVER = "digits/solver.prototxt"
-ROUNDS = ("MultiSplits", "MultiSplits2")
-
-
-class Words:
-    """A screen that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def line(self, text: str, done: int, total: int) -> None:
-        assert 0 <= done <= total, text
-
-
-@pytest.fixture(scope="module")
-def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits, never trained: the net without TPM layers, and a solver of 40 iterations."""
-    folder = tmp_path_factory.mktemp("rounds")
-    shutil.copytree(trained.folder / "data", folder / "data")
-    (folder / "digits").mkdir()
-    text = (trained.folder / trained.solver).read_text()
-    for old, new in (
-        ("max_iter: 100", "max_iter: 40"),
-        ("display: 20", "display: 4"),
-        ("test_interval: 50", "test_interval: 20"),
-        ("test_iter: 4 ", "test_iter: 1 "),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    (folder / SOLVER).write_text(text)
-    caffe_split.uninstrument(open_training(trained.folder / trained.net)).write(folder / trained.net)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ended(folder: Path) -> caffe_split.MultiSplits:
-    """A loop that ran without a stop, in `whole`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
 
 
 def test_the_best_round_is_the_users_net_byte_for_byte_with_better_weights(
@@ -185,6 +143,27 @@ def test_a_round_that_diverges_ends_the_loop_and_keeps_what_was_good(
     assert again == found
 
 
+def test_a_net_within_the_solver_is_improved_like_one_in_a_file(
+    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.symlink(folder / "data", tmp_path / "data")
+    net = (folder / "digits/train_val.prototxt").read_text()
+    text = (folder / SOLVER).read_text().replace('net: "digits/train_val.prototxt"', f"net_param {{\n{net}}}")
+    monkeypatch.chdir(tmp_path)
+    Path("solver.prototxt").write_text(text.replace("digits/digits", "digits"))
+    options = MultiSplitOptions(
+        rounds=1,
+        layers=("conv1",),
+        iteration=20,
+        threads=1,
+        control=False,
+        derive=caffe_split.DeriveOptions(partition="random:0"),
+    )
+    found = caffe_split.multisplit("solver.prototxt", options=options, out="m")
+    assert found.baseline.accuracy == ended.baseline.accuracy
+    assert Path("m/best/solver_net.prototxt").is_file()
+
+
 def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +172,27 @@ def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     loop = looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
     assert loop.start.adopted, loop.note
     assert loop.steps[0].iterations == 0
+    Path("digits/train.log").write_text(trained.log)
+    assert looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m").start.adopted
+    change_solver(("base_lr: 0.01", "base_lr: 0.02"))
+    with pytest.raises(CaffeSplitError, match=r"another solver, as digits/train\.log says: base_lr 0\.01 there, 0\.02"):
+        looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
+
+
+def test_old_weights_with_more_layers_are_refused_before_anything_is_trained(
+    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    old = caffe_split.read_weights("whole/best/folded.caffemodel")
+    more = tmp_path / "more.caffemodel"
+    caffe_split.write_weights(more, {**{name: list(old[name]) for name in old}, "aux": [np.ones((4, 4))]})
+    derive = caffe_split.DeriveOptions(choose_by="random:0", partition="random:0")
+    options = replace(SHORT, derive=derive)
+    with pytest.raises(CaffeSplitError, match=r"weights of 'aux', which .* --ignore-extra-weights leaves them out"):
+        caffe_split.multisplit(SOLVER, options=options, weights=more, out="extra")
+    assert not Path("extra").exists()
+    options = replace(options, derive=replace(derive, ignore_extra_weights=True))
+    assert looping.plan_loop(SOLVER, options=options, weights=more, out="extra").start.adopted
 
 
 def test_an_old_caffemodel_is_split_as_it_is_where_nothing_asks_for_tpm(
@@ -264,6 +264,35 @@ def test_a_round_that_continues_goes_on_at_the_split(
     assert found.rounds[0].control is not None
 
 
+@pytest.mark.parametrize("slope", [0.0, -1.0])
+def test_a_timing_ends_where_longer_trainings_seem_to_take_no_longer(slope: float) -> None:
+    """As on a busy machine: the start takes longer one time than the other."""
+    counts: list[int] = []
+
+    def run(count: int) -> float:
+        counts.append(count)
+        return 9.0 + slope * count / MOST
+
+    start, iteration = pace_of(run)
+    assert counts[-1] == MOST
+    assert all(after <= 12 * before for before, after in zip(counts, counts[1:]))
+    assert (start, iteration) == (9.0 + slope * FIRST / MOST, 0.0)
+    assert pace_of(lambda count: 1.5 + 0.004 * count) == pytest.approx((1.5, 0.004))
+
+
+def test_the_sentence_names_the_net_without_a_split_that_did_better() -> None:
+    def row(name: str, accuracy: float) -> Row:
+        return Row(name, accuracy, None, 1, 1)
+
+    def ended(control: float, folded: float) -> str:
+        one = Round(row("MultiSplits", 0.9), row("MultiSplits, folded", folded), row("control", control), ())
+        return MultiSplits(row("baseline", 0.8), (one,), 1000).sentence()
+
+    assert ended(0.93, 0.92).endswith("seeds. The same net without a split did better: control, 0.9300.")
+    assert ended(0.7, 0.75).endswith("did better: baseline, 0.8000.")
+    assert ended(0.92, 0.92).endswith("compares several seeds.")
+
+
 def test_the_estimate_counts_only_what_is_left(
     folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,85 +302,3 @@ def test_the_estimate_counts_only_what_is_left(
     fresh = estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh"))
     assert fresh.now > 0 and 0 < fresh.idle <= fresh.now
     assert not Path("fresh").exists()
-
-
-def _solver(change: tuple[str, str]) -> None:
-    text = Path(SOLVER).read_text()
-    assert change[0] in text
-    Path(SOLVER).write_text(text.replace(*change))
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "words"),
-    [
-        (("test_interval: 20", "test_interval: 0"), {}, "it never tests"),
-        (("test_interval: 20", "test_interval: 500"), {}, "it never tests"),
-        (("max_iter: 40", "max_iter: 0"), {}, "there is nothing to train"),
-        (("net:", "train_net:"), {}, "names one net for training and testing"),
-        (("display: 4", "display: 0"), {"iteration": None}, "display is 0, and the split"),
-        (("display: 4", "display: 14"), {"iteration": None}, "in a window of 4 displays or more; max_iter is 40"),
-        (("display: 4", "display: 4"), {"iteration": 40}, "not inside the training"),
-        (("display: 4", "display: 4"), {"iteration": None, "window": (0, 50)}, "not inside the training"),
-        (("display: 4", "display: 4"), {"layers": 99}, "99 layers to split, and"),
-        (("display: 4", "display: 4"), {"layers": ("conv9",), "rounds": 1}, "layer 'conv9' cannot be split"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: tuple[str, str],
-    options: dict[str, object],
-    words: str,
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    os.symlink(folder / "data", tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    _solver(change)
-    with pytest.raises(CaffeSplitError, match=words):
-        caffe_split.multisplit(SOLVER, options=replace(SHORT, **options))
-    assert not Path("multisplit").exists()
-
-
-def test_a_folder_of_others_and_of_other_choices_is_left_alone(
-    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(folder)
-    (tmp_path / "mine").write_text("x")
-    with pytest.raises(CaffeSplitError, match="was not made by `multisplit`"):
-        caffe_split.multisplit(SOLVER, options=SHORT, out=tmp_path)
-    with pytest.raises(CaffeSplitError, match="begun with layers 2, not 3"):
-        caffe_split.multisplit(SOLVER, options=replace(SHORT, layers=3), out="whole")
-    shutil.copytree("digits", tmp_path / "digits")
-    os.symlink(folder / "data", tmp_path / "data")
-    shutil.copytree("whole", tmp_path / "whole")
-    monkeypatch.chdir(tmp_path)
-    _solver(("base_lr: 0.01", "base_lr: 0.02"))
-    with pytest.raises(CaffeSplitError, match=r"solver\.prototxt: not the file that"):
-        caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
-
-
-@pytest.mark.parametrize(
-    ("choices", "words"),
-    [
-        ({"rounds": 0}, "rounds is 0"),
-        ({"layers": 0}, "layers is 0"),
-        ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
-        ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
-        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "give --rounds 1, or --schedule restart"),
-        ({"layers": ("a",), "rounds": 1, "derive": caffe_split.DeriveOptions(choose_by="snip")}, "--layers names them"),
-    ],
-)
-def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
-    with pytest.raises(CaffeSplitError, match=words):
-        MultiSplitOptions(**choices)  # type: ignore[arg-type]
-
-
-def test_missing_data_is_named_before_anything_is_trained(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
-        caffe_split.multisplit(SOLVER, options=SHORT)
-    assert not Path("multisplit").exists()

@@ -57,12 +57,16 @@ def test_many_logs_are_one_command(tmp_path: Path) -> None:
     lines = table(tmp_path, "--sort", "best", "--snapshot")
     assert column(lines, "Acc") == [f"{0.3 + k / 100:.6g}" for k in reversed(range(30))]
     assert column(lines, "Net")[0] == "run17" and column(lines, "Test loss")[0] == "18"
-    assert column(lines, "Snapshot")[:2] == [str(best), f"{tmp_path}/run04/net_iter_20.caffemodel (of 20)"]
+    assert column(lines, "Snapshot")[:2] == [str(best), f"{tmp_path}/run04/net_iter_20.caffemodel (at 20: 0.2)"]
     assert lines[-1] == f"best: run17 at 10, load {best}"
     assert "run13: +0.0100 is 16 of 1,600 images: within chance." in lines
     assert column(table(tmp_path, "--sort", "net"), "Net") == [f"run{k:02d}" for k in range(30)]
     assert column(table(tmp_path, "--sort", "loss"), "Test loss")[:3] == ["1", "2", "3"]
     best.unlink()
+    assert table(tmp_path)[-1] == (
+        "best: run17 at 10 (0.59), of which no snapshot is there; the nearest, of 20 (0.2 in its test): load "
+        f"{tmp_path}/run17/net_iter_20.caffemodel"
+    )
     (tmp_path / "run17/net_iter_20.caffemodel").unlink()
     assert table(tmp_path)[-1] == "best: run17 at 10; no snapshot of it is there"
 

@@ -23,6 +23,8 @@ from caffe_split.backends.protocol import (
     TrainingCommand,
     TrainingRequest,
 )
+from caffe_split.layertypes.foreign import foreign_fields
+from caffe_split.net.layers import Layer
 from caffe_split.net.state import NetState
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ class Caffe(Backend):
         """Raises `NotFoundError` where there is no pycaffe."""
         if not self.is_there():
             raise NotFoundError("pycaffe is not in this environment; build it with ./tools/build_caffe")
+
+    def lacking(self, layers: Sequence[Layer]) -> list[str]:
+        """See `Backend.lacking`. It is this Caffe that is asked for its types, which may be more than BVLC's."""
+        from caffe_split.backends.caffe.types import unknown_types
+
+        types = [f"type {name}" for name in unknown_types(layer.type for layer in layers)]
+        return types + list(dict.fromkeys(each.path for layer in layers for each in foreign_fields(layer)))
 
     def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
         """See `Backend.forward`. Raises `CaffeSplitError` with Caffe's own last words."""

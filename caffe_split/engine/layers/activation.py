@@ -23,3 +23,19 @@ class Mish(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (functional.mish(bottoms[0]),)
+
+
+class HSigmoid(Layer):
+    """(x + 3) / 6, limited to 0 and 1 (Howard et al., MobileNetV3)."""
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (functional.hardsigmoid(bottoms[0]),)
+
+
+class HSwish(Layer):
+    """x times (x + 3) / 6 limited to 0 and 1 (Howard et al., MobileNetV3)."""
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (functional.hardswish(bottoms[0]),)

@@ -11,7 +11,7 @@ from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.setup import is_in_place
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shape_rules import Found, UnknownShapeError
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.options import Options
 
@@ -64,8 +64,6 @@ class Layer:
     options_name = ""
     # Indices of blobs that the layer computes with on the host, and that so stay there.
     on_host: frozenset[int] = frozenset()
-    # Whether files may have its blobs with more or fewer axes of 1.
-    loads_any_ones = False
     varies = False
     draws = False
     eager = False
@@ -99,7 +97,7 @@ class Layer:
 
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         """The shapes of the tops: by the shape rule, if it refuses all misfits, else by a run without values."""
-        engine = record_of(self.text.type).engine
+        engine = record_for(self.text).engine
         if engine is not None and engine.rule_refuses:
             return [tuple(shape) for shape in self.inferred(bottoms).tops]
         blobs, buffers = self.blobs, self.buffers
@@ -113,7 +111,7 @@ class Layer:
 
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
         """The multiply-adds of one run on bottoms of these shapes, of types that are made of them."""
-        return self.inferred(bottoms).macs * bottoms[0][0] if record_of(self.text.type).has_kernels else 0
+        return self.inferred(bottoms).macs * bottoms[0][0] if record_for(self.text).has_kernels else 0
 
     def follow(self, bottoms: Sequence[Shape]) -> None:
         """Fit the layer to the bottoms of this batch, where they have other shapes than those of the one before."""
@@ -153,7 +151,7 @@ class Layer:
 
     def inferred(self, bottoms: Sequence[Shape]) -> Found:
         """The shapes of tops and blobs by the type's shape rule. Raises `CaffeSplitError`."""
-        rule = record_of(self.text.type).shapes
+        rule = record_for(self.text).shapes
         if isinstance(rule, str):
             raise self.error(f"{rule}.")
         try:

@@ -10,16 +10,17 @@ from typing_extensions import override
 from caffe_split.engine.layers.base import Shape
 from caffe_split.engine.layers.data import Input
 from caffe_split.layertypes.shape_rules import UnknownShapeError
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 
 
-class _Given(Input):
+class Given(Input):
     """Blobs that the caller fills, of the shapes that the caller or the layer's options give."""
 
     options_name = ""
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        del bottoms  # They hold what another layer has read from files in the fork, and the caller gives what it makes.
         given = self.place.inputs
         lacking = [top for top in self.text.tops if top not in given]
         found = dict(given)
@@ -36,42 +37,10 @@ class _Given(Input):
 
     def _written(self) -> dict[str, Shape]:
         """The shapes of the tops that the layer's options tell."""
-        rule = record_of(self.text.type).shapes
+        rule = record_for(self.text).shapes
         if isinstance(rule, str):
             return {}
         try:
             return dict(zip(self.text.tops, rule(self.text, []).tops))
         except UnknownShapeError:
             return {}
-
-
-class AnnotatedData(_Given):
-    """SSD's images and boxes."""
-
-
-class ImageSegData(_Given):
-    """DeepLab's images and labels of pixels."""
-
-
-class DenseImageData(_Given):
-    """SegNet's images and labels of pixels."""
-
-
-class VideoData(_Given):
-    """Frames or optical flow of temporal segment networks."""
-
-
-class CPMData(_Given):
-    """Images and heat maps of pose machines."""
-
-
-class ImageLabelmapData(_Given):
-    """HED's images and maps of edges."""
-
-
-class DataHeatmap(_Given):
-    """Images and heat maps of joints."""
-
-
-class BoxData(_Given):
-    """Images and boxes of YOLO."""

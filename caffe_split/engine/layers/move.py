@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.layertypes.records.upsampling import order_of
+from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
 
 
 class Permute(Layer):
@@ -78,3 +79,25 @@ class Axpy(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         a, x, y = bottoms
         return (a.reshape(*x.shape[:2], *[1] * (x.dim() - 2)) * x + y,)
+
+
+class PixelShuffle(Layer):
+    """Channels become squares: channel c * f^2 + y * f + x is the place (y, x) of each square (Shi et al.)."""
+
+    options_name = "pixel_shuffle_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (functional.pixel_shuffle(bottoms[0], upscale_factor(self.text)),)
+
+
+class CReLU(Layer):
+    """ReLU of x, and behind it along an axis ReLU of -x (Shang et al.)."""
+
+    options_name = "crelu_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x, slope = bottoms[0], self.options.get("negative_slope")
+        axis = self.axis(self.options.get("concat_axis"), x.dim())
+        return (torch.cat([functional.leaky_relu(x, slope), functional.leaky_relu(-x, slope)], axis),)

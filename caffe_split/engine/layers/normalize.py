@@ -38,3 +38,12 @@ class Normalize(Layer):
         if factor.dim():
             factor = factor.view(1, -1, *[1] * (x.dim() - 2))
         return (x / length * factor,)
+
+
+class NormalizationL2(Layer):
+    """Each record divided by its length, the root of the sum of its squares, of nets for faces and vehicles."""
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x = bottoms[0]
+        return (x / (x * x).sum(1, keepdim=True).clamp(min=1e-24).sqrt(),)

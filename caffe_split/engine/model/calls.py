@@ -16,7 +16,7 @@ from caffe_split.engine.layers.shape import Eltwise
 from caffe_split.engine.model.chains import Chain
 from caffe_split.engine.model.late import Memory, as_it_stands, run_late
 from caffe_split.engine.spec.memory import Access, Trace
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 
 
 @dataclass
@@ -99,7 +99,7 @@ def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
     for layer, own, access in zip(layers, weights, accesses):
         downs = layer.text.message.get_all("propagate_down")
         detached = tuple(place for place, down in enumerate(downs) if not down)
-        engine = record_of(layer.text.type).engine
+        engine = record_for(layer.text).engine
         low = engine is not None and engine.takes_bf16 and not access.late
         calls.append(
             LayerCall(
@@ -205,6 +205,6 @@ def _may_overwrite(layers: Sequence[Layer], index: int) -> bool:
         return False
     writers = [place for place in range(index) if bottom in layers[place].text.tops]
     writer = layers[writers[-1]]
-    engine = record_of(writer.text.type).engine
+    engine = record_for(writer.text).engine
     free = engine is not None and engine.lets_overwrite(writer.text)
     return free and _readers(layers, writers[-1]) == [index]

@@ -26,7 +26,7 @@ from caffe_split.engine.spec.support import Note, check_net, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.state import NetState
 
@@ -145,10 +145,10 @@ class Net:
     # -- building
 
     def _add(self, text: Text, place: Place, sharing: Sharing) -> None:
-        engine = record_of(text.type).engine
+        engine = record_for(text).engine
         assert engine is not None, "check_net has refused the others"
         module = importlib.import_module(f"caffe_split.engine.layers.{engine.module}")
-        layer: Layer = getattr(module, text.type)(text, place)
+        layer: Layer = getattr(module, engine.class_name or text.type)(text, place)
         bottoms = [self.shapes[name] for name in text.bottoms]
         self._bottoms.append(dict(zip(text.bottoms, bottoms)))
         try:
@@ -175,7 +175,7 @@ class Net:
         sharing.add(layer)
         self.multiply_adds += layer.multiply_adds(bottoms)
         weights = [float(value) for value in text.message.get_all("loss_weight")]
-        if not weights and record_of(text.type).is_loss:
+        if not weights and record_for(text).is_loss:
             weights = [1.0] + [0.0] * (len(text.tops) - 1)
         self._losses.append({index: weight for index, weight in enumerate(weights) if weight})
         self.loss_weights.update((text.tops[index], weight) for index, weight in self._losses[-1].items())

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes.norm_forks import scale_inside
 from caffe_split.layertypes.records.recurrent import exposed_count
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
+from caffe_split.net.norm_forks import scale_inside
 from caffe_split.net.options import Options
 
 _WITHOUT = ("ArgMax", "Threshold", "DetectionOutput")
@@ -39,7 +39,7 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
             name = next(layer.bottoms[index] for index in _no_gradient(layer) if bottoms[index])
             yield layer, f"no gradient goes to its bottom '{name}', which is learnt: Caffe stops"
         elif (
-            record_of(layer.type).is_loss
+            record_for(layer).is_loss
             and layer.type not in ("EuclideanLoss", "ContrastiveLoss", "SmoothL1Loss")
             and any(bottoms[1:])
         ):
@@ -97,7 +97,7 @@ def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
     for index in reversed(range(len(layers))):
         layer = layers[index]
         weights = [float(weight) for weight in layer.message.get_all("loss_weight")]
-        is_loss = any(weights) if weights else record_of(layer.type).is_loss
+        is_loss = any(weights) if weights else record_for(layer).is_loss
         reading = [readers[index, place] for place in range(len(layer.tops))]
         counts[index] = is_loss or any(counts[other] for found in reading for other, _ in found)
         dropped = bool(reading) and all(found and not any(bottoms[i][k] for i, k in found) for found in reading)
@@ -110,7 +110,7 @@ def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
 def _learns(layer: Layer) -> bool:
     """Whether Caffe gives a blob of the layer a gradient: BatchNorm's too, unless all three have a param."""
     has_bias = 0
-    for name in record_of(layer.type).options:
+    for name in record_for(layer).options:
         if name.endswith("_param") and layer.type in _BIASED:
             options = Options.of(layer.message, name)
             has_bias = int(bool(options.get("bias_term")))

@@ -12,16 +12,19 @@ from caffe_split.engine.spec.python_layers import load_python_layers
 from caffe_split.engine.spec.support import Problem, judge, judge_training, lacking_files, layers_of, refusal
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
-from caffe_split.layertypes.records import fork_data
+from caffe_split.layertypes.table import record_for
+from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training, solver_test_nets
 
-# Types whose arrays a program gives -> how.
-_GIVEN = {
-    "MemoryData": "caffe_split.engine.Solver, net.set_input_arrays",
-    **dict.fromkeys(fork_data.NAMES, "caffe_split.engine.Net, forward"),
-}
+
+def _given_by(layer: Layer) -> str | None:
+    """How a program gives the arrays of a layer whose data no command reads; None for all others."""
+    if layer.type == "MemoryData":
+        return "caffe_split.engine.Solver, net.set_input_arrays"
+    engine = record_for(layer).engine
+    return "caffe_split.engine.Net, forward" if engine is not None and engine.class_name == "Given" else None
 
 
 def check_training(solver: Path) -> None:
@@ -37,11 +40,11 @@ def check_training(solver: Path) -> None:
             Problem(
                 document.filename,
                 layer.field.line,
-                f"layer '{layer.name}': {layer.type} is given its arrays in Python ({_GIVEN[layer.type]}), not by a "
+                f"layer '{layer.name}': {layer.type} is given its arrays in Python ({_given_by(layer)}), not by a "
                 "command",
             )
             for layer in layers
-            if layer.type in _GIVEN
+            if _given_by(layer)
         ]
     if problems:
         raise refusal(problems)
@@ -73,6 +76,7 @@ class Choices:
     scale_batch: bool = False
     continue_data: bool = False
     python_layers: str | None = None
+    workers: int | None = None
 
     def words(self) -> list[str]:
         """The options as words of a command line."""

@@ -22,6 +22,8 @@ from caffe_split.net.options import Options
 Maker = Callable[[str, str], Any]
 _Class = TypeVar("_Class", bound=Maker)
 _KNOWN: dict[tuple[str, str], Maker] = {}
+# Published layers that the engine has itself -> the module with the class of that name.
+_OURS = {("rpn.proposal_layer", "ProposalLayer"): "caffe_split.engine.layers.proposal"}
 
 
 def python_layer(module: str, layer: str) -> Callable[[_Class], _Class]:
@@ -93,7 +95,11 @@ def names_of(layer: Layer) -> tuple[str, str]:
 
 def maker_of(layer: Layer) -> Maker:
     """The class that stands for a Python layer, which `lacking` has found to be there."""
-    return _KNOWN[names_of(layer)]
+    names = names_of(layer)
+    if names not in _KNOWN:
+        made: Maker = getattr(importlib.import_module(_OURS[names]), names[1])
+        return made
+    return _KNOWN[names]
 
 
 def problems(layer: Layer) -> Iterator[str]:
@@ -105,7 +111,7 @@ def problems(layer: Layer) -> Iterator[str]:
 def lacking(layer: Layer) -> Iterator[str]:
     """The class for a Python layer that nobody has registered."""
     module, name = names_of(layer)
-    if module and name and (module, name) not in _KNOWN:
+    if module and name and (module, name) not in (_KNOWN.keys() | _OURS.keys()):
         yield (
             f'no PyTorch class is known for layer: "{name}" of module: "{module}"; write one, register it with '
             f'@caffe_split.engine.python_layer("{module}", "{name}"), and name its file: --python-layers FILE.py'

@@ -12,7 +12,7 @@ from caffe_split.engine.spec.support import Problem
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.batch_rules import EACH, BatchKind, MixedRecordsError, Shapes
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
 
 
@@ -32,7 +32,7 @@ def kinds_of(document: prototxt.Document, layers: Sequence[Layer], shapes: Seque
         given = [now.get(name, EACH) for name in layer.bottoms]
         kinds: BatchKind | list[BatchKind] = EACH
         try:
-            rule = record_of(layer.type).batch
+            rule = record_for(layer).batch
             if rule is None:
                 raise MixedRecordsError(f"type {layer.type} is not handled there")
             kinds = rule(layer, given, known)

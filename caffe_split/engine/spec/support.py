@@ -20,7 +20,7 @@ from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
 from caffe_split.layertypes.record import ANY, Engine
-from caffe_split.layertypes.table import record_of
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
@@ -82,7 +82,7 @@ def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
 
 def _with_tops(layers: Sequence[Layer]) -> list[Layer]:
     """The layers, with a top for each loss that has none. Caffe calls all of them alike; here a name is one blob."""
-    lacking = [index for index, layer in enumerate(layers) if record_of(layer.type).is_loss and not layer.tops]
+    lacking = [index for index, layer in enumerate(layers) if record_for(layer).is_loss and not layer.tops]
     names = {index: AUTOMATIC if index == lacking[0] else f"{AUTOMATIC} of {layers[index].name}" for index in lacking}
     return [replace(layer, tops=(names[index],)) if index in names else layer for index, layer in enumerate(layers)]
 
@@ -111,7 +111,7 @@ def lacking_files(document: prototxt.Document, layers: Sequence[Layer]) -> list[
     """What layers need beside the net and is not there: files, data sets, classes of Python layers."""
     found = []
     for layer in layers:
-        engine = record_of(layer.type).engine
+        engine = record_for(layer).engine
         check = python_layers.lacking if layer.type == "Python" else engine.files if engine is not None else None
         texts = check(layer) if check is not None else ()
         found += [Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}") for text in texts]
@@ -141,7 +141,7 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             notes.append(Note(strange.line, "", strange.path, reason))
     wires = _Wires()
     for layer in layers:
-        engine = record_of(layer.type).engine
+        engine = record_for(layer).engine
         if engine is None:
             problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
         else:
@@ -178,7 +178,7 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
         reads = [entry for entry in layer.message if entry.name not in _COMMON]
         notes += [Note(entry.line, layer.name, entry.name, engine.ignored["*"]) for entry in reads]
         return
-    unread = unread_fields(layer, record_of(layer.type).options)
+    unread = unread_fields(layer, record_for(layer).options)
     yield from ((each.line, each.message) for each in unread)
     strange = {each.path for each in unread}
     for each in foreign_fields(layer):
@@ -189,7 +189,7 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     for entry in layer.message:
         if entry.name in strange:
             continue
-        if entry.name in record_of(layer.type).options:
+        if entry.name in record_for(layer).options:
             yield from _fields(layer, engine, entry, strange, notes)
         elif entry.name in engine.ignored:
             notes.append(Note(entry.line, layer.name, entry.name, engine.ignored[entry.name]))
@@ -205,7 +205,7 @@ def _fields(
     layer: Layer, engine: Engine, entry: prototxt.Field, strange: Collection[str], notes: list[Note]
 ) -> Iterator[tuple[int, str]]:
     """The fields of one option message, except the `strange` ones."""
-    handled = record_of(layer.type).options[entry.name].split()
+    handled = record_for(layer).options[entry.name].split()
     for message in (value for value in entry.values() if isinstance(value, prototxt.Message)):
         for inner in message:
             path = f"{entry.name}.{inner.name}"

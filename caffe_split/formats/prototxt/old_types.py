@@ -49,19 +49,24 @@ V1_TYPES = {
 # The same for types that forks added to the enum, under the names that their layers have today.
 V1_TYPES_OF_FORKS = {
     "BN": "BN",
+    "CONVOLUTION3D": "Convolution3D",
     "CROP": "Crop",
     "DENSE_IMAGE_DATA": "DenseImageData",
     "ELU": "ELU",
     "IMAGE_SEG_DATA": "ImageSegData",
     "INTERP": "Interp",
+    "MAT_WRITE": "MatWrite",
     "PERMUTE": "Permute",
+    "POOLING3D": "Pooling3D",
     "PRELU": "PReLU",
     "PYTHON": "Python",
     "RESHAPE": "Reshape",
     "ROI_POOLING": "ROIPooling",
+    "SEG_ACCURACY": "SegAccuracy",
     "SMOOTH_L1_LOSS": "SmoothL1Loss",
     "UNPOOLING": "Unpooling",
     "UPSAMPLE": "Upsample",
+    "VIDEO_DATA": "VideoData",
 }
 
 # V0LayerParameter.type -> V1LayerParameter.LayerType. "padding" has no layer of its own any more.

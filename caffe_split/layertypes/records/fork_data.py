@@ -1,4 +1,8 @@
-"""Data layers of forks. The engine does not read their files: a program gives their arrays, as those of an Input."""
+"""Data layers of forks. The engine does not read their files: a program gives their arrays, as those of an Input.
+
+So it is with any layer of an unknown type that reads no blob, and with NVCaffe's DetectNetTransformation, which makes
+the images and the grid of a DetectNet of what two Data layers read.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,20 @@ def _segmented(message: str) -> ShapeRule:
     return rule
 
 
+def _detect_net(layer: Layer, bottoms: list[Shape]) -> Found:
+    """DetectNet's: images of the size of the grid, and 8 channels and one per class for each square of it."""
+    width, height = (_number(layer, "detectnet_groundtruth_param", f"image_size_{axis}") for axis in "xy")
+    stride = _number(layer, "detectnet_groundtruth_param", "stride")
+    if not (width and height and stride):
+        raise UnknownShapeError("its detectnet_groundtruth_param gives no image_size_x, image_size_y or stride")
+    truth = layer.message.sub("detectnet_groundtruth_param")
+    classes = {_whole(each.get("dst", 0)) for each in truth.subs("object_class")} if truth is not None else set()
+    batch = bottoms[0][0] if bottoms and bottoms[0] else 1
+    channels = 8 + max(classes, default=0) + 1
+    shapes: list[Shape] = [(batch, 3, height, width), (batch, channels, height // stride, width // stride)]
+    return Found(shapes[: len(layer.tops)])
+
+
 def _number(layer: Layer, message: str, name: str) -> int:
     """A number in a message that may be a fork's; 0 where it is not written."""
     found = layer.message.sub(message)
@@ -59,14 +77,24 @@ _SHAPES: dict[str, ShapeRule | str] = {
     "BoxData": _OWN,  # YOLO
 }
 
-RECORDS = tuple(
-    LayerType(
+
+def _given(name: str, shapes: ShapeRule | str, bottoms: int = 0) -> LayerType:
+    return LayerType(
         name,
         shapes=shapes,
         batch=batch_rules.source,
         words=lambda layer: [layer.type, *tops(layer)],
-        engine=Engine("given", (0, 0), (1, ANY), _GIVEN),
+        engine=Engine("given", (bottoms, bottoms), (1, ANY), _GIVEN, class_name="Given"),
     )
-    for name, shapes in _SHAPES.items()
+
+
+def unknown_source(name: str) -> LayerType:
+    """The record of a type that is not known, for a layer without bottoms."""
+    return _given(name, "the type is not one of Caffe's own")
+
+
+RECORDS = (
+    *(_given(name, shapes) for name, shapes in _SHAPES.items()),
+    _given("DetectNetTransformation", _detect_net, bottoms=2),
 )
-NAMES = frozenset(_SHAPES)
+NAMES = frozenset(record.name for record in RECORDS)

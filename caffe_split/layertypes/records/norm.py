@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from caffe_split.layertypes import norm_forks
+from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import (
     EACH,
     SAME,
@@ -19,6 +19,7 @@ from caffe_split.layertypes.batch_rules import (
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import Engine, LayerType, always
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, axis_of, need_bottoms, same, with_bias
+from caffe_split.net import norm_forks
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
@@ -59,6 +60,16 @@ def _check_normalize(layer: Layer) -> Iterator[str]:
             "without norm_param it may be SSD's Normalize, with a learnt factor, or that of nets for faces, without "
             "any; write norm_param { } for the former"
         )
+
+
+def _normalization_l2(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 1, axes=2)
+    if any(length != 1 for length in bottoms[0][2:]):
+        raise CaffeSplitError(
+            f"{layer.where}: a bottom of {bottoms[0]}; whether images are divided by one length or by one per place is "
+            "known for records (N, C) only."
+        )
+    return Found([bottoms[0]])
 
 
 def _mvn(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -135,6 +146,7 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("bn", check=_check_bn, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
         blob_names=("weight", "bias", "mean", "variance"),
+        any_ones=True,
     ),
     LayerType(
         "Normalize",
@@ -145,6 +157,15 @@ RECORDS = (
         keeps_shape=True,
         keeps_channels=True,
         engine=Engine("normalize", check=_check_normalize),
+    ),
+    LayerType(
+        "NormalizationL2",
+        shapes=_normalization_l2,
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine("normalize", rule_refuses=True),
     ),
     LayerType(
         "Scale",

@@ -60,7 +60,7 @@ RECORDS = (
         engine=Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
     _pointwise("ReLU6", {"relu6_param": ""}, Engine("activation", takes_bf16=True)),
-    _pointwise("Mish", engine=Engine("activation", takes_bf16=True)),
+    *(_pointwise(name, engine=Engine("activation", takes_bf16=True)) for name in ("Mish", "HSwish", "HSigmoid")),
     _pointwise("ELU", {"elu_param": "alpha"}, _LOW),
     _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED_LOW),
     _pointwise("TanH", {"tanh_param": ""}, _CHECKED_LOW),

@@ -160,6 +160,34 @@ def _reorg(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(batch, channels * stride**2, height // stride, width // stride)])
 
 
+def _pixel_shuffle(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Channels become squares of `upscale_factor`."""
+    need_images(layer, bottoms, 1)
+    factor, (batch, channels, height, width) = upscale_factor(layer), bottoms[0]
+    if factor < 1 or channels % factor**2:
+        raise CaffeSplitError(
+            f"{layer.where}: {channels} channels do not divide into squares of {factor} (upscale_factor)."
+        )
+    return Found([(batch, channels // factor**2, height * factor, width * factor)])
+
+
+def upscale_factor(layer: Layer) -> int:
+    """The side of the squares of a PixelShuffle; 0 where it is not written."""
+    return int(Options.of(layer.message, "pixel_shuffle_param").get("upscale_factor"))
+
+
+def _check_pixel_shuffle(layer: Layer) -> Iterator[str]:
+    if not upscale_factor(layer):
+        yield "pixel_shuffle_param: upscale_factor is missing or 0"
+
+
+def _crelu(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Twice as long along concat_axis."""
+    need_bottoms(layer, bottoms, 1)
+    axis = axis_of(Options.of(layer.message, "crelu_param").get("concat_axis"), len(bottoms[0]), layer)
+    return Found([(*bottoms[0][:axis], 2 * bottoms[0][axis], *bottoms[0][axis + 1 :])])
+
+
 def _axpy(layer: Layer, bottoms: list[Shape]) -> Found:
     """The factor per channel of each record, what it multiplies, and what is added."""
     need_bottoms(layer, bottoms, 3)
@@ -227,6 +255,20 @@ RECORDS = (
         options={"reorg_param": "stride reverse"},
         batch=by_record,
         engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+    ),
+    LayerType(
+        "PixelShuffle",
+        shapes=_pixel_shuffle,
+        options={"pixel_shuffle_param": "upscale_factor"},
+        batch=by_record,
+        engine=Engine("move", check=_check_pixel_shuffle, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+    ),
+    LayerType(
+        "CReLU",
+        shapes=_crelu,
+        options={"crelu_param": "negative_slope concat_axis"},
+        batch=along("crelu_param", "concat_axis"),
+        engine=Engine("move", takes_bf16=True, rule_refuses=True),
     ),
     LayerType(
         "Axpy",

@@ -1,0 +1,58 @@
+"""Layers over videos (N, C, time, height, width) (Tran et al., C3D)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+from typing_extensions import override
+
+from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.engine.layers.fillers import fill
+from caffe_split.layertypes.records.volumes import volume_window
+
+
+class Convolution3D(Layer):
+    """Kernels slid over time, height and width."""
+
+    options_name = "convolution_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        names = ("weight_filler", "bias_filler")
+        shapes = self.inferred(bottoms).params
+        self.blobs = [fill(shape, self.options.sub(name), self.place.generator) for shape, name in zip(shapes, names)]
+        self.window = volume_window(self.text)
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        bias = self.blobs[1] if len(self.blobs) > 1 else None
+        w = self.window
+        group = int(self.options.get("group"))
+        return (functional.conv3d(bottoms[0], self.blobs[0], bias, w.stride, w.pad, groups=group),)
+
+    @override
+    def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
+        return self.inferred(bottoms).macs * bottoms[0][0]
+
+
+class Pooling3D(Layer):
+    """The maximum of windows over time, height and width; their number is rounded up, as in Pooling."""
+
+    options_name = "pooling_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.window = volume_window(self.text)
+        self.size = tuple(self.inferred(bottoms).tops[0][2:])
+        if any(pad >= kernel for pad, kernel in zip(self.window.pad, self.window.kernel)):
+            raise self.error(f"pad {self.window.pad} is not smaller than the kernel {self.window.kernel}.")
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x, w = bottoms[0], self.window
+        sides: list[int] = []
+        for length, count, kernel, stride, pad in zip(x.shape[2:], self.size, w.kernel, w.stride, w.pad):
+            sides = [pad, (count - 1) * stride + kernel - length - pad, *sides]
+        return (functional.max_pool3d(functional.pad(x, sides, value=-torch.inf), w.kernel, w.stride),)
