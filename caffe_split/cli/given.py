@@ -50,7 +50,7 @@ _WORDS = {
     "state": "a solver state (.solverstate)",
     "schema": "a caffe.proto",
     "log": "a training log",
-    "array": "an .npy array",
+    "array": "an array of NumPy (.npy or .npz)",
     "picture": "an image",
     "folder": "a folder",
 }

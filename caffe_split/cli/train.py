@@ -28,6 +28,12 @@ from caffe_split.engine.spec.command import Choices
     "default: OMP_NUM_THREADS if set, else as many cores as pay for the net; --processes divides all cores.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Threads that decode images for a data layer, in each process; default: one per core, at most 4; torch only.",
+)
+@click.option(
     "--engine",
     type=click.Choice(names()),
     help="The real Caffe, or the same training on PyTorch.  [default: caffe where a built one is found, else torch]",
@@ -81,6 +87,7 @@ def train(
     force: bool,
     append: bool,
     threads: int | None,
+    workers: int | None,
     caffe: str | None,
     grace: float,
     engine: str | None,
@@ -118,7 +125,7 @@ def train(
         caffe=caffe,
         engine=engine,
         choices=Choices(
-            device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data, python_layers
+            device, seed, precision, compile, processes, sync_bn, scale_batch, continue_data, python_layers, workers
         ),
     )
     why = f" ({plan.why})" if plan.why else ""

@@ -10,12 +10,16 @@ from PIL import Image, ImageOps
 
 from caffe_split.errors import CaffeSplitError
 
+# EXIF's number for how an image is turned; 1 is upright.
+_ORIENTATION = 0x0112
+
 
 def decode_image(encoded: bytes, color: bool | None) -> npt.NDArray[np.uint8]:
     """An image file's bytes as (channels, height, width): blue, green, red (and alpha), or gray.
 
     color: True for three channels, False for one, both turned upright as the file says; None for the channels of the
-    file, not turned. Raises `CaffeSplitError` if it is not an image of 8 bits per value.
+    file, not turned. The array is a view of Pillow's, which has the values of a pixel side by side: the crop of it that
+    is needed is copied later, once. Raises `CaffeSplitError` if it is not an image of 8 bits per value.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
@@ -24,15 +28,21 @@ def decode_image(encoded: bytes, color: bool | None) -> npt.NDArray[np.uint8]:
                 image.draft("L", None)
             if image.mode[0] in "IF":
                 raise CaffeSplitError(f"an image of mode {image.mode}; expected one of 8 bits a value")
-            turned = image if color is None else ImageOps.exif_transpose(image)
+            turned = image if color is None else _upright(image)
             mode = _native_mode(turned) if color is None else "RGB" if color else "L"
-            values = np.array(turned.convert(mode))
+            values = np.asarray(turned if turned.mode == mode else turned.convert(mode))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CaffeSplitError(f"an image that cannot be decoded: {error}") from error
     if values.ndim == 2:
-        return np.ascontiguousarray(values[None])
-    order = [2, 1, 0, 3][: values.shape[2]]
-    return np.ascontiguousarray(values[:, :, order].transpose(2, 0, 1))
+        return values[None]
+    blue_first = values[:, :, ::-1] if values.shape[2] == 3 else values[:, :, [2, 1, 0, 3]]
+    return blue_first.transpose(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Asked first: without a turn, Pillow would copy the image.
+    image.load()
+    return image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
 
 
 def _native_mode(image: Image.Image) -> str:

@@ -2,7 +2,7 @@
 
     python -m caffe_split.engine SOLVER [--weights FILE,FILE] [--snapshot FILE|auto] [--continue-data]
         [--device cpu|cuda] [--seed N] [--precision fp32|tf32|bf16] [--compile] [--threads N]
-        [--processes K] [--sync-bn] [--scale-batch] [--python-layers MODULE|FILE.py]
+        [--workers N] [--processes K] [--sync-bn] [--scale-batch] [--python-layers MODULE|FILE.py]
     torchrun --nproc-per-node K -m caffe_split.engine SOLVER ...
 
 The log goes to standard error. SIGINT writes a snapshot and stops; SIGHUP writes a snapshot. The exit status is 0 at
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from caffe_split.engine.cores import usable_cores
 from caffe_split.engine.log import Log, SilentLog
 from caffe_split.engine.parallel.launch import LAUNCHER, launch, tell_met
 from caffe_split.engine.require import require_torch
@@ -86,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole(1),
         help="of each process; default: as many as pay for the net, at most all cores, divided among the processes",
     )
+    parser.add_argument(
+        "--workers",
+        type=_whole(1),
+        help="threads that decode images for a data layer, in each process; default: one per core, at most 4",
+    )
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
@@ -108,6 +114,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     """Train in this process. Raises `CaffeSplitError`."""
     import torch
 
+    from caffe_split.engine.data.workers import set_workers
     from caffe_split.engine.device import choose_device, keep_memory, threads_for
     from caffe_split.engine.model.precision import set_precision
     from caffe_split.engine.parallel.group import ALONE
@@ -127,6 +134,9 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     set_precision(words.precision, device)
     how = f"{words.precision}{', compiled' if words.compile else ''}"
     log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
+    set_workers(words.workers)
+    if words.workers and words.workers > usable_cores():
+        log.info(f"Workers: {words.workers}, more than the {usable_cores()} cores, on which they only take turns")
     group = ALONE
     if meeting:
         group = meeting.group(device, multiply=words.scale_batch, sync_norms=words.sync_bn)

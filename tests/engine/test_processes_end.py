@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from caffe_split.data.store import write_store
-from caffe_split.engine.parallel.launch import usable_cores
+from caffe_split.engine.cores import usable_cores
 from caffe_split.errors import CaffeSplitError
 from tests.engine.runs import numbers, write_training
 from tests.support import ROOT, caffe_split, start_process

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from typing_extensions import override
 
 from caffe_split.data.images import decode_image, resize_image
-from caffe_split.data.store import decode_record, open_store
-from caffe_split.engine.data.reader import Records, Shape, shuffled
+from caffe_split.data.store import open_store
+from caffe_split.engine.data.reader import Records, Shape, Stored, shuffled
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.datum import read_datum
 
 # Bytes up to which all images of a store stay in memory.
 _STAYS = 1 << 24
@@ -32,34 +34,49 @@ class ImageReader:
     shape: tuple[int, int, int]
     # Whether images that were read once stay in memory.
     stays = False
+    # Whether images are decoded, which takes longer than all else.
+    decodes = True
 
     def __init__(self) -> None:
         self.objection: Callable[[Shape], str] = _no_objection
         self._position = 0
 
-    def _next(self) -> tuple[np.ndarray, int]:
-        """The record at `_position`."""
+    def _next(self) -> tuple[Stored, int]:
+        """The record at `_position`; errors without its name."""
         raise NotImplementedError
 
     def _name(self) -> str:
         """The name of the record at `_position` in error messages."""
         raise NotImplementedError
 
-    def _look(self) -> tuple[np.ndarray, int]:
+    def _stored(self) -> tuple[Stored, int]:
+        """The record at `_position`; errors begin with its name."""
+        name = self._name()
         try:
-            image, label = self._next()
+            stored, label = self._next()
         except (CaffeSplitError, OSError) as error:
-            raise CaffeSplitError(f"{self._name()}: {error}") from None
+            raise CaffeSplitError(f"{name}: {error}") from None
+        return Stored(partial(self._load, name, stored), stored.is_float), label
+
+    def _load(self, name: str, stored: Stored) -> np.ndarray:
+        try:
+            image = stored.load()
+        except (CaffeSplitError, OSError) as error:
+            raise CaffeSplitError(f"{name}: {error}") from None
         objection = self.objection(image.shape)
         if objection:
-            raise CaffeSplitError(f"{self._name()} {objection}")
-        return image, label
+            raise CaffeSplitError(f"{name} {objection}")
+        return image
+
+    def _look(self) -> np.ndarray:
+        """The image at `_position`."""
+        return self._stored()[0].load()
 
     def read(self, count: int) -> Records:
-        """The next images, and their labels as float32 (count,)."""
+        """The next images, each a `Stored`, and their labels as float32 (count,)."""
         images, labels = [], np.empty(count, np.float32)
         for index in range(count):
-            image, labels[index] = self._look()
+            image, labels[index] = self._stored()
             images.append(image)
             self.skip(1)
         return images, labels
@@ -67,6 +84,15 @@ class ImageReader:
     def skip(self, count: int) -> None:
         """Pass over `count` records without reading them."""
         self._position += count
+
+
+def stored_record(record: bytes, color: bool | None) -> tuple[Stored, int]:
+    """The image and label of a Datum of any kind. color: as in `decode_image`. Raises `CaffeSplitError`."""
+    read = read_datum(record)
+    if read.values is None:
+        return Stored(partial(decode_image, read.encoded, color)), read.label
+    values = read.values
+    return Stored(lambda: values, values.dtype != np.uint8), read.label
 
 
 class StoreReader(ImageReader):
@@ -89,26 +115,32 @@ class StoreReader(ImageReader):
         self._cursor.first()
         # The record at which the cursor stands.
         self._at = 0
-        self._kept: dict[int, tuple[np.ndarray, int]] = {}
-        self.stays = False
-        first = self._look()[0]
+        # Decoded images with their labels, by place.
+        self._kept: dict[int, tuple[Stored, int]] = {}
+        first = self._look()
+        self.decodes = bool(read_datum(self._cursor.value()).encoded)
         self.stays = first.nbytes * self.entries <= _STAYS
         channels, height, width = first.shape
         self.shape = (channels, height, width)
 
     @override
-    def _next(self) -> tuple[np.ndarray, int]:
+    def _next(self) -> tuple[Stored, int]:
         place = self._position % self.entries
-        record = self._kept.get(place)
-        if record is None:
-            for _ in range((place - self._at) % self.entries):
-                if not self._cursor.next():
-                    self._cursor.first()
-            self._at = place
-            record = decode_record(self._cursor.value(), self._color)
-            if self.stays:
-                self._kept[place] = record
-        return record
+        if place in self._kept:
+            return self._kept[place]
+        for _ in range((place - self._at) % self.entries):
+            if not self._cursor.next():
+                self._cursor.first()
+        self._at = place
+        stored, label = stored_record(self._cursor.value(), self._color)
+        if not self.stays:
+            return stored, label
+        return Stored(partial(self._keep, place, stored, label), stored.is_float), label
+
+    def _keep(self, place: int, stored: Stored, label: int) -> np.ndarray:
+        image = stored.load()
+        self._kept[place] = Stored(lambda: image, stored.is_float), label
+        return image
 
     @override
     def _name(self) -> str:
@@ -151,7 +183,7 @@ class ImageListReader(ImageReader):
         self._position = int(np.random.default_rng(seed).integers(skip)) if skip else 0
         if self._position >= len(self._lines):
             raise CaffeSplitError(f"{path}: rand_skip {skip} would pass over all of its {len(self._lines)} images.")
-        channels, height, width = self._look()[0].shape
+        channels, height, width = self._look().shape
         self.shape = (channels, height, width)
 
     def labels(self) -> np.ndarray:
@@ -166,10 +198,13 @@ class ImageListReader(ImageReader):
         return line
 
     @override
-    def _next(self) -> tuple[np.ndarray, int]:
+    def _next(self) -> tuple[Stored, int]:
         file, label = self._line()
+        return Stored(partial(self._decode, file)), label
+
+    def _decode(self, file: str) -> np.ndarray:
         image = decode_image(Path(file).read_bytes(), self._color)
-        return (image if self._size is None else resize_image(image, self._size)), label
+        return image if self._size is None else resize_image(image, self._size)
 
     @override
     def _name(self) -> str:

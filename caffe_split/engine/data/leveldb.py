@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 from typing_extensions import override
 
 from caffe_split.data.leveldb import LevelDb
-from caffe_split.data.store import decode_record
-from caffe_split.engine.data.images import ImageReader
+from caffe_split.engine.data.images import ImageReader, stored_record
+from caffe_split.engine.data.reader import Stored
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.datum import read_datum
 
 
 class LevelReader(ImageReader):
@@ -28,12 +28,13 @@ class LevelReader(ImageReader):
         self._record = next(self._records, b"")
         if not self._record:
             raise CaffeSplitError(f"{path}: the LevelDB holds no record.")
-        channels, height, width = self._look()[0].shape
+        channels, height, width = self._look().shape
+        self.decodes = bool(read_datum(self._record).encoded)
         self.shape = (channels, height, width)
 
     @override
-    def _next(self) -> tuple[np.ndarray, int]:
-        return decode_record(self._record, self._color)
+    def _next(self) -> tuple[Stored, int]:
+        return stored_record(self._record, self._color)
 
     @override
     def _name(self) -> str:

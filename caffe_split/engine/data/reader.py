@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image as it is stored.
+
+    Attributes:
+        load: decodes it, (C, height, width); any thread may call it. Raises `CaffeSplitError`, with the record's name.
+        is_float: whether its values are float32, and not uint8.
+    """
+
+    load: Callable[[], np.ndarray]
+    is_float: bool = False
+
+
 # For each top of the layer, the values of some records: an array of which the first axis counts the records, or a list
-# of images of several sizes.
+# of stored images, which may have several sizes.
 Records = tuple[Any, ...]
 
 

@@ -1,4 +1,4 @@
-"""What Caffe's DataTransformer does to images: mean, scale, crop and mirror."""
+"""Stored images to batches: what Caffe's DataTransformer does to images, mean, scale, crop and mirror."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from caffe_split.engine.data.reader import Stored
+from caffe_split.engine.data.workers import Run
 from caffe_split.engine.rows import Rows
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.binaryproto import read_blob
@@ -68,31 +70,56 @@ class Transformer:
             return ""
         return "" if shape == self._first else f"has shape {shape}, the first {self._first}; one batch holds one shape."
 
-    def __call__(self, images: Sequence[np.ndarray], number: int, rows: Rows) -> np.ndarray:
+    def __call__(self, images: Sequence[Stored], number: int, rows: Rows, run: Run) -> np.ndarray:
         """Transform `images`, which are the rows `rows` of batch `number`, counted from 0.
 
         Returns (rows, *shape), with the image's own shape where it `varies`; uint8 where the images are and no mean
-        image is subtracted, else float32. Random choices depend on the seed, `number` and the place in the whole batch
-        alone, so that any process makes the same ones.
+        image is subtracted, else float32. Its values are there when `run` has made all calls. Random choices depend on
+        the seed, `number` and the place in the whole batch alone, so that any process and thread makes the same ones.
         """
-        plain = self._image is None and all(image.dtype == np.uint8 for image in images)
-        out = np.empty(
-            (len(images), *(images[0].shape if self.varies else self.shape)), np.uint8 if plain else np.float32
-        )
         # For each image three numbers from 0 to 1: how far down and to the right the crop lies, and whether to mirror.
         draws = np.full((rows.count, 3), 0.5)
         if self._mirror or (self._crop and self._training):
             draws = np.random.default_rng([self._seed, number]).random((rows.whole, 3))[rows.slice]
         if not self._training:
             draws[:, :2] = 0.5
-        for index, (image, (down, right, turn)) in enumerate(zip(images, draws)):
-            if self._image is not None:
-                image = image.astype(np.float32) - self._image
-            if self._crop:
-                top, left = (
-                    int(part * (side - self._crop + self._training))
-                    for part, side in zip((down, right), image.shape[1:])
-                )
-                image = image[:, top : top + self._crop, left : left + self._crop]
-            out[index] = image[:, :, ::-1] if self._mirror and turn < 0.5 else image
+        if self.varies:
+            # A batch of one, whose shape is known when it is decoded.
+            return np.ascontiguousarray(self._cut(images[0].load(), draws[0])[None])
+        is_plain = self._image is None and not any(image.is_float for image in images)
+        out = np.empty((len(images), *self.shape), np.uint8 if is_plain else np.float32)
+
+        def place(index: int) -> None:
+            out[index] = self._cut(images[index].load(), draws[index])
+
+        run(place, len(images))
+        return out
+
+    def _cut(self, image: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        """The part of an image that its draw says, mirrored or not."""
+        down, right, turn = map(float, draw)
+        if self._image is not None:
+            image = image.astype(np.float32) - self._image
+        if self._crop:
+            top, left = (
+                int(part * (side - self._crop + self._training)) for part, side in zip((down, right), image.shape[1:])
+            )
+            image = image[:, top : top + self._crop, left : left + self._crop]
+        return image[:, :, ::-1] if self._mirror and turn < 0.5 else image
+
+
+class Stacker:
+    """Makes a batch, float32, of images of one shape as they are; called as a `Transformer` is."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._shape = tuple(shape)
+
+    def __call__(self, images: Sequence[Stored], number: int, rows: Rows, run: Run) -> np.ndarray:
+        """The images as (rows, *shape). Its values are there when `run` has made all calls."""
+        out = np.empty((len(images), *self._shape), np.float32)
+
+        def place(index: int) -> None:
+            out[index] = images[index].load()
+
+        run(place, len(images))
         return out

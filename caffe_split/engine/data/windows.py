@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from caffe_split.data.images import decode_image, resize_image
-from caffe_split.engine.data.reader import Records
+from caffe_split.engine.data.reader import Records, Stored
 from caffe_split.errors import CaffeSplitError
 
 
@@ -154,30 +155,34 @@ class WindowReader:
         self.labels = np.array([0, *(window.label for window in objects)])
 
     def read(self, count: int) -> Records:
-        """The next windows, float32 (count, 3, crop, crop), and their labels."""
-        side = self._cut.crop
-        images, labels = np.zeros((count, 3, side, side), np.float32), np.empty(count, np.float32)
+        """The next windows, each a `Stored` of (3, crop, crop), float32; and their labels."""
+        images, labels = [], np.empty(count, np.float32)
         for index in range(count):
-            labels[index] = self._next(images[index])
+            window, mirrored = self._next()
+            images.append(Stored(partial(self._load, window, mirrored), True))
+            labels[index] = window.label
             self.skip(1)
         return images, labels
 
-    def _next(self, out: np.ndarray) -> int:
-        """Write the window at the present position into zeros. Returns its label."""
+    def _next(self) -> tuple[Window, bool]:
+        """The window at the present position, and whether it is mirrored."""
         number, row = divmod(self._position, self._batch)
         choice, turn = np.random.default_rng([self._seed, number]).random((self._batch, 2))[row]
         kind = self._kinds[row]
-        window = kind[int(choice * len(kind))]
+        return kind[int(choice * len(kind))], bool(self._mirror and turn < 0.5)
+
+    def _load(self, window: Window, mirrored: bool) -> np.ndarray:
         file = self.images[window.image]
         try:
             image = decode_image(Path(file).read_bytes(), True)
-            values, top, left = self._cut(image, window, self._mirror and turn < 0.5)
+            values, top, left = self._cut(image, window, mirrored)
         except (CaffeSplitError, OSError) as error:
             raise CaffeSplitError(f"{file}: {error}") from None
         part = (slice(None), slice(top, top + values.shape[1]), slice(left, left + values.shape[2]))
         mean = 0 if self._mean is None else self._mean if self._mean.shape[1] == 1 else self._mean[part]
+        out = np.zeros((3, self._cut.crop, self._cut.crop), np.float32)
         out[part] = (values.astype(np.float32) - mean) * np.float32(self._scale)
-        return window.label
+        return out
 
     def skip(self, count: int) -> None:
         """Pass over `count` records."""

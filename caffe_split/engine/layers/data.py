@@ -14,8 +14,9 @@ from caffe_split.engine.data.feeder import Feeder
 from caffe_split.engine.data.hdf5 import Hdf5Reader
 from caffe_split.engine.data.images import ImageListReader, ImageReader, StoreReader
 from caffe_split.engine.data.leveldb import LevelReader
-from caffe_split.engine.data.transform import Transformer
+from caffe_split.engine.data.transform import Stacker, Transformer
 from caffe_split.engine.data.windows import Cut, WindowReader
+from caffe_split.engine.data.workers import count_for
 from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.fillers import fill
@@ -89,7 +90,7 @@ class DummyData(DataLayer):
 
 
 class _Fed(DataLayer):
-    """A layer whose batches a thread makes ready."""
+    """A layer whose batches threads make ready."""
 
     feeder: Feeder
 
@@ -137,7 +138,7 @@ class _Images(_Fed):
         ahead = max(1, min(int(Options.of(self.text.message, "data_param").get("prefetch")), 4))
         if reader.stays and rows.count * math.prod(self.transformer.shape) <= _QUICK:
             ahead = 0
-        self.feeder = Feeder(reader, rows, ahead, self.transformer)
+        self.feeder = Feeder(reader, rows, ahead=ahead, transform=self.transformer, workers=count_for(reader.decodes))
         self.top_shapes = [(rows.count, *self.transformer.shape), (rows.count,)][: len(self.text.tops)]
         mean = self.transformer.mean
         self.buffers = [torch.tensor(mean).view(1, -1, 1, 1)] if mean else []
@@ -213,7 +214,9 @@ class WindowData(_Fed):
             scale=float(get("scale")),
             seed=self.place.seed,
         )
-        self.feeder = Feeder(self.windows, rows, 3)
+        self.feeder = Feeder(
+            self.windows, rows, ahead=3, transform=Stacker((3, crop, crop)), workers=count_for(decodes=True)
+        )
         self.top_shapes = [(rows.count, 3, crop, crop), (rows.count,)]
 
     def _mean(self, transform: Options, crop: int) -> np.ndarray | None:
@@ -248,7 +251,7 @@ class HDF5Data(_Fed):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         rows, get = self.rows(self.batch_size()), self.options.get
         self.files = Hdf5Reader(str(get("source")), self.text.tops, shuffle=bool(get("shuffle")), seed=self.place.seed)
-        self.feeder = Feeder(self.files, rows, 2)
+        self.feeder = Feeder(self.files, rows, ahead=2)
         self.top_shapes = [(rows.count, *shape) for shape in self.files.shapes]
 
     @override

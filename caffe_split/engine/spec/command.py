@@ -76,6 +76,7 @@ class Choices:
     scale_batch: bool = False
     continue_data: bool = False
     python_layers: str | None = None
+    workers: int | None = None
 
     def words(self) -> list[str]:
         """The options as words of a command line."""
