@@ -74,7 +74,9 @@ def _check_fields(solver: prototxt.Document) -> None:
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:
-        raise CaffeSplitError(f"{solver.filename}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
+        named = solver.field("type")
+        where = solver.filename if named is None else f"{solver.filename}:{named.line}"
+        raise CaffeSplitError(f"{where}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
 
 
 def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:

@@ -51,11 +51,11 @@ _WORDS = {
     "state": "a solver state (.solverstate)",
     "schema": "a caffe.proto",
     "log": "a training log",
-    "array": "an .npy array",
+    "array": "an array of NumPy (.npy or .npz)",
     "picture": "an image",
     "folder": "a folder",
     "names": "a text file with the name of one class per line",
-    "study": "a study (YAML)",
+    "study": "a study (.yaml)",
 }
 
 

@@ -266,7 +266,7 @@ def _with_cost(row: query.Summary) -> query.Summary:
     try:
         found = cost_beside(Path(row.path))
     except CaffeSplitError as error:
-        _say(f"caffe-split: {error}")
+        _say(f"note: {row.path}: {error}")
         return row
     return row.with_cost(found.parameters, found.macs)
 

@@ -82,7 +82,7 @@ class _OrAuto(click.ParamType):
     type=click.Path(path_type=Path),
     default=Path("multisplit"),
     show_default=True,
-    help="Folder of the rounds, the report and best/.",
+    help="Folder of all runs; the same command goes on in it.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the steps and how long they take, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")

@@ -44,7 +44,7 @@ def report(
     check_file(out, force)
     runs = read_runs(folders, say, output, rank)
     for run in runs:
-        for note in run.log.notes:
+        for note in run.notes:
             click.echo(f"note: {run.log_path}: {note}", err=True)
     write_report(runs, out, title, force)
     click.echo(f"wrote {out}")

@@ -31,7 +31,7 @@ from caffe_split.engine.spec.command import Choices
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Threads that decode images for a data layer, in each process; torch only.  [default: one per core, at most 4]",
+    help="Threads that decode images for a data layer, per process; torch only.  [default: one per core, at most 4]",
 )
 @click.option(
     "--engine",

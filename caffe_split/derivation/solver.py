@@ -89,5 +89,6 @@ def testing_solver(solver: prototxt.Document, net: Path, prefix: str) -> prototx
     settings = {"net": str(net), "max_iter": 0, "display": 0, "snapshot": 0, "snapshot_prefix": prefix}
     for key, value in {**settings, "snapshot_after_train": False, "test_initialization": True}.items():
         testing.set(key, value)
-    testing.remove("weights")
+    for key in ("weights", "net_param", "train_net", "train_net_param"):
+        testing.remove(key)
     return testing

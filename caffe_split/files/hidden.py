@@ -29,7 +29,7 @@ from caffe_split.files.rename import rename_new
 
 _ENDING = ".caffe-split"
 _OWNER = "owner"
-_MAGIC = "caffe-split: what is not complete yet, for "
+_MAGIC = b"caffe-split: what is not complete yet, for "
 # Folders in which this process has looked for what killed ones left.
 _swept: set[Path] = set()
 
@@ -72,7 +72,7 @@ def sweep(parent: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(parent)):
             if entry.name.startswith(".") and entry.name.endswith(_ENDING) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError, UnicodeDecodeError):
+                with contextlib.suppress(OSError):
                     _sweep_one(Path(entry.path))
 
 
@@ -85,9 +85,9 @@ def _sweep_one(folder: Path) -> None:
         return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        said = os.read(lock, 4096).decode()
+        said = os.read(lock, 4096)
         if said.startswith(_MAGIC) and _is_at(lock, folder / _OWNER):
-            _clear(folder, folder.parent / said[len(_MAGIC) :])
+            _clear(folder, folder.parent / os.fsdecode(said[len(_MAGIC) :]))
         elif not said and os.listdir(folder) == [_OWNER]:
             # Killed before its first line: an empty file is all that there is.
             os.unlink(folder / _OWNER)
@@ -110,7 +110,7 @@ def _claim(target: Path) -> tuple[Path, int]:
             folder.rmdir()
             raise
         try:
-            os.write(lock, f"{_MAGIC}{target.name}".encode())
+            os.write(lock, _MAGIC + os.fsencode(target.name))
         except OSError:
             os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)

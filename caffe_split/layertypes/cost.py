@@ -65,12 +65,19 @@ def listing(names: Sequence[str], most: int = 12) -> str:
 
 
 def cost_beside(log: Path) -> Cost:
-    """The cost of the net whose training wrote `log`: the net of the only solver in the folder of the log.
+    """The cost of the net whose training wrote `log`: the net of the solvers in the folder of the log.
 
-    Raises `CaffeSplitError` where there is no solver, or more than one.
+    Raises `CaffeSplitError` where there is no solver, or where several train nets of different costs, and as
+    `open_training`.
     """
     solvers = [path for path, _ in solvers_in(log.parent)]
-    if len(solvers) != 1:
-        found = ", ".join(map(str, solvers)) or "none"
-        raise CaffeSplitError(f"{log}: its net is that of the one solver in its folder; solvers found: {found}.")
-    return Cost.of(infer_shapes(open_training(solvers[0]).train_layers()))
+    if not solvers:
+        raise CaffeSplitError("what its net costs is not known: there is no solver in its folder.")
+    costs = {path: Cost.of(infer_shapes(open_training(path).train_layers())) for path in solvers}
+    if any(cost != next(iter(costs.values())) for cost in costs.values()):
+        each = ", ".join(f"{path} {' / '.join(cost.texts())}" for path, cost in costs.items())
+        raise CaffeSplitError(
+            f"what its net costs is not known: the nets of the solvers in its folder differ ({each}); keep each "
+            "training in a folder of its own."
+        )
+    return next(iter(costs.values()))

@@ -93,6 +93,8 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
             net.unknown[layer.name] = str(reason)
             _keep_shapes(net, layer)
             continue
+        except CaffeSplitError as error:
+            raise layer.field.error(str(error)) from None  # with the file, which the rule does not know
         net.tops[layer.name] = list(found.tops)
         net.blobs.update(zip(layer.tops, found.tops))
         if found.params:

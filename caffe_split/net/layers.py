@@ -40,8 +40,8 @@ class Layer:
         """Whether the layer's include / exclude rules admit it, as Caffe's `Net::FilterNet` decides."""
         includes, excludes = self.message.subs("include"), self.message.subs("exclude")
         if includes and excludes:
-            raise CaffeSplitError(
-                f"{self.where} has include and exclude rules; Caffe takes either, not both. Remove one kind."
+            raise self.field.error(
+                f"layer '{self.name}' has include and exclude rules; Caffe takes either, not both. Remove one kind."
             )
         if includes:
             return any(state.meets(rule) for rule in includes)

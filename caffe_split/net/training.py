@@ -234,6 +234,8 @@ def solver_net_path(solver: prototxt.Document) -> Path:
     """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
     for key in ("net", "train_net"):
         if solver.has(key):
+            if not str(solver.get(key)):
+                raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
             path = Path(str(solver.get(key)))
             if not path.is_file():
                 raise CaffeSplitError(

@@ -23,7 +23,7 @@ class Run:
     """One training.
 
     log_path: as given. manifest: None if the folder was not made by `make-derived`. course: its gradients after the
-    split, where they were measured.
+    split, where they were measured. notes: what is to be known of the log, and why the net's cost is not known.
     """
 
     log_path: Path
@@ -31,6 +31,7 @@ class Run:
     summary: Summary
     manifest: Manifest | None
     course: Course | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,10 +81,12 @@ def read_runs(
         raise CaffeSplitError("nothing to report: none of the logs can be read")
     found.sort(key=lambda entry: entry[2] is not None)
     summaries = query.summarise([log for _, log, _ in found], output)
-    return [
-        Run(file, log, _with_cost(row, say), manifest, read_course(file.parent) if manifest is not None else None)
-        for (file, log, manifest), row in zip(found, summaries)
-    ]
+    runs = []
+    for (file, log, manifest), row in zip(found, summaries):
+        summary, why_not = _with_cost(row)
+        course = read_course(file.parent) if manifest is not None else None
+        runs.append(Run(file, log, summary, manifest, course, (*log.notes, *why_not)))
+    return runs
 
 
 def _manifest_beside(log: Path, say: Callable[[str], None]) -> Manifest | None:
@@ -94,12 +97,12 @@ def _manifest_beside(log: Path, say: Callable[[str], None]) -> Manifest | None:
         return None
 
 
-def _with_cost(row: Summary, say: Callable[[str], None]) -> Summary:
+def _with_cost(row: Summary) -> tuple[Summary, tuple[str, ...]]:
+    """The row with its net's cost, or as it is and the reason."""
     if not any(Path(row.path).parent.glob("*.prototxt")):
-        return row  # only a log: then there is nothing to count and nothing to say
+        return row, ()  # only a log: then there is nothing to count and nothing to say
     try:
         found = cost_beside(Path(row.path))
     except CaffeSplitError as error:
-        say(str(error))
-        return row
-    return row.with_cost(found.parameters, found.macs)
+        return row, (str(error),)
+    return row.with_cost(found.parameters, found.macs), ()

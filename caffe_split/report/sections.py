@@ -36,7 +36,7 @@ def comparison(runs: Sequence[Run]) -> Html:
         element("h2", "Comparison"),
         _wide("Comparison", headings, body),
         *(element("p", note, class_="note") for note in show.notes(rows)),
-        *(element("p", f"{run.name}: {note}", class_="note") for run in runs for note in run.log.notes),
+        *(element("p", f"{run.name}: {note}", class_="note") for run in runs for note in run.notes),
     )
 
 

@@ -33,7 +33,7 @@ class LoopFolder:
             return
         if not self.path.is_dir():
             raise CaffeSplitError(f"{self.path} is a file; choose another --out.")
-        if not any(self.path.iterdir()):
+        if all(each.name == LOCK for each in self.path.iterdir()):
             return
         try:
             known = json.loads((self.path / PLAN).read_text(encoding="utf-8"))
@@ -49,21 +49,23 @@ class LoopFolder:
         for path, digest in {**known["inputs"], **now["inputs"]}.items():
             if known["inputs"].get(path) != digest or now["inputs"].get(path) != digest:
                 raise CaffeSplitError(f"{path}: not the file that {self.path} was begun with; choose another --out.")
-        for name, value in now["choices"].items():
-            if known["choices"].get(name) != value:
+        before = _flat(known["choices"])
+        for name, value in _flat(now["choices"]).items():
+            if before.get(name) != value:
                 raise CaffeSplitError(
-                    f"{self.path} was begun with {name} {_short(known['choices'].get(name))}, not {_short(value)}; "
-                    "give the same, or choose another --out."
+                    f"{self.path} was begun with {name} {_short(before.get(name))}, not {_short(value)}; give the "
+                    "same, or choose another --out."
                 )
 
     def begin(self, asked: Mapping[str, Any]) -> None:
-        """Make the folder, and write down what was asked for."""
+        """Write down what was asked for."""
         make_folder(self.path / MARKS)
         write_atomic(self.path / PLAN, (jsontext.dumps({"multisplit": VERSION, **asked}) + "\n").encode())
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder's lock. Raises `CaffeSplitError` where another process does."""
+        """Make the folder and hold its lock. Raises `CaffeSplitError` where another process does."""
+        make_folder(self.path)
         try:
             with locked(self.path / LOCK):
                 yield
@@ -84,6 +86,11 @@ class LoopFolder:
     def mark(self, step: str, value: Mapping[str, Any]) -> None:
         """Say that a step is finished: the last thing that it does."""
         write_atomic(self.path / MARKS / f"{step}.json", (jsontext.dumps(value) + "\n").encode())
+
+
+def _flat(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices by name, those of a derivation among them."""
+    return {**{name: value for name, value in choices.items() if name != "derive"}, **choices.get("derive", {})}
 
 
 def _short(value: Any) -> str:

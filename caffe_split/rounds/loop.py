@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.derivation.choice import parse_choice
@@ -18,10 +17,11 @@ from caffe_split.files import PathLike, sha256
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.training import Training, open_training
+from caffe_split.rounds.checks import check_deploy, check_solver
 from caffe_split.rounds.folder import LoopFolder
 from caffe_split.rounds.options import LAYERS, MultiSplitOptions
 from caffe_split.rounds.outputs import tested_images, write_outputs
-from caffe_split.rounds.plan import LoopStep, steps_of
+from caffe_split.rounds.plan import BASELINE, LoopStep, steps_of
 from caffe_split.rounds.progress import LoopProgress, Screen, Silent
 from caffe_split.rounds.result import MultiSplits, collect
 from caffe_split.rounds.same_solver import check_same_solver
@@ -101,7 +101,7 @@ def plan_loop(
     training = open_training(solver)
     if training.solver is None or training.solver_path is None or training.solver_path != Path(solver):
         raise CaffeSplitError(f"{solver} is a net; give the solver that trains it.")
-    _check_solver(training)
+    check_solver(training)
     options = _with_layers(training, options)
     watch = watch_of(options, training.solver)
     choice, rule = parse_choice(options.derive.choose_by), parse_rule(options.derive.partition)
@@ -111,6 +111,7 @@ def plan_loop(
     old = None if weights is None else Path(weights)
     if old is not None and not old.is_file():
         raise CaffeSplitError(f"no weights file {old}.")
+    check_deploy(training, deploy)
     if old is not None and not by_tpm:  # else they are trained on, which leaves out what the net does not have
         extra = options.derive.ignore_extra_weights
         check_weights(training.net, read_weights(old), old, training.state, ignore_extra=extra)
@@ -124,7 +125,8 @@ def plan_loop(
             ),
         )
     engine = choose_backend(options.engine).name
-    inputs = {path: sha256(path) for path in (training.solver_path, training.net_path, old, deploy) if path is not None}
+    net = None if training.is_inline else training.net_path
+    inputs = {path: sha256(path) for path in (training.solver_path, net, old, deploy) if path is not None}
     asked = {
         "inputs": {str(path): digest for path, digest in inputs.items()},
         "choices": {**options.as_dict(), "engine": engine, "adopted": adopted},
@@ -180,8 +182,10 @@ class Loop:
 
     def run(self, screen: Screen) -> MultiSplits:
         """Do all that is left, and write the outcome."""
-        self.folder.begin(self._asked)
         with self.folder.held():
+            # Another command may have begun the folder since the first look at it.
+            self.folder.check(self._asked)
+            self.folder.begin(self._asked)
             if self.note:
                 screen.say(self.note)
             stopped = self._run(screen)
@@ -210,6 +214,11 @@ class Loop:
                 try:
                     result = work.run(step)
                 except DivergedError as error:
+                    if step.name == BASELINE:
+                        raise CaffeSplitError(
+                            f"the baseline diverged: {error}. There is nothing to split: lower base_lr, and choose "
+                            "another --out."
+                        ) from error
                     result = {"diverged": str(error)}
                 self.folder.mark(step.title, result)
             if "diverged" in result:
@@ -219,26 +228,6 @@ class Loop:
                     return said
                 screen.say(f"{said}; the rounds go on without it")
         return ""
-
-
-def _check_solver(training: Training) -> None:
-    """Raises `CaffeSplitError` for a solver whose trainings could not be compared."""
-    solver = training.solver
-    assert solver is not None
-    assert training.solver_path is not None
-    name = solver.filename
-    if not (solver.has("net") or training.is_inline):
-        raise CaffeSplitError(f"{name}: a loop needs a solver that names one net for training and testing, with `net`.")
-    end, every = int(solver.get("max_iter", 0)), int(solver.get("test_interval", 0))
-    if end < 1:
-        raise CaffeSplitError(f"{name}: max_iter is {end}; there is nothing to train.")
-    if not solver.has("test_iter") or not 0 < every <= end:
-        raise CaffeSplitError(
-            f"{name}: it never tests (test_iter {solver.get('test_iter', 'not given')}, test_interval {every}), and "
-            "rounds are compared by test accuracy; give both, and an Accuracy layer."
-        )
-    tested_images(training)
-    check_data(list(nets_of(training.solver_path)))
 
 
 def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOptions:

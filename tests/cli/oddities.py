@@ -91,11 +91,11 @@ KEEPING = [
 # Types that BVLC's Caffe does not have: in place the shape stays, else it is not known.
 TYPES = lines("""
     RReLU
-    CReLU
+    MReLU
     SyncBN
     DeformableConvolution
     WarpCTC
-    Correlation
+    Correlation3D
     SpatialTransformer
     MultiStageMeanfield
     Swish6

@@ -16,7 +16,7 @@ from caffe_split.cli.plot_loss import command as plot_loss
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Words that refer to the text of another option or of another command, or leave out what the value is.
 REFERS = re.compile(
-    r"\b([Aa]s there|[Aa]s for|[Ww]ith them|[Tt]he same as for|several times for several)\b|^((Of|In|From|At)\b|The same,)"
+    r"\b([Aa]s there|[Aa]s for|[Ww]ith them|several times for several)\b|^((Of|In|From|At)\b|The same,)"
 )
 
 

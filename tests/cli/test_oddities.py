@@ -175,3 +175,43 @@ layers {{ name: "odd" type: {kind} bottom: "plain" top: "odd" {kind.lower()}_par
     # What the type is called in today's form is not known, so no net is written in it.
     refused = run("instrument", "net.prototxt", "--window", "0:10", "--upgrade")
     assert refused.exit_code == 1 and f"old layer types {kind} of a fork" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("num_output: 4", "", "num_output is 0, expected 1 or more"),
+        ("num_output: 4", "num_output: 4 group: 2", "3 input channels and 4 kernels do not divide into 2 groups"),
+        ("kernel_size: 3", "kernel_size: [3, 3, 3]", "3 values of kernel_size for 2 spatial axes"),
+        ("kernel_size: 3", "kernel_h: 3", "not both of kernel_h and kernel_w"),
+        ("kernel_size: 3", "kernel_size: 99", "kernel"),
+        ('top: "plain"', 'top: "plain" include { } exclude { }', "include and exclude rules"),
+    ],
+)
+def test_what_caffe_refuses_is_named_with_file_line_and_layer(old: str, new: str, reason: str) -> None:
+    assert old in odd.HEAD
+    Path("net.prototxt").write_text(odd.HEAD.replace(old, new))
+    refused = run("summary", "net.prototxt").exception
+    assert isinstance(refused, CaffeSplitError)
+    assert re.match(r"net\.prototxt:3:1: layer 'plain'.*" + re.escape(reason), str(refused)), refused
+    assert "\n" not in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            'net: "net.prototxt" solver_type: 7',
+            r"solver\.prototxt:1:21: there is no solver_type 7; expected one of SGD",
+        ),
+        ('net: ""', r'solver\.prototxt: net is "", expected the file of a net'),
+    ],
+)
+def test_solvers_that_caffe_does_not_start_are_refused_in_a_line(text: str, reason: str) -> None:
+    Path("net.prototxt").write_text(odd.HEAD)
+    Path("solver.prototxt").write_text(text)
+    write_weights("w.caffemodel", {"plain": [np.ones((4, 3, 3, 3)), np.ones(4)]})
+    options = ("--weights", "w.caffemodel", "--layers", "plain", "--partition", "random:0", "--dry-run")
+    refused = run("make-derived", "solver.prototxt", *options).exception
+    assert isinstance(refused, CaffeSplitError)
+    assert re.match(reason, str(refused)), refused

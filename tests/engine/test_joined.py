@@ -146,6 +146,24 @@ def test_a_net_gives_the_same_joined(name: str) -> None:
     check(last(layers), convolutions)
 
 
+RANDOM = """dummy_data_param { shape { dim: 4 dim: 4 dim: 8 dim: 8 } data_filler { type: "gaussian" } }"""
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_step_gives_every_layer_its_gradient(name: str) -> None:
+    """Steps of small nets compute without a graph, except for the kernels that are made of others."""
+    document = net(layer("b", "DummyData", "", RANDOM) + NETS[name][0] + END)
+    found = []
+    for fuse in (False, True):
+        runs = Net(document, "TRAIN", seed=3, fuse=fuse)
+        runs.learn()
+        found.append([(param.layer, param.index, param.values.grad) for param in runs.params])
+    for (layer_name, index, plain), (_, _, joined) in zip(*found):
+        assert (plain is None) == (joined is None), (layer_name, index)
+        if plain is not None:
+            torch.testing.assert_close(joined, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["divided", "whole"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kind", KIND_NAMES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +186,26 @@ def test_several_threads_compute_the_same() -> None:
     torch.set_num_threads(1)
     for one, three in zip(*found):
         assert torch.allclose(one, three, rtol=1e-5, atol=1e-6)
+
+
+FEWER = """
+import torch
+from caffe_split.engine.kernels import norm
+torch.set_num_threads(2)
+x = torch.randn(64, 32, 32, 32).contiguous(memory_format=torch.channels_last) + 5
+out = norm.normalised(x, None, None, None, False, (1e-5, 0.9, (torch.zeros(32), torch.zeros(32), torch.zeros(1))))
+print(float((out - torch.nn.functional.batch_norm(x, None, None, training=True)).abs().max()))
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("limit", ["OMP_THREAD_LIMIT", "OMP_DYNAMIC"])
+def test_fewer_threads_than_were_asked_for_compute_all_of_it(limit: str) -> None:
+    value = {"OMP_THREAD_LIMIT": "1", "OMP_DYNAMIC": "true"}[limit]
+    child = subprocess.run(
+        [sys.executable, "-c", FEWER], env={**os.environ, limit: value}, stdout=subprocess.PIPE, check=True
+    )
+    assert float(child.stdout) < 1e-4
 
 
 # -- how they are built

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_ours, write_atomic
+from caffe_split.files import check_ours, new_folder, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.plot.picture_file import write_picture
@@ -42,6 +42,14 @@ def test_what_is_no_file_is_never_replaced(writer: str, tmp_path: Path) -> None:
         with pytest.raises(CaffeSplitError, match="cannot write"):
             WRITERS[writer](tmp_path / name)
     assert sorted((path.name, path.is_fifo()) for path in tmp_path.iterdir()) == before
+
+
+def test_a_name_that_is_no_utf8_is_a_name_like_others(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_atomic(tmp_path / name, b"1")
+    with new_folder(tmp_path / f"{name}s", force=False) as building:
+        (building / "a").write_bytes(b"2")
+    assert sorted(os.listdir(tmp_path)) == [name, f"{name}s"]
 
 
 FULL = """

@@ -199,6 +199,29 @@ def test_a_folder_with_only_a_log_has_no_costs_and_no_split(tmp_path: Path) -> N
     assert said == "" and "Parameters" not in page and "Split:" not in page and "alone/train.log" in page
 
 
+def test_several_solvers_of_one_net_cost_the_same_and_others_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    write_run(folder, 0.0)
+    for name in ("a", "b"):
+        (folder / f"{name}.prototxt").write_text(f'net: "{folder}/net.prototxt" base_lr: 0.1 snapshot_prefix: "{name}"')
+    text = (
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+        'layer { name: "c" type: "Convolution" bottom: "data" top: "c" '
+        "convolution_param { num_output: 4 kernel_size: 3 } }"
+    )
+    (folder / "net.prototxt").write_text(text)
+    page, said = written_page(tmp_path, "many")
+    assert said == "" and "Parameters" in page and ">112<" in page
+    (folder / "c.prototxt").write_text(f'net: "{folder}/wide.prototxt" base_lr: 0.1')
+    (folder / "wide.prototxt").write_text(text.replace("num_output: 4", "num_output: 8"))
+    why = "the nets of the solvers in its folder differ"
+    page, said = written_page(tmp_path, "many")
+    assert "Parameters" not in page and why in page
+    assert said.startswith(f"note: many/train.log: what its net costs is not known: {why}")
+    table = caffe_split("table", "many", "--cost", cwd=tmp_path)
+    assert table.stderr.startswith("note: many/train.log: what") and "many/a.prototxt 112 / 3,888" in table.stderr
+
+
 def test_a_run_given_twice_comes_once_and_derived_ones_come_last(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_run(tmp_path / "exp" / name, 0.0)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.rounds.test_loop import SOLVER, folder  # noqa: F401 - the fixture
+from tests.rounds.loop_words import SOLVER
 
 KILLS = 30
 
 
 @pytest.mark.slow
 @pytest.mark.caffe
-def test_thirty_kills_at_random_moments_change_nothing(folder: Path) -> None:  # noqa: F811
+def test_thirty_kills_at_random_moments_change_nothing(folder: Path) -> None:
     words = ["multisplit", SOLVER, "--rounds", 2, "--num-splits", 2, "--iter", 20, "--engine", "caffe", "--json"]
     command = [sys.executable, "-m", "caffe_split", *map(str, words)]
     whole = subprocess.run([*command, "--out", "unkilled"], cwd=folder, capture_output=True, text=True, check=True)

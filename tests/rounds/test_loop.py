@@ -26,52 +26,8 @@ from caffe_split.rounds.result import MultiSplits, Round, Row
 from caffe_split.rounds.steps import Start, Steps
 from caffe_split.rounds.training import Runner
 from caffe_split.rounds.window import Watch
+from tests.rounds.loop_words import ROUNDS, SHORT, SOLVER, Words, change_solver
 from tests.support import Trained
-
-SHORT = MultiSplitOptions(rounds=2, layers=2, iteration=20, threads=1)
-SOLVER = "digits/solver.prototxt"
-ROUNDS = ("MultiSplits", "MultiSplits2")
-
-
-class Words:
-    """A screen that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def line(self, text: str, done: int, total: int) -> None:
-        assert 0 <= done <= total, text
-
-
-@pytest.fixture(scope="module")
-def folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits, never trained: the net without TPM layers, and a solver of 40 iterations."""
-    folder = tmp_path_factory.mktemp("rounds")
-    shutil.copytree(trained.folder / "data", folder / "data")
-    (folder / "digits").mkdir()
-    text = (trained.folder / trained.solver).read_text()
-    for old, new in (
-        ("max_iter: 100", "max_iter: 40"),
-        ("display: 20", "display: 4"),
-        ("test_interval: 50", "test_interval: 20"),
-        ("test_iter: 4 ", "test_iter: 1 "),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    (folder / SOLVER).write_text(text)
-    caffe_split.uninstrument(open_training(trained.folder / trained.net)).write(folder / trained.net)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def ended(folder: Path) -> caffe_split.MultiSplits:
-    """A loop that ran without a stop, in `whole`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
 
 
 def test_the_best_round_is_the_users_net_byte_for_byte_with_better_weights(
@@ -187,6 +143,27 @@ def test_a_round_that_diverges_ends_the_loop_and_keeps_what_was_good(
     assert again == found
 
 
+def test_a_net_within_the_solver_is_improved_like_one_in_a_file(
+    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.symlink(folder / "data", tmp_path / "data")
+    net = (folder / "digits/train_val.prototxt").read_text()
+    text = (folder / SOLVER).read_text().replace('net: "digits/train_val.prototxt"', f"net_param {{\n{net}}}")
+    monkeypatch.chdir(tmp_path)
+    Path("solver.prototxt").write_text(text.replace("digits/digits", "digits"))
+    options = MultiSplitOptions(
+        rounds=1,
+        layers=("conv1",),
+        iteration=20,
+        threads=1,
+        control=False,
+        derive=caffe_split.DeriveOptions(partition="random:0"),
+    )
+    found = caffe_split.multisplit("solver.prototxt", options=options, out="m")
+    assert found.baseline.accuracy == ended.baseline.accuracy
+    assert Path("m/best/solver_net.prototxt").is_file()
+
+
 def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +174,7 @@ def test_a_trained_baseline_is_adopted_where_its_snapshots_tell_tpm(
     assert loop.steps[0].iterations == 0
     Path("digits/train.log").write_text(trained.log)
     assert looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m").start.adopted
-    _solver(("base_lr: 0.01", "base_lr: 0.02"))
+    change_solver(("base_lr: 0.01", "base_lr: 0.02"))
     with pytest.raises(CaffeSplitError, match=r"another solver, as digits/train\.log says: base_lr 0\.01 there, 0\.02"):
         looping.plan_loop(trained.solver, options=replace(SHORT, iteration=90), out="m")
 
@@ -325,101 +302,3 @@ def test_the_estimate_counts_only_what_is_left(
     fresh = estimate(looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="fresh"))
     assert fresh.now > 0 and 0 < fresh.idle <= fresh.now
     assert not Path("fresh").exists()
-
-
-def _solver(change: tuple[str, str]) -> None:
-    text = Path(SOLVER).read_text()
-    assert change[0] in text
-    Path(SOLVER).write_text(text.replace(*change))
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "words"),
-    [
-        (("test_interval: 20", "test_interval: 0"), {}, "it never tests"),
-        (("test_interval: 20", "test_interval: 500"), {}, "it never tests"),
-        (("max_iter: 40", "max_iter: 0"), {}, "there is nothing to train"),
-        (("net:", "train_net:"), {}, "names one net for training and testing"),
-        (("display: 4", "display: 0"), {"iteration": None}, "display is 0, and the split"),
-        (("display: 4", "display: 14"), {"iteration": None}, "in a window of 4 displays or more; max_iter is 40"),
-        (("display: 4", "display: 4"), {"iteration": 40}, "not inside the training"),
-        (("display: 4", "display: 4"), {"iteration": None, "window": (0, 50)}, "not inside the training"),
-        (("display: 4", "display: 4"), {"layers": 99}, "99 layers to split, and"),
-        (("display: 4", "display: 4"), {"layers": ("conv9",), "rounds": 1}, "layer 'conv9' cannot be split"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    change: tuple[str, str],
-    options: dict[str, object],
-    words: str,
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    os.symlink(folder / "data", tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    _solver(change)
-    with pytest.raises(CaffeSplitError, match=words):
-        caffe_split.multisplit(SOLVER, options=replace(SHORT, **options))
-    assert not Path("multisplit").exists()
-
-
-def test_a_test_net_without_an_accuracy_is_refused_before_anything_is_trained(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    os.symlink(folder / "data", tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    net = caffe_split.read_net("digits/train_val.prototxt")
-    for field in net.all_fields("layer"):
-        if field.message is not None and field.message.get("type") == "Accuracy":
-            net.remove(field)
-    Path("digits/train_val.prototxt").write_bytes(net.to_bytes())
-    with pytest.raises(CaffeSplitError, match="its test net has no Accuracy layer"):
-        caffe_split.multisplit(SOLVER, options=SHORT)
-    assert not Path("multisplit").exists()
-
-
-def test_a_folder_of_others_and_of_other_choices_is_left_alone(
-    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(folder)
-    (tmp_path / "mine").write_text("x")
-    with pytest.raises(CaffeSplitError, match="was not made by `multisplit`"):
-        caffe_split.multisplit(SOLVER, options=SHORT, out=tmp_path)
-    with pytest.raises(CaffeSplitError, match="begun with layers 2, not 3"):
-        caffe_split.multisplit(SOLVER, options=replace(SHORT, layers=3), out="whole")
-    shutil.copytree("digits", tmp_path / "digits")
-    os.symlink(folder / "data", tmp_path / "data")
-    shutil.copytree("whole", tmp_path / "whole")
-    monkeypatch.chdir(tmp_path)
-    _solver(("base_lr: 0.01", "base_lr: 0.02"))
-    with pytest.raises(CaffeSplitError, match=r"solver\.prototxt: not the file that"):
-        caffe_split.multisplit(SOLVER, options=SHORT, out="whole")
-
-
-@pytest.mark.parametrize(
-    ("choices", "words"),
-    [
-        ({"rounds": 0}, "rounds is 0"),
-        ({"layers": 0}, "layers is 0"),
-        ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
-        ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
-        ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "give --rounds 1, or --schedule restart"),
-        ({"layers": ("a",), "rounds": 1, "derive": caffe_split.DeriveOptions(choose_by="snip")}, "--layers names them"),
-    ],
-)
-def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
-    with pytest.raises(CaffeSplitError, match=words):
-        MultiSplitOptions(**choices)  # type: ignore[arg-type]
-
-
-def test_missing_data_is_named_before_anything_is_trained(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(folder / "digits", tmp_path / "digits")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CaffeSplitError, match="data/digits_train_lmdb"):
-        caffe_split.multisplit(SOLVER, options=SHORT)
-    assert not Path("multisplit").exists()

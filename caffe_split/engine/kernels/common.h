@@ -11,6 +11,7 @@
 #else
 static inline int omp_get_max_threads() { return 1; }
 static inline int omp_get_thread_num() { return 0; }
+static inline int omp_get_num_threads() { return 1; }
 #endif
 
 // A value in bfloat16: the upper half of a float.

@@ -93,7 +93,8 @@ class Joined(Direct):
         assert isinstance(self.call, JoinedCall) and self.call.linear is not None
         with torch.enable_grad():
             kernel, bias = self.call.linear.map()
-        return [each.contiguous() for each in (kernel, bias) if each is not None]
+            # Within: a copy made without a graph has no gradient, and the layers would keep their weights for ever.
+            return [each.contiguous() for each in (kernel, bias) if each is not None]
 
     @override
     def give(self, gradients: Gradients) -> None:

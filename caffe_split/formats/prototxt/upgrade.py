@@ -101,6 +101,8 @@ def _upgrade_solver(document: Document) -> list[str]:
     if document.has("type"):
         raise old.error("the solver has both `solver_type` (old form) and `type`; remove one")
     name = document.get("solver_type")
+    if name not in _SOLVER_TYPES:
+        raise old.error(f"there is no solver_type {name}; expected one of {', '.join(_SOLVER_TYPES)}")
     old.name = "type"
     document.forget_types()
     document.set("type", _SOLVER_TYPES[name])

@@ -24,7 +24,9 @@ def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     axis = axis_of(param.get("axis"), len(bottom), layer)
     window = convolution_window(layer, len(bottom) - axis - 1)
     channels, count, group = bottom[axis], int(param.get("num_output")), int(param.get("group"))
-    if count < 1 or group < 1 or channels % group or count % group:
+    if count < 1:
+        raise CaffeSplitError(f"{layer.where}: num_output is {count}, expected 1 or more.")
+    if group < 1 or channels % group or count % group:
         raise CaffeSplitError(
             f"{layer.where}: {channels} input channels and {count} kernels do not divide into {group} groups."
         )
