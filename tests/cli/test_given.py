@@ -147,6 +147,8 @@ def test_a_file_of_another_kind_is_named_for_every_argument(tmp_path: Path, file
         (("verify", "net", "net", "--derived-weights", "array"), "Give it as --input."),
         (("train", "solver", "--weights", "state"), "Give it as --snapshot."),
         (("best", "net"), "LOGS takes a training log. Commands that take one: instrument, tpm, make-derived,"),
+        (("study", "net"), "FILE takes a study (.yaml). Commands that take one: instrument,"),
+        (("export", "net", "weights", "--transform-of", "solver"), "--transform-of takes a net. Commands"),
         (("summary", "folder"), "this is a folder; NET takes a net or a solver.\n"),
     ],
 )
