@@ -122,7 +122,7 @@ def _check_shapes(
 ) -> None:
     """Raises `CaffeSplitError` unless blobs have the expected shapes; those of the names in `shared` may be missing."""
     names = layer.param_names()
-    without_ones = _without_any_ones if record_of(layer.type).any_ones else _without_ones
+    without_ones = _without_all_ones if record_of(layer.type).ignores_ones else _without_ones
     for index, shape in enumerate(expected):
         found = tuple(blobs[index].shape) if index < len(blobs) else None
         if index < len(names) and names[index] and (found == (0,) or (found is None and names[index] in shared)):
@@ -146,7 +146,7 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _without_any_ones(shape: Sequence[int]) -> tuple[int, ...]:
+def _without_all_ones(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 

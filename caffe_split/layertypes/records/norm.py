@@ -146,7 +146,7 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("bn", check=_check_bn, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
         blob_names=("weight", "bias", "mean", "variance"),
-        any_ones=True,
+        ignores_ones=True,
     ),
     LayerType(
         "Normalize",
