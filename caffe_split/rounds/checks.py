@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_split.backends.check_data import check_data
-from caffe_split.engine.spec.command import nets_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
+from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.training import Training
 from caffe_split.rounds.outputs import tested_images
 

@@ -15,7 +15,6 @@ from caffe_split.derivation.measure_saliency import expect_gradient
 from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
 from caffe_split.files import PathLike, sha256
 from caffe_split.formats.weights.caffemodel import read_weights
-from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.checks import check_deploy, check_solver
 from caffe_split.rounds.folder import LoopFolder
