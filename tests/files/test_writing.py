@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_ours, new_folder, write_atomic
+from caffe_split.files import check_file, check_ours, free_name, new_folder, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.plot.picture_file import write_picture
@@ -121,3 +121,45 @@ def test_exports_replace_what_they_wrote_and_nothing_else(tmp_path: Path) -> Non
         with pytest.raises(CaffeSplitError, match=r"exists and is no (table|log|plot).*overwritten unasked"):
             export()
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"),
+    [
+        (["derived"], "derived2"),
+        (["derived1"], "derived2"),
+        (["run007"], "run008"),
+        (["run007", "run008"], "run009"),
+        (["run099"], "run100"),
+        (["run\u00b2"], "run\u00b22"),
+        (["8"], "9"),
+    ],
+)
+def test_the_next_free_name_counts_on(taken: list[str], free: str, tmp_path: Path) -> None:
+    for name in taken:
+        (tmp_path / name).mkdir()
+    assert free_name(tmp_path / taken[0]).name == free
+
+
+@pytest.mark.parametrize(
+    ("name", "force", "said"),
+    [
+        ("no/f", True, "no/f: there is no folder '.*no'"),
+        ("file/f", True, "file/f: '.*file' is not a folder"),
+        ("folder", True, "folder is a folder; give the name of a file"),
+        ("folder", False, "folder is a folder; give the name of a file"),
+        ("pipe", True, "pipe is not an ordinary file"),
+        ("file", False, "file exists; nothing is overwritten unasked"),
+        ("x" * 300, True, "cannot be written: File name too long"),
+    ],
+)
+def test_a_place_for_no_file_is_refused_before_anything_is_computed(
+    name: str, force: bool, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CaffeSplitError, match=said):
+        check_file(tmp_path / name, force)
+    check_file(tmp_path / "new", False)
+    check_file(tmp_path / "file", True)
