@@ -1,6 +1,6 @@
-"""Constants that one net's blob has and the other's lacks, because the BatchNorm behind it takes them off.
+"""Constants that one net's blob has and the other's lacks, because the BatchNorm after it takes them off.
 
-Folding can leave a convolution without the bias that its layers made together: the mean of the BatchNorm behind it
+Folding can leave a convolution without the bias that its layers made together: the mean of the BatchNorm after it
 then lacks the same numbers, and everything from there on is as before. The blob between the two is not.
 """
 

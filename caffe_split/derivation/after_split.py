@@ -38,7 +38,7 @@ class Course:
 
     `rms` is, for each role that the net has, the root of the mean of the squared gradient of the loss per weight:
     `untouched` are the convolutions that this derivation did not split, `halves` X_split1 and X_split2, `added` what
-    stands beside or behind X_split2, `reorder` the 1x1 behind the concat.
+    stands beside or after X_split2, `reorder` the 1x1 after the concat.
     """
 
     iterations: tuple[int, ...]

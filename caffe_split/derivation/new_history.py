@@ -7,7 +7,7 @@ and t. If these summands are taken as independent,
 
     squares(p) = sum of (dW[o, t]/dp)^2 * squares(W[o, t])
 
-For a 1x1 layer E at the end of a path, behind kernels K, that is squares(E[i, j]) = sum over t of
+For a 1x1 layer E at the end of a path, after kernels K, that is squares(E[i, j]) = sum over t of
 K[j, t]^2 * squares(W[i, t]); for a convolution of X's bottom whose output is added to X's, squares(W) itself.
 """
 
@@ -55,7 +55,7 @@ class _Walk:
         # Per part the tables of its bottoms, None for X's bottom; by its name the weights of a convolution.
         self.inputs: list[list[Array | None]] = []
         self.dense = {part.name: _dense(part) for part in parts if part.is_convolution}
-        # What a BatchNorm divides by, as the Scale behind it undoes it.
+        # What a BatchNorm divides by, as the Scale after it undoes it.
         self.spread = {
             norm.name: scale.blobs[0] + _TINY for norm, scale in zip(parts, parts[1:]) if norm.form == "batch_norm"
         }

@@ -21,7 +21,7 @@ _NORMS = ("BatchNorm", "BN")
 
 @dataclass(frozen=True)
 class Chain:
-    """A convolution and the normalisation layers behind it, in order."""
+    """A convolution and the normalisation layers after it, in order."""
 
     convolution: Layer
     norms: tuple[Layer, ...]
@@ -50,7 +50,7 @@ def check_not_trained(document: prototxt.Document) -> None:
 def merge_batch_norms(
     documents: Sequence[prototxt.Document], blobs: dict[str, list[np.ndarray]]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Merge BatchNorm, and a Scale behind it, into every convolution where all documents have them alike.
+    """Merge BatchNorm, and a Scale after it, into every convolution where all documents have them alike.
 
     Changes documents and blobs; the convolutions gain a bias. Returns convolution -> the layers that went into it,
     and convolution -> why its BatchNorm stays.
@@ -78,7 +78,7 @@ def merge_batch_norms(
 
 
 def _chain(graph: Graph, layer: Layer) -> Chain:
-    """The BatchNorm or BN, and the Scale, behind a convolution, none where there are none. Raises `CannotFoldError`."""
+    """The BatchNorm or BN, and the Scale, after a convolution, none where there are none. Raises `CannotFoldError`."""
     index = next(i for i, other in enumerate(graph.layers) if other is layer)
     if not any(graph.layers[i].type in _NORMS for i in graph.readers(index)):
         return Chain(layer, ())

@@ -1,6 +1,6 @@
-"""Where the constant goes that folding leaves behind a convolution without bias.
+"""Where the constant goes that folding leaves after a convolution without bias.
 
-The BatchNorm behind the convolution can take it in its mean, and the net keeps its text; where none can, the
+The BatchNorm after the convolution can take it in its mean, and the net keeps its text; where none can, the
 convolution gains a bias.
 """
 
@@ -19,7 +19,7 @@ from caffe_split.split.algebra import Array
 def absorbing_norm(
     graphs: Sequence[Graph], places: Sequence[tuple[int, int]], blobs: Mapping[str, Sequence[np.ndarray]]
 ) -> str | None:
-    """The BatchNorm layer in whose mean a constant behind X can go; None where there is none.
+    """The BatchNorm layer in whose mean a constant after X can go; None where there is none.
 
     `places` are X's occurrences, each the graph's number and the index of the layer that writes X's top. The
     BatchNorm has to be the only reader of X's top in all graphs and phases, has to run wherever X runs, and must share

@@ -34,7 +34,7 @@ from caffe_split.tpm.state import is_state
 class FoldOptions:
     """What is folded, and how.
 
-    deploy: a deploy net to fold alike. batch_norm: merge BatchNorm, and a Scale behind it, into the convolutions before
+    deploy: a deploy net to fold alike. batch_norm: merge BatchNorm, and a Scale after it, into the convolutions before
     them. ungroup: let a convolution lose its groups where its split has learnt to mix them. layers: fold only the
     splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
     branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
@@ -60,7 +60,7 @@ class FoldPlan:
     for. folded: the splits that become one convolution again. whole: how the folded weights fit those of the nets that
     have no splits, such as the deploy net of before. state: that in which the nets are compared. trimmed: the splits
     that lost some of their branches. kept: why a split stays, by its stem. norms: which BatchNorm and Scale layers went
-    into which convolution; norms_kept: why those behind a convolution stay. before, after: cost of the net. texts (file
+    into which convolution; norms_kept: why those after a convolution stay. before, after: cost of the net. texts (file
     name -> bytes), weights (layer -> float32 blobs) and types (layer -> type): the folder's content.
     """
 

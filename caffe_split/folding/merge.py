@@ -47,7 +47,7 @@ class _Merge:
 
     places: its occurrences, each the document's number and what stands there. whole: the layers that are X itself, in
     documents that were never split. kernels, bias: the convolution's new parameters, float64 of shapes
-    (out, in / group, height, width) and (out,). norm: blobs that change of a BatchNorm behind it, by the layer's name.
+    (out, in / group, height, width) and (out,). norm: blobs that change of a BatchNorm after it, by the layer's name.
     """
 
     stem: str

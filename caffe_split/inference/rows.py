@@ -42,7 +42,7 @@ class GrowingRows:
     def begin(self, shapes: Mapping[str, Shape]) -> None:
         """Open the files for rows from `done` on; `shapes` are those of the whole arrays.
 
-        What files have behind `done`, half a row for instance, is cut off. Raises `CaffeSplitError`.
+        What files have after `done`, half a row for instance, is cut off. Raises `CaffeSplitError`.
         """
         for name, path in self._files.items():
             head = _header(shapes[name])

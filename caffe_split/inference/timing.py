@@ -61,7 +61,7 @@ class NetTimes:
         return sum(layer.forward + layer.backward for layer in self.layers)
 
     def lines(self) -> list[str]:
-        """As `caffe time` prints them; behind each layer's time its share, GFLOP/s and MB."""
+        """As `caffe time` prints them; after each layer's time its share, GFLOP/s and MB."""
         said = ["Average time per layer: "]
         for layer in self.layers:
             for way, took in (("forward", layer.forward), ("backward", layer.backward)):

@@ -16,7 +16,7 @@ from caffe_split.net.options import Options
 class BatchKind(enum.Enum):
     """How the values of a blob in all processes make up its value for the whole batch."""
 
-    EACH = "by record"  # The whole blob is the parts' blobs one behind the other.
+    EACH = "by record"  # The whole blob is the parts' blobs one after the other.
     SAME = "the same for all"
     MEAN = "a mean over the batch"
     SUM = "a sum over the batch"

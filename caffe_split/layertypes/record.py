@@ -101,5 +101,5 @@ class LayerType:
     ignores_ones: bool = False
 
     def blob_name(self, index: int) -> str:
-        """What a blob is called in a module and in an ONNX model, behind the layer's name and a dot."""
+        """What a blob is called in a module and in an ONNX model, after the layer's name and a dot."""
         return self.blob_names[index] if index < len(self.blob_names) else f"blob{index}"

@@ -32,7 +32,7 @@ class Window:
 
     @property
     def end(self) -> Sizes:
-        """The padding behind the values; `pad` is that before them."""
+        """The padding after the values; `pad` is that before them."""
         return self.pad
 
     def slide(self, sizes: Sizes) -> Sizes:
@@ -81,7 +81,7 @@ class UnevenWindow(Window):
 
     @property
     def end(self) -> Sizes:
-        """The padding behind the values."""
+        """The padding after the values."""
         return self.behind
 
 
@@ -187,7 +187,7 @@ def _holes(layer: Layer, param: Options, rank: int) -> Sizes:
 
 
 def _sides(layer: Layer, param: Options, rank: int, pad: Sizes) -> tuple[Sizes, Sizes]:
-    """(padding before the values, that behind them or nothing) with pad_t, pad_b, pad_l and pad_r; 0 if not written."""
+    """(padding before the values, that after them or nothing) with pad_t, pad_b, pad_l and pad_r; 0 if not written."""
     if not any(param.has(f"pad_{side}") for side in "tblr"):
         return pad, ()
     if rank != 2 or any(pad) or layer.type == "Deconvolution":

@@ -90,7 +90,7 @@ class Noise:
     def among(self, groups: npt.NDArray[np.intp], sizes: Array | None = None) -> Mixing:
         """Identity plus noise among channels of the same group.
 
-        `groups` [n] is each channel's group. `sizes` [n] are the lengths of the kernels behind the channels, which the
+        `groups` [n] is each channel's group. `sizes` [n] are the lengths of the kernels after the channels, which the
         exact start respects.
         """
         if self.deviation == 0:

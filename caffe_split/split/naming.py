@@ -39,7 +39,7 @@ def slow_half(origin: str) -> str:
 
 
 def added(origin: str, word: str) -> str:
-    """A layer beside or behind the slow half; `word` is the kind's own, such as 'skip'."""
+    """A layer beside or after the slow half; `word` is the kind's own, such as 'skip'."""
     return f"{slow_half(origin)}_{word}"
 
 
@@ -64,7 +64,7 @@ def batch_norm(branch: str) -> str:
 
 
 def scale(branch: str) -> str:
-    """The Scale behind that BatchNorm."""
+    """The Scale after that BatchNorm."""
     return f"{branch}_scale"
 
 

@@ -15,7 +15,7 @@ def slow_path(context: SplitContext) -> SlowPath:
     """X_split2 + post(pre(B)), summed into a new top.
 
     The studies' start: pre = `pre_weight` of X_split2's kernels, post = identity + noise. In the exact start
-    X_split2 takes post * pre off, where that is linear; behind a ReLU post starts at zero instead.
+    X_split2 takes post * pre off, where that is linear; after a ReLU post starts at zero instead.
     """
     slow, relu = context.slow_name, context.activation == "relu"
     pre = pre_weight(context.original.rows(context.partition.slow).weight)

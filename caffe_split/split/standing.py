@@ -94,9 +94,9 @@ def _path(graph: Graph, split: Split, blob: str, reader: int) -> set[int]:
 
 
 def absorbed(place: Standing, gone: Sequence[StandingBranch], blobs: Blobs) -> dict[str, list[np.ndarray]]:
-    """The new blobs of X_split2, and of the Scale behind it, that also compute the branches `gone`.
+    """The new blobs of X_split2, and of the Scale after it, that also compute the branches `gone`.
 
-    In the TEST phase: the kernels go before the normalisation, which is divided out, and the branches' constants behind
+    In the TEST phase: the kernels go before the normalisation, which is divided out, and the branches' constants after
     it. Raises `CannotFoldError` where X_split2 cannot take them.
     """
     weight = np.sum([branch.kernels.weight for branch in gone], axis=0)

@@ -21,7 +21,7 @@ _SMALL = (np.uint8, np.uint16, np.uint32)
 class _Chunk(NamedTuple):
     """CHUNK numbers: `small` and `least` give integers; by kind they are the steps from `first` on, or decimals.
 
-    decimals: the digits behind the point of floats; None for integers. small None: all are equal to `least`.
+    decimals: the digits after the point of floats; None for integers. small None: all are equal to `least`.
     """
 
     small: np.ndarray | None

@@ -31,7 +31,7 @@ SORTS = {
     "speed": "speed",
     "iterations": "iterations",
 }
-_NEAR = 1 << 14  # bytes before and behind a line
+_NEAR = 1 << 14  # bytes before and after a line
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
 QUIET = 300.0
 

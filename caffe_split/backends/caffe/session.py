@@ -1,7 +1,7 @@
 """A net in the built Caffe that runs batch after batch.
 
 Run as a program it is the child of `open_session`. The child answers on its standard output, each answer a line of JSON
-and behind it the raw values of the blobs that the line names; it reads what it is asked in the same form.
+and after it the raw values of the blobs that the line names; it reads what it is asked in the same form.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Blobs = Mapping[str, np.ndarray]
 
 
 def write_message(stream: IO[bytes], message: Mapping[str, Any], blobs: Blobs) -> None:
-    """Write a message and, behind it, blobs as float32."""
+    """Write a message and, after it, blobs as float32."""
     shapes = {name: list(blob.shape) for name, blob in blobs.items()}
     stream.write(json.dumps({**message, "blobs": shapes}).encode() + b"\n")
     for blob in blobs.values():

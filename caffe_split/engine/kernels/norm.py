@@ -1,4 +1,4 @@
-"""Normalising a batch, the scale and bias behind it, a sum and ReLU as one operation of PyTorch, with its gradient."""
+"""Normalising a batch, the scale and bias after it, a sum and ReLU as one operation of PyTorch, with its gradient."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def normalised(
         other: what is added, as x; None for nothing.
         weight: (C,); None for 1.
         bias: (C,); None for 0.
-        cuts: whether a ReLU is behind it.
+        cuts: whether a ReLU is after it.
         batch: eps, moving_average_fraction, and the running statistics, which are updated.
         others: the processes whose rows count, too; None for this one alone.
     """
@@ -169,7 +169,7 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """The gradients of x, of what was added (None unless `adds`), of the weight and of the bias.
 
-    gradient: of the result. out: the result, if a ReLU was behind it, else None. numbers: from `forward`.
+    gradient: of the result. out: the result, if a ReLU was after it, else None. numbers: from `forward`.
     """
     gradient = dense(gradient.to(x.dtype))
     channels = x.shape[1]

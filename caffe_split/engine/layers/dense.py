@@ -38,7 +38,7 @@ class _Weighted(Layer):
 
 
 class Convolution(_Weighted):
-    """Kernels slid over the one, two or three axes behind that of the channels; the same ones for each bottom."""
+    """Kernels slid over the one, two or three axes after that of the channels; the same ones for each bottom."""
 
     options_name = "convolution_param"
     by_rank: Sequence[Callable[..., torch.Tensor]] = (functional.conv1d, functional.conv2d, functional.conv3d)

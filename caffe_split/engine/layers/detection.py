@@ -15,7 +15,7 @@ class DetectionOutput(Layer):
 
     The bottoms are locations (N, priors * 4), for each class where share_location is false; scores (N, priors *
     classes), and prior boxes (1, 2, priors * 4). The top is (1, 1, found, 7): image, class, score, left, top, right,
-    bottom; a row of -1 behind each image's number where nothing is found in any.
+    bottom; a row of -1 after each image's number where nothing is found in any.
     """
 
     options_name = "detection_output_param"

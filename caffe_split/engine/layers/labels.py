@@ -17,7 +17,7 @@ class Labelled(Layer):
     """A layer over scores viewed as (outer, classes, inner), and labels viewed as (outer, inner).
 
     `classes` is the length of the axis of the classes; `outer` and `inner` are the products of the lengths before and
-    behind it. `ignored` is the label that does not count (ignore_label), or None.
+    after it. `ignored` is the label that does not count (ignore_label), or None.
     """
 
     @override

@@ -92,7 +92,7 @@ class PixelShuffle(Layer):
 
 
 class CReLU(Layer):
-    """ReLU of x, and behind it along an axis ReLU of -x (Shang et al.)."""
+    """ReLU of x, and after it along an axis ReLU of -x (Shang et al.)."""
 
     options_name = "crelu_param"
 

@@ -180,7 +180,7 @@ class Power(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         power, scale, shift = (self.options.get(name) for name in ("power", "scale", "shift"))
         if power * scale == 0:
-            # The gradient is 0, but there is one: an Eltwise in place behind it has to know.
+            # The gradient is 0, but there is one: an Eltwise in place after it has to know.
             everywhere = torch.ones((), dtype=torch.bool, device=bottoms[0].device)
             return (bottoms[0].masked_fill(everywhere, 1.0 if power == 0 else shift**power),)
         out = bottoms[0]

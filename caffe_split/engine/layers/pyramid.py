@@ -13,7 +13,7 @@ from caffe_split.net.geometry import pyramid_windows
 
 
 class SPP(Layer):
-    """The maximum or mean of 1, 4, 16, ... windows per channel, one level of the pyramid behind the other."""
+    """The maximum or mean of 1, 4, 16, ... windows per channel, one level of the pyramid after the other."""
 
     options_name = "spp_param"
 

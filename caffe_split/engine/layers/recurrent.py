@@ -78,7 +78,7 @@ class _Recurrent(Layer):
     def step(
         self, given: torch.Tensor, mark: torch.Tensor, state: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """One time step: its output, and the state behind it.
+        """One time step: its output, and the state after it.
 
         Args:
             given: what the inputs give to this step, (streams, n).
@@ -123,13 +123,13 @@ class LSTMUnit(Layer):
 
 
 def _unit(cells: torch.Tensor, gates: torch.Tensor, mark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(cells, hidden values) behind a step, each (..., n); gates (..., 4 n), mark (..., 1)."""
+    """(cells, hidden values) after a step, each (..., n); gates (..., 4 n), mark (..., 1)."""
     apply: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _Unit.apply
     return apply(cells, gates, mark)
 
 
 class _Unit(torch.autograd.Function):
-    """A step of an LSTM with Caffe's gradient, which takes the slope of the forget gate behind the mark."""
+    """A step of an LSTM with Caffe's gradient, which takes the slope of the forget gate after the mark."""
 
     @staticmethod
     def forward(

@@ -31,7 +31,7 @@ class BatchReindex(Layer):
 class Filter(Layer):
     """The records of all bottoms but the last where that one, the selector, is not 0.
 
-    Its tops have as many records as the batch lets through; layers behind follow from batch to batch.
+    Its tops have as many records as the batch lets through; later layers follow from batch to batch.
     """
 
     varies = True

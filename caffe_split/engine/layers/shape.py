@@ -163,7 +163,7 @@ class ArgMax(Layer):
         return (out.reshape(*out.shape, *[1] * (x.dim() - 3)),)
 
     def _largest(self, x: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The top_k largest values along an axis and their places; of equal values the one behind comes first."""
+        """The top_k largest values along an axis and their places; of equal values the later one comes first."""
         count = int(self.options.get("top_k"))
         values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
         return values.narrow(axis, 0, count), x.shape[axis] - 1 - places.narrow(axis, 0, count)

@@ -116,7 +116,7 @@ def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) ->
 
 
 def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], kernels: bool = True) -> list[LayerCall]:
-    """As `plain_calls`, with one call for a BatchNorm and what is behind it, and ReLUs that overwrite their bottoms.
+    """As `plain_calls`, with one call for a BatchNorm and what is after it, and ReLUs that overwrite their bottoms.
 
     Both only where loss, gradients and outputs stay the same. kernels: whether compiled kernels may be used.
     """
@@ -146,13 +146,13 @@ def _chain_for(layers: Sequence[Layer], calls: Sequence[LayerCall], call: LayerC
             continue
         alone = _readers(layers, before.chain.last) == [index] and len(set(call.bottoms)) == len(call.bottoms)
         fits = before.chain.takes(call.layer) and before.low == call.low and not before.weights
-        # A sum may stand further behind: what the chain has read is overwritten by nobody, as Caffe demands.
+        # A sum may stand further on: what the chain has read is overwritten by nobody, as Caffe demands.
         return before if alone and fits else None
     return None
 
 
 def _longer(before: LayerCall, call: LayerCall, index: int) -> LayerCall:
-    """The call of a chain and of the layer behind it, number `index`, in one."""
+    """The call of a chain and of the layer after it, number `index`, in one."""
     assert before.chain is not None
     chain = replace(before.chain, last=index)
     bottoms = before.bottoms

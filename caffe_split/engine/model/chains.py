@@ -1,4 +1,4 @@
-"""A BatchNorm with what stands behind it in a net, run in one pass: Scale, a sum with another blob, ReLU."""
+"""A BatchNorm with what stands after it in a net, run in one pass: Scale, a sum with another blob, ReLU."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Chain:
         norm: the BatchNorm, the first one.
         last: the index of the last one among the layers of the net.
         kernels: whether compiled kernels may run it.
-        scale: the Scale behind it, if any.
-        total: the Eltwise behind them that adds another blob, which is then the second bottom, if any.
-        relu: the ReLU behind all, if any.
+        scale: the Scale after it, if any.
+        total: the Eltwise after them that adds another blob, which is then the second bottom, if any.
+        relu: the ReLU after all, if any.
     """
 
     norm: BatchNorm

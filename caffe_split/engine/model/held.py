@@ -14,7 +14,7 @@ from caffe_split.errors import CaffeSplitError
 
 
 class Blobs(nn.Module):
-    """The blobs of a layer, and the layers whose names go on behind a dot."""
+    """The blobs of a layer, and the layers whose names go on after a dot."""
 
     @override
     def extra_repr(self) -> str:

@@ -24,7 +24,7 @@ _FEW = 1_000_000
 
 
 class _Chain(Native):
-    """A BatchNorm with what is behind it, by the batch's statistics."""
+    """A BatchNorm with what is after it, by the batch's statistics."""
 
     def __init__(self, call: LayerCall, needs: Sequence[bool], form: Shape) -> None:
         super().__init__(call, needs, form)

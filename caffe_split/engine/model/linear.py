@@ -1,8 +1,8 @@
-"""Linear maps of a blob by convolutions: each alone, one behind another, and several side by side or added up.
+"""Linear maps of a blob by convolutions: each alone, one after another, and several side by side or added up.
 
-With K the kernel (outputs, inputs, height, width) of a map of the bottom, and M the weights of a 1x1 convolution behind
+With K the kernel (outputs, inputs, height, width) of a map of the bottom, and M the weights of a 1x1 convolution after
 it, M K is that of both; kernels of a sum are added, those of a concat stacked, each laid at its place in a window that
-holds them all. A convolution of several pixels behind one of 1x1 without a bias is joined as well: where the former
+holds them all. A convolution of several pixels after one of 1x1 without a bias is joined as well: where the former
 looks past the border, the latter gives zeros in either order.
 """
 

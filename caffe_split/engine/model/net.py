@@ -52,11 +52,11 @@ class Net:
         device: where it runs.
         seed: of fillers and data.
         fill: whether fillers give the blobs their first values; without, these are arbitrary until weights come.
-        fuse: run a BatchNorm with the Scale, sum and ReLU behind it in one pass, and other ReLUs in place, as a
+        fuse: run a BatchNorm with the Scale, sum and ReLU after it in one pass, and other ReLUs in place, as a
             training should; then blobs that nothing else reads are never made.
         joins: with `fuse`, run layers that are one convolution together as one; see `model.joined`.
         precision: fp32, tf32 or bf16; see `model.precision`.
-        compiled: run the layers behind the data through `torch.compile`, except where all blobs are kept, layers in
+        compiled: run the layers after the data through `torch.compile`, except where all blobs are kept, layers in
             place overwrite what other layers read, or shapes vary.
         group: the processes that share its batches.
         inputs: shapes of Input layers' tops that replace the written ones.
@@ -133,7 +133,7 @@ class Net:
         plain = plain and not any(layer.eager for layer in self.layers)
         self._compute = torch.compile(self._follow) if compiled and plain else self._follow
         # On processors convolutions are faster with the channels of a pixel side by side: 1.4 times as measured on
-        # cifar10_quick, 1.05 times on ResNet-20. The layers behind keep that order.
+        # cifar10_quick, 1.05 times on ResNet-20. Later layers keep that order.
         convolves = any(text.type == "Convolution" for text in texts)
         self._channels_last = fuse and convolves and self.device.type == "cpu"
         # Whether `learn` may do without autograd, until it has looked, and what then runs the net.

@@ -177,7 +177,7 @@ class Trace:
         return bottoms, tops
 
     def _ask(self) -> None:
-        """Find each Eltwise in place whose gradient for what is not learnt overwrites another: behind a BatchNorm."""
+        """Find each Eltwise in place whose gradient for what is not learnt overwrites another: after a BatchNorm."""
         sums = [index for index, layer in enumerate(self._layers) if layer.type == "Eltwise" and is_in_place(layer)]
         wanted = needed(self._layers) if sums else []
         for index in sums:

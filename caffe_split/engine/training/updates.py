@@ -47,7 +47,7 @@ class Updater:
     Attributes:
         kind: the method, the solver's `type`.
         history: what the method remembers, in Caffe's order: one array per parameter in the order of the net; Adam and
-            AdaDelta have a second array per parameter, behind all of the first ones.
+            AdaDelta have a second array per parameter, after all of the first ones.
 
     Raises `CaffeSplitError` for a method or a regularization that Caffe does not have.
     """

@@ -244,7 +244,7 @@ def _plain(name: str) -> str:
 
 
 def _longer(plain: str, other: str) -> bool:
-    """A known name with two or more letters added before or behind it (UNPOOLING) is another name."""
+    """A known name with two or more letters added before or after it (UNPOOLING) is another name."""
     return len(plain) > len(other) + 1 and (plain.startswith(other) or plain.endswith(other))
 
 

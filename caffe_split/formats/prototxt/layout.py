@@ -114,7 +114,7 @@ def begins_line(lead: str, first_of_file: bool) -> bool:
 
 
 def has_blank_line(lead: str) -> bool:
-    """Whether a blank line follows the field before; one behind comment lines does not count."""
+    """Whether a blank line follows the field before; one after comment lines does not count."""
     return bool(_BLANK_LINE.match(split_line(lead)[1]))
 
 
@@ -136,7 +136,7 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
         if cut and lead[cut - 1] == "\r":
             cut -= 1
         return lead[:cut] + rest
-    # It shares its line with the field before (and maybe the one behind): keep one of the two gaps.
+    # It shares its line with the field before (and maybe the one after): keep one of the two gaps.
     return after if after else lead
 
 

@@ -70,7 +70,7 @@ class ListValue:
     """A short list, `[1, 2]`.
 
     `items` are its values. `gaps` are the texts around them: the bracket with what follows it, then what stands
-    behind each item; empty until the list is written.
+    after each item; empty until the list is written.
     """
 
     __slots__ = ("gaps", "items")
@@ -159,7 +159,7 @@ class FieldNode:
 
     @property
     def indent(self) -> str:
-        """The indent of the line on which the field begins; "" when it begins behind another field of its message."""
+        """The indent of the line on which the field begins; "" when it begins after another field of its message."""
         lead, parent = self.lead or "", self.parent
         if "\n" not in lead and parent is not None:
             if parent.owner is not None:

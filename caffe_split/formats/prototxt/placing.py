@@ -50,7 +50,7 @@ def insert(message: MessageNode, index: int, new: FieldNode) -> None:
     last = index == len(children)
     on_lines = any("\n" in (child.lead or "") for child in children)
     if index == 0 and document:
-        # An empty file, or one of comments only: the field comes behind them.
+        # An empty file, or one of comments only: the field comes after them.
         lead = gap if not gap.strip("\ufeff") or gap.endswith("\n") else gap + style.newline
         _put(message, index, new, lead)
         message.tail = style.newline
@@ -109,7 +109,7 @@ def replace(message: MessageNode, field: FieldNode, new: Sequence[FieldNode]) ->
 
 
 def dress(message: MessageNode, new: FieldNode, lead: str, indent: str, inline: bool) -> None:
-    """Give the detached field `new` the text that it will have in `message`, behind `lead`.
+    """Give the detached field `new` the text that it will have in `message`, after `lead`.
 
     Raises `CaffeSplitError` when a value does not fit the schema.
     """
@@ -211,7 +211,7 @@ def _child_indent(message: MessageNode, index: int, style: layout.Style) -> str:
 
 
 def _put(message: MessageNode, index: int, new: FieldNode, lead: str | None) -> None:
-    """Make `new` the child at `index`, its text behind `lead`; a `lead` of None leaves the text to the message."""
+    """Make `new` the child at `index`, its text after `lead`; a `lead` of None leaves the text to the message."""
     if lead is not None:
         inline = "\n" not in lead and message.owner is not None
         at_start = "\n" in lead or message.owner is None

@@ -96,7 +96,7 @@ def decode(raw: str, known: FieldType | None) -> Value:
     Without `known`: strings give str, numbers int or float, bare words `Enum`.
     """
     if raw[:1] == "-":
-        raw = "-" + "".join(_REMARK.sub("", raw[1:]).split())  # gaps may stand behind a minus
+        raw = "-" + "".join(_REMARK.sub("", raw[1:]).split())  # gaps may stand after a minus
     if known is None:
         return _decode_untyped(raw)
     kind = known.kind

@@ -57,7 +57,7 @@ class Scanner:
         return self.source.error(offset, message)
 
     def _fields(self, message: Message, position: int, closer: str, opened: int, depth: int) -> int:
-        """Read fields into `message` up to `closer` (up to the end if it is ""); returns the offset behind it."""
+        """Read fields into `message` up to `closer` (up to the end if it is ""); returns the offset after it."""
         if depth > MAX_DEPTH:
             raise self.error(opened, f"messages are nested more than {MAX_DEPTH} deep")
         text, source = self.text, self.source

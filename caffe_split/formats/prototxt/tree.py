@@ -207,7 +207,7 @@ class Message(MessageNode):
         placing.insert(self, len(self.children), new)
 
     def insert_after(self, field: Field, new: Field) -> None:
-        """Put a detached field behind `field`; a comment on the line of `field` stays with it."""
+        """Put a detached field after `field`; a comment on the line of `field` stays with it."""
         placing.insert(self, placing.index_of(self, field) + 1, new)
 
     def insert_before(self, field: Field, new: Field) -> None:

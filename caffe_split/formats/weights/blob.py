@@ -118,7 +118,7 @@ def text_of(shape: Sequence[int]) -> str:
 
 
 def _run_of_singles(buffer: memoryview, position: int, end: int) -> int:
-    """How many values of `data` begin here, each behind a tag of its own (files of 2013-14)."""
+    """How many values of `data` begin here, each after a tag of its own (files of 2013-14)."""
     if buffer[position] != 0x2D or position + 5 > end:
         return 0
     run = 0
@@ -201,7 +201,7 @@ def extra_fields(buffer: memoryview, blob: Blob) -> bytes:
 
 
 def head(values: np.ndarray[Any, Any], extra: bytes = b"") -> tuple[bytes, bytes]:
-    """The bytes before and behind the values of a blob that is written: (before, behind)."""
+    """The bytes before and after the values of a blob that is written: (before, after)."""
     before = b""
     if values.size:
         before = wire.encode_tag(DATA, wire.BYTES) + wire.encode_varint(values.size * 4)

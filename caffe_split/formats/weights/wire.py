@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 def varint(buffer: Buffer, position: int, limit: int) -> tuple[int, int]:
-    """The varint at `position`, and the place behind it."""
+    """The varint at `position`, and the place after it."""
     start = position
     value = shift = 0
     while True:
@@ -88,7 +88,7 @@ def entries(buffer: Buffer, start: int, end: int) -> Iterator[Entry]:
 
 
 def _skip_group(buffer: Buffer, position: int, end: int, number: int, opened: int) -> int:
-    """The place behind the end tag of a group. By a list, not by recursion, so that depth costs no stack."""
+    """The place after the end tag of a group. By a list, not by recursion, so that depth costs no stack."""
     open_groups = [number]
     while open_groups:
         if len(open_groups) > MAX_GROUP_DEPTH:

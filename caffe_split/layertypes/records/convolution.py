@@ -1,4 +1,4 @@
-"""Convolutions, depthwise ones of forks too, and Im2col: a kernel over the spatial axes behind that of the channels."""
+"""Convolutions, depthwise ones of forks too, and Im2col: a kernel over the spatial axes after that of the channels."""
 
 from __future__ import annotations
 

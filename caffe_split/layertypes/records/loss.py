@@ -24,7 +24,7 @@ from caffe_split.net.options import Options
 
 
 def _loss_and_probabilities(layer: Layer, bottoms: list[Shape]) -> Found:
-    """The loss; a second top is the softmax behind it."""
+    """The loss; a second top is the softmax after it."""
     need_bottoms(layer, bottoms, 2)
     return Found([(), bottoms[0]][: len(layer.tops)])
 
