@@ -1,8 +1,8 @@
 """A lock file that is held while a step runs; the system releases it when the last process that has it open ends.
 
 A step holds its lock together with the program that it runs. Another process that wants the lock waits; the
-file stays, unlike that of `files.locked`. A program
-that still runs although its step was killed is ended: no process is left that would mark its end.
+file stays, unlike that of `files.locked`. A program that still runs although its step was killed is ended: no process
+is left that would mark its end.
 """
 
 from __future__ import annotations
