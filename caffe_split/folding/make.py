@@ -96,7 +96,7 @@ class FoldPlan:
         lines += [f"  {split}" for split in self.trimmed]
         lines += [f"  {name}: {' and '.join(norms)} merged into it" for name, norms in self.norms.items()]
         lines += [f"  not folded: {name}: {reason}" for name, reason in self.kept.items()]
-        lines += [f"  BatchNorm stays behind {name}: {reason}" for name, reason in self.norms_kept.items()]
+        lines += [f"  BatchNorm stays after {name}: {reason}" for name, reason in self.norms_kept.items()]
         lines += [f"  {path}: {fits}" for path, fits in self.whole.items()]
         lines += changes(self.before, self.after)
         return lines

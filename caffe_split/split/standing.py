@@ -105,12 +105,12 @@ def absorbed(place: Standing, gone: Sequence[StandingBranch], blobs: Blobs) -> d
     factor, changed = np.ones(len(weight)), {}
     for norm in place.norms:
         if norm.type not in ("BatchNorm", "Scale"):
-            raise CannotFoldError(f"{norm.where} stands behind its slow half")
+            raise CannotFoldError(f"{norm.where} stands after its slow half")
         factor = factor * affine(norm, blobs.get(norm.name) or [], len(weight)).factor
     if bias.any():
         last = place.norms[-1] if place.norms else None
         if last is None or last.type != "Scale" or len(blobs[last.name]) != 2:
-            raise CannotFoldError(f"{place.slow.where} has no Scale behind it that could take the branches' constants")
+            raise CannotFoldError(f"{place.slow.where} has no Scale after it that could take the branches' constants")
         gamma, beta = blobs[last.name]
         changed[last.name] = [gamma, (np.asarray(beta, np.float64) + bias.reshape(beta.shape)).astype(np.float32)]
     if not factor.all():

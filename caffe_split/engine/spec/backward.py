@@ -33,7 +33,7 @@ def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
         if layer.type in _WITHOUT:
             yield (
                 layer,
-                f"{layer.type} has no gradient, and a loss behind it needs one: Caffe stops in the first iteration",
+                f"{layer.type} has no gradient, and a loss after it needs one: Caffe stops in the first iteration",
             )
         elif any(bottoms[index] for index in _no_gradient(layer)):
             name = next(layer.bottoms[index] for index in _no_gradient(layer) if bottoms[index])

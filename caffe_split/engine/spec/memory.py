@@ -243,7 +243,7 @@ def _harmless_alone(layer: Layer, over: Sequence[Layer]) -> bool:
 
 def _why(layer: Layer, over: Sequence[Layer]) -> str:
     others = [f"'{each.name}' (line {each.field.line})" for each in dict.fromkeys(over) if each is not layer]
-    who = f"{', '.join(others)} in place behind it" if others else "the layer itself, in place, has overwritten"
+    who = f"{', '.join(others)} in place after it" if others else "the layer itself, in place, has overwritten"
     return (
         f"{layer.where} is Caffe's, not the derivative: Caffe computes it from memory that {who}"
         f"{' overwrites' if len(others) == 1 else ' overwrite' if others else ''}; for the derivative, give "
