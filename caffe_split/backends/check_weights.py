@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import Shape, infer_shapes
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, phase_layers
+from caffe_split.net.shared import provided
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.tpm.state import is_state
 
@@ -48,17 +51,19 @@ def check_weights(
             "Is it a snapshot of this net? --ignore-extra-weights leaves them out."
         )
     layers = phase_layers(document, state)
-    shapes = infer_shapes(layers, inputs)
+    shapes, shared = infer_shapes(layers, inputs), provided(layers, weights)
     for layer in layers:
         if layer.type == "TPM":
             continue
         expected = shapes.stored(layer.name)
+        if not weights.get(layer.name) and _all_shared(layer, len(expected), shared):
+            continue
         if not weights.get(layer.name):
             if expected or layer.type in ("Convolution", "InnerProduct", "Deconvolution"):
                 raise CaffeSplitError(f"{path}: no weights of {layer.where}. Is it a snapshot of {document.filename}?")
             continue
         if expected:
-            _check_shapes(layer, weights[layer.name], expected, document, path)
+            _check_shapes(layer, weights[layer.name], expected, document, path, shared)
         elif layer.type == "Convolution":
             check_convolution(layer, weights[layer.name], path)
         _check_finite(layer, weights[layer.name], path)
@@ -88,6 +93,12 @@ def check_start(document: prototxt.Document, state: NetState, weights: Blobs, pa
         )
 
 
+def _all_shared(layer: Layer, count: int, shared: set[str]) -> bool:
+    """Whether all blobs of a layer (their number is 0 where it is not known) are those that other layers have."""
+    names = layer.param_names()
+    return len(names) >= max(count, 1) and shared.issuperset(names)
+
+
 def _some(names: Sequence[str]) -> str:
     return (", ".join(names[:5]) or "none") + (", ..." if len(names) > 5 else "")
 
@@ -102,17 +113,24 @@ def _check_finite(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None
 
 
 def _check_shapes(
-    layer: Layer, blobs: Sequence[np.ndarray], expected: Sequence[Shape], document: prototxt.Document, path: Path
+    layer: Layer,
+    blobs: Sequence[np.ndarray],
+    expected: Sequence[Shape],
+    document: prototxt.Document,
+    path: Path,
+    shared: AbstractSet[str] = frozenset(),
 ) -> None:
+    """Raises `CaffeSplitError` unless blobs have the expected shapes; those of the names in `shared` may be missing."""
     names = layer.param_names()
+    without_ones = _without_any_ones if record_of(layer.type).any_ones else _without_ones
     for index, shape in enumerate(expected):
         found = tuple(blobs[index].shape) if index < len(blobs) else None
-        if found == (0,) and index < len(names) and names[index]:
+        if index < len(names) and names[index] and (found == (0,) or (found is None and names[index] in shared)):
             continue  # HDF5 leaves out what an earlier layer has under the same name
-        if found is None or _without_ones(found) != _without_ones(shape):
+        if found is None or without_ones(found) != without_ones(shape):
             break
     else:
-        if len(blobs) == len(expected):
+        if len(blobs) <= len(expected):
             return
     raise CaffeSplitError(
         f"{path}: {layer.where} has blobs {[tuple(blob.shape) for blob in blobs]}, but {document.filename} asks for "
@@ -126,6 +144,10 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     while sizes and sizes[0] == 1:
         sizes.pop(0)
     return tuple(sizes)
+
+
+def _without_any_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from caffe_split.backends.offsets import Offset
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.arrays import read_arrays
 
 # A blob may differ by this many times what one rounding of the input alone does to it. Measured on nets of 18 to 100
 # layers, with and without BatchNorm, a third of them split: rounding in all layers together came to at most 2.3 times.
@@ -74,8 +75,8 @@ def compare_nets(
     once, which shows how far rounding alone can move each blob. Raises `CaffeSplitError` for an input file that holds
     no numbers, and for what the back end cannot run.
     """
-    if how.input_file is not None and how.input_file.suffix != ".npz":
-        load_input(how.input_file)
+    if how.input_file is not None:
+        read_arrays(how.input_file)
     one, other = backend.forward([first, second], how)
     rows = compare_blobs(one, other, constants)
     worst = max((row.relative for row in rows), default=0.0)
@@ -186,25 +187,25 @@ def _larger(one: float, other: float) -> float:
     return float(np.maximum(one, other))
 
 
-def load_input(path: Path) -> np.ndarray:
-    """An .npy file's array as float32. Raises `CaffeSplitError` for what is not one of numbers."""
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise CaffeSplitError(f"{path}: not an array that numpy.save wrote: {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim == 0 or not values.size:
-        raise CaffeSplitError(f"{path}: it holds no array of numbers; expected one of shape (N, C, H, W).")
-    return np.asarray(values, np.float32)
-
-
 def load_inputs(path: Path, names: Sequence[str], net: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a file for a net's inputs `names`, as float32: one of an .npy, or several by name of an .npz.
 
-    Raises `CaffeSplitError` for a file that holds no numbers, and an .npy for a net of several inputs.
+    Raises `CaffeSplitError` for a file that holds no numbers, an .npy for a net that has not one input, and an .npz
+    without an array for any of the net's inputs.
     """
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name], np.float32) for name in names if name in arrays}
-    if len(names) != 1:
-        raise CaffeSplitError(f"{net}: it has {len(names)} inputs; --input serves deploy nets of one.")
-    return {names[0]: load_input(path)}
+    found = read_arrays(path)
+    if not isinstance(found, dict):
+        if len(names) != 1:
+            raise CaffeSplitError(
+                f"{net}: it has {len(names)} inputs, and {path} holds one array without a name; give an .npz with an "
+                "array per input, under its name."
+                if names
+                else f"{net}: it has no input for the array of {path}; give a deploy net, with an Input layer."
+            )
+        return {names[0]: found}
+    if not found.keys() & set(names):
+        raise CaffeSplitError(
+            f"{path}: it holds {', '.join(map(repr, found)) or 'no array'}; the inputs of {net} are "
+            f"{', '.join(map(repr, names)) or 'none'}. Save each array under the name of its input."
+        )
+    return {name: found[name] for name in names if name in found}

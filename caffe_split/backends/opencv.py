@@ -86,7 +86,7 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
 
 def _inputs(path: Path, layers: Sequence[Layer], how: Forwarding) -> dict[str, np.ndarray | tuple[int, ...]]:
     """The input blobs: the array given, or the shape to fill with noise."""
-    from caffe_split.backends.compare import load_input
+    from caffe_split.backends.compare import load_inputs
     from caffe_split.layertypes.shapes import infer_shapes
 
     sources = [layer for layer in layers if not layer.bottoms]
@@ -98,6 +98,5 @@ def _inputs(path: Path, layers: Sequence[Layer], how: Forwarding) -> dict[str, n
     names = [top for layer in sources for top in layer.tops]
     if how.input_file is None:
         return {name: shapes[name] for name in names}
-    if len(names) != 1:
-        raise CaffeSplitError(f"{path}: it has {len(names)} inputs, {', '.join(names)}; --input serves nets of one.")
-    return {names[0]: load_input(how.input_file)}
+    given = load_inputs(how.input_file, names, path)
+    return {name: given[name] if name in given else shapes[name] for name in names}

@@ -25,7 +25,7 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
         "input_file": ("array",),
     },
     "fold": {"net": _NETS, "weights": ("weights",), "deploy": ("net",)},
-    "export": {"net": ("net",), "weights": ("weights",)},
+    "export": {"net": ("net",), "weights": ("weights",), "transform_of": ("net",)},
     "summary": {"net": _NETS, "other": _NETS},
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
@@ -50,10 +50,12 @@ _WORDS = {
     "state": "a solver state (.solverstate)",
     "schema": "a caffe.proto",
     "log": "a training log",
-    "array": "an .npy array",
+    "array": "an array of NumPy (.npy or .npz)",
     "picture": "an image",
     "folder": "a folder",
 }
+# What parameters take that are of none of these kinds.
+_OTHER_WORDS = {"file": "a study (.yaml)", "labels": "a text file with a label per line"}
 
 
 def taken_by(command: str, param: click.Parameter) -> tuple[str, ...] | None:
@@ -93,7 +95,7 @@ def _check(
     if found is None or found.kind in kinds or (found.kind == "packed" and "log" in kinds):
         return
     wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
-    takes = f"{_shown(param)} takes {wanted}" if wanted else f"{_shown(param)} takes another kind of file"
+    takes = f"{_shown(param)} takes {wanted or _OTHER_WORDS[param.name or '']}"
     raise CaffeSplitError(f"{path}: this is {found.words}; {takes}.{_place_for(found.kind, command, param, params)}")
 
 

@@ -187,7 +187,14 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 @click.command()
 @LOGS
 @click.option("--output", metavar="NAME", help="The test output to compare; default: the first accuracy.")
-@click.option("--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "json"]),
+    default="markdown",
+    show_default=True,
+    help="What is printed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
 @click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")

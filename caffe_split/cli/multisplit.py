@@ -85,7 +85,13 @@ class _OrAuto(click.ParamType):
 @engine_option
 @click.option("--threads", type=click.IntRange(min=1), help="Of each training.  [default: the engine chooses]")
 @click.option("--deploy", type=click.Path(path_type=Path, exists=True), help="The deploy net, copied into best/.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("multisplit"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("multisplit"),
+    show_default=True,
+    help="Folder of all runs; the same command goes on in it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the steps and how long they take, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def multisplit(

@@ -35,7 +35,14 @@ DEFAULT_FILE = "loss.png"
 )
 @click.option("--no_refresh", "--no-refresh", is_flag=True, help="Draw once; otherwise follow the growing logs.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write this PNG, SVG or PDF; open no window.")
-@click.option("--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True)
+@click.option(
+    "--x",
+    "x_axis",
+    type=click.Choice(["iteration", "time"]),
+    default="iteration",
+    show_default=True,
+    help="What the axis below shows.",
+)
 @click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")

@@ -32,7 +32,12 @@ from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_opti
     help="Largest relative difference of a blob.",
 )
 @ignore_extra_option
-@click.option("--input", "input_file", type=click.Path(path_type=Path), help="An .npy array for nets with an input.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path),
+    help="An .npy array for nets of one input, or an .npz of arrays by the names of the inputs.",
+)
 @click.option(
     "--engine",
     type=click.Choice(backend_names(deploy_only=True)),

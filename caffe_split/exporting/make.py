@@ -29,6 +29,7 @@ from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
+from caffe_split.net.shared import settle_layers
 
 DEFAULTS = ExportOptions()
 
@@ -153,7 +154,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     opened = open_net(document, options.state, options.inputs)
     read = read_weights(file)
     check_weights(opened.document, read, file, options.state, ignore_extra=True)
-    blobs = {name: list(read[name]) for name in {layer.name: None for layer in opened.layers} if name in read}
+    blobs = _blobs_of(opened.layers, read)
     reference, notes = opened.document.copy(), list(opened.notes)
     if options.fold_batch_norm:
         _, kept = merge_batch_norms([opened.document], blobs)
@@ -179,6 +180,14 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     write.check(model)
     arrays = _named(layers, sizes, blobs, options.half)
     return ExportPlan(Path(out), model, tuple(notes), arrays, reference, file, sizes, options, transforms)
+
+
+def _blobs_of(layers: Sequence[Layer], read: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """The weights of a net's layers in the file's order; those that layers share as Caffe loads them."""
+    names = {layer.name for layer in layers}
+    blobs = {name: list(read[name]) for name in read if name in names}
+    settle_layers(layers, blobs)
+    return blobs
 
 
 def _check_opset(opset: int) -> None:

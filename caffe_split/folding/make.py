@@ -15,7 +15,6 @@ from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike, new_folder, write_atomic
 from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
-from caffe_split.folding.shared import settle_shared
 from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
@@ -24,6 +23,7 @@ from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.shared import settle_shared
 from caffe_split.net.state import TEST, TESTED, AskedState, NetState, state_of_solver
 from caffe_split.net.training import solver_net_path
 from caffe_split.split.recognise import all_splits
@@ -167,6 +167,7 @@ class FoldPlan:
 
 
 NO_OPTIONS = FoldOptions()
+_NO_SPLITS = "no split layers in it; give a net that make-derived wrote"
 
 
 def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
@@ -224,7 +225,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms, norms_kept = merge_batch_norms(documents, blobs)
     if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or _NO_SPLITS}.")
     whole = {}
     for each, text, has_splits in zip(documents, given_texts, splits):
         if any(splits) and not has_splits:

@@ -48,6 +48,9 @@ def kind_of(path: PathLike) -> FileKind | None:
         return None
     if head.startswith(b"\x93NUMPY"):
         return FileKind("array", "an array that NumPy wrote")
+    # The header of a zip archive's first file has the length of its name at 26 and the name at 30.
+    if head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy"):
+        return FileKind("array", "an archive of arrays that NumPy wrote")
     words = wrong_kind.surely(head[: wrong_kind.HEAD_SIZE], path)
     if words is not None and words.startswith("HDF5"):
         return _hdf5(path)

@@ -11,6 +11,7 @@ import numpy as np
 from caffe_split.data.images import decode_image, resize_image
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
+from caffe_split.formats.arrays import read_array
 from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.inference.given import GivenNet
 from caffe_split.layertypes.shapes import infer_shapes
@@ -123,9 +124,7 @@ def _file_mean(path: Path) -> list[float]:
     if not path.is_file():
         raise CaffeSplitError(f"{path}: no such mean file; expected a file, or values such as 104,117,123.")
     if path.suffix == ".npy":
-        from caffe_split.backends.compare import load_input
-
-        blob = load_input(path)
+        blob = read_array(path)
     else:
         blob = read_blob(str(path))
     image = blob.reshape(blob.shape[-3:]) if blob.ndim > 3 and blob.size == math.prod(blob.shape[-3:]) else blob

@@ -17,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.shared import settle_layers
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.plot.picture_file import DPI, picture_format
 from caffe_split.split.kinds import helper_words
@@ -74,9 +75,11 @@ def mosaics(
 
     Raises `CaffeSplitError` for weights that do not fit the net, and for layers without kernels.
     """
-    weights: Mapping[str, Sequence[np.ndarray]] = caffemodel.read_weights(weights_path)
+    read = caffemodel.read_weights(weights_path)
     # Weights of other layers, such as those of a head for training, do not disturb a picture.
-    check_weights(document, weights, Path(weights_path), state, ignore_extra=True)
+    check_weights(document, read, Path(weights_path), state, ignore_extra=True)
+    weights = {name: list(read[name]) for name in read}
+    settle_layers([layer for layer in phase_layers(document, state) if layer.type != "TPM"], weights)
     layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name, state)))
     return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
 

@@ -89,6 +89,8 @@ def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
     rows = blobs(pair, "--engine", engine, "--input", "images.npy")
     np.save(pair / "images.npy", 100 * images)
     larger = blobs(pair, "--engine", engine, "--input", "images.npy")
+    np.savez(pair / "images.npz", data=100 * images)
+    assert blobs(pair, "--engine", engine, "--input", "images.npz") == larger
     assert larger["conv1"]["scale"] > 10 * rows["conv1"]["scale"]
 
 
@@ -97,12 +99,17 @@ def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
     [
         (["digits/train_val.prototxt", "d/train_val.prototxt", "--engine", "opencv"], "is a Data layer; OpenCV runs"),
         ([DEPLOY, DERIVED, "--engine", "opencv", "--phase", "TRAIN"], "OpenCV runs the TEST phase only"),
-        ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: not an array that numpy.save wrote"),
+        ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: not an array that numpy.save or numpy.savez wrote"),
+        ([DEPLOY, DERIVED, "--input", "none.npz"], "none.npz: not an array that numpy.save or numpy.savez wrote"),
+        ([DEPLOY, DERIVED, "--input", "other.npz"], "other.npz: it holds 'x'; the inputs of "),
         (
             [DEPLOY, DERIVED, "--input", "digits/solver.prototxt"],
-            "solver.prototxt: this is a solver; --input takes an .npy",
+            "solver.prototxt: this is a solver; --input takes an array of NumPy (.npy or .npz)",
         ),
-        (["digits/train_val.prototxt", "d/train_val.prototxt", "--input", "zeros.npy"], "has 0 inputs; --input serves"),
+        (
+            ["digits/train_val.prototxt", "d/train_val.prototxt", "--input", "zeros.npy"],
+            "it has no input for the array of zeros.npy",
+        ),
         ([DEPLOY, DERIVED, "--derived-weights", "digits/digits_iter_100.caffemodel"], "which d/deploy.prototxt does"),
         ([DEPLOY, DERIVED, "--baseline-weights", "d/init.caffemodel"], "which digits/deploy.prototxt does not have"),
         ([DEPLOY, "digits/deploy.prototxt"], "give --baseline-weights"),
@@ -110,6 +117,7 @@ def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(pair: Path, arguments: list[str], message: str) -> None:
     np.save(pair / "zeros.npy", np.zeros((2, 1, 8, 8)))
+    np.savez(pair / "other.npz", x=np.zeros((2, 1, 8, 8)))
     result = caffe_split("verify", *arguments, cwd=pair, status=1)
     assert re.search(re.escape(message), result.stderr), result.stderr
     assert result.stderr.count("\n") == 1

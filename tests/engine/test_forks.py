@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.engine.spec.support import judge, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt import caffe_pb2
 from caffe_split.formats.weights.caffemodel import read_weights, write_weights
 from caffe_split.net.state import NetState
 
@@ -143,6 +143,64 @@ def test_weights_of_a_bn_are_read_with_any_axes_of_1(shape: tuple[int, ...], tmp
     net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
     for blob, array in zip(net.layers[-1].blobs, values):
         assert blob.numpy().ravel().tolist() == array.tolist()
+
+
+# What a fork's snapshot has of a layer: the shapes of its blobs, as the fork's code makes them, `c` for the channels.
+SNAPSHOTS = {
+    "bn_segnet_inference": ["1,c,1,1"] * 2,
+    "bn_running_test": ["1,c,1,1"] * 4,
+    "bn_frozen": ["1,c,1,1"] * 4,
+    "batch_norm_scale_test": ["c", "c", "1", "c", "c"],
+    "batch_norm_intel": ["c", "c", "1", "c", "c"],
+    "normalize_place": ["c"],
+    "normalize_image": [""],
+    "depthwise": ["6,1,3,3", "6"],
+    "convolution_3d": ["4,2,2,3,3", "4"],
+    "centers": ["4,4"],
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "four_axes"])
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_the_snapshot_of_a_fork_is_read_and_written_back(name: str, old: bool, tmp_path: Path) -> None:
+    """With today's shapes, and with the four axes of num, channels, height and width, which older forks write."""
+    judged, rng = JUDGED[name], np.random.default_rng([*name.encode()])
+    net = built(judged.case)
+    channels = str(next(iter(judged.case.inputs.values()))[1])
+    shapes = [[int(n) for n in text.replace("c", channels).split(",") if n] for text in SNAPSHOTS[name]]
+    given, _ = drawn(judged, net, rng)
+    values = [(np.abs(rng.normal(size=shape)) + 0.5).astype(np.float32) for shape in shapes]
+    stored = caffe_pb2.NetParameter()
+    record = stored.layer.add(name="l", type=net.layers[-1].text.type)
+    for value in values:
+        blob = record.blobs.add(data=value.ravel())
+        if old and value.ndim <= 4:
+            ones = (1,) * (4 - value.ndim)
+            blob.num, blob.channels, blob.height, blob.width = (*ones, *value.shape)
+        else:
+            blob.shape.dim.extend(value.shape)
+    (tmp_path / "w.caffemodel").write_bytes(stored.SerializeToString())
+    net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
+    wanted = judged.judge({k: v.astype(np.float64) for k, v in given.items()}, [v.astype(np.float64) for v in values])
+    held = [blob.detach().numpy().copy() for blob in net.layers[-1].blobs]
+    tops = net.forward(given, keep=True).blobs
+    for top, expected in zip(judged.case.tops, wanted):
+        largest = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(tops[top].detach().numpy(), expected, rtol=0, atol=1e-5 * largest)
+    write_weights(tmp_path / "again.caffemodel", {"l": held})
+    again = caffe_pb2.NetParameter.FromString((tmp_path / "again.caffemodel").read_bytes()).layer[0]
+    assert [list(blob.data) for blob in again.blobs] == [value.ravel().tolist() for value in values]
+    for blob, shape in zip(again.blobs, shapes):
+        # As in Caffe, four axes that begin with 1 are written in the old fields.
+        old_shape = [blob.num, blob.channels, blob.height, blob.width]
+        assert (old_shape if blob.HasField("num") else list(blob.shape.dim)) == shape
+
+
+def test_a_snapshot_with_another_forks_number_of_blobs_is_refused(tmp_path: Path) -> None:
+    net = only("BN", "bn_param { frozen: true }")
+    write_weights(tmp_path / "w.caffemodel", {"l": [np.ones((1, 4, 1, 1), np.float32)] * 2})
+    with pytest.raises(CaffeSplitError, match="has 2 blobs of it; it has 4"):
+        net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
 
 
 def test_a_third_blob_of_0_means_that_the_statistics_are_means() -> None:
@@ -356,14 +414,25 @@ def test_the_published_layer_of_regions_needs_no_class() -> None:
 
 
 def test_detections_are_judged_in_pixels_where_the_sizes_are_given(tmp_path: Path) -> None:
-    judged = JUDGED["evaluation"]
-    given, _ = drawn(judged, built(judged.case), np.random.default_rng(1))
-    # Of boxes 6 pixels wide, one pixel more changes which ones overlap by half.
-    (tmp_path / "sizes.txt").write_text("a 20 20\nb 20 20\n")
-    text = judged.case.text.replace("num_classes: 4", f"num_classes: 4 name_size_file: '{tmp_path}/sizes.txt'")
-    top = built(replace(judged.case, text=text)).forward(given).blobs["y"].numpy()
-    wanted = more.evaluate(*(given[key].reshape(-1, n) for key, n in (("d", 7), ("t", 8))), 4, 0.5, True, (20, 20))
-    np.testing.assert_allclose(top, wanted, atol=1e-6)
+    """A box holds its last row and column: 6.6 of 13.4 pixels are less than a half, 7.6 of 14.4 are more."""
+    found = np.array([[0, 1, 0.9, 0.17, 0, 0.67, 0.5]]).reshape(1, 1, 1, 7)
+    objects = np.array([[0, 1, 0, 0, 0, 0.5, 0.5, 0]]).reshape(1, 1, 1, 8)
+    (tmp_path / "sizes.txt").write_text("a 20 20\n")
+    for sizes, right in (("", 0), (f"name_size_file: '{tmp_path}/sizes.txt'", 1)):
+        options = f"detection_evaluate_param {{ num_classes: 2 {sizes} }}"
+        net = built(Case(layer("DetectionEvaluate", "d t", options=options), {"d": (1, 1, 1, 7), "t": (1, 1, 1, 8)}))
+        top = net.forward({"d": found, "t": objects}).blobs["y"].numpy().reshape(2, 5)
+        np.testing.assert_allclose(top, [[-1, 1, 1, -1, -1], [0, 1, 0.9, right, 1 - right]], rtol=1e-6)
+
+
+def test_regions_are_compared_with_their_last_row_and_column() -> None:
+    """Regions of 17 columns, 3 apart, share 14 of 20, 0.7; without the last ones it would be 13 of 19, 0.684."""
+    options = "base_size: 16 feat_stride: 3 ratio: 1 scale: 1 min_size: 1"
+    inputs = {"s": (1, 2, 1, 2), "b": (1, 4, 1, 2), "i": (1, 3)}
+    for most, count in ((0.69, 1), (0.71, 2)):
+        text = layer("Proposal", "s b i", options=f"proposal_param {{ {options} nms_thresh: {most} }}")
+        top = built(Case(text, inputs, phase="TEST")).forward({"i": np.array([[40, 40, 1]])}).blobs["y"]
+        assert top.tolist() == [[0, 0, 0, 16, 16], [0, 3, 0, 19, 16]][:count]
 
 
 def test_fields_that_choose_an_implementation_are_noted() -> None:

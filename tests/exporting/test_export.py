@@ -103,6 +103,29 @@ def test_a_statistic_without_weight_is_zero_as_in_caffe(files: tuple[Path, Path]
     plan.write(check=CheckOptions(engine="torch"))
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+@pytest.mark.parametrize("ending", [".caffemodel", ".caffemodel.h5"])
+def test_of_shared_parameters_the_values_that_caffe_loads_are_written(tmp_path: Path, order: str, ending: str) -> None:
+    """Those of the file's last layer, whatever the net's order; an HDF5 file has them once, in the owner's place."""
+    text = INPUT + "".join(
+        f"""layer {{ name: "{name}" type: "Convolution" bottom: "data" top: "{name}" param {{ name: "w" }}
+        convolution_param {{ num_output: 3 kernel_size: 1 bias_term: false }} }}"""
+        for name in "ab"
+    )
+    net, file = tmp_path / "net.prototxt", tmp_path / f"w{ending}"
+    net.write_text(text)
+    values = {"a": np.eye(3, dtype=np.float32), "b": 2 * np.eye(3, dtype=np.float32)}
+    arrays = {name: [values[name].reshape(3, 3, 1, 1)] for name in order}
+    if ending.endswith(".h5"):
+        arrays = {"a": arrays["a"], "b": []}
+    cs.write_weights(file, arrays)
+    plan = cs.export(net, file, out=tmp_path / "net.onnx")
+    last = values["a" if ending.endswith(".h5") else order[-1]].reshape(3, 3, 1, 1)
+    np.testing.assert_equal(dict(plan.model.graph.constants), {"a.weight": last})
+    np.testing.assert_equal(dict(plan.arrays), {"a.weight": last})
+    plan.write(check=CheckOptions(engine="torch"))
+
+
 def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
     """Its data layer is an input, which may go through its transform; losses and labels are left out."""
     write_store(tmp_path / "store", [(np.zeros((3, 9, 9), np.uint8), 1)])
