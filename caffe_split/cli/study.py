@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("snakemake", nargs=-1)
-@click.option(
-    "--jobs", type=click.IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]"
-)
+@click.option("--jobs", type=click.IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
 @click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
