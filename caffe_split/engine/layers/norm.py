@@ -14,7 +14,7 @@ from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.engine.parallel import sync_norm
 from caffe_split.engine.parallel.group import ALONE
-from caffe_split.layertypes import norm_forks
+from caffe_split.net import norm_forks
 
 
 class BatchNorm(Layer):
