@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.logs import rank_option
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
@@ -41,14 +42,12 @@ DEFAULT_FILE = "loss.png"
     type=click.Choice(["iteration", "time"]),
     default="iteration",
     show_default=True,
-    help="What the axis below shows.",
+    help="What the x axis shows.",
 )
-@click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
+@click.option("--outputs", default="", metavar="NAME,NAME", help="Draw only these train and test outputs.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
 @click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")
-@click.option(
-    "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
-)
+@rank_option
 def command(
     logs: tuple[str, ...],
     average: int,

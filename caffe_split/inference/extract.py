@@ -18,6 +18,7 @@ from caffe_split.backends.protocol import Session
 from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect
 from caffe_split.files import (
     PathLike,
+    check_parent,
     free_name,
     locked,
     make_folder,
@@ -101,6 +102,7 @@ def extract(
         raise CaffeSplitError(f"form is {form!r}; expected one of {', '.join(FORMS)}.")
     if form == "hdf5":
         need_h5py()
+    check_parent(target)
     if os.path.lexists(target):
         raise CaffeSplitError(
             f"{target} exists; nothing is overwritten. Choose another --out ({free_name(target)} is free)."
@@ -245,8 +247,6 @@ def _run(
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
-    if not work.parent.is_dir():
-        raise CaffeSplitError(f"{work.parent}: no such folder to make {work.stem} in.")
     try:
         with locked(work.with_name(f".{work.name}.lock")):
             yield

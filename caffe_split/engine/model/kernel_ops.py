@@ -40,8 +40,7 @@ class _Chain(Native):
     @override
     def forward(self, bottoms: Sequence[torch.Tensor]) -> Tops:
         x, rows, channels = dense(bottoms[0]), self._rows, self._channels
-        # Held until the kernel has read it: `dense` may have copied it.
-        other = dense(bottoms[1]) if self._adds else None
+        other = dense(bottoms[1]) if self._adds else None  # Kept by a name while the kernel reads it.
         mean, variance, gathered = self._norm.blobs
         blobs = [] if self._scale is None else self._scale.blobs
         # Mean, 1 / deviation, and that times the weight.
