@@ -20,6 +20,7 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--noise",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=DEFAULTS.noise,
     show_default=True,
     help="Standard deviation of the symmetry-breaking noise.",
@@ -93,7 +94,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--added-lr",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=DEFAULTS.added_lr,
     show_default=True,
     help="Factor on the lr_mult of the added convolutions, except a frozen skip.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json
+from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
 
 
 class _Shape(click.ParamType):
@@ -31,7 +32,9 @@ class _Shape(click.ParamType):
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The model.  [default: NET with .onnx]")
-@click.option("--opset", type=int, default=17, show_default=True, help="Version of ONNX's operators, 13 or later.")
+@click.option(
+    "--opset", type=click.IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
+)
 @click.option("--dynamic", help="What may vary, separated by commas: batch, height, width.")
 @click.option(
     "--input",
@@ -60,13 +63,13 @@ class _Shape(click.ParamType):
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Largest relative difference of an output.  [default: 1e-4; with --half 1e-2]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random inputs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random inputs.")
 @click.option("--safetensors", is_flag=True, help="The weights as a safetensors file as well.")
 @click.option("--stage", "stages", multiple=True, help="A stage of the net; several times for several.")
-@click.option("--level", type=int, default=0, show_default=True, help="Level of the net.")
+@click.option("--level", type=LEVEL, default=0, show_default=True, help="Level of the net.")
 @engine_option
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace files that are there.")

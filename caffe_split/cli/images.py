@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_split.cli.ranges import FiniteRange
+
 if TYPE_CHECKING:
     from caffe_split.inference.images import Preprocessing
 
@@ -19,7 +21,9 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Of images: subtract these values (104,117,123; blue first), or the mean per channel of a .binaryproto or "
         ".npy file.  [default: that of the Input layer's transform_param]",
     )
-    scale = click.option("--scale", type=float, metavar="X", help="Of images: multiply by this behind the mean.")
+    scale = click.option(
+        "--scale", type=FiniteRange(), metavar="X", help="Of images: multiply by this behind the mean."
+    )
     rgb = click.option("--rgb", is_flag=True, help="Of images: the net, and --mean, have red first, not blue.")
     return mean(scale(rgb(command)))
 

@@ -9,6 +9,7 @@ import click
 
 from caffe_split.cli.choosing import calibrate_option, choose_by_option
 from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
@@ -69,9 +70,7 @@ class _OrAuto(click.ParamType):
 @click.option("--kind", type=click.Choice(CHOICES["kind"]), default=DEFAULTS.kind, show_default=True, help="Of split.")
 @click.option("--partition", default=DEFAULTS.partition, show_default=True, help="As for make-derived.")
 @click.option("--init", type=click.Choice(CHOICES["init"]), default=DEFAULTS.init, show_default=True, help="As there.")
-@click.option(
-    "--added-lr", type=click.FloatRange(min=0), default=DEFAULTS.added_lr, show_default=True, help="As there."
-)
+@click.option("--added-lr", type=FiniteRange(min=0), default=DEFAULTS.added_lr, show_default=True, help="As there.")
 @click.option("--branch-norm", is_flag=True, help="As for make-derived.")
 @click.option(
     "--schedule",

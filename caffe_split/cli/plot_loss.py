@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
@@ -38,7 +39,13 @@ DEFAULT_FILE = "loss.png"
 @click.option("--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True)
 @click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
-@click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")
+@click.option(
+    "--every",
+    type=FiniteRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks at growing logs.",
+)
 @click.option(
     "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
 )
