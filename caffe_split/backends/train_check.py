@@ -71,8 +71,7 @@ def _check_fields(solver: prototxt.Document) -> None:
     if lines:
         raise CaffeSplitError(
             "neither Caffe nor the engine reads these fields; name the program of a fork that does, also one on PATH: "
-            f"{shlex.join(['caffe-split', 'train', solver.filename])} --engine caffe --caffe PROGRAM\n  "
-            + "\n  ".join(lines)
+            f"caffe-split train {shlex.quote(solver.filename)} --engine caffe --caffe PROGRAM\n  " + "\n  ".join(lines)
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:
