@@ -43,16 +43,22 @@ NETS = {
     "cifar10_quick": (32, 3, 100, 0),
     "resnet20_cifar10": (40, 3, 128, 32),
 }
+# Those that nobody has written by hand.
+OTHERS = {
+    "all_cnn_c_cifar10": (32, 3, 128, 0),
+    "cifar10_quick_bn": (32, 3, 100, 0),
+    "resnet20_cifar100": (40, 3, 128, 32),
+}
 
 
 def prepare(folder: Path, name: str, iterations: int) -> None:
     """The net, its solver without tests and snapshots, and LMDBs of random images where its Data layers look."""
     shutil.copytree(ROOT / "prototxt" / name, folder / name)
-    size, channels, _, _ = NETS[name]
+    size, channels, _, crop = {**NETS, **OTHERS}[name]
     rng = np.random.default_rng(0)
     sources = set(re.findall(r'source: "(.*?)"', (folder / name / "train_val.prototxt").read_text()))
     for source in sources:
-        edge = 32 if NETS[name][3] and "test" in source else size
+        edge = 32 if crop and "test" in source else size
         samples = (
             (rng.integers(0, 256, (channels, edge, edge), dtype=np.uint8), int(rng.integers(10))) for _ in range(1024)
         )

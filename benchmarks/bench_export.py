@@ -5,7 +5,7 @@
 Every net gets random weights of a scale at which its outputs are not saturated. Caffe (or the torch engine, for layers
 that Caffe does not have) runs it on a random batch, onnxruntime each model. All converters are given the same deploy
 net; ours takes the net as it is written, with its data layers. Each net is one process, each conversion another. The
-result of a net is a file in FOLDER: a second run goes on behind those that are there. `--table` writes them into
+result of a net is a file in FOLDER: a second run does what is missing there. `--table` writes them into
 docs/export.md.
 """
 
@@ -27,7 +27,6 @@ import numpy as np
 from benchmarks import export_rivals
 from benchmarks.common import Result, report, run
 from benchmarks.nets.sources import Source, sources
-from benchmarks.nets.weights import write_random_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.protocol import Backend, Forwarding, NetFiles
 from caffe_split.exporting.check import random_input
@@ -74,7 +73,7 @@ def _all(args: argparse.Namespace) -> None:
     for name in args.names or everything:
         if name not in everything:
             raise SystemExit(f"there is no net {name!r}; there are: {', '.join(everything)}")
-        if _file(args.results, name).exists():
+        if _is_done(_file(args.results, name), not args.without_rivals):
             continue
         command = [sys.executable, "-m", "benchmarks.bench_export", name, "--job", "net", "--results", args.results]
         command += ["--without-rivals"] if args.without_rivals else []
@@ -84,6 +83,15 @@ def _all(args: argparse.Namespace) -> None:
 
 def _file(results: Path, name: str) -> Path:
     return results / f"{name.replace('/', ' ')}.json"
+
+
+def _is_done(file: Path, with_rivals: bool) -> bool:
+    """Whether there is a result, with the other converters where these are wanted."""
+    if not file.exists():
+        return False
+    wanted = {"ours", *(export_rivals.RIVALS if with_rivals else ())}
+    found = json.loads(file.read_text())
+    return "refused" in found or wanted <= found.keys()
 
 
 def _compare(name: str, source: Source, results: Path, with_rivals: bool) -> dict[str, Any]:
@@ -96,6 +104,9 @@ def _compare(name: str, source: Source, results: Path, with_rivals: bool) -> dic
 
 
 def _in_folder(folder: Path, source: Source, python: Path | None) -> dict[str, Any]:
+    # Not above: the process that exports is measured, and needs no PyTorch.
+    from benchmarks.nets.weights import write_random_weights
+
     original, deploy = folder / "net.prototxt", folder / "deploy.prototxt"
     weights, model = folder / "w.caffemodel", folder / "m.onnx"
     original.write_text(source.path.read_text() if source.path else source.text)

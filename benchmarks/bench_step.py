@@ -5,6 +5,8 @@
 
 The contestants: `engine`; `plain`, the engine with PyTorch's own operations (CAFFE_SPLIT_KERNELS=off); `hand`, the same
 net written by hand in PyTorch; `caffe`, where it is built, always fp32 (on one thread by default), and `caffe2` on two.
+With `+split` behind it (`engine+split`, `caffe+split`) one trains the net with residual splits of nine convolutions or,
+if it has fewer, of all but the first.
 Each is a process that waits while another works. A round's figure is processor time, or with `--clock wall` the time
 that passes; the least of all rounds and the median of the ratios count. The images are random and lie in LMDBs, by hand
 in memory. Ends with the share of the engine's time that PyTorch's convolutions take.
@@ -38,6 +40,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--with", dest="who", default="engine,plain,hand")
     parser.add_argument("--clock", choices=("processor", "wall"), default="processor")
     parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--solver", default="solver.prototxt", help=argparse.SUPPRESS)
     words = parser.parse_args(arguments)
     if words.work:
         work(words)
@@ -50,18 +53,38 @@ def main(arguments: list[str]) -> None:
         prepare(Path(place), words.net, 1_000_000)
         solver = Path(place) / "solver.prototxt"
         solver.write_text(re.sub(r"^display: .*\n", "", solver.read_text(), flags=re.M))
+        if "+split" in words.who:
+            os.chdir(place)  # from which the Data layers find their images
+            write_split(Path(place))
         workers = {who: stack.enter_context(worker(who, words, place)) for who in words.who.split(",")}
         for each in workers.values():
             ask(each, words.count)
         rows = [{who: ask(each, words.count) for who, each in workers.items()} for _ in range(words.rounds)]
-        share = ask(workers["engine"], -words.count)
+        share = ask(workers["engine"], -words.count) if "engine" in workers else 0.0
     for who in rows[0]:
         print(f"  {who:8} {min(row[who] for row in rows):9.2f} ms at least, {middle(rows, who):9.2f} median")
     for who in list(rows[0])[1:]:
-        ratio = statistics.median(row[who] / row["engine"] for row in rows)
-        least = min(row[who] for row in rows) / min(row["engine"] for row in rows)
-        print(f"  {who} / engine: {ratio:.2f} (median of the rounds), {least:.2f} (least of each)")
+        base = who.removesuffix("+split") if who.endswith("+split") else "engine"
+        ratio = statistics.median(row[who] / row[base] for row in rows)
+        least = min(row[who] for row in rows) / min(row[base] for row in rows)
+        print(f"  {who} / {base}: {ratio:.2f} (median of the rounds), {least:.2f} (least of each)")
     print(f"  share of convolutions in the engine's time: {share:.0%}")
+
+
+def write_split(place: Path) -> None:
+    """The net of solver.prototxt with splits, as split_train_val.prototxt and split_solver.prototxt."""
+    from caffe_split.formats.prototxt.nets import read_net, read_solver
+    from caffe_split.net.layers import all_layers, convolutions
+    from tests.split.nets import split_again
+
+    solver = read_solver(place / "solver.prototxt")
+    net = read_net(place / str(solver.get("net")), upgrade=True)
+    names = [layer.name for layer in convolutions(all_layers(net))]
+    for name in names[1:10]:
+        split_again(net, name, kind="residual")
+    (place / "split_train_val.prototxt").write_bytes(net.to_bytes())
+    solver.set("net", "split_train_val.prototxt")
+    (place / "split_solver.prototxt").write_bytes(solver.to_bytes())
 
 
 def middle(rows: list[dict[str, float]], who: str) -> float:
@@ -71,10 +94,19 @@ def middle(rows: list[dict[str, float]], who: str) -> float:
 @contextlib.contextmanager
 def worker(who: str, words: argparse.Namespace, place: str):  # type: ignore[no-untyped-def]
     """A contestant's process."""
-    threads = "2" if who == "caffe2" else str(words.threads)
+    threads = "2" if who.startswith("caffe2") else str(words.threads)
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": threads}
     environment |= {"CAFFE_SPLIT_KERNELS": "off"} if who == "plain" else {}
-    command = [sys.executable, __file__, words.net, "--work", who, "--precision", words.precision]
+    command = [
+        sys.executable,
+        __file__,
+        words.net,
+        "--work",
+        who.removesuffix("+split"),
+        "--precision",
+        words.precision,
+    ]
+    command += ["--solver", "split_solver.prototxt"] if who.endswith("+split") else []
     command += ["--threads", str(words.threads), "--clock", words.clock]
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(
@@ -132,13 +164,13 @@ def by_engine(words: argparse.Namespace) -> Callable[[int], None]:
 
     keep_memory()
     torch.set_num_threads(words.threads)
-    return Solver("solver.prototxt", precision=words.precision, log=SilentLog()).step
+    return Solver(words.solver, precision=words.precision, log=SilentLog()).step
 
 
 def by_caffe(words: argparse.Namespace) -> Callable[[int], None]:
     import caffe
 
-    solver = caffe.get_solver("solver.prototxt")
+    solver = caffe.get_solver(words.solver)
     return lambda count: solver.step(count)
 
 

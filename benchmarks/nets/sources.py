@@ -26,15 +26,15 @@ class Source:
 # Shapes for nets of Caffe whose data sets are not there, or whose batch is larger than a comparison needs, by the
 # beginning of the path.
 _SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "examples/cifar10/": {"data": (4, 3, 32, 32)},
-    "examples/mnist/": {"data": (4, 1, 28, 28)},
-    "examples/siamese/mnist_siamese.": {"data": (4, 1, 28, 28)},
-    "examples/siamese/mnist_siamese_train": {"pair_data": (4, 2, 28, 28)},
-    "examples/hdf5_classification/": {"data": (10, 4)},
-    "examples/feature_extraction/": {"data": (2, 3, 227, 227)},
-    "examples/finetune_pascal_detection/": {"data": (2, 3, 227, 227)},
-    "models/bvlc_googlenet/": {"data": (2, 3, 224, 224)},
-    "models/": {"data": (2, 3, 227, 227)},
+    "examples/cifar10/": {"data": (1, 3, 32, 32)},
+    "examples/mnist/": {"data": (1, 1, 28, 28)},
+    "examples/siamese/mnist_siamese.": {"data": (1, 1, 28, 28)},
+    "examples/siamese/mnist_siamese_train": {"pair_data": (1, 2, 28, 28)},
+    "examples/hdf5_classification/": {"data": (1, 4)},
+    "examples/feature_extraction/": {"data": (1, 3, 227, 227)},
+    "examples/finetune_pascal_detection/": {"data": (1, 3, 227, 227)},
+    "models/bvlc_googlenet/": {"data": (1, 3, 224, 224)},
+    "models/": {"data": (1, 3, 227, 227)},
 }
 _STAGES = {"examples/mnist/mnist_autoencoder.prototxt": ("test-on-test",)}
 

@@ -11,6 +11,7 @@ import numpy as np
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.shapes import Shape, infer_shapes
+from caffe_split.layertypes.table import record_of
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.shared import provided
@@ -121,11 +122,12 @@ def _check_shapes(
 ) -> None:
     """Raises `CaffeSplitError` unless blobs have the expected shapes; those of the names in `shared` may be missing."""
     names = layer.param_names()
+    without_ones = _without_any_ones if record_of(layer.type).any_ones else _without_ones
     for index, shape in enumerate(expected):
         found = tuple(blobs[index].shape) if index < len(blobs) else None
         if index < len(names) and names[index] and (found == (0,) or (found is None and names[index] in shared)):
             continue  # HDF5 leaves out what an earlier layer has under the same name
-        if found is None or _without_ones(found) != _without_ones(shape):
+        if found is None or without_ones(found) != without_ones(shape):
             break
     else:
         if len(blobs) <= len(expected):
@@ -142,6 +144,10 @@ def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
     while sizes and sizes[0] == 1:
         sizes.pop(0)
     return tuple(sizes)
+
+
+def _without_any_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def check_convolution(layer: Layer, blobs: Sequence[np.ndarray], path: Path) -> None:

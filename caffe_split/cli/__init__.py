@@ -84,10 +84,14 @@ def _with_files_checked(name: str, command: click.Command) -> click.Command:
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="caffe-split")
 def cli() -> None:
-    """Measure how the kernels of a Caffe net move in training, split convolutions by it, and train on.
+    """Measure how the kernels of a Caffe net move in training, split convolutions by it, train, and fold them back.
 
     \b
-    The main job, from a trained baseline to a derived net:
+    The main job by one command, from a solver to a trained net of the old cost, beside controls:
+      caffe-split multisplit solver.prototxt
+
+    \b
+    Its steps, from a trained baseline to a derived net:
       caffe-split tpm solver.prototxt --iter 50000
       caffe-split make-derived baseline.prototxt --iter 50000 --num-splits 9
       caffe-split train derived1/solver.prototxt

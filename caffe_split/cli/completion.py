@@ -12,9 +12,10 @@ def completion(shell: str) -> None:
     """Print the script that makes SHELL complete caffe-split and plot_loss.py at the Tab key.
 
     \b
-    Example: caffe-split completion bash >> ~/.bashrc
-      zsh:   caffe-split completion zsh >> ~/.zshrc      (below compinit)
-      fish:  caffe-split completion fish > ~/.config/fish/completions/caffe-split.fish
+    Examples:
+      caffe-split completion bash >> ~/.bashrc
+      caffe-split completion zsh >> ~/.zshrc      (below compinit)
+      caffe-split completion fish > ~/.config/fish/completions/caffe-split.fish
     """
     from caffe_split.cli import cli
     from caffe_split.cli.plot_loss import command

@@ -71,7 +71,7 @@ def _cifar(classes: int) -> click.Command:
         show_default=True,
         help="Zero pixels around the training images, for random crops.",
     )
-    @click.option("--no-checksum", is_flag=True, help="Read an archive whatever its MD5.")
+    @click.option("--no-checksum", is_flag=True, help="Read an archive even if its MD5 is not the published one.")
     def command(source: Path | None, download: bool, out: Path, pad: int, no_checksum: bool) -> None:
         from caffe_split.data.cifar import write_cifar
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffe_split.cli.choosing import calibrate_option, choose_by_option
+from caffe_split.cli.choosing import choose_by_option, split_options
 from caffe_split.cli.options import (
     WINDOW,
     Shown,
@@ -41,13 +41,7 @@ if TYPE_CHECKING:
 )
 @choose_by_option
 @click.option("--control", is_flag=True, help="Split nothing: the control, trained equally long from the same weights.")
-@click.option(
-    "--kind",
-    type=click.Choice(CHOICES["kind"]),
-    default=DEFAULTS.kind,
-    show_default=True,
-    help="What is added to the slow half.",
-)
+@split_options
 @click.option(
     "--skip-pool",
     type=click.Choice(CHOICES["skip_pool"]),
@@ -60,21 +54,7 @@ if TYPE_CHECKING:
     type=click.Choice(CHOICES["activation"]),
     default=DEFAULTS.activation,
     show_default=True,
-    help="Between residual_pre and residual_post.",
-)
-@click.option(
-    "--partition",
-    default=DEFAULTS.partition,
-    show_default=True,
-    help="By TPM: median, otsu, threshold:X, ratio:R; or score:NAME (as --choose-by has them), random:SEED, "
-    "list:I,J,...; all: do not divide.",
-)
-@click.option(
-    "--init",
-    type=click.Choice(CHOICES["init"]),
-    default=DEFAULTS.init,
-    show_default=True,
-    help="exact: the baseline's function; study: the studies' numbers.",
+    help="Activation between residual_pre and residual_post.",
 )
 @click.option(
     "--noise",
@@ -83,7 +63,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="Standard deviation of the symmetry-breaking noise.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True, help="Seed of the noise.")
 @click.option("--window", type=WINDOW, help="Window of TPM to use.  [default: the last one that the TPM layers saw]")
 @click.option(
     "--schedule",
@@ -92,15 +71,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="restart: the parent's solver from iteration 0; continue: also a solver state, to go on from.",
 )
-@click.option(
-    "--added-lr",
-    type=FiniteRange(min=0),
-    default=DEFAULTS.added_lr,
-    show_default=True,
-    help="Factor on the lr_mult of the added convolutions, except a frozen skip.",
-)
-@click.option("--branch-norm", is_flag=True, help="BatchNorm and Scale at the end of each branch; they fold, too.")
-@calibrate_option
 @engine_option
 @click.option("--deploy", type=click.Path(path_type=Path), help="A deploy net to change in the same way.")
 @click.option(

@@ -22,7 +22,9 @@ from caffe_split.cli.ranges import FiniteRange
     "split; else the same block several times in a row is drawn once]",
 )
 @click.option("--title", default="", help="Title of the picture.  [default: the net's name]")
-@click.option("--aspect", type=FiniteRange(0.1, 10), default=1.3, show_default=True, help="Wanted width / height.")
+@click.option(
+    "--aspect", type=FiniteRange(0.1, 10), default=1.3, show_default=True, help="Wanted ratio of width to height."
+)
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def draw(
@@ -43,7 +45,8 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
-    from caffe_split.plot.draw import check_picture, draw_file
+    from caffe_split.plot.draw import draw_file
+    from caffe_split.plot.picture_file import check_picture
 
     check_picture(out, force)
     training = shown.open(net, caffe_proto)
@@ -55,7 +58,7 @@ def draw(
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--layer", "layers", multiple=True, required=True, help="Layer to draw; several times for several.")
+@click.option("--layer", "layers", multiple=True, required=True, help="Layer to draw; can be repeated.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The picture: FILE.png, .svg or .pdf.")
 @click.option(
     "--channels",
@@ -89,8 +92,8 @@ def kernels(
     Example: caffe-split kernels derived1/train_val.prototxt derived1/init.caffemodel --layer conv1 --out conv1.png
     """
     from caffe_split.net.layers import all_layers
-    from caffe_split.plot.draw import check_picture
     from caffe_split.plot.kernels import kernels_file, mosaics
+    from caffe_split.plot.picture_file import check_picture
     from caffe_split.split.recognise import layer_roles
 
     check_picture(out, force)

@@ -6,26 +6,8 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json
+from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json, shape_option
 from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
-
-
-class _Shape(click.ParamType):
-    """NAME=LENGTHxLENGTH..."""
-
-    name = "NAME=1x3x224x224"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """`data=1x3x224x224` as ("data", (1, 3, 224, 224))."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, lengths = str(value).rpartition("=")
-        parts = lengths.split("x")
-        if not (equals and name and all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts)):
-            self.fail(f"{value!r} is not NAME=LENGTHxLENGTH..., for example data=1x3x224x224", param, ctx)
-        return name, tuple(int(part) for part in parts)
 
 
 @click.command()
@@ -36,22 +18,16 @@ class _Shape(click.ParamType):
     "--opset", type=click.IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
 )
 @click.option("--dynamic", help="What may vary, separated by commas: batch, height, width.")
-@click.option(
-    "--input",
-    "inputs",
-    type=_Shape(),
-    multiple=True,
-    help="The shape of an input, in place of the one that is written; several times for several.",
-)
+@shape_option("an input, in place of the one in NET")
 @click.option("--blobs", help="Further outputs, separated by commas: any blobs of the net.")
 @click.option("--fold-batch-norm", is_flag=True, help="Merge BatchNorm and Scale into the convolutions before them.")
 @click.option("--half", is_flag=True, help="Compute in half precision; inputs and outputs stay float32.")
-@click.option("--with-transform", is_flag=True, help="Mean and scale of the data layer as part of the model.")
+@click.option("--with-transform", is_flag=True, help="Make mean and scale of the data layer part of the model.")
 @click.option(
     "--transform-of",
     type=click.Path(path_type=Path),
     metavar="TRAIN_VAL",
-    help="The same, for a deploy net: mean and scale of this net's data layer.",
+    help="For a deploy net: make mean and scale of this net's data layer part of the model.",
 )
 @click.option(
     "--check",
@@ -66,10 +42,10 @@ class _Shape(click.ParamType):
     type=FiniteRange(min=0),
     help="Largest relative difference of an output.  [default: 1e-4; with --half 1e-2]",
 )
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random inputs.")
-@click.option("--safetensors", is_flag=True, help="The weights as a safetensors file as well.")
-@click.option("--stage", "stages", multiple=True, help="A stage of the net; several times for several.")
-@click.option("--level", type=LEVEL, default=0, show_default=True, help="Level of the net.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--safetensors", is_flag=True, help="Also write the weights as a safetensors file.")
+@click.option("--stage", "stages", multiple=True, help="A stage in which the net is built; can be repeated.")
+@click.option("--level", type=LEVEL, default=0, show_default=True, help="Level in which the net is built.")
 @engine_option
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace files that are there.")

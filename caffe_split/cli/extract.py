@@ -33,17 +33,17 @@ from caffe_split.cli.options import (
     type=click.Choice(["npy", "hdf5", "lmdb"]),
     default="npy",
     show_default=True,
-    help="A BLOB.npy each, one features.h5, or a BLOB_lmdb each with float_data.",
+    help="npy: a BLOB.npy per blob; hdf5: one features.h5; lmdb: a BLOB_lmdb per blob, with float_data.",
 )
 @click.option(
-    "--iterations", type=click.IntRange(1), metavar="N", help="Batches.  [default: every record of the data set once]"
+    "--iterations", type=click.IntRange(1), metavar="N", help="Batches to run.  [default: one pass over the data set]"
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE|FOLDER",
-    help="Instead of data layers: images for the deploy net NET; several times for several.",
+    help="Instead of data layers: images for the deploy net NET; can be repeated.",
 )
 @image_options
 @state_options("TEST")
@@ -75,7 +75,7 @@ def extract(
     Until all rows are there they are in DIR.unfinished: after an interruption the same command goes on.
 
     \b
-    Example:
+    Examples:
       caffe-split extract train_val.prototxt net.caffemodel --blob ip1,label --out features
       caffe-split extract deploy.prototxt net.caffemodel --images photos --mean 104,117,123 --blob fc7 --out features
     """

@@ -10,8 +10,9 @@ import click
 from caffe_split.errors import CaffeSplitError
 
 _NETS = ("net", "solver")
-# Command -> parameter -> the kinds of files that it takes (see `formats.kinds`); what is sure to be another kind is
-# refused. `train` takes a net in this table since it then names the solvers beside it.
+# Command -> parameter -> the kinds of files that it takes (see `formats.kinds`, which recognises all of them except
+# names and studies); what is sure to be another kind is refused. `train` takes a net in this table since it then names
+# the solvers beside it.
 TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "instrument": {"net": _NETS},
     "tpm": {"source": (*_NETS, "weights", "log", "folder"), "weights": ("weights",)},
@@ -25,12 +26,12 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
         "input_file": ("array",),
     },
     "fold": {"net": _NETS, "weights": ("weights",), "deploy": ("net",)},
-    "export": {"net": ("net",), "weights": ("weights",)},
+    "export": {"net": ("net",), "weights": ("weights",), "transform_of": ("net",)},
     "summary": {"net": _NETS, "other": _NETS},
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
     "train": {"solver": ("solver", "net"), "weights": ("weights",), "snapshot": ("state",)},
-    "test": {"net": _NETS, "weights": ("weights",), "labels": (), "images": ("picture",)},
+    "test": {"net": _NETS, "weights": ("weights",), "labels": ("names",), "images": ("picture",)},
     "time": {"net": _NETS},
     "extract": {"net": _NETS, "weights": ("weights",), "images": ("picture", "folder")},
     "best": {"logs": ("log", "folder")},
@@ -38,7 +39,7 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "table": {"logs": ("log", "folder")},
     "watch": {"log": ("log", "folder")},
     "report": {"folders": ("log", "folder")},
-    "study": {"file": ()},
+    "study": {"file": ("study",)},
 }
 # The same for every command that has the parameter.
 TAKEN_EVERYWHERE: dict[str, tuple[str, ...]] = {"caffe_proto": ("schema",)}
@@ -53,6 +54,8 @@ _WORDS = {
     "array": "an array of NumPy (.npy or .npz)",
     "picture": "an image",
     "folder": "a folder",
+    "names": "a text file with the name of one class per line",
+    "study": "a study (.yaml)",
 }
 
 
@@ -71,7 +74,8 @@ def check_given(command: str, params: list[click.Parameter], values: dict[str, A
         kinds = taken_by(command, param)
         if kinds is not None:
             for path in _paths(values.get(param.name or "")):
-                _check(command, param, params, path, kinds)
+                others = [other for other in params if other is not param]
+                _check(command, param, kinds, path, {other: values.get(other.name or "") for other in others})
 
 
 def _paths(value: Any) -> Iterator[str]:
@@ -83,7 +87,7 @@ def _paths(value: Any) -> Iterator[str]:
 
 
 def _check(
-    command: str, param: click.Parameter, params: list[click.Parameter], path: str, kinds: tuple[str, ...]
+    command: str, param: click.Parameter, kinds: tuple[str, ...], path: str, others: dict[click.Parameter, Any]
 ) -> None:
     if "log" in kinds and _begins_as_log(path):
         return  # without loading the libraries of nets and weights
@@ -93,8 +97,8 @@ def _check(
     if found is None or found.kind in kinds or (found.kind == "packed" and "log" in kinds):
         return
     wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
-    takes = f"{_shown(param)} takes {wanted}" if wanted else f"{_shown(param)} takes another kind of file"
-    raise CaffeSplitError(f"{path}: this is {found.words}; {takes}.{_place_for(found.kind, command, param, params)}")
+    place = _place_for(found.kind, command, others)
+    raise CaffeSplitError(f"{path}: this is {found.words}; {_shown(param)} takes {wanted}.{place}")
 
 
 def _begins_as_log(path: str) -> bool:
@@ -109,13 +113,30 @@ def _begins_as_log(path: str) -> bool:
     return not head.lstrip().startswith(b"#") and PREFIX.search(head) is not None
 
 
-def _place_for(kind: str, command: str, param: click.Parameter, params: list[click.Parameter]) -> str:
-    """Where a file of a kind would go: another parameter of the same command, else other commands."""
-    fitting = [_shown(other) for other in params if other is not param and kind in (taken_by(command, other) or ())]
+def _place_for(kind: str, command: str, others: dict[click.Parameter, Any]) -> str:
+    """Where a file of a kind would go: another parameter of the same command, else other commands.
+
+    Nowhere where all such parameters have a file of the right kind already.
+    """
+    fitting = {other: value for other, value in others.items() if kind in (taken_by(command, other) or ())}
+    free = [_shown(other) for other, value in fitting.items() if not _is_right(command, other, value)]
+    if free:
+        return f" Give it as {' or '.join(free)}."
     if fitting:
-        return f" Give it as {' or '.join(fitting)}."
-    others = [name for name, taken in TAKEN.items() if name != command and any(kind in own for own in taken.values())]
-    return f" Commands that take one: {', '.join(others)}." if others and kind != "folder" else ""
+        return ""
+    commands = [name for name, own in TAKEN.items() if name != command and any(kind in each for each in own.values())]
+    return f" Commands that take one: {', '.join(commands)}." if commands and kind != "folder" else ""
+
+
+def _is_right(command: str, param: click.Parameter, value: Any) -> bool:
+    """Whether a parameter that takes one file has one of a kind that it takes."""
+    from caffe_split.formats.kinds import kind_of
+
+    paths = list(_paths(value))
+    if param.multiple or param.nargs != 1 or len(paths) != 1:
+        return False
+    found = kind_of(paths[0])
+    return found is not None and found.kind in (taken_by(command, param) or ())
 
 
 def _shown(param: click.Parameter) -> str:

@@ -18,13 +18,13 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     mean = click.option(
         "--mean",
         metavar="FILE|VALUES",
-        help="Of images: subtract these values (104,117,123; blue first), or the mean per channel of a .binaryproto or "
-        ".npy file.  [default: that of the Input layer's transform_param]",
+        help="For images: subtract these values (104,117,123; blue first), or the mean per channel of a .binaryproto "
+        "or .npy file.  [default: that of the Input layer's transform_param]",
     )
     scale = click.option(
-        "--scale", type=FiniteRange(), metavar="X", help="Of images: multiply by this behind the mean."
+        "--scale", type=FiniteRange(), metavar="X", help="For images: multiply by this after subtracting the mean."
     )
-    rgb = click.option("--rgb", is_flag=True, help="Of images: the net, and --mean, have red first, not blue.")
+    rgb = click.option("--rgb", is_flag=True, help="For images: the net and --mean have red first, not blue.")
     return mean(scale(rgb(command)))
 
 

@@ -16,7 +16,7 @@ from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, st
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Iterations from and to which TPM is measured; several times for several windows.",
+    help="Iterations from and to which TPM is measured; can be repeated.",
 )
 @click.option(
     "--interval",

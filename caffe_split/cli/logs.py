@@ -21,7 +21,7 @@ LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
 rank_option = click.option(
     "--rank",
     type=click.IntRange(0),
-    help="Of a log into which several processes wrote: this one.  [default: the first]",
+    help="Read the lines of this rank, in a log of several processes.  [default: the first]",
 )
 
 
@@ -81,11 +81,13 @@ def _write(line: bytes) -> None:
 
 @click.command()
 @LOGS
-@click.option("--output", metavar="NAME", help="This test output only, by value (the lowest of a loss).")
-@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="How many lines.")
-@click.option("--value", is_flag=True, help="Only the numbers.")
+@click.option(
+    "--output", metavar="NAME", help="Only this test output, ordered by value (a loss is best where it is lowest)."
+)
+@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="Number of lines.")
+@click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration, line and snapshot.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration, line and snapshot.")
 @rank_option
 def best(
     logs: tuple[str, ...],
@@ -107,7 +109,7 @@ def best(
     Notes and the logs' names go to stderr.
 
     \b
-    Example:
+    Examples:
       caffe-split best baseline/train.log derived1/train.log
       caffe-split best train.log --output loss3/top-1 --snapshot
     """
@@ -145,8 +147,8 @@ def best(
 @click.command()
 @LOGS
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
-@click.option("--value", is_flag=True, help="Only the numbers.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, with iteration and line.")
+@click.option("--value", is_flag=True, help="Print only the numbers.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration and line.")
 @rank_option
 def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, rank: int | None) -> int:
     """The lines of the final test accuracy in each LOG, or in each log inside a folder.
@@ -186,13 +188,22 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 
 @click.command()
 @LOGS
-@click.option("--output", metavar="NAME", help="The test output to compare; default: the first accuracy.")
-@click.option("--format", "form", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True)
+@click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "json"]),
+    default="markdown",
+    show_default=True,
+    help="Form of the table.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
 @click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
 @click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
-@click.option("--sort", "sort", type=click.Choice(list(query.SORTS)), help="Rows by this column, the best first.")
+@click.option(
+    "--sort", "sort", type=click.Choice(list(query.SORTS)), help="Sort the rows by this column, the best first."
+)
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
 @rank_option
@@ -216,7 +227,7 @@ def table(
     The CSV files are those of BVLC's parse_log.py, column for column.
 
     \b
-    Example:
+    Examples:
       caffe-split table baseline/train.log derived*/train.log
       caffe-split table runs/ --sort best --snapshot
       caffe-split table baseline/train.log --csv curves

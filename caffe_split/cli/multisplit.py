@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_split.cli.choosing import calibrate_option, choose_by_option
+from caffe_split.cli.choosing import choose_by_option, split_options
 from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
-from caffe_split.cli.ranges import FiniteRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
@@ -46,7 +45,6 @@ class _OrAuto(click.ParamType):
     help=f"Layers that each round splits.  [default: {LAYERS}, or all that can be split if they are fewer]",
 )
 @choose_by_option
-@calibrate_option
 @click.option("--layers", help="The layers of the only round (with --rounds 1), separated by commas.")
 @click.option(
     "--iter",
@@ -67,11 +65,7 @@ class _OrAuto(click.ParamType):
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="An old caffemodel to improve.")
 @ignore_extra_option
-@click.option("--kind", type=click.Choice(CHOICES["kind"]), default=DEFAULTS.kind, show_default=True, help="Of split.")
-@click.option("--partition", default=DEFAULTS.partition, show_default=True, help="As for make-derived.")
-@click.option("--init", type=click.Choice(CHOICES["init"]), default=DEFAULTS.init, show_default=True, help="As there.")
-@click.option("--added-lr", type=FiniteRange(min=0), default=DEFAULTS.added_lr, show_default=True, help="As there.")
-@click.option("--branch-norm", is_flag=True, help="As for make-derived.")
+@split_options
 @click.option(
     "--schedule",
     type=click.Choice(CHOICES["schedule"]),
@@ -79,12 +73,17 @@ class _OrAuto(click.ParamType):
     show_default=True,
     help="restart: each round trains from iteration 0; continue: the only round goes on at the split.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=DEFAULTS.seed, show_default=True, help="Seed of the noise.")
 @click.option("--no-control", is_flag=True, help="Leave out the controls, which train equally long without a split.")
 @engine_option
-@click.option("--threads", type=click.IntRange(min=1), help="Of each training.  [default: the engine chooses]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of each training.  [default: the engine chooses]")
 @click.option("--deploy", type=click.Path(path_type=Path, exists=True), help="The deploy net, copied into best/.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("multisplit"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("multisplit"),
+    show_default=True,
+    help="Folder of all runs; the same command goes on in it.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the steps and how long they take, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def multisplit(

@@ -45,6 +45,38 @@ class WindowType(click.ParamType):
 
 WINDOW = WindowType()
 
+
+class ShapeType(click.ParamType):
+    """BLOB=LENGTHxLENGTH..., the shape of an input; commas may stand in place of the x."""
+
+    name = "BLOB=64x3x32x32"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        """`data=1x3x224x224` or `data=1,3,224,224` as ("data", (1, 3, 224, 224))."""
+        if isinstance(value, tuple):
+            return value
+        blob, equals, lengths = str(value).rpartition("=")
+        parts = re.split("[xX,]", lengths)
+        if not (equals and blob and all(re.fullmatch(r"0*[1-9][0-9]{0,14}", part) for part in parts)):
+            self.fail(f"{value!r} is not BLOB=SHAPE, for example data=64x3x32x32 or data=64,3,32,32", param, ctx)
+        return blob, tuple(int(part) for part in parts)
+
+
+def shape_option(which: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option --input, as the parameter `inputs`; `which`: the inputs whose shapes it gives."""
+    # Without a metavar click would show the type's name in capitals, as nobody may type it.
+    return click.option(
+        "--input",
+        "inputs",
+        type=ShapeType(),
+        multiple=True,
+        metavar=ShapeType.name,
+        help=f"The shape of {which}; can be repeated.",
+    )
+
+
 ignore_extra_option = click.option(
     "--ignore-extra-weights",
     "ignore_extra",
@@ -63,13 +95,13 @@ device_option = click.option(
     type=click.Choice(["cpu", "cuda"]),
     default="cpu",
     show_default=True,
-    help="Where it runs; a Caffe that is built for CPUs alone refuses cuda.",
+    help="Where the nets run; a Caffe that is built for CPUs alone refuses cuda.",
 )
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1),
     metavar="N",
-    help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads; default: its own.",
+    help="Threads of the engine.  [default: of caffe OPENBLAS_NUM_THREADS if set, else 1; of torch its own]",
 )
 
 # For commands that read nets: the fields of a fork's schema are then checked and typed, too.
@@ -126,9 +158,9 @@ def state_options(phase: str) -> Callable[[Callable[..., Any]], Callable[..., An
             "--stage",
             "stages",
             multiple=True,
-            help="A stage in which it is built; several times for several.  [default: those of the solver]",
+            help="A stage in which the net is built; can be repeated.  [default: those of the solver]",
         )
-        @click.option("--level", type=LEVEL, help="Level in which it is built.  [default: the solver's, else 0]")
+        @click.option("--level", type=LEVEL, help="Level in which the net is built.  [default: the solver's, else 0]")
         @functools.wraps(command)
         def with_state(*args: Any, phase: str, stages: tuple[str, ...], level: int | None, **options: Any) -> Any:
             return command(*args, shown=Shown(phase, stages, level), **options)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.logs import rank_option
 from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
@@ -36,8 +37,15 @@ DEFAULT_FILE = "loss.png"
 )
 @click.option("--no_refresh", "--no-refresh", is_flag=True, help="Draw once; otherwise follow the growing logs.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Write this PNG, SVG or PDF; open no window.")
-@click.option("--x", "x_axis", type=click.Choice(["iteration", "time"]), default="iteration", show_default=True)
-@click.option("--outputs", default="", metavar="NAME,NAME", help="Draw these train and test outputs only.")
+@click.option(
+    "--x",
+    "x_axis",
+    type=click.Choice(["iteration", "time"]),
+    default="iteration",
+    show_default=True,
+    help="What the x axis shows.",
+)
+@click.option("--outputs", default="", metavar="NAME,NAME", help="Draw only these train and test outputs.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
 @click.option(
     "--every",
@@ -46,9 +54,7 @@ DEFAULT_FILE = "loss.png"
     show_default=True,
     help="Seconds between two looks at growing logs.",
 )
-@click.option(
-    "--rank", type=click.IntRange(0), help="Of a log into which several processes wrote.  [default: the first]"
-)
+@rank_option
 def command(
     logs: tuple[str, ...],
     average: int,

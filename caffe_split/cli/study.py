@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "--publish",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Then write DIR/NAME.md, with the figure and the numbers.",
+    help="Also write the page DIR/NAME.md, with the figure and the numbers.",
 )
 @click.option("--logs", is_flag=True, help="With --publish: keep the first seed's nets and short logs in DIR/NAME/.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")

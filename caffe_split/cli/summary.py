@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from caffe_split.cli.options import Shown, caffe_proto_option, print_json, state_options
-
-
-class InputType(click.ParamType):
-    """BLOB=N,C,H,W: the shape of an input."""
-
-    name = "BLOB=N,C,H,W"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """`data=64,3,32,32` as ("data", (64, 3, 32, 32))."""
-        if isinstance(value, tuple):
-            return value
-        blob, equals, shape = str(value).partition("=")
-        sides = shape.split(",")
-        if not (blob and equals and all(side.isdigit() and int(side) > 0 for side in sides)):
-            self.fail(f"{value!r} is not BLOB=SHAPE, for example data=64,3,32,32", param, ctx)
-        return blob, tuple(map(int, sides))
+from caffe_split.cli.options import Shown, caffe_proto_option, print_json, shape_option, state_options
 
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("other", required=False, type=click.Path(path_type=Path))
 @state_options("TRAIN")
-@click.option(
-    "--input",
-    "inputs",
-    type=InputType(),
-    multiple=True,
-    help="Shape of an input whose data set is not there; several times for several.",
-)
+@shape_option("an input whose data set is not there")
 @caffe_proto_option
-@click.option("--changes", is_flag=True, help="Of two nets, list only the layers that differ.")
+@click.option("--changes", is_flag=True, help="List only the layers that differ between NET and OTHER.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per layer.")
 def summary(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--iterations",
     type=click.IntRange(1),
     metavar="N",
-    help="Batches.  [default: as many as have every record once; 50, as in Caffe, where their number is not known]",
+    help="Batches to run.  [default: one pass over the data set; 50, as in Caffe, where its size is not known]",
 )
 @click.option(
     "--top", type=click.IntRange(1), multiple=True, metavar="K", help="Also the share of labels among the K highest."
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Labels against predicted classes: FILE.csv, .png, .svg or .pdf; several times for several.",
+    help="Labels against predicted classes: FILE.csv, .png, .svg or .pdf; can be repeated.",
 )
 @click.option(
     "--head",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="Print the five classes that the deploy net NET gives this image; several times for several.",
+    help="Print the five classes that the deploy net NET gives this image; can be repeated.",
 )
 @image_options
 @state_options("TEST")
@@ -95,7 +95,7 @@ def test(
     the classes are printed as Caffe's classification example prints them.
 
     \b
-    Example:
+    Examples:
       caffe-split test train_val.prototxt net_iter_5000.caffemodel --top 5 --confusion confusion.png
       caffe-split test train_val.prototxt net_iter_*.caffemodel
       caffe-split test deploy.prototxt net.caffemodel --image cat.jpg --mean 104,117,123 --labels names.txt
@@ -170,17 +170,14 @@ def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
     """What writes the matrix; checked before anything runs."""
     from caffe_split.errors import CaffeSplitError
     from caffe_split.files import check_file, write_atomic
-    from caffe_split.plot.picture_file import FORMATS
+    from caffe_split.plot.picture_file import FORMATS, check_picture
 
     if path.suffix.lower() not in (".csv", *FORMATS):
         raise CaffeSplitError(f"{path}: --confusion writes files that end in .csv, {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise CaffeSplitError(f"{path.parent}: no such folder to write {path.name} in.")
     if path.suffix.lower() == ".csv":
         check_file(path, force)
         return lambda counts: write_atomic(path, counts.csv_text().encode(), force)
     from caffe_split.plot.confusion import confusion_file
-    from caffe_split.plot.draw import check_picture
 
     check_picture(path, force)
     return lambda counts: confusion_file(counts.matrix, counts.names, path, force=force)

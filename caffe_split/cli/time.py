@@ -26,7 +26,9 @@ from caffe_split.cli.options import (
 @engine_option
 @device_option
 @threads_option
-@click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
+@click.option(
+    "--caffe", metavar="PATH", help="The caffe program.  [default: the one beside this python, else the one in PATH]"
+)
 @caffe_proto_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per layer.")

@@ -46,25 +46,34 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "windows",
     type=WINDOW,
     multiple=True,
-    help="Window to measure, from TPM layers or else from the series of snapshots; several times for several.",
+    help="Window to measure, from TPM layers or else from the series of snapshots; can be repeated.",
 )
 @click.option("--interval", type=click.IntRange(min=1), help="Use snapshots that are this many iterations apart.")
 @click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
-@click.option("--momentum", type=FiniteRange(0, 1, max_open=True), help="The solver's, where it cannot be read.")
+@click.option(
+    "--momentum",
+    type=FiniteRange(0, 1, max_open=True),
+    help="Momentum of the training.  [default: that of its solver, else 0]",
+)
 @click.option("--kernels", is_flag=True, help="Also print a line per kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--scores", "all_scores", is_flag=True, help="Show TPM beside all scores of --choose-by, in ranks.")
+@click.option(
+    "--scores",
+    "all_scores",
+    is_flag=True,
+    help="Show TPM beside grad-norm, snip and synflow, and how far their ranks agree.",
+)
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With --scores: of these weights, in place of a snapshot.",
+    help="With --scores: score these weights, in place of a snapshot.",
 )
-@calibrate_option
+@calibrate_option("With --scores: batches of the net's training data on which the gradients are measured.")
 @engine_option
 @ignore_extra_option
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
-@click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them: FILE ends in .png, .svg or .pdf.")
+@click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them as FILE.png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @state_options("TRAIN")
 @caffe_proto_option
@@ -143,12 +152,14 @@ def tpm(
         unfit_given = [option for option, value in unfit.items() if value]
         if unfit_given:
             raise click.UsageError(
-                f"a log tells no kernels and no other windows: {', '.join(unfit_given)} need snapshots."
+                f"a log has no numbers of kernels and of other windows: {', '.join(unfit_given)} need snapshots."
             )
         _show_log(given.path, names(layers), momentum, as_json, files)
         return
     if given.kind == "snapshots" and iteration is not None:
-        raise click.UsageError("--iter chooses a solver's snapshot; of snapshots themselves give the one.")
+        raise click.UsageError(
+            "--iter chooses a snapshot of a solver; to choose among snapshot files give that file alone."
+        )
     with _progress() as progress:
         chosen = _Chosen(windows, names(layers), interval, progress)
         scores, known, snapshots = _measure(given, iteration, chosen, lambda: shown.open(given.path, caffe_proto))

@@ -18,21 +18,21 @@ from caffe_split.engine.spec.command import Choices
 @click.option(
     "--snapshot", metavar="FILE", help="Resume from this .solverstate; torch: auto for the newest whole one, if any."
 )
-@click.option("--log", metavar="FILE", help="Where the log goes; default: train.log beside the solver.")
+@click.option("--log", metavar="FILE", help="Where the log goes.  [default: train.log beside the solver]")
 @click.option("--force", is_flag=True, help="Replace a log and snapshots that are there.")
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option(
     "--threads",
     type=click.IntRange(1),
     metavar="N",
-    help="Caffe: OPENBLAS_NUM_THREADS; default: yours if set, else 1. torch: threads of every process; "
-    "default: OMP_NUM_THREADS if set, else as many cores as pay for the net; --processes divides all cores.",
+    help="Threads of each process.  [default: of caffe OPENBLAS_NUM_THREADS if set, else 1; of torch OMP_NUM_THREADS "
+    "if set, else as many cores as pay for the net; --processes divides all cores]",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
     metavar="N",
-    help="Threads that decode images for a data layer, in each process; default: one per core, at most 4; torch only.",
+    help="Threads that decode images for a data layer, per process; torch only.  [default: one per core, at most 4]",
 )
 @click.option(
     "--engine",
@@ -42,36 +42,43 @@ from caffe_split.engine.spec.command import Choices
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
-    help="Where torch runs; default: cuda if the solver says solver_mode: GPU, else cpu.",
+    help="Where torch runs.  [default: cuda if the solver says solver_mode: GPU, else cpu]",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", help="In place of the solver's random_seed; torch only."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="N",
+    help="Seed of all random numbers, in place of the solver's random_seed; torch only.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "tf32", "bf16"]),
-    help="With what torch computes; default: fp32, as Caffe. TEST nets stay fp32.",
+    help="Numbers that torch computes with; TEST nets stay fp32.  [default: fp32, as Caffe]",
 )
-@click.option("--compile", is_flag=True, help="Through torch.compile: slow to start; for CUDA devices.")
+@click.option("--compile", is_flag=True, help="Run the net through torch.compile: slow to start; for CUDA devices.")
 @click.option(
     "--processes",
     type=click.IntRange(1),
     metavar="K",
     help="Divide every batch over K torch processes on this machine; over several: torchrun.",
 )
-@click.option("--sync-bn", is_flag=True, help="With them, BatchNorm's statistics are those of the whole batch.")
-@click.option("--scale-batch", is_flag=True, help="With them, each takes the whole batch_size, as Caffe's GPUs do.")
+@click.option("--sync-bn", is_flag=True, help="With --processes: BatchNorm's statistics are those of the whole batch.")
+@click.option(
+    "--scale-batch", is_flag=True, help="With --processes: each takes the whole batch_size, as Caffe's GPUs do."
+)
 @click.option(
     "--continue-data",
     is_flag=True,
-    help="Resumed data go on where they stopped; with --snapshot auto they do; torch only.",
+    help="After a resume, go on with the data where they stopped, as --snapshot auto always does; torch only.",
 )
 @click.option(
     "--python-layers",
     metavar="FILE",
     help="Import the PyTorch classes that stand for the net's Python layers, from a .py or a module; torch only.",
 )
-@click.option("--caffe", metavar="PATH", help="The caffe program; default: beside this python, then PATH.")
+@click.option(
+    "--caffe", metavar="PATH", help="The caffe program.  [default: the one beside this python, else the one in PATH]"
+)
 @click.option(
     "--grace",
     type=FiniteRange(0),
@@ -102,14 +109,15 @@ def train(
     continue_data: bool,
     python_layers: str | None,
 ) -> int:
-    """Train SOLVER with Caffe in the current directory, its log in train.log beside the solver.
+    """Train the net of SOLVER, and write the log to train.log beside the solver.
 
-    Ctrl-C is passed to Caffe once, which writes a snapshot and ends; then the command to resume is shown.
-    The exit status is Caffe's own, or 130 after Ctrl-C. With --engine torch, and where no Caffe is built, the
-    same solver, net, data, weights and solver states are trained by PyTorch.
+    It trains with Caffe; with --engine torch, and where no Caffe is built, PyTorch trains from the same solver, net,
+    data, weights and solver states. Relative paths in them start from the current directory. Ctrl-C is passed on once:
+    Caffe writes a snapshot and ends; then the command to resume is shown. The exit status is Caffe's own, or 130 after
+    Ctrl-C.
 
     \b
-    Example:
+    Examples:
       caffe-split train derived1/solver.prototxt
       caffe-split train derived1/solver.prototxt --snapshot derived1_iter_500.solverstate --append
       caffe-split train derived1/solver.prototxt --engine torch

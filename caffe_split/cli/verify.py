@@ -14,11 +14,15 @@ from caffe_split.cli.ranges import SEED, FiniteRange
 @click.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("derived", type=click.Path(path_type=Path))
-@click.option("--baseline-weights", type=click.Path(path_type=Path), help="[default: those DERIVED was made from]")
+@click.option(
+    "--baseline-weights",
+    type=click.Path(path_type=Path),
+    help="Weights of BASELINE.  [default: those that DERIVED was made from]",
+)
 @click.option(
     "--derived-weights",
     type=click.Path(path_type=Path),
-    help="[default: folded.caffemodel or init.caffemodel beside DERIVED]",
+    help="Weights of DERIVED.  [default: folded.caffemodel or init.caffemodel beside DERIVED]",
 )
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
 @state_options("TEST")

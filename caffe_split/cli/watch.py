@@ -17,11 +17,13 @@ from caffe_split.trainlog.follow import Follower
 
 @click.command()
 @click.argument("log", type=click.Path())
-@click.option("--max-iter", type=click.IntRange(1), help="Where it ends; default: what the log's solver says.")
+@click.option(
+    "--max-iter", type=click.IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
+)
 @click.option(
     "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."
 )
-@click.option("--once", is_flag=True, help="Show where it stands and end.")
+@click.option("--once", is_flag=True, help="Show the progress once and end.")
 @rank_option
 def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | None) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.

@@ -30,8 +30,9 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     except FileNotFoundError:
         raise CaffeSplitError(f"{path}: no such file or folder. Give the archive as it was published.") from None
     except (OSError, EOFError, tarfile.TarError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")  # of an unknown form, a line for each that was tried follows
         raise CaffeSplitError(
-            f"{path}: not a whole tar archive ({error}). Was the download cut short? Fetch it again."
+            f"{path}: not a whole tar archive ({reason}). Was the download cut short? Fetch it again."
         ) from error
 
 

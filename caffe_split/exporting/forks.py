@@ -9,8 +9,8 @@ import numpy as np
 
 from caffe_split.exporting.norm import batch_statistics, shaped
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
-from caffe_split.layertypes.norm_forks import bn_kind
 from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
+from caffe_split.net.norm_forks import bn_kind
 
 _INT64 = 7
 # Of SegNet's BN, where it takes the statistics of the batch.

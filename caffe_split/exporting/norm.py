@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 from caffe_split.formats.onnx.graph import Node
-from caffe_split.layertypes.norm_forks import is_nvcaffes
+from caffe_split.net.norm_forks import is_nvcaffes
 
 
 def batch_norm(site: Site) -> None:

@@ -13,7 +13,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files.hidden import hidden_folder
 from caffe_split.files.own import MANIFEST, added, remove_listed
 from caffe_split.files.rename import exchange, rename_again, rename_new
-from caffe_split.files.writing import reason
+from caffe_split.files.writing import check_parent, reason
 
 __all__ = ["MANIFEST", "check_out", "free_name", "new_folder", "remove_folder"]
 
@@ -26,10 +26,9 @@ def check_out(out: Path, force: bool) -> None:
     With `force` a folder may be replaced if its manifest shows that this program made it, and if nothing was added
     or changed since: the snapshots and logs of a training are never deleted.
     """
+    check_parent(out)
     try:
         there = os.path.lexists(out)
-        if not out.parent.is_dir():
-            raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{out}: cannot be written: {reason(error)}.") from error
     if there and not force:
@@ -44,11 +43,15 @@ def check_out(out: Path, force: bool) -> None:
 
 def free_name(path: Path) -> Path:
     """The next name that nothing has: derived2 where derived1 is there, folded2 where folded is."""
-    found = re.fullmatch(r"(.*?)(\d*)", path.name)
-    stem, number = (found[1], int(found[2] or 1)) if found else (path.name, 1)
-    while os.path.lexists(path.with_name(f"{stem}{number}")) or number == 1:
+    found = re.search(r"[0-9]*\Z", path.name)
+    digits = found[0] if found else ""
+    stem, number = path.name[: len(path.name) - len(digits)], int(digits or 1)
+    while True:
+        # Zeros before the number stay: run008 comes after run007.
+        free = path.with_name(f"{stem}{number:0{len(digits)}d}")
+        if not os.path.lexists(free) and number > 1:
+            return free
         number += 1
-    return path.with_name(f"{stem}{number}")
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _replace(building: Path, out: Path, old: Path) -> None:
         return
     except FileExistsError:
         pass
-    # Looked at where nobody finds it by its name any more.
+    # Checked after the move, when no other process can reach it by its name.
     if exchange(building, out):
         building.rename(old)
     else:

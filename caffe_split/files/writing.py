@@ -38,7 +38,7 @@ def replacing(path: PathLike, force: bool = True) -> Iterator[str]:
             target = Path(os.path.realpath(path))
             _check_plain(name, target)
             if not force:
-                check_file(Path(path), force)
+                _check_free(name, target)
             temporary = stack.enter_context(hidden_folder(target)) / "new"
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except (OSError, ValueError) as error:
@@ -65,8 +65,13 @@ def replacing(path: PathLike, force: bool = True) -> Iterator[str]:
 def _check_plain(name: str, target: Path) -> None:
     """Raises `CaffeSplitError` for a folder, and for a device: /dev/null must not become a file."""
     if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "no plain file"
-        raise CaffeSplitError(f"{name}: {what}; give the name of a file")
+        what = "a folder" if target.is_dir() else "not an ordinary file"
+        raise CaffeSplitError(f"{name} is {what}; give the name of a file.")
+
+
+def _check_free(name: str, target: Path) -> None:
+    if target.exists():
+        raise CaffeSplitError(f"{name} exists; nothing is overwritten unasked. Choose another name, or add --force.")
 
 
 def reason(error: OSError | ValueError) -> str:
@@ -101,9 +106,28 @@ def copy_file(source: PathLike, target: PathLike, force: bool = True) -> None:
 
 
 def check_file(path: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` if `path` exists, unless `force`."""
-    if path.exists() and not force:
-        raise CaffeSplitError(f"{path} exists; nothing is overwritten unasked. Choose another name, or add --force.")
+    """Raises `CaffeSplitError` if no file may be written at `path`; called before anything is computed.
+
+    Its folder must exist, and `path` may be no folder or device, and no file unless `force`.
+    """
+    check_parent(path)
+    try:
+        _check_plain(str(path), path)
+        if not force:
+            _check_free(str(path), path)
+    except OSError as error:
+        raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}.") from error
+
+
+def check_parent(path: Path) -> None:
+    """Raises `CaffeSplitError` if the folder of `path` does not exist."""
+    try:
+        if path.parent.is_dir():
+            return
+        why = f"'{path.parent}' is not a folder" if path.parent.exists() else f"there is no folder '{path.parent}'"
+    except (OSError, ValueError) as error:
+        why = f"cannot be written: {reason(error)}"
+    raise CaffeSplitError(f"{path}: {why}.")
 
 
 def check_ours(path: Path, sign: bytes, what: str) -> None:

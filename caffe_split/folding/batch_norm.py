@@ -16,6 +16,7 @@ from caffe_split.split.affine import CannotFoldError, affine
 from caffe_split.split.algebra import Kernels
 
 Blobs = Mapping[str, Sequence[np.ndarray]]
+_NORMS = ("BatchNorm", "BN")
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,19 @@ def merge_batch_norms(
 
 
 def _chain(graph: Graph, layer: Layer) -> Chain:
-    """The BatchNorm and Scale behind a convolution, none where there are none. Raises `CannotFoldError`."""
+    """The BatchNorm or BN, and the Scale, behind a convolution, none where there are none. Raises `CannotFoldError`."""
     index = next(i for i, other in enumerate(graph.layers) if other is layer)
-    if not any(graph.layers[i].type == "BatchNorm" for i in graph.readers(index)):
+    if not any(graph.layers[i].type in _NORMS for i in graph.readers(index)):
         return Chain(layer, ())
     norms: list[Layer] = []
-    for kind in ("BatchNorm", "Scale"):
+    for kinds in (_NORMS, ("Scale",)):
         reader = graph.sole_reader(index)
-        if reader is None or graph.layers[reader].type != kind or len(graph.layers[reader].bottoms) != 1:
+        if reader is None or graph.layers[reader].type not in kinds or len(graph.layers[reader].bottoms) != 1:
             break
         norms.append(graph.layers[reader])
         index = reader
     if not norms:
-        raise CannotFoldError("its top is read by other layers than its BatchNorm too")
+        raise CannotFoldError(f"its top is read by other layers than its {_named(graph, index)} too")
     for other in norms:
         if rules(other) != rules(layer):
             raise CannotFoldError(f"{other.where} has other include or exclude rules")
@@ -97,6 +98,10 @@ def _chain(graph: Graph, layer: Layer) -> Chain:
     if shared:
         raise CannotFoldError(f"it shares its weight with {', '.join(shared)}")
     return Chain(layer, tuple(norms))
+
+
+def _named(graph: Graph, index: int) -> str:
+    return next(graph.layers[i].type for i in graph.readers(index) if graph.layers[i].type in _NORMS)
 
 
 def _merge(

@@ -167,6 +167,7 @@ class FoldPlan:
 
 
 NO_OPTIONS = FoldOptions()
+_NO_SPLITS = "no split layers in it; give a net that make-derived wrote"
 
 
 def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
@@ -224,7 +225,7 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms, norms_kept = merge_batch_norms(documents, blobs)
     if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or 'no split layers in it'}.")
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or _NO_SPLITS}.")
     whole = {}
     for each, text, has_splits in zip(documents, given_texts, splits):
         if any(splits) and not has_splits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,29 @@ import numpy as np
 from caffe_split import jsontext
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Session
-from caffe_split.data.store import write_records
 from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect, expect_count
 from caffe_split.files import (
     PathLike,
+    check_parent,
     free_name,
     locked,
     make_folder,
     remove_file,
-    remove_folder,
     rename_new,
     sha256,
     write_atomic,
 )
-from caffe_split.formats.weights.datum import encode_features
-from caffe_split.formats.weights.features import need_h5py, write_rows
+from caffe_split.formats.weights.features import need_h5py
 from caffe_split.inference.classify import PLAIN
+from caffe_split.inference.feature_files import FORMS, convert, file_names
 from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_net, data_set, open_net, run_net
 from caffe_split.inference.images import ImageInput, Preprocessing, find_images
 from caffe_split.inference.rows import GrowingRows
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 
-FORMS = ("npy", "hdf5", "lmdb")
 _JOB = "job.json"
 _LIST = "images.txt"
-_HDF5 = "features.h5"
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,7 @@ def extract(
         raise CaffeSplitError(f"form is {form!r}; expected one of {', '.join(FORMS)}.")
     if form == "hdf5":
         need_h5py()
+    check_parent(target)
     if os.path.lexists(target):
         raise CaffeSplitError(
             f"{target} exists; nothing is overwritten. Choose another --out ({free_name(target)} is free)."
@@ -128,7 +126,7 @@ def extract(
         "preprocessing": asdict(preprocessing) if images else None,
     }
     work = target.with_name(target.name + ".unfinished")
-    files = _file_names(names, ".npy")
+    files = file_names(names, ".npy")
     with _alone(work):
         if not _take_up(work, job):
             paths = {name: work / file for name, file in files.items()}
@@ -147,7 +145,7 @@ def extract(
                 _run(source, growing, names, opened, begin, say)
             finally:
                 growing.close()
-            written = _convert(work, paths, form)
+            written = convert(work, paths, form)
             write_atomic(work / _JOB, jsontext.dumps({**job, "written": written}).encode())
         done = json.loads((work / _JOB).read_text(encoding="utf-8"))["written"]
         for file in files.values():
@@ -248,45 +246,9 @@ def _run(
             say(growing.done, source.rows)
 
 
-def _convert(work: Path, paths: Mapping[str, Path], form: str) -> list[str]:
-    """Write the rows in their final form; the names of the files in the folder."""
-    if form == "npy":
-        return [path.name for path in paths.values()]
-    arrays = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
-    if form == "hdf5":
-        write_rows(work / _HDF5, arrays)
-        return [_HDF5]
-    written = []
-    for name, file in _file_names(list(paths), "_lmdb").items():
-        # One that a killed process has written is whole, but this one writes it anew.
-        remove_folder(work / file, lambda path: path.name == "data.mdb")
-        write_records(work / file, (encode_features(_three_axes(row, name)) for row in arrays[name]))
-        written.append(f"{file}/data.mdb")
-    return written
-
-
-def _three_axes(row: np.ndarray, name: str) -> np.ndarray:
-    """A row as (channels, height, width), which is what a Datum has."""
-    if row.ndim > 3:
-        raise CaffeSplitError(
-            f"blob '{name}' has rows of shape {row.shape}; a Datum has at most 3 axes: give --format hdf5."
-        )
-    return np.asarray(row, np.float32).reshape(row.shape + (1,) * (3 - row.ndim))
-
-
-def _file_names(names: Sequence[str], ending: str) -> dict[str, str]:
-    """Blob -> the name of its file. Raises `CaffeSplitError` where two blobs would get the same."""
-    found = {name: name.replace("/", "_") + ending for name in names}
-    if len(set(found.values())) != len(found):
-        raise CaffeSplitError(f"blobs {', '.join(names)}: the files of two would have the same name, / being _ there.")
-    return found
-
-
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
-    if not work.parent.is_dir():
-        raise CaffeSplitError(f"{work.parent}: no such folder to make {work.stem} in.")
     try:
         with locked(work.with_name(f".{work.name}.lock")):
             yield

@@ -169,9 +169,7 @@ def score_net(
 
 def _check_tops(top: Sequence[int], classes: int, place: Head) -> None:
     if any(most > classes for most in top):
-        raise CaffeSplitError(
-            f"top {max(top)}: blob '{place.scores}' scores {classes} classes, and a label is always among as many."
-        )
+        raise CaffeSplitError(f"--top {max(top)}: blob '{place.scores}' scores {classes} classes; give 1 to {classes}.")
 
 
 def table(results: Sequence[NetScores]) -> list[str]:

@@ -10,7 +10,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
 from caffe_split.net.training import open_training, solvers_in
 
-WHAT = ("parameters", "multiply-adds an image")
+WHAT = ("parameters", "multiply-adds per image")
 
 
 @dataclass(frozen=True)

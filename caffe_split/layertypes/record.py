@@ -82,6 +82,7 @@ class LayerType:
         engine: how the torch engine runs it; None where it does not.
         blob_names: what its blobs are called in a PyTorch module, in Caffe's order; one without a name is `blob` and
             its index.
+        any_ones: files may have its blobs with more or fewer axes of 1.
     """
 
     name: str
@@ -97,6 +98,7 @@ class LayerType:
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")
+    any_ones: bool = False
 
     def blob_name(self, index: int) -> str:
         """What a blob is called in a module and in an ONNX model, behind the layer's name and a dot."""

@@ -61,17 +61,6 @@ def draw_file(
         )
 
 
-def check_picture(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` where no picture may be written at `out`; `force` lets a file be replaced."""
-    picture_format(out)
-    if not out.parent.is_dir():
-        raise CaffeSplitError(f"{out.parent}: no such folder to write {out.name} in.")
-    if out.exists() and not out.is_file():
-        raise CaffeSplitError(f"{out} is there and no file; it is not replaced. Choose another file.")
-    if out.exists() and not force:
-        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another file, or add --force.")
-
-
 def _net_name(document: prototxt.Document) -> str:
     return str(document.get("name", "")) or Path(document.filename).name
 

@@ -11,7 +11,7 @@ from string import Template
 
 from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import write_atomic
+from caffe_split.files import check_file, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.plot.draw import draw_svg
 from caffe_split.report import sections
@@ -25,24 +25,9 @@ ASPECT = 0.8
 LONGEST_TITLE = 80
 
 
-def check_page(out: Path, force: bool) -> None:
-    """Raises `CaffeSplitError` if `out` may not be written.
-
-    It may not be a folder or a device, and may not exist unless `force`.
-    """
-    if out.is_dir():
-        raise CaffeSplitError(f"{out} is a folder; expected the name of a file, for example {out / 'report.html'}")
-    if out.exists() and not out.is_file():
-        raise CaffeSplitError(f"{out} is no ordinary file; expected a name such as report.html")
-    if out.exists() and not force:
-        raise CaffeSplitError(f"{out} exists; nothing is overwritten unasked. Choose another --out, or add --force.")
-    if not out.parent.is_dir():
-        raise CaffeSplitError(f"{out.parent}: no such folder to make {out.name} in.")
-
-
 def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False) -> None:
-    """Write the page to `out`. Raises `CaffeSplitError`, see `check_page`."""
-    check_page(out, force)
+    """Write the page to `out`. Raises `CaffeSplitError`, see `files.check_file`."""
+    check_file(out, force)
     write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"), force)
 
 

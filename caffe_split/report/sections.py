@@ -81,7 +81,7 @@ def split(run: Run, drawing: Html | None) -> Html:
         element("p", _made(manifest)),
         element(
             "p",
-            f"Parameters {_change(manifest.parameters)}; multiply-adds an image {_change(manifest.macs)}.",
+            f"Parameters {_change(manifest.parameters)}; multiply-adds per image {_change(manifest.macs)}.",
         ),
         *(element("p", f"In today's form: {note}", class_="note") for note in manifest.notes),
         _layers(manifest),

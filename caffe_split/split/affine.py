@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffe_split.net import norm_forks
 from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
 from caffe_split.split.algebra import Array, Kernels
 
 
@@ -34,25 +36,57 @@ class Affine:
 
 
 def affine(layer: Layer, blobs: Sequence[np.ndarray], channels: int) -> Affine:
-    """What a BatchNorm or Scale layer does in the TEST phase. Raises `CannotFoldError` where it is more than that."""
+    """What a BatchNorm, BN or Scale layer does in the TEST phase. Raises `CannotFoldError` where that is more."""
     arrays = [np.asarray(blob, dtype=np.float64).reshape(-1) for blob in blobs]
-    found = batch_norm(layer, arrays) if layer.type == "BatchNorm" else _scale(layer, arrays)
+    found = {"BatchNorm": batch_norm, "BN": _bn, "Scale": _scale}[layer.type](layer, arrays)
     if len(found.factor) != channels or len(found.shift) != channels:
         raise CannotFoldError(f"{layer.where} has {len(found.factor)} channels where {channels} arrive")
     return found
 
 
 def batch_norm(layer: Layer, blobs: Sequence[Array]) -> Affine:
-    """(x - mean) / sqrt(variance + eps). The blobs are sums of means and of variances, and the weight of these sums."""
-    param = layer.message.sub("batch_norm_param")
-    if param is not None and param.get("use_global_stats", True) is False:
+    """(x - mean) / sqrt(variance + eps). The blobs are sums of means and of variances, and the weight of these sums.
+
+    In forks a factor and a shift follow; then a weight of 0 says that the statistics are means.
+    """
+    param = Options.of(layer.message, "batch_norm_param")
+    if param.has("use_global_stats") and not param.get("use_global_stats"):
         raise CannotFoldError(f"{layer.where} uses each batch's own statistics in the TEST phase too")
-    if len(blobs) != 3 or blobs[2].size != 1:
-        raise CannotFoldError(f"{layer.where} has {len(blobs)} blobs; Caffe's own BatchNorm has 3")
+    inside = norm_forks.scale_inside(layer)
+    if len(blobs) != (5 if inside else 3) or blobs[2].size != 1:
+        whose = "one with its scale inside has 5" if inside else "Caffe's own BatchNorm has 3"
+        raise CannotFoldError(f"{layer.where} has {len(blobs)} blobs; {whose}")
     weight = float(blobs[2][0])
-    scale = 1.0 / weight if weight else 0.0
-    factor = 1.0 / np.sqrt(blobs[1] * scale + (float(param.get("eps", 1e-5)) if param else 1e-5))
-    return Affine(factor, -blobs[0] * scale * factor)
+    scale = 1.0 / weight if weight else float(inside)
+    eps = float(param.get("eps"))
+    if norm_forks.is_nvcaffes(layer):
+        eps = max(eps, 1e-5)
+    plain = _normalised(blobs[0] * scale, blobs[1] * scale, eps)
+    return Affine(plain.factor * blobs[3], plain.shift * blobs[3] + blobs[4]) if inside else plain
+
+
+def _bn(layer: Layer, blobs: Sequence[Array]) -> Affine:
+    """A BN of forks: with running statistics (4 blobs), or with statistics that were worked into the 2 blobs."""
+    kind, param = norm_forks.bn_kind(layer), Options.of(layer.message, "bn_param")
+    if kind is None:
+        raise CannotFoldError(f"{layer.where}: {norm_forks.WHICH_BN}")
+    if kind == "segnet" and param.get("bn_mode") != "INFERENCE":
+        raise CannotFoldError(
+            f"{layer.where} uses each batch's own statistics in the TEST phase too; with bn_mode: INFERENCE it does "
+            "not, but wants weights into which those of the training were worked"
+        )
+    count = 2 if kind == "segnet" else 4
+    if len(blobs) != count:
+        raise CannotFoldError(f"{layer.where} has {len(blobs)} blobs; a BN of its fork has {count}")
+    if kind == "segnet":
+        return Affine(blobs[0], blobs[1])
+    plain = _normalised(blobs[2], blobs[3], float(param.get("eps")))
+    return Affine(plain.factor * blobs[0], plain.shift * blobs[0] + blobs[1])
+
+
+def _normalised(mean: Array, variance: Array, eps: float) -> Affine:
+    factor = 1.0 / np.sqrt(variance + eps)
+    return Affine(factor, -mean * factor)
 
 
 def _scale(layer: Layer, blobs: Sequence[Array]) -> Affine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError, expect
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, check_file
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.upgrade import upgraded
 from caffe_split.formats.weights import caffemodel
@@ -66,10 +66,8 @@ class InstrumentPlan:
         Raises `CaffeSplitError` where a file of that name exists, unless `force`, and where nothing can be written.
         """
         target = self.training.net_path if path is None else Path(path)
-        if path is not None and target.exists() and not force:
-            raise CaffeSplitError(
-                f"{target} exists; nothing is overwritten unasked. Add --force, or choose another --out."
-            )
+        if path is not None:
+            check_file(target, force)
         prototxt.write(self.training.net, target, force or path is None)
 
 

@@ -53,5 +53,61 @@ def test_bash_completes_by_the_script(tmp_path: Path) -> None:
     assert said.stdout.splitlines()[0] == "--snapshot" and "plot_loss.py" in said.stdout
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish")
+def test_fish_completes_by_the_script(tmp_path: Path) -> None:
+    folder = tmp_path / "fish/completions"
+    folder.mkdir(parents=True)
+    (folder / "caffe-split.fish").write_text(caffe_split("completion", "fish", cwd=tmp_path).stdout)
+    environment = {
+        **os.environ,
+        "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        "XDG_CONFIG_HOME": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+
+    def completions(line: str) -> list[str]:
+        asked = ["fish", "-c", f"complete -C '{line}'"]
+        said = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return [line.split("\t")[0] for line in said.stdout.splitlines()]
+
+    assert completions("caffe-split ma") == ["make-derived"]
+    assert completions("caffe-split best train.log --s") == ["--snapshot"]
+    assert completions("caffe-split train s --engine t") == ["torch"]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
+def test_zsh_completes_by_the_script(tmp_path: Path) -> None:
+    """In a terminal, with the script below compinit in .zshrc; Ctrl-X writes what the line has become."""
+    script = caffe_split("completion", "zsh", cwd=tmp_path).stdout
+    dump = "dump() { print -r -- $BUFFER >>| ~/lines; BUFFER= }\nzle -N dump\nbindkey '^X' dump\n"
+    (tmp_path / ".zshrc").write_text(f"autoload -U compinit\ncompinit -u -D\n{script}\n{dump}PROMPT='ready> '\n")
+    environment = {**os.environ, "PATH": f"{PROGRAMS}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb"}
+    environment.pop("ZDOTDIR", None)
+    terminal, end = os.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-d", "-i"], stdin=end, stdout=end, stderr=end, cwd=tmp_path, env=environment, start_new_session=True
+    )
+    os.close(end)
+    seen = b""
+    try:
+        for number, line in enumerate(("caffe-split ma", "caffe-split best a.log --s", "plot_loss.py --no_re"), 1):
+            while seen.count(b"ready> ") < 1:
+                seen += os.read(terminal, 4096)
+            os.write(terminal, f"{line}\t\x18".encode())
+            while not (tmp_path / "lines").exists() or len((tmp_path / "lines").read_text().splitlines()) < number:
+                assert shell.poll() is None, seen
+                seen += os.read(terminal, 4096)
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
+    written = (tmp_path / "lines").read_text().splitlines()
+    assert [line.rstrip() for line in written] == [
+        "caffe-split make-derived",
+        "caffe-split best a.log --snapshot",
+        "plot_loss.py --no_refresh",
+    ]
+
+
 def test_another_shell_is_wrong_use(tmp_path: Path) -> None:
     assert "'tcsh' is not one of" in caffe_split("completion", "tcsh", cwd=tmp_path, status=2).stderr

@@ -108,7 +108,7 @@ def words_of(name: str, param: click.Parameter, path: Path, good: dict[str, Path
     for other in command.params:
         kinds = taken_by(name, other) or ()
         if isinstance(other, click.Argument) and other is not param and other.required:
-            words.append(str(good[kinds[0]]) if kinds else "digits")
+            words.append(str(good.get(kinds[0], "digits")) if kinds else "digits")
     at = 1 if isinstance(param, click.Argument) and command.params.index(param) == 0 else len(words)
     return [*words[:at], *([] if isinstance(param, click.Argument) else [param.opts[0]]), str(path), *words[at:]]
 
@@ -147,6 +147,9 @@ def test_a_file_of_another_kind_is_named_for_every_argument(tmp_path: Path, file
         (("verify", "net", "net", "--derived-weights", "array"), "Give it as --input."),
         (("train", "solver", "--weights", "state"), "Give it as --snapshot."),
         (("best", "net"), "LOGS takes a training log. Commands that take one: instrument, tpm, make-derived,"),
+        (("test", "net", "weights", "--labels", "net"), "takes a text file with the name of one class per line.\n"),
+        (("study", "net"), "FILE takes a study (.yaml). Commands that take one: instrument,"),
+        (("export", "net", "weights", "--transform-of", "solver"), "--transform-of takes a net. Commands"),
         (("summary", "folder"), "this is a folder; NET takes a net or a solver.\n"),
     ],
 )

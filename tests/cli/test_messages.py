@@ -45,7 +45,6 @@ NOT_REACHED = {
     ("study", "caffe_split.backends.train_plan._engines"),
     # A loop always gives the weights, opens old nets in today's form, and replaces its own page and nets.
     ("multisplit", "caffe_split.backends.verify._recorded_weights"),
-    ("multisplit", "caffe_split.report.page.check_page"),
     ("multisplit", "caffe_split.tpm.attach.InstrumentPlan"),
     ("multisplit", "caffe_split.tpm.attach._changeable"),
     # The command that comes next, see `DerivePlan.train_command`.

@@ -182,7 +182,8 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     write(whole, 10, "--no-checksum")
     for content in (whole.read_bytes()[:-4000], b"<html>no such file</html>", gzip.compress(b"x" * 999), b""):
         (tmp_path / "source").write_bytes(content)
-        assert "not a whole tar archive" in write(tmp_path / "source", 10, "--out", "d", status=1).stderr
+        said = write(tmp_path / "source", 10, "--out", "d", status=1).stderr.splitlines()[-1]
+        assert "not a whole tar archive" in said and said.endswith("Was the download cut short? Fetch it again.")
     assert "no such file or folder" in write(tmp_path / "none", 10, status=1).stderr
 
 

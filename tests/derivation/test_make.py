@@ -207,7 +207,7 @@ REFUSED = [
     (["--iter", 100, "--num-splits", 99], "99 layer.*only 9"),
     (["--iter", 100, "--kind", "skip", "--skip-pool", "average", "--layers", "res2_proj"], "--skip-pool stride"),
     (["--iter", 100, "--out", "digits"], "digits exists; nothing is overwritten unasked"),
-    (["--iter", 100, "--out", "no/where"], "no such folder"),
+    (["--iter", 100, "--out", "no/where"], "no/where: there is no folder 'no'."),
     (["--weights", "none.caffemodel", "--layers", "conv1", "--partition", "random:0"], "none.caffemodel"),
     (["--iter", 100, "--window", "0:50"], "no snapshot series over"),
 ]

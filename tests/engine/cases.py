@@ -43,7 +43,7 @@ def slid(rng: Rng, kind: str, rank: int, options: str = "", before: int = 1) -> 
     return Case(text, {"x": shape})
 
 
-def pooling(rng: Rng, pool: str, extra: str = "", tight: bool = False) -> Case:
+def pooling(rng: Rng, pool: str, extra: str = "", tight: bool = False, tops: str = "y") -> Case:
     # Padding of more than half a kernel takes a way of its own.
     kernel = rng.integers(3, 5, size=2) if tight else rng.integers(2, 4, size=2)
     stride = [int(rng.integers(1, k + 1)) for k in kernel]
@@ -52,7 +52,7 @@ def pooling(rng: Rng, pool: str, extra: str = "", tight: bool = False) -> Case:
         f"pool: {pool} kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride_h: {stride[0]} stride_w: {stride[1]} "
         f"pad_h: {pad[0]} pad_w: {pad[1]} {extra}"
     )
-    return Case(layer("Pooling", options=f"pooling_param {{ {options} }}"), {"x": image(rng)})
+    return Case(layer("Pooling", "x", tops, f"pooling_param {{ {options} }}"), {"x": image(rng)}, tops.split())
 
 
 def inner(rng: Rng, extra: str = "") -> Case:
@@ -157,6 +157,8 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "embed": embed,
     "pool_max": lambda r: pooling(r, "MAX"),
     "pool_max_wide_pad": lambda r: pooling(r, "MAX", tight=True),
+    "pool_max_mask": lambda r: pooling(r, "MAX", tops="y m"),
+    "pool_max_mask_wide_pad": lambda r: pooling(r, "MAX", tight=True, tops="y m"),
     "pool_max_floor": lambda r: pooling(r, "MAX", "round_mode: FLOOR"),
     "pool_ave": lambda r: pooling(r, "AVE"),
     "pool_ave_wide_pad": lambda r: pooling(r, "AVE", tight=True),

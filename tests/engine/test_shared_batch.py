@@ -67,6 +67,7 @@ REFUSED = {
     "square_of_mean": "its bottoms ('s' a mean over the batch) are not all of single records",
     "shifted_sum": "its bottoms ('s' a sum over the batch) are not all of single records",
     "loss_of_few": "do not hold records",
+    "smooth_l1_ohem": "it compares all records of a batch",
     "sum_of_kinds": "of several kinds ('m' a mean over the batch, 's' a sum over the batch)",
 }
 SUM = layer("Reduction", "x", "s").replace('"l"', '"r"')

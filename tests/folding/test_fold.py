@@ -263,6 +263,46 @@ def test_which_batch_norms_fold(tmp_path: Path, backend: str) -> None:
     assert layers["apart"].tops == ("apart_scale",) and "apart_bn" not in layers and "twice_bn" in layers
 
 
+FORKS = {
+    "nvcaffe": ("BatchNorm", "batch_norm_param { scale_bias: true eps: 0.000001 }", 5),
+    "nvcaffe_scaled": ("BatchNorm", "batch_norm_param { scale_filler { value: 1 } eps: 0.01 }", 5),
+    "intel": ("BatchNorm", "batch_norm_param { use_weight_bias: true filler { value: 1 } }", 5),
+    "running": ("BN", "bn_param { eps: 0.01 momentum: 0.9 }", 4),
+    "frozen": ("BN", "bn_param { frozen: true slope_filler { value: 1 } }", 4),
+    "segnet": ("BN", "bn_param { bn_mode: INFERENCE }", 2),
+    "learning": ("BN", "bn_param { bn_mode: LEARN }", 2),
+}
+
+
+def test_norms_of_forks_fold(tmp_path: Path) -> None:
+    """With the factor and the shift inside, of means or of sums; what depends on the batch stays."""
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    rng = np.random.default_rng(1)
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 4 } } }\n'
+    weights: dict[str, list[np.ndarray]] = {}
+    for name, (kind, options, count) in FORKS.items():
+        text += f'layer {{ name: "{name}" type: "Convolution" bottom: "x" top: "{name}" convolution_param {{ '
+        text += "num_output: 4 kernel_size: 3 pad: 1 } }\n"
+        text += f'layer {{ name: "{name}_bn" type: "{kind}" bottom: "{name}" top: "{name}" {options} }}\n'
+        text += f'layer {{ name: "{name}_relu" type: "ReLU" bottom: "{name}" top: "{name}_top" }}\n'
+        weights[name] = [rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(4)]
+        factor, shift, mean, variance = rng.uniform(1, 2, 4), *rng.standard_normal((2, 4)), rng.uniform(1, 2, 4)
+        weight = 3.0 if name in ("intel", "nvcaffe_scaled") else 0.0
+        if kind == "BatchNorm":
+            sums = weight or 1.0
+            weights[f"{name}_bn"] = [mean * sums, variance * sums, np.array([weight]), factor, shift]
+        else:
+            weights[f"{name}_bn"] = [factor, shift, mean, variance][:count]
+    # So small that the eps counts, which NVCaffe takes as at least 1e-5.
+    weights["nvcaffe_bn"][1] *= 1e-5
+    (tmp_path / "net.prototxt").write_text(text)
+    caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
+    plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--engine", "torch", "--fold-batch-norm")
+    assert plan["batch_norm"] == {name: [f"{name}_bn"] for name in FORKS if name != "learning"}
+    assert "with bn_mode: INFERENCE it does not, but wants" in plan["batch_norm_kept"]["learning"]
+    assert plan["largest_difference"][0] < 1e-4
+
+
 def add_norms(net: prototxt.Document, weights: dict[str, list[np.ndarray]], branch: str, in_place: bool) -> None:
     """BatchNorm and Scale with random numbers behind a layer of a branch."""
     rng = np.random.default_rng(len(weights))

@@ -170,7 +170,7 @@ def test_what_is_refused(small: Path, backend: str, case: str) -> None:
     elif case == "ending":
         words, expected = ("--confusion", "c.txt"), "c.txt: --confusion writes files that end in .csv, .png, .svg, .pdf"
     elif case == "folder":
-        words, expected = ("--confusion", "none/c.csv"), "none: no such folder to write c.csv in"
+        words, expected = ("--confusion", "none/c.csv"), "none/c.csv: there is no folder 'none'"
     elif case == "head":
         words, expected = ("--head", "conv"), "no layer 'conv' of scores and labels .* There is: accuracy, top3, loss"
     elif case == "more":

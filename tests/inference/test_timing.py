@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 import caffe_split as cs
+from caffe_split.backends.caffe import timing
 from caffe_split.backends.caffe.timing import parse_times
+from caffe_split.backends.protocol import Timing
+from caffe_split.net.state import NetState
 from tests.support import caffe_split, run_caffe
 
 LAYERS = ["data", "conv", "relu", "ip", "loss"]
@@ -30,6 +34,42 @@ def test_the_words_are_those_of_caffe_time(small: Path) -> None:
     theirs = [line for line in lines[lines.index("Testing for 2 iterations.") + 1 :] if "***" not in line]
     ours = caffe_split("time", "net.prototxt", "--iterations", 2, "--engine", "caffe", cwd=small).stdout
     assert words(ours)[:-2] == words("\n".join(theirs))
+
+
+PROGRAM = """#!/bin/sh
+[ -f /proc/self/fd/2 ] || { echo "a pipe" >&2; exit 3; }
+for n in 1 2 3; do
+  printf 'I caffe.cpp:399] Iteration: %s forward-backward time: 2 ms.\\n' $n >&2
+  printf 'I caffe.cpp:1] half a' >&2
+  tries=0
+  until [ -e seen ]; do tries=$((tries + 1)); [ $tries -lt 400 ] || exit 4; sleep 0.05; done
+  printf ' line\\n' >&2
+done
+printf 'I c.cpp:1]         ip\\tforward: 1.5 ms.\\nI c.cpp:1]         ip\\tbackward: 2 ms.\\n' >&2
+for what in 'Forward pass' 'Backward pass' 'Forward-Backward'; do
+  printf 'I c.cpp:1] Average %s: 4 ms.\\n' "$what" >&2
+done
+printf 'I c.cpp:1] the last line has no end' >&2
+"""
+
+
+def test_what_caffe_time_says_goes_into_a_file_and_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe would cost the program the time of its reader."""
+    monkeypatch.setattr(timing, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    program = tmp_path / "caffe"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    said = []
+
+    def say(number: int, took: float) -> None:
+        # The program goes on when it sees that its first line has been read.
+        (tmp_path / "seen").touch()
+        said.append((number, took))
+
+    found = timing.run_caffe_time(program, tmp_path, Timing(NetState("TRAIN"), 3, "cpu", 1), os.environ, say)
+    assert said == [(1, 2.0), (2, 2.0), (3, 2.0)]
+    assert found == (([("ip", 1.5, 2.0)], 4.0, 4.0, 4.0))
 
 
 def test_layers_shares_and_costs(small: Path, backend: str) -> None:

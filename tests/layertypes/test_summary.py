@@ -188,7 +188,7 @@ def test_a_type_without_a_rule_is_said(tmp_path: Path) -> None:
     [
         (["missing.prototxt"], 1, "missing.prototxt"),
         (["net.prototxt", "--input", "x=1,2"], 1, "'x' is no input of the net. Its inputs: data"),
-        (["net.prototxt", "--input", "data=1,a"], 2, "'data=1,a' is not BLOB=SHAPE, for example data=64,3,32,32"),
+        (["net.prototxt", "--input", "data=1,a"], 2, "'data=1,a' is not BLOB=SHAPE, for example data=64x3x32x32"),
         (["net.prototxt", "--input", "data=1,0"], 2, "is not BLOB=SHAPE"),
         (["net.prototxt", "--input", "data=1,3,2,2"], 1, "layer 'conv' (line 3): its kernel does not fit"),
         (["net.prototxt", "--json", "--csv"], 2, "exclude each other"),

@@ -192,7 +192,7 @@ REFUSED = [
     (["--layer", "d", "--out", "k.png"], 1, "no layer 'd' with kernels"),
     (["--layer", "first", "--out", "k.jpg"], 1, "must end in .png, .svg, .pdf"),
     (["--layer", "first", "--out", "w.caffemodel"], 1, "must end in"),
-    (["--layer", "first", "--out", "no/k.png"], 1, "no such folder"),
+    (["--layer", "first", "--out", "no/k.png"], 1, "no/k.png: there is no folder 'no'."),
     (["--layer", "first", "--out", "k.png", "--channels", "some"], 2, "--channels"),
     (["--out", "k.png"], 2, "--layer"),
 ]

@@ -137,7 +137,7 @@ def test_a_split_is_shown_with_its_scores_and_counts(runs: list[Written]) -> Non
     assert named[8] == "named_split1; <grouped>"
     assert named[4:8] == ["-"] * 4
     assert f"{NASTY_LAYER}entropy 1.200, 8 kernels, 1 frozen" in cells
-    assert "Parameters 1,000 \u2192 1,500 (x1.500); multiply-adds an image not known: 5,000 \u2192 ?." in cells
+    assert "Parameters 1,000 \u2192 1,500 (x1.500); multiply-adds per image not known: 5,000 \u2192 ?." in cells
     # One histogram, with the bins of fast and slow kernels: 0.05, 2 x 0.15 | 0.75, 2 x 0.85, 1.0.
     figures = page.count('class="histogram"')
     assert figures == 1 and page.count('class="slow"') == 2 and page.count('class="fast"') == 3
@@ -257,7 +257,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (["binary"], "binary/train.log holds no line of a training"),
         (["one", "--out", "nowhere/x.html"], "nowhere"),
         (["one", "--out", "empty", "--force"], "empty is a folder"),
-        (["one", "--out", "pipe", "--force"], "pipe is no ordinary file"),
+        (["one", "--out", "pipe", "--force"], "pipe is not an ordinary file"),
         (["one", "--output", "nonsense"], "no test output named nonsense; it has: accuracy, loss"),
     ],
 )

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 import caffe_split
 from caffe_split.cli import COMMANDS
 from tests.support import ROOT
-from tools.site_parts.commands import with_commands
+from tools.site_parts.commands import undescribed, with_commands
 from tools.site_parts.examples import wrong_examples
 from tools.site_parts.library import missing_words, with_library
 
@@ -94,6 +95,20 @@ def test_the_page_of_commands_has_each_once_with_all_its_options() -> None:
     assert "\n## `best`\n" in with_commands("# Commands\n"), "a command that the page forgot"
     with pytest.raises(SystemExit, match="describes bestt: there is no such command"):
         with_commands("# Commands\n\n## `bestt`\n")
+
+
+def test_an_option_without_help_is_found() -> None:
+    @click.group()
+    def group() -> None:
+        pass
+
+    @group.command()
+    @click.option("--bare", "-b")
+    @click.option("--told", help="Of something.")
+    def inner() -> None:
+        pass
+
+    assert undescribed({"group": group}) == ["group inner --bare"]
 
 
 def test_the_page_of_the_library_has_each_name() -> None:

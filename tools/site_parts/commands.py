@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 
 import click
 
@@ -23,9 +24,23 @@ def all_commands() -> dict[str, click.Command]:
     return {**found, "plot_loss.py": plot_loss.command}
 
 
+def undescribed(commands: Mapping[str, click.Command]) -> list[str]:
+    """Options without a help, as `NAME --OPTION`, those of subcommands as well."""
+    found = []
+    for name, command in commands.items():
+        if isinstance(command, click.Group):
+            found += undescribed({f"{name} {each}": inner for each, inner in command.commands.items()})
+        options = [param for param in command.params if isinstance(param, click.Option) and not param.help]
+        found += [f"{name} {max(option.opts, key=len)}" for option in options]
+    return found
+
+
 def with_commands(text: str) -> str:
     """The page with usage, text and options below each command's heading; a command without a section gets one."""
     commands = all_commands()
+    bare = undescribed(commands)
+    if bare:
+        raise SystemExit(f"options without a help: {', '.join(bare)}")
     named = _SECTION.findall(text)
     unknown = [name for name in named if name not in commands]
     if unknown:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from caffe_split.backends.caffe.child import last_words
 from caffe_split.backends.protocol import LayerTime, Timed, Timing
 from caffe_split.errors import CaffeSplitError
 
+_SECONDS_BETWEEN_LOOKS = 1.0
 _NUMBER = r"([-+0-9.e]+|nan|inf)"
 _ITERATION = re.compile(rf"\] Iteration: (\d+) forward-backward time: {_NUMBER} ms\.")
 _LAYER = re.compile(rf"\] *(\S.*?|)\t(forward|backward): {_NUMBER} ms\.")
@@ -26,24 +30,40 @@ def run_caffe_time(
     words += ["-stage", ",".join(how.state.stages)] if how.state.stages else []
     words += ["-gpu", "0"] if how.device == "cuda" else []
     variables = {**environment, "GLOG_logtostderr": "1"}
-    with subprocess.Popen(words, env=variables, stderr=subprocess.PIPE, text=True, errors="replace") as child:
-        assert child.stderr is not None
-        try:
-            lines = list(_followed(child.stderr, say))
-        except BaseException:
-            child.kill()
-            raise
+    # Caffe times itself while it prints a line per iteration. Whoever waits for these at the other end of a pipe takes
+    # the processor from it between two layers, for up to a fifth of a small net's iteration; so they go into a file.
+    with tempfile.TemporaryFile() as written:
+        child = subprocess.Popen(words, env=variables, stderr=written)
+        with child:
+            try:
+                lines = list(_followed(child, written, say))
+            except BaseException:
+                child.kill()
+                raise
     if child.returncode:
         raise CaffeSplitError(last_words("".join(lines)) or f"{program} ended with status {child.returncode}.")
     return parse_times(lines, str(program))
 
 
-def _followed(stream: Iterator[str], say: Callable[[int, float], None]) -> Iterator[str]:
-    for line in stream:
-        found = _ITERATION.search(line)
-        if found:
-            say(int(found[1]), float(found[2]))
-        yield line
+def _followed(child: subprocess.Popen[bytes], written: IO[bytes], say: Callable[[int, float], None]) -> Iterator[str]:
+    """The lines that a program writes into a file, a second after they are written; to the end of the program."""
+    place, rest, runs = 0, b"", True
+    while runs:
+        try:
+            child.wait(_SECONDS_BETWEEN_LOOKS)
+            runs = False
+        except subprocess.TimeoutExpired:
+            pass
+        # The program goes on writing at the place that both share, so it is read by its number.
+        found = os.pread(written.fileno(), os.fstat(written.fileno()).st_size - place, place)
+        place += len(found)
+        *whole, rest = (rest + found).split(b"\n")
+        for line in [*whole, *([] if runs else [rest])]:
+            text = line.decode("utf-8", "replace")
+            iteration = _ITERATION.search(text)
+            if iteration:
+                say(int(iteration[1]), float(iteration[2]))
+            yield text + "\n"
 
 
 def parse_times(lines: list[str], program: str) -> Timed:

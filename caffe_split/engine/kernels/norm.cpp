@@ -122,16 +122,14 @@ void forward(const T *x, const T *other, int64_t rows, int64_t channels, const f
     else apply<T, false, false>(x, other, rows, channels, mean, factor, bias, y);
 }
 
-// The gradient behind the ReLU goes into `passed`, if given; then it is that of the other blob of the sum.
+// Of each channel: the sum of the gradient behind the ReLU, and that of its products with x - mean.
 template <class T, bool CUTS>
-void backward(const T *gradient, const T *y, const T *x, int64_t rows, int64_t channels, const float *mean,
-              const float *inverse, const float *factor, float *of_factor, float *of_bias, T *passed, T *back) {
-    const int64_t width = width_of(rows, channels);
-    std::vector<float> means, slopes, along, ones;
-    repeat(mean, channels, width, means);
+void sums_back(const T *gradient, const T *y, const T *x, int64_t rows, int64_t channels, const float *mean,
+               double *total, double *products) {
+    std::vector<float> means;
+    repeat(mean, channels, width_of(rows, channels), means);
     const float *m = means.data();
-    std::vector<double> total(channels), products(channels);
-    sums(rows, channels, total.data(), products.data(), [=](int64_t at, int64_t wide, float *s, float *q) {
+    sums(rows, channels, total, products, [=](int64_t at, int64_t wide, float *s, float *q) {
 #pragma omp simd
         for (int64_t j = 0; j < wide; ++j) {
             const float value = load(gradient + at + j);
@@ -140,19 +138,27 @@ void backward(const T *gradient, const T *y, const T *x, int64_t rows, int64_t c
             q[j] += kept * (load(x + at + j) - m[j]);
         }
     });
+}
+
+// The gradient of x, from the means over all rows of what `sums_back` adds up. The gradient behind the ReLU goes into
+// `passed`, if given; then it is that of the other blob of the sum.
+template <class T, bool CUTS>
+void apply_back(const T *gradient, const T *y, const T *x, int64_t rows, int64_t channels, const float *mean,
+                const float *inverse, const float *factor, const double *total, const double *products, T *passed,
+                T *back) {
+    const int64_t width = width_of(rows, channels);
     std::vector<float> first(channels), second(channels), third(channels);
     for (int64_t c = 0; c < channels; ++c) {
-        of_bias[c] = static_cast<float>(total[c]);
-        of_factor[c] = static_cast<float>(products[c] * inverse[c]);
         first[c] = factor[c];
-        second[c] = static_cast<float>(total[c] / rows * factor[c]);
-        third[c] = static_cast<float>(products[c] / rows * inverse[c] * inverse[c] * factor[c]);
+        second[c] = static_cast<float>(total[c] * factor[c]);
+        third[c] = static_cast<float>(products[c] * inverse[c] * inverse[c] * factor[c]);
     }
-    if (!back && !passed) return;
+    std::vector<float> means, slopes, along, ones;
+    repeat(mean, channels, width, means);
     repeat(first.data(), channels, width, slopes);
     repeat(second.data(), channels, width, ones);
     repeat(third.data(), channels, width, along);
-    const float *f = slopes.data(), *o = ones.data(), *a = along.data();
+    const float *m = means.data(), *f = slopes.data(), *o = ones.data(), *a = along.data();
     lines_of(rows, channels, width, [=](int64_t at) {
         if (passed) {
 #pragma omp simd
@@ -172,6 +178,22 @@ void backward(const T *gradient, const T *y, const T *x, int64_t rows, int64_t c
             }
         }
     });
+}
+
+template <class T, bool CUTS>
+void backward(const T *gradient, const T *y, const T *x, int64_t rows, int64_t channels, const float *mean,
+              const float *inverse, const float *factor, float *of_factor, float *of_bias, T *passed, T *back) {
+    std::vector<double> total(channels), products(channels);
+    sums_back<T, CUTS>(gradient, y, x, rows, channels, mean, total.data(), products.data());
+    for (int64_t c = 0; c < channels; ++c) {
+        of_bias[c] = static_cast<float>(total[c]);
+        of_factor[c] = static_cast<float>(products[c] * inverse[c]);
+        total[c] /= rows;
+        products[c] /= rows;
+    }
+    if (back || passed)
+        apply_back<T, CUTS>(gradient, y, x, rows, channels, mean, inverse, factor, total.data(), products.data(),
+                            passed, back);
 }
 
 }  // namespace
@@ -199,6 +221,12 @@ void norm_batch(int low, const void *x, int64_t rows, int64_t channels, float ep
     gathered[0] = gathered[0] * fraction + 1.0f;
 }
 
+// The mean and the variance of each channel, into two rows of `numbers`.
+void norm_statistics(int low, const void *x, int64_t rows, int64_t channels, float *numbers) {
+    if (low) statistics(static_cast<const Low *>(x), rows, channels, numbers, numbers + channels);
+    else statistics(static_cast<const float *>(x), rows, channels, numbers, numbers + channels);
+}
+
 // y = (x - mean) * factor + bias, plus `other` unless that is null; where `cuts`, 0 in the place of what is below 0.
 void norm_forward(int low, const void *x, const void *other, int64_t rows, int64_t channels, const float *mean,
                   const float *factor, const float *bias, int cuts, void *y) {
@@ -218,6 +246,34 @@ void norm_backward(int low, const void *gradient, const void *y, const void *x, 
     backward<T, CUTS>(static_cast<const T *>(gradient), static_cast<const T *>(y), static_cast<const T *>(x), rows, \
                       channels, mean, inverse, factor, of_factor, of_bias, static_cast<T *>(passed),               \
                       static_cast<T *>(back))
+    if (low && cuts) GO(Low, true);
+    else if (low) GO(Low, false);
+    else if (cuts) GO(float, true);
+    else GO(float, false);
+#undef GO
+}
+
+// The two halves of norm_backward, between which other processes add their sums: two rows, of the gradient and of its
+// products with x - mean. The second half gets them divided by the number of rows of all processes.
+void norm_sums_back(int low, const void *gradient, const void *y, const void *x, int64_t rows, int64_t channels,
+                    const float *mean, int cuts, double *sums) {
+#define GO(T, CUTS)                                                                                               \
+    sums_back<T, CUTS>(static_cast<const T *>(gradient), static_cast<const T *>(y), static_cast<const T *>(x), rows, \
+                       channels, mean, sums, sums + channels)
+    if (low && cuts) GO(Low, true);
+    else if (low) GO(Low, false);
+    else if (cuts) GO(float, true);
+    else GO(float, false);
+#undef GO
+}
+
+void norm_apply_back(int low, const void *gradient, const void *y, const void *x, int64_t rows, int64_t channels,
+                     const float *mean, const float *inverse, const float *factor, int cuts, const double *means,
+                     void *passed, void *back) {
+#define GO(T, CUTS)                                                                                                \
+    apply_back<T, CUTS>(static_cast<const T *>(gradient), static_cast<const T *>(y), static_cast<const T *>(x), rows, \
+                        channels, mean, inverse, factor, means, means + channels, static_cast<T *>(passed),         \
+                        static_cast<T *>(back))
     if (low && cuts) GO(Low, true);
     else if (low) GO(Low, false);
     else if (cuts) GO(float, true);

@@ -64,8 +64,6 @@ class Layer:
     options_name = ""
     # Indices of blobs that the layer computes with on the host, and that so stay there.
     on_host: frozenset[int] = frozenset()
-    # Whether files may have its blobs with more or fewer axes of 1.
-    loads_any_ones = False
     varies = False
     draws = False
     eager = False

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
-from caffe_split.layertypes.norm_forks import bn_kind
+from caffe_split.net.norm_forks import bn_kind
 
 # SegNet's is fixed.
 _EPS_SEGNET = 1e-9
@@ -27,7 +27,6 @@ class BN(Layer):
     """
 
     options_name = "bn_param"
-    loads_any_ones = True
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:

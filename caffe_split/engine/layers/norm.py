@@ -14,7 +14,7 @@ from caffe_split.engine.layers.base import MOST_AXES, Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.engine.parallel import sync_norm
 from caffe_split.engine.parallel.group import ALONE
-from caffe_split.layertypes import norm_forks
+from caffe_split.net import norm_forks
 
 
 class BatchNorm(Layer):
@@ -77,13 +77,14 @@ class BatchNorm(Layer):
         if self.own:
             return None
         eps = self.options.get("eps")
-        if self.shares or eps <= 0 or self.values == 1 or not kernel.fits(x, other):
+        if eps <= 0 or self.values == 1 or not kernel.fits(x, other):
             return None
         mean, variance, gathered = self.blobs
         if not self.is_global:
             running = (mean, variance, gathered)
             fraction = self.options.get("moving_average_fraction")
-            return kernel.normalised(x, other, weight, bias, cuts, (eps, fraction, running))
+            others = self.place.group if self.shares else None
+            return kernel.normalised(x, other, weight, bias, cuts, (eps, fraction, running), others)
         if torch.is_grad_enabled():
             return None
         share = 1 / float(gathered) if float(gathered) else 0.0

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from typing_extensions import override
 
@@ -23,6 +25,8 @@ from caffe_split.net.tpm_state import START as _START
 from caffe_split.net.tpm_state import WEIGHT as _WEIGHT
 from caffe_split.net.tpm_state import from_cells as _read
 from caffe_split.net.tpm_state import state_shapes, to_cells
+
+Numbers = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -74,7 +78,8 @@ class TPM(Layer):
                 f"param '{self.text.param_names()[0]}' names no weight of an earlier layer: put this layer after the "
                 "one it watches, and give the weight the same name in both."
             )
-        counter = self.blobs[_COUNTER]
+        # As an array: PyTorch takes ten times as long to reach a single number.
+        counter = self.blobs[_COUNTER].numpy()
         self._check(counter)
         iteration = _read(counter[0, 1:3])
         if counter[0, 3] == 0:
@@ -85,7 +90,7 @@ class TPM(Layer):
             _write(iteration + 1, counter[0, 1:3])
         return (torch.tensor(self._whole(iteration)),)
 
-    def _check(self, counter: torch.Tensor) -> None:
+    def _check(self, counter: Numbers) -> None:
         """Initialise the state of new windows, and check that recorded windows are those of this layer."""
         fresh = counter[0, 0] == 0
         if not fresh and counter[0, 0] != _LAYOUT:
@@ -111,7 +116,7 @@ class TPM(Layer):
                 _write(value, row[2 * place : 2 * place + 2])
             self.blobs[_RESULT][index].zero_()
 
-    def _sample(self, iteration: int, counter: torch.Tensor) -> None:
+    def _sample(self, iteration: int, counter: Numbers) -> None:
         for index, window in enumerate(self.windows):
             if not window.start <= iteration <= window.stop or (iteration - window.start) % self.interval:
                 continue
@@ -145,10 +150,10 @@ class TPM(Layer):
         started = [index for index, window in enumerate(self.windows) if window.start <= iteration]
         if not started:
             return math.nan
-        displacement, high, low = (float(value) for value in self.blobs[_RESULT][started[-1], -1])
+        displacement, high, low = self.blobs[_RESULT][started[-1], -1].tolist()
         path = high + low
         return min(displacement / path, 1.0) if path else math.nan
 
 
-def _write(value: int, cells: torch.Tensor) -> None:
+def _write(value: int, cells: Numbers) -> None:
     cells[0], cells[1] = to_cells(value)

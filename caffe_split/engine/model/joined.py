@@ -3,20 +3,15 @@
 Behind a convolution without an activation another one, a sum or a concat is linear, too: the halves, the added path,
 the concat and the reorder of a split are one map of X's bottom. Its kernel is multiplied out from the layers' own,
 products of small matrices, and the images pass through it once. Autograd takes its gradient apart again, so that each
-layer gets the gradient that it has when it runs alone, but for rounding. Done only where it saves multiplications.
-
-With K the kernel (outputs, inputs, height, width) of a map of the bottom, and M the weights of a 1x1 convolution behind
-it, M K is that of both; kernels of a sum are added, those of a concat stacked, each laid at its place in a window that
-holds them all. A convolution of several pixels behind one of 1x1 without a bias is joined as well: where the former
-looks past the border, the latter gives zeros in either order.
+layer gets the gradient that it has when it runs alone, but for rounding. Done only where it saves multiplications. The
+maps themselves: see `model.linear`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Union
 
 import torch
 from torch.nn import functional
@@ -27,107 +22,7 @@ from caffe_split.engine.layers.dense import Convolution
 from caffe_split.engine.layers.shape import Concat, Eltwise
 from caffe_split.engine.model.calls import LayerCall
 from caffe_split.engine.model.late import Memory
-
-# A kernel (outputs, inputs, height, width) and a bias (outputs), None for zeros.
-Map = tuple[torch.Tensor, Union[torch.Tensor, None]]
-
-
-@dataclass(frozen=True)
-class Window:
-    """The pixels that a kernel looks at, and its step, each along height and width."""
-
-    size: tuple[int, int]
-    pad: tuple[int, int]
-    stride: tuple[int, int]
-
-    def around(self, other: Window) -> Window:
-        """The least window that holds both, whose steps are alike."""
-        pad = _each(max, self.pad, other.pad)
-        ends = [max(one - p, two - q) for one, p, two, q in zip(self.size, self.pad, other.size, other.pad)]
-        return Window(_pair([end + before for end, before in zip(ends, pad)]), pad, self.stride)
-
-    def lay(self, kernel: torch.Tensor, inner: Window) -> torch.Tensor:
-        """A kernel of the window `inner`, with zeros around it to this window."""
-        (top, left), (height, width) = _each(int.__sub__, self.pad, inner.pad), inner.size
-        below, right = self.size[0] - top - height, self.size[1] - left - width
-        return functional.pad(kernel, (left, right, top, below)) if top or left or below or right else kernel
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A convolution of the bottom."""
-
-    layer: Convolution
-    window: Window
-    shape: tuple[int, int]  # outputs, inputs
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers with weights."""
-        return [self.layer]
-
-    def map(self) -> Map:
-        """The kernel and the bias."""
-        return _dense(self.layer), self.layer.bias()
-
-
-@dataclass(frozen=True)
-class Behind:
-    """A convolution of what `inner` gives; one of the two looks at a single pixel."""
-
-    layer: Convolution
-    inner: Linear
-    window: Window
-    shape: tuple[int, int]
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers with weights."""
-        return [*self.inner.layers, self.layer]
-
-    def map(self) -> Map:
-        """The kernel and the bias."""
-        kernel, bias = self.inner.map()
-        outer, own = _dense(self.layer), self.layer.bias()
-        if outer.shape[2:] == (1, 1):
-            matrix = outer.flatten(1)
-            joined = (matrix @ kernel.flatten(1)).view(-1, *kernel.shape[1:])
-            if bias is not None:
-                own = matrix @ bias if own is None else torch.addmv(own, matrix, bias)
-            return joined, own
-        return torch.einsum("omhw,mi->oihw", outer, kernel.flatten(1)), own
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Maps side by side in a concat, or with `factors` added up."""
-
-    inner: tuple[Linear, ...]
-    factors: tuple[float, ...] | None
-    window: Window
-    shape: tuple[int, int]
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers with weights, each once."""
-        return list(dict.fromkeys(layer for one in self.inner for layer in one.layers))
-
-    def map(self) -> Map:
-        """The kernel and the bias."""
-        maps = [one.map() for one in self.inner]
-        kernels = [self.window.lay(kernel, one.window) for one, (kernel, _) in zip(self.inner, maps)]
-        biases = [bias for _, bias in maps]
-        if self.factors is None:
-            if all(bias is None for bias in biases):
-                return torch.cat(kernels), None
-            filled = [k.new_zeros(len(k)) if bias is None else bias for k, bias in zip(kernels, biases)]
-            return torch.cat(kernels), torch.cat(filled)
-        scaled = [k if factor == 1 else k * factor for k, factor in zip(kernels, self.factors)]
-        given = [bias * factor for bias, factor in zip(biases, self.factors) if bias is not None]
-        return _total(scaled), _total(given) if given else None
-
-
-Linear = Union[Leaf, Behind, Beside]
+from caffe_split.engine.model.linear import PIXEL, Behind, Beside, Leaf, Linear, Window, has_bias, pair, work
 
 
 @dataclass
@@ -229,13 +124,13 @@ class _Finder:
         weight, window = layer.blobs[0], layer.window
         if weight.dim() != 4 or layer.first != 1 or set(window.dilation) != {1}:
             return None
-        own = Window(_pair(weight.shape[2:]), _pair(window.pad), _pair(window.stride))
+        own = Window(pair(weight.shape[2:]), pair(window.pad), pair(window.stride))
         before = self._inner(call.bottoms[0], call.low)
         if before is not None:
             inner, shape = before.linear, (len(weight), before.linear.shape[1])
-            first = inner.window == _PIXEL and not _has_bias(inner)
-            if own == _PIXEL or first:
-                linear = Behind(layer, inner, inner.window if own == _PIXEL else own, shape)
+            first = inner.window == PIXEL and not has_bias(inner)
+            if own == PIXEL or first:
+                linear = Behind(layer, inner, inner.window if own == PIXEL else own, shape)
                 return replace(before, linear=linear, members=before.members | {at})
         leaf = Leaf(layer, own, (len(weight), layer.group * weight.shape[1]))
         return _Group(leaf, frozenset({at}), call.bottoms[0])
@@ -262,16 +157,6 @@ class _Finder:
         return replace(groups[0], linear=linear, members=frozenset({at}).union(*(each.members for each in groups)))
 
 
-_PIXEL = Window((1, 1), (0, 0), (1, 1))
-
-
-def _has_bias(linear: Linear) -> bool:
-    """Whether a map adds a bias."""
-    if isinstance(linear, Beside):
-        return any(_has_bias(one) for one in linear.inner)
-    return linear.layer.bias() is not None or (isinstance(linear, Behind) and _has_bias(linear.inner))
-
-
 def _fits(window: Window, bottom: Shape, top: Shape) -> bool:
     """Whether a window has as many places on a bottom as the top has pixels."""
     places = [
@@ -285,45 +170,5 @@ def _saves(linear: Linear, top: Shape) -> bool:
     """Whether one convolution with the joined kernel needs less multiplications, those of joining it included."""
     pixels = top[0] * math.prod(top[2:])
     joined = math.prod((*linear.shape, *linear.window.size))
-    apart, joining = _work(linear)
+    apart, joining = work(linear)
     return joining + joined * pixels < apart * pixels
-
-
-def _work(linear: Linear) -> tuple[int, int]:
-    """Multiplications a pixel of the layers run one by one, and those that join their kernels."""
-    if isinstance(linear, Leaf):
-        return linear.layer.blobs[0].numel(), 0
-    if isinstance(linear, Behind):
-        apart, joining = _work(linear.inner)
-        own = linear.layer.blobs[0].numel()
-        return apart + own, joining + linear.layer.group * own * linear.inner.shape[1] * math.prod(
-            linear.inner.window.size
-        )
-    parts = [_work(one) for one in linear.inner]
-    return sum(apart for apart, _ in parts), sum(joining for _, joining in parts)
-
-
-def _dense(layer: Convolution) -> torch.Tensor:
-    """The kernels of a convolution as if it had one group, with zeros for what they do not look at."""
-    weight, group = layer.blobs[0], layer.group
-    if group == 1:
-        return weight
-    own = weight.view(group, -1, *weight.shape[1:])
-    spread = torch.einsum("goihw,gk->gokihw", own, torch.eye(group, dtype=weight.dtype, device=weight.device))
-    return spread.reshape(len(weight), -1, *weight.shape[2:])
-
-
-def _total(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
-
-
-def _each(function: Callable[[int, int], int], one: Sequence[int], two: Sequence[int]) -> tuple[int, int]:
-    return _pair([function(a, b) for a, b in zip(one, two)])
-
-
-def _pair(values: Sequence[int]) -> tuple[int, int]:
-    first, second = values
-    return int(first), int(second)

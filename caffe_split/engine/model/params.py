@@ -10,6 +10,7 @@ import torch
 
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.options import Options
 
 
@@ -160,7 +161,7 @@ def copy_weights(
         for index, (array, blob) in enumerate(zip(arrays, layer.blobs)):
             if array.shape == (0,) and (layer.name, index) in shared:
                 continue  # In HDF5 a blob that another layer owns is an empty array, or missing.
-            alike = layer.loads_any_ones and _without_ones(array.shape) == _without_ones(blob.shape)
+            alike = record_for(layer.text).any_ones and _without_ones(array.shape) == _without_ones(blob.shape)
             if not alike and not _same_shape(array.shape, tuple(blob.shape)):
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))

@@ -113,6 +113,14 @@ class Group:
         dist.all_gather(parts, values)
         return torch.cat(parts)
 
+    def statistics(self, mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and variance (C,) of the rows of all processes, from those of this one; each has equally many rows."""
+        # The mean variance of the parts plus the variance of their means is the variance of the whole, without the loss
+        # of digits of E[x^2] - E[x]^2.
+        parts = self.rows_of_all(torch.stack([mean, variance])[None]).double()
+        whole = parts[:, 0].mean(0)
+        return whole.float(), (parts[:, 1].mean(0) + (parts[:, 0] - whole).square().mean(0)).float()
+
     @torch.no_grad()
     def spread(self, tensors: Sequence[torch.Tensor]) -> None:
         """Copy the first process's values to all others."""

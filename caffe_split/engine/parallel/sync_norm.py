@@ -1,4 +1,7 @@
-"""BatchNorm over the batch of all processes, on any device. PyTorch's own SyncBatchNorm is for CUDA only."""
+"""BatchNorm over the batch of all processes, on any device. PyTorch's own SyncBatchNorm is for CUDA only.
+
+On processors the compiled kernels do the same faster (`kernels.norm`), where there are any.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,7 @@ class _Norm(torch.autograd.Function):
         axes = [axis for axis in range(x.dim()) if axis != 1]
         count = group.size * x.numel() // x.shape[1]
         variance, mean = torch.var_mean(x.float(), axes, unbiased=False)
-        # All processes have equally many values. The mean variance of the parts plus the variance of their means is the
-        # variance of the whole, without the loss of digits of E[x^2] - E[x]^2.
-        parts = group.rows_of_all(torch.stack([mean, variance])[None]).double()
-        whole = parts[:, 0].mean(0)
-        spread = parts[:, 1].mean(0) + (parts[:, 0] - whole).square().mean(0)
-        mean, variance = whole.float(), spread.float()
+        mean, variance = group.statistics(mean, variance)
         out = functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.axes, ctx.count, ctx.group, ctx.has_bias = axes, count, group, bias is not None

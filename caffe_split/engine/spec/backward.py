@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes.norm_forks import scale_inside
 from caffe_split.layertypes.records.recurrent import exposed_count
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
+from caffe_split.net.norm_forks import scale_inside
 from caffe_split.net.options import Options
 
 _WITHOUT = ("ArgMax", "Threshold", "DetectionOutput")

@@ -14,6 +14,7 @@ from caffe_split.engine.kernels.build import kernels
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.parallel.reduce import Reducer
 from caffe_split.engine.seeds import mixed_seed
 from caffe_split.engine.training.check import check_solver
 from caffe_split.engine.training.debug import DebugInfo
@@ -125,6 +126,7 @@ class Solver:
         self.test_nets = list(nets.tests(document, training.net, self.net, group))
         self._test_iters = [int(count) for count in self.options.all("test_iter")]
         self.updater = Updater(self.net.params, self.options)
+        self._reducer = Reducer(group, [param.values for param in self.net.params])
         hdf5 = self.options.get("snapshot_format") == "HDF5"
         self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
         if snapshot == AUTO:
@@ -214,7 +216,9 @@ class Solver:
                     return
             loss = 0.0
             self._reseed()
-            for _ in range(batches):
+            for batch in range(batches):
+                if batch == batches - 1:
+                    self._reducer.begin()
                 output = self._learn()
                 loss += float(output.loss.detach())
             loss, wish = self._with_others(loss / batches, self._wish())
@@ -253,8 +257,7 @@ class Solver:
         """Average the gradients over the processes. Returns the mean loss, and the wish of any process."""
         if self.group.size == 1:
             return loss, wish
-        gradients = [param.values.grad for param in self.net.params if param.values.grad is not None]
-        loss, stop, keep = self.group.average(gradients, [loss, float(wish == "stop"), float(wish == "snapshot")])
+        loss, stop, keep = self._reducer.finish([loss, float(wish == "stop"), float(wish == "snapshot")])
         return loss, "stop" if stop else "snapshot" if keep else ""
 
     def _update(self, show: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.layertypes import norm_forks
 from caffe_split.layertypes.batch_rules import (
     EACH,
     SAME,
@@ -20,6 +19,7 @@ from caffe_split.layertypes.batch_rules import (
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import Engine, LayerType, always
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError, axis_of, need_bottoms, same, with_bias
+from caffe_split.net import norm_forks
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
@@ -146,6 +146,7 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("bn", check=_check_bn, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
         blob_names=("weight", "bias", "mean", "variance"),
+        any_ones=True,
     ),
     LayerType(
         "Normalize",

@@ -1,0 +1,62 @@
+"""Training ResNet-20 in two processes with a thread each, and in one process with two threads, in turns.
+
+`python -m benchmarks.bench_processes [--net resnet20_cifar10] [--iterations 20] [--rounds 3] [--precision bf16] [--cpu]
+[--before CHECKOUT]`. The data are random images in LMDBs; a time is the median over a log's intervals after the first.
+Ratios above 1 say that two processes are faster. With `--cpu` the processor time of all processes is compared, which
+other programs disturb less; it does not show how long processes wait for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.bench_engine import NETS, ROOT, prepare, processor_seconds, seconds
+
+ONE = "one process, 2 threads"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", default="resnet20_cifar10", choices=NETS)
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--before", type=Path)
+    words = parser.parse_args()
+    ours = [sys.executable, "-m", "caffe_split.engine", "solver.prototxt", "--precision", words.precision]
+    kinds = {
+        ONE: ["--threads", "2"],
+        "two processes": ["--threads", "1", "--processes", "2"],
+        "two, --sync-bn": ["--threads", "1", "--processes", "2", "--sync-bn"],
+    }
+    roots = {"": ROOT, **({"before: ": words.before.resolve()} if words.before else {})}
+    print(f"{words.net}, {words.precision}, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        prepare(folder, words.net, words.iterations)
+        measured: dict[str, list[float]] = {}
+        for _ in range(words.rounds):
+            for when, root in roots.items():
+                for what, more in kinds.items():
+                    environment = {"PYTHONPATH": str(root), "OMP_WAIT_POLICY": "passive"}
+                    took = (
+                        processor_seconds([*ours, *more], folder, words.iterations, **environment)
+                        if words.cpu
+                        else seconds([*ours, *more], folder, **environment)
+                    )
+                    measured.setdefault(when + what, []).append(took)
+    for name, found in measured.items():
+        alone = measured[name.split(": ")[0] + ": " + ONE if ": " in name else ONE]
+        ratios = [one / two for one, two in zip(alone, found)]
+        shown = f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
+        print(f"  {name:32} {statistics.median(found) * 1000:7.1f} ms per iteration; one / this: {shown}")
+
+
+if __name__ == "__main__":
+    main()

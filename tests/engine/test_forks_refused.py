@@ -1,0 +1,132 @@
+"""Layers of forks of Caffe: what the check of their text refuses, and which bottoms."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.engine.case import Case, layer
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+
+from caffe_split.engine.model.net import Net
+from caffe_split.engine.spec.support import judge, layers_of
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+from caffe_split.net.state import NetState
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottoms", "options", "said"),
+    [
+        ("BN", "x", "", "a BN is SegNet's, with two blobs"),
+        ("BN", "x", "bn_param { bn_mode: LEARN frozen: true }", "a BN is SegNet's, with two blobs"),
+        ("BN", "x", "bn_param { momentun: 0.9 }", "BNParameter has no field 'momentun'; did you mean 'momentum'?"),
+        ("BN", "x", "bn_param { eps: 'x' }", "expected a decimal number"),
+        ("BatchNorm", "x", "batch_norm_param { scale_bias: true filler { } }", "fields of NVCaffe"),
+        ("BatchNorm", "x", "batch_norm_param { use_weight_bias: true bias_term: false }", "a factor without a shift"),
+        ("Normalize", "x", "", "without norm_param it may be SSD's"),
+        (
+            "Pooling",
+            "x",
+            "pooling_param { kernel_size: 2 ceil_mode: true round_mode: FLOOR }",
+            "ceil_mode and round_mode",
+        ),
+        ("Upsample", "x", "upsample_param { scale_h: 2 scale_w: 2 }", "scale_h, scale_w with one bottom"),
+        ("Upsample", "x", "", "no scale with one bottom"),
+        ("Upsample", "x x", "upsample_param { scale: 1 }", "a scale of 1; expected 2 or more"),
+        ("Upsample", "x x", "upsample_param { upsample_h: 9 }", "upsample_h and upsample_w go together"),
+        ("Upsample", "x x", "upsample_param { scale: 3 pad_out_h: true }", "pad_out_h with a scale of 3"),
+        ("Unpooling", "x x", "unpooling_param { unpool: TILE unpool_size: 9 }", "unpool: TILE is not handled"),
+        ("Interp", "x", "", "its size is given by nothing"),
+        (
+            "Interp",
+            "x",
+            "interp_param { zoom_factor: 2 height: 3 width: 3 }",
+            "its size is given by zoom_factor, height",
+        ),
+        ("Interp", "x", "interp_param { zoom_factor: 2 pad_beg: 1 }", "pad_beg: 1; DeepLab's Interp crops"),
+        ("PriorBox", "x x", "prior_box_param { }", "min_size is missing"),
+        ("PriorBox", "x x", "prior_box_param { min_size: 9 max_size: 9 }", "max_size: expected one above each"),
+        ("PriorBox", "x x", "prior_box_param { min_size: 9 step_h: 9 }", "step_h alone"),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { }", "num_classes is missing"),
+        (
+            "MultiBoxLoss",
+            "x x x x",
+            "multibox_loss_param { num_classes: 2 conf_loss_type: LOGISTIC }",
+            "conf_loss_type: LOGISTIC is not handled",
+        ),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 bp_inside: true }", "bp_inside: true is not"),
+        (
+            "MultiBoxLoss",
+            "x x x x",
+            "multibox_loss_param { num_classes: 2 mining_type: HARD_EXAMPLE }",
+            "mining_type: HARD_EXAMPLE is not handled",
+        ),
+        ("ROIPooling", "x x", "roi_pooling_param { }", "pooled_h or pooled_w is missing"),
+        ("WarpCTC", "x x", "", "type WarpCTC is not handled"),
+        ("FocalLoss", "x x", "", "focal_loss_param without alpha and gamma"),
+        ("FocalLoss", "x x", "focal_loss_param { alpha: 1 gamma: 2 type: LINEAR }", "type LINEAR is not handled"),
+        ("CenterLoss", "x x", "center_loss_param { }", "num_output is missing or 0"),
+        ("L1Loss", "x x", "l1_loss_param { plateau: 1 }", "plateau is not handled"),
+        ("SegAccuracy", "x x", "seg_accuracy_param { reset: false }", "reset: false"),
+        ("BoxAnnotatorOHEM", "x x x x", "", "with 1 tops is not handled; expected 2"),
+        ("DetectionEvaluate", "x x", "", "num_classes is missing"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 }", "no ratio or no scale"),
+        ("Correlation", "x x", "correlation_param { kernel_size: 2 max_displacement: 1 }", "kernel_size is even"),
+        ("Convolution3D", "x", "convolution_param { num_output: 1 kernel_size: 3 }", "kernel_depth is missing"),
+        ("Pooling3D", "x", "pooling_param { pool: AVE kernel_size: 2 kernel_depth: 2 }", "pool: AVE is not handled"),
+        ("PixelShuffle", "x", "", "upscale_factor is missing"),
+        ("Convolution", "x", "convolution_param { num_output: 1 kernel_size: 1 pad_type: 1 }", "no field 'pad_type'"),
+    ],
+)
+def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: str) -> None:
+    document = prototxt.parse(Case(layer(kind, bottoms, options=options), {"x": (2, 4, 6, 6)}).prototxt(), "net")
+    problems, _ = judge(document, layers_of(document, NetState("TRAIN")))
+    assert problems and said in problems[0].text and problems[0].line == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottoms", "options", "said"),
+    [
+        ("DepthwiseConvolution", "x", "convolution_param { num_output: 8 kernel_size: 1 }", "num_output 8 and group 4"),
+        ("DepthwiseConvolution", "x", "convolution_param { num_output: 4 kernel_size: 1 axis: 2 }", "axis 2"),
+        ("ConvolutionDepthwise", "x", "convolution_param { num_output: 4 kernel_size: 1 group: 2 }", "group 2 for 4"),
+        ("Convolution", "x", "convolution_param { num_output: 4 kernel_size: 1 hole: 2 dilation: 2 }", "write one"),
+        (
+            "Convolution",
+            "x",
+            "convolution_param { num_output: 4 kernel_size: 1 pad: 1 pad_l: 2 }",
+            "without another pad",
+        ),
+        ("Deconvolution", "x", "convolution_param { num_output: 4 kernel_size: 1 pad_l: 2 }", "no field 'pad_l'"),
+        ("ShuffleChannel", "x", "shuffle_channel_param { group: 3 }", "4 channels do not divide into 3 groups"),
+        ("Reorg", "x", "reorg_param { stride: 4 }", "stride 4 does not divide"),
+        ("Permute", "x", "permute_param { order: 4 }", "order [4] is none of the 4 axes"),
+        ("Reverse", "x", "reverse_param { axis: 4 }", "axis 4"),
+        ("Axpy", "x x x", "", "expected (N, C), and two alike"),
+        ("Interp", "x", "interp_param { zoom_factor: 2 pad_beg: -6 }", "nothing of its bottom"),
+        ("PSROIPooling", "x x", "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 1 }", "18 channels"),
+        ("DetectionOutput", "x x x", "detection_output_param { num_classes: 2 }", "values per image"),
+        ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 }", "values per image"),
+        ("VideoData", "", "", 'inputs={"y"'),
+        ("CasiaWebFace", "", "casia_web_face_param { source: 'list' }", 'inputs={"y"'),
+        ("CenterLoss", "x x", "center_loss_param { num_output: 3 }", "expected 2"),
+        ("Proposal", "x x x", "proposal_param { scale: 8 ratio: 1 }", "expected 2 and 4 channels"),
+        (
+            "Convolution3D",
+            "x",
+            "convolution_param { num_output: 1 kernel_size: 1 kernel_depth: 1 }",
+            "takes (N, C, time",
+        ),
+        ("Correlation", "x x", "correlation_param { kernel_size: 1 max_displacement: 3 }", "is too small for its max"),
+        ("PixelShuffle", "x", "pixel_shuffle_param { upscale_factor: 3 }", "do not divide into squares of 3"),
+        ("NormalizationL2", "x", "", "records (N, C) only"),
+    ],
+)
+def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: str, said: str) -> None:
+    text = Case(layer(kind, bottoms, options=options), {"x": (2, 4, 6, 6)}).prototxt()
+    with pytest.raises(CaffeSplitError) as error:
+        Net(prototxt.parse(text, kind="net"), "TRAIN")
+    assert said in str(error.value) and re.search(r"layer 'l' \(line 3\)|:3: layer 'l'", str(error.value))
