@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("snakemake", nargs=-1)
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Steps at the same time.")
+@click.option("--jobs", type=click.IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
 @click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def study(
     file: Path,
     snakemake: tuple[str, ...],
-    jobs: int,
+    jobs: int | None,
     scale: str | None,
     seeds: int | None,
     out: Path | None,
@@ -57,7 +57,7 @@ def study(
     """
     from caffe_split.study.checks import check_study
     from caffe_split.study.read import read_study
-    from caffe_split.study.run import run_study
+    from caffe_split.study.run import jobs_for, run_study
     from caffe_split.study.view import view
 
     if logs and publish is None:
@@ -66,6 +66,7 @@ def study(
     plan = read_study(file, changes)
     check_study(plan)
     out = (out or Path(plan.name)).absolute()
+    jobs = jobs or jobs_for(plan)
     if dry_run:
         _dry_run(plan, out, jobs)
         return 0

@@ -125,7 +125,7 @@ def pace_of(run: Callable[[int], float]) -> tuple[float, float]:
         # A guess at what takes long enough; the first one includes the start, and is too short for a small net.
         each = (second - first) / (count - FIRST) if count > FIRST else first / FIRST
         wanted = max(math.ceil(1.2 * ENOUGH / max(each, 1e-6)), 1 if count == FIRST else count)
-        count = FIRST + wanted
+        count = min(FIRST + min(wanted, GROWTH * count), MOST)
         second = run(count)
     iteration = max(second - first, 0.0) / (count - FIRST)
     return max(first - FIRST * iteration, 0.0), iteration

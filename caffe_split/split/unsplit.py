@@ -72,7 +72,10 @@ def unsplit(graph: Graph, split: Split, blobs: Blobs) -> Unsplit:
     walk = _Walk(graph, split, blobs)
     kernels = walk.value(split.exit, split.last + 1)
     assert kernels is not None
-    kernels = _without_rounding(kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.last + 1))
+    if kernels.bias is not None and kernels.bias.any():
+        kernels = _without_rounding(
+            kernels, _Walk(graph, split, blobs, absolute=True).value(split.exit, split.last + 1)
+        )
     members = sorted(split.members)
     check_alone(graph, members, split.last)
     layers = graph.layers
@@ -94,7 +97,7 @@ def _without_rounding(kernels: Kernels, terms: Kernels | None) -> Kernels:
     a bias: their numbers were rounded to float32.
     """
     assert terms is not None
-    if kernels.bias is None or terms.bias is None or not kernels.bias.any():
+    if kernels.bias is None or terms.bias is None:
         return kernels
     if (np.abs(kernels.bias) > ROUNDING * terms.bias).any():
         return kernels
@@ -221,7 +224,9 @@ class _Walk:
         if dense.shape[1] != len(kernels.weight):
             raise CannotFoldError(f"{layer.where} takes {dense.shape[1]} channels where {len(kernels.weight)} arrive")
         mixed = kernels.mixed(dense[:, :, 0, 0])
-        return _sum([mixed, Kernels(np.zeros_like(mixed.weight), bias)])
+        # Every zero is a positive one, as in a sum.
+        mixed.weight[...] += 0.0
+        return Kernels(mixed.weight, _sum_of([each for each in (mixed.bias, bias) if each is not None]))
 
     def _in_own_geometry(self, layer: Layer, geometry: Geometry, dense: Array) -> Array:
         """The kernels of a convolution of the bottom with `geometry`, written with X's own.
@@ -299,8 +304,19 @@ def _all(layer: Layer, values: list[Kernels | None]) -> list[Kernels]:
 
 
 def _sum(parts: Sequence[Kernels]) -> Kernels:
-    biases = [part.bias for part in parts if part.bias is not None]
-    return Kernels(np.sum([part.weight for part in parts], axis=0), np.sum(biases, axis=0) if biases else None)
+    weight = _sum_of([part.weight for part in parts])
+    assert weight is not None
+    return Kernels(weight, _sum_of([part.bias for part in parts if part.bias is not None]))
+
+
+def _sum_of(arrays: Sequence[Array]) -> Array | None:
+    """Their sum, in their order, without a copy of all of them; None of none."""
+    if not arrays:
+        return None
+    total = arrays[0].copy()
+    for array in arrays[1:]:
+        total += array
+    return total
 
 
 def _ungrouped(weight: Array, group: int) -> Array:

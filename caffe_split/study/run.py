@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caffe_split.engine.cores import usable_cores
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import append_to, make_folder, remove_file
 from caffe_split.study.checks import check_folder, check_same, inputs_of
@@ -36,6 +37,11 @@ class Progress:
     total: int
     running: tuple[str, ...]
     left: float | None
+
+
+def jobs_for(study: Study) -> int:
+    """How many steps run at the same time where nobody says: what the cores allow, or one where they share a device."""
+    return 1 if study.device != "cpu" else max(1, usable_cores() // study.threads)
 
 
 def run_study(

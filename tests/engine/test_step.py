@@ -149,6 +149,20 @@ def test_gradients_are_those_of_autograd(name: str) -> None:
     assert some
 
 
+def test_a_sum_with_a_blob_that_is_copied_for_the_kernel() -> None:
+    """The copy is as long as the numbers of the BatchNorm, which would take its memory if it were freed too early."""
+    text = DATA.replace("dim: 4 dim: 3 dim: 9 dim: 7", "dim: 1 dim: 3 dim: 3 dim: 1").replace("dim: 4", "dim: 1")
+    text += conv("a", "x", 3) + layer("b", "BatchNorm", "a") + layer("h", "Eltwise", "x b") + END
+    document = prototxt.parse(text, kind="net")
+    image = {"x": np.arange(9.0).reshape(1, 3, 3, 1), "y": np.zeros(1)}
+    losses = []
+    for fuse in (False, True):
+        net = Net(document, "TRAIN", seed=2, fuse=fuse)
+        net.forward(image)
+        losses.append(float(net.learn().loss.detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_a_label_that_is_no_class_is_named() -> None:
     net = Net(prototxt.parse(DATA + NETS["one convolution"] + END, kind="net"), "TRAIN", seed=2, fuse=True)
     for wrong in (5, -1):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.after_split import ROLES, read_course
 from caffe_split.study.locks import is_held
+from caffe_split.study.read import read_study
+from caffe_split.study.run import jobs_for
 from caffe_split.trainlog.read import read_log
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
@@ -63,6 +66,13 @@ def kill_and_go_on(file: Path, out: Path, marks: int, group: bool, jobs: int = 2
         # Whatever of the first start should still be there.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+
+
+def test_without_jobs_there_is_one_for_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
+    study = read_study(write_study(tmp_path))
+    assert [jobs_for(replace(study, threads=threads)) for threads in (1, 3, 8)] == [7, 2, 1]
+    assert jobs_for(replace(study, device="cuda")) == 1
 
 
 def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class _Chain(Native):
     @override
     def forward(self, bottoms: Sequence[torch.Tensor]) -> Tops:
         x, rows, channels = dense(bottoms[0]), self._rows, self._channels
-        other = dense(bottoms[1]).data_ptr() if self._adds else None
+        other = dense(bottoms[1]) if self._adds else None  # Kept by a name while the kernel reads it.
         mean, variance, gathered = self._norm.blobs
         blobs = [] if self._scale is None else self._scale.blobs
         # Mean, 1 / deviation, and that times the weight.
@@ -62,7 +62,16 @@ class _Chain(Native):
         bias = blobs[1] if len(blobs) > 1 else self._zeros
         factor = first + 8 * channels
         self.library.norm_forward(
-            0, x.data_ptr(), other, rows, channels, first, factor, bias.data_ptr(), self._cuts, out.data_ptr()
+            0,
+            x.data_ptr(),
+            None if other is None else other.data_ptr(),
+            rows,
+            channels,
+            first,
+            factor,
+            bias.data_ptr(),
+            self._cuts,
+            out.data_ptr(),
         )
         self.kept = (x, out, numbers)
         return (out,)
