@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_ours, new_folder, write_atomic
+from caffe_split.files import check_ours, new_folder, remove_folder, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.plot.picture_file import write_picture
@@ -36,7 +36,7 @@ def test_what_is_no_file_is_never_replaced(writer: str, tmp_path: Path) -> None:
     (tmp_path / f"link{suffix}").symlink_to(f"pipe{suffix}")
     before = sorted((path.name, path.is_fifo()) for path in tmp_path.iterdir())
     for name, what in (("folder", "a folder"), ("pipe", "no plain file"), ("link", "no plain file")):
-        with pytest.raises(CaffeSplitError, match=f"{name}.*: {what}; give the name of a file"):
+        with pytest.raises(CaffeSplitError, match=f"{name}.*{what}; give the name of a file"):
             WRITERS[writer](tmp_path / name)
     for name in ("no/where", "n" * 300, "a\0b"):
         with pytest.raises(CaffeSplitError, match="cannot write"):
@@ -121,3 +121,32 @@ def test_exports_replace_what_they_wrote_and_nothing_else(tmp_path: Path) -> Non
         with pytest.raises(CaffeSplitError, match=r"exists and is no (table|log|plot).*overwritten unasked"):
             export()
     assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_a_folder_with_a_link_in_it_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/data").write_text("mine")
+    made = tmp_path / "made"
+    for name in ("theirs", "theirs/data", "nowhere"):
+        made.mkdir()
+        (made / "link").symlink_to(tmp_path / name)
+        with pytest.raises(CaffeSplitError, match=r"made is not removed: .*link was not written by this program"):
+            remove_folder(made, lambda _: True)
+        assert (made / "link").is_symlink()
+        (made / "link").unlink()
+        made.rmdir()
+    made.symlink_to(tmp_path / "theirs")
+    with pytest.raises(CaffeSplitError, match="made was not written by this program"):
+        remove_folder(made, lambda _: True)
+    assert (tmp_path / "theirs/data").read_text() == "mine"
+
+
+def test_a_folder_that_the_system_keeps_is_said_to_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").mkdir()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(CaffeSplitError, match=r"made: cannot be removed: Permission denied"):
+        remove_folder(tmp_path / "made", lambda _: True)
