@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from typing import Any
 
@@ -39,6 +40,12 @@ def expect(value: Any, kind: type | tuple[type, ...], instead: str) -> None:
 def expect_path(value: Any, what: str) -> None:
     """Raises `CaffeSplitError` unless `value` is a path; `what` says of what."""
     expect(value, (str, os.PathLike), f"the path of {what}")
+
+
+def expect_count(value: Any, name: str, least: int = 1) -> None:
+    """Raises `WrongUseError` unless `value`, which is called `name`, is a whole number of `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise WrongUseError(f"{name} is {value!r}, expected a whole number of {least} or more.")
 
 
 def _short(value: Any) -> str:

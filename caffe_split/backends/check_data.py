@@ -17,6 +17,7 @@ _SOURCES = {
     "ImageData": ("image_data_param", "list of images"),
     "HDF5Data": ("hdf5_data_param", "list of HDF5 files"),
     "WindowData": ("window_data_param", "window file"),
+    "InfogainLoss": ("infogain_loss_param", "matrix"),
 }
 
 
@@ -48,6 +49,8 @@ def _of_layer(layer: Layer) -> Iterator[str]:
         if layer.type == "Data":
             if not _is_data_set(source, str(options.get("backend"))):
                 yield f"no {what} '{source}' ({options.get('backend')}{_instead(source)})"
+        elif layer.type == "InfogainLoss" and not options.get("source"):
+            return  # its third bottom is the matrix
         elif not source.is_file():
             yield f"no {what} '{source}'"
         elif layer.type == "HDF5Data":
@@ -58,7 +61,7 @@ def _of_layer(layer: Layer) -> Iterator[str]:
         elif layer.type == "ImageData":
             yield from _first_image(source, str(options.get("root_folder")))
     for name in ("transform_param", _SOURCES.get(layer.type, ("",))[0]):
-        if name and layer.message.has(name) and name != "hdf5_data_param":
+        if name and layer.message.has(name) and name not in ("hdf5_data_param", "infogain_loss_param"):
             mean = str(Options.of(layer.message, name).get("mean_file"))
             if mean and not Path(mean).is_file():
                 yield f"no mean_file '{mean}'"

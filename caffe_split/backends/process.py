@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -68,7 +69,8 @@ class Child:
         self._grace = grace
         self.on_interrupt: Callable[[], None] = lambda: None
         self._previous: dict[int, object] = {}
-        for number in _PASSED_ON:
+        # Python lets the main thread alone handle signals: from another one, they do what the program lets them do.
+        for number in _PASSED_ON if threading.current_thread() is threading.main_thread() else ():
             # What was ignored (nohup) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
                 self._previous[number] = signal.signal(number, self._note)

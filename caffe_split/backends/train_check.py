@@ -6,6 +6,7 @@ Caffe itself warns of weights that fit no layer, or ends with a check that names
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _check_fields(solver: prototxt.Document) -> None:
     if lines:
         raise CaffeSplitError(
             "neither Caffe nor the engine reads these fields; name the program of a fork that does, also one on PATH: "
-            f"caffe-split train {solver.filename} --engine caffe --caffe PROGRAM\n  " + "\n  ".join(lines)
+            f"caffe-split train {shlex.quote(solver.filename)} --engine caffe --caffe PROGRAM\n  " + "\n  ".join(lines)
         )
     kind = str(solver.get("type", "SGD"))
     if kind not in HISTORIES:
@@ -82,8 +83,8 @@ def _check_fields(solver: prototxt.Document) -> None:
 def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:
     if path.name.endswith((".solverstate", ".solverstate.h5")):
         raise CaffeSplitError(
-            f"{path}: this is a solver state, and weights go there; `caffe-split train --snapshot {path}` goes on from "
-            "it"
+            f"{path}: this is a solver state, and weights go there; `caffe-split train --snapshot "
+            f"{shlex.quote(str(path))}` goes on from it"
         )
     return read_weights(path)
 
@@ -91,7 +92,7 @@ def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:
 def _check_state(path: Path, net: tuple[prototxt.Document, NetState], kind: str) -> SolverState:
     """The solver state in `path`. Raises `CaffeSplitError` if it is none, or of another net or solver type."""
     if path.name.endswith((".caffemodel", ".caffemodel.h5")):
-        state = Path(str(path).replace(".caffemodel", ".solverstate"))
+        state = path.with_name(path.name.replace(".caffemodel", ".solverstate"))
         there = f"; its solver state is {state}" if state.is_file() else ""
         raise CaffeSplitError(
             f"{path}: these are weights, and --snapshot takes a solver state{there}. To start from weights give "

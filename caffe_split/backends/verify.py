@@ -64,7 +64,7 @@ class Verification:
     def verdict(self) -> str:
         """The result in one line."""
         where = f"run in {get_backend(self.engine).title}"
-        past = [row for row in self.rows if row.relative > self.tolerance]
+        past = [row for row in self.rows if not row.relative <= self.tolerance]
         if not past:
             return f"same function: largest relative difference {self.worst:.3e}, tolerance {self.tolerance:g}, {where}"
         failed = self._failed()

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.derivation.choice import BY_TPM, CHOICE_FORMS
 from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS
 
@@ -56,7 +57,7 @@ def split_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--added-lr",
-            type=click.FloatRange(min=0),
+            type=FiniteRange(min=0),
             default=DEFAULTS.added_lr,
             show_default=True,
             help="Factor on the lr_mult of the added convolutions, except a frozen skip.",

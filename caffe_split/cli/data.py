@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.ranges import SEED
 from caffe_split.data import DIGITS_TRAIN
 
 _out = click.option(
@@ -35,12 +36,12 @@ def data() -> None:
 @_out
 @click.option(
     "--train",
-    type=int,
+    type=click.IntRange(1),
     default=DIGITS_TRAIN,
     show_default=True,
     help="Images in the training set; the rest is the test set.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the shuffle.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the shuffle.")
 def digits(out: Path, train: int, seed: int) -> None:
     """The 1797 handwritten digits (8x8 grey) of scikit-learn, as digits_train_lmdb and digits_test_lmdb.
 

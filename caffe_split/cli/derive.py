@@ -20,6 +20,7 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--noise",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=DEFAULTS.noise,
     show_default=True,
     help="Standard deviation of the symmetry-breaking noise.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.options import Shown, caffe_proto_option, state_options
+from caffe_split.cli.ranges import FiniteRange
 
 
 @click.command()
@@ -22,7 +23,7 @@ from caffe_split.cli.options import Shown, caffe_proto_option, state_options
 )
 @click.option("--title", default="", help="Title of the picture.  [default: the net's name]")
 @click.option(
-    "--aspect", type=click.FloatRange(0.1, 10), default=1.3, show_default=True, help="Wanted ratio of width to height."
+    "--aspect", type=FiniteRange(0.1, 10), default=1.3, show_default=True, help="Wanted ratio of width to height."
 )
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")

@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json, shape_option
+from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
 
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The model.  [default: NET with .onnx]")
-@click.option("--opset", type=int, default=17, show_default=True, help="Version of ONNX's operators, 13 or later.")
+@click.option(
+    "--opset", type=click.IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
+)
 @click.option("--dynamic", help="What may vary, separated by commas: batch, height, width.")
 @shape_option("an input, in place of the one in NET")
 @click.option("--blobs", help="Further outputs, separated by commas: any blobs of the net.")
@@ -36,13 +39,13 @@ from caffe_split.cli.options import caffe_proto_option, engine_option, names, pr
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Largest relative difference of an output.  [default: 1e-4; with --half 1e-2]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("--safetensors", is_flag=True, help="Also write the weights as a safetensors file.")
 @click.option("--stage", "stages", multiple=True, help="A stage in which the net is built; can be repeated.")
-@click.option("--level", type=int, default=0, show_default=True, help="Level in which the net is built.")
+@click.option("--level", type=LEVEL, default=0, show_default=True, help="Level in which the net is built.")
 @engine_option
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace files that are there.")

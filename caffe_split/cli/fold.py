@@ -15,6 +15,7 @@ from caffe_split.cli.options import (
     print_json,
     state_options,
 )
+from caffe_split.cli.ranges import FiniteRange
 
 
 @click.command()
@@ -41,14 +42,20 @@ from caffe_split.cli.options import (
 @click.option("--layers", help="Fold only the splits of these layers, separated by commas, and those inside them.")
 @click.option(
     "--smaller-than",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Fold only branches whose kernel is shorter than this share of its slow half's.",
 )
 @ignore_extra_option
 @state_options("TEST")
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
-@click.option("--tolerance", type=float, default=1e-4, show_default=True, help="Largest relative difference of a blob.")
+@click.option(
+    "--tolerance",
+    type=FiniteRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="Largest relative difference of a blob.",
+)
 @engine_option
 @caffe_proto_option
 @click.option("--force", is_flag=True, help="Replace the folder --out.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from caffe_split.cli.ranges import FiniteRange
+
 if TYPE_CHECKING:
     from caffe_split.inference.images import Preprocessing
 
@@ -20,7 +22,7 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "or .npy file.  [default: that of the Input layer's transform_param]",
     )
     scale = click.option(
-        "--scale", type=float, metavar="X", help="For images: multiply by this after subtracting the mean."
+        "--scale", type=FiniteRange(), metavar="X", help="For images: multiply by this after subtracting the mean."
     )
     rgb = click.option("--rgb", is_flag=True, help="For images: the net and --mean have red first, not blue.")
     return mean(scale(rgb(command)))

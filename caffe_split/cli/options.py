@@ -14,6 +14,7 @@ import click
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
+from caffe_split.cli.ranges import LEVEL
 from caffe_split.errors import WrongUseError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def state_options(phase: str) -> Callable[[Callable[..., Any]], Callable[..., An
             multiple=True,
             help="A stage in which the net is built; can be repeated.  [default: those of the solver]",
         )
-        @click.option("--level", type=int, help="Level in which the net is built.  [default: the solver's, else 0]")
+        @click.option("--level", type=LEVEL, help="Level in which the net is built.  [default: the solver's, else 0]")
         @functools.wraps(command)
         def with_state(*args: Any, phase: str, stages: tuple[str, ...], level: int | None, **options: Any) -> Any:
             return command(*args, shown=Shown(phase, stages, level), **options)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from caffe_split.cli.logs import rank_option
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
@@ -46,7 +47,13 @@ DEFAULT_FILE = "loss.png"
 )
 @click.option("--outputs", default="", metavar="NAME,NAME", help="Draw only these train and test outputs.")
 @click.option("--log", "log_scale", is_flag=True, help="Logarithmic loss axes.")
-@click.option("--every", default=2.0, show_default=True, help="Seconds between two looks at growing logs.")
+@click.option(
+    "--every",
+    type=FiniteRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks at growing logs.",
+)
 @rank_option
 def command(
     logs: tuple[str, ...],

@@ -21,6 +21,7 @@ from caffe_split.cli.options import (
     print_json,
     state_options,
 )
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.cli.tpm_scores import ScoresAsked
 from caffe_split.errors import CaffeSplitError
 
@@ -37,7 +38,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--iter",
     "iteration",
-    type=int,
+    type=click.IntRange(0),
     help="Snapshot whose TPM layers to read.  [default: the last one, or the end of the last --window]",
 )
 @click.option(
@@ -51,7 +52,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
 @click.option(
     "--momentum",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     help="Momentum of the training.  [default: that of its solver, else 0]",
 )
 @click.option("--kernels", is_flag=True, help="Also print a line per kernel.")

@@ -8,6 +8,7 @@ from caffe_split.backends import train as training
 from caffe_split.backends.choose import names
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.backends.train_plan import TrainPlan, plan_training, printable, resume_command
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.engine.spec.command import Choices
 
 
@@ -80,7 +81,7 @@ from caffe_split.engine.spec.command import Choices
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=training.GRACE,
     show_default=True,
     metavar="SECONDS",

@@ -8,6 +8,7 @@ import click
 
 from caffe_split.backends.choose import names as backend_names
 from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_option, print_json, state_options
+from caffe_split.cli.ranges import SEED, FiniteRange
 
 
 @click.command()
@@ -25,12 +26,10 @@ from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_opti
 )
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
 @state_options("TEST")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of all random numbers."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=1e-4,
     show_default=True,
     help="Largest relative difference of a blob.",

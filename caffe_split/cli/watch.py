@@ -9,6 +9,7 @@ import click
 
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.cli.logs import rank_option
+from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import progress, query
 from caffe_split.trainlog.follow import Follower
@@ -19,7 +20,9 @@ from caffe_split.trainlog.follow import Follower
 @click.option(
     "--max-iter", type=click.IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
 )
-@click.option("--every", default=1.0, show_default=True, help="Seconds between two looks.")
+@click.option(
+    "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."
+)
 @click.option("--once", is_flag=True, help="Show the progress once and end.")
 @rank_option
 def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | None) -> int:

@@ -13,7 +13,7 @@ from caffe_split.backends.protocol import Backend
 from caffe_split.derivation.options import CALIBRATE
 from caffe_split.derivation.own_data import need_training_data
 from caffe_split.engine.spec.backward import backward_problems, with_gradient
-from caffe_split.errors import CaffeSplitError, WrongUseError, expect
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect, expect_count
 from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
@@ -70,8 +70,7 @@ def measure_saliency(
     training.need_one_solver()
     if (iteration is None) == (weights is None):
         raise WrongUseError("give either an iteration, that of a snapshot, or weights.")
-    if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
-        raise WrongUseError(f"calibrate is {batches!r}, expected a whole number of batches of 1 or more.")
+    expect_count(batches, "calibrate")
     backend = choose_backend(engine)
     names = expect_gradient(training, layers)
     path = training.snapshot(iteration or 0) if weights is None else Path(weights)

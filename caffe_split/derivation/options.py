@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from caffe_split.backends import choose as backends
 from caffe_split.derivation.choice import BY_TPM, parse_choice
-from caffe_split.errors import WrongUseError
+from caffe_split.errors import WrongUseError, expect_count
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init, SplitOptions
 from caffe_split.split.parts import Activation, SkipPool
@@ -84,9 +84,7 @@ class DeriveOptions(SplitOptions):
             if value < 0:
                 raise WrongUseError(f"{name} is {value}, expected 0 or more.")
         for name, least in (("seed", 0), ("branch_norm", 0), ("calibrate", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise WrongUseError(f"{name} is {value!r}, expected a whole number of {least} or more.")
+            expect_count(getattr(self, name), name, least)
         parse_choice(self.choose_by)
 
 

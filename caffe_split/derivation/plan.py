@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,8 @@ class DerivePlan:
         """The command that trains what was written; None without a solver."""
         if self.solver_path is None:
             return None
-        state = "" if self.state is None else f" --snapshot {self.out / STATE_NAME}"
-        return f"caffe-split train {self.out / self.solver_path.name}{state}"
+        state = [] if self.state is None else ["--snapshot", str(self.out / STATE_NAME)]
+        return shlex.join(["caffe-split", "train", str(self.out / self.solver_path.name), *state])
 
     def output_names(self) -> list[str]:
         """The files that are written beside manifest.json."""

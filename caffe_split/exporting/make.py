@@ -94,12 +94,18 @@ class ExportPlan:
     ) -> list[str]:
         """Write the model, and check it first; returns what the check found, a sentence per input.
 
-        Weights beside which a model would pass `most_bytes` go into a file OUT.data; `with_safetensors` writes them as
-        OUT's name with `.safetensors` as well. Raises `CaffeSplitError` where a file is there without `force`, and
-        where the model does not compute what the net does; nothing is written then.
+        Each file appears whole or not at all, and the model last: where the system refuses to give it its name, the
+        other files may be there without it. Weights beside which a model would pass `most_bytes` go into a file
+        OUT.data; `with_safetensors` writes them as OUT's name with `.safetensors` as well. Raises `CaffeSplitError`
+        where a file is there without `force`, and where the model does not compute what the net does; nothing is
+        written then.
         """
         data = Path(f"{self.out}.data") if write.size_of(self.model) > most_bytes - (1 << 24) else None
         tensors = self.out.with_suffix(".safetensors") if with_safetensors else None
+        if tensors == self.out:
+            raise CaffeSplitError(
+                f"{self.out}: the model and its safetensors would have one name; call the model .onnx."
+            )
         for path in (self.out, data, tensors):
             if path is not None:
                 check_file(path, force)

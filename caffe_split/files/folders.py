@@ -129,11 +129,22 @@ def _again(folder: Path, out: Path, old: Path) -> None:
 def remove_folder(folder: Path, is_ours: Callable[[Path], bool]) -> None:
     """Remove a folder, if it is there and all files in it are `is_ours`.
 
-    Raises `CaffeSplitError` where another is in it; nothing is removed then.
+    Raises `CaffeSplitError` where another is in it, or a link, which this program never makes there: nothing is removed
+    then. Raises it, too, where the system refuses to remove something.
     """
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
-    strange = sorted(str(path) for path in folder.rglob("*") if not path.is_dir() and not is_ours(path))
-    if strange:
-        raise CaffeSplitError(f"{folder} is not removed: {strange[0]} was not written by this program; move it away.")
-    shutil.rmtree(folder)
+    try:
+        inside = [folder, *folder.rglob("*")]
+        strange = sorted(
+            str(path)
+            for path in inside
+            if path.is_symlink() or not (path.is_dir() or (path != folder and is_ours(path)))
+        )
+        if strange:
+            raise CaffeSplitError(
+                f"{folder} is not removed: {strange[0]} was not written by this program; move it away."
+            )
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise CaffeSplitError(f"{folder}: cannot be removed: {reason(error)}.") from error

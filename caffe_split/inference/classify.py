@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.errors import CaffeSplitError, expect, expect_count
 from caffe_split.files import PathLike
 from caffe_split.inference.given import DEFAULTS, RunOptions, open_net, run_net
 from caffe_split.inference.images import ImageInput, Preprocessing
@@ -72,6 +72,7 @@ def classify(
     ((255.0, '0'),)
     """
     expect(options, RunOptions, "RunOptions(...) as options")
+    expect_count(top, "top")
     expect(preprocessing, Preprocessing, "Preprocessing(...) as preprocessing")
     given = open_net(net, options)
     source = ImageInput(given, preprocessing)

@@ -15,7 +15,7 @@ import numpy as np
 from caffe_split import jsontext
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Session
-from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect
+from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect, expect_count
 from caffe_split.files import (
     PathLike,
     check_parent,
@@ -96,6 +96,8 @@ def extract(
     ((6, 4), ('ip.npy',), 6)
     """
     expect(options, RunOptions, "RunOptions(...) as options")
+    if iterations is not None:
+        expect_count(iterations, "iterations")
     target = Path(out)
     names = list(dict.fromkeys(blobs))
     if form not in FORMS:
@@ -150,7 +152,7 @@ def extract(
             if file not in done:
                 remove_file(work / file)
         if images:
-            write_atomic(work / _LIST, "".join(f"{path}\n" for path in source.images).encode())
+            write_atomic(work / _LIST, b"".join(os.fsencode(path) + b"\n" for path in source.images))
         write_manifest(work, [given.path, Path(weights)], done + ([_LIST] if images else []), job)
         try:
             rename_new(work, target)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split.engine.log import number
-from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.errors import CaffeSplitError, expect, expect_count
 from caffe_split.files import PathLike
 from caffe_split.inference.counts import Counts, Head, find_head
 from caffe_split.inference.given import DEFAULTS, RunOptions, data_set, open_net, run_net
@@ -117,6 +117,10 @@ def score_net(
     top-4 = 1
     """
     expect(options, RunOptions, "RunOptions(...) as options")
+    if iterations is not None:
+        expect_count(iterations, "iterations")
+    for most in top:
+        expect_count(most, "top")
     given = open_net(net, options)
     if any(layer.type == "Input" for layer in given.layers):
         raise CaffeSplitError(

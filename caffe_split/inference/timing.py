@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Timing
 from caffe_split.engine.log import number
-from caffe_split.errors import expect
+from caffe_split.errors import expect, expect_count
 from caffe_split.files import PathLike
 from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_sources, open_net
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
@@ -142,6 +142,7 @@ def time_net(
     [('conv', 7776, 1600, True)]
     """
     expect(options, RunOptions, "RunOptions(...) as options")
+    expect_count(iterations, "iterations")
     given = open_net(net, options, phase)
     check_sources(given)
     backend = choose_backend(options.engine)

@@ -52,7 +52,7 @@ def draw_file(
     ending = picture_format(out)
     page = _drawing(document, state, whole, title, aspect)
     if ending == "svg":
-        write_atomic(out, svg_text(page, title or _net_name(document)).encode(), force)
+        write_atomic(out, svg_text(page, title or _net_name(document)).encode("utf-8", "replace"), force)
         return
     with atomic_open(out, force) as stream:
         dpi = min(DPI, 72 * MOST_PIXELS / max(page.width, page.height))

@@ -7,7 +7,7 @@ from typing import Any
 
 from caffe_split.derivation.choice import BY_TPM
 from caffe_split.derivation.options import DeriveOptions
-from caffe_split.errors import WrongUseError, expect
+from caffe_split.errors import WrongUseError, expect, expect_count
 
 ROUNDS = 3
 # The layers that the ResNet-20 study split together in each round; a net that has fewer has all of its own split.
@@ -50,8 +50,7 @@ class MultiSplitOptions:
 
     def __post_init__(self) -> None:
         expect(self.derive, DeriveOptions, "DeriveOptions(...) as derive")
-        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
-            raise WrongUseError(f"rounds is {self.rounds!r}, expected a whole number of 1 or more.")
+        expect_count(self.rounds, "rounds")
         if isinstance(self.layers, int) and self.layers < 1:
             raise WrongUseError(f"layers is {self.layers}, expected 1 or more, or names.")
         if isinstance(self.layers, tuple) and self.rounds > 1:

@@ -52,7 +52,7 @@ def tested_images(training: Training) -> int | None:
 
 def write_outputs(folder: Path, found: MultiSplits, start: Start, deploy: Path | None) -> None:
     """Write the outcome into the loop's folder, over that of an earlier end."""
-    write_atomic(folder / "table.md", f"{found.table()}\n\n{found.sentence()}\n".encode())
+    write_atomic(folder / "table.md", f"{found.table()}\n\n{found.sentence()}\n".encode("utf-8", "surrogateescape"))
     write_atomic(folder / "result.json", (jsontext.dumps(found.as_dict()) + "\n").encode())
     names = [row.name for row in found.rows()]
     logs = [folder / name / LOG for name in names if (folder / name / LOG).is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from caffe_split.backends.choose import get_backend
@@ -14,13 +15,17 @@ from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
 from caffe_split.tpm.layers import remove_watchers
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
-_SOURCES = (
-    ("data_param", "source"),
-    ("hdf5_data_param", "source"),
-    ("image_data_param", "source"),
-    ("data_param", "mean_file"),
-    ("transform_param", "mean_file"),
-)
+# The fields of layers that are files, or sets of data: message -> fields.
+_FILES = {
+    "data_param": ("source", "mean_file"),
+    "hdf5_data_param": ("source",),
+    "image_data_param": ("source", "mean_file"),
+    "window_data_param": ("source", "mean_file"),
+    "infogain_loss_param": ("source",),
+    "transform_param": ("mean_file",),
+}
+# Those of messages whose `root_folder` Caffe puts before each name of a list, as it is written.
+_ROOTS = ("image_data_param", "window_data_param")
 
 
 def study_solver(study: Study) -> prototxt.Document:
@@ -69,23 +74,29 @@ def study_net(study: Study) -> prototxt.Document:
     """
     net = read_net(net_path(study), upgrade=True)
     remove_watchers(net)
+    for message, key in _named_files(net):
+        message.set(key, str(_place(study, str(message.get(key)))))
     for layer in all_layers(net):
-        for param, key in _SOURCES:
-            message = layer.message.sub(param)
-            if message is not None and message.has(key):
-                message.set(key, str(_place(study, str(message.get(key)))))
+        for message in filter(None, map(layer.message.sub, _ROOTS)):
+            root = str(message.get("root_folder", ""))
+            if root:
+                message.set("root_folder", f"{_place(study, root)}{'/' if root.endswith('/') else ''}")
     return net
+
+
+def _named_files(net: prototxt.Document) -> Iterator[tuple[prototxt.Message, str]]:
+    """The fields of a net that name files or data sets: the message and the field's name."""
+    for layer in all_layers(net):
+        for param, keys in _FILES.items():
+            message = layer.message.sub(param)
+            if message is not None:
+                yield from ((message, key) for key in keys if message.has(key))
 
 
 def data_files(study: Study) -> list[Path]:
     """The data sets and mean files that the net names."""
-    found = []
-    for layer in all_layers(study_net(study)):
-        for param, key in _SOURCES:
-            message = layer.message.sub(param)
-            if message is not None and message.has(key):
-                found.append(Path(str(message.get(key))))
-    return list(dict.fromkeys(found))
+    named = _named_files(study_net(study))
+    return list(dict.fromkeys(Path(str(message.get(key))) for message, key in named))
 
 
 def _place(study: Study, name: str) -> Path:

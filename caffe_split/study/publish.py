@@ -75,7 +75,7 @@ def publish_study(
     if logs:
         keep_runs(study, out, page.with_suffix(""))
     command = command_of(study, out, folder, jobs) + (" --logs" if logs else "")
-    write_atomic(page, _page(study, rows, out, command, conclusion).encode())
+    write_atomic(page, _page(study, rows, out, command, conclusion).encode("utf-8", "surrogateescape"))
     return page
 
 

@@ -174,7 +174,7 @@ def _derive(study: Study, step: StudyStep, held: Held) -> Derived:
     options = replace(arm.options(step.seed), schedule=study.schedule, engine=study.engine, window=stage.window)
     training = open_training(whole / nets.SOLVER)
     plan = derive(training, stage.at, layers=arm.layers or arm.num_splits, options=options, out=folder)
-    write_atomic(whole / "derive.log", f"{plan}\n".encode())
+    write_atomic(whole / "derive.log", f"{plan}\n".encode("utf-8", "surrogateescape"))
     plan.write()
     return Derived(plan.as_dict())
 
@@ -186,7 +186,7 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     weights = _weights(study, folder, nets.length(study))
     options = FoldOptions(state=open_training(folder / nets.SOLVER).state_in("TEST"))
     plan = fold(folder / nets.NET, weights, out=folded, options=options)
-    write_atomic(folder / "fold.log", f"{plan}\n".encode())
+    write_atomic(folder / "fold.log", f"{plan}\n".encode("utf-8", "surrogateescape"))
     comparisons = plan.write(check=VerifyOptions(engine=study.engine))
     copy_file(folder / nets.NET, folded / "unfolded.prototxt")
     return Folded(

@@ -8,6 +8,7 @@ import pytest
 from caffe_split.backends.compare import compare_blobs
 from caffe_split.backends.measure import measure
 from caffe_split.backends.protocol import Forwarded
+from caffe_split.backends.verify import Verification
 
 
 def forwarded(*batches: dict[str, object], outputs: tuple[str, ...] = ()) -> Forwarded:
@@ -52,3 +53,9 @@ def test_statistics_are_those_of_all_batches_together() -> None:
     whole = np.concatenate(batches).astype(np.float64)
     np.testing.assert_allclose(found.mean, whole.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(found.variance, whole.var(axis=(0, 2, 3)), rtol=1e-6)
+
+
+def test_no_difference_is_within_a_tolerance_that_is_no_number() -> None:
+    (row,) = compare_blobs(forwarded({"x": [1.0]}), forwarded({"x": [1.0]}))
+    found = Verification((row,), float("nan"))
+    assert not found.passed and "NOT the same function" in found.verdict()

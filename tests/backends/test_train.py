@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from caffe_split.backends import train_plan
 from caffe_split.backends.caffe import find
+from caffe_split.backends.process import Child
 from caffe_split.backends.torch import Torch
 from caffe_split.engine.spec import command
 from caffe_split.errors import CaffeSplitError
@@ -276,3 +278,21 @@ def test_which_engine_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     stand_in(tmp_path, "")
     plan = train_plan.plan_training("solver.prototxt")
     assert (plan.engine, plan.why) == ("caffe", "")
+
+
+def test_a_child_runs_from_any_thread(tmp_path: Path) -> None:
+    """Only the main thread of a program can take signals; another one runs its child without."""
+    ended = []
+
+    def run() -> None:
+        with open(tmp_path / "out", "wb") as output:
+            child = Child([sys.executable, "-c", "print(1)"], dict(os.environ), output, 5.0)
+            while child.poll(0.1) is None:
+                pass
+            child.close()
+            ended.append(child.poll(0))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert ended == [0] and (tmp_path / "out").read_text() == "1\n"

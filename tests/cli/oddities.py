@@ -198,7 +198,7 @@ OLD_TYPES = lines("""
     BIAS_CHANNEL
     DSN_LOSS
     WARP_IMAGE
-    SEG_ACCURACY
+    RANK_ACCURACY
 """)
 DATA_FIELDS = lines("""
     data_param { threads: 4 parser_threads: 2 }

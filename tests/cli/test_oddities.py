@@ -113,7 +113,7 @@ def test_an_unknown_type_keeps_the_shape_in_place_only(kind: str) -> None:
 
 
 def test_a_blob_that_an_unknown_layer_writes_anew_has_no_shape() -> None:
-    text = 'layer { name: "odd" type: "Correlation" bottom: "data" top: "plain" }\n'
+    text = 'layer { name: "odd" type: "Correlation3D" bottom: "data" top: "plain" }\n'
     found = summary(odd.HEAD + text + 'layer { name: "r" type: "ReLU" bottom: "plain" top: "plain" }\n')
     assert found["rows"]["r"]["tops"] is None
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import caffe_split as cs
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import folders, new_folder
+from caffe_split.formats.weights.caffemodel import SolverState
 from tests.support import caffe_split
 
 pytestmark = pytest.mark.usefixtures("any_backend")
@@ -40,6 +45,25 @@ main()
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_command_that_trains_can_be_typed_whatever_the_names_are(tmp_path: Path) -> None:
+    net, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
+    net.write_text(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }'
+        'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4'
+        " kernel_size: 3 pad: 1 } }"
+    )
+    cs.write_weights(weights, {"conv": [np.ones((4, 3, 3, 3)), np.zeros(4)]})
+    options, out = cs.DeriveOptions(partition="list:0,1"), tmp_path / "my nets; $d1"
+    plan = cs.derive(cs.open_training(net), weights=weights, layers=["conv"], options=options, out=out)
+    state = SolverState(1, "", 0, [])
+    command = replace(plan, solver_path=tmp_path / "a solver.prototxt", state=state).train_command()
+    assert command is not None
+    assert shlex.split(command) == [
+        *("caffe-split", "train", f"{out}/a solver.prototxt"),
+        *("--snapshot", f"{out}/init.solverstate"),
+    ]
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["new", "replaced"])

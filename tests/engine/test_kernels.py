@@ -371,3 +371,16 @@ def test_pooling_of_bfloat16_adds_in_float(largest: bool) -> None:
     assert outs[0].dtype == low.grad.dtype == torch.bfloat16
     assert torch.equal(outs[0].float(), outs[1].bfloat16().float())
     assert torch.equal(low.grad, full.grad.bfloat16())
+
+
+def test_a_user_without_a_home_trains_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr(Path, "expanduser", _no_home)
+    found = build.kernels.__wrapped__()
+    assert found.library is None and "no home to keep compiled kernels in; set XDG_CACHE_HOME" in found.why
+
+
+def _no_home(_: Path) -> Path:
+    raise RuntimeError("Could not determine home directory.")

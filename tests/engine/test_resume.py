@@ -151,6 +151,20 @@ def test_a_snapshot_that_cannot_be_written_again_stays(tmp_path: Path, monkeypat
     assert {path.name for path in Path().glob("ours_iter_3.*")} == set(before)
 
 
+@pytest.mark.parametrize("form", ["", "snapshot_format: HDF5"])
+def test_a_snapshot_is_written_again_in_a_folder_of_any_name(tmp_path: Path, form: str) -> None:
+    """Only the name of the file gets the mark of a new one, not that of a folder."""
+    write_training(tmp_path, RATE, 3)
+    Path("old.caffemodels").mkdir()
+    text = Path("solver.prototxt").read_text().replace('"ours"', '"old.caffemodels/ours.caffemodel"')
+    Path("solver.prototxt").write_text(text + form)
+    solver, _ = ours("solver.prototxt")
+    names = {path.name for path in Path("old.caffemodels").iterdir()}
+    assert len(names) == 2
+    solver.snapshot()
+    assert {path.name for path in Path("old.caffemodels").iterdir()} == names
+
+
 def test_a_finished_training_is_not_written_again(tmp_path: Path) -> None:
     write_training(tmp_path, RATE, 3)
     ours("solver.prototxt")

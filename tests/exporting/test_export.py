@@ -239,6 +239,13 @@ def test_weights_of_more_than_a_message_holds_lie_beside_the_model(files: tuple[
     )
 
 
+def test_the_model_and_its_safetensors_have_two_names(files: tuple[Path, Path]) -> None:
+    out = files[0].with_suffix(".safetensors")
+    with pytest.raises(CaffeSplitError, match=r"net\.safetensors: the model and its safetensors would have one name"):
+        cs.export(*files, out=out).write(with_safetensors=True)
+    assert not out.exists()
+
+
 def test_the_safetensors_are_a_modules_state(files: tuple[Path, Path]) -> None:
     plan_of(files).write(with_safetensors=True)
     data = files[0].with_suffix(".safetensors").read_bytes()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_file, check_ours, free_name, new_folder, write_atomic
+from caffe_split.files import check_file, check_ours, free_name, new_folder, remove_folder, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.plot.picture_file import write_picture
@@ -163,3 +163,32 @@ def test_a_place_for_no_file_is_refused_before_anything_is_computed(
         check_file(tmp_path / name, force)
     check_file(tmp_path / "new", False)
     check_file(tmp_path / "file", True)
+
+
+def test_a_folder_with_a_link_in_it_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/data").write_text("mine")
+    made = tmp_path / "made"
+    for name in ("theirs", "theirs/data", "nowhere"):
+        made.mkdir()
+        (made / "link").symlink_to(tmp_path / name)
+        with pytest.raises(CaffeSplitError, match=r"made is not removed: .*link was not written by this program"):
+            remove_folder(made, lambda _: True)
+        assert (made / "link").is_symlink()
+        (made / "link").unlink()
+        made.rmdir()
+    made.symlink_to(tmp_path / "theirs")
+    with pytest.raises(CaffeSplitError, match="made was not written by this program"):
+        remove_folder(made, lambda _: True)
+    assert (tmp_path / "theirs/data").read_text() == "mine"
+
+
+def test_a_folder_that_the_system_keeps_is_said_to_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "made").mkdir()
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(CaffeSplitError, match=r"made: cannot be removed: Permission denied"):
+        remove_folder(tmp_path / "made", lambda _: True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,3 +240,32 @@ def test_an_extraction_of_another_kind_or_at_the_same_time(
     with locked(small / ".f.unfinished.lock"), pytest.raises(BusyError, match="another process extracts into"):
         extract("net.prototxt", "w.caffemodel", ["ip"], "f")
     extract("net.prototxt", "w.caffemodel", ["ip"], "f")
+
+
+def test_images_may_have_any_name_that_a_file_can_have(small: Path, backend: str) -> None:
+    Path("deploy.prototxt").write_text(
+        'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 2 dim: 2 } } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 1 } }'
+    )
+    cs.write_weights("d.caffemodel", {"ip": [np.ones((1, 12)), np.zeros(1)]})
+    Path("photos").mkdir()
+    name = b"photos/x\xff.png"
+    Image.new("RGB", (2, 2)).save("one.png")
+    Path("one.png").rename(os.fsdecode(name))
+    found = extract("deploy.prototxt", "d.caffemodel", ["ip"], "f", images=["photos"])
+    assert found.rows == 1 and Path("f/images.txt").read_bytes() == name + b"\n"
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True])
+def test_a_number_of_batches_is_a_whole_number_from_1(small: Path, count: object) -> None:
+    files = "net.prototxt", "w.caffemodel"
+    for call in (
+        lambda: extract(*files, ["ip"], "f", iterations=count),  # type: ignore[arg-type]
+        lambda: cs.score_net(*files, iterations=count),  # type: ignore[arg-type]
+        lambda: cs.score_net(*files, top=[1, count]),  # type: ignore[list-item]
+        lambda: cs.time_net("net.prototxt", iterations=count),  # type: ignore[arg-type]
+        lambda: cs.classify("net.prototxt", "w.caffemodel", ["a.png"], top=count),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(cs.CaffeSplitError, match=rf"is {count}, expected a whole number of 1 or more"):
+            call()
+    assert not Path("f").exists() and not Path("f.unfinished").exists()

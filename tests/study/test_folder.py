@@ -16,7 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.layers import all_layers
 from caffe_split.net.training import open_training
 from caffe_split.study.checks import check_folder
-from caffe_split.study.nets import study_net
+from caffe_split.study.nets import data_files, study_net
 from caffe_split.study.paths import made
 from caffe_split.study.read import read_study
 from caffe_split.tpm.attach import instrument
@@ -68,6 +68,34 @@ def test_a_net_that_is_watched_already_is_studied_without(tmp_path: Path) -> Non
     solver.write_text(text.replace(name, f'net: "{watched}"'))
     assert any(layer.type == "TPM" for layer in all_layers(open_training(watched).net))
     assert study_net(read_study(write_again(tmp_path, solver))).to_bytes() == plain
+
+
+def test_all_files_that_layers_name_are_found_from_any_folder(tmp_path: Path) -> None:
+    """Runs train in folders of their own. Caffe puts `root_folder` before names as it is, so its last `/` stays."""
+    file = write_study(tmp_path, data=None, make_data=None)
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        """
+        layer { name: "w" type: "WindowData" top: "data" top: "label" window_data_param {
+          source: "w.txt" mean_file: "m.binaryproto" root_folder: "windows/" batch_size: 1 } }
+        layer { name: "i" type: "ImageData" top: "data" top: "label" transform_param { mean_file: "t.binaryproto" }
+          image_data_param { source: "i.txt" mean_file: "o.binaryproto" root_folder: "photos/2014-" } }
+        layer { name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "h.txt" } }
+        layer { name: "l" type: "InfogainLoss" bottom: "data" bottom: "label"
+          infogain_loss_param { source: "H.binaryproto" } }
+        """
+    )
+    solver = tmp_path / "solver.prototxt"
+    text = solver.read_text()
+    name = next(line for line in text.splitlines() if line.startswith("net:"))
+    solver.write_text(text.replace(name, f'net: "{net}"'))
+    study = read_study(file)
+    files = ["w.txt", "m.binaryproto", "i.txt", "o.binaryproto", "t.binaryproto", "h.txt", "H.binaryproto"]
+    assert set(data_files(study)) == {study.root / name for name in files}
+    written = study_net(study).to_bytes().decode()
+    assert all(f'"{study.root / name}"' in written for name in files)
+    for folder in ("windows/", "photos/2014-"):
+        assert f'root_folder: "{study.root}/{folder}"' in written
 
 
 def write_again(folder: Path, solver: Path) -> Path:

@@ -93,9 +93,14 @@ def compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: caffe-split below $XDG_CACHE_HOME or ~/.cache."""
-    above = os.environ.get("XDG_CACHE_HOME")
-    return (Path(above) if above else Path("~/.cache").expanduser()) / "caffe-split"
+    """Where compiled kernels are kept: caffe-split below $XDG_CACHE_HOME or ~/.cache.
+
+    Raises `CaffeSplitError` where this user has no home, as one that a container was only given a number for.
+    """
+    above = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if above.startswith("~"):
+        raise CaffeSplitError("no home to keep compiled kernels in; set XDG_CACHE_HOME to a folder")
+    return Path(above) / "caffe-split"
 
 
 def key(command: str) -> str:

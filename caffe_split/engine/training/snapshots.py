@@ -63,9 +63,9 @@ class Snapshots:
         weights, ours = self._names(iteration)
         return state is not None and Path(ours).resolve() == Path(state).resolve() and Path(weights).is_file()
 
-    def _names(self, iteration: int) -> tuple[str, str]:
+    def _names(self, iteration: int, mark: str = "") -> tuple[str, str]:
         ending = ".h5" if self._hdf5 else ""
-        stem = f"{self.prefix}_iter_{iteration}"
+        stem = f"{self.prefix}_iter_{iteration}{mark}"
         return f"{stem}.caffemodel{ending}", f"{stem}.solverstate{ending}"
 
     def _write(self, weights: str, state: str, iteration: int, current_step: int) -> None:
@@ -76,7 +76,7 @@ class Snapshots:
             # As in Caffe, a blob that another layer owns is left out.
             for name, index in self._net.shared:
                 arrays[name][index] = np.empty(0, np.float32)
-        write_over = weights if not Path(state).exists() else weights.replace(".caffemodel", ".new.caffemodel")
+        write_over = weights if not Path(state).exists() else self._names(iteration, ".new")[0]
         write_weights(write_over, arrays, self._net.name, self._net.types())
         if write_over != weights:
             # At no time may an older state seem to belong to the new weights.

@@ -1,0 +1,24 @@
+"""The ranges of numbers that options take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, as click's own, that is neither nan nor infinite: no bound keeps out nan."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number as a float."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+# What NumPy, PyTorch and Caffe all take as a seed, and a level of a net in Caffe, which may be below 0.
+SEED = click.IntRange(0, 2**31 - 1)
+LEVEL = click.IntRange(-(2**31), 2**31 - 1)
