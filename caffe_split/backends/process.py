@@ -49,7 +49,8 @@ class Child:
 
     SIGINT, SIGTERM and SIGHUP sent to this process become one SIGINT to the child: Caffe answers that with a snapshot
     and a clean end, and the other two would kill it. A further signal, or `grace` seconds without an end, terminates
-    the child; one more, or `LAST_GRACE` seconds, kills it. The same steps follow when this process is killed.
+    the child; one more, or `LAST_GRACE` seconds, kills it. The same steps follow when this process is killed. A child
+    that another thread than the main one starts gets no signals: Python hands them to the main thread alone.
 
     The child inherits the file descriptors `held`.
     """
@@ -69,7 +70,6 @@ class Child:
         self._grace = grace
         self.on_interrupt: Callable[[], None] = lambda: None
         self._previous: dict[int, object] = {}
-        # Python lets the main thread alone handle signals: from another one, they do what the program lets them do.
         for number in _PASSED_ON if threading.current_thread() is threading.main_thread() else ():
             # What was ignored (nohup) stays ignored.
             if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:

@@ -119,6 +119,7 @@ DATA = {
     "ImageData": ('image_data_param { source: "list.txt" new_height: 4 new_width: 4 }', "no list of images 'list.txt'"),
     "HDF5Data": ('hdf5_data_param { source: "list.txt" batch_size: 1 }', "no list of HDF5 files 'list.txt'"),
     "WindowData": ('window_data_param { source: "w.txt" crop_size: 4 batch_size: 1 }', "no window file 'w.txt'"),
+    "InfogainLoss": ('infogain_loss_param { source: "h.binaryproto" }', "no matrix 'h.binaryproto'"),
 }
 
 

@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +27,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 from caffe_split.engine.cores import usable_cores
 from caffe_split.engine.data import images as image_readers
 from caffe_split.engine.data import windows
-from caffe_split.engine.data.workers import count_for, set_workers
+from caffe_split.engine.data.feeder import Feeder
+from caffe_split.engine.data.workers import Run, count_for, set_workers
+from caffe_split.engine.rows import Rows
 
 STORE = 'data_param { source: "store" batch_size: 7 backend: LMDB }'
 WINDOWS = """window_data_param { source: "windows" root_folder: "root/" batch_size: 6 fg_fraction: 0.5
@@ -168,3 +172,28 @@ def test_workers_are_as_many_as_asked_for_or_one_per_core(monkeypatch: pytest.Mo
     assert count_for(decodes=True) == 1
     set_workers(7)
     assert count_for(decodes=False) == count_for(decodes=True) == 7
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_threads_and_the_reader_of_a_feeder_end_with_it(workers: int) -> None:
+    class Counting:
+        def skip(self, count: int) -> None:
+            pass
+
+        def read(self, count: int) -> tuple[np.ndarray, ...]:
+            return (np.zeros((count, 1)),)
+
+    def transform(first: np.ndarray, number: int, rows: Rows, run: Run) -> np.ndarray:
+        run(lambda index: None, len(first))
+        return first + number
+
+    before = set(threading.enumerate())
+    reader = Counting()
+    feeder = Feeder(reader, Rows(2, 0, 2), ahead=2, transform=transform, workers=workers)  # type: ignore[arg-type]
+    assert [float(feeder.next()[0][0, 0]) for _ in range(5)] == [0, 1, 2, 3, 4]
+    threads, gone = set(threading.enumerate()) - before, weakref.ref(reader)
+    assert len(threads) == (1 if workers == 1 else 1 + workers)
+    del feeder, reader
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads) and gone() is None

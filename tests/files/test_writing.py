@@ -35,8 +35,12 @@ def test_what_is_no_file_is_never_replaced(writer: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / f"pipe{suffix}")
     (tmp_path / f"link{suffix}").symlink_to(f"pipe{suffix}")
     before = sorted((path.name, path.is_fifo()) for path in tmp_path.iterdir())
-    for name, what in (("folder", "a folder"), ("pipe", "not an ordinary file"), ("link", "not an ordinary file")):
-        with pytest.raises(CaffeSplitError, match=f"{name}.* is {what}; give the name of a file"):
+    for name, what in (
+        ("folder", "a folder"),
+        ("pipe", "is not an ordinary file"),
+        ("link", "is not an ordinary file"),
+    ):
+        with pytest.raises(CaffeSplitError, match=f"{name}.*{what}; give the name of a file"):
             WRITERS[writer](tmp_path / name)
     for name in ("no/where", "n" * 300, "a\0b"):
         with pytest.raises(CaffeSplitError, match="cannot write"):

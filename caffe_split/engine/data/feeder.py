@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +18,8 @@ from caffe_split.engine.rows import Rows
 
 # An array for each top of the layer; the first axis counts the rows.
 Batch = tuple[np.ndarray, ...]
+# Seconds after which a thread whose batches are not taken looks whether they still may be.
+_LOOK = 1.0
 
 
 class _Pending(NamedTuple):
@@ -25,11 +29,63 @@ class _Pending(NamedTuple):
     works: list[Work]
 
 
+class _Maker:
+    """Makes one batch after the other; see `Feeder`. The thread has this alone, so that it keeps no `Feeder` alive."""
+
+    def __init__(self, reader: Reader, rows: Rows, transform: Transformer | Stacker | None) -> None:
+        self._reader, self._rows, self._transform = reader, rows, transform
+        self._number = 0
+
+    def go_to(self, number: int) -> None:
+        """See `Feeder.go_to`."""
+        self._reader.skip(number * self._rows.whole)
+        self._number = number
+
+    def make(self, run: Run) -> Batch:
+        """The next batch, whole when `run` has done what it was given."""
+        rows = self._rows
+        self._reader.skip(rows.first)
+        first, *others = self._reader.read(rows.count)
+        self._reader.skip(rows.whole - rows.first - rows.count)
+        if self._transform is not None:
+            first = self._transform(first, self._number, rows, run)
+        self._number += 1
+        return tuple(map(np.asarray, (first, *others)))
+
+
+def _fill(maker: _Maker, ready: queue.Queue[_Pending | BaseException], ended: threading.Event, count: int) -> None:
+    """In the thread: make batches, with `count` workers, until nobody takes them any more."""
+    workers = Workers(count) if count > 1 else None
+    try:
+        while not ended.is_set():
+            works: list[Work] = []
+
+            def start(function: Callable[[int], None], count: int, works: list[Work] = works) -> None:
+                assert workers is not None
+                works.append(workers.start(function, count))
+
+            _put(_Pending(maker.make(start if workers else run_now), works), ready, ended)
+    except BaseException as error:
+        _put(error, ready, ended)
+    finally:
+        if workers is not None:
+            workers.end()
+
+
+def _put(item: _Pending | BaseException, ready: queue.Queue[_Pending | BaseException], ended: threading.Event) -> None:
+    # Looked at from time to time: what ends it may run within the queue's own lock, so it cannot wake this thread.
+    while not ended.is_set():
+        with contextlib.suppress(queue.Full):
+            ready.put(item, timeout=_LOOK)
+            return
+
+
 class Feeder:
     """Makes batches ready ahead; an error there is raised when its batch is asked for.
 
     One thread reads the records in their order. With several workers, these decode and transform the records of a
-    batch, each into its own row, so that batches are the same with any number of workers.
+    batch, each into its own row, so that batches are the same with any number of workers. All threads end, and files
+    are closed, soon after the feeder is gone.
 
     Args:
         reader: gives the records.
@@ -48,9 +104,7 @@ class Feeder:
         transform: Transformer | Stacker | None = None,
         workers: int = 1,
     ) -> None:
-        self._reader, self._rows = reader, rows
-        self._transform = transform
-        self._number = 0
+        self._maker = _Maker(reader, rows, transform)
         self._ahead = ahead
         self._count = workers
         self._ready: queue.Queue[_Pending | BaseException] = queue.Queue(ahead)
@@ -60,32 +114,7 @@ class Feeder:
     def go_to(self, number: int) -> None:
         """Make the next batch number `number`, counted from 0. Only before the first call of `next`."""
         assert self._thread is None
-        self._reader.skip(number * self._rows.whole)
-        self._number = number
-
-    def _make(self, run: Run) -> Batch:
-        rows = self._rows
-        self._reader.skip(rows.first)
-        first, *others = self._reader.read(rows.count)
-        self._reader.skip(rows.whole - rows.first - rows.count)
-        if self._transform is not None:
-            first = self._transform(first, self._number, rows, run)
-        self._number += 1
-        return tuple(map(np.asarray, (first, *others)))
-
-    def _work(self) -> None:
-        workers = Workers(self._count) if self._count > 1 else None
-        try:
-            while True:
-                works: list[Work] = []
-
-                def start(function: Callable[[int], None], count: int, works: list[Work] = works) -> None:
-                    assert workers is not None
-                    works.append(workers.start(function, count))
-
-                self._ready.put(_Pending(self._make(start if workers else run_now), works))
-        except BaseException as error:
-            self._ready.put(error)
+        self._maker.go_to(number)
 
     def next(self) -> Batch:
         """The next batch. Raises `CaffeSplitError` for records that cannot be read or differ in shape."""
@@ -100,10 +129,14 @@ class Feeder:
 
     def _next(self) -> Batch:
         if not self._ahead:
-            return self._make(run_now)
+            return self._maker.make(run_now)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True)
+            ended = threading.Event()
+            self._thread = threading.Thread(
+                target=_fill, args=(self._maker, self._ready, ended, self._count), daemon=True
+            )
             self._thread.start()
+            weakref.finalize(self, ended.set)
         got = self._ready.get()
         if isinstance(got, BaseException):
             raise got

@@ -81,17 +81,22 @@ class Work:
 
 
 class Workers:
-    """`count` threads, which end with the program."""
+    """`count` threads, which end with the program, or before by `end`."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         for _ in range(count):
             threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
-        while True:
-            self._waiting.get().share()
+        while (work := self._waiting.get()) is not None:
+            work.share()
+
+    def end(self) -> None:
+        """End the threads when all that was started is done."""
+        for _ in range(self._count):
+            self._waiting.put(None)
 
     def start(self, function: Callable[[int], None], count: int) -> Work:
         """Begin to call `function` for 0 to count - 1. The work has to be waited for."""
