@@ -46,8 +46,10 @@ def faults(command: click.Command, option: click.Option) -> list[str]:
     if strange := set(OPTION.findall(text)) - own:
         found.append(f"{strange} of another command")
     shown = option.make_metavar(click.Context(command))
-    # Click shows the name of a type in capitals.
-    if option.metavar is None and not type(option.type).__module__.startswith("click") and shown != option.type.name:
+    # Click shows the name of a type in capitals; those of its own types, such as "float range", are no values to type.
+    of_click = (click.types.IntParamType, click.types.FloatParamType)
+    ours = not type(option.type).__module__.startswith("click") and not isinstance(option.type, of_click)
+    if option.metavar is None and ours and shown != option.type.name:
         found.append(f"{shown} shown for {option.type.name}")
     return found
 
