@@ -239,7 +239,7 @@ def test_no_tpm_says_how_to_get_it(digits: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda w: w.pop("res1_conv1"), "no weights of layer 'res1_conv1'"),
+        (lambda w: w.pop("fc"), "no weights of layer 'fc'"),
         (lambda w: w.update(other=[np.zeros(3)]), "weights of 'other', which digits/train_val.prototxt does not have"),
         (lambda w: w.update(conv1=[np.zeros((16, 1, 5, 5))]), r"layer 'conv1' .* has blobs .*5, 5.*3, 3"),
         (lambda w: w.update(conv1=[np.full((16, 1, 3, 3), np.nan)]), "not finite"),

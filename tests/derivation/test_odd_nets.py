@@ -389,8 +389,8 @@ def test_names_in_latin_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--noise", "nan"], 2, "--noise is not a finite number"),
-        (["--noise", "inf"], 2, "--noise is not a finite number"),
+        (["--noise", "nan"], 2, "'--noise': 'nan' is not a finite number"),
+        (["--noise", "inf"], 2, "'--noise': 'inf' is not a finite number"),
         (["--layers", ","], 2, "--layers names no layer"),
         (["--partition", "threshold:nan"], 1, "the threshold is not a number"),
         (["--out", "x" * 300], 1, "cannot be written"),
