@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from tests.engine.case import Case, layer
@@ -130,3 +131,14 @@ def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: s
     with pytest.raises(CaffeSplitError) as error:
         Net(prototxt.parse(text, kind="net"), "TRAIN")
     assert said in str(error.value) and re.search(r"layer 'l' \(line 3\)|:3: layer 'l'", str(error.value))
+
+
+def test_a_label_without_a_chance_loses_as_much_as_in_softmax_with_loss() -> None:
+    text = 'layer { name: "s" type: "Input" top: "s" input_param { shape { dim: 2 dim: 3 } } }\n'
+    text += 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 } } }\n'
+    scores = np.array([[500.0, 0, 0], [0, 1, 2]])
+    losses = []
+    for kind, tops in (("SoftmaxWithLoss", "l"), ("SoftmaxWithLossOHEM", "l p e")):
+        net = Net(prototxt.parse(text + layer(kind, "s y", tops), "net"), "TRAIN")
+        losses.append(float(net.forward({"s": scores, "y": np.array([1, 2])}).blobs["l"]))
+    assert losses[1] == pytest.approx(losses[0]) and losses[0] < 50

@@ -63,13 +63,16 @@ class SoftmaxWithLoss(Labelled):
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
+        losses, counts = self.losses(bottoms)
+        return (losses.sum() / self.normalizer("VALID", counts),)
+
+    def losses(self, bottoms: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The loss of each label, 0 where it does not count; and which count, None for all."""
         labels, counts = self.labels(bottoms[1])
         logs = torch.log_softmax(self.places(bottoms[0]), 1)
         logs_of = logs.gather(1, labels[:, None])[:, 0]
         losses = -_limited(logs_of, LEAST_SOFTMAX)
-        if counts is not None:
-            losses = losses * counts
-        return (losses.sum() / self.normalizer("VALID", counts),)
+        return (losses if counts is None else losses * counts), counts
 
 
 class InfogainLoss(Labelled):

@@ -9,27 +9,17 @@ import torch
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.engine.layers.labels import Labelled
+from caffe_split.engine.layers.loss import SoftmaxWithLoss
 from caffe_split.formats.prototxt import Message
 from caffe_split.net.options import Options
 
 
-class SoftmaxWithLossOHEM(Labelled):
+class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     """SoftmaxWithLoss with two tops more: the probabilities, and the loss of each label."""
-
-    options_name = "softmax_param"
-
-    @override
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        super().setup(bottoms)
-        self.need_same_records(bottoms)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        labels, counts = self.labels(bottoms[1])
-        losses = -torch.log_softmax(self.places(bottoms[0]), 1).gather(1, labels[:, None])[:, 0]
-        if counts is not None:
-            losses = losses * counts
+        losses, counts = self.losses(bottoms)
         loss = losses.sum() / (_fixed(self.text.message) or self.normalizer("VALID", counts))
         others = torch.softmax(bottoms[0].detach(), self.along), losses.detach().reshape(bottoms[1].shape)
         return (loss, *others)[: len(self.text.tops)]
