@@ -13,12 +13,13 @@ from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.recurrent import recurrent_problems
-from caffe_split.engine.spec.setup import filler_problems, setup_problems
+from caffe_split.engine.spec.setup import dropout_problems, filler_problems, setup_problems
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
+from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer, phase_layers
@@ -32,12 +33,19 @@ FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitba
 
 @dataclass(frozen=True)
 class Note:
-    """A field that is ignored: where, and why."""
+    """A field that is ignored, or a layer that is left out (no field): where, and why."""
 
     line: int
     layer: str
     field: str
     reason: str
+
+    @property
+    def text(self) -> str:
+        """A sentence for a log."""
+        if not self.field:
+            return f"Leaving out layer {self.layer} (line {self.line}): {self.reason}"
+        return f"Ignoring field {self.field} of layer {self.layer} (line {self.line}): {self.reason}"
 
 
 @dataclass(frozen=True, order=True)
@@ -65,19 +73,21 @@ _COMMON = {
 
 
 def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
-    """The layers that Caffe would build in this state on top of the net's own `state`.
+    """The layers that Caffe would build in this state on top of the net's own `state`, whose phase gives way.
 
     A loss without a top has the one that Caffe gives it, "(automatic)".
     """
+    return _with_tops(phase_layers(document, state.in_net(document)))
+
+
+def refuse_own_phase(document: prototxt.Document, state: NetState) -> None:
+    """Raises `CaffeSplitError` where the own `state` of a solver's net has another phase: Caffe then takes that."""
     own = document.sub("state")
-    if own is not None:
-        if own.has("phase") and own.get("phase") != state.phase:
-            raise CaffeSplitError(
-                f"{document.filename}:{own.line}: the net's own state asks for phase {own.get('phase')} always; "
-                "that is not handled."
-            )
-        state = state.added_to(NetState.written(state.phase, Options("NetState", [own])))
-    return _with_tops(phase_layers(document, state))
+    if own is not None and own.has("phase") and own.get("phase") != state.phase:
+        raise CaffeSplitError(
+            f"{document.filename}:{own.line}: the net's own state asks for phase {own.get('phase')} always, and a "
+            f"solver's {state.phase} net takes that; take the phase out of it."
+        )
 
 
 def _with_tops(layers: Sequence[Layer]) -> list[Layer]:
@@ -101,10 +111,22 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
 
 def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
     """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
+    gone = left_out(layers)
+    kept = without(layers, gone)
+    losses = [
+        (layers[index], f"{why}: without this loss the net is run, and not trained")
+        for index, why in sorted(gone.items())
+        if is_needed_to_train(layers[index])
+    ]
     return [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in (*backward_problems(layers), *recurrent_problems(layers))
+        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
     ]
+
+
+def without(layers: Sequence[Layer], gone: Collection[int]) -> list[Layer]:
+    """The layers that are run: all but those at the indices `gone`."""
+    return [layer for index, layer in enumerate(layers) if index not in gone]
 
 
 def lacking_files(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
@@ -130,25 +152,34 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
 
 
 def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
-    """What is refused of the layers of one phase by the net's text alone, and what is ignored: it asks for no file."""
+    """What is refused of the layers of one phase by the net's text alone, and what is ignored: it asks for no file.
+
+    A net that passes can be run forward, without the layers that a note says are left out; see `judge_training`.
+    """
     notes: list[Note] = []
     problems: list[tuple[int, str]] = []
     for strange in _foreign(document):
-        reason = why_harmless(strange.path)
+        reason = why_harmless(strange.path, document)
         if reason is None:
             problems.append((strange.line, strange.message))
         else:
             notes.append(Note(strange.line, "", strange.path, reason))
     wires = _Wires()
-    for layer in layers:
+    gone = left_out(layers)
+    for index, layer in enumerate(layers):
         engine = record_for(layer).engine
-        if engine is None:
+        if index in gone:
+            notes.append(Note(layer.field.line, layer.name, "", gone[index]))
+        elif engine is None:
             problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
     if not problems:
-        problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
+        problems = [
+            (layer.field.line, f"layer '{layer.name}': {text}")
+            for layer, text in memory_problems(without(layers, gone))
+        ]
     return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
@@ -182,7 +213,7 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     yield from ((each.line, each.message) for each in unread)
     strange = {each.path for each in unread}
     for each in foreign_fields(layer):
-        harmless = why_harmless(each.path)
+        harmless = why_harmless(each.path, layer.message)
         if harmless is not None and each.path not in strange:
             strange.add(each.path)
             notes.append(Note(each.line, layer.name, each.path, harmless))

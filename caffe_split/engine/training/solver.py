@@ -116,7 +116,7 @@ class Solver:
         self.net = nets.train(training.net, group)
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
-            self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+            self.log.info(note.text)
         if self.fuse and self.device.type == "cpu" and kernels().why:
             self.log.info(f"Kernels: PyTorch's own operations, which are slower: {kernels().why}")
         if precision == "bf16":

@@ -83,7 +83,7 @@ RECORDS = (
     ),
     _pointwise(
         "Dropout",
-        {"dropout_param": "dropout_ratio"},
+        {"dropout_param": "dropout_ratio scale_train sample_weights_test"},
         Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
 )
