@@ -295,7 +295,8 @@ class Module(nn.Module):
     def save_caffemodel(self, path: PathLike) -> None:
         """Write the weights for Caffe: of all layers of both phases, under their names, as float32.
 
-        Layers without weights are named in the file, too, as in Caffe's own, so that no net's file is empty. Binary, or HDF5 where `path` ends in `.h5`; whole or not at all. Raises `CaffeSplitError` as `write_weights`.
+        Layers without weights are named in the file, too, as in Caffe's own, so that no net's file is empty. It is
+        binary, or HDF5 where `path` ends in `.h5`; whole or not at all. Raises `CaffeSplitError` as `write_weights`.
         """
         arrays: dict[str, list[np.ndarray]] = {}
         types: dict[str, str] = {}
