@@ -255,13 +255,7 @@ class _Wires:
         readers = dict(self._read)
         for bottom in layer.bottoms:
             if bottom not in self._written:
-                givers = [other for other in self._every if bottom in other.tops and other.name != layer.name]
-                elsewhere = (
-                    f"; layer '{givers[0].name}' of line {givers[0].field.line} gives it in another phase, stage or level"
-                    if givers and givers[0].field.line < layer.field.line
-                    else ""
-                )
-                yield f"bottom '{bottom}' is no top of a layer above it in this phase{elsewhere}"
+                yield f"bottom '{bottom}' is no top of a layer above it in this phase{self._elsewhere(bottom, layer)}"
             self._read[bottom] = f"layer '{layer.name}' reads it"
         for index, top in enumerate(layer.tops):
             in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
@@ -276,3 +270,11 @@ class _Wires:
             weights = layer.message.get_all("loss_weight")
             if index < len(weights) and float(weights[index]):
                 self._read[top] = "it has a loss_weight"
+
+    def _elsewhere(self, bottom: str, layer: Layer) -> str:
+        """The layer above it that has the bottom in another state of the net, as the end of a sentence."""
+        for other in self._every:
+            line = other.field.line
+            if bottom in other.tops and other.name != layer.name and line < layer.field.line:
+                return f"; layer '{other.name}' of line {line} gives it in another phase, stage or level"
+        return ""
