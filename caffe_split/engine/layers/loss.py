@@ -66,9 +66,9 @@ class SoftmaxWithLoss(Labelled):
         super().setup(bottoms)
         self.need_same_records(bottoms)
         param = Options.of(self.text.message, "loss_param")
-        self.weights = (
-            [float(one) for one in param.all("class_weighting")] if param.get("weight_by_label_freqs") else []
-        )
+        weighs, weights = bool(param.get("weight_by_label_freqs")), param.all("class_weighting")
+        self.weights = [float(weight) for weight in weights] if weighs else []
+        self.counts_labels, self.is_weighted = weighs and not weights, weighs
         if self.weights and len(self.weights) != self.classes:
             raise self.error(f"{len(self.weights)} class_weighting for {self.classes} classes; expected one each.")
         self.buffers = [torch.tensor(self.weights)] if self.weights else []

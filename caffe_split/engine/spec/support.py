@@ -6,6 +6,7 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.recurrent import recurrent_problems
 from caffe_split.engine.spec.setup import dropout_problems, filler_problems, setup_problems
+from caffe_split.engine.spec.wires import Wires
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
@@ -21,8 +23,8 @@ from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
-from caffe_split.layertypes.table import record_for
-from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.layertypes.table import RECORDS, record_for
+from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
 
@@ -164,14 +166,15 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             problems.append((strange.line, strange.message))
         else:
             notes.append(Note(strange.line, "", strange.path, reason))
-    wires = _Wires()
+    wires = Wires(all_layers(document))
     gone = left_out(layers)
     for index, layer in enumerate(layers):
         engine = record_for(layer).engine
         if index in gone:
-            notes.append(Note(layer.field.line, layer.name, "", gone[index]))
+            notes.append(Note(layer.field.line, layer.name, "", f"{gone[index]}{_alike(layer.type)}"))
         elif engine is None:
-            problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
+            text = f"type {layer.type} is not handled{_alike(layer.type)}"
+            problems.append((layer.field.line, f"layer '{layer.name}': {text}"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
@@ -181,6 +184,13 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             for layer, text in memory_problems(without(layers, gone))
         ]
     return [Problem(document.filename, line, text) for line, text in problems], notes
+
+
+def _alike(kind: str) -> str:
+    """A known type whose name differs by a slip, as the end of a sentence; "" for none."""
+    known = {name.lower(): name for name, record in RECORDS.items() if record.engine is not None}
+    near = difflib.get_close_matches(kind.lower(), known, 1, 0.9)
+    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def _foreign(document: prototxt.Document) -> list[check.Problem]:
@@ -258,33 +268,3 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
         if kind not in FILLERS:
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
         yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))
-
-
-class _Wires:
-    """What Caffe refuses when it connects the layers, which are shown to it in their order."""
-
-    def __init__(self) -> None:
-        # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
-        self._written: dict[str, str] = {}
-        self._read: dict[str, str] = {}
-
-    def problems(self, layer: Layer) -> Iterator[str]:
-        """What is wrong with the bottoms and tops of the next layer."""
-        readers = dict(self._read)
-        for bottom in layer.bottoms:
-            if bottom not in self._written:
-                yield f"bottom '{bottom}' is no top of a layer above it in this phase"
-            self._read[bottom] = f"layer '{layer.name}' reads it"
-        for index, top in enumerate(layer.tops):
-            in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
-            if top in self._written and not in_place:
-                first = self._written[top]
-                yield f"top '{top}' is one of layer '{first}' already; only a layer in place may write it again"
-            elif in_place and (top in readers or layer.bottoms.count(top) > 1):
-                why = readers.get(top, "the layer itself reads it twice")
-                yield f"it writes over '{top}', which Caffe refuses where {why}: give its top another name"
-            self._written[top] = layer.name
-            self._read.pop(top, None)
-            weights = layer.message.get_all("loss_weight")
-            if index < len(weights) and float(weights[index]):
-                self._read[top] = "it has a loss_weight"
