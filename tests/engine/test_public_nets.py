@@ -94,3 +94,24 @@ def test_losses_without_a_top_get_one() -> None:
     automatic, named = net(("", "")), net(('top: "a"', 'top: "b"'))
     assert automatic.outputs == ["(automatic)", "(automatic) of b"]
     assert float(automatic.forward().loss) == float(named.forward().loss) > 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"ReLU"', '"ReLu"', "type ReLu is not handled; did you mean ReLU?"),
+        ('"ReLU"', '"RELU"', "type RELU is not handled; did you mean ReLU?"),
+        ('"ReLU"', '"Foo"', "type Foo is not handled"),
+        ("{ phase: TEST }", '{ stage: "deploy" }', "layer 'data' of line 1 gives it in another phase, stage or level"),
+        ("{ phase: TEST }", "{ phase: TRAIN }", "layer 'data' of line 1 gives it in another phase, stage or level"),
+        ('bottom: "data"', 'bottom: "dat"', "bottom 'dat' is no top of a layer above it in this phase"),
+    ],
+)
+def test_a_slip_is_named_with_what_was_meant(old: str, new: str, message: str) -> None:
+    text = (
+        'layer { name: "data" type: "Input" top: "data" include { phase: TEST } input_param { shape { dim: 2 } } }\n'
+        'layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }\n'
+    ).replace(old, new)
+    document = prototxt.parse(text, "net")
+    found, _ = judge(document, layers_of(document, NetState("TEST")))
+    assert len(found) == 1 and found[0].text.endswith(message)

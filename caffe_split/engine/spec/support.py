@@ -6,6 +6,7 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,8 +21,8 @@ from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
 from caffe_split.layertypes.record import ANY, Engine
-from caffe_split.layertypes.table import record_for
-from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.layertypes.table import RECORDS, record_for
+from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
 
@@ -139,17 +140,25 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             problems.append((strange.line, strange.message))
         else:
             notes.append(Note(strange.line, "", strange.path, reason))
-    wires = _Wires()
+    wires = _Wires(all_layers(document))
     for layer in layers:
         engine = record_for(layer).engine
         if engine is None:
-            problems.append((layer.field.line, f"layer '{layer.name}': type {layer.type} is not handled"))
+            text = f"type {layer.type} is not handled{_alike(layer.type)}"
+            problems.append((layer.field.line, f"layer '{layer.name}': {text}"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
     if not problems:
         problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
     return [Problem(document.filename, line, text) for line, text in problems], notes
+
+
+def _alike(kind: str) -> str:
+    """A known type whose name differs by a slip, as the end of a sentence; "" for none."""
+    known = {name.lower(): name for name, record in RECORDS.items() if record.engine is not None}
+    near = difflib.get_close_matches(kind.lower(), known, 1, 0.9)
+    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def _foreign(document: prototxt.Document) -> list[check.Problem]:
@@ -230,9 +239,13 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
 
 
 class _Wires:
-    """What Caffe refuses when it connects the layers, which are shown to it in their order."""
+    """What Caffe refuses when it connects the layers, which are shown to it in their order.
 
-    def __init__(self) -> None:
+    `every`: the layers of all phases and stages.
+    """
+
+    def __init__(self, every: Sequence[Layer]) -> None:
+        self._every = every
         # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
         self._written: dict[str, str] = {}
         self._read: dict[str, str] = {}
@@ -242,7 +255,7 @@ class _Wires:
         readers = dict(self._read)
         for bottom in layer.bottoms:
             if bottom not in self._written:
-                yield f"bottom '{bottom}' is no top of a layer above it in this phase"
+                yield f"bottom '{bottom}' is no top of a layer above it in this phase{self._elsewhere(bottom, layer)}"
             self._read[bottom] = f"layer '{layer.name}' reads it"
         for index, top in enumerate(layer.tops):
             in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
@@ -257,3 +270,11 @@ class _Wires:
             weights = layer.message.get_all("loss_weight")
             if index < len(weights) and float(weights[index]):
                 self._read[top] = "it has a loss_weight"
+
+    def _elsewhere(self, bottom: str, layer: Layer) -> str:
+        """The layer above it that has the bottom in another state of the net, as the end of a sentence."""
+        for other in self._every:
+            line = other.field.line
+            if bottom in other.tops and other.name != layer.name and line < layer.field.line:
+                return f"; layer '{other.name}' of line {line} gives it in another phase, stage or level"
+        return ""
