@@ -187,6 +187,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "BN": bn,
     "Normalize": normalize,
     "Permute": permute,
+    "Transpose": permute,
     "ShuffleChannel": shuffle_channel,
     "Reverse": reverse,
     "Reorg": reorg,

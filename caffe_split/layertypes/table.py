@@ -10,16 +10,21 @@ from caffe_split.layertypes.records import (
     convolution,
     data,
     detection,
+    faces,
     flow,
+    fork_convolution,
     fork_data,
     fork_detection,
     fork_loss,
+    fork_recurrent,
     loss,
     norm,
+    passing,
     pointwise,
     pooling,
     product,
     recurrent,
+    sampling,
     tpm,
     upsampling,
     volumes,
@@ -29,6 +34,7 @@ from caffe_split.net.layers import Layer
 _FAMILIES = (
     *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
     *(upsampling, detection, fork_data, fork_detection, fork_loss, flow, volumes),
+    *(fork_convolution, fork_recurrent, faces, passing, sampling),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 # Types that read records, and of which forks have other forms.

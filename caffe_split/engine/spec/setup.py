@@ -20,7 +20,12 @@ IN_PLACE = frozenset(
         *("Dropout", "BatchNorm", "Scale", "Bias", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice"),
     )
 )
-IN_PLACE_OF_FORKS = frozenset(("ReLU6", "Mish", "HSwish", "HSigmoid", "BN"))
+IN_PLACE_OF_FORKS = frozenset(
+    (
+        *("ReLU6", "Mish", "HSwish", "HSigmoid", "BN", "SeLu", "APL", "Noise", "SpatialDropout", "LabelSpecificAdd"),
+        "GradientScaler",
+    )
+)
 # Caffe stops at these; in place, it computes from values that are half overwritten for the other types.
 _REFUSED_IN_PLACE = ("AbsVal", "Flatten", "Reshape", "Split")
 
