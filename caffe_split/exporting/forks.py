@@ -100,7 +100,7 @@ def shuffle_channel(site: Site) -> None:
     if not bottom.is_fixed(1, 2):
         raise CannotExpressError("its channels would vary")
     groups = site.op("Reshape", [site.x, site.constant("groups", [0, group, bottom.shape[1] // group, -1])])
-    site.reshape(site.op("Transpose", [groups], perm=[0, 2, 1, 3]), site.tops[0], None, 0)
+    site.as_bottom(site.op("Transpose", [groups], perm=[0, 2, 1, 3]), 0)
 
 
 def reverse(site: Site) -> None:
@@ -122,7 +122,7 @@ def reorg(site: Site) -> None:
     else:
         shape, order = [0, few, height, stride, width, stride], [0, 3, 5, 1, 2, 4]
     moved = site.op("Transpose", [site.op("Reshape", [site.x, site.constant("squares", shape)])], perm=order)
-    site.reshape(moved, site.tops[0], None, 0)
+    site.reshape(moved, None, site.tops[0], 0)
 
 
 def axpy(site: Site) -> None:
@@ -187,6 +187,7 @@ EXPORTERS: Mapping[str, Exporter] = {
     "BN": bn,
     "Normalize": normalize,
     "Permute": permute,
+    "Transpose": permute,
     "ShuffleChannel": shuffle_channel,
     "Reverse": reverse,
     "Reorg": reorg,

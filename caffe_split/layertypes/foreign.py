@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
+from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.net.layers import Layer
 
@@ -20,9 +22,16 @@ _HARMLESS = {
             *("default_cudnn_math_override", "default_conv_algos_override", "eltwise_mp", "reduce_buckets"),
             *("global_grad_scale", "global_grad_scale_adaptive"),
             *("convolution_param.conv_algos_override", "convolution_param.cudnn_convolution_algo_seeker"),
-            *("compile_net_state", "multinode", "mem_param"),
+            *("compile_net_state", "multinode", "mem_param", "optimize_mem", "reshape_every_iter"),
+            *("deletetop", "deletebottom"),
+            *("convolution_param.conv_mode", "inner_product_param.gemm_mode"),
+            *("inner_product_param.spmdm_transpose_in", "inner_product_param.spmdm_transpose_out"),
         ),
         "it chooses among a fork's implementations and precisions",
+    ),
+    **dict.fromkeys(
+        ("train_net_output_disp", "is_disp_info", "copy_postfix_name"),
+        "it chooses what a fork prints, or how it copies weights",
     ),
     **dict.fromkeys(
         (
@@ -31,6 +40,18 @@ _HARMLESS = {
         ),
         "it says how NVCaffe reads records",
     ),
+}
+# Values, of a field by its path, that mean what Caffe does without the field.
+_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(
+        (
+            *("data_param.shuffle", "image_data_param.raw_hdf5", "inner_product_param.normalize"),
+            *("bias_param.channel_shared", "convolution_param.relu"),
+        ),
+        ("false", 0),
+    ),
+    "roi_pooling_param.pad_ratio": (0,),
+    "data_param.shuffle_pool_size": (0, 1),
 }
 # These change values, but no size.
 _NO_SIZE = frozenset(["data_param.shuffle"])
@@ -41,11 +62,21 @@ def foreign_fields(layer: Layer) -> list[check.Problem]:
     return check.foreign(layer.message, "LayerParameter")
 
 
-def why_harmless(path: str) -> str | None:
-    """Why a field of a fork, by its path in the net or in a layer, changes nothing; None for all others."""
+def why_harmless(path: str, within: prototxt.Message) -> str | None:
+    """Why a field of a fork, by its path in a net or in a layer, changes nothing there; None for all others."""
     if path.rpartition(".")[2] == "engine":
         return "it chooses among a fork's implementations"
+    if path in _WITHOUT_EFFECT and all(value in _WITHOUT_EFFECT[path] for value in _values(path, within)):
+        return "with this value it changes nothing"
     return _HARMLESS.get(path)
+
+
+def _values(path: str, within: prototxt.Message) -> list[Any]:
+    """All values of the field at a path: numbers, and words in small letters."""
+    name, _, rest = path.partition(".")
+    if rest:
+        return [value for message in within.subs(name) for value in _values(rest, message)]
+    return [value.lower() if isinstance(value, str) else value for value in within.get_all(name)]
 
 
 def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
@@ -64,7 +95,7 @@ def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Proble
         if problem.path not in paths and not is_read:
             found.append(problem)
     return sorted(
-        (problem for problem in found if problem.fatal or why_harmless(problem.path) is None),
+        (problem for problem in found if problem.fatal or why_harmless(problem.path, layer.message) is None),
         key=lambda problem: (problem.line, problem.column),
     )
 

@@ -20,6 +20,7 @@ from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shap
 from caffe_split.layertypes.table import RECORDS
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TEST, TRAIN, NetState
+from tests.layertypes import fork_shapes
 from tests.support import CAFFE, ROOT
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
@@ -319,6 +320,8 @@ FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
     "ImageSegData": [(["5,3,321,321", "5,1,321,321", "5,1,1,2"], [])],
     "DenseImageData": [(["5,3,360,480", "5,1,360,480"], [])],
 }
+FORKS.update(fork_shapes.FORKS)
+FOUND.update(fork_shapes.FOUND)
 CASES.update(
     {
         name: [([IMAGE], 1, "")]

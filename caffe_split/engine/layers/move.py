@@ -15,8 +15,6 @@ from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
 class Permute(Layer):
     """The axes in another order."""
 
-    options_name = "permute_param"
-
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.order = order_of(self.text, len(bottoms[0]))

@@ -116,8 +116,14 @@ def _check_interp(layer: Layer) -> Iterator[str]:
 
 
 def order_of(layer: Layer, rank: int) -> list[int]:
-    """The axes of a Permute's bottom in the order of its top; those not written follow. Raises `CaffeSplitError`."""
-    order = [int(axis) for axis in Options.of(layer.message, "permute_param").all("order")]
+    """The axes of a Permute's bottom in the order of its top; those not written follow. Raises `CaffeSplitError`.
+
+    A Transpose, CTPN's, has all of them.
+    """
+    message, name = ("transpose_param", "dim") if layer.type == "Transpose" else ("permute_param", "order")
+    order = [int(axis) for axis in Options.of(layer.message, message).all(name)]
+    if layer.type == "Transpose" and sorted(order) != list(range(rank)):
+        raise CaffeSplitError(f"{layer.where}: dim {order} is not each of the {rank} axes of its bottom once.")
     if len(set(order)) != len(order) or any(axis >= rank for axis in order):
         raise CaffeSplitError(f"{layer.where}: order {order} is none of the {rank} axes of its bottom.")
     return order + [axis for axis in range(rank) if axis not in order]
@@ -232,6 +238,13 @@ RECORDS = (
         options={"permute_param": "order"},
         batch=_permute_batch,
         engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+    ),
+    LayerType(
+        "Transpose",
+        shapes=_permute,
+        options={"transpose_param": "dim"},
+        batch=_permute_batch,
+        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always, class_name="Permute"),
     ),
     LayerType(
         "ShuffleChannel",
