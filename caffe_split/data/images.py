@@ -45,12 +45,7 @@ class Picture:
         return self.cut(0, 0, *self.shape[1:]).astype(dtype or np.uint8, copy=False)
 
 
-def decode_image(encoded: bytes, color: bool | None) -> npt.NDArray[np.uint8]:
-    """`decode_picture` as an array."""
-    return np.asarray(decode_picture(encoded, color))
-
-
-def decode_picture(encoded: bytes, color: bool | None) -> Picture:
+def decode_image(encoded: bytes, color: bool | None) -> Picture:
     """An image file's bytes, decoded.
 
     color: True for three channels, False for one, both turned upright as the file says; None for the channels of the

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from caffe_split.data.images import Picture, decode_picture, resize_image
+from caffe_split.data.images import Picture, decode_image, resize_image
 from caffe_split.data.store import open_store
 from caffe_split.engine.data.reader import Records, Shape, Stored, shuffled
 from caffe_split.errors import CaffeSplitError
@@ -90,7 +90,7 @@ def stored_record(record: bytes, color: bool | None) -> tuple[Stored, int]:
     """The image and label of a Datum of any kind. color: as in `decode_image`. Raises `CaffeSplitError`."""
     read = read_datum(record)
     if read.values is None:
-        return Stored(partial(decode_picture, read.encoded, color)), read.label
+        return Stored(partial(decode_image, read.encoded, color)), read.label
     values = read.values
     return Stored(lambda: values, values.dtype != np.uint8), read.label
 
@@ -203,7 +203,7 @@ class ImageListReader(ImageReader):
         return Stored(partial(self._decode, file)), label
 
     def _decode(self, file: str) -> np.ndarray | Picture:
-        image = decode_picture(Path(file).read_bytes(), self._color)
+        image = decode_image(Path(file).read_bytes(), self._color)
         return image if self._size is None else resize_image(np.asarray(image), self._size)
 
     @override
