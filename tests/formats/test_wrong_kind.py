@@ -91,7 +91,8 @@ def old_model() -> bytes:
     """Layers of 2013-14, whose names stand behind their bottoms, after the net's inputs."""
     layer = caffe_pb2.V1LayerParameter(name="conv", type="CONVOLUTION", bottom=["data"], top=["conv"])
     layer.blobs.add(num=1, channels=1, height=1, width=200, data=[1.0] * 200)
-    return bytes(caffe_pb2.NetParameter(name="old", input=["data"], layers=[layer, layer]).SerializeToString())
+    other = caffe_pb2.V1LayerParameter(name="conv2", bottom=["conv"], blobs=layer.blobs)
+    return bytes(caffe_pb2.NetParameter(name="old", input=["data"], layers=[layer, other]).SerializeToString())
 
 
 def test_weights_and_a_solver_state_that_are_cut_short_are_named(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_weights_and_a_solver_state_that_are_cut_short_are_named(tmp_path: Path)
         state: "a solver state",
     }
     for whole, said in words.items():
-        for length in (60, len(whole) // 2, len(whole) - 1):
+        for length in (60, len(whole) // 3, len(whole) - 1):
             path.write_bytes(whole[:length])
             with pytest.raises(CaffeSplitError, match=rf"this is {re.escape(said)} that (are|is) cut short; expected"):
                 open_training(path)
