@@ -101,7 +101,7 @@ def test_all_files_that_layers_name_are_found_from_any_folder(tmp_path: Path) ->
 
 def with_data(folder: Path, layer: str) -> Study:
     """A study of a net that consists of a data layer."""
-    file = write_study(folder, data=None, make_data=None)
+    file = write_study(folder, data=None, make_data=None, root=str(folder))
     (folder / "net.prototxt").write_text(layer)
     solver = folder / "solver.prototxt"
     text = solver.read_text()
@@ -123,7 +123,7 @@ def test_names_of_a_list_without_a_root_folder_are_found_from_any_folder(
     layer = f'layer {{ name: "d" type: "{kind}" top: "data" top: "label" {param} {{ source: "list.txt" }} }}'
     study = with_data(tmp_path, layer)
     (study.root / "list.txt").write_text(text.format("", "photos/"))
-    assert f'root_folder: "{study.root}/"' in study_net(study).to_bytes().decode()
+    assert study.root == tmp_path and f'root_folder: "{study.root}/"' in study_net(study).to_bytes().decode()
     (study.root / "list.txt").write_text(text.format("/x/", "/y/"))
     assert "root_folder" not in study_net(study).to_bytes().decode()
     (study.root / "list.txt").write_text(text.format("/x/", ""))
