@@ -132,7 +132,7 @@ def test_bfloat16_values_are_rounded_once(shape: tuple[int, ...]) -> None:
         for dtypes in ([torch.float64] * 4, [torch.bfloat16] * 2 + [torch.float32] * 2)
     )
     running = (torch.zeros(shape[1]), torch.zeros(shape[1]), torch.zeros(1))
-    out = kernel.normalised(*ours, True, (1e-5, 0.9, running))
+    (out,) = kernel.normalised(*ours, True, (1e-5, 0.9, running))
     wanted = torch.nn.functional.batch_norm(exact[0], None, None, exact[2], exact[3], True, 0.0, 1e-5) + exact[1]
     assert out.dtype == torch.bfloat16
     # Half of the last of 8 bits.
@@ -151,7 +151,7 @@ def test_any_number_of_channels_and_any_mean(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape) + 1000 * torch.arange(1, shape[1] + 1).view(1, -1, *[1] * (len(shape) - 2))
     x = x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
     mean, variance, gathered = torch.ones(shape[1]), torch.ones(shape[1]), torch.ones(1)
-    out = kernel.normalised(x, None, None, None, False, (1e-5, 0.5, (mean, variance, gathered)))
+    (out,) = kernel.normalised(x, None, None, None, False, (1e-5, 0.5, (mean, variance, gathered)))
     axes = [axis for axis in range(len(shape)) if axis != 1]
     exact = x.double()
     form = (1, -1, *[1] * (len(shape) - 2))
@@ -168,7 +168,7 @@ def test_any_number_of_channels_and_any_mean(shape: tuple[int, ...]) -> None:
 def test_a_value_that_is_none_stays_one() -> None:
     x = torch.zeros(4, 2)
     x[1, 1] = torch.nan
-    out = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, (torch.zeros(2), torch.zeros(2), torch.zeros(1))))
+    (out,) = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, (torch.zeros(2), torch.zeros(2), torch.zeros(1))))
     assert bool(out[:, 1].isnan().all()) and bool((out[:, 0] == 0).all())
 
 
@@ -180,7 +180,7 @@ def test_several_threads_compute_the_same() -> None:
         x = torch.randn(8, 16, 32, 32, generator=torch.Generator().manual_seed(1))
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         running = (torch.zeros(16), torch.zeros(16), torch.zeros(1))
-        out = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, running))
+        (out,) = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, running))
         (out * out * out.detach().cos()).sum().backward()
         found.append((out.detach(), x.grad, *running))
     torch.set_num_threads(1)
@@ -193,7 +193,7 @@ import torch
 from caffe_split.engine.kernels import norm
 torch.set_num_threads(2)
 x = torch.randn(64, 32, 32, 32).contiguous(memory_format=torch.channels_last) + 5
-out = norm.normalised(x, None, None, None, False, (1e-5, 0.9, (torch.zeros(32), torch.zeros(32), torch.zeros(1))))
+(out,) = norm.normalised(x, None, None, None, False, (1e-5, 0.9, (torch.zeros(32), torch.zeros(32), torch.zeros(1))))
 print(float((out - torch.nn.functional.batch_norm(x, None, None, training=True)).abs().max()))
 """
 
