@@ -20,6 +20,7 @@ from caffe_split.engine.kernels import build, pool
 from caffe_split.engine.kernels import norm as kernel
 from caffe_split.engine.kernels.pool import pooled
 from caffe_split.engine.kernels.update import Update
+from caffe_split.engine.model.calls import with_twins
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import updates
@@ -84,6 +85,21 @@ NETS = {
         NORM + SCALE + SUM + RELU.replace('"ReLU"', '"ReLU" relu_param { negative_slope: 0.1 }'),
         [(True, True, False)],
     ),
+    # A top with two readers, each of which gives it a gradient.
+    "read by two": (
+        NORM + SCALE + SUM + RELU + LATE.replace('"d"', '"e"') + LATE.replace('"d"', '"e"').replace('2"', '3"'),
+        [(True, True, True)],
+    ),
+    "read by three, without a sum": (
+        NORM
+        + RELU.replace('"e"', '"n"')
+        + "".join(LATE.replace('"d"', '"n"').replace('2"', f'{n}"').replace("2 }", f"{n} }}") for n in (2, 3, 4)),
+        [(False, False, True)],
+    ),
+    "read by two, without a ReLU": (
+        NORM + SCALE + SUM + LATE.replace('"d"', '"e"') + LATE.replace('"d"', '"e"').replace('2"', '3"'),
+        [(True, True, False)],
+    ),
     "a sum with itself": (NORM + SCALE + SUM.replace('"d"', '"n"') + RELU, [(True, False, False)]),
 }
 
@@ -113,6 +129,9 @@ def test_one_pass_computes_what_the_layers_do(name: str, monkeypatch: pytest.Mon
     x = np.random.default_rng(1).normal(size=(4, 3, 5, 5)) * 3 + 2
     nets = [Net(document, "TRAIN", seed=1, fuse=fuse) for fuse in (False, True, True)]
     assert chain_of(nets[1]) == expected
+    for net in nets[1:]:
+        net.calls = with_twins(net.calls, net.outputs)
+    assert any(len(call.tops) > 1 for call in nets[1].calls) == name.startswith("read ")
     plain, off, on = (results(net, x, monkeypatch, net is nets[2]) for net in nets)
     assert plain.keys() == on.keys() and any("gradient" in key for key in on)
     for key, value in on.items():
@@ -353,6 +372,12 @@ def test_the_largest_of_equal_values_is_the_first_and_a_nan_is_seen() -> None:
     x = torch.tensor([1.0, 3.0, 3.0, torch.nan]).view(1, 1, 2, 2).requires_grad_()
     (row,) = pooled(x, (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(1)
     assert row.flatten().tolist()[0] == 3 and bool(row.flatten()[1].isnan())
+    # Sixteen channels are computed at once.
+    many = x.detach().expand(1, 19, 2, 2).contiguous(memory_format=torch.channels_last)
+    (columns,) = pooled(many, (2, 1, 1, 1, 0, 0), (1, 2), largest=True).unbind(2)
+    assert bool((columns[:, :, 0] == 3).all()) and bool(columns[:, :, 1].isnan().all())
+    (first,) = pooled(many.flip(3), (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(3)
+    assert bool((first[:, :, 0] == 3).all()) and bool(first[:, :, 1].isnan().all())
     y = torch.full((1, 1, 2, 2), 7.0).requires_grad_()
     pooled(y, (2, 2, 1, 1, 0, 0), (1, 1), largest=True).sum().backward()
     assert y.grad.flatten().tolist() == [1, 0, 0, 0]

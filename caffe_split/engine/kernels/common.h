@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -55,7 +55,12 @@ typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
 typedef uint32_t Words __attribute__((vector_size(64)));
 
 static inline Sixteen load16(const Low *from) {
+#ifdef __AVX512F__
+    return (Sixteen)_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from))), 16);
+#else
     return (Sixteen)(__builtin_convertvector(*reinterpret_cast<const Halves *>(from), Words) << 16);
+#endif
 }
 
 // As the store of one value; by the processor's own instruction values below 2^-126 become 0.

@@ -37,6 +37,12 @@ std::vector<float> spread(const float *values, int64_t channels, int64_t width) 
     return out;
 }
 
+void gather(const Sixteen *sums, double *to) {
+    float values[TILE];
+    for (int64_t v = 0; v < TILE / LANES; ++v) store16(values + v * LANES, sums[v]);
+    for (int64_t j = 0; j < TILE; ++j) to[j] += values[j];
+}
+
 // Adds up two numbers for each value by channel. `add` gets where the value stands, where in a line, and both sums; for
 // one value or sixteen.
 template <class Add>
@@ -69,10 +75,8 @@ void sums(int64_t rows, int64_t channels, double *first, double *second, const A
 #pragma GCC unroll 4
                     for (int64_t v = 0; v < TILE / LANES; ++v)
                         add(line * width + column + v * LANES, column + v * LANES, s[v], q[v]);
-                for (int64_t j = 0; j < TILE; ++j) {
-                    one[column + j] += s[j / LANES][j % LANES];
-                    two[column + j] += q[j / LANES][j % LANES];
-                }
+                gather(s, one + column);
+                gather(q, two + column);
             }
             for (int64_t line = start; column < width && line < end; ++line) alone(line, column, width);
         }

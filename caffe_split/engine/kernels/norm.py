@@ -140,7 +140,7 @@ def _of_all(
     others: Others,
     numbers: torch.Tensor,
 ) -> None:
-    """Fill three rows of `numbers` as the kernel for one process does, by the rows of all; the running statistics, too."""
+    """Fill three rows of `numbers` as the kernel for one process does, by all rows; the running statistics, too."""
     eps, fraction, running = batch
     found, channels = library(), x.shape[1]
     assert found is not None
