@@ -116,6 +116,8 @@ def _learns(layer: Layer) -> bool:
             has_bias = int(bool(options.get("bias_term")))
     learnt = 1 if layer.type in _LEARN or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
     specs = layer.message.subs("param")
+    if layer.type == "Normalize":
+        learnt = int(layer.message.has("norm_param"))
     if layer.type == "BN":
         learnt = 0 if Options.of(layer.message, "bn_param").get("frozen") else 2
     if layer.type == "BatchNorm" and scale_inside(layer):
