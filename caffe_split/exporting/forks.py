@@ -85,6 +85,9 @@ def normalize(site: Site) -> None:
     axes = list(range(1, site.bottoms[0].rank)) if options.get("across_spatial") else [1]
     squares = site.reduce("ReduceSum", site.op("Mul", [site.x, site.x]), axes)
     length = site.op("Sqrt", [site.op("Add", [squares, site.number(float(options.get("eps")), "eps")])])
+    if not site.blobs:
+        site.op("Div", [site.x, length], 0)
+        return
     divided = site.op("Div", [site.x, length])
     factor = site.blobs[0][1]
     site.op("Mul", [divided, shaped(site, 0, 1) if factor.ndim else site.blob(0)], 0)

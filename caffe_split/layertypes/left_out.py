@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 
 from caffe_split.layertypes.foreign import unread_fields
-from caffe_split.layertypes.record import ANY
 from caffe_split.layertypes.table import RECORDS, record_of
 from caffe_split.net.layers import Layer
 
@@ -75,10 +74,10 @@ def why_left_out(layer: Layer) -> str | None:
     unread = unread_fields(layer, record.options)
     if unread:
         return f"{unread[0].message} (line {unread[0].line})"
-    most = record.engine.bottoms[1]
-    if layer.type in _WEIGHTED and most < len(layer.bottoms) < ANY:
+    of_fork, most = record.engine.module not in _BVLC, record.engine.bottoms[1]
+    if (of_fork or layer.type in _WEIGHTED) and most < len(layer.bottoms):
         return f"a {layer.type} of {len(layer.bottoms)} bottoms is a fork's"
-    if record.engine.module not in _BVLC and record.engine.check is not None:
+    if of_fork and record.engine.check is not None:
         return next(iter(record.engine.check(layer)), None)
     return None
 

@@ -27,7 +27,7 @@ from caffe_split.net.state import NetState
         ("BN", "x", "bn_param { eps: 'x' }", "expected a decimal number"),
         ("BatchNorm", "x", "batch_norm_param { scale_bias: true filler { } }", "fields of NVCaffe"),
         ("BatchNorm", "x", "batch_norm_param { use_weight_bias: true bias_term: false }", "a factor without a shift"),
-        ("Normalize", "x", "", "without norm_param it may be SSD's"),
+        ("Normalize", "x", "param { lr_mult: 1 }", "param without norm_param: it may be SSD's"),
         (
             "Pooling",
             "x",
@@ -55,8 +55,8 @@ from caffe_split.net.state import NetState
         (
             "MultiBoxLoss",
             "x x x x",
-            "multibox_loss_param { num_classes: 2 conf_loss_type: LOGISTIC }",
-            "conf_loss_type: LOGISTIC is not handled",
+            "multibox_loss_param { num_classes: 2 conf_loss_type: LOGISTIC background_label_id: 2 }",
+            "background_label_id that is no class",
         ),
         ("MultiBoxLoss", "x x x x", "multibox_loss_param { num_classes: 2 bp_inside: true }", "bp_inside: true is not"),
         (
@@ -158,6 +158,7 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
             "kernel_shape has 1 numbers for 2 axes",
         ),
         ("NdPooling", "x", "pooling_param { kernel_shape { dim: 7 dim: 7 } }", "does not fit into its bottom of 6x6"),
+        ("Normalize", "x", "", "without norm_param; SSD's Normalize divides an image"),
         ("Transpose", "x", "transpose_param { dim: 1 dim: 0 }", "dim [1, 0] is not each of the 4 axes"),
         ("Lstm", "x x", "lstm_param { num_output: 1 }", "expected 8 values"),
         ("ConvLSTM", "x x", "lstm_conv_param { num_output: 1 kernel_size: 1 }", "expected (time, streams, channels"),

@@ -146,6 +146,59 @@ def test_fields_that_change_nothing_by_their_value_are_noted() -> None:
         assert (not judged(text)[0]) == passes
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        "param { lr_mult: 1 breadth_decay_mult: 2 }",
+        "inner_product_param { num_output: 4 weight_filler { type: 'gaussian' orthog: NEAREST } }",
+    ],
+)
+def test_fields_of_trainings_alone_are_refused_by_a_training(field: str) -> None:
+    text = HEAD.replace("inner_product_param { num_output: 4 }", f"inner_product_param {{ num_output: 4 }} {field}")
+    text = text.replace("inner_product_param { num_output: 4 } inner_product_param", "inner_product_param")
+    problems, _, training = judged(text)
+    assert problems == [] and len(training) == 1
+    assert training[0].startswith("2: layer 'ip': ") and training[0].endswith("the net is run, and not trained")
+
+
+def test_a_dropout_of_everything_runs_in_test_alone() -> None:
+    text = HEAD + 'layer { name: "d" type: "Dropout" bottom: "ip" top: "d" dropout_param { dropout_ratio: 1 } }'
+    problems, _, training = judged(text)
+    assert problems == [] and len(training) == 1 and "3: layer 'd': dropout_ratio: 1" in training[0]
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    assert Net(prototxt.parse(text, "net"), "TEST").outputs
+    with pytest.raises(CaffeSplitError, match="divides by 0"):
+        Net(prototxt.parse(text, "net"), "TRAIN")
+
+
+def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "n.prototxt"
+    path.write_text(
+        HEAD + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p"\n'
+        "pooling_param { kernel_size: 2\nkernel_size: 3 } }"
+    )
+    document = read_net(path, upgrade=True)
+    problems, _ = judge(document, layers_of(document, NetState("TEST")))
+    assert [(problem.line, problem.text) for problem in problems] == [
+        (5, "layer 'p': kernel_size is given twice in one message, first at line 4")
+    ]
+
+
+def test_dropout_in_test_draws_where_a_fork_says_so() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    options = "dropout_param { dropout_ratio: 0.25 sample_weights_test: true %s }"
+    for more, kept in (("", 1 / 0.75), ("scale_train: false", 1.0)):
+        text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 5000 } } }\n'
+        text += f'layer {{ name: "d" type: "Dropout" bottom: "x" top: "d" {options % more} }}'
+        top = Net(prototxt.parse(text, "net"), "TEST").forward({"x": np.ones((4, 5000))}).blobs["d"].numpy()
+        np.testing.assert_allclose(np.unique(top), [0, kept], rtol=1e-6)
+        assert abs((top == 0).mean() - 0.25) < 0.02
+
+
 def test_the_phase_that_is_asked_for_wins_over_the_nets_own_except_in_a_training(tmp_path: Path) -> None:
     text = (
         "state { phase: TEST }\n"

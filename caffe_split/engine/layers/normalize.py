@@ -16,7 +16,8 @@ class Normalize(Layer):
     """x / sqrt(eps + sum of squares) * factor.
 
     The sum goes over an image (across_spatial) or over the channels at one place; there is one learnt factor
-    (channel_shared) or one per channel.
+    (channel_shared) or one per channel. Without norm_param there is none: forks differ in it, and agree on how records
+    (N, C) are divided.
     """
 
     options_name = "norm_param"
@@ -24,7 +25,10 @@ class Normalize(Layer):
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.need_axes(bottoms[0], 2, 4)
-        (shape,) = self.inferred(bottoms).params
+        shapes = self.inferred(bottoms).params
+        if not shapes:
+            return
+        (shape,) = shapes
         if self.options.has("scale_filler"):
             self.blobs = [fill(shape, self.options.sub("scale_filler"), self.place.generator)]
         else:
@@ -35,6 +39,8 @@ class Normalize(Layer):
         x = bottoms[0]
         axes = list(range(1, x.dim())) if self.options.get("across_spatial") else [1]
         length = ((x * x).sum(axes, keepdim=True) + self.options.get("eps")).sqrt()
+        if not self.blobs:
+            return (x / length,)
         factor = self.blobs[0]
         if factor.dim():
             factor = factor.view(1, -1, *[1] * (x.dim() - 2))

@@ -123,6 +123,8 @@ def _learns(layer: Layer) -> bool:
     learnt = 1 if has_weight or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
     learnt = _COUNTS.get(layer.type, learnt)
     specs = layer.message.subs("param")
+    if layer.type == "Normalize":
+        learnt = int(layer.message.has("norm_param"))
     if layer.type == "BN":
         learnt = 0 if Options.of(layer.message, "bn_param").get("frozen") else 2
     if layer.type == "BatchNorm" and scale_inside(layer):

@@ -20,7 +20,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
-from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
+from caffe_split.layertypes.foreign import foreign_fields, training_fields, unread_fields, why_harmless
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import RECORDS, record_for
@@ -120,7 +120,12 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         for index, why in sorted(gone.items())
         if is_needed_to_train(layers[index])
     ]
-    return [
+    fields = [
+        Problem(document.filename, each.line, f"layer '{layer.name}': {each.message}; the net is run, and not trained")
+        for layer in kept
+        for each in training_fields(layer, record_for(layer).options)
+    ]
+    return fields + [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
         for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
     ]
@@ -221,7 +226,9 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
         return
     unread = unread_fields(layer, record_for(layer).options)
     yield from ((each.line, each.message) for each in unread)
-    strange = {each.path for each in unread}
+    of_training = training_fields(layer, record_for(layer).options)
+    notes += [Note(each.line, layer.name, each.path, f"{each.message}; it concerns trainings") for each in of_training]
+    strange = {each.path for each in (*unread, *of_training)}
     for each in foreign_fields(layer):
         harmless = why_harmless(each.path, layer.message)
         if harmless is not None and each.path not in strange:

@@ -48,17 +48,24 @@ def _check_bn(layer: Layer) -> Iterator[str]:
 
 
 def _normalize(layer: Layer, bottoms: list[Shape]) -> Found:
-    """A learnt factor, one for all or one per channel."""
+    """A learnt factor, one for all or one per channel; none without norm_param, where forks agree on records alone."""
     need_bottoms(layer, bottoms, 1, axes=2)
+    if not layer.message.has("norm_param"):
+        if any(length != 1 for length in bottoms[0][2:]):
+            raise CaffeSplitError(
+                f"{layer.where}: a bottom of {bottoms[0]} without norm_param; SSD's Normalize divides an image by its "
+                "length, that of nets for faces each place: write norm_param { } for the former."
+            )
+        return Found([bottoms[0]])
     shared = Options.of(layer.message, "norm_param").get("channel_shared")
     return Found([bottoms[0]], [() if shared else (bottoms[0][1],)])
 
 
 def _check_normalize(layer: Layer) -> Iterator[str]:
-    if not layer.message.has("norm_param"):
+    if layer.message.has("param") and not layer.message.has("norm_param"):
         yield (
-            "without norm_param it may be SSD's Normalize, with a learnt factor, or that of nets for faces, without "
-            "any; write norm_param { } for the former"
+            "param without norm_param: it may be SSD's Normalize, with a learnt factor, or that of nets for faces, "
+            "without any; write norm_param { } for the former"
         )
 
 
