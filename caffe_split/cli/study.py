@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
 @click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
+@click.option("--only", metavar="RUN,...", help="These runs of the table, with their controls; the others later.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
 @click.option("--dry-run", is_flag=True, help="Print the steps and an estimate of the time; run nothing.")
+@click.option("--no-run", is_flag=True, help="Run nothing: the results of the seeds that are whole so far.")
 @click.option(
     "--publish",
     type=click.Path(path_type=Path),
@@ -36,8 +38,10 @@ def study(
     jobs: int | None,
     scale: str | None,
     seeds: int | None,
+    only: str | None,
     out: Path | None,
     dry_run: bool,
+    no_run: bool,
     publish: Path | None,
     logs: bool,
     as_json: bool,
@@ -46,7 +50,7 @@ def study(
 
     A study that was killed goes on where it was when it is started again; steps that failed are tried again. Options
     after -- are for Snakemake, such as those of its executors for SLURM and Kubernetes. The exit status is 1 where a
-    run failed; the table has all others.
+    run failed; the table has all others. With --no-run the study may be running meanwhile.
 
     \b
     Examples:
@@ -62,10 +66,23 @@ def study(
 
     if logs and publish is None:
         raise click.UsageError("--logs needs --publish DIR: it says where the logs are kept.")
+    if no_run and (dry_run or snakemake):
+        raise click.UsageError("--no-run runs nothing: give neither --dry-run nor options for Snakemake with it.")
     changes = {key: value for key, value in (("scale", scale), ("seeds", seeds)) if value is not None}
     plan = read_study(file, changes)
-    check_study(plan)
+    if only is not None:
+        from caffe_split.study.pieces import piece
+
+        plan = piece(plan, [name.strip() for name in only.split(",") if name.strip()])
     out = (out or Path(plan.name)).absolute()
+    if no_run:
+        from caffe_split.study.so_far import so_far
+
+        found = so_far(plan, out, changes)
+        rows = _print_table(found.study, out, as_json)
+        click.echo(str(found), err=True)
+        return _publish(found.study, rows, out, jobs, publish, logs)
+    check_study(plan)
     jobs = jobs or jobs_for(plan)
     if dry_run:
         _dry_run(plan, out, jobs)
@@ -77,11 +94,8 @@ def study(
     with view(plan.name) as show:
         status = run_study(plan, out, jobs, snakemake, show)
     rows = _print_table(plan, out, as_json)
-    if publish is not None:
-        from caffe_split.study.publish import publish_study
-
-        click.echo(f"wrote {publish_study(plan, rows, out, publish, jobs, logs=logs)}", err=True)
-    return 1 if status or any(row.failed for row in rows) else 0
+    click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
+    return _publish(plan, rows, out, jobs, publish, logs) or (1 if status else 0)
 
 
 def _dry_run(plan: Study, out: Path, jobs: int) -> None:
@@ -95,11 +109,22 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
 
 def _print_table(plan: Study, out: Path, as_json: bool) -> list[Row]:
     from caffe_split.study.rows import read_results, rows_of
+    from caffe_split.study.table import markdown
 
     rows = rows_of(plan, read_results(plan, out))
     if as_json:
         print_json([row.as_dict() for row in rows])
     else:
-        click.echo((out / "results" / "table.md").read_text(encoding="utf-8"), nl=False)
-    click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
+        click.echo(markdown(rows), nl=False)
     return rows
+
+
+def _publish(plan: Study, rows: list[Row], out: Path, jobs: int | None, publish: Path | None, logs: bool) -> int:
+    """Write the page where one is wanted; the exit status."""
+    if publish is not None:
+        from caffe_split.study.publish import publish_study
+        from caffe_split.study.run import jobs_for
+
+        page = publish_study(plan, rows, out, publish, jobs or jobs_for(plan), logs=logs)
+        click.echo(f"wrote {page}", err=True)
+    return 1 if any(row.failed for row in rows) else 0

@@ -44,7 +44,14 @@ class _Both(Backend):
         kept = [{name: batch[name] for name in self.outputs} for batch in net.batches]
         found = [Forwarded(list(self.outputs), kept)]
         if len(nets) > 1:
-            made = self.session.run(list(self.outputs), dict(self.given))
+            try:
+                made = self.session.run(list(self.outputs), dict(self.given))
+            except Exception as error:  # see `_session`
+                sizes = ", ".join(f"{name} {'x'.join(map(str, each.shape))}" for name, each in self.given.items())
+                raise CaffeSplitError(
+                    f"{nets[1].net}: onnxruntime cannot run the model for {sizes}: {' '.join(str(error).split())}. "
+                    "Nothing was written; this is a fault of the export: with fewer --dynamic it may not show."
+                ) from None
             values = {name: np.asarray(value, np.float32) for name, value in zip(self.outputs, made)}
             found.append(Forwarded(list(self.outputs), [values]))
         return found

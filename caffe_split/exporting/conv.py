@@ -42,8 +42,8 @@ def convolution(site: Site) -> None:
             site.op(op, [bottom.name, *blobs], number, **_attributes(window, group))
             continue
         flat = _flat_batch(bottom, first)
-        made = site.op(op, [site.reshape(bottom.name, flat, bottom), *blobs], **_attributes(window, group))
-        site.reshape(made, top, _flat_batch(top, first), number)
+        made = site.op(op, [site.reshape(bottom.name, bottom, flat), *blobs], **_attributes(window, group))
+        site.reshape(made, _flat_batch(top, first), top, number)
 
 
 def _flat_batch(value: Value, first: int) -> Value:
@@ -65,8 +65,8 @@ def im2col(site: Site) -> None:
     if first == 1:
         site.op("Conv", [site.x, weight], 0, **attributes)
         return
-    flat = site.reshape(site.x, _flat_batch(bottom, first))
-    site.reshape(site.op("Conv", [flat, weight], **attributes), top, _flat_batch(top, first), 0)
+    flat = site.reshape(site.x, bottom, _flat_batch(bottom, first))
+    site.reshape(site.op("Conv", [flat, weight], **attributes), _flat_batch(top, first), top, 0)
 
 
 def inner_product(site: Site) -> None:
@@ -81,7 +81,7 @@ def inner_product(site: Site) -> None:
         site.op("Gemm", [rows, *blobs], 0, transB=turned)
         return
     made = site.op("Gemm", [rows, *blobs], transB=turned)
-    site.reshape(made, top, _flat_batch(top, first), 0)
+    site.reshape(made, _flat_batch(top, first), top, 0)
 
 
 def embed(site: Site) -> None:

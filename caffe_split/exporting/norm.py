@@ -128,7 +128,7 @@ def lrn(site: Site) -> None:
         means = site.op(
             "AveragePool", [rows], kernel_shape=(int(size), 1), pads=(half, 0, half, 0), count_include_pad=1
         )
-        means = site.reshape(means, site.bottoms[0])
+        means = site.as_bottom(means)
     else:
         side = (int(size), int(size))
         means = site.op("AveragePool", [squares], kernel_shape=side, pads=(half,) * 4, count_include_pad=1)

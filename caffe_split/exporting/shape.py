@@ -54,7 +54,7 @@ def reshape(site: Site) -> None:
     if site.layer.type == "Flatten" and top.rank == 2 and top.axes[0] == bottom.axes[0]:
         site.op("Flatten", [site.x], 0, axis=1)
         return
-    site.reshape(site.x, top, None, 0)
+    site.reshape(site.x, bottom, top, 0)
 
 
 def crop(site: Site) -> None:

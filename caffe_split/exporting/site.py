@@ -144,17 +144,17 @@ class Site:
             self.same[top] = value
         return value
 
-    def reshape(self, value: str, like: Value, given: Value | None = None, top: int | None = None) -> str:
-        """The value `value`, whose axes are those of `given` (the first bottom), in the axes of `like`.
+    def reshape(self, value: str, given: Value | None, like: Value, top: int | None = None) -> str:
+        """The value `value`, whose axes are those of `given`, in the axes of `like`.
 
-        Raises `CannotExpressError` where two or more axes vary that are no axes of the value at the same places.
+        None for `given`: the value has other axes, and none of `like` can be one of them. Raises `CannotExpressError`
+        where two or more axes vary that are no axes of the value at the same places.
         """
-        given = given or self.bottoms[0]
         lengths = []
         for place, axis in enumerate(like.axes):
             if len(set(axis)) == 1:
                 lengths.append(axis[0])
-            elif place < given.rank and given.axes[place] == axis:
+            elif given is not None and place < given.rank and given.axes[place] == axis:
                 lengths.append(0)
             else:
                 lengths.append(-1)
@@ -162,6 +162,12 @@ class Site:
             raise CannotExpressError("more than one of its axes would vary")
         # 0 copies an axis; an axis of length 0 is no axis of a net.
         return self.op("Reshape", [value, self.constant("shape", lengths)], top)
+
+    def as_bottom(self, value: str, top: int | None = None) -> str:
+        """The value `value`, which has as many numbers as the first bottom, in the first bottom's axes."""
+        if sum(len(set(axis)) > 1 for axis in self.bottoms[0].axes) < 2:
+            return self.reshape(value, None, self.bottoms[0], top)
+        return self.op("Reshape", [value, self.op("Shape", [self.x])], top)
 
     def reduce(self, op: str, value: str, axes: Sequence[int], top: int | None = None, keepdims: bool = True) -> str:
         """A reduction over axes, which are an input since version 18 (ReduceSum: 13), an attribute before."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.data.store import is_store, open_store
+from caffe_split.data import is_store
+from caffe_split.data.store import open_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.datum import decode_datum
 from caffe_split.study import nets

@@ -90,7 +90,8 @@ class Study:
     (window None: no TPM is needed). `random` and `wider` name the arms that get that control; `rates` are the factors
     on the rate of the controls `rate-X`. `make` names a data set that the study makes itself, or is empty. `scale` is
     the factor on all iterations: those here are scaled, `unscaled` are the file's, by name. A training is tested about
-    `tests` times (0: as the solver says).
+    `tests` times (0: as the solver says). `only` names the runs of the table that are wanted now, of all `runs` that
+    are planned (empty: all of them).
     """
 
     name: str
@@ -116,6 +117,7 @@ class Study:
     expect: tuple[Expected, ...] = ()
     scale: str = "1"
     unscaled: tuple[tuple[str, int], ...] = ()
+    only: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -140,7 +142,7 @@ class Study:
                 "window": None if value["window"] is None else tuple(value["window"]),
                 "expect": tuple(Expected(**{**each, "mean": tuple(each["mean"])}) for each in value.get("expect", ())),
                 "unscaled": tuple((str(name), int(at)) for name, at in value.get("unscaled", ())),
-                **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates")},
+                **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates", "only")},
             }
         )
 
@@ -182,6 +184,21 @@ class Study:
     def controls(self) -> list[str]:
         """The controls of equal training, each trained on from the one before."""
         return [control_name(number) for number in range(1, 1 + max(self.depth(arm.name) for arm in self.arms))]
+
+    @property
+    def runs(self) -> list[str]:
+        """The planned rows of the table: the baseline where it is trained whole, controls, arms, and wider nets."""
+        whole = ["baseline"] if self.schedule == "restart" else []
+        arms = [arm.name for arm in self.all_arms()]
+        return [*whole, *self.controls, *self.rated, *arms, *(f"wider-{name}" for name in self.wider)]
+
+    @property
+    def wanted(self) -> list[str]:
+        """The rows of the table that are wanted now: those of `only` with the baseline and their controls."""
+        if not self.only:
+            return self.runs
+        beside = {"baseline", *map(self.control_of, self.only), *self.only}
+        return [name for name in self.runs if name in beside]
 
     @property
     def comparisons(self) -> int:

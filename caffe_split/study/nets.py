@@ -84,6 +84,16 @@ def study_net(study: Study) -> prototxt.Document:
     return net
 
 
+def with_own_data(study: Study, path: Path) -> bytes:
+    """The net of a run, at `path`, with the data files named as in the net that the solver names."""
+    own = {Path(name).name: name for name in (str(m.get(k)) for m, k in _named_files(read_net(net_path(study))))}
+    net = read_net(path)
+    for message, key in _named_files(net):
+        name = str(message.get(key))
+        message.set(key, own.get(Path(name).name, name))
+    return net.to_bytes()
+
+
 def _named_files(net: prototxt.Document) -> Iterator[tuple[prototxt.Message, str]]:
     """The fields of a net that name files or data sets: the message and the field's name."""
     for layer in all_layers(net):

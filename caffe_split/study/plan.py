@@ -64,11 +64,19 @@ def stage_of(study: Study, name: str) -> tuple[Arm, Stage]:
 
 
 def steps_of(study: Study) -> list[StudyStep]:
-    """All steps except the table, each after those that it needs."""
+    """The steps of the runs that are wanted, except the table, each after those that it needs."""
     steps = [StudyStep("data", -1, "", ())]
     for seed in study.seeds:
         steps += _of_seed(study, seed, steps[0].output)
-    return steps
+    if not study.only:
+        return steps
+    wanted, kept = set(study.wanted), []
+    needed = {steps[0].output}
+    for step in reversed(steps):
+        if step.name in wanted or step.output in needed:
+            kept.append(step)
+            needed.update(step.needs)
+    return kept[::-1]
 
 
 def _of_seed(study: Study, seed: int, data: str) -> list[StudyStep]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import copy_file, make_folder, reason, write_atomic
+from caffe_split.files import make_folder, reason, write_atomic
 from caffe_split.study import nets
-from caffe_split.study.keep import keep_runs
+from caffe_split.study.keep import holds_runs, keep_runs
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
@@ -20,11 +20,13 @@ from caffe_split.study.read import read_study
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row
 from caffe_split.study.statistics import Interval
+from caffe_split.study.table import markdown, write_table
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
 _UNWRITTEN = "(to be written by a person)"
-FILES = ("table.csv", "table.json", "points.png")
+# What stands beside NAME.md, in the order of `table.FILES`.
+_ENDINGS = (".csv", ".png", "_gains.png", ".json")
 
 
 def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, str]:
@@ -36,9 +38,8 @@ def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, st
     if folder.exists() and not folder.is_dir():
         raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
     if not page.exists():
-        places = [page.with_suffix(Path(name).suffix) for name in FILES]
-        for beside in [*places, *([page.with_suffix("")] if logs else [])]:
-            if beside.exists():
+        for beside in [*_beside(page), *([page.with_suffix("")] if logs else [])]:
+            if beside.exists() and not (beside.is_dir() and holds_runs(beside)):
                 raise CaffeSplitError(f"{beside} exists without a page {page.name}; nothing is overwritten unasked.")
         return page, _UNWRITTEN
     try:
@@ -50,15 +51,8 @@ def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, st
     return page, text.split(_BEGIN)[1].split(_END)[0].strip()
 
 
-def publish_study(
-    study: Study,
-    rows: Sequence[Row],
-    out: Path,
-    folder: Path,
-    jobs: int,
-    logs: bool = False,
-) -> Path:
-    """Write `folder`/NAME.md with its table and figure beside it; the page's path.
+def publish_study(study: Study, rows: Sequence[Row], out: Path, folder: Path, jobs: int, logs: bool = False) -> Path:
+    """Write `folder`/NAME.md with its table and figures beside it; the page's path.
 
     With `logs`, the first seed's nets and short logs are kept in `folder`/NAME (see `keep_runs`). A page of that name
     that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other file of that name, and
@@ -67,9 +61,7 @@ def publish_study(
     page, conclusion = check_page(study, folder, logs)
     try:
         make_folder(folder)
-        for name in FILES:
-            target = folder / f"{study.name}{Path(name).suffix}"
-            copy_file(out / "results" / name, target)
+        write_table(study, rows, _beside(page))
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
     if logs:
@@ -79,14 +71,11 @@ def publish_study(
     return page
 
 
-def _page(
-    study: Study,
-    rows: Sequence[Row],
-    out: Path,
-    command: str,
-    conclusion: str,
-) -> str:
-    table = (out / "results" / "table.md").read_text(encoding="utf-8")
+def _beside(page: Path) -> list[Path]:
+    return [page.with_name(f"{page.stem}{ending}") for ending in _ENDINGS]
+
+
+def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion: str) -> str:
     # Folders that an earlier version wrote lack these keys.
     plan = read_json(out / PLAN)
     source = plan.get("source") or study.file.read_text(encoding="utf-8")
@@ -99,6 +88,7 @@ def _page(
         f"    {command}",
         "",
         f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.",
+        *_left_out(study, plan["study"]["seeds"]),
         "",
         "## Conclusion",
         "",
@@ -108,11 +98,13 @@ def _page(
         "",
         "## Reading",
         "",
-        *readings(rows),
+        *readings(rows, study.comparisons),
         "",
         "## Table",
         "",
-        table.rstrip(),
+        markdown(rows).rstrip(),
+        "",
+        f"![each run's differences to its control]({study.name}_gains.png)",
         "",
         f"![a point a seed and run]({study.name}.png)",
         "",
@@ -132,14 +124,28 @@ def _page(
     return "\n".join(lines)
 
 
-def readings(rows: Sequence[Row]) -> list[str]:
-    """One sentence per run on its difference to the control, and what such sentences can support."""
+def _left_out(study: Study, planned: Sequence[int]) -> list[str]:
+    """What a page of an unfinished study says first."""
+    said = []
+    if len(study.seeds) < len(planned):
+        whole = ", ".join(map(str, study.seeds))
+        said.append(f"of its {len(planned)} seeds {len(study.seeds)} are whole ({whole})")
+    later = [name for name in study.runs if name not in study.wanted]
+    if later:
+        said.append(f"of its {len(study.runs)} runs these are left out: {', '.join(later)}")
+    return ["", f"The study was not finished: {'; '.join(said)}."] if said else []
+
+
+def readings(rows: Sequence[Row], count: int) -> list[str]:
+    """One sentence per run on its difference to the control, and what such sentences can support.
+
+    `count` is the number of comparisons of final accuracies that the study plans.
+    """
     lines = []
     for row in rows:
         lines += _reading(row.run, "final test accuracy", row.control, row.final_difference)
         lines += _reading(row.run, "best test accuracy", row.control, row.best_difference)
         lines += _reading(row.run, "final test accuracy", f"random-{row.run}", row.final_difference_to_random)
-    count = sum(found is not None for row in rows for found in (row.final_difference, row.final_difference_to_random))
     chance = 100 * (1 - 0.95**count)
     note = (
         f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies independent, "
@@ -204,9 +210,11 @@ def _chains(study: Study) -> list[str]:
 def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
     """The command that makes the page, with paths relative to the current directory."""
     file, place = os.path.relpath(study.file), os.path.relpath(out)
+    place = out.name if place.startswith(os.pardir) else place
     words = ["caffe-split", "study", file, "--jobs", str(jobs)]
     words += ["--out", place] if place != study.name else []
     own = read_study(study.file)
     words += ["--scale", study.scale] if study.scale != own.scale else []
     words += ["--seeds", str(len(study.seeds))] if study.seeds != own.seeds else []
+    words += ["--only", ",".join(study.only)] if study.only else []
     return shlex.join([*words, "--publish", os.path.relpath(folder)])

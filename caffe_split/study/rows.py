@@ -77,15 +77,8 @@ def read_results(study: Study, out: Path = Path()) -> Results:
 
 
 def rows_of(study: Study, results: Results) -> list[Row]:
-    """One row per run: the baseline where it is trained whole, the controls, the arms, and the wider nets."""
-    names = [
-        *study.controls,
-        *study.rated,
-        *(arm.name for arm in study.all_arms()),
-        *(f"wider-{name}" for name in study.wider),
-    ]
-    whole = ["baseline"] if study.schedule == "restart" else []
-    return [_row(study, results, name) for name in [*whole, *names]]
+    """One row per run that is wanted, in the order in which the study plans them."""
+    return [_row(study, results, name) for name in study.wanted]
 
 
 def _row(study: Study, results: Results, name: str) -> Row:
@@ -120,7 +113,7 @@ def _row(study: Study, results: Results, name: str) -> Row:
         best_difference=difference(bests, {seed: run.best for seed, run in control.items()}) if beside else None,
         best_by_seed=_by_seed(bests),
         final_difference_to_random=difference(finals, {seed: run.final for seed, run in chance.items()})
-        if name in study.random
+        if name in study.random and f"random-{name}" in study.wanted
         else None,
         parameters_before=_same(run.parameters for run in base),
         parameters=_same(run.parameters for run in good.values()),

@@ -7,11 +7,16 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from caffe_split.files import make_folder, write_atomic
 from caffe_split.manifest import write_manifest
+from caffe_split.plot.gains import draw_gains
 from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.picture_file import write_picture
+from caffe_split.study import nets
+from caffe_split.study.gains import gains_of
+from caffe_split.study.model import Study
 from caffe_split.study.paths import open_study, write_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.remarks import remarks
@@ -19,23 +24,43 @@ from caffe_split.study.rows import Count, FoldRow, Row, read_results, rows_of
 from caffe_split.study.statistics import Interval
 
 RESULTS = Path("results")
+# In a study's folder; the last says that the others are there.
+FILES = ("table.csv", "points.png", "gains.png", "table.json")
 _BY_SEED = ("final", "best", "parameters", "macs")
 
 
 def write_results() -> None:
-    """Write `results/`: the table as Markdown, CSV and JSON, the figure, and the manifest, from the steps' marks."""
+    """Write `results/`: the table as Markdown, CSV and JSON, the figures, and the manifest, from the steps' marks."""
     study = open_study()
     rows = rows_of(study, read_results(study))
     make_folder(RESULTS)
     write_atomic(RESULTS / "table.md", markdown(rows).encode())
-    write_atomic(RESULTS / "table.csv", _csv(rows).encode())
-    figure = RESULTS / "points.png"
-    columns = [(row.run, {seed: 100 * value for seed, value in row.final_by_seed.items()}) for row in rows]
-    write_picture(figure, lambda canvas: draw_pairs(canvas, columns, "final test accuracy, %"), force=True)
-    write_json(RESULTS / "table.json", {"study": study.name, "rows": [row.as_dict() for row in rows]})
-    outputs = ["table.md", "table.csv", figure.name, "table.json"]
+    write_table(study, rows, [RESULTS / name for name in FILES])
     marks = [Path(step.output) for step in steps_of(study) if Path(step.output).exists()]
-    write_manifest(RESULTS, [study.file, study.solver, *marks], outputs, study.as_dict())
+    write_manifest(RESULTS, [study.file, study.solver, *marks], ["table.md", *FILES], study.as_dict())
+
+
+def write_table(study: Study, rows: Sequence[Row], files: Sequence[Path]) -> None:
+    """Write the rows as CSV, the figures of accuracies and of gains, and the rows as JSON into these four `files`."""
+    lines, points, gains, values = files
+    write_atomic(lines, _csv(rows).encode())
+    columns = [(row.run, {seed: 100 * value for seed, value in row.final_by_seed.items()}) for row in rows]
+    write_picture(points, lambda canvas: draw_pairs(canvas, columns, "final test accuracy, %"), force=True)
+    write_picture(gains, lambda canvas: draw_gains(canvas, gains_of(rows)), force=True)
+    write_json(values, {**_of(study), "rows": [row.as_dict() for row in rows]})
+
+
+def _of(study: Study) -> dict[str, Any]:
+    """What the rows are of."""
+    return {
+        "study": study.name,
+        "scale": study.scale,
+        "seeds": list(study.seeds),
+        "split": study.split,
+        "window": study.window,
+        "length": nets.length(study),
+        "comparisons": study.comparisons,
+    }
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -37,6 +37,9 @@ layer { name: "more" type: "InnerProduct" bottom: "g" top: "more" include { phas
 layer { name: "aux" type: "SoftmaxWithLoss" bottom: "more" bottom: "label" top: "aux" include { phase: TRAIN } loss_weight: 0.3 }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "label" top: "loss" include { phase: TRAIN } }
 """  # noqa: E501
+BARE = """layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 9 } } }
+layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" }
+"""
 SHAPES = {"data": (2, 3, 9, 9)}
 
 
@@ -176,3 +179,12 @@ def test_torch_compile_takes_it_whole(module):
     expected = module(data)["prob"]
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(data)["prob"], expected)
+
+
+def test_the_weights_of_a_net_without_any_are_a_file_with_its_layers(tmp_path):
+    (tmp_path / "net.prototxt").write_text(BARE)
+    made = caffe_split.load(tmp_path / "net.prototxt")
+    made.save_caffemodel(tmp_path / "w.caffemodel")
+    weights = read_weights(tmp_path / "w.caffemodel")
+    assert list(weights) == ["data", "relu"] and weights.types["relu"] == "ReLU"
+    assert caffe_split.load(tmp_path / "net.prototxt", tmp_path / "w.caffemodel").outputs == ["relu"]

@@ -326,7 +326,8 @@ def test_the_command_prints_writes_and_checks(files: tuple[Path, Path]) -> None:
     caffe_split("export", "net.prototxt", "w.caffemodel", "--input", "data", cwd=folder, status=2)
 
 
-def test_in_place_layers_compute_what_caffes_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dynamic", "height"), [((), 8), (("height",), 11), (("height", "width"), 11)])
+def test_in_place_layers_compute_what_caffes_do(dynamic: tuple[str, ...], height: int, tmp_path: Path) -> None:
     """Also those whose result is another one in place: LRN across channels, and Eltwise."""
     text = INPUT + (
         'layer { name: "p" type: "Power" bottom: "data" top: "data" power_param { shift: 0.5 } }\n'
@@ -338,9 +339,10 @@ def test_in_place_layers_compute_what_caffes_do(tmp_path: Path) -> None:
     )
     (tmp_path / "net.prototxt").write_text(text)
     cs.write_weights(tmp_path / "w.caffemodel", {"none": [np.zeros(1)]})
-    model = plan_of((tmp_path / "net.prototxt", tmp_path / "w.caffemodel"), blobs=("y",)).model
-    data = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    expected = Net(prototxt.parse(text, "net"), "TEST").forward({"data": data}, keep=True).blobs
+    model = plan_of((tmp_path / "net.prototxt", tmp_path / "w.caffemodel"), blobs=("y",), dynamic=dynamic).model
+    data = np.random.default_rng(0).standard_normal((1, 3, height, 8)).astype(np.float32)
+    net = Net(prototxt.parse(text, "net"), "TEST", inputs={"data": data.shape})
+    expected = net.forward({"data": data}, keep=True).blobs
     found = run_model(model, {"data": data})
     assert set(found) == {"z", "y"}
     for name, values in found.items():

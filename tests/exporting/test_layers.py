@@ -19,7 +19,7 @@ from caffe_split.layertypes.table import RECORDS
 from tests.engine.case import Case, layer
 from tests.engine.cases import CASES
 from tests.engine.fork_cases_more import JUDGED
-from tests.exporting.judge import compare, drawn, exported, run_engine, run_model
+from tests.exporting.judge import Arrays, compare, drawn, exported, run_engine, run_model
 
 OPSETS = (OLDEST_OPSET, ExportOptions().opset, min(newest_opset(), 23))
 GIVING = {"Input", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData", *fork_data.NAMES}
@@ -55,19 +55,27 @@ def test_a_layer_gives_what_the_engine_gives(name: str, tmp_path: Path) -> None:
     opset = OPSETS[NAMES.index(name) % len(OPSETS)]
     model = exported(tmp_path, case.prototxt(), given, ExportOptions(opset))
     compare(model, run_model(model, inputs), run_engine(case.prototxt(), given, inputs))
-    for word, axis, more in (("batch", 0, 1), ("height", 2, 3), ("width", 3, 2)):
+    hold_at_other_sizes(tmp_path, case, given, inputs, opset)
+
+
+# What varies, and by how many rows of the axis 0, 2 and 3.
+VARIED = {("batch",): {0: 1}, ("height",): {2: 3}, ("width",): {3: 2}, ("height", "width"): {2: 3, 3: 2}}
+
+
+def hold_at_other_sizes(folder: Path, case: Case, given: Arrays, inputs: Arrays, opset: int) -> None:
+    """The model with sizes that vary gives what the engine gives at other ones; or the layer is refused by name."""
+    for words, more in VARIED.items():
         try:
-            model = exported(tmp_path, case.prototxt(), given, ExportOptions(opset, (word,)))
+            model = exported(folder, case.prototxt(), given, ExportOptions(opset, words))
         except CaffeSplitError as error:
             if "layer 'l'" not in str(error):
                 raise
             continue
-        longer = {
-            key: np.concatenate([array, array.take(range(more), axis, mode="wrap")], axis)
-            if array.ndim > axis and (axis == 0 or array.ndim == 4)
-            else array
-            for key, array in inputs.items()
-        }
+        longer = dict(inputs)
+        for axis, rows in more.items():
+            for key, array in longer.items():
+                if array.ndim > axis and (axis == 0 or array.ndim == 4):
+                    longer[key] = np.concatenate([array, array.take(range(rows), axis, mode="wrap")], axis)
         compare(model, run_model(model, longer), run_engine(case.prototxt(), given, longer))
 
 
@@ -86,6 +94,7 @@ def test_a_layer_of_a_fork_gives_what_its_definition_gives(name: str, tmp_path: 
     wide = {key: array.astype(np.float64) for key, array in inputs.items()}
     expected = judged.judge(wide, [blob.astype(np.float64) for blob in blobs])
     compare(model, run_model(model, inputs), dict(zip(judged.case.tops, map(np.asarray, expected))))
+    hold_at_other_sizes(tmp_path, judged.case, params, inputs, opset)
 
 
 @pytest.mark.parametrize(

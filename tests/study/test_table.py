@@ -92,7 +92,7 @@ def test_a_run_that_collapsed_is_pointed_out(tmp_path: Path) -> None:
 def test_the_readings_say_each_comparison(tmp_path: Path) -> None:
     better = [run(value["final"] + 0.02 + 0.001 * place) for place, value in enumerate(CONTROL)]
     found = rows(tmp_path, {"continue": CONTROL, "added": better, "random-added": CONTROL, "baseline": CONTROL})
-    text = "\n".join(readings(found))
+    text = "\n".join(readings(found, 4))
     assert "- added: final test accuracy less that of `continue`: +2.200 points (n = 5" in text
     assert text.count(": above zero.") == 3  # final, best, and against the random partition
     assert "- random-added: final test accuracy less that of `continue`: +0.000 points (n = 5" in text

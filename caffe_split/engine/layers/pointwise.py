@@ -265,11 +265,23 @@ class Log(Layer):
 
 
 class Dropout(Layer):
-    """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio."""
+    """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio.
+
+    Without scale_train (Faster R-CNN) values are multiplied by 1 - dropout_ratio in TEST instead. With
+    sample_weights_test (Bayesian SegNet) values are dropped in TEST, too.
+    """
 
     options_name = "dropout_param"
     draws = True
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.ratio = float(self.options.get("dropout_ratio"))
+        self.drops = self.training or bool(self.options.get("sample_weights_test"))
+        if self.drops and self.ratio == 1:
+            raise self.error("dropout_ratio: 1; Caffe divides by 0 where values are dropped.")
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (functional.dropout(bottoms[0], self.options.get("dropout_ratio"), self.training),)
+        kept = functional.dropout(bottoms[0], self.ratio, self.drops)
+        return (kept if self.options.get("scale_train") else kept * (1 - self.ratio),)

@@ -183,6 +183,6 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
             return Product(call, needs, bottom, ends[1][1])
     elif type(layer) is Pooling and layer.is_global and layer.options.get("pool") == "AVE":
         return _Mean(call, needs, bottom)
-    elif type(layer) is SoftmaxWithLoss and layer.inner == 1 and layer.ignored is None:
+    elif type(layer) is SoftmaxWithLoss and layer.inner == 1 and layer.ignored is None and not layer.is_weighted:
         return _Loss(call, needs, bottom)
     return Op(call, needs)

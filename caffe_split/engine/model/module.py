@@ -295,17 +295,22 @@ class Module(nn.Module):
     def save_caffemodel(self, path: PathLike) -> None:
         """Write the weights for Caffe: of all layers of both phases, under their names, as float32.
 
-        Binary, or HDF5 where `path` ends in `.h5`; whole or not at all. Raises `CaffeSplitError` as `write_weights`.
+        Layers without weights are named in the file, too, as in Caffe's own, so that no net's file is empty. It is
+        binary, or HDF5 where `path` ends in `.h5`; whole or not at all. Raises `CaffeSplitError` as `write_weights`.
         """
         arrays: dict[str, list[np.ndarray]] = {}
+        types: dict[str, str] = {}
         for phase in ("TEST", "TRAIN"):
             if phase == "TRAIN" and self._no_training:
                 continue
             for layer in self._build(phase, {}, torch.device("cpu"), fill=False).layers:
-                if layer.name in self._types and layer.name not in arrays:
+                if layer.name in arrays or layer.text.type == "TPM":
+                    continue
+                if layer.blobs:
                     self._hold(layer)
-                    arrays[layer.name] = [blob.detach().cpu().float().numpy() for blob in layer.blobs]
-        write_weights(path, arrays, self._net_name, self._types)
+                arrays[layer.name] = [blob.detach().cpu().float().numpy() for blob in layer.blobs]
+                types[layer.name] = layer.text.type
+        write_weights(path, arrays, self._net_name, types)
 
     @override
     def __getstate__(self) -> dict[str, Any]:

@@ -165,7 +165,8 @@ def copy_weights(
             if not alike and not _same_shape(array.shape, tuple(blob.shape)):
                 raise layer.error(f"blob {index} has shape {tuple(array.shape)} in {path}, {tuple(blob.shape)} here.")
             todo.append((blob, array))
-    if not todo:
+    ours = {layer.name for layer in layers}
+    if not todo and (any(layer.blobs for layer in layers) or not ours & set(weights)):
         names = [*list(weights)[:5], *(["..."] if len(weights) > 5 else [])]
         raise CaffeSplitError(
             f"{path}: none of its layers ({', '.join(names)}) is in the net that {net} has in this phase."
@@ -173,7 +174,6 @@ def copy_weights(
     with torch.no_grad():
         for blob, array in todo:
             blob.copy_(torch.from_numpy(np.array(array, np.float32)).view(blob.shape))
-    ours = {layer.name for layer in layers}
     missing = [
         layer.name
         for layer in layers
