@@ -83,6 +83,7 @@ from caffe_split.net.state import NetState
         ("Noise", "x", "noise_param { gaussian_std: 1 uniform_range: 1 }", "expected one of gaussian_std and uniform"),
         ("UnPooling", "x x", "unpooling_param { unpool_h: 9 }", "unpool_size, or unpool_h and unpool_w, is missing"),
         ("Unpooling", "x x", "unpooling_param { unpool_h: 9 unpool_w: 9 unpool_size: 9 }", "one of the two forms"),
+        ("MultiStageMeanfield", "x x x", "", "theta_alpha is missing or 0"),
         ("Tiling", "x", "", "tiling_param: tile_dim is missing"),
         ("BReLU", "x", "brelu_param { minval: 0 }", "maxval is missing"),
         ("Padding", "x", "padding_param { pad_beg: 1 pad_end: -1 }", "one pads and one cuts"),

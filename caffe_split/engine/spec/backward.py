@@ -28,7 +28,7 @@ _BIASED = (
     *("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"),
 )
 # Types of forks with more blobs than a weight and a bias; of a ConvLSTM the most that it may have.
-_COUNTS = {"APL": 2, "Lstm": 3, "ConvLSTM": 15}
+_COUNTS = {"APL": 2, "Lstm": 3, "MultiStageMeanfield": 3, "ConvLSTM": 15}
 
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
