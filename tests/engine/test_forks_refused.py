@@ -92,6 +92,8 @@ from caffe_split.net.state import NetState
         ("RPN", "x x x", "rpn_param { scale: 8 }", "no ratio or no scale"),
         ("NdPooling", "x", "pooling_param { pool: STOCHASTIC }", "pool: STOCHASTIC is not handled"),
         ("FcRistretto", "x", "quantization_param { precision: MINIFLOAT }", "precision: MINIFLOAT is not handled"),
+        ("Lstm", "x", "lstm_param { num_output: 1 }" + " param { }" * 4, "4 param for 3 blobs"),
+        ("Flip", "x", "flip_param { flip_width: true flip_height: true } param { }", "1 param for 0 blobs"),
         ("Noise", "x", "", "expected one of gaussian_std and uniform_range"),
         ("GradientScaler", "x x", "", "2 bottoms and 1 tops; expected a top per bottom"),
         ("GradientScaler", "x", "gradient_scaler_param { scale_factor: 2 }", "has no field 'scale_factor'"),
