@@ -178,3 +178,23 @@ def test_a_place_without_a_flow_may_be_no_number() -> None:
     top = built(case).forward({"x": x, "f": flow}).blobs["y"].numpy()[0, 0]
     assert math.isnan(top[0, 0])
     assert top.ravel()[1:].tolist() == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("kind", ["FcRistretto", "ConvolutionRistretto"])
+def test_weights_of_few_bits_are_rounded_at_random_in_training(kind: str) -> None:
+    """0.3 is 0.25 or 0.5 with 2 bits behind the point, 0.3 on average; and its gradient is that of the rounded one."""
+    options = {
+        "FcRistretto": "inner_product_param { num_output: 2000 bias_term: false weight_filler { value: 0.3 } }",
+        "ConvolutionRistretto": "convolution_param { num_output: 2000 kernel_size: 1 bias_term: false "
+        "weight_filler { value: 0.3 } }",
+    }[kind]
+    bits = "quantization_param { bw_params: 4 fl_params: 2 bw_layer_in: 2 fl_layer_in: 0 bw_layer_out: 2 }"
+    net = only(kind, f"{options} {bits}", (1, 1, 1, 1))
+    x = torch.full((1, 1, 1, 1), 0.7, requires_grad=True)
+    weight = net.layers[-1].blobs[0].requires_grad_()
+    (top,) = net.layers[-1].run(x)
+    found = top.detach().numpy().ravel() / np.float32(0.7)
+    assert np.unique(found.round(5)).tolist() == [0.25, 0.5] and abs(found.mean() - 0.3) < 0.02
+    top.sum().backward()
+    np.testing.assert_allclose(weight.grad.numpy().ravel(), 0.7, rtol=1e-6)
+    np.testing.assert_allclose(float(x.grad), found.sum(), rtol=1e-4)

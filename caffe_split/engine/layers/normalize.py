@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
@@ -53,3 +54,13 @@ class NormalizationL2(Layer):
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
         return (x / (x * x).sum(1, keepdim=True).clamp(min=1e-24).sqrt(),)
+
+
+class GroupNorm(Layer):
+    """x minus the mean of its group of channels, by the root of eps plus their variance (Wu and He)."""
+
+    options_name = "group_norm_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (functional.group_norm(bottoms[0], int(self.options.get("group_num")), eps=self.options.get("eps")),)

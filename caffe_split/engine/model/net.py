@@ -14,7 +14,7 @@ from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place,
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
-from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done
+from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
@@ -240,6 +240,8 @@ class Net:
         if self._steps and self._step is None:
             self._steps = Step.fits(self)
             self._step = Step(self) if self._steps else None
+            if self._step is None:
+                self.calls = with_twins(self.calls, self.outputs)
         if self._step is None:
             output = self.forward()
             if output.loss.requires_grad:

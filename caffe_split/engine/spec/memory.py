@@ -95,7 +95,7 @@ _READS = {
     **dict.fromkeys(
         ("ReLU6", "Mish", "HSwish", "HSigmoid", "CReLU", "DepthwiseConvolution", "ConvolutionDepthwise"), Reads((0,))
     ),
-    **dict.fromkeys(("SeLu", "Local", "Lstm"), Reads((0,))),
+    **dict.fromkeys(("SeLu", "BReLU", "Local", "Lstm"), Reads((0,))),
     **dict.fromkeys(("DeformableConvolution", "SpatialTransformer", "FlowWarp", "ConvLSTM"), Reads((0, 1))),
     **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), Reads((0, 1))),
     "LabelSpecificAdd": Reads((1,)),
@@ -104,7 +104,7 @@ _READS = {
     "Correlation": Reads((0, 1)),
     "NormalizationL2": Reads((0,)),
     "Axpy": Reads((0, 1)),
-    **dict.fromkeys(("Upsample", "Unpooling", "PSROIPooling", "ROIPooling"), Reads((1,))),
+    **dict.fromkeys(("Upsample", "Unpooling", "UnPooling", "PSROIPooling", "ROIPooling"), Reads((1,))),
     "Normalize": Reads((0,), top=True),
     "SmoothL1Loss": Reads((2, 3)),
     "SmoothL1LossOHEM": Reads((2,)),

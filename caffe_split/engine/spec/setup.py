@@ -22,7 +22,20 @@ IN_PLACE = frozenset(
 )
 IN_PLACE_OF_FORKS = frozenset(
     (
-        *("ReLU6", "Mish", "HSwish", "HSigmoid", "BN", "SeLu", "APL", "Noise", "SpatialDropout", "LabelSpecificAdd"),
+        *(
+            "ReLU6",
+            "Mish",
+            "HSwish",
+            "HSigmoid",
+            "BN",
+            "SeLu",
+            "APL",
+            "BReLU",
+            "GroupNorm",
+            "Noise",
+            "SpatialDropout",
+            "LabelSpecificAdd",
+        ),
         "GradientScaler",
     )
 )

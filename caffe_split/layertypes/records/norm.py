@@ -79,6 +79,15 @@ def _normalization_l2(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]])
 
 
+def _group_norm(layer: Layer, bottoms: list[Shape]) -> Found:
+    """The factor and the shift per channel are a Scale's, behind it."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    groups = int(Options.of(layer.message, "group_norm_param").get("group_num"))
+    if groups < 1 or bottoms[0][1] % groups:
+        raise CaffeSplitError(f"{layer.where}: {bottoms[0][1]} channels do not divide into {groups} groups.")
+    return Found([bottoms[0]])
+
+
 def _mvn(layer: Layer, bottoms: list[Shape]) -> Found:
     """The bottom's values, always on four axes."""
     need_bottoms(layer, bottoms, 1)
@@ -168,6 +177,16 @@ RECORDS = (
     LayerType(
         "NormalizationL2",
         shapes=_normalization_l2,
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine("normalize", rule_refuses=True),
+    ),
+    LayerType(
+        "GroupNorm",
+        shapes=_group_norm,
+        options={"group_norm_param": "eps group_num"},
         batch=by_record,
         joins_box=True,
         keeps_shape=True,
