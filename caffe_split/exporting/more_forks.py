@@ -8,6 +8,8 @@ import numpy as np
 
 from caffe_split.exporting.recurrent import projected, steps
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
+from caffe_split.layertypes.records.volumes import nd_window, volume_window
+from caffe_split.net.geometry import Window
 
 
 def passing(site: Site) -> None:
@@ -68,9 +70,86 @@ def lstm(site: Site) -> None:
     site.op("Concat", [site.op("Unsqueeze", [output, axis]) for output in outputs], 0, axis=0)
 
 
+def brelu(site: Site) -> None:
+    """Limited to minval and maxval."""
+    options = site.options("brelu_param")
+    limits = [site.number(float(options.get(name)), name) for name in ("minval", "maxval")]
+    site.op("Clip", [site.x, *limits], 0)
+
+
+def padding(site: Site) -> None:
+    """Zeros around images; numbers below 0 cut."""
+    first, last = (int(site.options("padding_param").get(name)) for name in ("pad_beg", "pad_end"))
+    site.op("Pad", [site.x, site.constant("pads", [0, 0, first, first, 0, 0, last, last])], 0)
+
+
+def flip(site: Site) -> None:
+    """The rows, the columns or both from the last one on."""
+    options = site.options("flip_param")
+    axes = [axis for axis, name in ((2, "flip_height"), (3, "flip_width")) if options.get(name)]
+    if not axes:
+        site.same[0] = site.x
+        return
+    bounds = [("start", [-1]), ("end", [-(2**62)]), ("axes", axes), ("step", [-1])]
+    values = [site.constant(name, value if name == "axes" else value * len(axes)) for name, value in bounds]
+    site.op("Slice", [site.x, *values], 0)
+
+
+def group_norm(site: Site) -> None:
+    """Each group of channels as one channel of an instance norm without factor and shift."""
+    options = site.options("group_norm_param")
+    groups = int(options.get("group_num"))
+    rows = site.op("Reshape", [site.x, site.constant("groups", [0, groups, -1])])
+    blobs = [site.constant(name, np.full(groups, value, np.float32)) for name, value in (("one", 1.0), ("zero", 0.0))]
+    normal = site.op("InstanceNormalization", [rows, *blobs], epsilon=float(options.get("eps")))
+    site.op("Reshape", [normal, site.op("Shape", [site.x])], 0)
+
+
+def convolution(site: Site) -> None:
+    """Kernels over one to three axes behind the channels."""
+    window, options = _window(site), site.options("convolution_param")
+    blobs = [site.blob(index) for index in range(len(site.blobs))]
+    site.op(
+        "Conv",
+        [site.x, *blobs],
+        0,
+        kernel_shape=window.kernel,
+        strides=window.stride,
+        pads=(*window.pad, *window.pad),
+        group=int(options.get("group")),
+    )
+
+
+def pooling(site: Site) -> None:
+    """The maximum or mean of windows; those that stand out at the end are padded, which counts in neither."""
+    window, bottom, top = _window(site), site.bottoms[0], site.tops[0]
+    if not (bottom.is_fixed(2) and top.is_fixed(2)):
+        raise CannotExpressError("the sides of its volumes would vary")
+    ends = [
+        max(0, (count - 1) * stride + kernel - length - pad)
+        for length, count, kernel, stride, pad in zip(
+            bottom.shape[2:], top.shape[2:], window.kernel, window.stride, window.pad
+        )
+    ]
+    op = "MaxPool" if site.options("pooling_param").get("pool") == "MAX" else "AveragePool"
+    site.op(op, [site.x], 0, kernel_shape=window.kernel, strides=window.stride, pads=(*window.pad, *ends))
+
+
+def _window(site: Site) -> Window:
+    if site.layer.type.startswith("Nd"):
+        return nd_window(site.layer, site.bottoms[0].rank - 2)
+    return volume_window(site.layer)
+
+
 EXPORTERS: Mapping[str, Exporter] = {
     **dict.fromkeys(("Noise", "SpatialDropout", "GradientScaler", "LabelSpecificAdd"), passing),
     "SeLu": selu,
     "APL": apl,
     "Lstm": lstm,
+    "BReLU": brelu,
+    "Padding": padding,
+    "Flip": flip,
+    "GroupNorm": group_norm,
+    **dict.fromkeys(("Convolution3D", "NdConvolution"), convolution),
+    **dict.fromkeys(("Pooling3D", "NdPooling"), pooling),
 }

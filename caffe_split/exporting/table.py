@@ -19,10 +19,16 @@ CANNOT: Mapping[str, str] = {
     "Filter": "how much it lets through depends on the data",
     "Python": "what it computes is a program",
     "Proposal": "its regions are compared one after the other",
+    "MIL": "its rows are regions of several images",
+    "MultiStageMeanfield": "its filters depend on the image",
+    "RPN": "its regions are compared one after the other",
+    **dict.fromkeys(
+        ("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"), "its numbers of few bits are not written yet"
+    ),
     **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), "it needs the labels of what it judges"),
     **dict.fromkeys(
         (
-            *("Convolution3D", "Pooling3D", "Correlation", "Local", "DeformableConvolution", "ConvLSTM"),
+            *("Correlation", "Local", "DeformableConvolution", "ConvLSTM"),
             *("SpatialTransformer", "FlowWarp", "Resample", "Downsample"),
         ),
         "it is not written yet",

@@ -30,8 +30,8 @@ _HARMLESS = {
         "it chooses among a fork's implementations and precisions",
     ),
     **dict.fromkeys(
-        ("train_net_output_disp", "is_disp_info", "copy_postfix_name"),
-        "it chooses what a fork prints, or how it copies weights",
+        ("train_net_output_disp", "is_disp_info"),
+        "it chooses what a fork prints",
     ),
     **dict.fromkeys(
         (
@@ -45,7 +45,7 @@ _HARMLESS = {
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(
         (
-            *("data_param.shuffle", "image_data_param.raw_hdf5", "inner_product_param.normalize"),
+            *("data_param.shuffle", "image_data_param.raw_hdf5"),
             *("bias_param.channel_shared", "convolution_param.relu"),
         ),
         ("false", 0),
@@ -71,6 +71,16 @@ def why_harmless(path: str, within: prototxt.Message) -> str | None:
     return _HARMLESS.get(path)
 
 
+def harmless_fields(layer: Layer) -> dict[str, tuple[check.Problem, str]]:
+    """The fields of forks that change nothing, by path, and why; those within a fork's own messages, too."""
+    found = {}
+    for problem in (*foreign_fields(layer), *check.unknown_to_all(layer.message, "LayerParameter")):
+        reason = why_harmless(problem.path, layer.message)
+        if reason is not None:
+            found[problem.path] = problem, reason
+    return found
+
+
 def _values(path: str, within: prototxt.Message) -> list[Any]:
     """All values of the field at a path: numbers, and words in small letters."""
     name, _, rest = path.partition(".")
@@ -82,8 +92,23 @@ def _values(path: str, within: prototxt.Message) -> list[Any]:
 def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
     """The fields and values of forks that no rule of the layer's type reads, and that may change what it computes.
 
-    `options` are those of the type's record. Values that do not fit a fork's field are among them.
+    `options` are those of the type's record. Values that do not fit a fork's field are among them; `training_fields`
+    are not.
     """
+    return [problem for problem in _unread(layer, options) if problem.fatal or not _is_of_training(problem.path)]
+
+
+def may_be_a_slip(problem: check.Problem) -> bool:
+    """Whether what only a fork may know may be a mistake: a value that does not fit, what is nearly a known name."""
+    return problem.fatal or "has no field" not in problem.message or "did you mean" in problem.message
+
+
+def training_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
+    """As `unread_fields`, of what concerns a training alone: how weights are first filled, and learnt."""
+    return [problem for problem in _unread(layer, options) if not problem.fatal and _is_of_training(problem.path)]
+
+
+def _unread(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
     strange = foreign_fields(layer)
     if not strange:
         return []
@@ -106,14 +131,14 @@ def why_not_known(layer: Layer, options: Mapping[str, str] = MappingProxyType({}
     `options` are those of the type's record, whose shape rule reads them.
     """
     unread = unread_fields(layer, options)
-    found = list(dict.fromkeys(problem.path for problem in unread if _may_change_sizes(problem.path)))
+    found = list(dict.fromkeys(problem.path for problem in unread if problem.path not in _NO_SIZE))
     if not found:
         return None
     return f"what its {', '.join(found)} {'does' if len(found) == 1 else 'do'} is known to a fork of Caffe only"
 
 
-def _may_change_sizes(path: str) -> bool:
-    above = path.split(".")[:-1]
-    # Rates and initial values have no say in sizes.
-    in_filler = any(message.endswith("filler") for message in above)
-    return not (path in _NO_SIZE or above[:1] == ["param"] or in_filler)
+def _is_of_training(path: str) -> bool:
+    *above, _name = path.split(".")
+    if not above or above[0] == "dummy_data_param":  # Its fillers make the values of tops.
+        return False
+    return above[0] == "param" or above[-1].endswith("filler")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tests.engine import fork_cases, fork_cases_layers, fork_cases_losses
+from tests.engine import fork_cases, fork_cases_layers, fork_cases_losses, fork_cases_quantised
 from tests.engine import fork_references_more as more
 from tests.engine.case import Case, layer
 from tests.engine.fork_cases import Array, Judged, one
@@ -139,6 +139,7 @@ JUDGED = {
     **fork_cases.JUDGED,
     **fork_cases_losses.JUDGED,
     **fork_cases_layers.JUDGED,
+    **fork_cases_quantised.JUDGED,
     "hswish": one("HSwish", "", lambda x: [x * np.clip(x / 6 + 0.5, 0, 1)]),
     "hsigmoid": one("HSigmoid", "", lambda x: [np.clip(x / 6 + 0.5, 0, 1)]),
     "crelu": one("CReLU", "", lambda x: [np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], 1)]),

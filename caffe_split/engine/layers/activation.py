@@ -44,6 +44,16 @@ class HSwish(Layer):
         return (functional.hardswish(bottoms[0]),)
 
 
+class BReLU(Layer):
+    """x limited to the range from minval to maxval (Cai et al., DehazeNet)."""
+
+    options_name = "brelu_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        return (bottoms[0].clamp(self.options.get("minval"), self.options.get("maxval")),)
+
+
 class SeLu(Layer):
     """lambda x where x > 0, else lambda alpha (e^x - 1) (Klambauer et al., self-normalizing networks)."""
 

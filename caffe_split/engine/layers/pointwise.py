@@ -182,7 +182,8 @@ class Power(Layer):
         if power * scale == 0:
             # The gradient is 0, but there is one: an Eltwise in place after it has to know.
             everywhere = torch.ones((), dtype=torch.bool, device=bottoms[0].device)
-            return (bottoms[0].masked_fill(everywhere, 1.0 if power == 0 else shift**power),)
+            # Not masked_fill, which would lay the channels of a pixel apart.
+            return (torch.where(everywhere, bottoms[0].new_tensor(1.0 if power == 0 else shift**power), bottoms[0]),)
         out = bottoms[0]
         if scale != 1:
             out = out * scale

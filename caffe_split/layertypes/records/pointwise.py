@@ -48,6 +48,13 @@ def _apl(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]], [blob, blob])
 
 
+def _check_brelu(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "brelu_param")
+    lacking = [name for name in ("minval", "maxval") if not param.has(name)]
+    if lacking:
+        yield f"brelu_param: {lacking[0]} is missing"
+
+
 def _check_apl(layer: Layer) -> Iterator[str]:
     if Options.of(layer.message, "apl_param").get("sums") < 1:
         yield "sums: 0; expected 1 or more"
@@ -75,6 +82,11 @@ RECORDS = (
     _pointwise("ReLU6", {"relu6_param": ""}, Engine("activation", takes_bf16=True)),
     *(_pointwise(name, engine=Engine("activation", takes_bf16=True)) for name in ("Mish", "HSwish", "HSigmoid")),
     _pointwise("ELU", {"elu_param": "alpha"}, _LOW),
+    _pointwise(
+        "BReLU",
+        {"brelu_param": "minval maxval"},
+        Engine("activation", check=_check_brelu, takes_bf16=True),
+    ),
     _pointwise("SeLu", {"selu_param": "lambda alpha"}, Engine("activation", takes_bf16=True)),
     LayerType(
         "APL",
