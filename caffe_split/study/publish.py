@@ -189,8 +189,8 @@ def _method(study: Study) -> list[str]:
         "- `random-X` is the arm X with its kernels divided by chance.",
         "- `wider-X` is the unsplit net whose split layers have more kernels, until it has the parameters of the "
         f"unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
-        "- Final is the last test of the log, best the highest. The folded net is tested once more, and compared with "
-        "the last test of the unfolded one; of the seeds the table has the largest difference.",
+        "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
+        "from the last snapshot; of the seeds the table has the largest difference.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "
         "seeds.",
         "- Training seconds are those after the split.",

@@ -188,12 +188,13 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
     plan = fold(folder / nets.NET, weights, out=folded, options=options)
     write_atomic(folder / "fold.log", f"{plan}\n".encode("utf-8", "surrogateescape"))
     comparisons = plan.write(check=VerifyOptions(engine=study.engine))
+    copy_file(folder / nets.NET, folded / "unfolded.prototxt")
     return Folded(
         parameters=plan.after.parameters,
         macs=plan.after.macs,
         kept=plan.kept,
-        # The last test of the training is that of these weights.
-        unfolded=accuracies(folder / TRAINED).final,
+        # Not the last test of the training: Caffe forwards a training batch before it, which moves BatchNorm's means.
+        unfolded=_tested(study, step.seed, held, folded, "unfolded.prototxt", weights),
         final=_tested(study, step.seed, held, folded, nets.NET, folded / "folded.caffemodel"),
         largest_difference=[comparison.worst for comparison in comparisons],
     )
