@@ -6,22 +6,16 @@ channels, 1x1 over 4,096), both split. Each run is a process of its own, imports
 
 from __future__ import annotations
 
-import argparse
 import functools
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.bench_derive import bottlenecks, convolution, source, weights_for
-from benchmarks.common import Result, in_turns
+from benchmarks.common import Result, beside, checkouts, command, in_turns
 from caffe_split.derivation.choose import candidates
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def fcn() -> str:
@@ -45,29 +39,17 @@ def prepare(net: str, folder: Path) -> tuple[Path, Path, str]:
 
 
 def timed(checkout: Path, words: list[str], out: Path) -> Result:
-    """One command line of a checkout in a process of its own: seconds of its processor, and its peak memory."""
+    """`command` with --out, whose folder is removed before."""
     shutil.rmtree(out, ignore_errors=True)
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OPENBLAS_NUM_THREADS": "1"}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "caffe_split", *words, "--out", str(out)],
-        env=environment,
-        cwd=checkout,
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{checkout}: {' '.join(words)} failed")
-    return Result(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return command(checkout, [*words, "--out", str(out)])
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--beside", type=Path, help="another checkout to run the same commands in")
+    parser = beside(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kind", default="residual")
     parser.add_argument("--only", default="", help="only the nets whose name has this in it")
     options = parser.parse_args(arguments)
-    checkouts = {"this": ROOT} | ({"beside": options.beside.resolve()} if options.beside else {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for net in (net for net in NETS if options.only in net):
@@ -76,9 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
             words += ["--partition", "random:0", "--kind", options.kind]
             contestants = {
                 which: functools.partial(timed, checkout, words, folder / which)
-                for which, checkout in checkouts.items()
+                for which, checkout in checkouts(options).items()
             }
-            results = in_turns(contestants, dict.fromkeys(checkouts, options.rounds))
+            results = in_turns(contestants, dict.fromkeys(contestants, options.rounds))
             read, written = weights.stat().st_size, (folder / "this/init.caffemodel").stat().st_size
             print(f"{net}: {read / 1e6:.0f} MB of weights, {written / 1e6:.0f} MB derived; medians of {options.rounds}")
             for which, result in results.items():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Result(NamedTuple):
@@ -42,6 +47,37 @@ def run(command: Sequence[str]) -> Result:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     _, seconds, peak = lines[-1].split()
     return Result(float(seconds), int(peak))
+
+
+def command(checkout: Path, words: Sequence[str], quiet: bool = False) -> Result:
+    """One command line of a checkout in a process of its own: seconds of its processor, and its peak memory.
+
+    quiet: show nothing of what it says.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OPENBLAS_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "caffe_split", *words],
+        env=environment,
+        cwd=checkout,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL if quiet else None,
+    )
+    _, ended, usage = os.wait4(child.pid, 0)
+    if ended:
+        raise SystemExit(f"{checkout}: {' '.join(words)} failed")
+    return Result(usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def beside(what: str | None) -> argparse.ArgumentParser:
+    """The options of a benchmark that runs commands of this checkout beside those of another one."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", type=Path, help="another checkout to run the same commands in")
+    return parser
+
+
+def checkouts(options: argparse.Namespace) -> dict[str, Path]:
+    """This checkout, and the one that the options of `beside` name."""
+    return {"this": ROOT} | ({"beside": options.beside.resolve()} if options.beside else {})
 
 
 def in_turns(contestants: dict[str, Callable[[], Result]], rounds: dict[str, int]) -> dict[str, Result]:

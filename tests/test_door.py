@@ -80,6 +80,23 @@ def test_a_log_command_imports_the_room_of_logs_alone(command: str, tmp_path: Pa
     assert rooms <= {"cli", "errors", "files", "jsontext", "trainlog"}
 
 
+def test_the_best_lines_are_found_without_numpy(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("I1128 10:00:00.000000  7 solver.cpp:1]     Test net output #0: accuracy = 0.5\n")
+    code = f"from caffe_split.cli import cli\ncli(['best', {str(log)!r}], standalone_mode=False)"
+    assert "numpy" not in loaded(code)
+
+
+def test_a_summary_loads_the_libraries_of_data_sets_only_where_one_is(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "Data" top: "d" data_param { source: "none" batch_size: 1 } }'
+    )
+    code = (
+        f"from caffe_split.cli import cli\ncli(['summary', {str(tmp_path / 'net.prototxt')!r}], standalone_mode=False)"
+    )
+    assert not loaded(code) & {"lmdb", "PIL", "google.protobuf", "plyvel"}
+
+
 def test_the_version_stands_once() -> None:
     version = re.escape(caffe_split.__version__)
     files = [ROOT / "setup.py", ROOT / "pyproject.toml", *(ROOT / "caffe_split").rglob("*.py")]

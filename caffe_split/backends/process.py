@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import BinaryIO
 
+# How long an interrupted training may take for its iteration and its snapshot, in seconds.
+GRACE = 300.0
 # Between terminate and kill, in seconds.
 LAST_GRACE = 10.0
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

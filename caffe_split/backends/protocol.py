@@ -91,13 +91,14 @@ class Session(ABC):
     """A net that stands ready with its weights.
 
     inputs: the names of the Input layers' tops. outputs: those of the blobs that no layer reads, in Caffe's order.
-    shapes: of all blobs by name. loss_weights: of the blobs that have one.
+    shapes: of all blobs by name. loss_weights: of the blobs that have one. notes: what is not computed, and why.
     """
 
     inputs: Sequence[str]
     outputs: Sequence[str]
     shapes: Mapping[str, tuple[int, ...]]
     loss_weights: Mapping[str, float]
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, np.ndarray] | None = None) -> Batch:

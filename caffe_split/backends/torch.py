@@ -115,6 +115,7 @@ class TorchSession(Session):
         self._net.go_to(how.skip)
         self.inputs, self.outputs, self.shapes = self._net.inputs, self._net.outputs, self._net.shapes
         self.loss_weights = self._net.loss_weights
+        self.notes = [note.text for note in self._net.notes if not note.field]
         self._wanted = list(dict.fromkeys((*self.outputs, *how.blobs)))
         for name in self._wanted:
             if name not in self.shapes:

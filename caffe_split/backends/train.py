@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from caffe_split.backends.choose import get_backend
-from caffe_split.backends.process import Child
+from caffe_split.backends.process import GRACE, Child
 from caffe_split.backends.train_plan import NO_CHOICES, TrainPlan, check_overwritten, plan_training
 from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import BusyError, CaffeSplitError, expect_path
@@ -19,10 +19,8 @@ from caffe_split.files import Staged, locked, reason, staged
 from caffe_split.trainlog.messages import SNAPSHOT
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
-from caffe_split.trainlog.read import BLOCK
+from caffe_split.trainlog.text import BLOCK
 
-# How long an interrupted training may take for its iteration and its snapshot, in seconds.
-GRACE = 300.0
 _LOOK_EVERY = 0.2
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import difflib
 import functools
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
@@ -63,6 +67,34 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"caffe_split.cli.{COMMANDS[name]}")
         command: click.Command = getattr(module, name.replace("-", "_"))
         return _with_files_checked(name, command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands; click's own would import every command for it."""
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in _listed()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so; click's own would import each of them."""
+        found = [
+            CompletionItem(name, help=command.get_short_help_str())
+            for name, command in _listed()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _listed() -> Iterator[tuple[str, click.Command]]:
+    """Each command with its help alone, the docstring of its function, which is read from the source unimported."""
+    for name, module in COMMANDS.items():
+        parsed = _source_of(module).body
+        written = (each for each in parsed if isinstance(each, ast.FunctionDef) and each.name == name.replace("-", "_"))
+        yield name, click.Command(name, help=ast.get_docstring(next(written)))
+
+
+@functools.cache
+def _source_of(module: str) -> ast.Module:
+    return ast.parse(resources.files("caffe_split.cli").joinpath(f"{module}.py").read_text(encoding="utf-8"))
 
 
 def _with_files_checked(name: str, command: click.Command) -> click.Command:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
-from caffe_split.trainlog import pipeline, query, show
-from caffe_split.trainlog.export_logs import export_logs
-from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog import pipeline, show
 from caffe_split.trainlog.outputs import Value, is_score
-from caffe_split.trainlog.read import open_log, read_log
 from caffe_split.trainlog.snapshots import nearest_snapshot
+from caffe_split.trainlog.summary import SORTS, Summary, sort_rows
+from caffe_split.trainlog.text import open_log
+
+if TYPE_CHECKING:
+    from caffe_split.trainlog.model import TrainingLog
+
+# What needs NumPy (`read`, `query`) is imported inside the functions: the pipelines' lines are found without it.
 
 LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
 rank_option = click.option(
@@ -32,6 +37,8 @@ def _say(text: str) -> None:
 
 
 def _read(path: str, rank: int | None) -> TrainingLog:
+    from caffe_split.trainlog.read import read_log
+
     log = read_log(path, rank)
     for note in log.notes:
         _say(f"note: {path}: {note}")
@@ -62,6 +69,8 @@ def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
 
 
 def _say_of_trust(log: TrainingLog, output: str | None = None) -> None:
+    from caffe_split.trainlog import query
+
     note = query.trust_note(log, output)
     if note:
         _say(f"note: {log.path}: {note}")
@@ -71,7 +80,9 @@ def _show_lines(path: str, lines: list[pipeline.Found], rank: int | None) -> Non
     """Print lines as they stand, and say if the loss was not finite."""
     for found in lines:
         _write(found.text)
-    if query.may_not_be_finite(path, lines):
+    if pipeline.may_not_be_finite(path, lines):
+        from caffe_split.trainlog.read import read_log
+
         _say_of_trust(read_log(path, rank))
 
 
@@ -123,6 +134,8 @@ def best(
                 if pipeline.misleading(lines):
                     _say(_misleading(path))
                 return
+        from caffe_split.trainlog import query
+
         log = _read(path, rank)
         values = log.values(output)  # or says what there is
         by_value = output is not None or all(is_score(found.output) for found in values)
@@ -171,6 +184,8 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
         if lines:
             _show_lines(path, lines, rank)
             return
+        from caffe_split.trainlog import query
+
         log = _read(path, rank)
         chosen = query.final_values(log, output)
         state, detail = query.state_of(log)
@@ -201,9 +216,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 @click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
 @click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
 @click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
-@click.option(
-    "--sort", "sort", type=click.Choice(list(query.SORTS)), help="Sort the rows by this column, the best first."
-)
+@click.option("--sort", "sort", type=click.Choice(list(SORTS)), help="Sort the rows by this column, the best first.")
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
 @rank_option
@@ -232,6 +245,9 @@ def table(
       caffe-split table runs/ --sort best --snapshot
       caffe-split table baseline/train.log --csv curves
     """
+    from caffe_split.trainlog import query
+    from caffe_split.trainlog.export_logs import export_logs
+
     read: list[TrainingLog] = []
     status = 0
     for path in _found_in(logs):
@@ -252,7 +268,7 @@ def table(
         if cost:
             rows = [_with_cost(row) for row in rows]
         if sort is not None:
-            rows = query.sort_rows(rows, sort)
+            rows = sort_rows(rows, sort)
         if as_json or form == "json":
             click.echo(show.as_json(rows))
         else:
@@ -260,7 +276,7 @@ def table(
     return status
 
 
-def _with_cost(row: query.Summary) -> query.Summary:
+def _with_cost(row: Summary) -> Summary:
     from caffe_split.layertypes.cost import cost_beside  # reads nets: not what a log needs
 
     try:
@@ -285,6 +301,8 @@ def _show_values(
     value: bool,
     snapshot: bool,
 ) -> None:
+    from caffe_split.trainlog import query
+
     for found, line in zip(chosen, query.read_lines(log, chosen)):
         near = nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
         if records is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from caffe_split.backends import train as training
 from caffe_split.backends.choose import names
-from caffe_split.backends.reporter import make_reporter
-from caffe_split.backends.train_plan import TrainPlan, plan_training, printable, resume_command
+from caffe_split.backends.process import GRACE
 from caffe_split.cli.ranges import FiniteRange
-from caffe_split.engine.spec.command import Choices
+
+if TYPE_CHECKING:
+    from caffe_split.backends.train_plan import TrainPlan
 
 
 @click.command()
@@ -82,7 +84,7 @@ from caffe_split.engine.spec.command import Choices
 @click.option(
     "--grace",
     type=FiniteRange(0),
-    default=training.GRACE,
+    default=GRACE,
     show_default=True,
     metavar="SECONDS",
     help="How long an interrupted Caffe may take for its snapshot.",
@@ -123,6 +125,11 @@ def train(
       caffe-split train derived1/solver.prototxt --engine torch
       caffe-split train derived1/solver.prototxt --engine torch --processes 2 --snapshot auto --append
     """
+    from caffe_split.backends.reporter import make_reporter
+    from caffe_split.backends.train import reason_of, run_training
+    from caffe_split.backends.train_plan import plan_training, printable, resume_command
+    from caffe_split.engine.spec.command import Choices
+
     plan = plan_training(
         solver,
         weights=weights,
@@ -140,7 +147,7 @@ def train(
     why = f" ({plan.why})" if plan.why else ""
     click.echo(f"engine {plan.engine}{why}: {printable(plan)}", err=True)
     with make_reporter(plan.settings.max_iter) as reporter:
-        outcome = training.run_training(plan, reporter, grace)
+        outcome = run_training(plan, reporter, grace)
     if outcome.status == 0:
         click.echo(f"done; the log is {plan.log}", err=True)
     elif outcome.interrupted is not None and outcome.state is not None:
@@ -150,7 +157,7 @@ def train(
     else:
         reason = f"see the end of {outcome.log}"
         if outcome.fatal:
-            reason = f"{outcome.log}:{outcome.line}: {training.reason_of(plan, outcome)}"
+            reason = f"{outcome.log}:{outcome.line}: {reason_of(plan, outcome)}"
         click.echo(f"caffe-split: {plan.engine} ended with status {outcome.status}; {reason}", err=True)
     return outcome.status
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from caffe_split.data import is_store
 from caffe_split.data.archive import check_md5, read_members
-from caffe_split.data.store import count_records, first_shape, is_store, write_store
+from caffe_split.data.store import count_records, first_shape, write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.formats.weights.binaryproto import encode_mean

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from caffe_split.data import is_leveldb
 from caffe_split.data.store import decode_record, write_records
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, link_files, scratch
@@ -22,11 +23,6 @@ from caffe_split.files import PathLike, link_files, scratch
 NO_PLYVEL = "LevelDB data sets are read by plyvel: pip install 'caffe-split[leveldb]'"
 # Files that LevelDB would write, not read.
 _ITS_OWN = ("LOCK", "LOG", "LOG.old")
-
-
-def is_leveldb(path: PathLike) -> bool:
-    """Whether a LevelDB lies at `path`."""
-    return (Path(path) / "CURRENT").is_file()
 
 
 def can_read() -> bool:

@@ -21,11 +21,6 @@ Image = npt.NDArray[np.uint8]
 Values = Union[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
-def is_store(path: PathLike) -> bool:
-    """Whether an LMDB lies at `path`."""
-    return (Path(path) / "data.mdb").is_file()
-
-
 # A process may open an LMDB only once: real path -> (device and inode of its data file, its environment).
 _OPEN: dict[str, tuple[tuple[int, int], lmdb.Environment]] = {}
 _LOCK = threading.Lock()

@@ -12,6 +12,7 @@ from caffe_split.derivation.known_scores import KnownScores
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.derivation.plan import LayerPlan
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.model import Weights
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer
 from caffe_split.split import naming
@@ -56,6 +57,8 @@ def plan_layers(
             input_sizes=sizes.get(layer.name, ()),
         )
         note = _rounding_note(layer.name, parts, kernels, partition) if options.init == "exact" else ""
+        if isinstance(weights, Weights):
+            weights.release(layer.name)  # its parts have values of their own
         found = by_name.get(layer.name), salient.get(layer.name)
         plans.append(LayerPlan(layer.name, partition, tuple(parts), *found, momentum=momentum, note=note))
     return plans
@@ -107,7 +110,7 @@ def _rounding_note(name: str, parts: Sequence[Part], kernels: Kernels, partition
     """
     slow = next(part for part in parts if part.name == naming.slow_half(name))
     before = kernels.rows(partition.slow).sizes
-    stored = np.linalg.norm(slow.blobs[0].reshape(len(before), -1), axis=1)
+    stored = np.linalg.norm(np.asarray(slow.blobs[0]).reshape(len(before), -1), axis=1)
     largest = float(np.max(stored[before > 0] / before[before > 0], initial=0.0))
     error = largest * 2.0**-24
     if error < 1e-5:

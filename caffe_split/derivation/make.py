@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from caffe_split.backends.check_weights import WEIGHTS_NAME, Blobs, check_convolution, check_weights
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Backend, NetFiles
 from caffe_split.derivation.choose import choose_layers, expect_differences, ranking, state_to_split
 from caffe_split.derivation.command import command_of
+from caffe_split.derivation.derived_weights import complete_states, derived_weights
 from caffe_split.derivation.documents import input_sizes, read_files
 from caffe_split.derivation.history import continued, parent_state
 from caffe_split.derivation.known_scores import KnownScores, measure_known
@@ -35,9 +34,8 @@ from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Part
 from caffe_split.tpm.collect import momentum_of
-from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
+from caffe_split.tpm.layers import remove_watchers, watchers
 from caffe_split.tpm.scores import LayerScores
-from caffe_split.tpm.state import fresh_state, is_state
 
 
 def derive(
@@ -176,10 +174,10 @@ def _plan(
         _put(texts, path, document)
     here = {layer.name for layer in all_layers(training.net)}
     kept_states = () if parent is None else _kept_watchers(training.net, edit.splits)
-    blobs = _derived_weights({name: weights[name] for name in weights if name in here}, edit.splits, kept_states)
+    blobs = derived_weights({name: weights[name] for name in weights if name in here}, edit.splits, kept_states)
     state, read = None, list(files.read)
     if parent is not None:
-        _complete_states(blobs, derived, parent[1].iter)
+        complete_states(blobs, derived, parent[1].iter)
         assert training.solver is not None
         state = continued(
             *parent,
@@ -269,7 +267,7 @@ def _normalised(
         derived = _Edit(splits, norm).applied_to(training.net)
         remove_watchers(derived)
         prototxt.write(derived, net)
-        caffemodel.write_weights(path, _derived_weights(weights, splits))
+        caffemodel.write_weights(path, derived_weights(weights, splits))
         statistics = backend.channel_statistics(NetFiles(net, path), ends, batches, training.state)
     return [replace(plan, parts=tuple(normalised(plan.parts, statistics, norm))) for plan in plans]
 
@@ -285,36 +283,7 @@ def _kept_watchers(document: prototxt.Document, splits: Mapping[str, Sequence[Pa
     return [watcher.name for name, watcher in watchers(document).items() if name not in splits]
 
 
-def _complete_states(blobs: dict[str, list[np.ndarray]], derived: prototxt.Document, iteration: int) -> None:
-    """State for the TPM layers of new layers, which must know at which iteration they start to count.
-
-    Kept state out of an HDF5 snapshot gets the shared weight that Caffe leaves out there.
-    """
-    for name, watcher in watchers(derived).items():
-        if watcher.name not in blobs:
-            blobs[watcher.name] = fresh_state(blobs[name][0], windows_of(watcher), iteration)
-        blobs[watcher.name][0] = blobs[name][0]
-
-
 def _put(texts: dict[str, bytes], path: Path, document: prototxt.Document) -> None:
     data = document.to_bytes()
     if texts.setdefault(path.name, data) != data:
         raise CaffeSplitError(f"{path}: the new folder would have two files of the name {path.name}; rename one.")
-
-
-def _derived_weights(
-    weights: Blobs, splits: Mapping[str, Sequence[Part]], kept_states: Collection[str] = ()
-) -> dict[str, list[np.ndarray]]:
-    """The blobs of the derived net, in the net's order.
-
-    The state of TPM layers is left out, except that of `kept_states`: the derived net counts its iterations from 0.
-    """
-    blobs: dict[str, list[np.ndarray]] = {}
-    for name in weights:
-        if name in splits:
-            for part in splits[name]:
-                if part.blobs:
-                    blobs[part.name] = [np.ascontiguousarray(blob, dtype=np.float32) for blob in part.blobs]
-        elif len(weights[name]) and (name in kept_states or not is_state(weights[name])):
-            blobs[name] = list(weights[name])
-    return blobs

@@ -57,7 +57,9 @@ class _Walk:
         self.dense = {part.name: _dense(part) for part in parts if part.is_convolution}
         # What a BatchNorm divides by, as the Scale after it undoes it.
         self.spread = {
-            norm.name: scale.blobs[0] + _TINY for norm, scale in zip(parts, parts[1:]) if norm.form == "batch_norm"
+            norm.name: np.asarray(scale.blobs[0]) + _TINY
+            for norm, scale in zip(parts, parts[1:])
+            if norm.form == "batch_norm"
         }
         self.pointwise = {part.top: part.name for part in parts if _reads_pixels(part, first.bottoms)}
         self.read_by_larger = {
@@ -80,14 +82,14 @@ class _Walk:
             if first is not None:
                 below = self.dense[self.pointwise[part.bottoms[0]]][:, :, 0, 0]
                 dense = np.einsum("ijpq,jc->icpq", dense, below)
-            bias = part.blobs[1] if len(part.blobs) > 1 else np.zeros(len(dense))
+            bias = np.asarray(part.blobs[1]) if len(part.blobs) > 1 else np.zeros(len(dense))
             return np.column_stack([self._placed(part, dense).reshape(len(dense), -1), bias])
         if part.form == "batch_norm":
             centred = given[0].copy()
             centred[:, -1] -= part.blobs[0]
             return centred / self.spread[part.name][:, None]
         if part.form == "scale":
-            scaled = given[0] * part.blobs[0][:, None]
+            scaled = given[0] * np.asarray(part.blobs[0])[:, None]
             scaled[:, -1] += part.blobs[1]
             return np.asarray(scaled)
         return np.concatenate(given) if part.form == "concat" else np.asarray(np.sum(given, axis=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class DerivePlan:
     before: Cost
     after: Cost
     texts: dict[str, bytes]
-    weights: dict[str, list[np.ndarray]]
+    weights: Mapping[str, Sequence[np.ndarray]]
     types: dict[str, str]
     state: SolverState | None = None
     inputs: tuple[Path, ...] = ()

@@ -70,6 +70,8 @@ def roi_pooling(site: Site) -> None:
 
 def detection_output(site: Site) -> None:
     """Boxes that overlap none of a better score too much, of one image: (1, 1, found, 7), or a row of -1."""
+    if len(site.bottoms) > 3:
+        raise CannotExpressError("RefineDet's two steps are not written yet")
     options = site.options("detection_output_param")
     nms = options.sub("nms_param")
     if site.bottoms[0].axes[0] != (1,) * len(site.bottoms[0].axes[0]):

@@ -9,7 +9,8 @@ import numpy as np
 
 from caffe_split.exporting.norm import batch_statistics, shaped
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
-from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
+from caffe_split.layertypes.records.moving import order_of
+from caffe_split.layertypes.records.upsampling import upscale_factor
 from caffe_split.net.norm_forks import bn_kind
 
 _INT64 = 7
@@ -84,6 +85,9 @@ def normalize(site: Site) -> None:
     axes = list(range(1, site.bottoms[0].rank)) if options.get("across_spatial") else [1]
     squares = site.reduce("ReduceSum", site.op("Mul", [site.x, site.x]), axes)
     length = site.op("Sqrt", [site.op("Add", [squares, site.number(float(options.get("eps")), "eps")])])
+    if not site.blobs:
+        site.op("Div", [site.x, length], 0)
+        return
     divided = site.op("Div", [site.x, length])
     factor = site.blobs[0][1]
     site.op("Mul", [divided, shaped(site, 0, 1) if factor.ndim else site.blob(0)], 0)
@@ -134,9 +138,10 @@ def axpy(site: Site) -> None:
 
 def interp(site: Site) -> None:
     """Cropped, and then enlarged or made smaller with the corners on each other."""
-    options, bottom, top = site.options("interp_param"), site.bottoms[0], site.tops[0]
+    bottom, top = site.bottoms[0], site.tops[0]
     if not (bottom.is_fixed(2) and top.is_fixed(2)):
         raise CannotExpressError("the sides of its images would vary")
+    options = site.options("interp_param")
     first, last = -int(options.get("pad_beg")), -int(options.get("pad_end"))
     x = site.x
     if first or last:
@@ -183,15 +188,19 @@ EXPORTERS: Mapping[str, Exporter] = {
     "HSwish": h_swish,
     "CReLU": crelu,
     "PixelShuffle": pixel_shuffle,
+    "Tiling": pixel_shuffle,
     "NormalizationL2": normalization_l2,
     "BN": bn,
     "Normalize": normalize,
     "Permute": permute,
+    "Transpose": permute,
     "ShuffleChannel": shuffle_channel,
     "Reverse": reverse,
     "Reorg": reorg,
     "Axpy": axpy,
     "Interp": interp,
+    "BilinearInterpolation": interp,
     "Upsample": upsample,
     "Unpooling": upsample,
+    "UnPooling": upsample,
 }

@@ -9,6 +9,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.exporting.table import left_out
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.inputs import is_source, keep_tops, with_inputs
+from caffe_split.layertypes.left_out import why_left_out
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.state import NetState
@@ -82,7 +83,7 @@ def _drop(layers: Sequence[Layer]) -> list[str]:
     read: set[str] = set()
     for layer in layers:
         because = next((bottom for bottom in layer.bottoms if bottom in dropped), "")
-        if not (left_out(layer.type) or because):
+        if not (left_out(layer.type) or why_left_out(layer) or because):
             read.update(layer.bottoms)
             dropped.difference_update(layer.tops)
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from caffe_split.exporting.site import Exporter, Site
+from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 
 
 def _plain(op: str) -> Exporter:
@@ -107,8 +107,14 @@ def _log(site: Site, log: float, scale: float, shift: float) -> None:
 
 
 def dropout(site: Site) -> None:
-    """Nothing, outside of training."""
-    site.same[0] = site.x
+    """Nothing, outside of training; without scale_train (Faster R-CNN) a factor."""
+    options = site.options("dropout_param")
+    if options.get("sample_weights_test"):
+        raise CannotExpressError("sample_weights_test: what it drops is drawn anew in each run")
+    if options.get("scale_train"):
+        site.same[0] = site.x
+    else:
+        site.op("Mul", [site.x, site.number(1 - float(options.get("dropout_ratio")), "kept")], 0)
 
 
 EXPORTERS: Mapping[str, Exporter] = {

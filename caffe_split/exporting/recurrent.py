@@ -9,7 +9,7 @@ import numpy as np
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 
 
-def _steps(site: Site, name: str, step: str) -> list[str]:
+def steps(site: Site, name: str, step: str) -> list[str]:
     """The value of each time step, axis 0 gone."""
     count = site.bottoms[0].shape[0]
     parts = [name]
@@ -20,7 +20,7 @@ def _steps(site: Site, name: str, step: str) -> list[str]:
     return [site.op("Squeeze", [part, axes]) for part in parts]
 
 
-def _projected(site: Site, bottom: int, weight: int, bias: int | None, step: str) -> str:
+def projected(site: Site, bottom: int, weight: int, bias: int | None, step: str) -> str:
     """The bottom times a weight, for all steps at once; without its axes behind that of the batch."""
     name, value = site.bottoms[bottom].name, site.bottoms[bottom]
     from_axis = 2 if bottom == 0 else 1
@@ -44,12 +44,12 @@ class _Unrolled:
         exposed = bool(options.get("expose_hidden"))
         static = len(site.bottoms) - (states if exposed else 0) > 2
         self.hidden = 3 if static else 2
-        inputs = _projected(site, 0, 0, 1, "steps")
+        inputs = projected(site, 0, 0, 1, "steps")
         if static:
-            still = _projected(site, 2, 2, None, "static")
+            still = projected(site, 2, 2, None, "static")
             inputs = site.op("Add", [inputs, still])
-        self.inputs = _steps(site, inputs, "step")
-        conts = _steps(site, site.bottoms[1].name, "cont")
+        self.inputs = steps(site, inputs, "step")
+        conts = steps(site, site.bottoms[1].name, "cont")
         axis = site.constant("last_axis", [-1])
         self.conts = [site.op("Unsqueeze", [cont, axis]) for cont in conts]
         self.states: list[str] = []

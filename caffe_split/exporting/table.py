@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from caffe_split.exporting import conv, detection, forks, norm, pointwise, pooling, recurrent, shape
+from caffe_split.exporting import conv, detection, forks, more_forks, norm, pointwise, pooling, recurrent, shape
 from caffe_split.exporting.site import Exporter
 
 EXPORTERS: Mapping[str, Exporter] = {
     name: exporter
-    for family in (conv, pooling, norm, pointwise, shape, recurrent, forks, detection)
+    for family in (conv, pooling, norm, pointwise, shape, recurrent, forks, more_forks, detection)
     for name, exporter in family.EXPORTERS.items()
 }
 
@@ -19,7 +19,19 @@ CANNOT: Mapping[str, str] = {
     "Filter": "how much it lets through depends on the data",
     "Python": "what it computes is a program",
     "Proposal": "its regions are compared one after the other",
-    **dict.fromkeys(("Convolution3D", "Pooling3D", "Correlation"), "it is not written yet"),
+    "MIL": "its rows are regions of several images",
+    "RPN": "its regions are compared one after the other",
+    **dict.fromkeys(
+        ("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"), "its numbers of few bits are not written yet"
+    ),
+    **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), "it needs the labels of what it judges"),
+    **dict.fromkeys(
+        (
+            *("Correlation", "Local", "DeformableConvolution", "ConvLSTM"),
+            *("SpatialTransformer", "FlowWarp", "Resample", "Downsample"),
+        ),
+        "it is not written yet",
+    ),
 }
 
 _MEASURES = ("Accuracy", "SegAccuracy", "DetectionEvaluate", "BoxAnnotatorOHEM", "TPM", "HDF5Output", "MatWrite")

@@ -128,9 +128,10 @@ def score_net(
             "(--image FILE)."
         )
     place = find_head(given, head) if top or confusion or head is not None else None
-    notes = []
+    notes: list[str] = []
     names = None if labels is None else read_labels(labels)
     with run_net(given, weights, options, [place.scores, place.labels] if place is not None else []) as session:
+        notes += session.notes
         counts = None
         if place is not None:
             classes = session.shapes[place.scores][place.axis]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from caffe_split.data import is_leveldb, is_store
 from caffe_split.layertypes.checks import file_there
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -23,8 +24,7 @@ def check_data(layer: Layer) -> Iterator[str]:
 
 def data_there(layer: Layer) -> Iterator[str]:
     """An LMDB or LevelDB that is there."""
-    from caffe_split.data.leveldb import NO_PLYVEL, can_read, is_leveldb
-    from caffe_split.data.store import is_store
+    from caffe_split.data.leveldb import NO_PLYVEL, can_read
 
     options = Options.of(layer.message, "data_param")
     source, backend = str(options.get("source")), str(options.get("backend"))

@@ -10,16 +10,23 @@ from caffe_split.layertypes.records import (
     convolution,
     data,
     detection,
+    faces,
     flow,
+    fork_convolution,
     fork_data,
     fork_detection,
     fork_loss,
+    fork_recurrent,
     loss,
+    moving,
     norm,
+    passing,
     pointwise,
     pooling,
     product,
+    quantised,
     recurrent,
+    sampling,
     tpm,
     upsampling,
     volumes,
@@ -28,9 +35,12 @@ from caffe_split.net.layers import Layer
 
 _FAMILIES = (
     *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
-    *(upsampling, detection, fork_data, fork_detection, fork_loss, flow, volumes),
+    *(upsampling, moving, detection, fork_data, fork_detection, fork_loss, flow, volumes),
+    *(fork_convolution, fork_recurrent, faces, passing, sampling, quantised),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
+# Types that read records, and of which forks have other forms.
+_READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 
 
 def record_of(name: str) -> LayerType:
@@ -45,8 +55,10 @@ def record_of(name: str) -> LayerType:
 def record_for(layer: Layer) -> LayerType:
     """The record of a layer's type. One of an unknown type that reads no blob gives data, as a fork's data layers do.
 
-    What such a layer reads is not known; its arrays can be given.
+    What such a layer reads is not known; its arrays can be given. So it is with a data layer with a fork's fields.
     """
+    if layer.type in _READERS:
+        return fork_data.of_a_fork(layer, RECORDS[layer.type])
     if layer.type not in RECORDS and layer.tops and not layer.bottoms:
         return fork_data.unknown_source(layer.type)
     return record_of(layer.type)

@@ -101,11 +101,18 @@ class Geometry(Window):
         return all(2 * p == d * (k - 1) for k, p, d in zip(self.kernel, self.pad, self.dilation))
 
 
-def convolution_window(layer: Layer, rank: int) -> Window:
-    """The window of a layer with convolution_param over `rank` spatial axes. Raises `CaffeSplitError`."""
+def convolution_window(layer: Layer, rank: int, message: str = "convolution_param") -> Window:
+    """The window of a layer with convolution_param over `rank` spatial axes. Raises `CaffeSplitError`.
+
+    `message` is the name of the layer's options where these are another message with the same fields.
+    """
     if rank < 1:
         raise CaffeSplitError(f"{layer.where}: its bottom has no axis to slide over.")
-    param = Options.of(layer.message, "convolution_param")
+    return window_of(layer, Options.of(layer.message, message), rank)
+
+
+def window_of(layer: Layer, param: Options, rank: int) -> Window:
+    """The window that the options `param`, a ConvolutionParameter, give. Raises `CaffeSplitError`."""
     kernel, stride, pad, dilation = (
         _sizes(layer, param, name, rank, default)
         for name, default in (("kernel_size", 0), ("stride", 1), ("pad", 0), ("dilation", 1))

@@ -46,6 +46,10 @@ class Options:
         fields = (field for message in self._messages for field in message.all_fields(name))
         return [value for field in fields for value in field.values(known)]
 
+    def each(self) -> list[Options]:
+        """The options of each occurrence by itself, for messages that a layer may have several times."""
+        return [Options(self._type.name, [message]) for message in self._messages]
+
     def sub(self, name: str) -> Options:
         """A message within; every field of an absent one has its default."""
         found = [inner for message in self._messages for inner in message.subs(name)]

@@ -12,8 +12,8 @@ from caffe_split.layertypes.cost import cost_beside
 from caffe_split.report.derived_from import Manifest, read_manifest
 from caffe_split.trainlog import pipeline, query
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.query import Summary
 from caffe_split.trainlog.read import read_log
+from caffe_split.trainlog.summary import Summary
 
 LOG_NAME = "train.log"
 

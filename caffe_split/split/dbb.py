@@ -26,7 +26,7 @@ def _kxk(context: SplitContext) -> Branch:
     geometry, per_group = context.geometry, context.original.weight.shape[1]
     mixing = context.noise.among(np.arange(context.channels) // per_group)
     weight = random_start(context, per_group, *geometry.kernel)
-    pointwise = mixing.matrix(geometry.group)[:, :, None, None]
+    pointwise = mixing.pointwise(geometry.group)
     pre = context.convolution(PRE, Geometry((1, 1), group=geometry.group), pointwise)
     kxk = context.convolution(KXK, geometry, weight, bottom=pre.top)
     return Branch((pre, kxk), mixing.before(weight, geometry.group) if context.exact else None)

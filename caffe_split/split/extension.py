@@ -14,7 +14,7 @@ def slow_path(context: SplitContext) -> SlowPath:
     mixing = context.noise.among(context.slow_groups, context.slow_target.sizes)
     kernels = mixing.undone(context.slow_target) if context.exact else context.slow_target
     name = naming.added(context.name, EXTENSION)
-    return SlowPath((context.copy(slow, kernels), linear(name, slow, mixing.matrix())), name)
+    return SlowPath((context.copy(slow, kernels), linear(name, slow, mixing.pointwise())), name)
 
 
 KIND = Kind(slow_path, reads={EXTENSION: SLOW})

@@ -18,9 +18,9 @@ from caffe_split.split import naming
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.branch_norm import branch_ends
 from caffe_split.split.kinds import KindName, check_geometry, kind_of
-from caffe_split.split.mixing import Noise
+from caffe_split.split.mixing import Noise, Pointwise, Weight
 from caffe_split.split.partition import Partition
-from caffe_split.split.parts import Activation, Part, SkipPool, SplitContext, linear
+from caffe_split.split.parts import Activation, Blob, Part, SkipPool, SplitContext, linear
 
 Init = Literal["exact", "study"]
 
@@ -77,8 +77,7 @@ def split_convolution(
     if not partition.is_whole:
         # Noise in the order of the concat; then channel i, which stands in the concat at place j, goes to row i.
         noisy = noise.among(groups[order], mixed.sizes)
-        reorder = np.empty((count, count), np.float32)
-        reorder[order] = noisy.matrix()
+        reorder = noisy.pointwise(places=order)
         if exact:
             mixed = noisy.undone(mixed)
     fast_count = len(partition.fast)
@@ -107,7 +106,11 @@ def split_convolution(
         _check_branches(name, parts, options)
     else:
         parts.insert(0, context.copy(naming.fast_half(name), _part_of(mixed, 0, fast_count)))
-    return [replace(part, blobs=tuple(blob.astype(np.float32) for blob in part.blobs)) for part in parts]
+    return [replace(part, blobs=tuple(_stored(blob) for blob in part.blobs)) for part in parts]
+
+
+def _stored(blob: Blob) -> Weight:
+    return blob if isinstance(blob, Pointwise) else blob.astype(np.float32, order="C")
 
 
 def _check_branches(name: str, parts: Sequence[Part], options: SplitOptions) -> None:

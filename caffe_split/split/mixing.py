@@ -6,7 +6,10 @@ studies' start all channels of a group are mixed with each other, and nothing is
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -34,15 +37,29 @@ class Mixing:
     count: int
     blocks: tuple[tuple[npt.NDArray[np.intp], Array], ...] = ()
 
-    def matrix(self, group: int = 1) -> npt.NDArray[np.float32]:
-        """The matrix as a 1x1 convolution of `group` groups has it: float32 [count, count / group]."""
+    def matrix(self, group: int = 1, places: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+        """The matrix as a 1x1 convolution of `group` groups has it: float32 [count, count / group].
+
+        `places` [count] is where each row goes; None: it stays.
+        """
         per_group = self.count // group
         every = np.arange(self.count)
+        rows = every if places is None else np.asarray(places, np.intp)
         matrix = np.zeros((self.count, per_group), dtype=np.float32)
-        matrix[every, every % per_group] = 1.0
+        matrix[rows, every % per_group] = 1.0
         for channels, values in self.blocks:
-            matrix[channels[:, None], channels[None, :] % per_group] = values
+            matrix[rows[channels][:, None], channels[None, :] % per_group] = values
         return matrix
+
+    def pointwise(self, group: int = 1, places: Sequence[int] | None = None) -> Weight:
+        """`matrix` as a weight [count, count / group, 1, 1].
+
+        In the exact start, whose matrices are nearly all zeros, it is made anew each time that NumPy asks for it: the
+        square matrices of a wide net would take more memory than all its kernels.
+        """
+        weight = Pointwise(self, group, places)
+        held = sum(values.nbytes for _, values in self.blocks)
+        return weight if held < weight.nbytes // 2 else np.asarray(weight)
 
     def applied(self, weight: Array) -> Array:
         """The matrix times `weight` [count, ...]."""
@@ -74,6 +91,29 @@ class Mixing:
             product = np.tensordot(own[:, columns], values, axes=(1, 0))
             seen[first : first + rows_each, columns] = np.moveaxis(product, -1, 1)
         return seen
+
+
+class Pointwise:
+    """The weight that `Mixing.pointwise` describes, as NumPy takes it: `np.asarray` makes the array."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, mixing: Mixing, group: int, places: Sequence[int] | None) -> None:
+        self.shape = (mixing.count, mixing.count // group, 1, 1)
+        self.nbytes = self.dtype.itemsize * math.prod(self.shape)
+        self._mixing, self._group, self._places = mixing, group, places
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("this weight is made when it is asked for: there is none to share")
+        matrix = self._mixing.matrix(self._group, self._places)
+        return matrix.reshape(self.shape).astype(dtype or self.dtype, copy=False)
+
+
+Weight = Union[Pointwise, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from caffe_split.net.geometry import Geometry
 from caffe_split.split import naming
 from caffe_split.split.algebra import Array, Kernels
-from caffe_split.split.mixing import Noise
+from caffe_split.split.mixing import Noise, Weight
 from caffe_split.split.partition import Partition
 
 # How a part is made: 'copy' has the split layer's own text and geometry, 'helper' is a convolution of its own geometry
 # without bias; 'batch_norm' and 'scale' normalise a branch; 'sum', 'concat' and 'relu' have no weights.
 Form = Literal["copy", "helper", "batch_norm", "scale", "sum", "concat", "relu"]
 Activation = Literal["none", "relu"]
-Blob = Union[Array, npt.NDArray[np.float32]]
+Blob = Union[Array, Weight]
 SkipPool = Literal["stride", "average"]
 
 
@@ -29,7 +28,7 @@ class Part:
 
     `geometry` is that of a convolution. A `frozen` layer never learns; `lr` is its lr_mult relative to the split
     layer's. `blobs` are the parameters (in the end float32, as they are stored): weight, then bias if it has one; mean,
-    variance and 1; gamma and beta.
+    variance and 1; gamma and beta. NumPy takes them all as arrays; a square weight may be made only then.
     """
 
     name: str
@@ -106,9 +105,9 @@ class SplitContext:
         return Part(name, "helper", bottoms, name, len(weight), geometry, frozen=frozen, blobs=(weight,))
 
 
-def linear(name: str, bottom: str, matrix: Blob) -> Part:
-    """A 1x1 convolution without bias that multiplies the channels of `bottom` by `matrix`."""
-    return Part(name, "helper", (bottom,), name, len(matrix), Geometry((1, 1)), blobs=(matrix[:, :, None, None],))
+def linear(name: str, bottom: str, weight: Blob) -> Part:
+    """A 1x1 convolution of `bottom` without bias."""
+    return Part(name, "helper", (bottom,), name, len(weight), Geometry((1, 1)), blobs=(weight,))
 
 
 @dataclass(frozen=True)

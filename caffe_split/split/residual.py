@@ -6,6 +6,7 @@ import numpy as np
 
 from caffe_split.split import naming
 from caffe_split.split.algebra import Array, Kernels
+from caffe_split.split.mixing import Weight
 from caffe_split.split.parts import BOTTOM, Kind, Part, SlowPath, SplitContext, linear
 
 PRE, POST = "residual_pre", "residual_post"
@@ -20,10 +21,10 @@ def slow_path(context: SplitContext) -> SlowPath:
     slow, relu = context.slow_name, context.activation == "relu"
     pre = pre_weight(context.original.rows(context.partition.slow).weight)
     mixing = context.noise.among(context.slow_groups, Kernels(pre, None).sizes)
-    post = mixing.matrix()
+    post: Weight = mixing.pointwise()
     kernels = context.slow_target
     if context.exact and relu:
-        post = np.zeros_like(post)
+        post = np.zeros(post.shape, np.float32)
     elif context.exact:
         kernels = kernels.minus(mixing.applied(pre))
 

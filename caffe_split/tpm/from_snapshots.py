@@ -165,13 +165,14 @@ def norms_at(path: Path | None, layer: str) -> float:
 
 
 def _weight(weights: Weights, layer: str, path: Path) -> npt.NDArray[np.float32]:
-    if layer not in weights or not weights[layer] or not weights[layer][0].size:
+    blobs = weights.get(layer)  # once: each look finds the layer's blobs in the file anew
+    if not blobs or not blobs[0].size:
         have = ", ".join(name for name in weights if len(weights[name])) or "none"
         raise CaffeSplitError(
             f"{path}: no weights of layer '{layer}' in it; it has those of {have}. Is it a snapshot of this net? "
             "Choose layers with --layers."
         )
-    return weights[layer][0]
+    return blobs[0]
 
 
 def listing(iterations: Sequence[int], most: int = 12) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 # How many weights are taken at a time: float64 copies of a whole dense layer would be large.
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 16
 
 
 def lengths(now: npt.ArrayLike, before: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:

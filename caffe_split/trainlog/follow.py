@@ -10,8 +10,8 @@ from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
 from caffe_split.trainlog.ranks import check_rank
-from caffe_split.trainlog.read import BLOCK, described, open_log
-from caffe_split.trainlog.text import Text
+from caffe_split.trainlog.read import described
+from caffe_split.trainlog.text import BLOCK, Text, open_log
 
 # Bytes, the last ones read, that are compared at the next look.
 _TAIL = 256

@@ -9,6 +9,7 @@ bytes of the whole line. Lines with NUL bytes or invalid UTF-8 are kept, as by `
 from __future__ import annotations
 
 import heapq
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from caffe_split.trainlog.text import Text, blocks, head
 BLOCK = 1 << 20
 # The lines before an "Optimization Done" are looked for in this many bytes before it.
 _NEAR = 1 << 18
+# A loss that is not finite is looked for in this many bytes before and after a line.
+_BESIDE = 1 << 14
 # Endings of files that are no logs and may be large.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
 
@@ -35,6 +38,7 @@ _Match = tuple[int, bytes, Callable[[int], list[bytes]]]
 # Fields end where blanks begin; the number is a sign, digits and a point, nothing else.
 _FIELD_11 = re.compile(rb"[ \t]*[^ \t]+(?:[ \t]+[^ \t]+){9}[ \t]+(-?[0-9]*\.?[0-9]*)")
 _VALUE = re.compile(rb" = (-?[0-9][0-9.]*(?:[eE][-+]?\d+)?|-?nan|-?inf)", re.IGNORECASE)
+_NOT_FINITE = re.compile(rb"(?:= |#\d+: |loss is )[-+]?(?:nan|inf|1\.#)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,21 @@ def _matching(path: PathLike, word: bytes, text: Text) -> Iterator[_Match]:
     rest = splitter.rest()
     if word in rest:
         yield offset + splitter.dropped, rest, partial(_lines_before, past, b"", 0, 0)
+
+
+def may_not_be_finite(path: PathLike, found: list[Found]) -> bool:
+    """Whether a loss that is not finite stands near one of the lines, or near the end of the log.
+
+    It costs little. True also if the file is no plain text, where it cannot be looked up.
+    """
+    with open(path, "rb") as stream:
+        for line in found:
+            stream.seek(max(line.offset - _BESIDE, 0))
+            near = stream.read(2 * _BESIDE + len(line.text))
+            if line.text not in near or _NOT_FINITE.search(near):
+                return True
+        stream.seek(max(stream.seek(0, os.SEEK_END) - 4 * _BESIDE, 0))
+        return _NOT_FINITE.search(stream.read()) is not None
 
 
 def _end(lines: bytes) -> bytes:

@@ -3,79 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from caffe_split.files import PathLike
 from caffe_split.trainlog import pipeline, text
 from caffe_split.trainlog.chance import images_of_a_test, within_chance
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_score, rank
 from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
+from caffe_split.trainlog.summary import Summary
 
-_NOT_FINITE = re.compile(rb"(?:= |#\d+: |loss is )[-+]?(?:nan|inf|1\.#)", re.IGNORECASE)
-# By what rows can be sorted, and the fields of a summary.
-SORTS = {
-    "net": "net",
-    "best": "best",
-    "final": "final",
-    "loss": "test_loss",
-    "time": "seconds",
-    "speed": "speed",
-    "iterations": "iterations",
-}
-_NEAR = 1 << 14  # bytes before and after a line
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
 QUIET = 300.0
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One row of the Net | Acc table. Values that the log does not hold are NaN, iterations -1.
-
-    test_loss: in the test of the best. difference: best minus that of the first log that has one; of `images` (-1:
-    not known) were tested; chance: whether it may be chance. seconds: time in training. speed: iterations per second.
-    state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
-    the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
-    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
-    snapshot_value: what the test at its iteration gave.
-    parameters, macs: the cost of the net, which is not in the log; -1 if not known.
-    """
-
-    net: str
-    path: str
-    output: str
-    best: float
-    best_iteration: int
-    final: float
-    difference: float
-    iterations: int
-    seconds: float
-    speed: float
-    state: str
-    detail: str
-    untrusted: str = ""
-    test_loss: float = math.nan
-    images: int = -1
-    chance: bool = False
-    started_from: str = ""
-    snapshot: str = ""
-    snapshot_iteration: int = -1
-    snapshot_value: float = math.nan
-    parameters: int = -1
-    macs: int = -1
-
-    def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
-        """The same row with the net's cost."""
-        known = [-1 if count is None else count for count in (parameters, macs)]
-        return replace(self, parameters=known[0], macs=known[1])
 
 
 def best_values(log: TrainingLog, output: str | None, count: int) -> list[Value]:
@@ -105,21 +48,6 @@ def trust_note(log: TrainingLog, output: str | None = None) -> str:
     best = best_of([value for value in log.values(chosen) if value.net == net]) if chosen else None
     counts = f"the best that counts is {best.value:g} at iteration {best.iteration}" if best else "no value counts"
     return f"{where}: what the tests printed then says nothing; {counts}"
-
-
-def may_not_be_finite(path: PathLike, found: list[pipeline.Found]) -> bool:
-    """Whether a loss that is not finite stands near one of the lines, or near the end of the log.
-
-    It costs little. True also if the file is no plain text, where it cannot be looked up.
-    """
-    with open(path, "rb") as stream:
-        for line in found:
-            stream.seek(max(line.offset - _NEAR, 0))
-            near = stream.read(2 * _NEAR + len(line.text))
-            if line.text not in near or _NOT_FINITE.search(near):
-                return True
-        stream.seek(max(stream.seek(0, os.SEEK_END) - 4 * _NEAR, 0))
-        return _NOT_FINITE.search(stream.read()) is not None
 
 
 def read_lines(log: TrainingLog, values: list[Value]) -> list[bytes]:
@@ -233,19 +161,6 @@ def _test_loss(log: TrainingLog, best: Value) -> float:
         if len(row) and own:
             return float(table[own[0]][row[0]])
     return math.nan
-
-
-def sort_rows(rows: Sequence[Summary], by: str) -> list[Summary]:
-    """The rows by a column, the best first (of losses and times the lowest), those without a value last."""
-
-    def key(row: Summary) -> tuple[bool, float | str]:
-        value = getattr(row, SORTS[by])
-        if isinstance(value, str):
-            return (False, value)
-        lowest = by in ("loss", "time") or (by in ("best", "final") and is_loss(row.output))
-        return (math.isnan(value), value if lowest else -value)
-
-    return sorted(rows, key=key)
 
 
 def names_of(paths: list[str]) -> list[str]:

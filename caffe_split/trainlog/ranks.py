@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from caffe_split.trainlog.model import Run
 
 # Each has one group: the rank.
@@ -96,7 +96,7 @@ def mixed_note(runs: Sequence[Run]) -> str:
 
     In step, each displays the same iterations; out of step, iterations go back again and again, without a new start.
     """
-    repeated = max((int((np.diff(found) == 0).sum()) for run in runs for found in _iterations(run)), default=0)
+    repeated = max((int((found[1:] == found[:-1]).sum()) for run in runs for found in _iterations(run)), default=0)
     cut = [run for run in runs if len(run.displays) <= _SHORT and not run.of_kind("start", "header", "solving")]
     if repeated < 2 and len(cut) < 3:
         return ""

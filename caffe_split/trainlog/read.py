@@ -6,32 +6,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError, expect_path
+from caffe_split.errors import expect_path
 from caffe_split.files import PathLike
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import is_score
 from caffe_split.trainlog.parse import Parser
 from caffe_split.trainlog.ranks import check_rank, mixed_note
-from caffe_split.trainlog.text import BLOCK, Text, blocks
-
-__all__ = ["BLOCK", "described", "open_log", "read_log"]
-
-
-def open_log(path: PathLike) -> tuple[Path, float]:
-    """Check that `path` is a readable file; returns it with its time of change (seconds since 1970).
-
-    Raises `CaffeSplitError` if it is not.
-    """
-    log = Path(path)
-    try:
-        state = log.stat()
-        if log.is_dir():
-            raise CaffeSplitError(f"{log} is a folder; expected a training log, e.g. {log / 'train.log'}")
-        with log.open("rb"):
-            pass
-    except OSError as error:
-        raise CaffeSplitError(f"cannot read the log {log}: {error.strerror}") from error
-    return log, state.st_mtime
+from caffe_split.trainlog.text import Text, blocks, open_log
 
 
 def read_log(path: PathLike, rank: int | None = None) -> TrainingLog:

@@ -7,11 +7,14 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from caffe_split import jsontext
-from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, is_loss
-from caffe_split.trainlog.query import Summary
+from caffe_split.trainlog.summary import Summary
+
+if TYPE_CHECKING:
+    from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.snapshots import Snapshot
 
 # Of more differences than this that may be chance, only the names are listed.

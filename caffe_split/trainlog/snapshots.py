@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caffe_split.files import MANIFEST
-from caffe_split.trainlog.model import TrainingLog
+
+if TYPE_CHECKING:
+    from caffe_split.trainlog.model import TrainingLog
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,23 @@ class Text:
         return data
 
 
+def open_log(path: PathLike) -> tuple[Path, float]:
+    """Check that `path` is a readable file; returns it with its time of change (seconds since 1970).
+
+    Raises `CaffeSplitError` if it is not.
+    """
+    log = Path(path)
+    try:
+        state = log.stat()
+        if log.is_dir():
+            raise CaffeSplitError(f"{log} is a folder; expected a training log, e.g. {log / 'train.log'}")
+        with log.open("rb"):
+            pass
+    except OSError as error:
+        raise CaffeSplitError(f"cannot read the log {log}: {error.strerror}") from error
+    return log, state.st_mtime
+
+
 def blocks(path: PathLike, text: Text, size: int = BLOCK) -> Iterator[bytes]:
     """The text of a whole file, read `size` bytes at a time.
 

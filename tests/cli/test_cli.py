@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from caffe_split import __version__
-from caffe_split.cli import COMMANDS
+from caffe_split.cli import COMMANDS, cli
 from tests.support import caffe_split
 
 
@@ -24,9 +27,22 @@ def test_wrong_use_is_status_2(command: str, tmp_path: Path) -> None:
     assert "--no-such-option" in result.stderr or "Missing" in result.stderr
 
 
-def test_the_group_lists_every_command(tmp_path: Path) -> None:
+def test_the_group_lists_every_command_with_the_beginning_of_its_help(tmp_path: Path) -> None:
+    """The list is read from the source of the commands; they themselves say the same."""
     text = caffe_split("--help", cwd=tmp_path).stdout
-    assert [name for name in COMMANDS if f"\n  {name} " not in text] == []
+    listed = dict(line.split(None, 1) for line in text.partition("Commands:\n")[2].splitlines())
+    limit = min(len(line) for line in listed.values())
+    context = click.Context(cli)
+    said = {name: cli.get_command(context, name).get_short_help_str(limit).rstrip(".") for name in COMMANDS}
+    assert list(listed) == list(COMMANDS)
+    assert {name: line for name, line in listed.items() if not line.startswith(said[name])} == {}
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = "import sys\nfrom caffe_split.cli import cli\ncli(['--help'], standalone_mode=False)\n"
+    code += "print(sorted(name for name in sys.modules if name.startswith('caffe_split.') or name == 'numpy'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['caffe_split.cli', 'caffe_split.errors']"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_squares_are_those_of_the_derivative(kind: str, norm: bool) -> None:
     found = squares(parts, weight, bias)
     start = whole(parts)
     for number, part in enumerate(parts):
-        for index, blob in enumerate(part.blobs):
+        for index, blob in enumerate(map(np.asarray, part.blobs)):
             if part.form == "batch_norm":
                 continue
             assert found[part.name, index].shape == blob.shape

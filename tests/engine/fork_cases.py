@@ -248,6 +248,7 @@ JUDGED: dict[str, Judged] = {
     "detections_few": found("", 5),
     "detections_corner": found("", 200, "CORNER"),
     "multibox": multiboxes("overlap_threshold: 0.5"),
+    "multibox_logistic": multiboxes("conf_loss_type: LOGISTIC", logistic=True),
     "multibox_bipartite": multiboxes("match_type: BIPARTITE loc_weight: 2", bipartite=True, weight=2),
     "multibox_few_negatives": multiboxes("neg_pos_ratio: 1", ratio=1),
     "multibox_no_mining": multiboxes("mining_type: NONE do_neg_mining: false", mines=False),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tests.engine import fork_cases
+from tests.engine import fork_cases, fork_cases_layers, fork_cases_losses, fork_cases_quantised
 from tests.engine import fork_references_more as more
 from tests.engine.case import Case, layer
 from tests.engine.fork_cases import Array, Judged, one
+from tests.engine.fork_cases_losses import labelled
 
 RNG = np.random.default_rng(7)
-LABELS = RNG.integers(0, 4, size=6).astype(float)
 
 
 def pair(kind: str, options: str, judge: Callable[[Array, Array], Sequence[Array]], shape: tuple[int, ...]) -> Judged:
@@ -28,12 +28,6 @@ def correlated(options: str, *how: object, product: bool = True) -> Judged:
         lambda x, t: [more.correlation(x, t, *how, product=product)],  # type: ignore[arg-type]
         (2, 3, 6, 7),
     )
-
-
-def labelled(kind: str, options: str, judge: Callable[..., Sequence[Array]], tops: str = "y") -> Judged:
-    """A layer over scores or features of six records and their labels, of four classes, one of which is 3."""
-    case = Case(layer(kind, "x t", tops, options), {"x": (6, 4), "t": (6,)}, tops.split(), {"t": 4}, constant=("t",))
-    return Judged(case, lambda given, blobs: judge(given["x"], given["t"], *blobs), bottoms={"t": LABELS})
 
 
 def focal(x: Array, t: Array) -> list[Array]:
@@ -143,6 +137,9 @@ def smooth_ohem(x: Array, t: Array, u: Array) -> list[Array]:
 
 JUDGED = {
     **fork_cases.JUDGED,
+    **fork_cases_losses.JUDGED,
+    **fork_cases_layers.JUDGED,
+    **fork_cases_quantised.JUDGED,
     "hswish": one("HSwish", "", lambda x: [x * np.clip(x / 6 + 0.5, 0, 1)]),
     "hsigmoid": one("HSigmoid", "", lambda x: [np.clip(x / 6 + 0.5, 0, 1)]),
     "crelu": one("CReLU", "", lambda x: [np.concatenate([np.maximum(x, 0), np.maximum(-x, 0)], 1)]),

@@ -214,6 +214,7 @@ def multibox(
     bipartite: bool = False,
     mines: bool = True,
     weight: float = 1,
+    logistic: bool = False,
 ) -> Array:
     """With CENTER_SIZE, thresholds of 0.5, class 0 as the background; divided by the number of matched boxes."""
     boxes, variances = prior.reshape(2, -1, 4)
@@ -235,6 +236,8 @@ def multibox(
         scores = conf[image].reshape(-1, classes)
         labels = [int(found[match[k]][1]) if k in match else 0 for k in range(len(boxes))]
         entropy = [math.log(np.exp(row).sum()) - row[label] for row, label in zip(scores, labels)]
+        if logistic:
+            entropy = [np.log1p(np.exp(row)).sum() - row[label] for row, label in zip(scores, labels)]
         free = [k for k in range(len(boxes)) if k not in match and max(table[k], default=0) < 0.5]
         count = min(int(len(match) * ratio), len(free)) if found else 0
         counted = [*match, *sorted(free, key=lambda k: -entropy[k])[:count]] if mines else range(len(boxes))

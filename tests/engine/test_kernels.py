@@ -20,6 +20,7 @@ from caffe_split.engine.kernels import build, pool
 from caffe_split.engine.kernels import norm as kernel
 from caffe_split.engine.kernels.pool import pooled
 from caffe_split.engine.kernels.update import Update
+from caffe_split.engine.model.calls import with_twins
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.model.params import Param
 from caffe_split.engine.training import updates
@@ -84,6 +85,21 @@ NETS = {
         NORM + SCALE + SUM + RELU.replace('"ReLU"', '"ReLU" relu_param { negative_slope: 0.1 }'),
         [(True, True, False)],
     ),
+    # A top with two readers, each of which gives it a gradient.
+    "read by two": (
+        NORM + SCALE + SUM + RELU + LATE.replace('"d"', '"e"') + LATE.replace('"d"', '"e"').replace('2"', '3"'),
+        [(True, True, True)],
+    ),
+    "read by three, without a sum": (
+        NORM
+        + RELU.replace('"e"', '"n"')
+        + "".join(LATE.replace('"d"', '"n"').replace('2"', f'{n}"').replace("2 }", f"{n} }}") for n in (2, 3, 4)),
+        [(False, False, True)],
+    ),
+    "read by two, without a ReLU": (
+        NORM + SCALE + SUM + LATE.replace('"d"', '"e"') + LATE.replace('"d"', '"e"').replace('2"', '3"'),
+        [(True, True, False)],
+    ),
     "a sum with itself": (NORM + SCALE + SUM.replace('"d"', '"n"') + RELU, [(True, False, False)]),
 }
 
@@ -113,6 +129,9 @@ def test_one_pass_computes_what_the_layers_do(name: str, monkeypatch: pytest.Mon
     x = np.random.default_rng(1).normal(size=(4, 3, 5, 5)) * 3 + 2
     nets = [Net(document, "TRAIN", seed=1, fuse=fuse) for fuse in (False, True, True)]
     assert chain_of(nets[1]) == expected
+    for net in nets[1:]:
+        net.calls = with_twins(net.calls, net.outputs)
+    assert any(len(call.tops) > 1 for call in nets[1].calls) == name.startswith("read ")
     plain, off, on = (results(net, x, monkeypatch, net is nets[2]) for net in nets)
     assert plain.keys() == on.keys() and any("gradient" in key for key in on)
     for key, value in on.items():
@@ -132,7 +151,7 @@ def test_bfloat16_values_are_rounded_once(shape: tuple[int, ...]) -> None:
         for dtypes in ([torch.float64] * 4, [torch.bfloat16] * 2 + [torch.float32] * 2)
     )
     running = (torch.zeros(shape[1]), torch.zeros(shape[1]), torch.zeros(1))
-    out = kernel.normalised(*ours, True, (1e-5, 0.9, running))
+    (out,) = kernel.normalised(*ours, True, (1e-5, 0.9, running))
     wanted = torch.nn.functional.batch_norm(exact[0], None, None, exact[2], exact[3], True, 0.0, 1e-5) + exact[1]
     assert out.dtype == torch.bfloat16
     # Half of the last of 8 bits.
@@ -151,7 +170,7 @@ def test_any_number_of_channels_and_any_mean(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape) + 1000 * torch.arange(1, shape[1] + 1).view(1, -1, *[1] * (len(shape) - 2))
     x = x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
     mean, variance, gathered = torch.ones(shape[1]), torch.ones(shape[1]), torch.ones(1)
-    out = kernel.normalised(x, None, None, None, False, (1e-5, 0.5, (mean, variance, gathered)))
+    (out,) = kernel.normalised(x, None, None, None, False, (1e-5, 0.5, (mean, variance, gathered)))
     axes = [axis for axis in range(len(shape)) if axis != 1]
     exact = x.double()
     form = (1, -1, *[1] * (len(shape) - 2))
@@ -168,7 +187,7 @@ def test_any_number_of_channels_and_any_mean(shape: tuple[int, ...]) -> None:
 def test_a_value_that_is_none_stays_one() -> None:
     x = torch.zeros(4, 2)
     x[1, 1] = torch.nan
-    out = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, (torch.zeros(2), torch.zeros(2), torch.zeros(1))))
+    (out,) = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, (torch.zeros(2), torch.zeros(2), torch.zeros(1))))
     assert bool(out[:, 1].isnan().all()) and bool((out[:, 0] == 0).all())
 
 
@@ -180,7 +199,7 @@ def test_several_threads_compute_the_same() -> None:
         x = torch.randn(8, 16, 32, 32, generator=torch.Generator().manual_seed(1))
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         running = (torch.zeros(16), torch.zeros(16), torch.zeros(1))
-        out = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, running))
+        (out,) = kernel.normalised(x, None, None, None, True, (1e-5, 0.9, running))
         (out * out * out.detach().cos()).sum().backward()
         found.append((out.detach(), x.grad, *running))
     torch.set_num_threads(1)
@@ -193,7 +212,7 @@ import torch
 from caffe_split.engine.kernels import norm
 torch.set_num_threads(2)
 x = torch.randn(64, 32, 32, 32).contiguous(memory_format=torch.channels_last) + 5
-out = norm.normalised(x, None, None, None, False, (1e-5, 0.9, (torch.zeros(32), torch.zeros(32), torch.zeros(1))))
+(out,) = norm.normalised(x, None, None, None, False, (1e-5, 0.9, (torch.zeros(32), torch.zeros(32), torch.zeros(1))))
 print(float((out - torch.nn.functional.batch_norm(x, None, None, training=True)).abs().max()))
 """
 
@@ -353,6 +372,12 @@ def test_the_largest_of_equal_values_is_the_first_and_a_nan_is_seen() -> None:
     x = torch.tensor([1.0, 3.0, 3.0, torch.nan]).view(1, 1, 2, 2).requires_grad_()
     (row,) = pooled(x, (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(1)
     assert row.flatten().tolist()[0] == 3 and bool(row.flatten()[1].isnan())
+    # Sixteen channels are computed at once.
+    many = x.detach().expand(1, 19, 2, 2).contiguous(memory_format=torch.channels_last)
+    (columns,) = pooled(many, (2, 1, 1, 1, 0, 0), (1, 2), largest=True).unbind(2)
+    assert bool((columns[:, :, 0] == 3).all()) and bool(columns[:, :, 1].isnan().all())
+    (first,) = pooled(many.flip(3), (1, 2, 1, 1, 0, 0), (2, 1), largest=True).unbind(3)
+    assert bool((first[:, :, 0] == 3).all()) and bool(first[:, :, 1].isnan().all())
     y = torch.full((1, 1, 2, 2), 7.0).requires_grad_()
     pooled(y, (2, 2, 1, 1, 0, 0), (1, 1), largest=True).sum().backward()
     assert y.grad.flatten().tolist() == [1, 0, 0, 0]

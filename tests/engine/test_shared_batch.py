@@ -59,6 +59,8 @@ REFUSED = {
     "scale_bottom_bias": "learns a value for each record",
     "conv_axis_first": "its axis is that of the records",
     **dict.fromkeys(("infogain", "infogain_sure"), "its matrix 'h' is not the same in all"),
+    "mil": "its rows are regions of several images",
+    "transpose": "it moves the axis of the records",
     "concat_records": "its axis is that of the records",
     "concat_old": "its concat_dim is that of the records",
     "slice_records": "its axis is that of the records",

@@ -49,7 +49,7 @@ def run(rows: slice, given: Ran, adds: bool, cuts: bool, others: Group | None) -
     for tensor in (x, other, weight, bias):
         tensor.requires_grad_()
     running = torch.full((CHANNELS,), 0.5), torch.full((CHANNELS,), 0.25), torch.ones(1)
-    out = kernel.normalised(x, other if adds else None, weight, bias, cuts, (1e-5, 0.9, running), others)
+    (out,) = kernel.normalised(x, other if adds else None, weight, bias, cuts, (1e-5, 0.9, running), others)
     out.backward(slope)
     found = {"out": out.detach(), "x": x.grad, "weight": weight.grad, "bias": bias.grad}
     found.update({f"running {index}": each for index, each in enumerate(running)})

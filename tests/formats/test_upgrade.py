@@ -172,8 +172,8 @@ def test_a_layer_of_today_is_not_touched():
         ("layer { }\nlayers { }", "<string>:2:1: `layers` (old form) here and `layer` (new form) at line 1"),
         ("layers { layer { type: 'conf' } }", "'conf' is none of Caffe's V0 layer types"),
         (
-            "layers {\n type: APL }",
-            "<string>:2:2: layer type APL is none of the old types that are known",
+            "layers {\n type: CCCP }",
+            "<string>:2:2: layer type CCCP is none of the old types that are known",
         ),
         ("input: 'a' input: 'b' input_shape { }", "2 inputs, but only 1 input_shape"),
         ("input: 'a' input_dim: 1", "1 inputs need 4 input_dim, found 1"),
@@ -188,7 +188,7 @@ def test_nets_that_caffe_refuses_to_upgrade_are_refused(text, expected):
 
 
 def test_an_old_type_of_a_fork_keeps_its_name_for_readers():
-    net = prototxt.parse("layers { type: APL top: 'x' }  # mine\n")
-    assert types_of_forks(net) == ["APL"]
+    net = prototxt.parse("layers { type: CCCP top: 'x' }  # mine\n")
+    assert types_of_forks(net) == ["CCCP"]
     upgrade(net, fork_types=True)
-    assert "".join(str(net).split()) == "layer{type:'APL'top:'x'}#mine"
+    assert "".join(str(net).split()) == "layer{type:'CCCP'top:'x'}#mine"

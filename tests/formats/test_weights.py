@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +52,26 @@ def test_arrays_are_views_that_cannot_be_written(tmp_path):
     assert not array.flags.owndata and not array.flags.writeable
     caffemodel.write_weights(path, {"other": [B]})  # over the file that is mapped
     np.testing.assert_array_equal(array, W)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
+def test_a_released_layer_gives_its_memory_back_and_can_be_read_again(tmp_path):
+    path = tmp_path / "w.caffemodel"
+    values = np.arange(1 << 20, dtype=np.float32)
+    caffemodel.write_weights(path, {"small": [B], "large": [values], "other": [values]})
+    weights = caffemodel.read_weights(path)
+    for name in ("large", "other"):
+        np.testing.assert_array_equal(weights[name][0], values)
+
+    def held() -> int:
+        lines = Path("/proc/self/smaps").read_text().split(str(path))[1].splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+    before = held()
+    weights.release("large")
+    weights.release("small")  # lies within a page: nothing can go
+    assert before - 4096 <= held() <= before - 4088
+    np.testing.assert_array_equal(weights["large"][0], values)
 
 
 def test_old_layers_and_old_shapes_are_read(tmp_path):

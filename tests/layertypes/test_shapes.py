@@ -20,6 +20,7 @@ from caffe_split.layertypes.shapes import NetShapes, document_inputs, infer_shap
 from caffe_split.layertypes.table import RECORDS
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TEST, TRAIN, NetState
+from tests.layertypes import fork_shapes
 from tests.support import CAFFE, ROOT
 
 SHARE = CAFFE.parents[1] / "share" / "caffe"
@@ -251,6 +252,8 @@ FORKS: dict[str, list[tuple[list[str], int, str]]] = {
     "L1Loss": [([IMAGE, IMAGE], 1, "")],
     "CenterLoss": [(["4,6", "4"], 1, "center_loss_param { num_output: 10 }")],
     "FocalLoss": [(["4,6", "4"], 1, "focal_loss_param { alpha: 0.25 gamma: 2 }")],
+    "WeightedSoftmaxWithLoss": [(["4,6", "4"], 1, "softmax_param { pos_cid: 1 pos_mult: 2 }")],
+    "LiftedStructSimilaritySoftmaxLoss": [(["4,6", "4"], 1, "")],
     "SoftmaxWithLossOHEM": [(["4,6", "4"], 3, "")],
     "SmoothL1LossOHEM": [(["9,8,1,1"] * 3, 2, ""), (["9,8"] * 2, 1, "")],
     "BoxAnnotatorOHEM": [(["9,5", "9", "9", "9,8"], 2, "box_annotator_ohem_param { roi_per_img: 4 }")],
@@ -307,6 +310,8 @@ FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
     "L1Loss": [([""], [])],
     "CenterLoss": [([""], ["10,6"])],
     "FocalLoss": [([""], [])],
+    "WeightedSoftmaxWithLoss": [([""], [])],
+    "LiftedStructSimilaritySoftmaxLoss": [([""], [])],
     "SoftmaxWithLossOHEM": [(["", "4,6", "4"], [])],
     "SmoothL1LossOHEM": [(["", "9,1,1,1"], []), ([""], [])],
     "BoxAnnotatorOHEM": [(["9", "9,8"], [])],
@@ -319,6 +324,8 @@ FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
     "ImageSegData": [(["5,3,321,321", "5,1,321,321", "5,1,1,2"], [])],
     "DenseImageData": [(["5,3,360,480", "5,1,360,480"], [])],
 }
+FORKS.update(fork_shapes.FORKS)
+FOUND.update(fork_shapes.FOUND)
 CASES.update(
     {
         name: [([IMAGE], 1, "")]

@@ -170,7 +170,7 @@ def test_noise_of_a_wide_layer_stays_invertible() -> None:
     kernels, _ = make(geometry, 600, 2, False)
     partition = divide(parse_rule("random:0"), np.zeros(600))
     parts = split_convolution("x", "b", "t", geometry, kernels, partition, options=SplitOptions(noise=1.0))
-    assert np.linalg.cond(parts[-1].blobs[0][:, :, 0, 0]) <= 3.0 + 1e-9
+    assert np.linalg.cond(np.asarray(parts[-1].blobs[0])[:, :, 0, 0]) <= 3.0 + 1e-9
 
 
 @pytest.mark.parametrize(("kind", "words"), [("conv1x1", 1), ("acnet", 2), ("dbb", 3)])
@@ -183,7 +183,7 @@ def test_random_starts_have_the_size_of_the_kernel_beside_them(kind: KindName, w
     parts = split_convolution(
         "x", "b", "t", Geometry((3, 3), (1, 1), (1, 1)), kernels, Partition((), tuple(range(6))), options=options
     )
-    drawn = [part.blobs[0] for part in parts[1:-1] if not part.frozen and len(part.blobs[0]) == 6]
+    drawn = [np.asarray(part.blobs[0]) for part in parts[1:-1] if not part.frozen and len(part.blobs[0]) == 6]
     assert len(drawn) == words
     for weight in drawn:
         found = np.sqrt(np.mean(weight.reshape(6, -1) ** 2, axis=1))

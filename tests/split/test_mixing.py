@@ -11,7 +11,7 @@ from caffe_split.net.geometry import Geometry
 from caffe_split.split.algebra import Kernels
 from caffe_split.split.kinds import KIND_NAMES, KindName
 from caffe_split.split.layer import SplitOptions, split_convolution
-from caffe_split.split.mixing import BLOCK, LARGEST_NOISE, Mixing, Noise
+from caffe_split.split.mixing import BLOCK, LARGEST_NOISE, Mixing, Noise, Pointwise
 from caffe_split.split.partition import Partition, divide, parse_rule
 
 
@@ -49,6 +49,13 @@ def test_a_mixing_is_its_matrix(per_group: int, group: int, noise: float, exact:
     undone = mixing.undone(Kernels(weight, bias))
     assert np.tensordot(matrix, undone.weight, axes=1) == pytest.approx(weight)
     assert matrix @ undone.bias == pytest.approx(bias)
+    places = rng.permutation(len(groups))
+    moved = np.empty_like(matrix, dtype=np.float32)
+    moved[places] = matrix
+    weight_of_it = mixing.pointwise(places=places.tolist())
+    assert weight_of_it.shape == (*moved.shape, 1, 1)
+    assert np.asarray(weight_of_it, np.float64).dtype == np.float64
+    assert np.array_equal(np.asarray(weight_of_it)[:, :, 0, 0], moved)
     if not spread:
         compact = np.concatenate([matrix[groups == g][:, groups == g] for g in range(group)])
         assert np.array_equal(mixing.matrix(group)[:, :], compact.astype(np.float32))
@@ -95,7 +102,7 @@ def test_no_two_channels_are_alike(kind: KindName) -> None:
                 options=SplitOptions(kind=kind, noise=noise),
             )
         }
-        reorder = parts["x_reorder"].blobs[0][:, :, 0, 0]
+        reorder = np.asarray(parts["x_reorder"].blobs[0])[:, :, 0, 0]
         used = np.sort(reorder, axis=0).T
         halves = np.concatenate([parts["x_split1"].blobs[0], parts["x_split2"].blobs[0]]).reshape(count, -1)
         channels = np.concatenate([halves, used], axis=1)
@@ -103,6 +110,15 @@ def test_no_two_channels_are_alike(kind: KindName) -> None:
 
     assert alike(0.01) == 0
     assert alike(0.0) > 0
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_weight_that_is_nearly_all_zeros_is_made_only_when_it_is_asked_for(exact: bool) -> None:
+    """The square weights of a wide net would take more memory than its kernels; the studies' noise is everywhere."""
+    weight = drawn(np.zeros(200, int), 0.01, exact=exact).pointwise()
+    assert isinstance(weight, Pointwise) == exact
+    with pytest.raises(ValueError, match="made when it is asked for"):
+        Pointwise(drawn(np.zeros(4, int), 0.01), 1, None).__array__(copy=False)
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
@@ -123,5 +139,9 @@ def test_a_split_of_a_depthwise_layer_mixes_no_channels() -> None:
             Partition((), tuple(range(6))),
             options=SplitOptions(kind=kind),
         )
-        square = [part.blobs[0][:, :, 0, 0] for part in parts if part.blobs and part.blobs[0].shape == (6, 6, 1, 1)]
+        square = [
+            np.asarray(part.blobs[0])[:, :, 0, 0]
+            for part in parts
+            if part.blobs and part.blobs[0].shape == (6, 6, 1, 1)
+        ]
         assert all(np.array_equal(np.diag(np.diag(matrix)), matrix) for matrix in square)

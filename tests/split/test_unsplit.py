@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -91,7 +93,7 @@ def test_one_convolution_computes_what_the_split_computes(
         assume(False)
     if trained:  # Every number that learns has moved, and none as the split had set it.
         parts = [
-            Part(**{**vars(part), "blobs": tuple(b + 0.3 * rng.standard_normal(b.shape) for b in part.blobs)})
+            replace(part, blobs=tuple(np.asarray(b) + 0.3 * rng.standard_normal(b.shape) for b in part.blobs))
             if not part.frozen
             else part
             for part in parts

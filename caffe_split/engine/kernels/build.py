@@ -63,12 +63,12 @@ def library() -> ctypes.CDLL | None:
         return None
     p, n, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
     types: dict[str, list[type]] = {
-        "norm_batch": [i, p, n, n, f, f, p, p, p, p, p],
-        "norm_forward": [i, p, p, n, n, p, p, p, i, p],
-        "norm_backward": [i, p, p, p, n, n, p, p, p, i, p, p, p, p],
+        "norm_batch": [i, p, n, n, f, f, p, p, p, p, p, p],
+        "norm_forward": [i, p, p, n, n, p, i, p],
+        "norm_backward": [i, p, p, p, p, n, n, p, i, p, p, p, p],
         "norm_statistics": [i, p, n, n, p],
-        "norm_sums_back": [i, p, p, p, n, n, p, i, p],
-        "norm_apply_back": [i, p, p, p, n, n, p, p, p, i, p, p, p],
+        "norm_sums_back": [i, p, p, p, p, n, n, p, i, p, p],
+        "norm_apply_back": [i, p, p, n, n, p, i, p, p, p],
         "conv_forward": [p, p, p, p, p],
         "conv_backward": [p, p, p, p, p, p, p],
         "pool_maximum": [i, p, p, p, p],

@@ -8,10 +8,6 @@
 
 namespace {
 
-// Sixteen floats; where the processor's registers are narrower, the compiler takes several.
-typedef float Sixteen __attribute__((vector_size(64), aligned(4), may_alias));
-const int64_t LANES = 16;
-
 int64_t rounded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
 struct Shape {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -57,8 +57,10 @@ def normalised(
     cuts: bool,
     batch: tuple[float, float, Running],
     others: Others | None = None,
-) -> torch.Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias + other, and then ReLU where `cuts`.
+    *,
+    twice: bool = False,
+) -> tuple[torch.Tensor, ...]:
+    """(x - mean) / sqrt(variance + eps) * weight + bias + other, and then ReLU where `cuts`, as one or two tensors.
 
     Args:
         x: the batch, (N, C) or (N, C, H, W); `fits` has to hold. Mean and variance are those of each channel.
@@ -68,20 +70,18 @@ def normalised(
         cuts: whether a ReLU is after it.
         batch: eps, moving_average_fraction, and the running statistics, which are updated.
         others: the processes whose rows count, too; None for this one alone.
+        twice: return it a second time, over the same memory, for another reader: the kernel then adds the gradients of
+            the two, which otherwise takes a pass of its own.
     """
-    apply: Callable[..., torch.Tensor] = _Normalised.apply
-    return apply(x, other, weight, bias, cuts, batch, others)
+    apply: Callable[..., tuple[torch.Tensor, ...]] = _Normalised.apply
+    return apply(x, other, weight, bias, cuts, batch, others, twice)
 
 
-def scaled_by(
-    x: torch.Tensor,
-    other: torch.Tensor | None,
-    mean: torch.Tensor,
-    factor: torch.Tensor,
-    bias: torch.Tensor,
-    cuts: bool,
-) -> torch.Tensor:
-    """(x - mean) * factor + bias + other, and then ReLU where `cuts`; without a gradient. Else as `normalised`."""
+def scaled_by(x: torch.Tensor, other: torch.Tensor | None, numbers: torch.Tensor, cuts: bool) -> torch.Tensor:
+    """(x - mean) * factor + bias + other, and then ReLU where `cuts`; without a gradient. Else as `normalised`.
+
+    numbers: (4, C), of which rows 0, 2 and 3 are mean, factor and bias.
+    """
     found, channels = library(), x.shape[1]
     assert found is not None
     out = torch.empty_like(x)
@@ -91,9 +91,7 @@ def scaled_by(
         None if other is None else other.data_ptr(),
         x.numel() // channels,
         channels,
-        mean.data_ptr(),
-        factor.data_ptr(),
-        bias.data_ptr(),
+        numbers.data_ptr(),
         cuts,
         out.data_ptr(),
     )
@@ -112,13 +110,14 @@ def forward(
     """What `normalised` returns, without a graph; and what `backward` needs of the statistics."""
     eps, fraction, running = batch
     channels = x.shape[1]
-    # Mean, 1 / deviation, and that times the weight.
-    numbers = torch.empty(3, channels)
+    # Mean, 1 / deviation, that times the weight, and the bias.
+    numbers = torch.empty(4, channels)
     found = library()
     assert found is not None
     if others is not None:
         _of_all(x, weight, batch, others, numbers)
-        return scaled_by(x, other, numbers[0], numbers[2], _or_zeros(bias, channels), cuts), numbers
+        numbers[3] = 0 if bias is None else bias
+        return scaled_by(x, other, numbers, cuts), numbers
     found.norm_batch(
         _TYPES[x.dtype],
         x.data_ptr(),
@@ -127,14 +126,11 @@ def forward(
         eps,
         fraction,
         None if weight is None else weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
         numbers.data_ptr(),
         *(each.data_ptr() for each in running),
     )
-    return scaled_by(x, other, numbers[0], numbers[2], _or_zeros(bias, channels), cuts), numbers
-
-
-def _or_zeros(bias: torch.Tensor | None, channels: int) -> torch.Tensor:
-    return torch.zeros(channels) if bias is None else bias
+    return scaled_by(x, other, numbers, cuts), numbers
 
 
 def _of_all(
@@ -144,7 +140,7 @@ def _of_all(
     others: Others,
     numbers: torch.Tensor,
 ) -> None:
-    """Fill `numbers` (3, C) as the kernel for one process does, by the rows of all; the running statistics, too."""
+    """Fill three rows of `numbers` as the kernel for one process does, by all rows; the running statistics, too."""
     eps, fraction, running = batch
     found, channels = library(), x.shape[1]
     assert found is not None
@@ -160,71 +156,54 @@ def _of_all(
 
 
 def backward(
-    gradient: torch.Tensor,
+    gradients: Sequence[torch.Tensor],
     out: torch.Tensor | None,
     x: torch.Tensor,
     numbers: torch.Tensor,
     adds: bool,
+    cuts: bool,
     others: Others | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """The gradients of x, of what was added (None unless `adds`), of the weight and of the bias.
 
-    gradient: of the result. out: the result, if a ReLU was after it, else None. numbers: from `forward`.
+    gradients: of the result, one or two to be added up. out: the result, where `keeps_result` says so, else None.
+    numbers: from `forward`.
     """
-    gradient = dense(gradient.to(x.dtype))
+    gradient, *more = (dense(each.to(x.dtype)) for each in gradients)
     channels = x.shape[1]
+    rows = x.numel() // channels
     # Of the weight and of the bias.
     of_weight, of_bias = torch.empty(channels), torch.empty(channels)
     back = torch.empty_like(x)
-    # Without a ReLU the other blob of a sum gets the gradient as it is.
-    passed = torch.empty_like(x) if adds and out is not None else None
-    mean = numbers.data_ptr()
+    # Without a ReLU the other blob of a sum gets the one gradient as it is.
+    passed = torch.empty_like(x) if more or (adds and cuts) else None
     found = library()
     assert found is not None
-    if others is not None:
-        rows = x.numel() // channels
-        places = (
-            _TYPES[x.dtype],
-            gradient.data_ptr(),
-            None if out is None else out.data_ptr(),
-            x.data_ptr(),
-            rows,
-            channels,
-            mean,
-        )
+    places = (rows, channels, numbers.data_ptr(), cuts)
+    read = (
+        _TYPES[x.dtype],
+        gradient.data_ptr(),
+        more[0].data_ptr() if more else None,
+        None if out is None else out.data_ptr(),
+        x.data_ptr(),
+    )
+    written = None if passed is None else passed.data_ptr()
+    if others is None:
+        found.norm_backward(*read, *places, of_weight.data_ptr(), of_bias.data_ptr(), written, back.data_ptr())
+    else:
         sums = torch.empty(2, channels, dtype=torch.float64)
-        found.norm_sums_back(*places, out is not None, sums.data_ptr())
+        found.norm_sums_back(*read, *places, written, sums.data_ptr())
         of_bias.copy_(sums[0])
         of_weight.copy_(sums[1] * numbers[1])
         # These are gradients of the sum of all processes' losses; the mean of gradients later makes that the mean loss.
         means = others.total(sums) / (rows * others.size)
-        found.norm_apply_back(
-            *places,
-            mean + 4 * channels,
-            mean + 8 * channels,
-            out is not None,
-            means.data_ptr(),
-            None if passed is None else passed.data_ptr(),
-            back.data_ptr(),
-        )
-        return back, (gradient if passed is None else passed) if adds else None, of_weight, of_bias
-    found.norm_backward(
-        _TYPES[x.dtype],
-        gradient.data_ptr(),
-        None if out is None else out.data_ptr(),
-        x.data_ptr(),
-        x.numel() // channels,
-        channels,
-        mean,
-        mean + 4 * channels,
-        mean + 8 * channels,
-        out is not None,
-        of_weight.data_ptr(),
-        of_bias.data_ptr(),
-        None if passed is None else passed.data_ptr(),
-        back.data_ptr(),
-    )
+        found.norm_apply_back(*read[:2], x.data_ptr(), *places, means.data_ptr(), written, back.data_ptr())
     return back, (gradient if passed is None else passed) if adds else None, of_weight, of_bias
+
+
+def keeps_result(other: torch.Tensor | None, cuts: bool) -> bool:
+    """Whether `backward` needs the result: without a sum it computes once more what a ReLU has let pass."""
+    return cuts and other is not None
 
 
 class _Normalised(torch.autograd.Function):
@@ -238,15 +217,18 @@ class _Normalised(torch.autograd.Function):
         cuts: bool,
         batch: tuple[float, float, Running],
         others: Others | None,
-    ) -> torch.Tensor:
+        twice: bool,
+    ) -> tuple[torch.Tensor, ...]:
         out, numbers = forward(x, other, weight, bias, cuts, batch, others)
-        ctx.others = others
-        ctx.save_for_backward(x, out if cuts else None, numbers)
-        return out
+        ctx.others, ctx.cuts = others, cuts
+        ctx.save_for_backward(x, out if keeps_result(other, cuts) else None, numbers)
+        ctx.set_materialize_grads(False)
+        return (out, out.view_as(out)) if twice else (out,)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         x, out, numbers = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        back, passed, of_weight, of_bias = backward(gradients[0], out, x, numbers, needs[1], ctx.others)
-        return back, passed, of_weight if needs[2] else None, of_bias if needs[3] else None, None, None, None
+        given = [each for each in gradients if each is not None]
+        back, passed, of_weight, of_bias = backward(given, out, x, numbers, needs[1], ctx.cuts, ctx.others)
+        return back, passed, of_weight if needs[2] else None, of_bias if needs[3] else None, None, None, None, None

@@ -59,6 +59,8 @@ class Layer:
         varies: whether its tops may change their shapes from batch to batch.
         eager: whether it does what `torch.compile` cannot compile.
         draws: whether it draws random numbers from PyTorch's own generator.
+        follows_iteration: whether what it computes depends on `iteration`.
+        iteration: the number of iterations that the solver has done, for layers that follow it.
     """
 
     options_name = ""
@@ -67,6 +69,8 @@ class Layer:
     varies = False
     draws = False
     eager = False
+    follows_iteration = False
+    iteration = 0
 
     def __init__(self, text: Text, place: Place) -> None:
         self.text = text

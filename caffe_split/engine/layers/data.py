@@ -34,6 +34,8 @@ class Input(DataLayer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         shapes = [shape_of(shape) for shape in self.options.subs("shape")]
         count = len(self.text.tops)
+        if not shapes and all(top in self.place.inputs for top in self.text.tops):
+            shapes = [self.place.inputs[top] for top in self.text.tops]
         if len(shapes) not in (1, count):
             raise self.error(f"{len(shapes)} shapes for {count} tops; expected one, or one per top.")
         shapes = shapes * count if len(shapes) == 1 else shapes

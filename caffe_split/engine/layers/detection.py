@@ -16,6 +16,10 @@ class DetectionOutput(Layer):
     The bottoms are locations (N, priors * 4), for each class where share_location is false; scores (N, priors *
     classes), and prior boxes (1, 2, priors * 4). The top is (1, 1, found, 7): image, class, score, left, top, right,
     bottom; a row of -1 after each image's number where nothing is found in any.
+
+    RefineDet (Zhang et al.) gives two bottoms more, of its first step: scores (N, priors * 2), of which the second says
+    that there is an object, and locations (N, priors * 4). These move the prior boxes, and a box whose score of an
+    object is below objectness_score is background.
     """
 
     options_name = "detection_output_param"
@@ -24,18 +28,22 @@ class DetectionOutput(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         device = bottoms[0].device
-        loc, conf, prior = (bottom.detach().float().cpu() for bottom in bottoms)
+        loc, conf, prior, *first = (bottom.detach().float().cpu() for bottom in bottoms)
         classes = int(self.options.get("num_classes"))
         shared = bool(self.options.get("share_location"))
         boxes, variances = prior.reshape(2, -1, 4)
         loc = loc.reshape(len(loc), len(boxes), -1, 4)
         conf = conf.reshape(len(conf), len(boxes), classes)
+        if first:
+            # Only the scores of other classes are read, so that 0 for these is the background.
+            conf = conf * (first[0].reshape(len(conf), len(boxes), 2)[:, :, 1:] >= self.options.get("objectness_score"))
         rows = []
         for image in range(len(loc)):
             found = []
+            moved = self._decode(boxes, variances, first[1].reshape(len(loc), -1, 4)[image]) if first else boxes
             for label in range(classes):
                 if label != self.options.get("background_label_id"):
-                    decoded = self._decode(boxes, variances, loc[image, :, 0 if shared else label])
+                    decoded = self._decode(moved, variances, loc[image, :, 0 if shared else label])
                     kept = self._suppress(decoded, conf[image, :, label])
                     found += [(float(conf[image, index, label]), label, index, decoded[index]) for index in kept]
             most = int(self.options.get("keep_top_k"))

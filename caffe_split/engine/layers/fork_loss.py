@@ -12,6 +12,7 @@ from typing_extensions import override
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.engine.layers.labels import Labelled
+from caffe_split.engine.layers.loss import SoftmaxWithLoss
 
 
 class L1Loss(Layer):
@@ -67,6 +68,54 @@ class FocalLoss(Labelled):
         if counts is not None:
             losses = losses * counts
         return (losses.sum() / self.normalizer("VALID", counts),)
+
+
+class WeightedSoftmaxWithLoss(SoftmaxWithLoss):
+    """SoftmaxWithLoss in which each label of the class pos_cid counts pos_mult times.
+
+    What the sum is divided by stays the number of labels.
+    """
+
+    @override
+    def losses(self, bottoms: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        losses, counts = super().losses(bottoms)
+        labels, _ = self.labels(bottoms[1])
+        is_positive = labels == int(self.options.get("pos_cid"))
+        return torch.where(is_positive, losses * float(self.options.get("pos_mult")), losses), counts
+
+
+class LiftedStructSimilaritySoftmaxLoss(Layer):
+    """The loss of lifted structures (Oh Song et al.): over pairs of records with one label, J(i, j)^2 / (2 pairs).
+
+    J(i, j) is 0 or, where that is above 0, D(i, j) + log of the sum, over i and j and over the records k of other
+    labels, of exp(margin - D(i or j, k)); D is the distance of two records' features. Without a pair the loss is 0.
+    """
+
+    options_name = "lifted_struct_sim_softmax_loss_param"
+
+    @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.need_axes(bottoms[0], 2, 4)
+        self.need_same_records(bottoms)
+        if math.prod(bottoms[1]) != bottoms[0][0]:
+            raise self.error(f"labels of shape {bottoms[1]}; expected one per record, ({bottoms[0][0]},).")
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        x, labels = bottoms[0].flatten(1), bottoms[1].detach().reshape(-1)
+        squares = ((x[:, None] - x[None]) ** 2).sum(2)
+        # The distance of equal records is 0, where the root has no slope.
+        far = squares > 0
+        distance = torch.where(far, torch.where(far, squares, torch.ones_like(squares)).sqrt(), squares)
+        unlike = labels[:, None] != labels[None]
+        margins = torch.where(
+            unlike, float(self.options.get("margin")) - distance, torch.full_like(distance, -torch.inf)
+        )
+        others = margins.logsumexp(1)
+        lifted = torch.logaddexp(others[:, None], others[None]) + distance
+        pairs = (~unlike).triu(1)
+        losses = torch.where(pairs & (lifted > 0), lifted, torch.zeros_like(lifted))
+        return ((losses * losses).sum() / (2 * pairs.sum().clamp(min=1)),)
 
 
 class CenterLoss(Layer):

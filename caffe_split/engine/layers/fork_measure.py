@@ -130,3 +130,16 @@ class MatWrite(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return ()
+
+
+class MIL(Layer):
+    """The maximum of each column over parts of context_per_roi rows (Gkioxari et al., R*CNN)."""
+
+    options_name = "mil_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        rows, classes = bottoms[0].shape[:2]
+        count = int(self.options.get("context_per_roi"))
+        parts = bottoms[0].reshape(rows // count, count, classes)
+        return (parts.max(1).values.view(-1, classes, 1, 1),)

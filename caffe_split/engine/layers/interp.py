@@ -28,3 +28,12 @@ class Interp(Layer):
         height, width = x.shape[2:]
         x = x[:, :, self.first : height - self.cut, self.first : width - self.cut]
         return (functional.interpolate(x, self.size, mode="bilinear", align_corners=True),)
+
+
+class BilinearInterpolation(Layer):
+    """The first bottom in the height and width of the second, with the corners on each other."""
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        size = bottoms[1].shape[2:]
+        return (functional.interpolate(bottoms[0], size, mode="bilinear", align_corners=True),)

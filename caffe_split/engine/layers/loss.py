@@ -52,7 +52,12 @@ class Softmax(Layer):
 
 
 class SoftmaxWithLoss(Labelled):
-    """The mean of -log p over the labels that count, where p is the softmax of the scores at the label."""
+    """The mean of -log p over the labels that count, where p is the softmax of the scores at the label.
+
+    With weight_by_label_freqs (SegNet) each is multiplied by the class_weighting of its label, `weights`; without
+    class_weighting it is divided by the number of its label in the batch, those included that do not count. What the
+    sum is divided by stays the number of labels.
+    """
 
     options_name = "softmax_param"
 
@@ -60,6 +65,13 @@ class SoftmaxWithLoss(Labelled):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         super().setup(bottoms)
         self.need_same_records(bottoms)
+        param = Options.of(self.text.message, "loss_param")
+        weighs, weights = bool(param.get("weight_by_label_freqs")), param.all("class_weighting")
+        self.weights = [float(weight) for weight in weights] if weighs else []
+        self.counts_labels, self.is_weighted = weighs and not weights, weighs
+        if self.weights and len(self.weights) != self.classes:
+            raise self.error(f"{len(self.weights)} class_weighting for {self.classes} classes; expected one each.")
+        self.buffers = [torch.tensor(self.weights)] if self.weights else []
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -72,6 +84,11 @@ class SoftmaxWithLoss(Labelled):
         logs = torch.log_softmax(self.places(bottoms[0]), 1)
         logs_of = logs.gather(1, labels[:, None])[:, 0]
         losses = -_limited(logs_of, LEAST_SOFTMAX)
+        if self.weights:
+            losses = losses * self.buffers[0][labels]
+        elif self.counts_labels:
+            numbers = torch.bincount(bottoms[1].detach().reshape(-1).long().clamp(min=0), minlength=self.classes)
+            losses = losses / numbers[labels].clamp(min=1)
         return (losses if counts is None else losses * counts), counts
 
 

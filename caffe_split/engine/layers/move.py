@@ -9,13 +9,12 @@ from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
-from caffe_split.layertypes.records.upsampling import order_of, upscale_factor
+from caffe_split.layertypes.records.moving import order_of
+from caffe_split.layertypes.records.upsampling import upscale_factor
 
 
 class Permute(Layer):
     """The axes in another order."""
-
-    options_name = "permute_param"
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -84,8 +83,6 @@ class Axpy(Layer):
 class PixelShuffle(Layer):
     """Channels become squares: channel c * f^2 + y * f + x is the place (y, x) of each square (Shi et al.)."""
 
-    options_name = "pixel_shuffle_param"
-
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         return (functional.pixel_shuffle(bottoms[0], upscale_factor(self.text)),)
@@ -101,3 +98,25 @@ class CReLU(Layer):
         x, slope = bottoms[0], self.options.get("negative_slope")
         axis = self.axis(self.options.get("concat_axis"), x.dim())
         return (torch.cat([functional.leaky_relu(x, slope), functional.leaky_relu(-x, slope)], axis),)
+
+
+class Padding(Layer):
+    """Zeros around images, pad_beg before and pad_end after their pixels; numbers below 0 cut."""
+
+    options_name = "padding_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        first, last = (int(self.options.get(name)) for name in ("pad_beg", "pad_end"))
+        return (functional.pad(bottoms[0], [first, last, first, last]),)
+
+
+class Flip(Layer):
+    """Images mirrored from left to right (flip_width), from top to bottom (flip_height), or both."""
+
+    options_name = "flip_param"
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        axes = [axis for axis, name in ((2, "flip_height"), (3, "flip_width")) if self.options.get(name)]
+        return (bottoms[0].flip(axes),)

@@ -21,7 +21,7 @@ class MultiBoxLoss(Layer):
     with the prior box that overlaps it most, and, PER_PREDICTION, prior boxes with the object that they overlap most,
     from overlap_threshold on. Of the others, those of less overlap than neg_overlap whose background scores are worst
     count as negatives, neg_pos_ratio times as many as are matched in their image. The sum is divided as `normalization`
-    says.
+    says. Scores lose as a softmax's or, LOGISTIC, each as a sigmoid's, whose target is 1 for the box's class.
     """
 
     options_name = "multibox_loss_param"
@@ -55,7 +55,7 @@ class MultiBoxLoss(Layer):
             if bool(chosen.any()):
                 target = _encode(boxes[chosen], variances[chosen], found[match[chosen], 3:7], self.options)
                 located = located + self._distance(loc[image][chosen], target)
-            losses = functional.cross_entropy(conf[image], labels, reduction="none")
+            losses = self._losses(conf[image], labels)
             scored = scored + losses[self._counted(chosen, best, losses.detach(), len(found))].sum()
         total = loc.new_zeros(())
         if self.counts_locations:
@@ -106,6 +106,13 @@ class MultiBoxLoss(Layer):
             worst = torch.where(free, losses, torch.full_like(losses, -torch.inf)).argsort(descending=True, stable=True)
             counted[worst[:count]] = True
         return counted
+
+    def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each prior box's scores: of their softmax, or LOGISTIC, of each class by itself."""
+        if self.options.get("conf_loss_type") == "SOFTMAX":
+            return functional.cross_entropy(scores, labels, reduction="none")
+        target = functional.one_hot(labels, self.classes).to(scores.dtype)
+        return functional.binary_cross_entropy_with_logits(scores, target, reduction="none").sum(1)
 
     def _distance(self, loc: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.options.get("loc_loss_type") == "L2":

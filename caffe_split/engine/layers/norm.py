@@ -71,9 +71,14 @@ class BatchNorm(Layer):
         weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         other: torch.Tensor | None,
+        *,
         cuts: bool,
-    ) -> torch.Tensor | None:
-        """As `scaled`, plus `other`, if given, and then ReLU where `cuts`; None where no compiled kernel does that."""
+        twice: bool,
+    ) -> tuple[torch.Tensor, ...] | None:
+        """As `scaled`, plus `other`, if given, and then ReLU where `cuts`; None where no compiled kernel does that.
+
+        twice: as in `kernels.norm.normalised`.
+        """
         if self.own:
             return None
         eps = self.options.get("eps")
@@ -84,14 +89,15 @@ class BatchNorm(Layer):
             running = (mean, variance, gathered)
             fraction = self.options.get("moving_average_fraction")
             others = self.place.group if self.shares else None
-            return kernel.normalised(x, other, weight, bias, cuts, (eps, fraction, running), others)
+            return kernel.normalised(x, other, weight, bias, cuts, (eps, fraction, running), others, twice=twice)
         if torch.is_grad_enabled():
             return None
         share = 1 / float(gathered) if float(gathered) else 0.0
         factor = (variance * share + eps).rsqrt()
         factor = factor if weight is None else factor * weight
         bias = torch.zeros_like(mean) if bias is None else bias
-        return kernel.scaled_by(x, other, mean * share, factor, bias, cuts)
+        out = kernel.scaled_by(x, other, torch.stack([mean * share, factor, factor, bias]), cuts)
+        return (out, out) if twice else (out,)
 
     def scaled(self, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
         """Normalise x (N, C, ...), and in the same pass multiply by `weight` (C,) and add `bias` (C,), if given."""

@@ -182,7 +182,8 @@ class Power(Layer):
         if power * scale == 0:
             # The gradient is 0, but there is one: an Eltwise in place after it has to know.
             everywhere = torch.ones((), dtype=torch.bool, device=bottoms[0].device)
-            return (bottoms[0].masked_fill(everywhere, 1.0 if power == 0 else shift**power),)
+            # Not masked_fill, which would lay the channels of a pixel apart.
+            return (torch.where(everywhere, bottoms[0].new_tensor(1.0 if power == 0 else shift**power), bottoms[0]),)
         out = bottoms[0]
         if scale != 1:
             out = out * scale
@@ -264,11 +265,23 @@ class Log(Layer):
 
 
 class Dropout(Layer):
-    """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio."""
+    """In TRAIN, each value becomes 0 with probability dropout_ratio, else it is divided by 1 - dropout_ratio.
+
+    Without scale_train (Faster R-CNN) values are multiplied by 1 - dropout_ratio in TEST instead. With
+    sample_weights_test (Bayesian SegNet) values are dropped in TEST, too.
+    """
 
     options_name = "dropout_param"
     draws = True
 
     @override
+    def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.ratio = float(self.options.get("dropout_ratio"))
+        self.drops = self.training or bool(self.options.get("sample_weights_test"))
+        if self.drops and self.ratio == 1:
+            raise self.error("dropout_ratio: 1; Caffe divides by 0 where values are dropped.")
+
+    @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        return (functional.dropout(bottoms[0], self.options.get("dropout_ratio"), self.training),)
+        kept = functional.dropout(bottoms[0], self.ratio, self.drops)
+        return (kept if self.options.get("scale_train") else kept * (1 - self.ratio),)

@@ -26,6 +26,8 @@ class Proposer:
         after: how many regions are given at most; 0 for all.
         overlap: of two boxes that overlap more, only the better one is kept.
         least: the least side of a region, in pixels of the image before it was scaled.
+        early: small regions are left out before they are cut at the image's borders, which are its width and height;
+            and a box is left out where it overlaps as much as `overlap`, too. So has it the layer RPN.
     """
 
     stride: int = 16
@@ -36,6 +38,7 @@ class Proposer:
     after: int = 300
     overlap: float = 0.7
     least: float = 16
+    early: bool = False
     anchors: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,9 +75,10 @@ class Proposer:
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         shift = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4) * self.stride
         boxes = self._moved((self.anchors + shift).reshape(-1, 4), moves)
-        limit = torch.tensor([size[1], size[0]] * 2) - 1
-        boxes = torch.minimum(boxes.clamp(min=0), limit.clamp(min=0))
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
+        limit = torch.tensor([size[1], size[0]] * 2) - (0 if self.early else 1)
+        cut = torch.minimum(boxes.clamp(min=0), limit.clamp(min=0))
+        sides = boxes[:, 2:] - boxes[:, :2] if self.early else cut[:, 2:] - cut[:, :2] + 1
+        boxes = cut
         large = (sides[:, 0] >= self.least * scale[1]) & (sides[:, 1] >= self.least * scale[0])
         boxes, likely = boxes[large], likely[large]
         order = likely.argsort(descending=True, stable=True)[: self.before or None]
@@ -99,7 +103,8 @@ class Proposer:
                 kept.append(index)
                 if len(kept) == self.after:
                     break
-                left[index + 1 :] &= overlaps(whole[index], whole[index + 1 :]) <= self.overlap
+                shared = overlaps(whole[index], whole[index + 1 :])
+                left[index + 1 :] &= (shared < self.overlap) if self.early else (shared <= self.overlap)
         return kept
 
 
@@ -126,6 +131,33 @@ class Proposal(Layer):
         height, width, *scale = image.reshape(-1).tolist()
         found = proposer.regions(scores, moves, (height, width), (scale[0], scale[1] if len(scale) > 1 else scale[0]))
         return tuple(top.to(bottoms[0].device) for top in found[: len(self.text.tops)])
+
+
+class RPN(Layer):
+    """A Proposal under other names of its fields, whose small regions are left out before they are cut."""
+
+    options_name = "rpn_param"
+    varies = True
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        scores, moves, image = (bottom.detach().float().cpu() for bottom in bottoms)
+        options = self.options
+        proposer = Proposer(
+            stride=int(options.get("feat_stride")),
+            base=int(options.get("basesize")),
+            ratios=options.all("ratio"),
+            scales=options.all("scale"),
+            before=int(options.get("per_nms_topn")),
+            after=int(options.get("post_nms_topn")),
+            overlap=float(options.get("nms_thresh")),
+            least=float(options.get("boxminsize")),
+            early=True,
+        )
+        height, width, scale = image.reshape(-1)[:3].tolist()
+        found = proposer.regions(scores, moves, (height, width), (scale, scale))
+        tops = (top.view(*top.shape, 1, 1).to(bottoms[0].device) for top in found)
+        return tuple(tops)[: len(self.text.tops)]
 
 
 class ProposalLayer:

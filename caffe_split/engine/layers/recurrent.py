@@ -98,7 +98,7 @@ class LSTM(_Recurrent):
     ) -> list[torch.Tensor]:
         hidden, cells = state
         gates = given + functional.linear(hidden * mark, weights[0])
-        cells, hidden = _unit(cells, gates, mark)
+        cells, hidden = unit(cells, gates, mark)
         return [hidden, hidden, cells]
 
 
@@ -119,10 +119,10 @@ class LSTMUnit(Layer):
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         cells, gates, marks = bottoms
-        return _unit(cells, gates, marks.detach()[..., None])
+        return unit(cells, gates, marks.detach()[..., None])
 
 
-def _unit(cells: torch.Tensor, gates: torch.Tensor, mark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def unit(cells: torch.Tensor, gates: torch.Tensor, mark: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(cells, hidden values) after a step, each (..., n); gates (..., 4 n), mark (..., 1)."""
     apply: Callable[..., tuple[torch.Tensor, torch.Tensor]] = _Unit.apply
     return apply(cells, gates, mark)

@@ -172,7 +172,8 @@ class ArgMax(Layer):
 class Eltwise(Layer):
     """The SUM, each bottom times its coeff, the PROD or the MAX of bottoms of one shape, value by value.
 
-    In place, Caffe's sum and maximum leave out the first bottom, which they overwrite before they read it.
+    In place, Caffe's sum and maximum leave out the first bottom, which they overwrite before they read it. With one
+    bottom (FlowNet) it is multiplied by its coeff.
     """
 
     options_name = "eltwise_param"
@@ -192,6 +193,9 @@ class Eltwise(Layer):
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
+        if len(bottoms) == 1:
+            # A blob of its own also with a factor of 1, so that a layer in place does not change the bottom.
+            return (bottoms[0] * self.factors[0],)
         if self.operation == "PROD":
             return (_product(bottoms),)
         first = 1 if self.overwrites else 0

@@ -26,7 +26,7 @@ class LayerCall:
     Attributes:
         layer: the layer that is called.
         bottoms: the names of its bottoms.
-        tops: the names of its tops.
+        tops: the names of its tops; of a chain two, where `with_twins` has given its readers a tensor each.
         chain: the layers that run in the same pass, of which `layer` is the last; the bottoms are then the chain's.
         detached: indices of the bottoms that get no gradient.
         weights: index of a top -> its loss weight.
@@ -73,7 +73,7 @@ class LayerCall:
             shapes = [tuple(bottom.shape) for bottom in given]
             (self.layer if self.chain is None else self.chain).follow(shapes)
         if self.chain is not None:
-            tops: Sequence[torch.Tensor] = (self.chain.run(given),)
+            tops: Sequence[torch.Tensor] = self.chain.run(given, twice=len(self.tops) > 1)
         elif self.access.late:
             tops = run_late(self.layer, self.access, memory, given)
         else:
@@ -177,6 +177,28 @@ def with_done(calls: list[LayerCall], outputs: Sequence[str]) -> list[LayerCall]
         if name not in outputs:
             calls[index].done.append(name)
     return calls
+
+
+def with_twins(calls: Sequence[LayerCall], outputs: Sequence[str]) -> list[LayerCall]:
+    """The calls with two tensors for each top of a chain that is read several times, so that it adds the gradients.
+
+    The first reader gets one of them, all others the second. outputs: the blobs that are read from outside.
+    """
+    found = list(calls)
+    for at, call in enumerate(found):
+        if call.chain is None or not call.chain.kernels:
+            continue
+        (name,), again, readers = call.tops, f"{call.tops[0]}\0", []
+        for later in range(at + 1, len(found)):
+            readers += [later] if name in found[later].bottoms else []
+            if name in found[later].tops:
+                break
+        for later in readers[1:]:
+            bottoms = (again if bottom == name else bottom for bottom in found[later].bottoms)
+            found[later] = replace(found[later], bottoms=tuple(bottoms))
+        if len(readers) > 1:
+            found[at] = replace(call, tops=(name, again))
+    return with_done([replace(call, done=[]) for call in found], outputs)
 
 
 def _readers(layers: Sequence[Layer], writer: int) -> list[int]:

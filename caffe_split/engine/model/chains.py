@@ -49,18 +49,22 @@ class Chain:
         if self.total is not None:
             self.total.follow(bottoms)
 
-    def run(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The top of the last layer. given: the bottom of the BatchNorm, and the other blob of the sum."""
+    def run(self, given: Sequence[torch.Tensor], twice: bool) -> tuple[torch.Tensor, ...]:
+        """The top of the last layer, once or twice.
+
+        given: the bottom of the BatchNorm, and the other blob of the sum.
+        """
         blobs = [] if self.scale is None else self.scale.blobs
         weight, bias = (*blobs, None, None)[:2]
         other = None if self.total is None else given[1]
         if self.kernels:
-            out = self.norm.by_kernels(given[0], weight, bias, other, self.relu is not None)
-            if out is not None:
-                return out
+            tops = self.norm.by_kernels(given[0], weight, bias, other, cuts=self.relu is not None, twice=twice)
+            if tops is not None:
+                return tops
         out = self.norm.scaled(given[0], weight, bias)
         out = out if other is None else out + other
-        return functional.relu(out, inplace=True) if self.relu is not None else out
+        out = functional.relu(out, inplace=True) if self.relu is not None else out
+        return (out, out) if twice else (out,)
 
     def takes(self, layer: Layer) -> bool:
         """Whether `layer`, which alone reads the chain's top, may be part of it."""

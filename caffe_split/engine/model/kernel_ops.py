@@ -35,17 +35,15 @@ class _Chain(Native):
         self._eps, self._fraction = float(get("eps")), float(get("moving_average_fraction"))
         self._channels = form[1]
         self._rows = math.prod(form) // self._channels
-        self._zeros = torch.zeros(self._channels)
 
     @override
     def forward(self, bottoms: Sequence[torch.Tensor]) -> Tops:
         x, rows, channels = dense(bottoms[0]), self._rows, self._channels
         other = dense(bottoms[1]) if self._adds else None  # Kept by a name while the kernel reads it.
         mean, variance, gathered = self._norm.blobs
-        blobs = [] if self._scale is None else self._scale.blobs
-        # Mean, 1 / deviation, and that times the weight.
-        numbers = self.memory("numbers", (3, channels))
-        first, out = numbers.data_ptr(), self.top()
+        weight, bias = (*self._factors(), None, None)[:2]
+        # Mean, 1 / deviation, that times the weight, and the bias.
+        numbers, out = self.memory("numbers", (4, channels)), self.top()
         self.library.norm_batch(
             0,
             x.data_ptr(),
@@ -53,51 +51,43 @@ class _Chain(Native):
             channels,
             self._eps,
             self._fraction,
-            blobs[0].data_ptr() if blobs else None,
-            first,
+            None if weight is None else weight.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            numbers.data_ptr(),
             mean.data_ptr(),
             variance.data_ptr(),
             gathered.data_ptr(),
         )
-        bias = blobs[1] if len(blobs) > 1 else self._zeros
-        factor = first + 8 * channels
+        added = None if other is None else other.data_ptr()
         self.library.norm_forward(
-            0,
-            x.data_ptr(),
-            None if other is None else other.data_ptr(),
-            rows,
-            channels,
-            first,
-            factor,
-            bias.data_ptr(),
-            self._cuts,
-            out.data_ptr(),
+            0, x.data_ptr(), added, rows, channels, numbers.data_ptr(), self._cuts, out.data_ptr()
         )
         self.kept = (x, out, numbers)
         return (out,)
+
+    def _factors(self) -> Sequence[torch.Tensor]:
+        """The weight and the bias of the Scale, as far as there are any."""
+        return [] if self._scale is None else self._scale.blobs
 
     @override
     def backward(self, gradients: Gradients) -> Gradients:
         assert gradients[0] is not None
         x, out, numbers = self.kept
-        given, channels = dense(gradients[0]), self._channels
-        blobs = [] if self._scale is None else self._scale.blobs
+        given, channels, blobs = dense(gradients[0]), self._channels, self._factors()
         of_weight, of_bias = (*self.gradients_of(blobs), None, None)[:2]
         unused = self.memory("unused", (channels,)).data_ptr()
         back = self.memory("back", self.form)
         # Without a ReLU the other blob of a sum gets the gradient as it is.
-        passed = self.memory("passed", self.form) if self._adds and self.needs[1] and self._cuts else None
-        first = numbers.data_ptr()
+        passed = self.memory("passed", self.form) if self._adds and self._cuts else None
         self.library.norm_backward(
             0,
             given.data_ptr(),
-            out.data_ptr() if self._cuts else None,
+            None,
+            out.data_ptr() if self._adds and self._cuts else None,
             x.data_ptr(),
             self._rows,
             channels,
-            first,
-            first + 4 * channels,
-            first + 8 * channels,
+            numbers.data_ptr(),
             self._cuts,
             unused if of_weight is None else of_weight.data_ptr(),
             unused if of_bias is None else of_bias.data_ptr(),
@@ -193,6 +183,6 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
             return Product(call, needs, bottom, ends[1][1])
     elif type(layer) is Pooling and layer.is_global and layer.options.get("pool") == "AVE":
         return _Mean(call, needs, bottom)
-    elif type(layer) is SoftmaxWithLoss and layer.inner == 1 and layer.ignored is None:
+    elif type(layer) is SoftmaxWithLoss and layer.inner == 1 and layer.ignored is None and not layer.is_weighted:
         return _Loss(call, needs, bottom)
     return Op(call, needs)

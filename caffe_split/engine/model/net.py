@@ -14,7 +14,7 @@ from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place,
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.labels import Labelled
-from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done
+from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.params import Sharing, copy_weights
@@ -22,10 +22,11 @@ from caffe_split.engine.model.precision import lower
 from caffe_split.engine.model.step import Step
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.shared_batch import kinds_of
-from caffe_split.engine.spec.support import Note, check_net, layers_of
+from caffe_split.engine.spec.support import Note, check_net, layers_of, without
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
+from caffe_split.layertypes.left_out import left_out
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.state import NetState
@@ -71,7 +72,7 @@ class Net:
         outputs: the names of the blobs that no layer reads.
         inputs: the names of the Input layers' tops.
         loss_weights: the loss weight of each blob that has one.
-        notes: the fields that are ignored, with the reasons.
+        notes: the fields that are ignored and the layers that are left out, with the reasons.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
         multiply_adds: of convolutions, inner products and recurrent layers in one forward run.
@@ -100,6 +101,7 @@ class Net:
         self.name = str(document.get("name") or "")
         texts = layers_of(document, state)
         self.notes: list[Note] = check_net(document, texts)
+        texts = without(texts, left_out(texts))
         self.generator = torch.Generator().manual_seed(seed) if fill else None
         place = Place(state.phase, self.generator, seed, self.device, group, inputs or {})
         self.layers: list[Layer] = []
@@ -235,6 +237,8 @@ class Net:
         if self._steps and self._step is None:
             self._steps = Step.fits(self)
             self._step = Step(self) if self._steps else None
+            if self._step is None:
+                self.calls = with_twins(self.calls, self.outputs)
         if self._step is None:
             output = self.forward()
             if output.loss.requires_grad:

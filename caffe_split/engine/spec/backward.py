@@ -18,11 +18,17 @@ _WITHOUT = ("ArgMax", "Threshold", "DetectionOutput")
 _INDICES = {"Embed": (0,), "BatchReindex": (1,), "LSTM": (1,), "RNN": (1,), "LSTMUnit": (2,)}
 # Types that learn unless the param of each blob says lr_mult: 0; more than these where they have one bottom.
 _LEARN = (
-    *("Convolution", "Deconvolution", "InnerProduct", "Embed", "PReLU", "Parameter", "Normalize"),
-    *("DepthwiseConvolution", "ConvolutionDepthwise"),
+    *("PReLU", "Parameter", "Normalize"),
+    *("MarginInnerProduct", "LargeMarginInnerProduct", "CenterLoss"),
 )
 # Those with bias_term.
-_BIASED = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Scale", *_LEARN[-2:])
+_BIASED = (
+    *("Convolution", "Deconvolution", "InnerProduct", "Embed", "Scale", "DepthwiseConvolution", "ConvolutionDepthwise"),
+    *("Convolution3D", "NdConvolution", "Local", "DeformableConvolution"),
+    *("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"),
+)
+# Types of forks with more blobs than a weight and a bias; of a ConvLSTM the most that it may have.
+_COUNTS = {"APL": 2, "Lstm": 3, "ConvLSTM": 15}
 
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
@@ -110,12 +116,15 @@ def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
 def _learns(layer: Layer) -> bool:
     """Whether Caffe gives a blob of the layer a gradient: BatchNorm's too, unless all three have a param."""
     has_bias = 0
-    for name in record_for(layer).options:
-        if name.endswith("_param") and layer.type in _BIASED:
-            options = Options.of(layer.message, name)
-            has_bias = int(bool(options.get("bias_term")))
-    learnt = 1 if layer.type in _LEARN or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
+    for name, fields in record_for(layer).options.items():
+        if "bias_term" in fields.split() and layer.type in _BIASED:
+            has_bias = int(bool(Options.of(layer.message, name).get("bias_term")))
+    has_weight = layer.type in (*_LEARN, *_BIASED) and layer.type != "Scale"
+    learnt = 1 if has_weight or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
+    learnt = _COUNTS.get(layer.type, learnt)
     specs = layer.message.subs("param")
+    if layer.type == "Normalize":
+        learnt = int(layer.message.has("norm_param"))
     if layer.type == "BN":
         learnt = 0 if Options.of(layer.message, "bn_param").get("frozen") else 2
     if layer.type == "BatchNorm" and scale_inside(layer):

@@ -8,8 +8,17 @@ from pathlib import Path
 
 from caffe_split.engine.require import require_torch
 from caffe_split.engine.spec.python_layers import load_python_layers
-from caffe_split.engine.spec.support import Problem, judge, judge_training, lacking_files, layers_of, refusal
-from caffe_split.layertypes.table import record_for
+from caffe_split.engine.spec.support import (
+    Problem,
+    judge,
+    judge_training,
+    lacking_files,
+    layers_of,
+    refusal,
+    refuse_own_phase,
+)
+from caffe_split.layertypes.records import fork_data
+from caffe_split.layertypes.table import RECORDS, record_for
 from caffe_split.net.layers import Layer
 from caffe_split.net.solver_nets import nets_of
 
@@ -22,10 +31,19 @@ def _given_by(layer: Layer) -> str | None:
     return "caffe_split.engine.Net, forward" if engine is not None and engine.class_name == "Given" else None
 
 
+def _because(layer: Layer) -> str:
+    """What of a data layer of Caffe's own type is a fork's, after a colon; nothing for other types."""
+    engine = record_for(layer).engine
+    if engine is None or engine.class_name != "Given" or layer.type not in RECORDS or layer.type in fork_data.NAMES:
+        return ""
+    return f": {engine.ignored['*'].partition(', so its')[0]}"
+
+
 def check_training(solver: Path) -> None:
     """Raises `CaffeSplitError` with everything in the nets of a solver that the engine cannot run."""
     problems = []
     for document, state in nets_of(solver):
+        refuse_own_phase(document, state)
         layers = layers_of(document, state)
         found = judge(document, layers)[0]
         if not found and state.phase == "TRAIN":
@@ -36,7 +54,7 @@ def check_training(solver: Path) -> None:
                 document.filename,
                 layer.field.line,
                 f"layer '{layer.name}': {layer.type} is given its arrays in Python ({_given_by(layer)}), not by a "
-                "command",
+                f"command{_because(layer)}",
             )
             for layer in layers
             if _given_by(layer)

@@ -85,7 +85,7 @@ def backward_reads(layer: Layer) -> Reads:
         return Reads(tuple(range(len(layer.bottoms))), top=not options.get("stable_prod_grad"))
     if layer.type == "Reduction":
         return Reads((0,) if Options.of(message, "reduction_param").get("operation") in ("ASUM", "SUMSQ") else ())
-    if layer.type in ("PReLU", "Scale"):
+    if layer.type in ("PReLU", "Scale", "APL"):
         # In place they keep a copy of their bottom.
         return Reads((*(() if is_in_place(layer) else (0,)), *range(1, len(layer.bottoms))))
     return Reads()
@@ -95,16 +95,21 @@ _READS = {
     **dict.fromkeys(
         ("ReLU6", "Mish", "HSwish", "HSigmoid", "CReLU", "DepthwiseConvolution", "ConvolutionDepthwise"), Reads((0,))
     ),
+    **dict.fromkeys(("SeLu", "BReLU", "Local", "Lstm"), Reads((0,))),
+    **dict.fromkeys(("DeformableConvolution", "SpatialTransformer", "FlowWarp", "ConvLSTM"), Reads((0, 1))),
+    **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), Reads((0, 1))),
+    "LabelSpecificAdd": Reads((1,)),
     "Convolution3D": Reads((0,)),
     "Pooling3D": Reads((0,)),
     "Correlation": Reads((0, 1)),
     "NormalizationL2": Reads((0,)),
     "Axpy": Reads((0, 1)),
-    **dict.fromkeys(("Upsample", "Unpooling", "PSROIPooling", "ROIPooling"), Reads((1,))),
+    **dict.fromkeys(("Upsample", "Unpooling", "UnPooling", "PSROIPooling", "ROIPooling"), Reads((1,))),
     "Normalize": Reads((0,), top=True),
     "SmoothL1Loss": Reads((2, 3)),
     "SmoothL1LossOHEM": Reads((2,)),
-    **dict.fromkeys(("FocalLoss", "CenterLoss", "SoftmaxWithLossOHEM"), Reads((1,))),
+    **dict.fromkeys(("FocalLoss", "CenterLoss", "SoftmaxWithLossOHEM", "WeightedSoftmaxWithLoss"), Reads((1,))),
+    "LiftedStructSimilaritySoftmaxLoss": Reads((0, 1)),
     **dict.fromkeys(("ReLU", "BNLL", "Clip", "Log", "AbsVal", "InnerProduct", "Embed"), Reads((0,))),
     **dict.fromkeys(("Sigmoid", "TanH", "Exp", "Softmax", "Swish"), Reads(top=True)),
     "ELU": Reads((0,), top=True),
@@ -116,7 +121,7 @@ _READS = {
     "LSTMUnit": Reads((0, 1, 2), top=True),
 }
 # Whose gradient is not computed from overwritten memory; the recurrent ones would carry their state on once more.
-_NEVER_LATE = frozenset((*(name for name in _READS if "Loss" in name), "LSTM", "RNN", "LSTMUnit"))
+_NEVER_LATE = frozenset((*(name for name in _READS if "Loss" in name), "LSTM", "RNN", "LSTMUnit", "Lstm", "ConvLSTM"))
 # In place, the gradient of these is written over the top's before that was read to the end.
 _SPOILS_GRADIENT = ("Power", "Log", "MVN", "LRN", "Eltwise")
 # What Caffe fills once, or what belongs to the caller: an overwritten value would stay for the next iteration.

@@ -6,7 +6,7 @@ of the bottoms are checked where the layers of the engine are set up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from caffe_split.engine.spec import python_layers
 from caffe_split.layertypes.record import Check
@@ -20,7 +20,25 @@ IN_PLACE = frozenset(
         *("Dropout", "BatchNorm", "Scale", "Bias", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice"),
     )
 )
-IN_PLACE_OF_FORKS = frozenset(("ReLU6", "Mish", "HSwish", "HSigmoid", "BN"))
+IN_PLACE_OF_FORKS = frozenset(
+    (
+        *(
+            "ReLU6",
+            "Mish",
+            "HSwish",
+            "HSigmoid",
+            "BN",
+            "SeLu",
+            "APL",
+            "BReLU",
+            "GroupNorm",
+            "Noise",
+            "SpatialDropout",
+            "LabelSpecificAdd",
+        ),
+        "GradientScaler",
+    )
+)
 # Caffe stops at these; in place, it computes from values that are half overwritten for the other types.
 _REFUSED_IN_PLACE = ("AbsVal", "Flatten", "Reshape", "Split")
 
@@ -28,9 +46,32 @@ _REFUSED_IN_PLACE = ("AbsVal", "Flatten", "Reshape", "Split")
 def setup_problems(layer: Layer) -> Iterator[str]:
     """What Caffe refuses in the text of one layer, or computes wrongly."""
     yield from _in_place(layer)
+    yield from _params(layer)
     check = _CHECKS.get(layer.type)
     if check is not None:
         yield from check(layer)
+
+
+def _params(layer: Layer) -> Iterator[str]:
+    """More `param` than blobs, where the text says how many blobs there are."""
+    specs, blobs = len(layer.message.subs("param")), _blob_count(layer)
+    if blobs is not None and specs > blobs:
+        yield f"{specs} param for {blobs} blobs; Caffe takes at most one each"
+
+
+def _blob_count(layer: Layer) -> int | None:
+    """The number of a layer's blobs; None for types of which the text does not say it."""
+    if layer.type in _WITHOUT_BLOBS:
+        return 0
+    if layer.type == "PReLU":
+        return 1
+    if layer.type == "Bias":
+        return int(len(layer.bottoms) == 1)
+    message = _WITH_BIAS.get(layer.type)
+    if message is None:
+        return None
+    learns = layer.type != "Scale" or len(layer.bottoms) == 1
+    return int(learns) + int(bool(Options.of(layer.message, message).get("bias_term")))
 
 
 def is_in_place(layer: Layer) -> bool:
@@ -49,6 +90,8 @@ def _in_place(layer: Layer) -> Iterator[str]:
             f"{layer.type} in place is not handled, since it would read '{over[0]}' while it writes over it: give its "
             "top another name"
         )
+    elif layer.type == "Eltwise" and len(layer.bottoms) == 1:
+        yield f"Eltwise of one bottom in place is not handled: give its top another name than '{over[0]}'"
     elif layer.type in ("Concat", "Slice") and len(layer.bottoms) + len(layer.tops) > 2:
         yield f"{layer.type} in place changes the shape of '{over[0]}': give its top another name"
     elif any(float(weight) for weight in layer.message.get_all("loss_weight")):
@@ -146,8 +189,19 @@ def _infogain(layer: Layer) -> Iterator[str]:
 
 def _dropout(layer: Layer) -> Iterator[str]:
     ratio = Options.of(layer.message, "dropout_param").get("dropout_ratio")
-    if not 0 <= ratio < 1:
+    # 1 is refused in TRAIN; in TEST nothing is dropped, and Caffe runs it.
+    if not 0 <= ratio <= 1:
         yield f"dropout_ratio: {ratio:g}; expected a number from 0 to below 1"
+
+
+def dropout_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
+    """Where a TRAIN net divides by 0."""
+    for layer in layers:
+        if layer.type == "Dropout" and Options.of(layer.message, "dropout_param").get("dropout_ratio") == 1:
+            yield (
+                layer,
+                "dropout_ratio: 1; expected a number below 1, since Caffe divides by 0 where values are dropped",
+            )
 
 
 def filler_problems(filler: Options, name: str) -> Iterator[str]:
@@ -157,6 +211,23 @@ def filler_problems(filler: Options, name: str) -> Iterator[str]:
         yield f"a {name} of type {kind!r} with sparse: {sparse}; Caffe takes it for gaussian only, from 0 on"
 
 
+_WITH_BIAS = {
+    **dict.fromkeys(
+        ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise"), "convolution_param"
+    ),
+    "InnerProduct": "inner_product_param",
+    "Embed": "embed_param",
+    "Scale": "scale_param",
+}
+_WITHOUT_BLOBS = frozenset(
+    (
+        *("ReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Clip", "Threshold", "Power", "Exp", "Log", "AbsVal"),
+        *("Dropout", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice", "Split", "Flatten", "Reshape", "Crop"),
+        *("Pooling", "SPP", "Im2col", "Tile", "Reduction", "ArgMax", "Silence", "BatchReindex", "Filter", "Accuracy"),
+        *("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
+        *("MultinomialLogisticLoss", "ContrastiveLoss", "ReLU6", "Permute", "ShuffleChannel", "ROIPooling"),
+    )
+)
 _SIDES = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
 _BOTH_AND_SIDES = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
 _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
@@ -171,6 +242,7 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "DummyData": _dummy_data,
     "Exp": _base("exp_param"),
     "InfogainLoss": _infogain,
+    "InnerProduct": _at_least_one("inner_product_param", "num_output", 0),
     "LRN": _lrn,
     "Log": _base("log_param", 1),
     "Pooling": _pooling,

@@ -14,12 +14,14 @@ from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.recurrent import recurrent_problems
-from caffe_split.engine.spec.setup import filler_problems, setup_problems
+from caffe_split.engine.spec.setup import dropout_problems, filler_problems, setup_problems
+from caffe_split.engine.spec.wires import Wires
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
-from caffe_split.layertypes.foreign import foreign_fields, unread_fields, why_harmless
+from caffe_split.layertypes.foreign import foreign_fields, training_fields, unread_fields, why_harmless
+from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import RECORDS, record_for
 from caffe_split.net.layers import Layer, all_layers, phase_layers
@@ -33,12 +35,19 @@ FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitba
 
 @dataclass(frozen=True)
 class Note:
-    """A field that is ignored: where, and why."""
+    """A field that is ignored, or a layer that is left out (no field): where, and why."""
 
     line: int
     layer: str
     field: str
     reason: str
+
+    @property
+    def text(self) -> str:
+        """A sentence for a log."""
+        if not self.field:
+            return f"Leaving out layer {self.layer} (line {self.line}): {self.reason}"
+        return f"Ignoring field {self.field} of layer {self.layer} (line {self.line}): {self.reason}"
 
 
 @dataclass(frozen=True, order=True)
@@ -66,19 +75,21 @@ _COMMON = {
 
 
 def layers_of(document: prototxt.Document, state: NetState) -> list[Layer]:
-    """The layers that Caffe would build in this state on top of the net's own `state`.
+    """The layers that Caffe would build in this state on top of the net's own `state`, whose phase gives way.
 
     A loss without a top has the one that Caffe gives it, "(automatic)".
     """
+    return _with_tops(phase_layers(document, state.in_net(document)))
+
+
+def refuse_own_phase(document: prototxt.Document, state: NetState) -> None:
+    """Raises `CaffeSplitError` where the own `state` of a solver's net has another phase: Caffe then takes that."""
     own = document.sub("state")
-    if own is not None:
-        if own.has("phase") and own.get("phase") != state.phase:
-            raise CaffeSplitError(
-                f"{document.filename}:{own.line}: the net's own state asks for phase {own.get('phase')} always; "
-                "that is not handled."
-            )
-        state = state.added_to(NetState.written(state.phase, Options("NetState", [own])))
-    return _with_tops(phase_layers(document, state))
+    if own is not None and own.has("phase") and own.get("phase") != state.phase:
+        raise CaffeSplitError(
+            f"{document.filename}:{own.line}: the net's own state asks for phase {own.get('phase')} always, and a "
+            f"solver's {state.phase} net takes that; take the phase out of it."
+        )
 
 
 def _with_tops(layers: Sequence[Layer]) -> list[Layer]:
@@ -102,10 +113,27 @@ def check_net(document: prototxt.Document, layers: Sequence[Layer]) -> list[Note
 
 def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
     """What is refused of a net that is to be trained, and could be run forward; for nets that `judge` passes."""
-    return [
-        Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in (*backward_problems(layers), *recurrent_problems(layers))
+    gone = left_out(layers)
+    kept = without(layers, gone)
+    losses = [
+        (layers[index], f"{why}: without this loss the net is run, and not trained")
+        for index, why in sorted(gone.items())
+        if is_needed_to_train(layers[index])
     ]
+    fields = [
+        Problem(document.filename, each.line, f"layer '{layer.name}': {each.message}; the net is run, and not trained")
+        for layer in kept
+        for each in training_fields(layer, record_for(layer).options)
+    ]
+    return fields + [
+        Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
+        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
+    ]
+
+
+def without(layers: Sequence[Layer], gone: Collection[int]) -> list[Layer]:
+    """The layers that are run: all but those at the indices `gone`."""
+    return [layer for index, layer in enumerate(layers) if index not in gone]
 
 
 def lacking_files(document: prototxt.Document, layers: Sequence[Layer]) -> list[Problem]:
@@ -131,26 +159,35 @@ def refusal(problems: Sequence[Problem]) -> CaffeSplitError:
 
 
 def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Problem], list[Note]]:
-    """What is refused of the layers of one phase by the net's text alone, and what is ignored: it asks for no file."""
+    """What is refused of the layers of one phase by the net's text alone, and what is ignored: it asks for no file.
+
+    A net that passes can be run forward, without the layers that a note says are left out; see `judge_training`.
+    """
     notes: list[Note] = []
     problems: list[tuple[int, str]] = []
     for strange in _foreign(document):
-        reason = why_harmless(strange.path)
+        reason = why_harmless(strange.path, document)
         if reason is None:
             problems.append((strange.line, strange.message))
         else:
             notes.append(Note(strange.line, "", strange.path, reason))
-    wires = _Wires(all_layers(document))
-    for layer in layers:
+    wires = Wires(all_layers(document))
+    gone = left_out(layers)
+    for index, layer in enumerate(layers):
         engine = record_for(layer).engine
-        if engine is None:
+        if index in gone:
+            notes.append(Note(layer.field.line, layer.name, "", f"{gone[index]}{_alike(layer.type)}"))
+        elif engine is None:
             text = f"type {layer.type} is not handled{_alike(layer.type)}"
             problems.append((layer.field.line, f"layer '{layer.name}': {text}"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
         problems += [(layer.field.line, f"layer '{layer.name}': {text}") for text in wires.problems(layer)]
     if not problems:
-        problems = [(layer.field.line, f"layer '{layer.name}': {text}") for layer, text in memory_problems(layers)]
+        problems = [
+            (layer.field.line, f"layer '{layer.name}': {text}")
+            for layer, text in memory_problems(without(layers, gone))
+        ]
     return [Problem(document.filename, line, text) for line, text in problems], notes
 
 
@@ -189,9 +226,11 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
         return
     unread = unread_fields(layer, record_for(layer).options)
     yield from ((each.line, each.message) for each in unread)
-    strange = {each.path for each in unread}
+    of_training = training_fields(layer, record_for(layer).options)
+    notes += [Note(each.line, layer.name, each.path, f"{each.message}; it concerns trainings") for each in of_training]
+    strange = {each.path for each in (*unread, *of_training)}
     for each in foreign_fields(layer):
-        harmless = why_harmless(each.path)
+        harmless = why_harmless(each.path, layer.message)
         if harmless is not None and each.path not in strange:
             strange.add(each.path)
             notes.append(Note(each.line, layer.name, each.path, harmless))
@@ -236,45 +275,3 @@ def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
         if kind not in FILLERS:
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
         yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))
-
-
-class _Wires:
-    """What Caffe refuses when it connects the layers, which are shown to it in their order.
-
-    `every`: the layers of all phases and stages.
-    """
-
-    def __init__(self, every: Sequence[Layer]) -> None:
-        self._every = every
-        # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
-        self._written: dict[str, str] = {}
-        self._read: dict[str, str] = {}
-
-    def problems(self, layer: Layer) -> Iterator[str]:
-        """What is wrong with the bottoms and tops of the next layer."""
-        readers = dict(self._read)
-        for bottom in layer.bottoms:
-            if bottom not in self._written:
-                yield f"bottom '{bottom}' is no top of a layer above it in this phase{self._elsewhere(bottom, layer)}"
-            self._read[bottom] = f"layer '{layer.name}' reads it"
-        for index, top in enumerate(layer.tops):
-            in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
-            if top in self._written and not in_place:
-                first = self._written[top]
-                yield f"top '{top}' is one of layer '{first}' already; only a layer in place may write it again"
-            elif in_place and (top in readers or layer.bottoms.count(top) > 1):
-                why = readers.get(top, "the layer itself reads it twice")
-                yield f"it writes over '{top}', which Caffe refuses where {why}: give its top another name"
-            self._written[top] = layer.name
-            self._read.pop(top, None)
-            weights = layer.message.get_all("loss_weight")
-            if index < len(weights) and float(weights[index]):
-                self._read[top] = "it has a loss_weight"
-
-    def _elsewhere(self, bottom: str, layer: Layer) -> str:
-        """The layer above it that has the bottom in another state of the net, as the end of a sentence."""
-        for other in self._every:
-            line = other.field.line
-            if bottom in other.tops and other.name != layer.name and line < layer.field.line:
-                return f"; layer '{other.name}' of line {line} gives it in another phase, stage or level"
-        return ""

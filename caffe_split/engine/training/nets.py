@@ -11,7 +11,7 @@ from caffe_split.engine.log import Log
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.shared_batch import NotSharedError
-from caffe_split.engine.spec.support import judge_training, refusal
+from caffe_split.engine.spec.support import judge_training, layers_of, refusal, refuse_own_phase
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.options import Options
@@ -47,7 +47,7 @@ class NetBuilder:
         """Build the net to train from its document. Raises `CaffeSplitError` also where Caffe stops going back."""
         state = state_of_training(self.options)
         made = self._net(net, state, group)
-        problems = judge_training(net, [layer.text for layer in made.layers]) if state.phase == "TRAIN" else []
+        problems = judge_training(net, layers_of(net, state)) if state.phase == "TRAIN" else []
         if problems:
             raise refusal(problems)
         return made
@@ -74,10 +74,14 @@ class NetBuilder:
             except NotSharedError as error:
                 self.log.info(f"Every process runs test net (#{index}) whole: {' '.join(str(error).split())}")
                 made = self._net(test, state, ALONE)
+            for note in made.notes:
+                if not note.field:
+                    self.log.info(note.text)
             made.share_from(trained)
             yield made
 
     def _net(self, document: prototxt.Document, state: NetState, group: Group) -> Net:
+        refuse_own_phase(document, state)
         return Net(
             document,
             state,

@@ -114,9 +114,10 @@ class Solver:
             log=self.log,
         )
         self.net = nets.train(training.net, group)
+        self._timed = [layer for layer in self.net.layers if layer.follows_iteration]
         self.log.info(f"Creating training net from net file: {training.net_path}")
         for note in self.net.notes:
-            self.log.info(f"Ignoring field {note.field} of layer {note.layer} (line {note.line}): {note.reason}")
+            self.log.info(note.text)
         if self.fuse and self.device.type == "cpu" and kernels().why:
             self.log.info(f"Kernels: PyTorch's own operations, which are slower: {kernels().why}")
         if precision == "bf16":
@@ -216,6 +217,8 @@ class Solver:
                     return
             loss = 0.0
             self._reseed()
+            for layer in self._timed:
+                layer.iteration = self.iter
             for batch in range(batches):
                 if batch == batches - 1:
                     self._reducer.begin()

@@ -56,6 +56,8 @@ _OF_FORKS = frozenset(
         "axes",
     ]
 )
+# Fields of which forks take one value per axis of a volume, and BVLC's Caffe one.
+_SEVERAL_IN_FORKS = frozenset(("PoolingParameter", name) for name in ("kernel_size", "stride", "pad"))
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,9 @@ def _visit(message: Message, kind: MessageType, found: list[Problem], above: str
             if isinstance(field.value, ListValue):
                 found.append(_problem(field, f"{field.name} takes one value, not a list", path))
             elif field.name in seen:
-                first = seen[field.name].line
-                found.append(
-                    _problem(field, f"{field.name} is given twice in one message, first at line {first}", path)
-                )
+                first, may_be = seen[field.name].line, (kind.name, field.name) in _SEVERAL_IN_FORKS
+                text = f"{field.name} is given twice in one message, first at line {first}"
+                found.append(_problem(field, text, path, fatal=not may_be))
         seen.setdefault(field.name, field)
         for node in nodes:
             if isinstance(node, Message) and known.message is not None:

@@ -33,7 +33,8 @@ def read_net(path: PathLike, upgrade: bool = False, caffe_proto: PathLike | None
     """
     document = _read(path, "net", caffe_proto)
     if upgrade:
-        upgrading.upgrade_old(document)
+        # A type that only a fork's old form has keeps its name, so that what reads the net can refuse it by name.
+        upgrading.upgrade_old(document, fork_types=True)
     return document
 
 

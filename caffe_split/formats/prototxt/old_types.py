@@ -48,6 +48,7 @@ V1_TYPES = {
 
 # The same for types that forks added to the enum, under the names that their layers have today.
 V1_TYPES_OF_FORKS = {
+    "APL": "APL",
     "BN": "BN",
     "CONVOLUTION3D": "Convolution3D",
     "CROP": "Crop",

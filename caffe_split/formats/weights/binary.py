@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +58,15 @@ class BinaryWeights(Weights):
     def __getitem__(self, name: str) -> list[Array]:
         layer = self._layers[name]
         return [blobs.array(self._buffer, blob) for blob in self._blobs(layer)]
+
+    def release(self, name: str) -> None:
+        """Give the pages of the mapped file back that hold only this layer; a later look reads them anew."""
+        layer, page = self._layers[name], mmap.PAGESIZE
+        first, end = -(-layer.start // page) * page, layer.end // page * page
+        mapped = self._buffer.obj
+        # Other systems than Linux may not have it, or mean something else by it.
+        if sys.platform == "linux" and isinstance(mapped, mmap.mmap) and first < end:
+            mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
 
     def _blobs(self, layer: _Layer) -> Iterator[blobs.Blob]:
         for entry in wire.entries(self._buffer, layer.start, layer.end):

@@ -35,6 +35,9 @@ class Weights(Mapping[str, "list[Array]"]):
     def __contains__(self, name: object) -> bool:
         return name in self.types
 
+    def release(self, name: str) -> None:
+        """Say that a layer is not needed for now: the memory into which its part of the file is mapped may go."""
+
     def __repr__(self) -> str:
         return f"<Weights of {self.path}: {len(self)} layers>"
 

@@ -265,7 +265,7 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine(
             "shape",
-            (2, ANY),
+            (1, ANY),
             ignored={"stable_prod_grad": "autograd's gradient of a product is the stable one"},
             takes_bf16=True,
             rule_refuses=True,

@@ -31,7 +31,7 @@ def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
             f"{layer.where}: {channels} input channels and {count} kernels do not divide into {group} groups."
         )
     sizes = bottom[axis + 1 :]
-    upwards = layer.type == "Deconvolution"
+    upwards = layer.type.startswith("Deconvolution")
     out = fitting(layer, window.spread(sizes) if upwards else window.slide(sizes), sizes)
     weight = (channels, count // group, *window.kernel) if upwards else (count, channels // group, *window.kernel)
     places = sizes if upwards else out
@@ -85,7 +85,7 @@ def fitting(layer: Layer, out: Shape, sizes: Shape) -> Shape:
 
 def _words(layer: Layer) -> list[str]:
     """`conv 3x3 to 32` and, in a second line, what is not as usual: `stride 2, pad 1`."""
-    word = {"Convolution": "conv", "Deconvolution": "deconv"}.get(layer.type, "depthwise conv")
+    word = _WORDS.get(layer.type, "depthwise conv")
     count = Options.of(layer.message, "convolution_param").get("num_output")
     if not layer.message.has("convolution_param"):
         return [f"{word} to ?"]
@@ -108,6 +108,10 @@ def _words(layer: Layer) -> list[str]:
     return [first, ", ".join(unusual)] if unusual else [first]
 
 
+_WORDS = {
+    **dict.fromkeys(("Convolution", "ConvolutionRistretto"), "conv"),
+    **dict.fromkeys(("Deconvolution", "DeconvolutionRistretto"), "deconv"),
+}
 _GEOMETRY = "pad kernel_size stride dilation pad_h pad_w kernel_h kernel_w stride_h stride_w axis"
 _OPTIONS = {"convolution_param": f"num_output bias_term weight_filler bias_filler group {_GEOMETRY} hole hole_h hole_w"}
 # Padding that differs from side to side, in nets that were converted from TensorFlow.

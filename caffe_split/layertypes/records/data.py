@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from caffe_split.data import is_leveldb, is_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes import batch_rules
 from caffe_split.layertypes.batch_rules import BatchKind, BatchRule, MixedRecordsError, Shapes
@@ -51,16 +52,16 @@ def _parameter(layer: Layer, bottoms: list[Shape]) -> Found:
 
 def _data(layer: Layer, bottoms: list[Shape]) -> Found:
     """From the first record of the data set."""
-    # Only nets with a Data layer need lmdb or plyvel.
-    from caffe_split.data import leveldb, store
-
     param = Options.of(layer.message, "data_param")
     source = Path(param.get("source"))
     # Whichever is there: a backend that does not fit is refused where the net is run.
-    if not (store.is_store(source) or leveldb.is_leveldb(source)):
+    if not (is_store(source) or is_leveldb(source)):
         raise UnknownShapeError(f"its data set '{source}' is not there, seen from {Path.cwd()}")
+    # Only nets whose data set is there need lmdb or plyvel.
+    from caffe_split.data import leveldb, store
+
     try:
-        first_shape = store.first_shape if store.is_store(source) else leveldb.first_leveldb_shape
+        first_shape = store.first_shape if is_store(source) else leveldb.first_leveldb_shape
         image = first_shape(source, _color(layer))
     except CaffeSplitError as error:
         raise UnknownShapeError(str(error)) from error

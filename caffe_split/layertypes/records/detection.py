@@ -58,6 +58,8 @@ def _detection_output(layer: Layer, bottoms: list[Shape]) -> Found:
     param = Options.of(layer.message, "detection_output_param")
     classes = int(param.get("num_classes"))
     _fit_priors(layer, bottoms, 4 * (1 if param.get("share_location") else classes), classes)
+    if len(bottoms) == 5:
+        _fit_priors(layer, [bottoms[4], bottoms[3], bottoms[2]], 4, 2)
     return Found([(1, 1, 1, 7)])
 
 
@@ -76,6 +78,10 @@ def _check_detection_output(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "detection_output_param")
     if not param.get("num_classes"):
         yield "num_classes is missing or 0"
+    if len(layer.bottoms) == 4:
+        yield "4 bottoms; expected three, or five with the scores and locations of RefineDet's first step"
+    if param.has("objectness_score") and len(layer.bottoms) == 3:
+        yield "objectness_score with 3 bottoms; RefineDet has five"
     nms = param.sub("nms_param")
     if nms.get("nms_threshold") < 0 or not 0 < nms.get("eta") <= 1:
         yield "nms_param: expected an nms_threshold of 0 or more and an eta above 0, up to 1"
@@ -96,7 +102,6 @@ def _check_multibox(layer: Layer) -> Iterator[str]:
     if param.get("num_classes") < 1:
         yield "num_classes is missing or 0"
     usual = {
-        "conf_loss_type": "SOFTMAX",
         "share_location": True,
         "use_prior_for_matching": True,
         "map_object_to_agnostic": False,
@@ -107,6 +112,8 @@ def _check_multibox(layer: Layer) -> Iterator[str]:
         if param.get(name) != value:
             written = str(param.get(name))
             yield f"{name}: {written if written.isupper() else written.lower()} is not handled"
+    if param.get("conf_loss_type") == "LOGISTIC" and not param.get("background_label_id") < param.get("num_classes"):
+        yield "conf_loss_type: LOGISTIC with a background_label_id that is no class is not handled"
     if param.get("mining_type") == "HARD_EXAMPLE":
         yield "mining_type: HARD_EXAMPLE is not handled; NONE and MAX_NEGATIVE are"
     if param.has("do_neg_mining") and bool(param.get("do_neg_mining")) != (param.get("mining_type") != "NONE"):
@@ -182,10 +189,10 @@ RECORDS = (
         shapes=_detection_output,
         options={
             "detection_output_param": "num_classes share_location background_label_id nms_param code_type "
-            "variance_encoded_in_target keep_top_k confidence_threshold"
+            "variance_encoded_in_target keep_top_k confidence_threshold objectness_score"
         },
         batch=_lists_images,
-        engine=Engine("detection", (3, 3), ignored=_ONLY_SHOWS, check=_check_detection_output, rule_refuses=True),
+        engine=Engine("detection", (3, 5), ignored=_ONLY_SHOWS, check=_check_detection_output, rule_refuses=True),
     ),
     LayerType(
         "MultiBoxLoss",

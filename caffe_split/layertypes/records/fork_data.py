@@ -1,12 +1,17 @@
 """Data layers of forks. The engine does not read their files: a program gives their arrays, as those of an Input.
 
-So it is with any layer of an unknown type that reads no blob, and with NVCaffe's DetectNetTransformation, which makes
-the images and the grid of a DetectNet of what two Data layers read.
+So it is with any layer of an unknown type that reads no blob, with Caffe's own data layers where fields of forks say
+what they read or how, and with NVCaffe's DetectNetTransformation, which makes the images and the grid of a DetectNet of
+what two Data layers read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from caffe_split.layertypes import batch_rules
+from caffe_split.layertypes.foreign import unread_fields, why_not_known
 from caffe_split.layertypes.record import ANY, Engine, LayerType
 from caffe_split.layertypes.shape_rules import Found, Shape, ShapeRule, UnknownShapeError
 from caffe_split.layertypes.words import tops
@@ -78,19 +83,34 @@ _SHAPES: dict[str, ShapeRule | str] = {
 }
 
 
-def _given(name: str, shapes: ShapeRule | str, bottoms: int = 0) -> LayerType:
+def _given(
+    name: str, shapes: ShapeRule | str, bottoms: int = 0, ignored: Mapping[str, str] = MappingProxyType(_GIVEN)
+) -> LayerType:
     return LayerType(
         name,
         shapes=shapes,
         batch=batch_rules.source,
         words=lambda layer: [layer.type, *tops(layer)],
-        engine=Engine("given", (bottoms, bottoms), (1, ANY), _GIVEN, class_name="Given"),
+        engine=Engine("given", (bottoms, bottoms), (1, ANY), ignored, class_name="Given"),
     )
 
 
 def unknown_source(name: str) -> LayerType:
     """The record of a type that is not known, for a layer without bottoms."""
     return _given(name, "the type is not one of Caffe's own")
+
+
+def of_a_fork(layer: Layer, own: LayerType) -> LayerType:
+    """The record of a data layer of Caffe's type `own`: another one where a field of a fork says what it reads."""
+    unread = [problem for problem in unread_fields(layer, own.options) if not problem.fatal]
+    if not unread:
+        return own
+    reason = f"{unread[0].message} (line {unread[0].line}), so its arrays are given in Python, and nothing is read"
+    count = own.engine.tops if own.engine is not None else (0, ANY)
+    why = why_not_known(layer, own.options)
+    if why is None and not count[0] <= len(layer.tops) <= count[1]:
+        why = f"it has {len(layer.tops)} tops, as in a fork"
+    return _given(own.name, why or own.shapes, ignored={"*": reason})
 
 
 RECORDS = (

@@ -51,12 +51,13 @@ def _proposal(layer: Layer, bottoms: list[Shape]) -> Found:
         )
     if scores[0] != 1:
         raise CaffeSplitError(f"{layer.where}: a batch of {scores[0]} images; a {layer.type} takes one.")
-    return Found([(1, 5), (1, 1)][: len(layer.tops)])
+    ones = (1, 1) if layer.type == "RPN" else ()
+    return Found([(1, 5, *ones), (1, 1, *ones)][: len(layer.tops)])
 
 
 def anchor_count(layer: Layer) -> int:
-    """The number of a Proposal's anchors at each place."""
-    param = Options.of(layer.message, "proposal_param")
+    """The number of a Proposal's or an RPN's anchors at each place."""
+    param = Options.of(layer.message, "rpn_param" if layer.type == "RPN" else "proposal_param")
     return len(param.all("ratio")) * len(param.all("scale"))
 
 
@@ -68,8 +69,40 @@ def _check_proposal(layer: Layer) -> Iterator[str]:
         yield "proposal_param: base_size or feat_stride is 0"
 
 
+def _check_rpn(layer: Layer) -> Iterator[str]:
+    if not anchor_count(layer):
+        yield "rpn_param gives no ratio or no scale"
+    param = Options.of(layer.message, "rpn_param")
+    if not (param.get("basesize") and param.get("feat_stride")):
+        yield "rpn_param: basesize or feat_stride is 0"
+
+
+def _mil(layer: Layer, bottoms: list[Shape]) -> Found:
+    """A row for each context_per_roi rows."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    count = int(Options.of(layer.message, "mil_param").get("context_per_roi") or 0)
+    rows, classes = bottoms[0][:2]
+    if count < 1 or rows % count or math.prod(bottoms[0][2:]) != 1:
+        raise CaffeSplitError(
+            f"{layer.where}: a bottom of {bottoms[0]}; expected (rows, classes), and rows in parts of {count} "
+            "(context_per_roi)."
+        )
+    return Found([(rows // count, classes, 1, 1)])
+
+
+def _check_mil(layer: Layer) -> Iterator[str]:
+    if not Options.of(layer.message, "mil_param").get("context_per_roi"):
+        yield "without context_per_roi it may be another fork's MIL; R*CNN's has it"
+
+
 def _lists_images(_layer: Layer, _given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
     raise MixedRecordsError("it lists what is found in all images of a batch")
+
+
+def _mixes_regions(layer: Layer, given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
+    if BatchKind.EACH in given:
+        raise MixedRecordsError("its rows are regions of several images")
+    return given[0]
 
 
 RECORDS = (
@@ -89,6 +122,20 @@ RECORDS = (
         options={"proposal_param": "base_size feat_stride ratio scale pre_nms_topn post_nms_topn nms_thresh min_size"},
         batch=_lists_images,
         engine=Engine("proposal", (3, 3), (1, 2), check=_check_proposal, rule_refuses=True),
+    ),
+    LayerType(
+        "RPN",
+        shapes=_proposal,
+        options={"rpn_param": "feat_stride basesize ratio scale per_nms_topn post_nms_topn nms_thresh boxminsize"},
+        batch=_lists_images,
+        engine=Engine("proposal", (3, 3), (1, 2), check=_check_rpn, rule_refuses=True),
+    ),
+    LayerType(
+        "MIL",
+        shapes=_mil,
+        options={"mil_param": "context_per_roi"},
+        batch=_mixes_regions,
+        engine=Engine("fork_measure", check=_check_mil, rule_refuses=True),
     ),
     LayerType(
         "MatWrite",

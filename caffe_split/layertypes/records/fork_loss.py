@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import EACH, MEAN, BatchKind, MixedRecordsError, Shapes, named
+from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import Engine, LayerType
 from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_options, scalar
 from caffe_split.net.layers import Layer
@@ -125,6 +126,22 @@ RECORDS = (
         batch=_mean,
         is_loss=True,
         engine=Engine("fork_loss", (2, 2), check=_check_focal_loss, ignored={"beta": "only type: LINEAR reads it"}),
+    ),
+    LayerType(
+        "WeightedSoftmaxWithLoss",
+        shapes=scalar,
+        options={"softmax_param": "axis pos_cid pos_mult", "loss_param": _LOSS},
+        batch=_mean,
+        is_loss=True,
+        engine=Engine("fork_loss", (2, 2), ignored=ENGINE),
+    ),
+    LayerType(
+        "LiftedStructSimilaritySoftmaxLoss",
+        shapes=scalar,
+        options={"lifted_struct_sim_softmax_loss_param": "margin"},
+        batch=_whole_batch,
+        is_loss=True,
+        engine=Engine("fork_loss", (2, 2)),
     ),
     LayerType(
         "SoftmaxWithLossOHEM",

@@ -48,6 +48,14 @@ def _mean(message: str = "") -> BatchRule:
     return rule
 
 
+def _softmax_loss_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind | list[BatchKind]:
+    """A mean over the records, except where SegNet counts each label in the whole batch."""
+    param = Options.of(layer.message, "loss_param")
+    if param.get("weight_by_label_freqs") and not param.has("class_weighting"):
+        raise MixedRecordsError("it divides by the number of each label in the whole batch")
+    return _mean("softmax_param")(layer, given, shapes)
+
+
 def _infogain_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> list[BatchKind]:
     """The matrix, a third bottom, has to be the same for all; a second top holds probabilities by record."""
     if len(given) > 2 and given[2] != SAME:
@@ -79,8 +87,8 @@ RECORDS = (
     LayerType(
         "SoftmaxWithLoss",
         shapes=_loss_and_probabilities,
-        options={"softmax_param": "axis", "loss_param": _LOSS},
-        batch=_mean("softmax_param"),
+        options={"softmax_param": "axis", "loss_param": f"{_LOSS} weight_by_label_freqs class_weighting"},
+        batch=_softmax_loss_batch,
         is_loss=True,
         engine=Engine("loss", (2, 2), (1, 1), ENGINE, rule_refuses=True),
     ),

@@ -48,17 +48,24 @@ def _check_bn(layer: Layer) -> Iterator[str]:
 
 
 def _normalize(layer: Layer, bottoms: list[Shape]) -> Found:
-    """A learnt factor, one for all or one per channel."""
+    """A learnt factor, one for all or one per channel; none without norm_param, where forks agree on records alone."""
     need_bottoms(layer, bottoms, 1, axes=2)
+    if not layer.message.has("norm_param"):
+        if any(length != 1 for length in bottoms[0][2:]):
+            raise CaffeSplitError(
+                f"{layer.where}: a bottom of {bottoms[0]} without norm_param; SSD's Normalize divides an image by its "
+                "length, that of nets for faces each place: write norm_param { } for the former."
+            )
+        return Found([bottoms[0]])
     shared = Options.of(layer.message, "norm_param").get("channel_shared")
     return Found([bottoms[0]], [() if shared else (bottoms[0][1],)])
 
 
 def _check_normalize(layer: Layer) -> Iterator[str]:
-    if not layer.message.has("norm_param"):
+    if layer.message.has("param") and not layer.message.has("norm_param"):
         yield (
-            "without norm_param it may be SSD's Normalize, with a learnt factor, or that of nets for faces, without "
-            "any; write norm_param { } for the former"
+            "param without norm_param: it may be SSD's Normalize, with a learnt factor, or that of nets for faces, "
+            "without any; write norm_param { } for the former"
         )
 
 
@@ -69,6 +76,15 @@ def _normalization_l2(layer: Layer, bottoms: list[Shape]) -> Found:
             f"{layer.where}: a bottom of {bottoms[0]}; whether images are divided by one length or by one per place is "
             "known for records (N, C) only."
         )
+    return Found([bottoms[0]])
+
+
+def _group_norm(layer: Layer, bottoms: list[Shape]) -> Found:
+    """The factor and the shift per channel are a Scale's, behind it."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    groups = int(Options.of(layer.message, "group_norm_param").get("group_num"))
+    if groups < 1 or bottoms[0][1] % groups:
+        raise CaffeSplitError(f"{layer.where}: {bottoms[0][1]} channels do not divide into {groups} groups.")
     return Found([bottoms[0]])
 
 
@@ -161,6 +177,16 @@ RECORDS = (
     LayerType(
         "NormalizationL2",
         shapes=_normalization_l2,
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine("normalize", rule_refuses=True),
+    ),
+    LayerType(
+        "GroupNorm",
+        shapes=_group_norm,
+        options={"group_norm_param": "eps group_num"},
         batch=by_record,
         joins_box=True,
         keeps_shape=True,

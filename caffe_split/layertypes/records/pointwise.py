@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from caffe_split.layertypes.batch_rules import MEAN, BatchKind, Shapes, by_record
 from caffe_split.layertypes.checks import ENGINE
@@ -40,6 +41,25 @@ def _prelu(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]], [() if shared else bottoms[0][1:2]])
 
 
+def _apl(layer: Layer, bottoms: list[Shape]) -> Found:
+    """Slopes and offsets, `sums` of each for each value of a record."""
+    need_bottoms(layer, bottoms, 1, axes=2)
+    blob = (1, 1, int(Options.of(layer.message, "apl_param").get("sums")), math.prod(bottoms[0][1:]))
+    return Found([bottoms[0]], [blob, blob])
+
+
+def _check_brelu(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "brelu_param")
+    lacking = [name for name in ("minval", "maxval") if not param.has(name)]
+    if lacking:
+        yield f"brelu_param: {lacking[0]} is missing"
+
+
+def _check_apl(layer: Layer) -> Iterator[str]:
+    if Options.of(layer.message, "apl_param").get("sums") < 1:
+        yield "sums: 0; expected 1 or more"
+
+
 _LOW = Engine("pointwise", takes_bf16=True)
 _CHECKED_LOW = Engine("pointwise", ignored=ENGINE, takes_bf16=True, rule_refuses=True)
 
@@ -62,6 +82,28 @@ RECORDS = (
     _pointwise("ReLU6", {"relu6_param": ""}, Engine("activation", takes_bf16=True)),
     *(_pointwise(name, engine=Engine("activation", takes_bf16=True)) for name in ("Mish", "HSwish", "HSigmoid")),
     _pointwise("ELU", {"elu_param": "alpha"}, _LOW),
+    _pointwise(
+        "BReLU",
+        {"brelu_param": "minval maxval"},
+        Engine("activation", check=_check_brelu, takes_bf16=True),
+    ),
+    _pointwise("SeLu", {"selu_param": "lambda alpha"}, Engine("activation", takes_bf16=True)),
+    LayerType(
+        "APL",
+        shapes=_apl,
+        options={"apl_param": "sums slope_filler offset_filler"},
+        batch=by_record,
+        joins_box=True,
+        keeps_shape=True,
+        keeps_channels=True,
+        engine=Engine(
+            "activation",
+            ignored={"save_mem": "it chooses among the layer's own implementations"},
+            check=_check_apl,
+            rule_refuses=True,
+        ),
+        blob_names=("slope", "offset"),
+    ),
     _pointwise("Sigmoid", {"sigmoid_param": ""}, _CHECKED_LOW),
     _pointwise("TanH", {"tanh_param": ""}, _CHECKED_LOW),
     _pointwise("Swish", {"swish_param": "beta"}, _LOW),
@@ -83,7 +125,7 @@ RECORDS = (
     ),
     _pointwise(
         "Dropout",
-        {"dropout_param": "dropout_ratio"},
+        {"dropout_param": "dropout_ratio scale_train sample_weights_test"},
         Engine("pointwise", takes_bf16=True, rule_refuses=True),
     ),
 )

@@ -70,7 +70,7 @@ def _check_bottoms(layer: Layer, bottoms: Sequence[Shape], static: Shape | None)
         raise CaffeSplitError(f"{layer.where}: a static input of shape {static}; expected ({x[1]}, ...).")
 
 
-def _in_time(layer: Layer, given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
+def in_time(layer: Layer, given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
     """The rule for processes that share a batch: the first axis is time, which cannot be divided."""
     if EACH in given:
         raise MixedRecordsError("the first axis of its bottoms is time, along which it carries its state")
@@ -109,7 +109,7 @@ def _layer(name: str, states: int) -> LayerType:
         name,
         shapes=_recurrent,
         options={"recurrent_param": "num_output weight_filler bias_filler expose_hidden"},
-        batch=_in_time,
+        batch=in_time,
         words=_words,
         engine=Engine(
             "recurrent",
@@ -128,7 +128,7 @@ RECORDS = (
     LayerType(
         "LSTMUnit",
         shapes=_unit,
-        batch=_in_time,
+        batch=in_time,
         engine=Engine("recurrent", (3, 3), (2, 2), rule_refuses=True),
     ),
 )

@@ -1,26 +1,19 @@
-"""Layers of forks that enlarge images or move their values: Upsample, Interp, Permute and their like."""
+"""Layers of forks that enlarge images: Upsample, Interp, PixelShuffle and their like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import (
-    EACH,
-    BatchKind,
-    MixedRecordsError,
-    Shapes,
-    along,
     as_first,
     by_record,
 )
 from caffe_split.layertypes.record import Engine, LayerType, always
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_images
+from caffe_split.layertypes.shape_rules import Found, Shape, need_images
 from caffe_split.layertypes.words import size
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
-
-# -- enlarging
 
 
 def _upsample(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -63,16 +56,20 @@ def _check_upsample(layer: Layer) -> Iterator[str]:
 
 def _unpooling(layer: Layer, bottoms: list[Shape]) -> Found:
     need_images(layer, bottoms, 2)
-    side = int(Options.of(layer.message, "unpooling_param").get("unpool_size"))
-    return Found([(*bottoms[0][:2], side, side)])
+    param = Options.of(layer.message, "unpooling_param")
+    names = ("unpool_size", "unpool_size") if param.has("unpool_size") else ("unpool_h", "unpool_w")
+    return Found([(*bottoms[0][:2], *(int(param.get(name) or 0) for name in names))])
 
 
 def _check_unpooling(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "unpooling_param")
     if param.get("unpool") != "MAX":
         yield f"unpool: {param.get('unpool')} is not handled; MAX is"
-    if not param.get("unpool_size"):
-        yield "unpool_size is missing, without which the size of its top is not known"
+    sides = [name for name in ("unpool_h", "unpool_w") if param.get(name)]
+    if not param.get("unpool_size") and len(sides) < 2:
+        yield "unpool_size, or unpool_h and unpool_w, is missing, without which the size of its top is not known"
+    elif param.get("unpool_size") and sides:
+        yield f"unpool_size and {sides[0]}; one of the two forms is taken"
 
 
 def _interp(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -96,6 +93,11 @@ def _interp(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(*bottoms[0][:2], *sides)])
 
 
+def _as_second(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_images(layer, bottoms, 2)
+    return Found([(*bottoms[0][:2], *bottoms[1][2:])])
+
+
 def _check_interp(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "interp_param")
     factors = [name for name in ("shrink_factor", "zoom_factor") if param.has(name)]
@@ -112,91 +114,29 @@ def _check_interp(layer: Layer) -> Iterator[str]:
         yield f"its size is given by {given}; expected height and width, or factors, or a second bottom"
 
 
-# -- moving
-
-
-def order_of(layer: Layer, rank: int) -> list[int]:
-    """The axes of a Permute's bottom in the order of its top; those not written follow. Raises `CaffeSplitError`."""
-    order = [int(axis) for axis in Options.of(layer.message, "permute_param").all("order")]
-    if len(set(order)) != len(order) or any(axis >= rank for axis in order):
-        raise CaffeSplitError(f"{layer.where}: order {order} is none of the {rank} axes of its bottom.")
-    return order + [axis for axis in range(rank) if axis not in order]
-
-
-def _permute(layer: Layer, bottoms: list[Shape]) -> Found:
-    need_bottoms(layer, bottoms, 1)
-    return Found([tuple(bottoms[0][axis] for axis in order_of(layer, len(bottoms[0])))])
-
-
-def _permute_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) -> BatchKind:
-    if given[0] == EACH and order_of(layer, len(shapes[layer.bottoms[0]]))[0] != 0:
-        raise MixedRecordsError("it moves the axis of the records")
-    return given[0]
-
-
-def _shuffle(layer: Layer, bottoms: list[Shape]) -> Found:
-    need_bottoms(layer, bottoms, 1, axes=2)
-    group = int(Options.of(layer.message, "shuffle_channel_param").get("group"))
-    if group < 1 or bottoms[0][1] % group:
-        raise CaffeSplitError(f"{layer.where}: {bottoms[0][1]} channels do not divide into {group} groups.")
-    return Found([bottoms[0]])
-
-
-def _reverse(layer: Layer, bottoms: list[Shape]) -> Found:
-    need_bottoms(layer, bottoms, 1)
-    axis_of(Options.of(layer.message, "reverse_param").get("axis"), len(bottoms[0]), layer)
-    return Found([bottoms[0]])
-
-
-def _reorg(layer: Layer, bottoms: list[Shape]) -> Found:
-    """Space to channels, by squares of `stride`; with `reverse` channels to space."""
-    need_images(layer, bottoms, 1)
-    param = Options.of(layer.message, "reorg_param")
-    stride, (batch, channels, height, width) = int(param.get("stride")), bottoms[0]
-    if stride < 1 or (channels % stride**2 if param.get("reverse") else height % stride or width % stride):
-        raise CaffeSplitError(f"{layer.where}: stride {stride} does not divide its bottom of {bottoms[0]}.")
-    if param.get("reverse"):
-        return Found([(batch, channels // stride**2, height * stride, width * stride)])
-    return Found([(batch, channels * stride**2, height // stride, width // stride)])
-
-
 def _pixel_shuffle(layer: Layer, bottoms: list[Shape]) -> Found:
     """Channels become squares of `upscale_factor`."""
     need_images(layer, bottoms, 1)
     factor, (batch, channels, height, width) = upscale_factor(layer), bottoms[0]
     if factor < 1 or channels % factor**2:
         raise CaffeSplitError(
-            f"{layer.where}: {channels} channels do not divide into squares of {factor} (upscale_factor)."
+            f"{layer.where}: {channels} channels do not divide into squares of {factor} ({_FACTOR[layer.type][1]})."
         )
     return Found([(batch, channels // factor**2, height * factor, width * factor)])
 
 
 def upscale_factor(layer: Layer) -> int:
-    """The side of the squares of a PixelShuffle; 0 where it is not written."""
-    return int(Options.of(layer.message, "pixel_shuffle_param").get("upscale_factor"))
+    """The side of the squares of a PixelShuffle or Tiling; 0 where it is not written."""
+    message, name = _FACTOR[layer.type]
+    return int(Options.of(layer.message, message).get(name) or 0)
+
+
+_FACTOR = {"PixelShuffle": ("pixel_shuffle_param", "upscale_factor"), "Tiling": ("tiling_param", "tile_dim")}
 
 
 def _check_pixel_shuffle(layer: Layer) -> Iterator[str]:
     if not upscale_factor(layer):
-        yield "pixel_shuffle_param: upscale_factor is missing or 0"
-
-
-def _crelu(layer: Layer, bottoms: list[Shape]) -> Found:
-    """Twice as long along concat_axis."""
-    need_bottoms(layer, bottoms, 1)
-    axis = axis_of(Options.of(layer.message, "crelu_param").get("concat_axis"), len(bottoms[0]), layer)
-    return Found([(*bottoms[0][:axis], 2 * bottoms[0][axis], *bottoms[0][axis + 1 :])])
-
-
-def _axpy(layer: Layer, bottoms: list[Shape]) -> Found:
-    """The factor per channel of each record, what it multiplies, and what is added."""
-    need_bottoms(layer, bottoms, 3)
-    factor, image, added = bottoms[:3]
-    if image != added or factor[:2] != image[:2] or any(n != 1 for n in factor[2:]) or len(image) < 2:
-        raise CaffeSplitError(
-            f"{layer.where}: bottoms of {factor}, {image} and {added}; expected (N, C), and two alike."
-        )
-    return Found([image])
+        yield "{}: {} is missing or 0".format(*_FACTOR[layer.type])
 
 
 _MASKED = "scale scale_h scale_w pad_out_h pad_out_w upsample_h upsample_w"
@@ -210,13 +150,16 @@ RECORDS = (
         keeps_channels=True,
         engine=Engine("upsample", (1, 2), check=_check_upsample),
     ),
-    LayerType(
-        "Unpooling",
-        shapes=_unpooling,
-        options={"unpooling_param": "unpool unpool_size kernel_size stride pad"},
-        batch=by_record,
-        keeps_channels=True,
-        engine=Engine("upsample", (2, 2), check=_check_unpooling),
+    *(
+        LayerType(
+            name,
+            shapes=_unpooling,
+            options={"unpooling_param": "unpool unpool_size unpool_h unpool_w kernel_size stride pad"},
+            batch=by_record,
+            keeps_channels=True,
+            engine=Engine("upsample", (2, 2), check=_check_unpooling, class_name="Unpooling"),
+        )
+        for name in ("Unpooling", "UnPooling")
     ),
     LayerType(
         "Interp",
@@ -227,53 +170,26 @@ RECORDS = (
         engine=Engine("interp", (1, 2), check=_check_interp, rule_refuses=True, lets_overwrite=always),
     ),
     LayerType(
-        "Permute",
-        shapes=_permute,
-        options={"permute_param": "order"},
-        batch=_permute_batch,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        "BilinearInterpolation",
+        shapes=_as_second,
+        batch=as_first,
+        engine=Engine("interp", (2, 2), rule_refuses=True, lets_overwrite=always),
     ),
-    LayerType(
-        "ShuffleChannel",
-        shapes=_shuffle,
-        options={"shuffle_channel_param": "group"},
-        batch=by_record,
-        keeps_channels=True,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
-    ),
-    LayerType(
-        "Reverse",
-        shapes=_reverse,
-        options={"reverse_param": "axis"},
-        batch=along("reverse_param", "axis"),
-        keeps_channels=True,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
-    ),
-    LayerType(
-        "Reorg",
-        shapes=_reorg,
-        options={"reorg_param": "stride reverse"},
-        batch=by_record,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
-    ),
-    LayerType(
-        "PixelShuffle",
-        shapes=_pixel_shuffle,
-        options={"pixel_shuffle_param": "upscale_factor"},
-        batch=by_record,
-        engine=Engine("move", check=_check_pixel_shuffle, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
-    ),
-    LayerType(
-        "CReLU",
-        shapes=_crelu,
-        options={"crelu_param": "negative_slope concat_axis"},
-        batch=along("crelu_param", "concat_axis"),
-        engine=Engine("move", takes_bf16=True, rule_refuses=True),
-    ),
-    LayerType(
-        "Axpy",
-        shapes=_axpy,
-        batch=by_record,
-        engine=Engine("move", (3, 3), takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+    *(
+        LayerType(
+            name,
+            shapes=_pixel_shuffle,
+            options={message: field},
+            batch=by_record,
+            engine=Engine(
+                "move",
+                check=_check_pixel_shuffle,
+                takes_bf16=True,
+                rule_refuses=True,
+                lets_overwrite=always,
+                class_name="PixelShuffle",
+            ),
+        )
+        for name, (message, field) in _FACTOR.items()
     ),
 )

@@ -13,7 +13,7 @@ from caffe_split.layertypes.shape_rules import Found, Shape, need_bottoms, need_
 from caffe_split.layertypes.words import size
 from caffe_split.net.geometry import HEIGHT_AND_WIDTH, Window
 from caffe_split.net.layers import Layer
-from caffe_split.net.options import Options
+from caffe_split.net.options import Options, shape_of
 
 
 def volume_window(layer: Layer) -> Window:
@@ -43,7 +43,11 @@ def _need_volume(layer: Layer, bottoms: list[Shape]) -> Shape:
 def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     """Weight (kernels, channels / group, time, height, width)."""
     need_options(layer, "convolution_param")
-    bottom, window = _need_volume(layer, bottoms), volume_window(layer)
+    bottom = _need_volume(layer, bottoms)
+    return _found_convolution(layer, bottom, volume_window(layer))
+
+
+def _found_convolution(layer: Layer, bottom: Shape, window: Window) -> Found:
     param = Options.of(layer.message, "convolution_param")
     count, group = int(param.get("num_output")), int(param.get("group"))
     if count < 1 or group < 1 or bottom[1] % group or count % group:
@@ -76,7 +80,50 @@ def _check_kernel(layer: Layer) -> Iterator[str]:
         yield from one_of("pooling_param", "pool", "MAX")(layer)
 
 
+def nd_window(layer: Layer, rank: int) -> Window:
+    """The window of an NdConvolution or NdPooling over `rank` axes: a number per axis. Raises `CaffeSplitError`."""
+    param = Options.of(layer.message, "pooling_param" if layer.type == "NdPooling" else "convolution_param")
+    sizes = []
+    for name, usual in (("kernel_shape", 0), ("stride_shape", 1), ("pad_shape", 0)):
+        given = shape_of(param.sub(name)) or (usual,) * rank
+        if len(given) != rank:
+            raise CaffeSplitError(f"{layer.where}: {name} has {len(given)} numbers for {rank} axes after the channels.")
+        sizes.append(given)
+    if min(sizes[0]) < 1 or min(sizes[1]) < 1:
+        raise CaffeSplitError(f"{layer.where} gives no kernel_shape, or a stride of 0.")
+    return Window(sizes[0], sizes[1], sizes[2], (1,) * rank)
+
+
+def _nd_rank(layer: Layer, bottoms: list[Shape]) -> int:
+    need_bottoms(layer, bottoms, 1, axes=3)
+    rank = len(bottoms[0]) - 2
+    if rank > 3:
+        raise CaffeSplitError(f"{layer.where}: a bottom of {bottoms[0]}; 1 to 3 axes behind the channels are handled.")
+    return rank
+
+
+def _nd_convolution(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_options(layer, "convolution_param")
+    window = nd_window(layer, _nd_rank(layer, bottoms))
+    return _found_convolution(layer, bottoms[0], window)
+
+
+def _nd_pooling(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_options(layer, "pooling_param")
+    window = nd_window(layer, _nd_rank(layer, bottoms))
+    bottom = bottoms[0]
+    return Found([(*bottom[:2], *_fitting(layer, window.pool(bottom[2:]), bottom))])
+
+
+def _check_nd_pooling(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "pooling_param")
+    yield from one_of("pooling_param", "pool", "MAX", "AVE")(layer)
+    if param.get("pool") == "AVE" and any(shape_of(param.sub("pad_shape"))):
+        yield "pool: AVE with pad_shape is not handled"
+
+
 _SIDES = "kernel_size kernel_h kernel_w pad pad_h pad_w stride stride_h stride_w"
+_SHAPES = "kernel_shape stride_shape pad_shape"
 _TIMES = "kernel_depth temporal_pad temporal_stride"
 
 RECORDS = (
@@ -95,5 +142,21 @@ RECORDS = (
         batch=by_record,
         keeps_channels=True,
         engine=Engine("volumes", ignored=ENGINE, check=_check_kernel, takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "NdConvolution",
+        shapes=_nd_convolution,
+        options={"convolution_param": f"num_output bias_term weight_filler bias_filler group {_SHAPES}"},
+        batch=by_record,
+        short="NdConv",
+        engine=Engine("volumes", ignored=ENGINE, takes_bf16=True, rule_refuses=True),
+    ),
+    LayerType(
+        "NdPooling",
+        shapes=_nd_pooling,
+        options={"pooling_param": f"pool {_SHAPES}"},
+        batch=by_record,
+        keeps_channels=True,
+        engine=Engine("volumes", ignored=ENGINE, check=_check_nd_pooling, takes_bf16=True, rule_refuses=True),
     ),
 )

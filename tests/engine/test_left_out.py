@@ -1,0 +1,236 @@
+"""Nets with forms of forks that are run in part: losses that nothing reads are left out, and data are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_split.engine.spec.command import check_training
+from caffe_split.engine.spec.support import judge, judge_training, layers_of
+from caffe_split.errors import CaffeSplitError
+from caffe_split.exporting.opened import open_net
+from caffe_split.formats import prototxt
+from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.net.state import NetState
+
+HEAD = """layer { name: "x" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
+"""
+KNOWN = HEAD + 'layer { name: "p" type: "Softmax" bottom: "ip" top: "p" }\n'
+LOSS = 'layer { name: "l" type: "%s" bottom: "ip" bottom: "t" %s }\n'
+
+
+def judged(text: str, phase: str = "TRAIN") -> tuple[list[str], list[str], list[str]]:
+    """(what is refused, which layers are left out, what is refused of a training), with lines."""
+    document = prototxt.parse(text, "net")
+    layers = layers_of(document, NetState(phase))
+    problems, notes = judge(document, layers)
+    training = [] if problems else judge_training(document, layers)
+    lines = [[f"{each.line}: {each.text}" for each in found] for found in (problems, training)]
+    return lines[0], [note.layer for note in notes if not note.field], lines[1]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        LOSS % ("QuartetLoss", 'top: "l"'),
+        LOSS % ("MULTI_SOFTMAX_LOSS", ""),
+        LOSS % ("SetLoss2", 'top: "l" top: "m"'),
+        LOSS % ("Covariance", 'top: "l" loss_weight: 0.5'),
+        LOSS % ("SoftmaxWithLoss", 'bottom: "x" top: "l"'),
+        LOSS % ("SoftmaxWithLoss", 'top: "l" loss_param { adaptive_weighting: true }'),
+        LOSS % ("FocalLoss", 'top: "l" focal_loss_param { type: LINEAR alpha: 1 gamma: 2 }'),
+    ],
+)
+def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
+    for phase in ("TRAIN", "TEST"):
+        problems, gone, training = judged(KNOWN + loss, phase)
+        assert problems == [] and gone == ["l"]
+        assert len(training) == 1 and training[0].startswith("4: layer 'l': ") and "not trained" in training[0]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        LOSS % ("LabelsequenceAccuracy", 'top: "a"'),
+        LOSS % ("MAE", 'top: "a"'),
+        LOSS % ("PR", 'top: "a" top: "b"'),
+        LOSS % ("Accuracy", 'top: "a" accuracy_param { per_class: true }'),
+    ],
+)
+def test_a_measure_of_a_fork_is_left_out_of_a_training(measure: str) -> None:
+    known = HEAD + 'layer { name: "k" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "k" }\n'
+    assert judged(known + measure) == ([], ["l"], [])
+
+
+def test_what_gives_something_to_a_loss_alone_is_left_out_with_it() -> None:
+    """A layer that nobody reads on is not: it may be the net's result."""
+    text = KNOWN + 'layer { name: "u" type: "Fancy" bottom: "t" top: "u" }\n'
+    assert judged(text)[0] == ["4: layer 'u': type Fancy is not handled"]
+    text += 'layer { name: "l" type: "FancyLoss" bottom: "ip" bottom: "u" top: "l" top: "m" }\n'
+    problems, gone, training = judged(text + 'layer { name: "s" type: "Silence" bottom: "m" }\n')
+    assert (problems, gone, len(training)) == ([], ["u", "l", "s"], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            KNOWN + LOSS % ("FancyLoss", 'top: "l"') + 'layer { name: "r" type: "ReLU" bottom: "l" top: "r" }',
+            "4: layer",
+        ),
+        (HEAD.splitlines()[0] + "\n" + (LOSS % ("FancyLoss", 'top: "l"')).replace('"ip"', '"x"'), "2: layer 'l': type"),
+        (KNOWN + LOSS % ("FancyLoss", 'top: "ip"'), "type FancyLoss is not handled"),
+        (KNOWN + LOSS % ("FancyLoss", 'bottom: "z"'), "bottom 'z' is no top"),
+        (KNOWN + LOSS % ("HingeLoss", 'bottom: "x" top: "l"'), "a HingeLoss with 3 bottoms is not handled"),
+    ],
+)
+def test_other_losses_are_refused(text: str, said: str) -> None:
+    problems = judged(text)[0]
+    assert problems and any(said in problem for problem in problems)
+
+
+def test_a_net_runs_and_is_exported_without_them(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    x = np.random.default_rng(1).normal(size=(2, 3))
+    whole, known = (
+        Net(prototxt.parse(text, "net"), "TEST", seed=3) for text in (KNOWN + LOSS % ("FancyLoss", 'top: "l"'), KNOWN)
+    )
+    np.testing.assert_array_equal(
+        whole.forward({"x": x}).blobs["p"].detach(), known.forward({"x": x}).blobs["p"].detach()
+    )
+    assert sorted(whole.outputs) == ["p", "t"]
+    assert [note.text for note in whole.notes] == ["Leaving out layer l (line 4): its type FancyLoss is not known"]
+    opened = open_net(whole.document, NetState("TEST"), {})
+    assert [layer.type for layer in opened.layers] == ["Input", "InnerProduct", "Softmax"]
+    assert any("layer 'l' (line 4) is left out" in note for note in opened.notes)
+
+
+def solver(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "n.prototxt").write_text(text)
+    (tmp_path / "s.prototxt").write_text(f'net: "{tmp_path}/n.prototxt" base_lr: 0.1 lr_policy: "fixed"')
+    return tmp_path / "s.prototxt"
+
+
+def test_a_training_without_its_loss_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaffeSplitError, match=r"n\.prototxt:4: layer 'l': its type FancyLoss is not known: without"):
+        check_training(solver(tmp_path, KNOWN + LOSS % ("FancyLoss", 'top: "l"')))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("Data", "data_param { shuffle: true batch_size: 2 }", "DataParameter has no field 'shuffle'"),
+        ("Data", "transform_param { resize_param { height: 3 } }", "no field 'resize_param'"),
+        ("ImageData", "image_data_param { label_dim: 3 }", "no field 'label_dim'"),
+        ("MemoryData", "memory_data_param { dim: 3 }", "no field 'dim'"),
+    ],
+)
+def test_data_of_a_forks_form_are_given(kind: str, options: str, said: str, tmp_path: Path) -> None:
+    text = f'layer {{ name: "d" type: "{kind}" top: "x" {options} }}\n'
+    text += 'layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "x" }\n'
+    assert judged(text) == ([], [], [])
+    with pytest.raises(CaffeSplitError, match="its arrays in Python") as error:
+        check_training(solver(tmp_path, text))
+    assert said in str(error.value)
+
+
+def test_fields_that_change_nothing_by_their_value_are_noted() -> None:
+    field = "inner_product_param { normalize: %s num_output: 4 }"
+    for value, passes in (("false", True), ("0", True), ("true", False)):
+        text = HEAD.replace("inner_product_param { num_output: 4 }", field % value)
+        assert (not judged(text)[0]) == passes
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "param { lr_mult: 1 breadth_decay_mult: 2 }",
+        "inner_product_param { num_output: 4 weight_filler { type: 'gaussian' orthog: NEAREST } }",
+    ],
+)
+def test_fields_of_trainings_alone_are_refused_by_a_training(field: str) -> None:
+    text = HEAD.replace("inner_product_param { num_output: 4 }", f"inner_product_param {{ num_output: 4 }} {field}")
+    text = text.replace("inner_product_param { num_output: 4 } inner_product_param", "inner_product_param")
+    problems, _, training = judged(text)
+    assert problems == [] and len(training) == 1
+    assert training[0].startswith("2: layer 'ip': ") and training[0].endswith("the net is run, and not trained")
+
+
+def test_a_dropout_of_everything_runs_in_test_alone() -> None:
+    text = HEAD + 'layer { name: "d" type: "Dropout" bottom: "ip" top: "d" dropout_param { dropout_ratio: 1 } }'
+    problems, _, training = judged(text)
+    assert problems == [] and len(training) == 1 and "3: layer 'd': dropout_ratio: 1" in training[0]
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    assert Net(prototxt.parse(text, "net"), "TEST").outputs
+    with pytest.raises(CaffeSplitError, match="divides by 0"):
+        Net(prototxt.parse(text, "net"), "TRAIN")
+
+
+def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "n.prototxt"
+    path.write_text(
+        HEAD + 'layer { name: "p" type: "Pooling" bottom: "x" top: "p"\n'
+        "pooling_param { kernel_size: 2\nkernel_size: 3 } }"
+    )
+    document = read_net(path, upgrade=True)
+    problems, _ = judge(document, layers_of(document, NetState("TEST")))
+    assert [(problem.line, problem.text) for problem in problems] == [
+        (5, "layer 'p': kernel_size is given twice in one message, first at line 4")
+    ]
+
+
+def test_dropout_in_test_draws_where_a_fork_says_so() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    options = "dropout_param { dropout_ratio: 0.25 sample_weights_test: true %s }"
+    for more, kept in (("", 1 / 0.75), ("scale_train: false", 1.0)):
+        text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 5000 } } }\n'
+        text += f'layer {{ name: "d" type: "Dropout" bottom: "x" top: "d" {options % more} }}'
+        top = Net(prototxt.parse(text, "net"), "TEST").forward({"x": np.ones((4, 5000))}).blobs["d"].numpy()
+        np.testing.assert_allclose(np.unique(top), [0, kept], rtol=1e-6)
+        assert abs((top == 0).mean() - 0.25) < 0.02
+
+
+def test_the_phase_that_is_asked_for_wins_over_the_nets_own_except_in_a_training(tmp_path: Path) -> None:
+    text = (
+        "state { phase: TEST }\n"
+        + KNOWN
+        + 'layer { name: "o" type: "ReLU" bottom: "p" top: "o" include { phase: TRAIN } }'
+    )
+    names = [layer.name for layer in layers_of(prototxt.parse(text, "net"), NetState("TRAIN"))]
+    assert names == ["x", "ip", "p", "o"]
+    with pytest.raises(CaffeSplitError, match=r":1: the net's own state asks for phase TEST always"):
+        check_training(solver(tmp_path, text))
+
+
+def test_an_old_type_of_a_fork_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "old.prototxt"
+    text = 'input: "x" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4\n'
+    path.write_text(text + 'layers { name: "c" type: CCCP bottom: "x" top: "y" }')
+    document = read_net(path, upgrade=True)
+    problems, _ = judge(document, layers_of(document, NetState("TEST")))
+    assert [problem.text for problem in problems] == ["layer 'c': type CCCP is not handled"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ('type: "InnerProduct" bottom: "x" top: "y" inner_product_param { }', "num_output is missing"),
+        ('type: "ReLU" bottom: "x" top: "y" param { }', "1 param for 0 blobs"),
+        (
+            'type: "Scale" bottom: "x" bottom: "x" top: "y" scale_param { bias_term: true } param { } param { }',
+            "2 param for 1 blobs",
+        ),
+    ],
+)
+def test_the_check_refuses_what_a_net_refuses(layer: str, said: str) -> None:
+    problems = judged(HEAD + f'layer {{ name: "l" {layer} }}')[0]
+    assert len(problems) == 1 and said in problems[0]
