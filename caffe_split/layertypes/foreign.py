@@ -71,6 +71,16 @@ def why_harmless(path: str, within: prototxt.Message) -> str | None:
     return _HARMLESS.get(path)
 
 
+def harmless_fields(layer: Layer) -> dict[str, tuple[check.Problem, str]]:
+    """The fields of forks that change nothing, by path, and why; those within a fork's own messages, too."""
+    found = {}
+    for problem in (*foreign_fields(layer), *check.unknown_to_all(layer.message, "LayerParameter")):
+        reason = why_harmless(problem.path, layer.message)
+        if reason is not None:
+            found[problem.path] = problem, reason
+    return found
+
+
 def _values(path: str, within: prototxt.Message) -> list[Any]:
     """All values of the field at a path: numbers, and words in small letters."""
     name, _, rest = path.partition(".")

@@ -42,6 +42,10 @@ def judged(text: str, phase: str = "TRAIN") -> tuple[list[str], list[str], list[
         LOSS % ("SoftmaxWithLoss", 'bottom: "x" top: "l"'),
         LOSS % ("SoftmaxWithLoss", 'top: "l" loss_param { adaptive_weighting: true }'),
         LOSS % ("FocalLoss", 'top: "l" focal_loss_param { type: LINEAR alpha: 1 gamma: 2 }'),
+        LOSS % ("SoftmaxWithLoss", 'top: "l" softmaxwithloss_param { weight_source: "w" }'),
+        LOSS % ("WarpCTC", 'top: "l"'),
+        LOSS % ("MSE", 'top: "l"'),
+        LOSS % ("SequenceAccuracy", 'top: "l" loss_weight: 1'),
     ],
 )
 def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
@@ -55,14 +59,77 @@ def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
     "measure",
     [
         LOSS % ("LabelsequenceAccuracy", 'top: "a"'),
-        LOSS % ("MAE", 'top: "a"'),
-        LOSS % ("PR", 'top: "a" top: "b"'),
-        LOSS % ("Accuracy", 'top: "a" accuracy_param { per_class: true }'),
+        LOSS % ("MAE", 'top: "a" loss_weight: 0'),
+        LOSS % ("EvalDetection", 'top: "a"'),
+        LOSS % ("Accuracy", 'top: "a" accuracy_param { weights_of_classes: true }'),
     ],
 )
 def test_a_measure_of_a_fork_is_left_out_of_a_training(measure: str) -> None:
     known = HEAD + 'layer { name: "k" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "k" }\n'
     assert judged(known + measure) == ([], ["l"], [])
+
+
+def test_a_training_needs_a_loss_that_is_left() -> None:
+    """An accuracy that is left out is none; without any loss there is nothing to train."""
+    problems, gone, training = judged(KNOWN + LOSS % ("SequenceAccuracy", 'top: "a"'))
+    assert (problems, gone) == ([], ["l"]) and len(training) == 1 and "no loss is left" in training[0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["FeatureMap", "HeatMap", "APLayer", "ErrorFeedback", "EvalNet", "ROCPooling", "Lossless", "Gloss", "AccuracyMap"],
+)
+def test_a_last_layer_that_is_no_loss_is_refused(kind: str) -> None:
+    assert judged(KNOWN + LOSS % (kind, 'top: "l"'))[0][0].startswith(f"4: layer 'l': type {kind} is not handled")
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (LOSS % ("SoftmaxWithLoss", "loss_param { ignore_lable: 255 }"), "did you mean 'ignore_label'"),
+        (LOSS % ("SoftmaxWithLoss", "loss_weigth: 0"), "did you mean 'loss_weight'"),
+        (LOSS % ("SoftmaxWithLoss", "loss_param { normalization: BATCHSIZE }"), "BATCHSIZE"),
+        (LOSS % ("SoftmaxWithLoss", 'include { stagee: "a" }'), "stagee"),
+        (LOSS % ("Accuracy", 'top: "a" accuracy_param { topk: 5 }'), "did you mean 'top_k'"),
+    ],
+)
+def test_a_slip_in_a_known_loss_is_refused(layer: str, said: str) -> None:
+    problems = judged(KNOWN + layer)[0]
+    assert len(problems) == 1 and problems[0].startswith("4: layer 'l': ") and said in problems[0]
+
+
+def test_a_known_type_is_not_said_to_be_meant() -> None:
+    document = prototxt.parse(KNOWN + LOSS % ("SoftmaxWithLoss", 'bottom: "x" top: "l"'), "net")
+    (note,) = judge(document, layers_of(document, NetState("TRAIN")))[1]
+    assert note.reason == "SoftmaxWithLoss of 3 bottoms is a form of a fork"
+
+
+def test_an_export_leaves_out_what_the_engine_does() -> None:
+    """Not a layer in the middle that is called as a measure is."""
+    middle = KNOWN + (LOSS % ("FancyLoss", 'top: "l"')) + 'layer { name: "r" type: "ReLU" bottom: "l" top: "r" }'
+    opened = open_net(prototxt.parse(middle, "net"), NetState("TEST"), {})
+    assert [layer.type for layer in opened.layers][-2:] == ["FancyLoss", "ReLU"]
+
+
+def test_a_loss_that_is_left_out_is_not_0(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.formats.weights.caffemodel import write_weights
+    from caffe_split.inference.given import RunOptions
+    from caffe_split.inference.scores import score_net
+    from caffe_split.inference.timing import time_net
+
+    shape = "shape { dim: 2 dim: 3 } shape { dim: 2 }"
+    text = KNOWN.replace('"Input"', '"DummyData"').replace(
+        f"input_param {{ {shape} }}", f"dummy_data_param {{ {shape} }}"
+    )
+    (tmp_path / "n.prototxt").write_text(text + LOSS % ("FancyLoss", 'top: "l"'))
+    write_weights(tmp_path / "w.caffemodel", {"ip": [np.ones((4, 3)), np.zeros(4)]})
+    torch = RunOptions("torch")
+    found = score_net(tmp_path / "n.prototxt", tmp_path / "w.caffemodel", iterations=1, options=torch)
+    said = "Leaving out layer l (line 4): its type FancyLoss is not known"
+    assert found.lines()[0] == "Loss: not known" and np.isnan(found.loss) and said in found.notes
+    times = time_net(tmp_path / "n.prototxt", iterations=1, options=torch)
+    assert times.notes == (said,) and "notes" not in times.as_dict()
 
 
 def test_what_gives_something_to_a_loss_alone_is_left_out_with_it() -> None:
@@ -137,6 +204,13 @@ def test_data_of_a_forks_form_are_given(kind: str, options: str, said: str, tmp_
     with pytest.raises(CaffeSplitError, match="its arrays in Python") as error:
         check_training(solver(tmp_path, text))
     assert said in str(error.value)
+
+
+def test_a_field_within_a_forks_message_changes_nothing_at_0() -> None:
+    options = "roi_pooling_param { pooled_w: 2 pooled_h: 2 pad_ratio: %s }"
+    for value, passes in (("0.0", True), ("0.1", False)):
+        text = KNOWN + f'layer {{ name: "r" type: "ROIPooling" bottom: "x" bottom: "t" top: "r" {options % value} }}'
+        assert (judged(text)[0] == []) == passes
 
 
 def test_fields_that_change_nothing_by_their_value_are_noted() -> None:

@@ -20,7 +20,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
-from caffe_split.layertypes.foreign import foreign_fields, training_fields, unread_fields, why_harmless
+from caffe_split.layertypes.foreign import harmless_fields, training_fields, unread_fields, why_harmless
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import RECORDS, record_for
@@ -120,6 +120,9 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         for index, why in sorted(gone.items())
         if is_needed_to_train(layers[index])
     ]
+    if gone and not losses and not any(_has_loss(layer) for layer in kept):
+        first = min(gone)
+        losses = [(layers[first], f"{gone[first]}, and no loss is left: the net is run, and not trained")]
     fields = [
         Problem(document.filename, each.line, f"layer '{layer.name}': {each.message}; the net is run, and not trained")
         for layer in kept
@@ -129,6 +132,12 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
         for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
     ]
+
+
+def _has_loss(layer: Layer) -> bool:
+    """Whether a top counts in what is trained."""
+    weights = [float(weight) for weight in layer.message.get_all("loss_weight")]
+    return any(weights) if weights else record_for(layer).is_loss
 
 
 def without(layers: Sequence[Layer], gone: Collection[int]) -> list[Layer]:
@@ -193,6 +202,8 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
 
 def _alike(kind: str) -> str:
     """A known type whose name differs by a slip, as the end of a sentence; "" for none."""
+    if kind in RECORDS:
+        return ""
     known = {name.lower(): name for name, record in RECORDS.items() if record.engine is not None}
     near = difflib.get_close_matches(kind.lower(), known, 1, 0.9)
     return f"; did you mean {known[near[0]]}?" if near else ""
@@ -229,11 +240,10 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     of_training = training_fields(layer, record_for(layer).options)
     notes += [Note(each.line, layer.name, each.path, f"{each.message}; it concerns trainings") for each in of_training]
     strange = {each.path for each in (*unread, *of_training)}
-    for each in foreign_fields(layer):
-        harmless = why_harmless(each.path, layer.message)
-        if harmless is not None and each.path not in strange:
-            strange.add(each.path)
-            notes.append(Note(each.line, layer.name, each.path, harmless))
+    for path, (each, reason) in harmless_fields(layer).items():
+        if path not in strange:
+            strange.add(path)
+            notes.append(Note(each.line, layer.name, path, reason))
     for entry in layer.message:
         if entry.name in strange:
             continue
