@@ -69,8 +69,9 @@ def shortened(study: Study, scale: Fraction) -> Study:
     if window is not None:
         window = (scaled(window[0], scale), scaled(window[1], scale))
         if scale != 1:
-            # The last sample is at the window's end.
-            interval = nearest_divisor(window[1] - window[0], interval, most=2 * interval)
+            # The last sample is at the window's end, and there is one between.
+            long = window[1] - window[0]
+            interval = nearest_divisor(long, interval, most=max(1, min(2 * interval, long // 2)))
     return replace(
         study,
         split=scaled(study.split, scale),

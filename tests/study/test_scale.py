@@ -111,6 +111,7 @@ def test_a_length_without_divisors_is_sampled_and_tested_with_measure() -> None:
     """9973 is prime. One step of TPM would say nothing, a test at each iteration would take days."""
     study = read_study(RESNET, {"scale": "9973/10000"})
     assert (study.window, study.interval) == ((39892, 49865), 1)
+    assert read_study(RESNET, {"scale": "5/10000", "interval": 5000}).interval == 1  # of 5, not 5
     for scale, end in (("1009/64000", 1009), ("2017/64000", 2017)):
         solver = study_solver(read_study(RESNET, {"scale": scale}))
         assert solver.get("max_iter") == end and solver.get("test_interval") == end
