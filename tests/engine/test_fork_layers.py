@@ -10,6 +10,7 @@ import pytest
 
 from tests.engine.case import Case, layer
 from tests.engine.fork_cases_layers import MARKS, RNG
+from tests.engine.fork_cases_more import JUDGED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -198,3 +199,58 @@ def test_weights_of_few_bits_are_rounded_at_random_in_training(kind: str) -> Non
     top.sum().backward()
     np.testing.assert_allclose(weight.grad.numpy().ravel(), 0.7, rtol=1e-6)
     np.testing.assert_allclose(float(x.grad), found.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }"),
+        ("Permute", "permute_param { }"),
+        ("Transpose", "transpose_param { dim: 0 dim: 1 dim: 2 dim: 3 }"),
+        ("ShuffleChannel", "shuffle_channel_param { group: 1 }"),
+        ("Reorg", "reorg_param { stride: 1 }"),
+        ("PixelShuffle", "pixel_shuffle_param { upscale_factor: 1 }"),
+        ("Tiling", "tiling_param { tile_dim: 1 }"),
+    ],
+)
+def test_a_relu_behind_what_moves_nothing_leaves_its_bottom_whole(kind: str, options: str) -> None:
+    """Where the order in memory stays, such a top would be the memory of its bottom."""
+    text = layer("Convolution", "x", "c", "convolution_param { num_output: 4 kernel_size: 1 }").replace('"l"', '"c"')
+    text += layer(kind, "c", "p", options) + layer("ReLU", "p", "p").replace('"l"', '"r"')
+    text += layer("Power", "c", "y").replace('"l"', '"n"')
+    net = Net(prototxt.parse(Case(text, {"x": (2, 3, 4, 5)}).prototxt(), "net"), "TRAIN", fuse=True, seed=1)
+    with torch.no_grad():
+        net.layers[1].blobs[0].copy_(torch.tensor(RNG.normal(size=(4, 3, 1, 1))))
+    assert float(net.forward({"x": RNG.normal(size=(2, 3, 4, 5))}).blobs["y"].detach().min()) < 0
+
+
+@pytest.mark.parametrize("kind", ["FlowWarp", "DeformableConvolution", "SpatialTransformer"])
+def test_a_place_that_is_no_number_lies_outside(kind: str) -> None:
+    options = "deformable_convolution_param { num_output: 1 kernel_size: 1 weight_filler { value: 1 } }"
+    shape = (1, 6) if kind == "SpatialTransformer" else (1, 2, 2, 3)
+    text = layer(kind, "x f", options=options if kind == "DeformableConvolution" else "")
+    net = built(Case(text, {"x": (1, 1, 2, 3), "f": shape}))
+    places = np.zeros(shape)
+    places.flat[0] = np.nan
+    x = torch.ones(1, 1, 2, 3, requires_grad=True)
+    top = net.forward({"x": x, "f": places}).blobs["y"]
+    assert float(top.detach().flatten()[0]) == 0 and not top.isnan().any()
+    top.sum().backward()
+    assert not x.grad.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "name", ["margin_large", "margin_sphere", "resample_larger", "downsample", "local", "deformable", "mean_field"]
+)
+def test_layers_in_float32_stay_so_under_bf16(name: str) -> None:
+    judged = JUDGED[name]
+    tops = []
+    for precision in ("fp32", "bf16"):
+        net = Net(prototxt.parse(judged.case.prototxt(), "net"), "TRAIN", precision=precision, seed=1)
+        rng = np.random.default_rng(3)
+        given = {key: rng.normal(size=shape) for key, shape in judged.case.inputs.items()} | (judged.bottoms or {})
+        with torch.no_grad():
+            for blob in net.layers[-1].blobs:
+                blob.copy_(torch.tensor(rng.normal(size=blob.shape)))
+        tops.append(net.forward(given).blobs["y"].detach().numpy())
+    np.testing.assert_array_equal(*tops)

@@ -97,6 +97,7 @@ _READS = {
     ),
     **dict.fromkeys(("SeLu", "BReLU", "Local", "Lstm"), Reads((0,))),
     **dict.fromkeys(("DeformableConvolution", "SpatialTransformer", "FlowWarp", "ConvLSTM"), Reads((0, 1))),
+    "MultiStageMeanfield": Reads((1, 2)),
     **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), Reads((0, 1))),
     "LabelSpecificAdd": Reads((1,)),
     "Convolution3D": Reads((0,)),

@@ -186,7 +186,6 @@ RECORDS = (
                 check=_check_pixel_shuffle,
                 takes_bf16=True,
                 rule_refuses=True,
-                lets_overwrite=always,
                 class_name="PixelShuffle",
             ),
         )
