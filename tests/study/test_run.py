@@ -90,7 +90,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_table(tmp_path: Path) -> Non
     assert course is not None and course.iterations[0] == 0 and set(course.rms) == set(ROLES)
 
     manifest = json.loads((tmp_path / "whole/results/manifest.json").read_text())
-    assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png"}
+    assert set(manifest["outputs"]) == {"table.md", "table.csv", "table.json", "points.png", "gains.png"}
     text = (tmp_path / "docs/tiny.md").read_text()
     assert "caffe-split study tiny.yaml --jobs 2 --out whole --publish docs --logs\n" in text
     assert "one pair or none: no interval" in text and f"{os.cpu_count()} cores" in text
