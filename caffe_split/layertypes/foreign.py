@@ -98,6 +98,11 @@ def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Proble
     return [problem for problem in _unread(layer, options) if problem.fatal or not _is_of_training(problem.path)]
 
 
+def may_be_a_slip(problem: check.Problem) -> bool:
+    """Whether what only a fork may know may be a mistake: a value that does not fit, what is nearly a known name."""
+    return problem.fatal or "has no field" not in problem.message or "did you mean" in problem.message
+
+
 def training_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:
     """As `unread_fields`, of what concerns a training alone: how weights are first filled, and learnt."""
     return [problem for problem in _unread(layer, options) if not problem.fatal and _is_of_training(problem.path)]

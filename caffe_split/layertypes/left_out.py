@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from caffe_split.formats.prototxt import check
-from caffe_split.layertypes.foreign import unread_fields
+from caffe_split.layertypes.foreign import may_be_a_slip, unread_fields
 from caffe_split.layertypes.table import RECORDS, record_of
 from caffe_split.net.layers import Layer
 
@@ -75,7 +74,7 @@ def why_left_out(layer: Layer) -> str | None:
     if record.engine is None or not (record.is_loss or layer.type in _KNOWN_MEASURES):
         return None
     unread = unread_fields(layer, record.options)
-    if any(_is_a_slip(problem) for problem in unread):
+    if any(may_be_a_slip(problem) for problem in unread):
         return None
     if unread:
         return f"{unread[0].message} (line {unread[0].line})"
@@ -97,11 +96,6 @@ def _readers(layers: Sequence[Layer]) -> list[set[int]]:
                 found[made[bottom]].add(index)
         made.update(dict.fromkeys(layer.tops, index))
     return found
-
-
-def _is_a_slip(problem: check.Problem) -> bool:
-    """Whether what is strange in a loss may be a mistake: a value that does not fit, or what is nearly a known name."""
-    return problem.fatal or "has no field" not in problem.message or "did you mean" in problem.message
 
 
 def _words(name: str) -> list[str]:

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/e
 
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.training.solver import Solver
+from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 
 
@@ -254,3 +255,44 @@ def test_layers_in_float32_stay_so_under_bf16(name: str) -> None:
                 blob.copy_(torch.tensor(rng.normal(size=blob.shape)))
         tops.append(net.forward(given).blobs["y"].detach().numpy())
     np.testing.assert_array_equal(*tops)
+
+
+def test_the_weights_of_an_inner_product_are_divided_by_their_length_in_training() -> None:
+    options = "inner_product_param { num_output: 4 bias_term: false normalize: true }"
+    text = layer("InnerProduct", "x", "s", options)
+    text += layer("SoftmaxWithLoss", "s t", "y").replace('"l"', '"e"')
+    x, weight = (RNG.normal(size=(rows, 3)).astype(np.float32) * 3 for rows in (8, 4))
+    found = {}
+    for phase in ("TRAIN", "TEST"):
+        net = built(Case(text, {"x": (8, 3), "t": (8,)}, phase=phase))
+        net.load({"l": [weight]}, "w")
+        found[phase] = net.forward({"x": x, "t": np.zeros(8)}, keep=True).blobs["s"].detach().numpy()
+    unit = weight / np.sqrt((weight**2).sum(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(found["TRAIN"], x @ unit.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["TEST"], x @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", ["normalize: true", "normalize: false"])
+def test_a_training_divides_them_too(fields: str, tmp_path: Path) -> None:
+    """Small products have a kernel of their own in trainings, which knows nothing of lengths."""
+    text = 'layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 4 dim: 3 } '
+    text += 'shape { dim: 4 } data_filler { type: "gaussian" } data_filler { value: 1 } } }\n'
+    options = f"inner_product_param {{ num_output: 2 {fields} weight_filler {{ value: 5 }} }}"
+    text += layer("InnerProduct", "x", "s", options) + layer("SoftmaxWithLoss", "s t", "y").replace('"l"', '"e"')
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "s.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1')
+    solver = Solver(str(tmp_path / "s.prototxt"))
+    solver.step(1)
+    lengths = solver.net.params[0].values.detach().norm(dim=1).numpy()
+    np.testing.assert_allclose(lengths, 1 if "true" in fields else 5 * math.sqrt(3), rtol=1e-5)
+
+
+def test_lambda_is_counted_once_where_its_bottom_is_overwritten() -> None:
+    """The layer is not run again for its gradient: it is refused."""
+    text = layer("InnerProduct", "x", "f", "inner_product_param { num_output: 3 }").replace('"l"', '"f"')
+    text += layer("Split", "f", "a b").replace('"l"', '"s"')
+    options = "margin_inner_product_param { num_output: 2 type: DOUBLE }"
+    text += layer("MarginInnerProduct", "a t", "y l", options) + layer("ReLU", "b", "b").replace('"l"', '"r"')
+    case = Case(text, {"x": (2, 3), "t": (2,)})
+    with pytest.raises(CaffeSplitError, match="'r' in place overwrites what its gradient needs"):
+        built(case)

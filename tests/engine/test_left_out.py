@@ -206,6 +206,21 @@ def test_data_of_a_forks_form_are_given(kind: str, options: str, said: str, tmp_
     assert said in str(error.value)
 
 
+def test_a_slip_in_a_data_layer_is_refused() -> None:
+    text = 'layer { name: "d" type: "ImageData" top: "x" top: "t" transform_param { mirorr: true } }\n'
+    problems = judged(text)[0]
+    assert len(problems) == 1 and "no field 'mirorr'; did you mean 'mirror'?" in problems[0]
+
+
+def test_what_is_a_forks_is_named_where_a_shape_is_asked_for() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "d" type: "ImageData" top: "x" top: "t" image_data_param { label_dim: 2 } }\n'
+    with pytest.raises(CaffeSplitError, match=r"no field 'label_dim' in BVLC's Caffe \(line 1\), so nothing is read"):
+        Net(prototxt.parse(text, "net"), "TEST")
+
+
 def test_a_field_within_a_forks_message_changes_nothing_at_0() -> None:
     options = "roi_pooling_param { pooled_w: 2 pooled_h: 2 pad_ratio: %s }"
     for value, passes in (("0.0", True), ("0.1", False)):
@@ -235,6 +250,36 @@ def test_fields_of_trainings_alone_are_refused_by_a_training(field: str) -> None
     assert training[0].startswith("2: layer 'ip': ") and training[0].endswith("the net is run, and not trained")
 
 
+@pytest.mark.parametrize(
+    ("filler", "said"),
+    [
+        ("orthogonal", ""),
+        ("file", ""),
+        ("guassian", "'guassian' is not handled"),
+        ("Xavier", "'Xavier' is not handled"),
+    ],
+)
+def test_a_forks_filler_is_run_with_weights_and_not_trained(filler: str, said: str) -> None:
+    options = f'inner_product_param {{ num_output: 4 bias_filler {{ type: "{filler}" }} }}'
+    problems, _, training = judged(HEAD.replace("inner_product_param { num_output: 4 }", options))
+    if said:
+        assert len(problems) == 1 and said in problems[0]
+        return
+    assert problems == [] and len(training) == 1
+    assert training[0].startswith(f"2: layer 'ip': a bias_filler of type '{filler}' is not handled; constant,")
+
+
+def test_what_a_forks_filler_would_fill_shows_until_it_is_loaded() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    options = 'inner_product_param { num_output: 4 bias_filler { type: "file" } }'
+    net = Net(prototxt.parse(HEAD.replace("inner_product_param { num_output: 4 }", options), "net"), "TEST")
+    assert np.isnan(net.forward({"x": np.ones((2, 3))}).blobs["ip"].detach().numpy()).all()
+    net.load({"ip": [np.ones((4, 3)), np.zeros(4)]}, "w")
+    assert (net.forward({"x": np.ones((2, 3))}).blobs["ip"].detach() == 3).all()
+
+
 def test_a_dropout_of_everything_runs_in_test_alone() -> None:
     text = HEAD + 'layer { name: "d" type: "Dropout" bottom: "ip" top: "d" dropout_param { dropout_ratio: 1 } }'
     problems, _, training = judged(text)
@@ -245,6 +290,12 @@ def test_a_dropout_of_everything_runs_in_test_alone() -> None:
     assert Net(prototxt.parse(text, "net"), "TEST").outputs
     with pytest.raises(CaffeSplitError, match="divides by 0"):
         Net(prototxt.parse(text, "net"), "TRAIN")
+
+
+def test_a_normalize_without_options_is_not_trained() -> None:
+    """SSD's learns a factor."""
+    problems, _, training = judged(HEAD + 'layer { name: "n" type: "Normalize" bottom: "ip" top: "n" }')
+    assert problems == [] and len(training) == 1 and "3: layer 'n': without norm_param" in training[0]
 
 
 def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from caffe_split.engine.layers.data import Input
 from caffe_split.layertypes.shape_rules import UnknownShapeError
 from caffe_split.layertypes.table import record_for
 
+# Caffe's own, which are given where they have a fork's field.
+_READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
+
 
 class Given(Input):
     """Blobs that the caller fills, of the shapes that the caller or the layer's options give."""
@@ -29,11 +32,18 @@ class Given(Input):
             lacking = [top for top in self.text.tops if top not in found]
         if lacking:
             raise self.error(
-                f"the records of {self.text.type} layers are not read, and the shape of '{lacking[0]}' is not known: "
+                f"{self._why()}, and the shape of '{lacking[0]}' is not known: "
                 f'give the shapes, Net(..., inputs={{"{lacking[0]}": (1, 3, 224, 224), ...}}), and then the arrays.'
             )
         self.top_shapes = [(self.rows(found[top][0]).count, *found[top][1:]) for top in self.text.tops]
         self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+
+    def _why(self) -> str:
+        """Why nothing is read."""
+        engine = record_for(self.text).engine
+        if self.text.type in _READERS and engine is not None:
+            return f"{engine.ignored['*'].partition(', so its')[0]}, so nothing is read"
+        return f"the records of {self.text.type} layers are not read"
 
     def _written(self) -> dict[str, Shape]:
         """The shapes of the tops that the layer's options tell."""

@@ -180,13 +180,15 @@ def _dropout(layer: Layer) -> Iterator[str]:
         yield f"dropout_ratio: {ratio:g}; expected a number from 0 to below 1"
 
 
-def dropout_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
-    """Where a TRAIN net divides by 0."""
+def only_run(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
+    """Layers whose text can be run in TEST, and not trained."""
     for layer in layers:
         if layer.type == "Dropout" and Options.of(layer.message, "dropout_param").get("dropout_ratio") == 1:
+            yield layer, "dropout_ratio: 1; expected a number below 1, since Caffe divides by 0 in TRAIN"
+        elif layer.type == "Normalize" and not layer.message.has("norm_param"):
             yield (
                 layer,
-                "dropout_ratio: 1; expected a number below 1, since Caffe divides by 0 where values are dropped",
+                "without norm_param: SSD's Normalize learns a factor, others do not; write norm_param { } for SSD's",
             )
 
 

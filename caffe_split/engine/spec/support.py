@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
+from caffe_split.engine.spec.fillers import FILLERS, forks_fillers, is_a_forks
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.recurrent import recurrent_problems
-from caffe_split.engine.spec.setup import dropout_problems, filler_problems, setup_problems
+from caffe_split.engine.spec.setup import filler_problems, only_run, setup_problems
 from caffe_split.engine.spec.wires import Wires
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -30,7 +31,6 @@ from caffe_split.net.state import NetState
 
 # The top of a loss for which none is written.
 AUTOMATIC = "(automatic)"
-FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,18 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         for layer in kept
         for each in training_fields(layer, record_for(layer).options)
     ]
+    fields += [
+        Problem(
+            document.filename,
+            entry.line,
+            f"layer '{layer.name}': a {entry.name} of type '{kind}' is not handled; {', '.join(FILLERS)} are",
+        )
+        for layer in kept
+        for entry, kind in forks_fillers(layer)
+    ]
     return fields + [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
+        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *only_run(kept))
     ]
 
 
@@ -239,6 +248,10 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     yield from ((each.line, each.message) for each in unread)
     of_training = training_fields(layer, record_for(layer).options)
     notes += [Note(each.line, layer.name, each.path, f"{each.message}; it concerns trainings") for each in of_training]
+    notes += [
+        Note(entry.line, layer.name, entry.name, f"its type '{kind}' is not known, so that weights have to be loaded")
+        for entry, kind in forks_fillers(layer)
+    ]
     strange = {each.path for each in (*unread, *of_training)}
     for path, (each, reason) in harmless_fields(layer).items():
         if path not in strange:
@@ -272,16 +285,16 @@ def _fields(
             reason = engine.ignored.get(path, engine.ignored.get(inner.name))
             if inner.name in handled:
                 if "filler" in inner.name:
-                    yield from _filler(inner)
+                    yield from _filler(inner, entry.name == "dummy_data_param")
             elif reason is not None:
                 notes.append(Note(inner.line, layer.name, path, reason))
             else:
                 yield inner.line, f"field {path} is not handled"
 
 
-def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
+def _filler(entry: prototxt.Field, is_data: bool) -> Iterator[tuple[int, str]]:
     for message in entry.values():
         kind = message.get("type", "constant")
-        if kind not in FILLERS:
+        if kind not in FILLERS and not (is_a_forks(str(kind)) and not is_data):
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
         yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))
