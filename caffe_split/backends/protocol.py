@@ -92,6 +92,7 @@ class Session(ABC):
 
     inputs: the names of the Input layers' tops. outputs: those of the blobs that no layer reads, in Caffe's order.
     shapes: of all blobs by name. loss_weights: of the blobs that have one. notes: what is not computed, and why.
+    lacks_loss: a loss is not.
     """
 
     inputs: Sequence[str]
@@ -99,6 +100,7 @@ class Session(ABC):
     shapes: Mapping[str, tuple[int, ...]]
     loss_weights: Mapping[str, float]
     notes: Sequence[str] = ()
+    lacks_loss: bool = False
 
     @abstractmethod
     def forward(self, inputs: Mapping[str, np.ndarray] | None = None) -> Batch:
@@ -128,12 +130,16 @@ class LayerTime(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """Mean times of a net in milliseconds per iteration; layers in the order in which they run."""
+    """Mean times of a net in milliseconds per iteration; layers in the order in which they run.
+
+    notes: what is not computed, and why.
+    """
 
     layers: Sequence[LayerTime]
     forward: float
     backward: float
     both: float
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

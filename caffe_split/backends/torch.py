@@ -71,7 +71,8 @@ class Torch(Backend):
         made = Net(read_net(net, upgrade=True), how.state, device=device)
         layers, both = time_layers(made, how.iterations, say)
         times = [LayerTime(*each) for each in layers]
-        return Timed(times, sum(each.forward for each in times), sum(each.backward for each in times), both)
+        total = sum(each.forward for each in times), sum(each.backward for each in times)
+        return Timed(times, *total, both, _not_computed(made))
 
     def channel_statistics(
         self, net: NetFiles, blobs: Sequence[str], batches: int, state: NetState
@@ -115,7 +116,7 @@ class TorchSession(Session):
         self._net.go_to(how.skip)
         self.inputs, self.outputs, self.shapes = self._net.inputs, self._net.outputs, self._net.shapes
         self.loss_weights = self._net.loss_weights
-        self.notes = [note.text for note in self._net.notes if not note.field]
+        self.notes, self.lacks_loss = _not_computed(self._net), self._net.lacks_loss
         self._wanted = list(dict.fromkeys((*self.outputs, *how.blobs)))
         for name in self._wanted:
             if name not in self.shapes:
@@ -128,6 +129,11 @@ class TorchSession(Session):
         with torch.no_grad():
             made = self._net.forward(inputs, keep=True)
         return Batch(float(made.loss), {name: made.blobs[name].float().cpu().numpy() for name in self._wanted})
+
+
+def _not_computed(net: Net) -> list[str]:
+    """A sentence for each layer that is left out."""
+    return [note.text for note in net.notes if not note.field]
 
 
 def _device(name: str, threads: int | None) -> torch.device:

@@ -66,6 +66,8 @@ def time(
             click.echo(f"Iteration: {number} forward-backward time: {took:.6g} ms.")
 
     times = time_net(net, iterations=iterations, options=options, say=say)
+    for note in times.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         print_json(times.as_dict())
     elif as_csv:

@@ -9,7 +9,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.exporting.table import left_out
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.inputs import is_source, keep_tops, with_inputs
-from caffe_split.layertypes.left_out import why_left_out
+from caffe_split.layertypes.left_out import left_out as not_computed
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.state import NetState
@@ -81,16 +81,17 @@ def _drop(layers: Sequence[Layer]) -> list[str]:
     unread: set[str] = set()
     notes = []
     read: set[str] = set()
-    for layer in layers:
+    gone = not_computed(layers)
+    for index, layer in enumerate(layers):
         because = next((bottom for bottom in layer.bottoms if bottom in dropped), "")
-        if not (left_out(layer.type) or why_left_out(layer) or because):
+        if not (left_out(layer.type) or index in gone or because):
             read.update(layer.bottoms)
             dropped.difference_update(layer.tops)
             continue
         dropped.update(layer.tops)
         unread.update(layer.bottoms)
         why = f"it reads '{because}'" if because else f"{layer.type} is for training and tests"
-        notes.append(f"{layer.where} is left out: {why}")
+        notes.append(f"{layer.where} is left out: {gone.get(index, why)}")
         _remove(layer)
     for layer in layers:
         if layer.type == "Input" and any(top in unread and top not in read for top in layer.tops):

@@ -20,6 +20,7 @@ CANNOT: Mapping[str, str] = {
     "Python": "what it computes is a program",
     "Proposal": "its regions are compared one after the other",
     "MIL": "its rows are regions of several images",
+    "MultiStageMeanfield": "its filters depend on the image",
     "RPN": "its regions are compared one after the other",
     **dict.fromkeys(
         ("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"), "its numbers of few bits are not written yet"

@@ -35,7 +35,7 @@ class NetScores:
 
     weights: their file. iterations: the batches that were run. loss: the mean of the weighted sum of the net's losses.
     scores: one per value of each output, in Caffe's order. notes: what a reader should know of the data. counts: of
-    labels and classes, where they were asked for.
+    labels and classes, where they were asked for. lacks_loss: a loss of the net is not computed, and `loss` is nan.
     """
 
     weights: Path
@@ -44,10 +44,11 @@ class NetScores:
     scores: tuple[Score, ...]
     notes: tuple[str, ...] = ()
     counts: Counts | None = None
+    lacks_loss: bool = False
 
     def lines(self) -> list[str]:
         """The last lines of `caffe test`; after them the shares that were asked for, such as `top-5 = 0.98`."""
-        said = [f"Loss: {number(self.loss)}"]
+        said = [f"Loss: {'not known' if self.lacks_loss else number(self.loss)}"]
         for score in self.scores:
             product = float(np.float32(score.weight) * np.float32(score.value))
             share = f" (* {number(score.weight)} = {number(product)} loss)" if score.weight else ""
@@ -165,7 +166,8 @@ def score_net(
             for name, each in zip(outputs, sums)
             for value in (each / np.float32(count)).tolist()
         )
-    return NetScores(Path(weights), count, float(loss / np.float32(count)), scores, tuple(notes), counts)
+        mean = float("nan") if session.lacks_loss else float(loss / np.float32(count))
+    return NetScores(Path(weights), count, mean, scores, tuple(notes), counts, session.lacks_loss)
 
 
 def _check_tops(top: Sequence[int], classes: int, place: Head) -> None:

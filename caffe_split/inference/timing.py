@@ -45,7 +45,7 @@ class NetTimes:
     """Mean times of a net in milliseconds per iteration, as `caffe time` measures them.
 
     engine: the back end. iterations: how many were measured. layers: in the order in which they run, Caffe's own Splits
-    among them. forward, backward, both: of the whole net.
+    among them. forward, backward, both: of the whole net. notes: what was not measured, since it is not computed.
     """
 
     engine: str
@@ -54,6 +54,7 @@ class NetTimes:
     forward: float
     backward: float
     both: float
+    notes: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -91,7 +92,8 @@ class NetTimes:
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
         rows = [{**vars(layer), "gigaflops": layer.gigaflops} for layer in self.layers]
-        return {**vars(self), "layers": rows, "total": self.both * self.iterations}
+        kept = {name: value for name, value in vars(self).items() if name != "notes"}
+        return {**kept, "layers": rows, "total": self.both * self.iterations}
 
     def csv_text(self) -> str:
         """A line per layer: times in milliseconds, shares of their sum, what it computes and holds."""
@@ -153,7 +155,7 @@ def time_net(
     layers = tuple(
         LayerCost(each.name, each.forward, each.backward, *costs.get(each.name, (0, 0))) for each in timed.layers
     )
-    return NetTimes(backend.name, iterations, layers, timed.forward, timed.backward, timed.both)
+    return NetTimes(backend.name, iterations, layers, timed.forward, timed.backward, timed.both, tuple(timed.notes))
 
 
 def _costs(given: GivenNet) -> Iterator[tuple[str, tuple[int | None, int | None]]]:

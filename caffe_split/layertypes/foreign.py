@@ -30,8 +30,8 @@ _HARMLESS = {
         "it chooses among a fork's implementations and precisions",
     ),
     **dict.fromkeys(
-        ("train_net_output_disp", "is_disp_info", "copy_postfix_name"),
-        "it chooses what a fork prints, or how it copies weights",
+        ("train_net_output_disp", "is_disp_info"),
+        "it chooses what a fork prints",
     ),
     **dict.fromkeys(
         (
@@ -45,7 +45,7 @@ _HARMLESS = {
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(
         (
-            *("data_param.shuffle", "image_data_param.raw_hdf5", "inner_product_param.normalize"),
+            *("data_param.shuffle", "image_data_param.raw_hdf5"),
             *("bias_param.channel_shared", "convolution_param.relu"),
         ),
         ("false", 0),
@@ -71,6 +71,16 @@ def why_harmless(path: str, within: prototxt.Message) -> str | None:
     return _HARMLESS.get(path)
 
 
+def harmless_fields(layer: Layer) -> dict[str, tuple[check.Problem, str]]:
+    """The fields of forks that change nothing, by path, and why; those within a fork's own messages, too."""
+    found = {}
+    for problem in (*foreign_fields(layer), *check.unknown_to_all(layer.message, "LayerParameter")):
+        reason = why_harmless(problem.path, layer.message)
+        if reason is not None:
+            found[problem.path] = problem, reason
+    return found
+
+
 def _values(path: str, within: prototxt.Message) -> list[Any]:
     """All values of the field at a path: numbers, and words in small letters."""
     name, _, rest = path.partition(".")
@@ -86,6 +96,11 @@ def unread_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Proble
     are not.
     """
     return [problem for problem in _unread(layer, options) if problem.fatal or not _is_of_training(problem.path)]
+
+
+def may_be_a_slip(problem: check.Problem) -> bool:
+    """Whether what only a fork may know may be a mistake: a value that does not fit, what is nearly a known name."""
+    return problem.fatal or "has no field" not in problem.message or "did you mean" in problem.message
 
 
 def training_fields(layer: Layer, options: Mapping[str, str]) -> list[check.Problem]:

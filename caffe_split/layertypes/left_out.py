@@ -10,17 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from caffe_split.layertypes.foreign import unread_fields
+from caffe_split.layertypes.foreign import may_be_a_slip, unread_fields
 from caffe_split.layertypes.table import RECORDS, record_of
 from caffe_split.net.layers import Layer
 
-# A word of a type's name that says that it measures.
-_MEASURES = frozenset(
-    (
-        *("accuracy", "accuracies", "acc", "metric", "metrics", "measure", "evaluate", "evaluation", "eval", "error"),
-        *("precision", "recall", "auc", "roc", "iou", "miou", "mae", "mse", "rmse", "psnr", "ssim", "pr", "ap", "map"),
-    )
-)
+# The last word of the name of a type that measures. Other types are called so, too, but hardly one whose top is the
+# result of a net.
+_MEASURES = frozenset(("accuracy", "acc", "mae", "mse", "rmse", "iou", "miou", "psnr", "ssim", "auc", "evaluate"))
+_MEASURE_TYPES = frozenset(("EvalDetection",))  # YOLO's
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _KNOWN_MEASURES = frozenset(("Accuracy", "SegAccuracy", "DetectionEvaluate"))
 # BVLC's own, of which a mistake in the text is refused and no fork's form. Forks give some of them a third bottom.
@@ -52,11 +49,18 @@ def left_out(layers: Sequence[Layer]) -> dict[int, str]:
 
 
 def is_needed_to_train(layer: Layer) -> bool:
-    """Whether a layer that is left out is a loss, or not known to be none: without it there is no training."""
+    """Whether a layer that is left out is a loss, or not known to be none: without it there is no training.
+
+    Caffe gives each loss a weight of 1, so that the name of a type has to say that it is none: an accuracy, or a type
+    that is known. So does a loss_weight of 0.
+    """
     if why_left_out(layer) is None:
         return False
     weights = [float(weight) for weight in layer.message.get_all("loss_weight")]
-    return any(weights) or not (layer.type in _KNOWN_MEASURES or _says(layer.type, loss=False))
+    if weights:
+        return any(weights)
+    words = _words(layer.type)
+    return not (layer.type in _KNOWN_MEASURES | _MEASURE_TYPES or ("loss" not in words and words[-1:] == ["accuracy"]))
 
 
 def why_left_out(layer: Layer) -> str | None:
@@ -65,18 +69,18 @@ def why_left_out(layer: Layer) -> str | None:
         return None
     if layer.type not in RECORDS:
         weighs = any(float(weight) for weight in layer.message.get_all("loss_weight"))
-        if weighs or _says(layer.type, loss=True) or _says(layer.type, loss=False):
-            return f"its type {layer.type} is not known"
-        return None
+        return f"its type {layer.type} is not known" if weighs or _measures(layer.type) else None
     record = record_of(layer.type)
     if record.engine is None or not (record.is_loss or layer.type in _KNOWN_MEASURES):
         return None
     unread = unread_fields(layer, record.options)
+    if any(may_be_a_slip(problem) for problem in unread):
+        return None
     if unread:
         return f"{unread[0].message} (line {unread[0].line})"
     of_fork, most = record.engine.module not in _BVLC, record.engine.bottoms[1]
     if (of_fork or layer.type in _WEIGHTED) and most < len(layer.bottoms):
-        return f"a {layer.type} of {len(layer.bottoms)} bottoms is a fork's"
+        return f"{layer.type} of {len(layer.bottoms)} bottoms is a form of a fork"
     if of_fork and record.engine.check is not None:
         return next(iter(record.engine.check(layer)), None)
     return None
@@ -94,8 +98,12 @@ def _readers(layers: Sequence[Layer]) -> list[set[int]]:
     return found
 
 
-def _says(name: str, *, loss: bool) -> bool:
-    """Whether the words of a type's name say that it is a loss, or else a measure and no loss."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    is_loss = any(word.startswith("loss") or word.endswith("loss") for word in words)
-    return is_loss if loss else not is_loss and bool(_MEASURES & set(words))
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def _measures(name: str) -> bool:
+    """Whether the words of a type's name say that it is a loss or a measure."""
+    words = _words(name)
+    is_ctc = words[-1:] == ["ctc"]  # WarpCTC
+    return "loss" in words or is_ctc or (words[-1:] != [] and words[-1] in _MEASURES) or name in _MEASURE_TYPES

@@ -78,6 +78,8 @@ class LayerType:
         has_kernels: its first parameter is a weight with a kernel per output (or, transposed, per input).
         keeps_shape: its top has the shape of its first bottom, by what the type is: no option could change that.
         keeps_channels: its tops have as many channels (axis 1) as its first bottom, and other bottoms must have them.
+        pairs_channels: of a type that keeps them: each top has those of the bottom with its number, and no other
+            bottom has a say.
         is_loss: its first top counts in the objective unless loss_weight says otherwise.
         engine: how the torch engine runs it; None where it does not.
         blob_names: what its blobs are called in a PyTorch module, in Caffe's order; one without a name is `blob` and
@@ -95,6 +97,7 @@ class LayerType:
     has_kernels: bool = False
     keeps_shape: bool = False
     keeps_channels: bool = False
+    pairs_channels: bool = False
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")

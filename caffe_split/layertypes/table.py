@@ -8,6 +8,7 @@ from caffe_split.layertypes.record import LayerType
 from caffe_split.layertypes.records import (
     arrangement,
     convolution,
+    crf,
     data,
     detection,
     faces,
@@ -36,7 +37,7 @@ from caffe_split.net.layers import Layer
 _FAMILIES = (
     *(data, convolution, pooling, product, recurrent, norm, pointwise, arrangement, loss, tpm),
     *(upsampling, moving, detection, fork_data, fork_detection, fork_loss, flow, volumes),
-    *(fork_convolution, fork_recurrent, faces, passing, sampling, quantised),
+    *(fork_convolution, fork_recurrent, faces, passing, sampling, quantised, crf),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
 # Types that read records, and of which forks have other forms.

@@ -69,7 +69,11 @@ def _families(document: prototxt.Document) -> list[list[Layer]]:
         return blob
 
     for layer in all_layers(document):
-        if record_of(layer.type).keeps_channels:
+        record = record_of(layer.type)
+        if record.pairs_channels:
+            for bottom, top in zip(layer.bottoms, layer.tops):
+                owner[find(top)] = find(bottom)
+        elif record.keeps_channels:
             for blob in (*layer.bottoms[1:], *layer.tops):
                 if layer.bottoms:
                     owner[find(blob)] = find(layer.bottoms[0])

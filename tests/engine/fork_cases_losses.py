@@ -99,6 +99,15 @@ JUDGED = {
         f"loss_param {{ weight_by_label_freqs: true ignore_label: 3 {weights_of_classes(CLASS_WEIGHTS)} }}",
         lambda x, t: [(more.softmax_losses(x, t, 3)[1] * CLASS_WEIGHTS[t.astype(int)]).sum() / max(1, sum(t != 3))],
     ),
+    "softmax_by_numbers_ignored": Judged(
+        Case(
+            layer("SoftmaxWithLoss", "x t", options="loss_param { weight_by_label_freqs: true ignore_label: -1 }"),
+            {"x": (4, 3), "t": (4,)},
+            constant=("t",),
+        ),
+        lambda given, _: [(more.softmax_losses(given["x"], given["t"], -1)[1] / [9, 2, 2, 1]).sum() / 3],
+        bottoms={"t": np.array([-1.0, 0, 0, 1])},
+    ),
     "softmax_by_numbers": labelled(
         "SoftmaxWithLoss",
         "loss_param { weight_by_label_freqs: true }",

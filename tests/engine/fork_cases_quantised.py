@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tests.engine import fork_references as old
@@ -55,7 +57,21 @@ def proposed() -> Judged:
     return Judged(case, judge, False, {"b": RNG.normal(size=(1, 8, 5, 6)) / 2, "i": np.array([[70.0, 90.0, 1.0]])})
 
 
+def field() -> Judged:
+    options = (
+        "multi_stage_meanfield_param { num_iterations: 3 theta_alpha: 4 theta_beta: 2 theta_gamma: 1.5 threshold: 2 }"
+    )
+    shapes = {"u": (2, 3, 4, 5), "q": (2, 3, 4, 5), "i": (2, 3, 4, 5)}
+
+    def judge(given: dict[str, Array], blobs: Sequence[Array]) -> list[Array]:
+        rows = zip(given["u"], given["q"], given["i"])
+        return [np.array([ref.mean_field(*row, blobs, (4, 2, 1.5)) for row in rows])]
+
+    return Judged(Case(layer("MultiStageMeanfield", "u q i", options=options), shapes, constant=("i",)), judge)
+
+
 JUDGED = {
+    "mean_field": field(),
     "tiling": one("Tiling", "tiling_param { tile_dim: 3 }", tiled, (2, 18, 2, 3)),
     "unpooling_sides": masked("UnPooling", "unpooling_param { unpool: MAX unpool_h: 4 unpool_w: 7 }", 4, 7),
     "brelu": one("BReLU", "brelu_param { minval: -0.5 maxval: 1 }", lambda x: [np.clip(x, -0.5, 1)]),

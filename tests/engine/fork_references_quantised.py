@@ -85,3 +85,59 @@ def regions(scores: Array, moves: Array, image: Array, anchors: Array, how: Sequ
         np.array([[0, *box[1:]] for box in kept]).reshape(-1, 5, 1, 1),
         np.array([box[0] for box in kept]).reshape(-1, 1, 1, 1),
     ]
+
+
+def lattice(places: Array, values: Array) -> Array:
+    """Values (n, channels) filtered by a permutohedral lattice (Adams et al.), whose corners stand in a dictionary."""
+    axes = places.shape[1]
+    corners: dict[tuple[int, ...], Array] = {}
+    shares: list[list[tuple[tuple[int, ...], float]]] = []
+    for place, value in zip(places, values):
+        scaled = [place[k] * math.sqrt(2 / 3) * (axes + 1) / math.sqrt((k + 1) * (k + 2)) for k in range(axes)]
+        raised = [sum(scaled[k:]) - (k * scaled[k - 1] if k else 0) for k in range(axes + 1)]
+        nearest = [round(each / (axes + 1)) * (axes + 1) for each in raised]
+        surplus = sum(nearest) // (axes + 1)
+        # Too high: those that were rounded up most go one step down; too low: the others up.
+        by_rest = sorted(range(axes + 1), key=lambda k: nearest[k] - raised[k])
+        for k in by_rest[:-surplus] if surplus < 0 else by_rest[axes + 1 - surplus :]:
+            nearest[k] -= (axes + 1) if surplus > 0 else -(axes + 1)
+        rest = [(a - b) / (axes + 1) for a, b in zip(raised, nearest)]
+        order = sorted(range(axes + 1), key=lambda k: -rest[k])
+        # Corner c: the last c of the order go c - d - 1 down, the others c up.
+        own = []
+        for c in range(axes + 1):
+            point = list(nearest)
+            for at, k in enumerate(order):
+                point[k] += c if at <= axes - c else c - axes - 1
+            if c == 0:
+                share = 1 - rest[order[0]] + rest[order[axes]]
+            else:
+                share = rest[order[axes - c]] - rest[order[axes - c + 1]]
+            own.append((tuple(point), share))
+            corners[tuple(point)] = corners.get(tuple(point), 0) + share * value
+        shares.append(own)
+    for axis in range(axes + 1):
+        step = [axes if k == axis else -1 for k in range(axes + 1)]
+        blurred = {}
+        for point, value in corners.items():
+            beside = [tuple(p + s * way for p, s in zip(point, step)) for way in (1, -1)]
+            blurred[point] = value + sum(corners.get(other, 0) / 2 for other in beside)
+        corners = blurred
+    top = np.array([sum(share * corners[point] for point, share in own) for own in shares])
+    return top / (1 + 2.0**-axes)
+
+
+def mean_field(score: Array, first: Array, image: Array, blobs: Sequence[Array], thetas: Sequence[float]) -> Array:
+    """Three steps of a CRF-RNN over one image; `thetas`: alpha, beta, gamma."""
+    classes, height, width = score.shape
+    alpha, beta, gamma = thetas
+    places = np.array([[x, y] for y in range(height) for x in range(width)], float)
+    both = [places / gamma, np.concatenate([places / alpha, image.reshape(3, -1).T / beta], 1)]
+    found = first.reshape(classes, -1)
+    for _ in range(3):
+        likely = np.exp(found) / np.exp(found).sum(0)
+        total = np.zeros_like(found)
+        for place, weight in zip(both, blobs):
+            total += weight[0, 0] @ (lattice(place, likely.T) / lattice(place, np.ones((len(place), 1)))).T
+        found = score.reshape(classes, -1) - blobs[2][0, 0] @ total
+    return found.reshape(score.shape)

@@ -10,11 +10,13 @@ import pytest
 
 from tests.engine.case import Case, layer
 from tests.engine.fork_cases_layers import MARKS, RNG
+from tests.engine.fork_cases_more import JUDGED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.engine.model.net import Net
 from caffe_split.engine.training.solver import Solver
+from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 
 
@@ -198,3 +200,99 @@ def test_weights_of_few_bits_are_rounded_at_random_in_training(kind: str) -> Non
     top.sum().backward()
     np.testing.assert_allclose(weight.grad.numpy().ravel(), 0.7, rtol=1e-6)
     np.testing.assert_allclose(float(x.grad), found.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }"),
+        ("Permute", "permute_param { }"),
+        ("Transpose", "transpose_param { dim: 0 dim: 1 dim: 2 dim: 3 }"),
+        ("ShuffleChannel", "shuffle_channel_param { group: 1 }"),
+        ("Reorg", "reorg_param { stride: 1 }"),
+        ("PixelShuffle", "pixel_shuffle_param { upscale_factor: 1 }"),
+        ("Tiling", "tiling_param { tile_dim: 1 }"),
+    ],
+)
+def test_a_relu_behind_what_moves_nothing_leaves_its_bottom_whole(kind: str, options: str) -> None:
+    """Where the order in memory stays, such a top would be the memory of its bottom."""
+    text = layer("Convolution", "x", "c", "convolution_param { num_output: 4 kernel_size: 1 }").replace('"l"', '"c"')
+    text += layer(kind, "c", "p", options) + layer("ReLU", "p", "p").replace('"l"', '"r"')
+    text += layer("Power", "c", "y").replace('"l"', '"n"')
+    net = Net(prototxt.parse(Case(text, {"x": (2, 3, 4, 5)}).prototxt(), "net"), "TRAIN", fuse=True, seed=1)
+    with torch.no_grad():
+        net.layers[1].blobs[0].copy_(torch.tensor(RNG.normal(size=(4, 3, 1, 1))))
+    assert float(net.forward({"x": RNG.normal(size=(2, 3, 4, 5))}).blobs["y"].detach().min()) < 0
+
+
+@pytest.mark.parametrize("kind", ["FlowWarp", "DeformableConvolution", "SpatialTransformer"])
+def test_a_place_that_is_no_number_lies_outside(kind: str) -> None:
+    options = "deformable_convolution_param { num_output: 1 kernel_size: 1 weight_filler { value: 1 } }"
+    shape = (1, 6) if kind == "SpatialTransformer" else (1, 2, 2, 3)
+    text = layer(kind, "x f", options=options if kind == "DeformableConvolution" else "")
+    net = built(Case(text, {"x": (1, 1, 2, 3), "f": shape}))
+    places = np.zeros(shape)
+    places.flat[0] = np.nan
+    x = torch.ones(1, 1, 2, 3, requires_grad=True)
+    top = net.forward({"x": x, "f": places}).blobs["y"]
+    assert float(top.detach().flatten()[0]) == 0 and not top.isnan().any()
+    top.sum().backward()
+    assert not x.grad.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "name", ["margin_large", "margin_sphere", "resample_larger", "downsample", "local", "deformable", "mean_field"]
+)
+def test_layers_in_float32_stay_so_under_bf16(name: str) -> None:
+    judged = JUDGED[name]
+    tops = []
+    for precision in ("fp32", "bf16"):
+        net = Net(prototxt.parse(judged.case.prototxt(), "net"), "TRAIN", precision=precision, seed=1)
+        rng = np.random.default_rng(3)
+        given = {key: rng.normal(size=shape) for key, shape in judged.case.inputs.items()} | (judged.bottoms or {})
+        with torch.no_grad():
+            for blob in net.layers[-1].blobs:
+                blob.copy_(torch.tensor(rng.normal(size=blob.shape)))
+        tops.append(net.forward(given).blobs["y"].detach().numpy())
+    np.testing.assert_array_equal(*tops)
+
+
+def test_the_weights_of_an_inner_product_are_divided_by_their_length_in_training() -> None:
+    options = "inner_product_param { num_output: 4 bias_term: false normalize: true }"
+    text = layer("InnerProduct", "x", "s", options)
+    text += layer("SoftmaxWithLoss", "s t", "y").replace('"l"', '"e"')
+    x, weight = (RNG.normal(size=(rows, 3)).astype(np.float32) * 3 for rows in (8, 4))
+    found = {}
+    for phase in ("TRAIN", "TEST"):
+        net = built(Case(text, {"x": (8, 3), "t": (8,)}, phase=phase))
+        net.load({"l": [weight]}, "w")
+        found[phase] = net.forward({"x": x, "t": np.zeros(8)}, keep=True).blobs["s"].detach().numpy()
+    unit = weight / np.sqrt((weight**2).sum(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(found["TRAIN"], x @ unit.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found["TEST"], x @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", ["normalize: true", "normalize: false"])
+def test_a_training_divides_them_too(fields: str, tmp_path: Path) -> None:
+    """Small products have a kernel of their own in trainings, which knows nothing of lengths."""
+    text = 'layer { name: "d" type: "DummyData" top: "x" top: "t" dummy_data_param { shape { dim: 4 dim: 3 } '
+    text += 'shape { dim: 4 } data_filler { type: "gaussian" } data_filler { value: 1 } } }\n'
+    options = f"inner_product_param {{ num_output: 2 {fields} weight_filler {{ value: 5 }} }}"
+    text += layer("InnerProduct", "x", "s", options) + layer("SoftmaxWithLoss", "s t", "y").replace('"l"', '"e"')
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "s.prototxt").write_text(f'net: "{tmp_path}/net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1')
+    solver = Solver(str(tmp_path / "s.prototxt"))
+    solver.step(1)
+    lengths = solver.net.params[0].values.detach().norm(dim=1).numpy()
+    np.testing.assert_allclose(lengths, 1 if "true" in fields else 5 * math.sqrt(3), rtol=1e-5)
+
+
+def test_lambda_is_counted_once_where_its_bottom_is_overwritten() -> None:
+    """The layer is not run again for its gradient: it is refused."""
+    text = layer("InnerProduct", "x", "f", "inner_product_param { num_output: 3 }").replace('"l"', '"f"')
+    text += layer("Split", "f", "a b").replace('"l"', '"s"')
+    options = "margin_inner_product_param { num_output: 2 type: DOUBLE }"
+    text += layer("MarginInnerProduct", "a t", "y l", options) + layer("ReLU", "b", "b").replace('"l"', '"r"')
+    case = Case(text, {"x": (2, 3), "t": (2,)})
+    with pytest.raises(CaffeSplitError, match="'r' in place overwrites what its gradient needs"):
+        built(case)

@@ -42,6 +42,10 @@ def judged(text: str, phase: str = "TRAIN") -> tuple[list[str], list[str], list[
         LOSS % ("SoftmaxWithLoss", 'bottom: "x" top: "l"'),
         LOSS % ("SoftmaxWithLoss", 'top: "l" loss_param { adaptive_weighting: true }'),
         LOSS % ("FocalLoss", 'top: "l" focal_loss_param { type: LINEAR alpha: 1 gamma: 2 }'),
+        LOSS % ("SoftmaxWithLoss", 'top: "l" softmaxwithloss_param { weight_source: "w" }'),
+        LOSS % ("WarpCTC", 'top: "l"'),
+        LOSS % ("MSE", 'top: "l"'),
+        LOSS % ("SequenceAccuracy", 'top: "l" loss_weight: 1'),
     ],
 )
 def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
@@ -55,14 +59,77 @@ def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
     "measure",
     [
         LOSS % ("LabelsequenceAccuracy", 'top: "a"'),
-        LOSS % ("MAE", 'top: "a"'),
-        LOSS % ("PR", 'top: "a" top: "b"'),
-        LOSS % ("Accuracy", 'top: "a" accuracy_param { per_class: true }'),
+        LOSS % ("MAE", 'top: "a" loss_weight: 0'),
+        LOSS % ("EvalDetection", 'top: "a"'),
+        LOSS % ("Accuracy", 'top: "a" accuracy_param { weights_of_classes: true }'),
     ],
 )
 def test_a_measure_of_a_fork_is_left_out_of_a_training(measure: str) -> None:
     known = HEAD + 'layer { name: "k" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "k" }\n'
     assert judged(known + measure) == ([], ["l"], [])
+
+
+def test_a_training_needs_a_loss_that_is_left() -> None:
+    """An accuracy that is left out is none; without any loss there is nothing to train."""
+    problems, gone, training = judged(KNOWN + LOSS % ("SequenceAccuracy", 'top: "a"'))
+    assert (problems, gone) == ([], ["l"]) and len(training) == 1 and "no loss is left" in training[0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["FeatureMap", "HeatMap", "APLayer", "ErrorFeedback", "EvalNet", "ROCPooling", "Lossless", "Gloss", "AccuracyMap"],
+)
+def test_a_last_layer_that_is_no_loss_is_refused(kind: str) -> None:
+    assert judged(KNOWN + LOSS % (kind, 'top: "l"'))[0][0].startswith(f"4: layer 'l': type {kind} is not handled")
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (LOSS % ("SoftmaxWithLoss", "loss_param { ignore_lable: 255 }"), "did you mean 'ignore_label'"),
+        (LOSS % ("SoftmaxWithLoss", "loss_weigth: 0"), "did you mean 'loss_weight'"),
+        (LOSS % ("SoftmaxWithLoss", "loss_param { normalization: BATCHSIZE }"), "BATCHSIZE"),
+        (LOSS % ("SoftmaxWithLoss", 'include { stagee: "a" }'), "stagee"),
+        (LOSS % ("Accuracy", 'top: "a" accuracy_param { topk: 5 }'), "did you mean 'top_k'"),
+    ],
+)
+def test_a_slip_in_a_known_loss_is_refused(layer: str, said: str) -> None:
+    problems = judged(KNOWN + layer)[0]
+    assert len(problems) == 1 and problems[0].startswith("4: layer 'l': ") and said in problems[0]
+
+
+def test_a_known_type_is_not_said_to_be_meant() -> None:
+    document = prototxt.parse(KNOWN + LOSS % ("SoftmaxWithLoss", 'bottom: "x" top: "l"'), "net")
+    (note,) = judge(document, layers_of(document, NetState("TRAIN")))[1]
+    assert note.reason == "SoftmaxWithLoss of 3 bottoms is a form of a fork"
+
+
+def test_an_export_leaves_out_what_the_engine_does() -> None:
+    """Not a layer in the middle that is called as a measure is."""
+    middle = KNOWN + (LOSS % ("FancyLoss", 'top: "l"')) + 'layer { name: "r" type: "ReLU" bottom: "l" top: "r" }'
+    opened = open_net(prototxt.parse(middle, "net"), NetState("TEST"), {})
+    assert [layer.type for layer in opened.layers][-2:] == ["FancyLoss", "ReLU"]
+
+
+def test_a_loss_that_is_left_out_is_not_0(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.formats.weights.caffemodel import write_weights
+    from caffe_split.inference.given import RunOptions
+    from caffe_split.inference.scores import score_net
+    from caffe_split.inference.timing import time_net
+
+    shape = "shape { dim: 2 dim: 3 } shape { dim: 2 }"
+    text = KNOWN.replace('"Input"', '"DummyData"').replace(
+        f"input_param {{ {shape} }}", f"dummy_data_param {{ {shape} }}"
+    )
+    (tmp_path / "n.prototxt").write_text(text + LOSS % ("FancyLoss", 'top: "l"'))
+    write_weights(tmp_path / "w.caffemodel", {"ip": [np.ones((4, 3)), np.zeros(4)]})
+    torch = RunOptions("torch")
+    found = score_net(tmp_path / "n.prototxt", tmp_path / "w.caffemodel", iterations=1, options=torch)
+    said = "Leaving out layer l (line 4): its type FancyLoss is not known"
+    assert found.lines()[0] == "Loss: not known" and np.isnan(found.loss) and said in found.notes
+    times = time_net(tmp_path / "n.prototxt", iterations=1, options=torch)
+    assert times.notes == (said,) and "notes" not in times.as_dict()
 
 
 def test_what_gives_something_to_a_loss_alone_is_left_out_with_it() -> None:
@@ -139,10 +206,52 @@ def test_data_of_a_forks_form_are_given(kind: str, options: str, said: str, tmp_
     assert said in str(error.value)
 
 
+def test_a_slip_in_a_data_layer_is_refused() -> None:
+    text = 'layer { name: "d" type: "ImageData" top: "x" top: "t" transform_param { mirorr: true } }\n'
+    problems = judged(text)[0]
+    assert len(problems) == 1 and "no field 'mirorr'; did you mean 'mirror'?" in problems[0]
+
+
+def test_what_is_a_forks_is_named_where_a_shape_is_asked_for() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "d" type: "ImageData" top: "x" top: "t" image_data_param { label_dim: 2 } }\n'
+    with pytest.raises(CaffeSplitError, match=r"no field 'label_dim' in BVLC's Caffe \(line 1\), so nothing is read"):
+        Net(prototxt.parse(text, "net"), "TEST")
+
+
+def test_data_that_nobody_gave_are_no_zeros() -> None:
+    """Each top that is read has to be given, by whatever runs the net; others need not."""
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "d" type: "MemoryData" top: "x" top: "t" top: "u" memory_data_param { dim: 3 } }\n'
+    text += 'layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "e" }\n'
+    net = Net(prototxt.parse(text, "net"), "TEST", inputs=dict.fromkeys("xtu", (2, 3)))
+    for given in ({}, {"x": np.ones((2, 3))}):
+        with pytest.raises(CaffeSplitError, match=r"layer 'd' .* no field 'dim' .* no array of '[xt]' was given"):
+            net.forward(given)
+    assert float(net.forward({"t": np.zeros((2, 3))}).loss) == 1.5
+
+
+def test_a_field_of_the_net_is_noted_as_one() -> None:
+    document = prototxt.parse("optimize_mem: TRAIN_ONLY_OPTIM\n" + KNOWN, "net")
+    (note,) = judge(document, layers_of(document, NetState("TEST")))[1]
+    assert note.text.startswith("Ignoring field optimize_mem of the net (line 1): ")
+
+
+def test_a_field_within_a_forks_message_changes_nothing_at_0() -> None:
+    options = "roi_pooling_param { pooled_w: 2 pooled_h: 2 pad_ratio: %s }"
+    for value, passes in (("0.0", True), ("0.1", False)):
+        text = KNOWN + f'layer {{ name: "r" type: "ROIPooling" bottom: "x" bottom: "t" top: "r" {options % value} }}'
+        assert (judged(text)[0] == []) == passes
+
+
 def test_fields_that_change_nothing_by_their_value_are_noted() -> None:
-    field = "inner_product_param { normalize: %s num_output: 4 }"
+    field = "bias_param { channel_shared: %s }"
     for value, passes in (("false", True), ("0", True), ("true", False)):
-        text = HEAD.replace("inner_product_param { num_output: 4 }", field % value)
+        text = KNOWN + f'layer {{ name: "b" type: "Bias" bottom: "x" top: "b" {field % value} }}'
         assert (not judged(text)[0]) == passes
 
 
@@ -161,6 +270,36 @@ def test_fields_of_trainings_alone_are_refused_by_a_training(field: str) -> None
     assert training[0].startswith("2: layer 'ip': ") and training[0].endswith("the net is run, and not trained")
 
 
+@pytest.mark.parametrize(
+    ("filler", "said"),
+    [
+        ("orthogonal", ""),
+        ("file", ""),
+        ("guassian", "'guassian' is not handled"),
+        ("Xavier", "'Xavier' is not handled"),
+    ],
+)
+def test_a_forks_filler_is_run_with_weights_and_not_trained(filler: str, said: str) -> None:
+    options = f'inner_product_param {{ num_output: 4 bias_filler {{ type: "{filler}" }} }}'
+    problems, _, training = judged(HEAD.replace("inner_product_param { num_output: 4 }", options))
+    if said:
+        assert len(problems) == 1 and said in problems[0]
+        return
+    assert problems == [] and len(training) == 1
+    assert training[0].startswith(f"2: layer 'ip': a bias_filler of type '{filler}' is not handled; constant,")
+
+
+def test_what_a_forks_filler_would_fill_shows_until_it_is_loaded() -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    options = 'inner_product_param { num_output: 4 bias_filler { type: "file" } }'
+    net = Net(prototxt.parse(HEAD.replace("inner_product_param { num_output: 4 }", options), "net"), "TEST")
+    assert np.isnan(net.forward({"x": np.ones((2, 3))}).blobs["ip"].detach().numpy()).all()
+    net.load({"ip": [np.ones((4, 3)), np.zeros(4)]}, "w")
+    assert (net.forward({"x": np.ones((2, 3))}).blobs["ip"].detach() == 3).all()
+
+
 def test_a_dropout_of_everything_runs_in_test_alone() -> None:
     text = HEAD + 'layer { name: "d" type: "Dropout" bottom: "ip" top: "d" dropout_param { dropout_ratio: 1 } }'
     problems, _, training = judged(text)
@@ -171,6 +310,12 @@ def test_a_dropout_of_everything_runs_in_test_alone() -> None:
     assert Net(prototxt.parse(text, "net"), "TEST").outputs
     with pytest.raises(CaffeSplitError, match="divides by 0"):
         Net(prototxt.parse(text, "net"), "TRAIN")
+
+
+def test_a_normalize_without_options_is_not_trained() -> None:
+    """SSD's learns a factor."""
+    problems, _, training = judged(HEAD + 'layer { name: "n" type: "Normalize" bottom: "ip" top: "n" }')
+    assert problems == [] and len(training) == 1 and "3: layer 'n': without norm_param" in training[0]
 
 
 def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ NETS = {path.stem: path for path in sorted(Path(__file__).with_name("public_nets
 # Nets that have no layer that gives data in that state, as Caffe says too.
 ONLY_TRAIN = {
     *("inception_train", "siamese", "windows", "deeplab_train", "unet_train", "hed_train", "yolo_v3_train", "lstm"),
-    *("tsn_train", "autoencoder", "nvcaffe", "faces_train", "sphere_train"),
+    *("tsn_train", "autoencoder", "nvcaffe", "faces_train", "sphere_train", "am_softmax_train"),
 }
 STAGES = {"digits": {"TRAIN": "train", "TEST": "val"}}
 # Nets that run and are not trained, since their loss is not known.

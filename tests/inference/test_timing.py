@@ -69,7 +69,7 @@ def test_what_caffe_time_says_goes_into_a_file_and_is_followed(tmp_path: Path, m
 
     found = timing.run_caffe_time(program, tmp_path, Timing(NetState("TRAIN"), 3, "cpu", 1), os.environ, say)
     assert said == [(1, 2.0), (2, 2.0), (3, 2.0)]
-    assert found == (([("ip", 1.5, 2.0)], 4.0, 4.0, 4.0))
+    assert found == ([("ip", 1.5, 2.0)], 4.0, 4.0, 4.0, ())
 
 
 def test_layers_shares_and_costs(small: Path, backend: str) -> None:

@@ -6,6 +6,13 @@ IMAGE = "4,6,9,8"
 _CONV = "lstm_conv_param { num_output: 3 kernel_size: 3 pad: 1 }"
 # Type -> nets of it, as in `test_shapes`: bottoms' shapes, the number of tops, and the layer's own settings.
 FORKS: dict[str, list[tuple[list[str], int, str]]] = {
+    "MultiStageMeanfield": [
+        (
+            ["2,6,9,8", "2,6,9,8", "2,3,9,8"],
+            1,
+            "multi_stage_meanfield_param { num_iterations: 2 theta_alpha: 160 theta_beta: 3 theta_gamma: 3 }",
+        )
+    ],
     "Tiling": [(["4,18,5,6"], 1, "tiling_param { tile_dim: 3 }")],
     "UnPooling": [
         ([IMAGE, IMAGE], 1, "unpooling_param { unpool_h: 18 unpool_w: 17 }"),
@@ -84,6 +91,7 @@ FORKS: dict[str, list[tuple[list[str], int, str]]] = {
 }
 # What follows for each of them: the tops, and all blobs in the order of the weights.
 FOUND: dict[str, list[tuple[list[str], list[str]]]] = {
+    "MultiStageMeanfield": [(["2,6,9,8"], ["1,1,6,6"] * 3)],
     "Tiling": [(["4,2,15,18"], [])],
     "UnPooling": [(["4,6,18,17"], []), (["4,6,14,14"], [])],
     "BReLU": [([IMAGE], [])],

@@ -72,3 +72,16 @@ def test_grouped_convolutions_are_refused() -> None:
             param.add("group", 2)
     with pytest.raises(CaffeSplitError, match="none of conv2 can be given more kernels"):
         widened(net, ["conv2"], 10**6)
+
+
+def test_only_the_first_bottom_of_a_layer_between_pixels_has_its_channels() -> None:
+    """A flow's convolution is not widened with the image's; one that is added to the warped image is."""
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }\n'
+    for name, kernels in (("image", 4), ("flow", 2), ("other", 4)):
+        text += f'layer {{ name: "{name}" type: "Convolution" bottom: "x" top: "{name}" '
+        text += f"convolution_param {{ num_output: {kernels} kernel_size: 1 }} }}\n"
+    text += 'layer { name: "w" type: "FlowWarp" bottom: "image" bottom: "flow" top: "w" }\n'
+    text += 'layer { name: "s" type: "Eltwise" bottom: "w" bottom: "other" top: "s" }\n'
+    net = prototxt.parse(text, "net")
+    _, raised = widened(net, ["image"], count(net) + 20)
+    assert raised.keys() == {"image", "other"} and raised["image"] == raised["other"]

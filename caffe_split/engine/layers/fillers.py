@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from caffe_split.engine.spec.support import FILLERS
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 
@@ -17,7 +16,7 @@ def fill(shape: Sequence[int], options: Options, generator: torch.Generator | No
 
     Without a generator its values are arbitrary: for blobs that are given others before the net runs.
 
-    Raises `CaffeSplitError` for an unknown type, and for shapes that a type cannot fill.
+    Of a type that is not known the values are nan. Raises `CaffeSplitError` for shapes that a type cannot fill.
     """
     kind = options.get("type")
     out = torch.empty(tuple(shape))
@@ -44,7 +43,8 @@ def fill(shape: Sequence[int], options: Options, generator: torch.Generator | No
         return out
     if kind == "bilinear":
         return _bilinear(shape)
-    raise CaffeSplitError(f"no filler of type {kind!r}; there are {', '.join(FILLERS)}")
+    # A fork's, which the check takes for nets whose weights are loaded: what is not loaded shows.
+    return out.fill_(math.nan)
 
 
 def _fan(shape: Sequence[int], options: Options) -> float:

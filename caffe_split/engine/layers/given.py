@@ -7,16 +7,24 @@ from collections.abc import Sequence
 import torch
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Shape
+from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data import Input
 from caffe_split.layertypes.shape_rules import UnknownShapeError
 from caffe_split.layertypes.table import record_for
 
+# Caffe's own, which are given where they have a fork's field.
+_READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
+
 
 class Given(Input):
-    """Blobs that the caller fills, of the shapes that the caller or the layer's options give."""
+    """Blobs that the caller fills, of the shapes that the caller or the layer's options give.
+
+    Attributes:
+        read: the tops that other layers read; `run` raises `CaffeSplitError` while the caller has not given them.
+    """
 
     options_name = ""
+    read: frozenset[str] = frozenset()
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -29,11 +37,29 @@ class Given(Input):
             lacking = [top for top in self.text.tops if top not in found]
         if lacking:
             raise self.error(
-                f"the records of {self.text.type} layers are not read, and the shape of '{lacking[0]}' is not known: "
+                f"{self._why()}, and the shape of '{lacking[0]}' is not known: "
                 f'give the shapes, Net(..., inputs={{"{lacking[0]}": (1, 3, 224, 224), ...}}), and then the arrays.'
             )
         self.top_shapes = [(self.rows(found[top][0]).count, *found[top][1:]) for top in self.text.tops]
-        self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+        self._empty = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+        self.values = list(self._empty)
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        for top, value, empty in zip(self.text.tops, self.values, self._empty):
+            if value is empty and top in self.read:
+                raise self.error(
+                    f"{self._why()}, and no array of '{top}' was given: give it in Python, "
+                    f'net.forward({{"{top}": array, ...}}).'
+                )
+        return super().run(*bottoms)
+
+    def _why(self) -> str:
+        """Why nothing is read."""
+        engine = record_for(self.text).engine
+        if self.text.type in _READERS and engine is not None:
+            return f"{engine.ignored['*'].partition(', so its')[0]}, so nothing is read"
+        return f"the records of {self.text.type} layers are not read"
 
     def _written(self) -> dict[str, Shape]:
         """The shapes of the tops that the layer's options tell."""

@@ -55,8 +55,8 @@ class SoftmaxWithLoss(Labelled):
     """The mean of -log p over the labels that count, where p is the softmax of the scores at the label.
 
     With weight_by_label_freqs (SegNet) each is multiplied by the class_weighting of its label, `weights`; without
-    class_weighting it is divided by the number of its label in the batch, those included that do not count. What the
-    sum is divided by stays the number of labels.
+    class_weighting it is divided by the number of its label in the batch. What the sum is divided by stays the number
+    of labels.
     """
 
     options_name = "softmax_param"
@@ -87,7 +87,8 @@ class SoftmaxWithLoss(Labelled):
         if self.weights:
             losses = losses * self.buffers[0][labels]
         elif self.counts_labels:
-            numbers = torch.bincount(bottoms[1].detach().reshape(-1).long().clamp(min=0), minlength=self.classes)
+            every = bottoms[1].detach().reshape(-1).long()
+            numbers = torch.bincount(every[every >= 0], minlength=self.classes)
             losses = losses / numbers[labels].clamp(min=1)
         return (losses if counts is None else losses * counts), counts
 

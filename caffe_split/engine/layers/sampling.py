@@ -15,9 +15,12 @@ def between(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, *, beyon
     """Values of images (N, C, H, W) at places (N, ...) that need not be whole, bilinear; (N, C, ...).
 
     beyond: pixels outside of an image count as 0, as if it went on in all directions. Else the last row and column
-    reach up to H and W, and places outside of that are 0.
+    reach up to H and W, and places outside of that are 0. So are places that are no numbers.
     """
     height, width = x.shape[2:]
+    # A place that is no number lies outside of every image.
+    known = rows.isfinite() & columns.isfinite()
+    rows, columns = torch.where(known, rows, -2.0), torch.where(known, columns, -2.0)
     top, left = rows.detach().floor(), columns.detach().floor()
     down, right = rows - top, columns - left
     flat = x.flatten(2)

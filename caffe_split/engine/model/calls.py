@@ -76,6 +76,10 @@ class LayerCall:
             tops: Sequence[torch.Tensor] = self.chain.run(given, twice=len(self.tops) > 1)
         elif self.access.late:
             tops = run_late(self.layer, self.access, memory, given)
+        elif not self.low and given and torch.is_autocast_enabled(given[0].device.type):
+            # Float32 throughout: autocast would make the products of float32 values bfloat16.
+            with torch.autocast(given[0].device.type, enabled=False):
+                tops = self.layer.run(*given)
         else:
             tops = self.layer.run(*given)
         for index, cell in self.access.writes.items():

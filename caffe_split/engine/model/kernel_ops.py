@@ -178,7 +178,7 @@ def op_for(call: LayerCall, shapes: Mapping[str, Shape], needs: Sequence[bool]) 
         if small and layer.first == 1 and len(bottom) == 4 and layer.group == 1:
             w = layer.window
             return Direct(call, needs, ends, (*w.kernel, *w.stride, *w.pad, *w.dilation))
-    elif type(layer) is InnerProduct and not layer.transposed and layer.first == 1:
+    elif type(layer) is InnerProduct and not (layer.transposed or layer.normalizes) and layer.first == 1:
         if bottom[0] * layer.blobs[0].numel() <= _FEW:
             return Product(call, needs, bottom, ends[1][1])
     elif type(layer) is Pooling and layer.is_global and layer.options.get("pool") == "AVE":

@@ -13,6 +13,7 @@ import torch
 from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
+from caffe_split.engine.layers.given import Given
 from caffe_split.engine.layers.labels import Labelled
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
@@ -26,7 +27,7 @@ from caffe_split.engine.spec.support import Note, check_net, layers_of, without
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
-from caffe_split.layertypes.left_out import left_out
+from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.state import NetState
@@ -73,6 +74,7 @@ class Net:
         inputs: the names of the Input layers' tops.
         loss_weights: the loss weight of each blob that has one.
         notes: the fields that are ignored and the layers that are left out, with the reasons.
+        lacks_loss: whether a loss is among the layers that are left out.
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
         multiply_adds: of convolutions, inner products and recurrent layers in one forward run.
@@ -101,7 +103,9 @@ class Net:
         self.name = str(document.get("name") or "")
         texts = layers_of(document, state)
         self.notes: list[Note] = check_net(document, texts)
-        texts = without(texts, left_out(texts))
+        gone = left_out(texts)
+        self.lacks_loss = any(is_needed_to_train(texts[index]) for index in gone)
+        texts = without(texts, gone)
         self.generator = torch.Generator().manual_seed(seed) if fill else None
         place = Place(state.phase, self.generator, seed, self.device, group, inputs or {})
         self.layers: list[Layer] = []
@@ -142,6 +146,10 @@ class Net:
         self._steps = fuse and not compiled
         self._step: Step | None = None
         self.drops = any(layer.draws for layer in self.layers)
+        read = frozenset(bottom for layer in self.layers for bottom in layer.text.bottoms)
+        for layer in self.layers:
+            if isinstance(layer, Given):
+                layer.read = read
         self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
 
     # -- building

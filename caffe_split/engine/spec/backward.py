@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.blob_counts import blob_count
 from caffe_split.layertypes.records.recurrent import exposed_count
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
@@ -16,19 +17,8 @@ from caffe_split.net.options import Options
 
 _WITHOUT = ("ArgMax", "Threshold", "DetectionOutput")
 _INDICES = {"Embed": (0,), "BatchReindex": (1,), "LSTM": (1,), "RNN": (1,), "LSTMUnit": (2,)}
-# Types that learn unless the param of each blob says lr_mult: 0; more than these where they have one bottom.
-_LEARN = (
-    *("PReLU", "Parameter", "Normalize"),
-    *("MarginInnerProduct", "LargeMarginInnerProduct", "CenterLoss"),
-)
-# Those with bias_term.
-_BIASED = (
-    *("Convolution", "Deconvolution", "InnerProduct", "Embed", "Scale", "DepthwiseConvolution", "ConvolutionDepthwise"),
-    *("Convolution3D", "NdConvolution", "Local", "DeformableConvolution"),
-    *("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"),
-)
-# Types of forks with more blobs than a weight and a bias; of a ConvLSTM the most that it may have.
-_COUNTS = {"APL": 2, "Lstm": 3, "ConvLSTM": 15}
+# The most blobs that a ConvLSTM has.
+_CONV_LSTM = 15
 
 
 def backward_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
@@ -115,21 +105,17 @@ def needed(layers: Sequence[Layer]) -> list[list[bool] | None]:
 
 def _learns(layer: Layer) -> bool:
     """Whether Caffe gives a blob of the layer a gradient: BatchNorm's too, unless all three have a param."""
-    has_bias = 0
-    for name, fields in record_for(layer).options.items():
-        if "bias_term" in fields.split() and layer.type in _BIASED:
-            has_bias = int(bool(Options.of(layer.message, name).get("bias_term")))
-    has_weight = layer.type in (*_LEARN, *_BIASED) and layer.type != "Scale"
-    learnt = 1 if has_weight or (layer.type in ("Scale", "Bias") and len(layer.bottoms) == 1) else 0
-    learnt = _COUNTS.get(layer.type, learnt)
     specs = layer.message.subs("param")
+    count = blob_count(layer) or 0
     if layer.type == "Normalize":
-        learnt = int(layer.message.has("norm_param"))
+        count = int(layer.message.has("norm_param"))
     if layer.type == "BN":
-        learnt = 0 if Options.of(layer.message, "bn_param").get("frozen") else 2
+        count = 0 if Options.of(layer.message, "bn_param").get("frozen") else 2
+    if layer.type == "ConvLSTM":
+        count = _CONV_LSTM
     if layer.type == "BatchNorm" and scale_inside(layer):
         return any(index >= len(specs) or float(specs[index].get("lr_mult", 1.0)) != 0 for index in (3, 4))
-    count = 3 if layer.type == "BatchNorm" else learnt + has_bias
+    count = 3 if layer.type == "BatchNorm" else count
     if layer.type in ("LSTM", "RNN"):
         is_static = len(layer.bottoms) > 2 + exposed_count(layer)
         count = (3 if layer.type == "LSTM" else 5) + is_static

@@ -91,12 +91,18 @@ def backward_reads(layer: Layer) -> Reads:
     return Reads()
 
 
+# A second run would count once more, or draw other numbers.
+_COUNT_OR_DRAW = (
+    *("MarginInnerProduct", "LargeMarginInnerProduct"),
+    *("ConvolutionRistretto", "DeconvolutionRistretto", "FcRistretto"),
+)
 _READS = {
     **dict.fromkeys(
         ("ReLU6", "Mish", "HSwish", "HSigmoid", "CReLU", "DepthwiseConvolution", "ConvolutionDepthwise"), Reads((0,))
     ),
-    **dict.fromkeys(("SeLu", "BReLU", "Local", "Lstm"), Reads((0,))),
+    **dict.fromkeys(("SeLu", "BReLU", "Local", "Lstm", "NdConvolution", *_COUNT_OR_DRAW[2:]), Reads((0,))),
     **dict.fromkeys(("DeformableConvolution", "SpatialTransformer", "FlowWarp", "ConvLSTM"), Reads((0, 1))),
+    "MultiStageMeanfield": Reads((1, 2)),
     **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), Reads((0, 1))),
     "LabelSpecificAdd": Reads((1,)),
     "Convolution3D": Reads((0,)),
@@ -121,7 +127,9 @@ _READS = {
     "LSTMUnit": Reads((0, 1, 2), top=True),
 }
 # Whose gradient is not computed from overwritten memory; the recurrent ones would carry their state on once more.
-_NEVER_LATE = frozenset((*(name for name in _READS if "Loss" in name), "LSTM", "RNN", "LSTMUnit", "Lstm", "ConvLSTM"))
+_NEVER_LATE = frozenset(
+    (*(name for name in _READS if "Loss" in name), "LSTM", "RNN", "LSTMUnit", "Lstm", "ConvLSTM", *_COUNT_OR_DRAW)
+)
 # In place, the gradient of these is written over the top's before that was read to the end.
 _SPOILS_GRADIENT = ("Power", "Log", "MVN", "LRN", "Eltwise")
 # What Caffe fills once, or what belongs to the caller: an overwritten value would stay for the next iteration.
@@ -234,7 +242,7 @@ class Trace:
 
 def _harmless(layer: Layer, over: Sequence[Layer]) -> bool:
     """Whether a ReLU still finds in its bottom which values were above 0, wherever a gradient arrives."""
-    return _keeps_sign(layer) and all(each.type == "Dropout" or _keeps_sign(each) for each in over)
+    return _keeps_sign(layer) and all(each.type in ("Dropout", "SpatialDropout") or _keeps_sign(each) for each in over)
 
 
 def _keeps_sign(layer: Layer) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from caffe_split.engine.spec import python_layers
+from caffe_split.layertypes.blob_counts import blob_count
 from caffe_split.layertypes.record import Check
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -54,24 +55,9 @@ def setup_problems(layer: Layer) -> Iterator[str]:
 
 def _params(layer: Layer) -> Iterator[str]:
     """More `param` than blobs, where the text says how many blobs there are."""
-    specs, blobs = len(layer.message.subs("param")), _blob_count(layer)
+    specs, blobs = len(layer.message.subs("param")), blob_count(layer)
     if blobs is not None and specs > blobs:
         yield f"{specs} param for {blobs} blobs; Caffe takes at most one each"
-
-
-def _blob_count(layer: Layer) -> int | None:
-    """The number of a layer's blobs; None for types of which the text does not say it."""
-    if layer.type in _WITHOUT_BLOBS:
-        return 0
-    if layer.type == "PReLU":
-        return 1
-    if layer.type == "Bias":
-        return int(len(layer.bottoms) == 1)
-    message = _WITH_BIAS.get(layer.type)
-    if message is None:
-        return None
-    learns = layer.type != "Scale" or len(layer.bottoms) == 1
-    return int(learns) + int(bool(Options.of(layer.message, message).get("bias_term")))
 
 
 def is_in_place(layer: Layer) -> bool:
@@ -194,13 +180,15 @@ def _dropout(layer: Layer) -> Iterator[str]:
         yield f"dropout_ratio: {ratio:g}; expected a number from 0 to below 1"
 
 
-def dropout_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
-    """Where a TRAIN net divides by 0."""
+def only_run(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
+    """Layers whose text can be run in TEST, and not trained."""
     for layer in layers:
         if layer.type == "Dropout" and Options.of(layer.message, "dropout_param").get("dropout_ratio") == 1:
+            yield layer, "dropout_ratio: 1; expected a number below 1, since Caffe divides by 0 in TRAIN"
+        elif layer.type == "Normalize" and not layer.message.has("norm_param"):
             yield (
                 layer,
-                "dropout_ratio: 1; expected a number below 1, since Caffe divides by 0 where values are dropped",
+                "without norm_param: SSD's Normalize learns a factor, others do not; write norm_param { } for SSD's",
             )
 
 
@@ -211,23 +199,6 @@ def filler_problems(filler: Options, name: str) -> Iterator[str]:
         yield f"a {name} of type {kind!r} with sparse: {sparse}; Caffe takes it for gaussian only, from 0 on"
 
 
-_WITH_BIAS = {
-    **dict.fromkeys(
-        ("Convolution", "Deconvolution", "DepthwiseConvolution", "ConvolutionDepthwise"), "convolution_param"
-    ),
-    "InnerProduct": "inner_product_param",
-    "Embed": "embed_param",
-    "Scale": "scale_param",
-}
-_WITHOUT_BLOBS = frozenset(
-    (
-        *("ReLU", "ELU", "Sigmoid", "TanH", "BNLL", "Swish", "Clip", "Threshold", "Power", "Exp", "Log", "AbsVal"),
-        *("Dropout", "LRN", "MVN", "Softmax", "Eltwise", "Concat", "Slice", "Split", "Flatten", "Reshape", "Crop"),
-        *("Pooling", "SPP", "Im2col", "Tile", "Reduction", "ArgMax", "Silence", "BatchReindex", "Filter", "Accuracy"),
-        *("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "EuclideanLoss", "HingeLoss", "InfogainLoss"),
-        *("MultinomialLogisticLoss", "ContrastiveLoss", "ReLU6", "Permute", "ShuffleChannel", "ROIPooling"),
-    )
-)
 _SIDES = (("kernel_size", "kernel"), ("stride", "stride"), ("pad", "pad"))
 _BOTH_AND_SIDES = [(both, f"{name}_{axis}") for both, name in _SIDES for axis in "hw"]
 _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 
 from caffe_split.engine.spec import python_layers
 from caffe_split.engine.spec.backward import backward_problems
+from caffe_split.engine.spec.fillers import FILLERS, forks_fillers, is_a_forks
 from caffe_split.engine.spec.memory import memory_problems
 from caffe_split.engine.spec.recurrent import recurrent_problems
-from caffe_split.engine.spec.setup import dropout_problems, filler_problems, setup_problems
+from caffe_split.engine.spec.setup import filler_problems, only_run, setup_problems
 from caffe_split.engine.spec.wires import Wires
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.proto2 import with_forks
-from caffe_split.layertypes.foreign import foreign_fields, training_fields, unread_fields, why_harmless
+from caffe_split.layertypes.foreign import harmless_fields, training_fields, unread_fields, why_harmless
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import RECORDS, record_for
@@ -30,7 +31,6 @@ from caffe_split.net.state import NetState
 
 # The top of a loss for which none is written.
 AUTOMATIC = "(automatic)"
-FILLERS = ("constant", "gaussian", "uniform", "xavier", "msra", "positive_unitball", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Note:
         """A sentence for a log."""
         if not self.field:
             return f"Leaving out layer {self.layer} (line {self.line}): {self.reason}"
-        return f"Ignoring field {self.field} of layer {self.layer} (line {self.line}): {self.reason}"
+        whose = f"layer {self.layer}" if self.layer else "the net"
+        return f"Ignoring field {self.field} of {whose} (line {self.line}): {self.reason}"
 
 
 @dataclass(frozen=True, order=True)
@@ -120,15 +121,33 @@ def judge_training(document: prototxt.Document, layers: Sequence[Layer]) -> list
         for index, why in sorted(gone.items())
         if is_needed_to_train(layers[index])
     ]
+    if gone and not losses and not any(_has_loss(layer) for layer in kept):
+        first = min(gone)
+        losses = [(layers[first], f"{gone[first]}, and no loss is left: the net is run, and not trained")]
     fields = [
         Problem(document.filename, each.line, f"layer '{layer.name}': {each.message}; the net is run, and not trained")
         for layer in kept
         for each in training_fields(layer, record_for(layer).options)
     ]
+    fields += [
+        Problem(
+            document.filename,
+            entry.line,
+            f"layer '{layer.name}': a {entry.name} of type '{kind}' is not handled; {', '.join(FILLERS)} are",
+        )
+        for layer in kept
+        for entry, kind in forks_fillers(layer)
+    ]
     return fields + [
         Problem(document.filename, layer.field.line, f"layer '{layer.name}': {text}")
-        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *dropout_problems(kept))
+        for layer, text in (*losses, *backward_problems(kept), *recurrent_problems(kept), *only_run(kept))
     ]
+
+
+def _has_loss(layer: Layer) -> bool:
+    """Whether a top counts in what is trained."""
+    weights = [float(weight) for weight in layer.message.get_all("loss_weight")]
+    return any(weights) if weights else record_for(layer).is_loss
 
 
 def without(layers: Sequence[Layer], gone: Collection[int]) -> list[Layer]:
@@ -193,6 +212,8 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
 
 def _alike(kind: str) -> str:
     """A known type whose name differs by a slip, as the end of a sentence; "" for none."""
+    if kind in RECORDS:
+        return ""
     known = {name.lower(): name for name, record in RECORDS.items() if record.engine is not None}
     near = difflib.get_close_matches(kind.lower(), known, 1, 0.9)
     return f"; did you mean {known[near[0]]}?" if near else ""
@@ -228,12 +249,15 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
     yield from ((each.line, each.message) for each in unread)
     of_training = training_fields(layer, record_for(layer).options)
     notes += [Note(each.line, layer.name, each.path, f"{each.message}; it concerns trainings") for each in of_training]
+    notes += [
+        Note(entry.line, layer.name, entry.name, f"its type '{kind}' is not known, so that weights have to be loaded")
+        for entry, kind in forks_fillers(layer)
+    ]
     strange = {each.path for each in (*unread, *of_training)}
-    for each in foreign_fields(layer):
-        harmless = why_harmless(each.path, layer.message)
-        if harmless is not None and each.path not in strange:
-            strange.add(each.path)
-            notes.append(Note(each.line, layer.name, each.path, harmless))
+    for path, (each, reason) in harmless_fields(layer).items():
+        if path not in strange:
+            strange.add(path)
+            notes.append(Note(each.line, layer.name, path, reason))
     for entry in layer.message:
         if entry.name in strange:
             continue
@@ -262,16 +286,16 @@ def _fields(
             reason = engine.ignored.get(path, engine.ignored.get(inner.name))
             if inner.name in handled:
                 if "filler" in inner.name:
-                    yield from _filler(inner)
+                    yield from _filler(inner, entry.name == "dummy_data_param")
             elif reason is not None:
                 notes.append(Note(inner.line, layer.name, path, reason))
             else:
                 yield inner.line, f"field {path} is not handled"
 
 
-def _filler(entry: prototxt.Field) -> Iterator[tuple[int, str]]:
+def _filler(entry: prototxt.Field, is_data: bool) -> Iterator[tuple[int, str]]:
     for message in entry.values():
         kind = message.get("type", "constant")
-        if kind not in FILLERS:
+        if kind not in FILLERS and not (is_a_forks(str(kind)) and not is_data):
             yield entry.line, f"a {entry.name} of type {kind!r} is not handled; {', '.join(FILLERS)} are"
         yield from ((entry.line, text) for text in filler_problems(Options("FillerParameter", [message]), entry.name))

@@ -32,6 +32,7 @@ _OF_FORKS = frozenset(
         "norm_param",
         "interp_param",
         "rrelu_param",
+        "softmaxwithloss_param",
         "bn_param",
         "scale_param2",
         "power_param2",

@@ -57,6 +57,7 @@ V1_TYPES_OF_FORKS = {
     "IMAGE_SEG_DATA": "ImageSegData",
     "INTERP": "Interp",
     "MAT_WRITE": "MatWrite",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
     "PERMUTE": "Permute",
     "POOLING3D": "Pooling3D",
     "PRELU": "PReLU",

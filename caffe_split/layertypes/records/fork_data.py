@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from caffe_split.layertypes import batch_rules
-from caffe_split.layertypes.foreign import unread_fields, why_not_known
+from caffe_split.layertypes.foreign import may_be_a_slip, unread_fields, why_not_known
 from caffe_split.layertypes.record import ANY, Engine, LayerType
 from caffe_split.layertypes.shape_rules import Found, Shape, ShapeRule, UnknownShapeError
 from caffe_split.layertypes.words import tops
@@ -102,15 +102,23 @@ def unknown_source(name: str) -> LayerType:
 
 def of_a_fork(layer: Layer, own: LayerType) -> LayerType:
     """The record of a data layer of Caffe's type `own`: another one where a field of a fork says what it reads."""
-    unread = [problem for problem in unread_fields(layer, own.options) if not problem.fatal]
-    if not unread:
+    field = _field_of_a_fork(layer, own)
+    if field is None:
         return own
-    reason = f"{unread[0].message} (line {unread[0].line}), so its arrays are given in Python, and nothing is read"
     count = own.engine.tops if own.engine is not None else (0, ANY)
     why = why_not_known(layer, own.options)
     if why is None and not count[0] <= len(layer.tops) <= count[1]:
         why = f"it has {len(layer.tops)} tops, as in a fork"
+    reason = f"{field}, so its arrays are given in Python, and nothing is read"
     return _given(own.name, why or own.shapes, ignored={"*": reason})
+
+
+def _field_of_a_fork(layer: Layer, own: LayerType) -> str | None:
+    """A sentence on the field that only a fork knows; None where there is none, or where one may be a slip."""
+    unread = unread_fields(layer, own.options)
+    if not unread or any(may_be_a_slip(problem) for problem in unread):
+        return None
+    return f"{unread[0].message} (line {unread[0].line})"
 
 
 RECORDS = (

@@ -141,14 +141,14 @@ RECORDS = (
         shapes=_permute,
         options={"permute_param": "order"},
         batch=_permute_batch,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        engine=Engine("move", takes_bf16=True, rule_refuses=True),
     ),
     LayerType(
         "Transpose",
         shapes=_permute,
         options={"transpose_param": "dim"},
         batch=_permute_batch,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always, class_name="Permute"),
+        engine=Engine("move", takes_bf16=True, rule_refuses=True, class_name="Permute"),
     ),
     LayerType(
         "ShuffleChannel",
@@ -156,7 +156,7 @@ RECORDS = (
         options={"shuffle_channel_param": "group"},
         batch=by_record,
         keeps_channels=True,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        engine=Engine("move", takes_bf16=True, rule_refuses=True),
     ),
     LayerType(
         "Reverse",
@@ -171,7 +171,7 @@ RECORDS = (
         shapes=_reorg,
         options={"reorg_param": "stride reverse"},
         batch=by_record,
-        engine=Engine("move", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        engine=Engine("move", takes_bf16=True, rule_refuses=True),
     ),
     LayerType(
         "CReLU",

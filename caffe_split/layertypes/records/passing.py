@@ -60,6 +60,7 @@ RECORDS = (
         joins_box=True,
         keeps_shape=True,
         keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("passing", (1, ANY), (1, ANY), check=_check_scaler, takes_bf16=True, rule_refuses=True),
     ),
     LayerType(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from caffe_split.layertypes.batch_rules import along, by_record
 from caffe_split.layertypes.record import Engine, LayerType, always
@@ -39,6 +40,12 @@ def _inner_product_words(layer: Layer) -> list[str]:
     return [f"inner product to {count}"]
 
 
+def _check_inner_product(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "inner_product_param")
+    if param.get("normalize") and param.get("transpose"):
+        yield "normalize with transpose is not handled"
+
+
 def _embed(layer: Layer, bottoms: list[Shape]) -> Found:
     """A row of the weight for each index of the bottom: looked up, so no multiply-adds."""
     need_bottoms(layer, bottoms, 1)
@@ -54,11 +61,11 @@ RECORDS = (
     LayerType(
         "InnerProduct",
         shapes=_inner_product,
-        options={"inner_product_param": f"{_WEIGHTED} axis transpose"},
+        options={"inner_product_param": f"{_WEIGHTED} axis transpose normalize"},
         batch=along("inner_product_param", "axis"),
         words=_inner_product_words,
         has_kernels=True,
-        engine=Engine("dense", takes_bf16=True, rule_refuses=True, lets_overwrite=always),
+        engine=Engine("dense", check=_check_inner_product, takes_bf16=True, rule_refuses=True, lets_overwrite=always),
     ),
     LayerType(
         "Embed",

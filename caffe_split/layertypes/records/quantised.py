@@ -33,8 +33,9 @@ def _of(name: str, plain: str) -> LayerType:
     """The record of a type of which Ristretto has a quantised form."""
     record = next(each for each in (*convolution.RECORDS, *product.RECORDS) if each.name == plain)
     assert record.engine is not None
+    options = {message: fields.replace(" normalize", "") for message, fields in record.options.items()}
     engine = replace(record.engine, module="quantised", check=_check, takes_bf16=False, lets_overwrite=never)
-    return replace(record, name=name, options={**record.options, "quantization_param": _FIELDS}, engine=engine)
+    return replace(record, name=name, options={**options, "quantization_param": _FIELDS}, engine=engine)
 
 
 RECORDS = tuple(_of(name, plain) for name, plain in _NAMES.items())

@@ -81,6 +81,7 @@ RECORDS = (
         options={"st_param": f"transform_type sampler_type output_H output_W to_compute_dU {' '.join(THETA)}"},
         batch=by_record,
         keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("sampling", (2, 2), check=_check_transformer, rule_refuses=True),
     ),
     LayerType(
@@ -89,6 +90,8 @@ RECORDS = (
         options={"flow_warp_param": "fill_value"},
         batch=by_record,
         keeps_shape=True,
+        keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("sampling", (2, 2), rule_refuses=True),
     ),
     LayerType(
@@ -97,6 +100,7 @@ RECORDS = (
         options={"resample_param": "width height type antialias"},
         batch=as_first,
         keeps_channels=True,
+        pairs_channels=True,
         engine=Engine(
             "resize",
             (1, 2),
@@ -112,6 +116,7 @@ RECORDS = (
         options={"downsample_param": "top_height top_width"},
         batch=as_first,
         keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("resize", (1, 2), rule_refuses=True, lets_overwrite=always),
     ),
 )

@@ -167,12 +167,15 @@ RECORDS = (
         options={"interp_param": "height width zoom_factor shrink_factor pad_beg pad_end"},
         batch=as_first,
         keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("interp", (1, 2), check=_check_interp, rule_refuses=True, lets_overwrite=always),
     ),
     LayerType(
         "BilinearInterpolation",
         shapes=_as_second,
         batch=as_first,
+        keeps_channels=True,
+        pairs_channels=True,
         engine=Engine("interp", (2, 2), rule_refuses=True, lets_overwrite=always),
     ),
     *(
@@ -186,7 +189,6 @@ RECORDS = (
                 check=_check_pixel_shuffle,
                 takes_bf16=True,
                 rule_refuses=True,
-                lets_overwrite=always,
                 class_name="PixelShuffle",
             ),
         )
