@@ -56,6 +56,7 @@ def check_study(study: Study) -> None:
             "name the folder that holds it"
         )
     check_data(study)
+    nets.check_lists(study)
     _check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)
@@ -153,6 +154,9 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
         known = Study.from_dict(before)
     except (TypeError, KeyError, AttributeError):
         raise CaffeSplitError(f"{out / PLAN}: a plan of another version; choose another --out") from None
+    if known.rehearses != study.rehearses:
+        said = "only at their ends" if known.rehearses else "on the way"
+        raise CaffeSplitError(f"{out}: its runs are tested {said} (the key `rehearsal`); choose another --out")
     arms = {arm.name: arm for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:
