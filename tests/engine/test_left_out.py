@@ -49,8 +49,9 @@ def judged(text: str, phase: str = "TRAIN") -> tuple[list[str], list[str], list[
     ],
 )
 def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
+    known = HEAD + 'layer { name: "k" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "k" }\n'
     for phase in ("TRAIN", "TEST"):
-        problems, gone, training = judged(KNOWN + loss, phase)
+        problems, gone, training = judged(known + loss, phase)
         assert problems == [] and gone == ["l"]
         assert len(training) == 1 and training[0].startswith("4: layer 'l': ") and "not trained" in training[0]
 
@@ -91,6 +92,8 @@ def test_a_last_layer_that_is_no_loss_is_refused(kind: str) -> None:
         (LOSS % ("SoftmaxWithLoss", "loss_param { normalization: BATCHSIZE }"), "BATCHSIZE"),
         (LOSS % ("SoftmaxWithLoss", 'include { stagee: "a" }'), "stagee"),
         (LOSS % ("Accuracy", 'top: "a" accuracy_param { topk: 5 }'), "did you mean 'top_k'"),
+        (LOSS % ("CenterLoss", 'top: "l" center_loss_param { }'), "num_output is missing"),
+        (LOSS % ("DetectionEvaluate", 'top: "e"'), "num_classes is missing"),
     ],
 )
 def test_a_slip_in_a_known_loss_is_refused(layer: str, said: str) -> None:
