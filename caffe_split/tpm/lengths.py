@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# How many weights are taken at a time: as float64 they fit into a processor's cache, and a dense layer is never copied as
-# a whole.
+# How many weights are taken at a time: as float64 they fit into a cache, and a dense layer is never copied as a whole.
 _AT_ONCE = 1 << 16
 
 
