@@ -76,7 +76,7 @@ def test_whole_seeds_are_published_and_nothing_is_run(study: Study, tmp_path: Pa
     words = ["study", study.file, "--out", "out", "--no-run", "--publish", "docs", "--logs"]
     result = caffe_split(*words, cwd=tmp_path)
     assert contents(tmp_path / "out") == before
-    assert "1 of 3 seeds are whole (3); 31 of 46 steps have ended" in result.stderr
+    assert "whole seeds: 1 of 3 (3); 31 of 46 steps have ended" in result.stderr
     assert "| a | 1 | 85.000 ± - |" in result.stdout and "| a2 | 1 |" in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
     assert (
@@ -120,7 +120,7 @@ def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_pa
     assert found.study.seeds == (3, 5) and found.study.arms == study.arms
     words = ["study", study.file, "--out", "out", "--no-run", "--only", "a, b", "--publish", "docs"]
     result = caffe_split(*words, cwd=tmp_path, status=0)
-    assert "2 of 3 seeds are whole (3, 5)" in result.stderr and "random-a |" not in result.stdout
+    assert "whole seeds: 2 of 3 (3, 5)" in result.stderr and "random-a |" not in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
     assert "and is without the runs continue2, a2, random-a; the rest" in page and "--only a,b --publish" in page
     assert "all 5, with at least 95 %" in page
@@ -166,7 +166,7 @@ def test_kept_nets_name_their_data_as_the_net_does_also_where_two_end_alike(stud
         text = text.replace(f'"{source}"', f'"{name}"', 1)
     (tmp_path / "own").mkdir()
     (tmp_path / "own/train_val.prototxt").write_text(text)
-    (tmp_path / "own/solver.prototxt").write_text('net: "own/train_val.prototxt"\nmax_iter: 30\n')
+    (tmp_path / "own/solver.prototxt").write_text('net: "own/train_val.prototxt"\nmax_iter: 30\ntest_iter: 1\n')
     moved = replace(study, solver=tmp_path / "own/solver.prototxt", root=tmp_path, data=None)
     (tmp_path / "run.prototxt").write_text(text.replace('"data/', f'"{tmp_path}/data/'))
     assert with_own_data(moved, tmp_path / "run.prototxt").decode() == text
