@@ -30,8 +30,8 @@ _HARMLESS = {
         "it chooses among a fork's implementations and precisions",
     ),
     **dict.fromkeys(
-        ("train_net_output_disp", "is_disp_info", "copy_postfix_name"),
-        "it chooses what a fork prints, or how it copies weights",
+        ("train_net_output_disp", "is_disp_info"),
+        "it chooses what a fork prints",
     ),
     **dict.fromkeys(
         (
@@ -45,7 +45,7 @@ _HARMLESS = {
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(
         (
-            *("data_param.shuffle", "image_data_param.raw_hdf5", "inner_product_param.normalize"),
+            *("data_param.shuffle", "image_data_param.raw_hdf5"),
             *("bias_param.channel_shared", "convolution_param.relu"),
         ),
         ("false", 0),

@@ -221,6 +221,26 @@ def test_what_is_a_forks_is_named_where_a_shape_is_asked_for() -> None:
         Net(prototxt.parse(text, "net"), "TEST")
 
 
+def test_data_that_nobody_gave_are_no_zeros() -> None:
+    """Each top that is read has to be given, by whatever runs the net; others need not."""
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "d" type: "MemoryData" top: "x" top: "t" top: "u" memory_data_param { dim: 3 } }\n'
+    text += 'layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "e" }\n'
+    net = Net(prototxt.parse(text, "net"), "TEST", inputs=dict.fromkeys("xtu", (2, 3)))
+    for given in ({}, {"x": np.ones((2, 3))}):
+        with pytest.raises(CaffeSplitError, match=r"layer 'd' .* no field 'dim' .* no array of '[xt]' was given"):
+            net.forward(given)
+    assert float(net.forward({"t": np.zeros((2, 3))}).loss) == 1.5
+
+
+def test_a_field_of_the_net_is_noted_as_one() -> None:
+    document = prototxt.parse("optimize_mem: TRAIN_ONLY_OPTIM\n" + KNOWN, "net")
+    (note,) = judge(document, layers_of(document, NetState("TEST")))[1]
+    assert note.text.startswith("Ignoring field optimize_mem of the net (line 1): ")
+
+
 def test_a_field_within_a_forks_message_changes_nothing_at_0() -> None:
     options = "roi_pooling_param { pooled_w: 2 pooled_h: 2 pad_ratio: %s }"
     for value, passes in (("0.0", True), ("0.1", False)):
@@ -229,9 +249,9 @@ def test_a_field_within_a_forks_message_changes_nothing_at_0() -> None:
 
 
 def test_fields_that_change_nothing_by_their_value_are_noted() -> None:
-    field = "inner_product_param { normalize: %s num_output: 4 }"
+    field = "bias_param { channel_shared: %s }"
     for value, passes in (("false", True), ("0", True), ("true", False)):
-        text = HEAD.replace("inner_product_param { num_output: 4 }", field % value)
+        text = KNOWN + f'layer {{ name: "b" type: "Bias" bottom: "x" top: "b" {field % value} }}'
         assert (not judged(text)[0]) == passes
 
 

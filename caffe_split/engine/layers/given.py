@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Shape
+from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data import Input
 from caffe_split.layertypes.shape_rules import UnknownShapeError
 from caffe_split.layertypes.table import record_for
@@ -17,9 +17,14 @@ _READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 
 
 class Given(Input):
-    """Blobs that the caller fills, of the shapes that the caller or the layer's options give."""
+    """Blobs that the caller fills, of the shapes that the caller or the layer's options give.
+
+    Attributes:
+        read: the tops that other layers read; `run` raises `CaffeSplitError` while the caller has not given them.
+    """
 
     options_name = ""
+    read: frozenset[str] = frozenset()
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -36,7 +41,18 @@ class Given(Input):
                 f'give the shapes, Net(..., inputs={{"{lacking[0]}": (1, 3, 224, 224), ...}}), and then the arrays.'
             )
         self.top_shapes = [(self.rows(found[top][0]).count, *found[top][1:]) for top in self.text.tops]
-        self.values = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+        self._empty = [torch.zeros(shape, device=self.place.device) for shape in self.top_shapes]
+        self.values = list(self._empty)
+
+    @override
+    def run(self, *bottoms: torch.Tensor) -> Tops:
+        for top, value, empty in zip(self.text.tops, self.values, self._empty):
+            if value is empty and top in self.read:
+                raise self.error(
+                    f"{self._why()}, and no array of '{top}' was given: give it in Python, "
+                    f'net.forward({{"{top}": array, ...}}).'
+                )
+        return super().run(*bottoms)
 
     def _why(self) -> str:
         """Why nothing is read."""

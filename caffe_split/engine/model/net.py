@@ -13,6 +13,7 @@ import torch
 from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
 from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
+from caffe_split.engine.layers.given import Given
 from caffe_split.engine.layers.labels import Labelled
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
@@ -145,6 +146,10 @@ class Net:
         self._steps = fuse and not compiled
         self._step: Step | None = None
         self.drops = any(layer.draws for layer in self.layers)
+        read = frozenset(bottom for layer in self.layers for bottom in layer.text.bottoms)
+        for layer in self.layers:
+            if isinstance(layer, Given):
+                layer.read = read
         self.inputs = [top for layer in self.layers if isinstance(layer, Input) for top in layer.text.tops]
 
     # -- building

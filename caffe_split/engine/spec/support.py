@@ -47,7 +47,8 @@ class Note:
         """A sentence for a log."""
         if not self.field:
             return f"Leaving out layer {self.layer} (line {self.line}): {self.reason}"
-        return f"Ignoring field {self.field} of layer {self.layer} (line {self.line}): {self.reason}"
+        whose = f"layer {self.layer}" if self.layer else "the net"
+        return f"Ignoring field {self.field} of {whose} (line {self.line}): {self.reason}"
 
 
 @dataclass(frozen=True, order=True)
