@@ -57,7 +57,7 @@ def prepare(folder: Path, name: str, iterations: int) -> None:
     size, channels, _, crop = {**NETS, **OTHERS}[name]
     rng = np.random.default_rng(0)
     sources = set(re.findall(r'source: "(.*?)"', (folder / name / "train_val.prototxt").read_text()))
-    for source in sources:
+    for source in sorted(sources):  # The same images each time.
         edge = 32 if crop and "test" in source else size
         samples = (
             (rng.integers(0, 256, (channels, edge, edge), dtype=np.uint8), int(rng.integers(10))) for _ in range(1024)

@@ -1,10 +1,10 @@
 """Reading encoded images as a training does, and the decoder alone on the same cores, in turns.
 
-`python -m benchmarks.bench_feed [--records 300] [--side 256] [--workers N] [--rounds 20] [--before CHECKOUT]`. The
-records are JPEGs in an LMDB in the system's cache. The reader gives batches, cropped and mirrored; the decoder is
-Pillow's, in as many threads as the reader has workers, over the same bytes in memory. They take turns in one process, a
-hundred images at a time, and the ratios are medians over pairs of turns: of the time, and of the processor time of
-all threads, which other programs disturb less.
+`python -m benchmarks.bench_feed [--records 300] [--side 256] [--workers N] [--rounds 20] [--before CHECKOUT]
+[--repeats 5]`. The records are JPEGs in an LMDB in the system's cache. The reader gives batches, cropped and mirrored;
+the decoder is Pillow's, in as many threads as the reader has workers, over the same bytes in memory. They take turns in
+one process, a hundred images at a time, and the ratios are medians over pairs of turns: of the time, and of the
+processor time of all threads, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=1, help="processes of each checkout, in turns")
     parser.add_argument("--before", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
@@ -130,13 +131,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "store")
         write_records(folder, pictures(words.records, words.side))
-        for what, root in (("reader", ROOT), *((("before", words.before.resolve()),) if words.before else ())):
-            command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder)]
-            environment = {**os.environ, "PYTHONPATH": str(root)}
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-            for kind, line in zip(("time", "processor time"), done.stdout.splitlines()):
-                alone, ours, ratio = map(float, line.split())
-                print(f"  {kind:14} {what} {ours:.3f} ms an image, decoder {alone:.3f}: {ratio:.2f} of the decoder")
+        roots = {"reader": ROOT} | ({"before": words.before.resolve()} if words.before else {})
+        rows: dict[tuple[str, str], list[list[float]]] = {}
+        for _ in range(words.repeats):
+            for what, root in roots.items():
+                command = [sys.executable, __file__, *sys.argv[1:], "--folder", str(folder)]
+                environment = {**os.environ, "PYTHONPATH": str(root)}
+                done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                for kind, line in zip(("time", "processor time"), done.stdout.splitlines()):
+                    rows.setdefault((kind, what), []).append(list(map(float, line.split())))
+        for (kind, what), found in rows.items():
+            alone, ours, ratio = map(statistics.median, zip(*found))
+            print(f"  {kind:14} {what} {ours:.3f} ms an image, decoder {alone:.3f}: {ratio:.2f} of the decoder")
 
 
 if __name__ == "__main__":

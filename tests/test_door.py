@@ -22,7 +22,17 @@ from tests.support import ROOT, Trained
 
 FUNCTIONS = [name for name in caffe_split.__all__ if name[0].islower() and name != "engine"]
 # They run a net, in whatever there is to run it.
-RUN_NETS = ("classify", "extract", "fold", "score_net", "time_net", "train", "verify")
+RUN_NETS = (
+    "classify",
+    "extract",
+    "fold",
+    "measure_saliency",
+    "multisplit",
+    "score_net",
+    "time_net",
+    "train",
+    "verify",
+)
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "CaffeSplitError", "DeriveOptions"])

@@ -7,18 +7,10 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.net.data_sources import SOURCES, mean_files
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
-
-# Type of layer -> its options, and what its `source` is.
-_SOURCES = {
-    "Data": ("data_param", "data set"),
-    "ImageData": ("image_data_param", "list of images"),
-    "HDF5Data": ("hdf5_data_param", "list of HDF5 files"),
-    "WindowData": ("window_data_param", "window file"),
-    "InfogainLoss": ("infogain_loss_param", "matrix"),
-}
 
 
 def check_data(nets: Iterable[tuple[prototxt.Document, NetState]]) -> None:
@@ -42,8 +34,8 @@ def _missing(document: prototxt.Document, state: NetState) -> Iterator[str]:
 
 
 def _of_layer(layer: Layer) -> Iterator[str]:
-    if layer.type in _SOURCES:
-        name, what = _SOURCES[layer.type]
+    if layer.type in SOURCES:
+        name, what = SOURCES[layer.type]
         options = Options.of(layer.message, name)
         source = Path(str(options.get("source")))
         if layer.type == "Data":
@@ -60,11 +52,9 @@ def _of_layer(layer: Layer) -> Iterator[str]:
                 yield f"'{source}' lists {_count(absent, 'HDF5 file')}" if absent else f"'{source}' lists no file"
         elif layer.type == "ImageData":
             yield from _first_image(source, str(options.get("root_folder")))
-    for name in ("transform_param", _SOURCES.get(layer.type, ("",))[0]):
-        if name and layer.message.has(name) and name not in ("hdf5_data_param", "infogain_loss_param"):
-            mean = str(Options.of(layer.message, name).get("mean_file"))
-            if mean and not Path(mean).is_file():
-                yield f"no mean_file '{mean}'"
+    for mean in mean_files(layer):
+        if not Path(mean).is_file():
+            yield f"no mean_file '{mean}'"
 
 
 def _is_data_set(source: Path, backend: str) -> bool:

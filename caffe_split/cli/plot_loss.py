@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from caffe_split.cli.given import check_given
 from caffe_split.cli.logs import rank_option
 from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
@@ -74,6 +75,7 @@ def command(
     Example:
       plot_loss.py baseline/train.log derived1/train.log --avg 3 --no_refresh
     """
+    check_given("best", command.params, {"logs": logs})  # which takes the same
     if out is not None:
         picture_format(out)
     followers, status = _open(logs, rank)

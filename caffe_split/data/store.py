@@ -98,7 +98,7 @@ def count_records(path: PathLike) -> int:
 def decode_record(record: bytes, color: bool | None = None) -> tuple[Values, int]:
     """(image, label) of a Datum of any kind; an encoded one is decoded, see `decode_image`."""
     read = read_datum(record)
-    return (decode_image(read.encoded, color) if read.values is None else read.values), read.label
+    return (np.asarray(decode_image(read.encoded, color)) if read.values is None else read.values), read.label
 
 
 def first_shape(path: PathLike, color: bool | None = None) -> tuple[int, int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -19,22 +18,11 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate
 from caffe_split.net.layers import phase_layers
+from caffe_split.net.resume import ARRAYS, Array
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.split import naming
 from caffe_split.split.partition import Partition
 from caffe_split.split.parts import Part
-
-Array = Literal["rest", "squares", "steps"]
-# What each array of a solver's history is, in Caffe's order: `rest` is what a parameter at rest has 0 of (velocity, a
-# mean of gradients), `squares` are of gradients, `steps` of updates.
-ARRAYS: dict[str, tuple[Array, ...]] = {
-    "SGD": ("rest",),
-    "Nesterov": ("rest",),
-    "AdaGrad": ("squares",),
-    "RMSProp": ("squares",),
-    "AdaDelta": ("squares", "steps"),
-    "Adam": ("rest", "squares"),
-}
 
 
 def state_beside(weights: Path) -> Path:

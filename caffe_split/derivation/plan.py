@@ -234,11 +234,3 @@ def _layer_dict(layer: LayerPlan) -> dict[str, Any]:
             "tpm": [None if np.isnan(value) else float(value) for value in scores.tpm],
         },
     }
-
-
-def change(before: int | None, after: int | None) -> str:
-    """`1,000 -> 1,200 (x1.200)`; a question mark for a number that is not known."""
-    if before is None or after is None:
-        return "not known: " + " -> ".join("?" if value is None else f"{value:,}" for value in (before, after))
-    factor = f" (x{after / before:.3f})" if before else ""
-    return f"{before:,} -> {after:,}{factor}"

@@ -116,6 +116,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
 
     from caffe_split.engine.data.workers import set_workers
     from caffe_split.engine.device import choose_device, keep_memory, threads_for
+    from caffe_split.engine.kernels.board import open_board
     from caffe_split.engine.model.precision import set_precision
     from caffe_split.engine.parallel.group import ALONE
     from caffe_split.engine.parallel.join import device_for
@@ -140,6 +141,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     group = ALONE
     if meeting:
         group = meeting.group(device, multiply=words.scale_batch, sync_norms=words.sync_bn)
+        group.board = open_board(group) if device.type == "cpu" else None
         log.info(
             f"{group.size} processes, every one with {'a whole' if group.multiply else 'its part of a'} batch; "
             f"BatchNorm's statistics by {'batch' if group.sync_norms else 'process, the first one keeping its own'}"

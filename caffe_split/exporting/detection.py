@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
-from caffe_split.layertypes.records.detection import aspect_ratios
-from caffe_split.net.options import Options
+from caffe_split.layertypes.prior_boxes import prior_boxes
 
 
 def prior_box(site: Site) -> None:
     """A constant: the boxes depend on sizes alone."""
     if not all(bottom.is_fixed(2) for bottom in site.bottoms):
         raise CannotExpressError("its boxes are those of images of one size")
-    site.same[0] = site.constant("boxes", _boxes(site))
-
-
-def _boxes(site: Site) -> np.ndarray:
-    """(1, 2, 4 * boxes): the corners of the boxes of each place, and the variances of each."""
-    options = site.options("prior_box_param")
-    rows, columns = site.bottoms[0].shape[2:]
-    height, width = _pair(options, "img_size", "img") or site.bottoms[1].shape[2:4]
-    step_h, step_w = _pair(options, "step", "step") or (height / rows, width / columns)
-    offset = float(options.get("offset"))
-    y, x = (np.arange(rows) + offset) * step_h, (np.arange(columns) + offset) * step_w
-    sides = np.array(_sides(options))
-    middles = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1)[:, :, None, :]
-    corners = np.concatenate([middles - sides / 2, middles + sides / 2], -1) / [width, height, width, height]
-    corners = corners.clip(0, 1) if options.get("clip") else corners
-    variances = [float(value) for value in options.all("variance")] or [0.1]
-    below = np.resize(np.array(variances), corners.size)
-    return np.stack([corners.reshape(-1), below]).astype(np.float32)[None]
-
-
-def _pair(options: Options, both: str, name: str) -> tuple[float, float] | None:
-    """(height, width) as written, for both or each; None where they are 0 or not written."""
-    sides = [options.get(f"{name}_{side}") if options.has(f"{name}_{side}") else 0 for side in "hw"]
-    if not any(sides) and options.has(both):
-        sides = [options.get(both)] * 2
-    return (float(sides[0]), float(sides[1])) if all(sides) else None
-
-
-def _sides(options: Options) -> list[tuple[float, float]]:
-    """(width, height) of the boxes of one place, in SSD's order; fractions of sizes are cut off."""
-    largest = options.all("max_size")
-    found: list[tuple[float, float]] = []
-    for index, written in enumerate(options.all("min_size")):
-        least = int(written)
-        found.append((least, least))
-        if largest:
-            found.append((math.sqrt(least * int(largest[index])),) * 2)
-        for ratio in aspect_ratios(options):
-            if abs(ratio - 1) >= 1e-6:
-                found.append((least * math.sqrt(ratio), least / math.sqrt(ratio)))
-    return found
+    boxes = prior_boxes(site.options("prior_box_param"), *(bottom.shape[2:4] for bottom in site.bottoms))
+    site.same[0] = site.constant("boxes", boxes)
 
 
 def roi_pooling(site: Site) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
-from caffe_split.net.geometry import Window, pooled_sizes, pooling_window
+from caffe_split.net.geometry import Window, pooled_sizes, pooling_window, pyramid_windows
 
 
 @dataclass(frozen=True)
@@ -135,27 +135,21 @@ def _with_mask(site: Site, attributes: Mapping[str, Any]) -> str:
 
 def spatial_pyramid(site: Site) -> None:
     """Pooling into 1, 4, 16, ... windows, each level flattened, all behind each other."""
-    options, bottom = site.options("spp_param"), site.bottoms[0]
-    kind, height = str(options.get("pool")), int(options.get("pyramid_height"))
+    bottom = site.bottoms[0]
+    kind = str(site.options("spp_param").get("pool"))
     if kind not in ("MAX", "AVE"):
         raise CannotExpressError(f"pool: {kind} is not handled")
     if not bottom.is_fixed(2):
         raise CannotExpressError("its windows are those of images of one size")
-    sizes = bottom.shape[2:]
-    levels = []
-    for level in range(height):
-        bins = 2**level
-        kernel = [math.ceil(n / bins) for n in sizes]
-        pad = [(k * bins - n + 1) // 2 for k, n in zip(kernel, sizes)]
-        out = [math.ceil((n + 2 * p - k) / k) + 1 for n, k, p in zip(sizes, kernel, pad)]
-        if any(pad):
-            out = [count - ((count - 1) * k >= n + p) for count, n, k, p in zip(out, sizes, kernel, pad)]
-        windows = _Windows(kind, sizes, kernel, kernel, pad, out)
-        if height == 1:
-            _fixed(site, windows, 0)
-            return
-        levels.append(site.op("Flatten", [_fixed(site, windows, None)], axis=1))
-    site.op("Concat", levels, 0, axis=1)
+    height, width = bottom.shape[2:]
+    levels = [
+        _Windows(kind, (height, width), window.kernel, window.stride, window.pad, window.pool((height, width)))
+        for window in pyramid_windows(site.layer, (height, width))
+    ]
+    if len(levels) == 1:
+        _fixed(site, levels[0], 0)
+        return
+    site.op("Concat", [site.op("Flatten", [_fixed(site, level, None)], axis=1) for level in levels], 0, axis=1)
 
 
 EXPORTERS: Mapping[str, Exporter] = {"Pooling": pooling, "SPP": spatial_pyramid}

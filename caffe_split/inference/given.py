@@ -20,6 +20,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.formats.weights.features import count_rows
+from caffe_split.net.data_sources import SOURCES
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import AskedState, NetState, state_of_solver
@@ -137,14 +138,14 @@ def data_set(layers: list[Layer]) -> DataSet | None:
     return found.pop() if len(found) == 1 else None
 
 
-# Type of layer -> the message that has its source and its batch size.
-_MESSAGES = {"Data": "data_param", "ImageData": "image_data_param", "HDF5Data": "hdf5_data_param"}
+# Types of layers whose records are counted.
+_COUNTED = ("Data", "ImageData", "HDF5Data")
 
 
 def _data_of(layer: Layer) -> DataSet | None:
-    if layer.type not in _MESSAGES:
+    if layer.type not in _COUNTED:
         return None
-    options = Options.of(layer.message, _MESSAGES[layer.type])
+    options = Options.of(layer.message, SOURCES[layer.type].message)
     source, batch = Path(str(options.get("source"))), int(options.get("batch_size") or 0)
     if layer.type == "Data":
         records = count_leveldb(source) if options.get("backend") == "LEVELDB" else count_records(source)

@@ -70,7 +70,7 @@ class ImageInput:
     def read(self, path: PathLike) -> np.ndarray:
         """The values of an image, float32 of `shape`. Raises `CaffeSplitError` for a file that is no image."""
         try:
-            image = decode_image(Path(path).read_bytes(), None)
+            image = np.asarray(decode_image(Path(path).read_bytes(), None))
         except OSError as error:
             raise CaffeSplitError(f"{path}: no image can be read: {error.strerror}.") from None
         except CaffeSplitError as error:

@@ -51,12 +51,21 @@ def changes(before: Cost, after: Cost) -> list[str]:
     lines = []
     numbers = ((before.parameters, after.parameters), (before.macs, after.macs))
     for what, texts, (first, second) in zip(WHAT, zip(before.texts(), after.texts()), numbers):
-        factor = f" (x{second / first:.3f})" if first and second is not None else ""
-        lines.append(f"{what} {texts[0]} -> {texts[1]}{factor}")
+        lines.append(f"{what} {texts[0]} -> {texts[1]}{_factor(first, second)}")
     unknown = list(dict.fromkeys((*before.unknown, *after.unknown)))
     if unknown:
         lines.append(f"the totals are without {listing(unknown)}")
     return lines
+
+
+def change(before: int | None, after: int | None) -> str:
+    """`1,000 -> 1,200 (x1.200)`; a question mark for a number that is not known."""
+    texts = " -> ".join("?" if count is None else f"{count:,}" for count in (before, after))
+    return f"not known: {texts}" if "?" in texts else texts + _factor(before, after)
+
+
+def _factor(before: int | None, after: int | None) -> str:
+    return f" (x{after / before:.3f})" if before and after is not None else ""
 
 
 def listing(names: Sequence[str], most: int = 12) -> str:

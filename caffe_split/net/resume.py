@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import nonfinite, read_solverstate, read_weights
 from caffe_split.net.training import find_snapshots
 
-# The solver types, and how many arrays each remembers per learnable parameter.
-HISTORIES = {"SGD": 1, "Nesterov": 1, "AdaGrad": 1, "RMSProp": 1, "AdaDelta": 2, "Adam": 2}
+Array = Literal["rest", "squares", "steps"]
+# The solver types, and what each array is that they remember per learnable parameter, in Caffe's order: `rest` is what
+# a parameter at rest has 0 of (velocity, a mean of gradients), `squares` are of gradients, `steps` of updates.
+ARRAYS: dict[str, tuple[Array, ...]] = {
+    "SGD": ("rest",),
+    "Nesterov": ("rest",),
+    "AdaGrad": ("squares",),
+    "RMSProp": ("squares",),
+    "AdaDelta": ("squares", "steps"),
+    "Adam": ("rest", "squares"),
+}
+# How many arrays those are.
+HISTORIES = {kind: len(arrays) for kind, arrays in ARRAYS.items()}
 # Given in place of the name of a solver state: the newest whole one.
 AUTO = "auto"
 

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_split.derivation.plan import change
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.layertypes.cost import change
 from caffe_split.net.training import solvers_in
 from caffe_split.report import gradients
 from caffe_split.report.derived_from import LayerSplit, Manifest

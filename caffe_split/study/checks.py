@@ -56,6 +56,7 @@ def check_study(study: Study) -> None:
             "name the folder that holds it"
         )
     check_data(study)
+    nets.check_lists(study)
     _check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,23 +10,13 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
+from caffe_split.net.data_sources import ROOTS, named_files, source_of
 from caffe_split.net.layers import all_layers
 from caffe_split.study.model import Study
 from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
 from caffe_split.tpm.layers import remove_watchers
 
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
-# The fields of layers that are files, or sets of data: message -> fields.
-_FILES = {
-    "data_param": ("source", "mean_file"),
-    "hdf5_data_param": ("source",),
-    "image_data_param": ("source", "mean_file"),
-    "window_data_param": ("source", "mean_file"),
-    "infogain_loss_param": ("source",),
-    "transform_param": ("mean_file",),
-}
-# Those of messages whose `root_folder` Caffe puts before each name of a list, as it is written.
-_ROOTS = ("image_data_param", "window_data_param")
 
 
 def study_solver(study: Study) -> prototxt.Document:
@@ -77,10 +68,15 @@ def study_net(study: Study) -> prototxt.Document:
     for message, key in _named_files(net):
         message.set(key, str(_place(study, str(message.get(key)))))
     for layer in all_layers(net):
-        for message in filter(None, map(layer.message.sub, _ROOTS)):
-            root = str(message.get("root_folder", ""))
+        for param in ROOTS:
+            options = layer.message.sub(param)
+            if options is None:
+                continue
+            root = str(options.get("root_folder", ""))
             if root:
-                message.set("root_folder", f"{_place(study, root)}{'/' if root.endswith('/') else ''}")
+                options.set("root_folder", f"{_place(study, root)}{'/' if root.endswith('/') else ''}")
+            elif root := _root_for(study, options, param == "window_data_param"):
+                options.set("root_folder", root)
     return net
 
 
@@ -95,18 +91,52 @@ def with_own_data(study: Study, path: Path) -> bytes:
 
 
 def _named_files(net: prototxt.Document) -> Iterator[tuple[prototxt.Message, str]]:
-    """The fields of a net that name files or data sets: the message and the field's name."""
-    for layer in all_layers(net):
-        for param, keys in _FILES.items():
-            message = layer.message.sub(param)
-            if message is not None:
-                yield from ((message, key) for key in keys if message.has(key))
+    return (field for layer in all_layers(net) for field in named_files(layer))
+
+
+def _names_in(listing: Path, windows: bool) -> list[str]:
+    """The images that a list names, before a blank and a label, or, in a window file, behind each `# INDEX`."""
+    lines = [line.strip() for line in listing.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
+    if windows:
+        return [name for before, name in zip(lines, lines[1:]) if before.startswith("#")]
+    return [line.rpartition(" ")[0] for line in lines if line]
+
+
+def _root_for(study: Study, message: prototxt.Message, windows: bool) -> str:
+    """What has to stand before the names of a list that has no `root_folder`; "" where they are whole paths.
+
+    Raises `CaffeSplitError` where some are and some are not.
+    """
+    listing = Path(str(message.get("source", "")))
+    names = _names_in(listing, windows) if listing.is_file() else []
+    whole = [os.path.isabs(name) for name in names]
+    if any(whole) and not all(whole):
+        raise CaffeSplitError(
+            f"{listing}: {names[whole.index(True)]} is a whole path and {names[whole.index(False)]} is none; a study "
+            "trains in folders of its own: write whole paths."
+        )
+    return "" if not names or all(whole) else f"{study.root}/"
 
 
 def data_files(study: Study) -> list[Path]:
     """The data sets and mean files that the net names."""
     named = _named_files(study_net(study))
     return list(dict.fromkeys(Path(str(message.get(key))) for message, key in named))
+
+
+def check_lists(study: Study) -> None:
+    """Raises `CaffeSplitError` for a list of HDF5 files that names them from the folder of a program."""
+    for layer in all_layers(study_net(study)):
+        if layer.type != "HDF5Data":
+            continue
+        listing = Path(source_of(layer))
+        names = listing.read_text(encoding="utf-8", errors="surrogateescape").split() if listing.is_file() else []
+        relative = [name for name in names if not os.path.isabs(name)]
+        if relative:
+            raise CaffeSplitError(
+                f"{listing}: {relative[0]} is no whole path, and a study trains in folders of its own; write "
+                f"{study.root / relative[0]}."
+            )
 
 
 def _place(study: Study, name: str) -> Path:

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from caffe_split.net.resume import HISTORIES
 from caffe_split.net.tpm_state import RESULT, state_shapes
-
-# How many values a solver of this type keeps per weight besides its gradient; the other types keep one.
-_HISTORIES = {"AdaDelta": 2, "Adam": 2}
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def watch_cost(shapes: Mapping[str, Sequence[int]], windows: int, solver: str = 
     """The cost of watching weights of these shapes (layer -> shape) over `windows` windows by this type of solver."""
     weights = sum(math.prod(shape) for shape in shapes.values())
     results = sum(math.prod(blob) for shape in shapes.values() for blob in state_shapes(shape, windows)[RESULT:])
-    histories = _HISTORIES.get(solver, 1)
+    histories = HISTORIES.get(solver, 1)
     return WatchCost(
         tuple(shapes),
         weights,

@@ -62,7 +62,7 @@ def test_images_are_decoded_as_opencv_does() -> None:
         for color, flag in flags.items():
             theirs = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
             theirs = theirs[None] if theirs.ndim == 2 else theirs.transpose(2, 0, 1)
-            ours = decode_image(data, color)
+            ours = np.asarray(decode_image(data, color))
             assert ours.shape == theirs.shape, (name, color)
             # Gray is rounded in one of two ways; so is a JPEG.
             allowed = 1 if color is False or "jpeg" in name else 0

@@ -26,11 +26,16 @@ FUNCTIONS = {
         "link",
         "symlink",
         "truncate",
+        "mkfifo",
+        "mknod",
     ],
-    "shutil": ["copy", "copy2", "copyfile", "copytree", "move", "rmtree", "make_archive"],
+    "shutil": ["copy", "copy2", "copyfile", "copyfileobj", "copytree", "move", "rmtree", "make_archive"],
+    "np": ["save", "savez", "savez_compressed", "savetxt"],
     "tempfile": ["mkdtemp", "mkstemp", "mktemp", "NamedTemporaryFile", "TemporaryFile", "TemporaryDirectory"],
 }
 METHODS = [
+    "tofile",
+    "savefig",
     "write_text",
     "write_bytes",
     "mkdir",
@@ -48,6 +53,12 @@ ALLOWED = {
     "formats/weights/hdf5.py": [".File"],  # replacing's
     "formats/weights/features.py": ["h5py.File"],  # replacing's
     "engine/layers/output.py": ["h5py.File"],  # replacing's
+    # Streams in memory, and those of `atomic_open`.
+    "backends/installed.py": ["np.save"],
+    "exporting/check.py": ["np.savez"],
+    "plot/draw.py": [".savefig"],
+    "plot/kernels.py": [".savefig"],
+    "plot/picture_file.py": [".savefig"],
     "backends/caffe/timing.py": ["tempfile.TemporaryFile"],  # has no name, and is gone when it is closed
     "cli/__init__.py": ["os.open"],  # /dev/null, for output that nobody reads
 }
@@ -92,7 +103,9 @@ def _is_for_writing(mode: ast.expr | None, unknown: bool = True) -> bool:
 
 
 def test_no_module_writes_by_itself() -> None:
-    modules = {str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py") if path.parent.name != "files"}
+    modules = {
+        str(path.relative_to(PACKAGE)): path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE / "files"
+    }
     assert len(modules) > 250
     found = {name: sorted(set(writes(path.read_text(encoding="utf-8")))) for name, path in modules.items()}
     assert {name: calls for name, calls in found.items() if calls} == ALLOWED
@@ -116,6 +129,11 @@ def test_no_module_writes_by_itself() -> None:
         "lmdb.open(p)",
         "h5py.File(p, 'w')",
         "os.open(p, flags)",
+        "os.mkfifo(p)",
+        "shutil.copyfileobj(a, b)",
+        "np.savez(p, a=b)",
+        "figure.savefig(p)",
+        "array.tofile(p)",
     ],
 )
 def test_the_law_sees_every_way_to_write(line: str) -> None:

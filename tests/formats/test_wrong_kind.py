@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,7 +16,14 @@ import pytest
 
 import caffe_split
 from caffe_split.errors import CaffeSplitError
-from caffe_split.formats.weights.caffemodel import write_weights
+from caffe_split.formats.prototxt import caffe_pb2
+from caffe_split.formats.weights.caffemodel import (
+    SolverState,
+    read_solverstate,
+    read_weights,
+    write_solverstate,
+    write_weights,
+)
 from caffe_split.net.training import open_training
 
 NET = 'name: "n"\nlayer { name: "data" type: "Input" top: "data" }\n'
@@ -77,6 +85,43 @@ def test_weights_and_a_solver_state_are_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x08\x05\x12\x01w\x20\x00")
     with pytest.raises(CaffeSplitError, match="this is a solver state"):
         open_training(path)
+
+
+def old_model() -> bytes:
+    """Layers of 2013-14, whose names stand behind their bottoms, after the net's inputs."""
+    layer = caffe_pb2.V1LayerParameter(name="conv", type="CONVOLUTION", bottom=["data"], top=["conv"])
+    layer.blobs.add(num=1, channels=1, height=1, width=200, data=[1.0] * 200)
+    other = caffe_pb2.V1LayerParameter(name="conv2", bottom=["conv"], blobs=layer.blobs)
+    return bytes(caffe_pb2.NetParameter(name="old", input=["data"], layers=[layer, other]).SerializeToString())
+
+
+def test_weights_and_a_solver_state_that_are_cut_short_are_named(tmp_path: Path) -> None:
+    path, weights = tmp_path / "net.prototxt", tmp_path / "w.caffemodel"
+    write_weights(weights, {"a": [np.ones(300)], "b": [np.ones(300)]}, "net", types={"a": "InnerProduct"})
+    write_solverstate(tmp_path / "w.solverstate", SolverState(7, "run/w_iter_7.caffemodel", 0, [np.ones(300)]))
+    state = (tmp_path / "w.solverstate").read_bytes()
+    words = {
+        weights.read_bytes(): "weights (a caffemodel)",
+        old_model(): "weights (a caffemodel)",
+        state: "a solver state",
+    }
+    for whole, said in words.items():
+        for length in (60, len(whole) // 3, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            with pytest.raises(CaffeSplitError, match=rf"this is {re.escape(said)} that (are|is) cut short; expected"):
+                open_training(path)
+            read = read_solverstate if whole is state else read_weights
+            with pytest.raises(CaffeSplitError, match=r"not a whole .*; copy or download it again$"):
+                read(path)
+
+
+def test_other_bytes_are_no_weights_that_are_cut_short(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "net.prototxt"
+    for _ in range(100):
+        path.write_bytes(b"\0" + rng.bytes(int(rng.integers(1, 300))))
+        with pytest.raises(CaffeSplitError) as error:
+            open_training(path)
+        assert "cut short" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.net.layers import all_layers
 from caffe_split.net.training import open_training
 from caffe_split.study.checks import check_folder
-from caffe_split.study.nets import data_files, study_net
+from caffe_split.study.model import Study
+from caffe_split.study.nets import check_lists, data_files, study_net
 from caffe_split.study.paths import made
 from caffe_split.study.read import read_study
 from caffe_split.tpm.attach import instrument
@@ -96,6 +97,49 @@ def test_all_files_that_layers_name_are_found_from_any_folder(tmp_path: Path) ->
     assert all(f'"{study.root / name}"' in written for name in files)
     for folder in ("windows/", "photos/2014-"):
         assert f'root_folder: "{study.root}/{folder}"' in written
+
+
+def with_data(folder: Path, layer: str) -> Study:
+    """A study of a net that consists of a data layer."""
+    file = write_study(folder, data=None, make_data=None, root=str(folder))
+    (folder / "net.prototxt").write_text(layer)
+    solver = folder / "solver.prototxt"
+    text = solver.read_text()
+    name = next(line for line in text.splitlines() if line.startswith("net:"))
+    solver.write_text(text.replace(name, f'net: "{folder / "net.prototxt"}"'))
+    return read_study(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "param", "text"),
+    [
+        ("ImageData", "image_data_param", "{}a b.png 0\n\n{}c.png 1\n"),
+        ("WindowData", "window_data_param", "# 0\n{}a.png\n3\n4\n4\n1\n1 0.9 0 0 2 2\n# 1\n{}b.png\n3\n4\n4\n0\n"),
+    ],
+)
+def test_names_of_a_list_without_a_root_folder_are_found_from_any_folder(
+    kind: str, param: str, text: str, tmp_path: Path
+) -> None:
+    layer = f'layer {{ name: "d" type: "{kind}" top: "data" top: "label" {param} {{ source: "list.txt" }} }}'
+    study = with_data(tmp_path, layer)
+    (study.root / "list.txt").write_text(text.format("", "photos/"))
+    assert study.root == tmp_path and f'root_folder: "{study.root}/"' in study_net(study).to_bytes().decode()
+    (study.root / "list.txt").write_text(text.format("/x/", "/y/"))
+    assert "root_folder" not in study_net(study).to_bytes().decode()
+    (study.root / "list.txt").write_text(text.format("/x/", ""))
+    with pytest.raises(CaffeSplitError, match=r"list.txt: /x/a.* is a whole path and .* is none; .*write whole paths"):
+        study_net(study)
+
+
+def test_a_list_of_hdf5_files_has_whole_paths(tmp_path: Path) -> None:
+    study = with_data(
+        tmp_path, 'layer { name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "h.txt" } }'
+    )
+    (study.root / "h.txt").write_text("/x/a.h5\n")
+    check_lists(study)
+    (study.root / "h.txt").write_text("/x/a.h5\nrows/b.h5\n")
+    with pytest.raises(CaffeSplitError, match=rf"h.txt: rows/b.h5 is no whole path, .* write {study.root}/rows/b.h5"):
+        check_lists(study)
 
 
 def write_again(folder: Path, solver: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import override
 
-from caffe_split.data.images import decode_image, resize_image
+from caffe_split.data.images import Picture, decode_image, resize_image
 from caffe_split.data.store import open_store
 from caffe_split.engine.data.reader import Records, Shape, Stored, shuffled
 from caffe_split.errors import CaffeSplitError
@@ -58,7 +58,7 @@ class ImageReader:
             raise CaffeSplitError(f"{name}: {error}") from None
         return Stored(partial(self._load, name, stored), stored.is_float), label
 
-    def _load(self, name: str, stored: Stored) -> np.ndarray:
+    def _load(self, name: str, stored: Stored) -> np.ndarray | Picture:
         try:
             image = stored.load()
         except (CaffeSplitError, OSError) as error:
@@ -70,7 +70,7 @@ class ImageReader:
 
     def _look(self) -> np.ndarray:
         """The image at `_position`."""
-        return self._stored()[0].load()
+        return np.asarray(self._stored()[0].load())
 
     def read(self, count: int) -> Records:
         """The next images, each a `Stored`, and their labels as float32 (count,)."""
@@ -138,7 +138,7 @@ class StoreReader(ImageReader):
         return Stored(partial(self._keep, place, stored, label), stored.is_float), label
 
     def _keep(self, place: int, stored: Stored, label: int) -> np.ndarray:
-        image = stored.load()
+        image = np.asarray(stored.load())
         self._kept[place] = Stored(lambda: image, stored.is_float), label
         return image
 
@@ -202,9 +202,9 @@ class ImageListReader(ImageReader):
         file, label = self._line()
         return Stored(partial(self._decode, file)), label
 
-    def _decode(self, file: str) -> np.ndarray:
+    def _decode(self, file: str) -> np.ndarray | Picture:
         image = decode_image(Path(file).read_bytes(), self._color)
-        return image if self._size is None else resize_image(image, self._size)
+        return image if self._size is None else resize_image(np.asarray(image), self._size)
 
     @override
     def _name(self) -> str:

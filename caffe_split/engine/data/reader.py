@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from caffe_split.data.images import Picture
+
 Shape = tuple[int, ...]
 
 
@@ -16,11 +18,12 @@ class Stored:
     """An image as it is stored.
 
     Attributes:
-        load: decodes it, (C, height, width); any thread may call it. Raises `CaffeSplitError`, with the record's name.
+        load: decodes it, (C, height, width), to an array or what `np.asarray` takes as one; any thread may call it.
+            Raises `CaffeSplitError`, with the record's name.
         is_float: whether its values are float32, and not uint8.
     """
 
-    load: Callable[[], np.ndarray]
+    load: Callable[[], np.ndarray | Picture]
     is_float: bool = False
 
 

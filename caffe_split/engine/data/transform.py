@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from caffe_split.data.images import Picture
 from caffe_split.engine.data.reader import Stored
 from caffe_split.engine.data.workers import Run
 from caffe_split.engine.rows import Rows
@@ -95,16 +96,19 @@ class Transformer:
         run(place, len(images))
         return out
 
-    def _cut(self, image: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    def _cut(self, image: np.ndarray | Picture, draw: np.ndarray) -> np.ndarray:
         """The part of an image that its draw says, mirrored or not."""
         down, right, turn = map(float, draw)
         if self._image is not None:
-            image = image.astype(np.float32) - self._image
+            image = np.asarray(image, np.float32) - self._image
+        top, left, (height, width) = 0, 0, image.shape[1:]
         if self._crop:
-            top, left = (
-                int(part * (side - self._crop + self._training)) for part, side in zip((down, right), image.shape[1:])
-            )
-            image = image[:, top : top + self._crop, left : left + self._crop]
+            spare = height - self._crop + self._training, width - self._crop + self._training
+            top, left, height, width = int(down * spare[0]), int(right * spare[1]), self._crop, self._crop
+        if isinstance(image, Picture):
+            image = image.cut(top, left, height, width)
+        else:
+            image = image[:, top : top + height, left : left + width]
         return image[:, :, ::-1] if self._mirror and turn < 0.5 else image
 
 

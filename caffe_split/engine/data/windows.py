@@ -174,7 +174,7 @@ class WindowReader:
     def _load(self, window: Window, mirrored: bool) -> np.ndarray:
         file = self.images[window.image]
         try:
-            image = decode_image(Path(file).read_bytes(), True)
+            image = np.asarray(decode_image(Path(file).read_bytes(), True))
             values, top, left = self._cut(image, window, mirrored)
         except (CaffeSplitError, OSError) as error:
             raise CaffeSplitError(f"{file}: {error}") from None

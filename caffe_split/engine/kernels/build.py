@@ -75,10 +75,13 @@ def library() -> ctypes.CDLL | None:
         "pool_mean": [i, p, p, p],
         "pool_backward": [i, p, p, p, p],
         "softmax_loss": [p, p, n, n, f, f, p, p],
+        "board_bytes": [n, n],
+        "board_exchange": [p, n, n, n, ctypes.c_uint64, p, n, p],
         "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
     }
     for name, given in types.items():
         getattr(found, name).argtypes = given
+    found.board_bytes.restype = n
     return found
 
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
+class Board(Protocol):
+    """A quick way for a few values; see `kernels.board`."""
+
+    def takes(self, values: torch.Tensor) -> bool:
+        """Whether it can exchange `values`."""
+
+    def of_all(self, values: torch.Tensor) -> torch.Tensor:
+        """The values of all processes, by rank along a new first axis."""
+
+
 class Group:
     """`size` processes, of which this is number `rank`; they compute over torch.distributed's default group.
 
@@ -31,15 +41,23 @@ class Group:
         multiply: each process takes `batch_size` records, so that the batch is `size` times as large, as in Caffe on
             several GPUs. Otherwise the processes divide `batch_size` records.
         sync_norms: BatchNorm normalises by the statistics of the whole batch.
+
+    Attributes:
+        board: how small values are exchanged, if the processes have one, instead of over torch.distributed.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, *, multiply: bool = False, sync_norms: bool = False) -> None:
         self.rank, self.size, self.multiply, self.sync_norms = rank, size, multiply, sync_norms
         self._quiet = False
+        self.board: Board | None = None
 
     def dividing(self) -> Group:
         """The same processes, dividing each batch."""
-        return Group(self.rank, self.size, sync_norms=self.sync_norms) if self.multiply else self
+        if not self.multiply:
+            return self
+        group = Group(self.rank, self.size, sync_norms=self.sync_norms)
+        group.board = self.board
+        return group
 
     @property
     def is_first(self) -> bool:
@@ -78,14 +96,13 @@ class Group:
         """The sum over all processes. No gradient flows through it."""
         if not self.speaks or values.is_meta:
             return values
-        return _sum(values)
+        return _sum(values, self.board)
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The mean over all processes of each of a few numbers."""
         if not self.speaks:
             return list(values)
-        sums = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(sums)
+        sums = _sum(torch.tensor(values, dtype=torch.float64), self.board)
         return [float(value) / self.size for value in sums]
 
     def average(self, gradients: Sequence[torch.Tensor], also: Sequence[float]) -> list[float]:
@@ -96,8 +113,7 @@ class Group:
             return self.mean(also)
         device = gradients[0].device
         flat = torch.cat([*(g.reshape(-1) for g in gradients), torch.tensor(also, device=device)])
-        dist.all_reduce(flat)
-        flat /= self.size
+        flat = _sum(flat, self.board) / self.size
         start = 0
         for gradient in gradients:
             gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
@@ -108,6 +124,8 @@ class Group:
         """The values of all processes in the order of their ranks, concatenated along the first axis."""
         if not self.speaks:
             return values
+        if self.board is not None and self.board.takes(values):
+            return self.board.of_all(values).flatten(0, 1)
         values = values.detach().contiguous()
         parts = [torch.empty_like(values) for _ in range(self.size)]
         dist.all_gather(parts, values)
@@ -167,7 +185,9 @@ def outside_of_graphs(function: F) -> F:
 
 
 @outside_of_graphs
-def _sum(values: torch.Tensor) -> torch.Tensor:
+def _sum(values: torch.Tensor, board: Board | None) -> torch.Tensor:
+    if board is not None and board.takes(values):
+        return board.of_all(values).sum(0)
     values = values.detach().clone()
     dist.all_reduce(values)
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -64,7 +65,10 @@ def maybe(head: bytes) -> str | None:
 
 
 def _binary(path: PathLike) -> str:
+    from caffe_split.formats.weights.binary import begins_as_weights
     from caffe_split.formats.weights.caffemodel import read_solverstate, read_weights
+    from caffe_split.formats.weights.mapped import map_file
+    from caffe_split.formats.weights.solverstate import begins_as_state
 
     try:
         if len(read_weights(path)):
@@ -76,6 +80,12 @@ def _binary(path: PathLike) -> str:
             return "a solver state"
     except (CaffeSplitError, OSError):
         pass
+    with contextlib.suppress(CaffeSplitError, OSError):
+        buffer = map_file(os.fspath(path))
+        if begins_as_weights(buffer):
+            return "weights (a caffemodel) that are cut short"
+        if begins_as_state(buffer):
+            return "a solver state that is cut short"
     return "a binary file"
 
 

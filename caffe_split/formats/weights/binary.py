@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +111,8 @@ class BinaryWeights(Weights):
                 else:
                     self._net_fields.append((entry.tag, entry.end))
         except wire.WireError as error:
-            raise CaffeSplitError(f"{path}: not a whole caffemodel: at byte {error.offset}, {error}") from None
+            again = "; copy or download it again" if begins_as_weights(self._buffer) else ""
+            raise CaffeSplitError(f"{path}: not a whole caffemodel: at byte {error.offset}, {error}{again}") from None
         if len(kinds) == 2:
             raise CaffeSplitError(
                 f"{path}: holds both old layers (`layers`) and new ones (`layer`); Caffe reads no such file"
@@ -157,6 +159,37 @@ class BinaryWeights(Weights):
         if len(self._layers) >= MAX_LAYERS:
             raise CaffeSplitError(f"{path}: more than {MAX_LAYERS} layers")
         self._layers[name] = layer
+
+
+def begins_as_weights(buffer: memoryview) -> bool:
+    """Whether the bytes are a caffemodel as far as they go: a layer with a name, and with its type or weights."""
+    first = None
+    try:
+        for entry in wire.entries(buffer, 0, len(buffer)):
+            if entry.number == _NAME and entry.kind == wire.VARINT:
+                return False  # a solver state's iteration
+            if first is None and entry.number in _FORMS and entry.kind == wire.BYTES:
+                first = _FORMS[entry.number], entry.start, entry.end
+    except wire.WireError as error:
+        if first is None:  # the first layer itself is cut short: its fields stand behind its tag and its length
+            try:
+                tag, position = wire.varint(buffer, error.offset, len(buffer))
+                position = wire.varint(buffer, position, len(buffer))[1]
+            except wire.WireError:
+                return False
+            if tag & 7 != wire.BYTES or tag >> 3 not in _FORMS:
+                return False
+            first = _FORMS[tag >> 3], position, len(buffer)
+    if first is None:
+        return False
+    form, start, end = first
+    found = []
+    with contextlib.suppress(wire.WireError):
+        for inner in wire.entries(buffer, start, end):
+            found.append(inner.number)
+    if form is _FORMS[_LAYERS_V1] and found[:1] == [_V0_LAYER]:
+        return True
+    return form.name in found and (form.type in found or form.blobs in found)
 
 
 def write_binary(

@@ -6,6 +6,8 @@ data sets /iter, /learned_net, /current_step and /history/0, /history/1, ...
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -68,11 +70,21 @@ def read_solverstate(path: PathLike) -> SolverState:
             else:
                 unknown.append(bytes(buffer[entry.tag : entry.end]))
     except wire.WireError as error:
-        raise CaffeSplitError(f"{name}: not a whole solver state: at byte {error.offset}, {error}") from None
+        again = "; copy or download it again" if begins_as_state(buffer) else ""
+        raise CaffeSplitError(f"{name}: not a whole solver state: at byte {error.offset}, {error}{again}") from None
     except blobs.BlobError as error:
         raise CaffeSplitError(f"{name}: history blob {len(located)}: {error}") from None
     history = [blobs.array(buffer, blob) for blob in located]
     return SolverState(iteration, learned_net, step, history, b"".join(unknown))
+
+
+def begins_as_state(buffer: memoryview) -> bool:
+    """Whether the bytes begin as Caffe's solver states do: the iteration, and the name of the weights."""
+    with contextlib.suppress(wire.WireError):
+        found = list(itertools.islice(wire.entries(buffer, 0, len(buffer)), 2))
+        if [(each.number, each.kind) for each in found] == [(_ITER, wire.VARINT), (_NET, wire.BYTES)]:
+            return b".caffemodel" in bytes(buffer[found[1].start : found[1].end])
+    return False
 
 
 def write_solverstate(path: PathLike, state: SolverState) -> None:
