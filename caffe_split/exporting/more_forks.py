@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -178,7 +179,7 @@ def local(site: Site) -> None:
     window, channels = convolution_window(site.layer, 2, "local_param"), bottom.shape[1]
     places = window.kernel[0] * window.kernel[1]
     ones = np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *window.kernel)
-    how = {"kernel_shape": window.kernel, "strides": window.stride, "pads": (*window.pad, *window.pad)}
+    how: dict[str, Any] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": (*window.pad, *window.pad)}
     columns = site.op("Conv", [site.x, site.constant("places", ones)], group=channels, **how)
     rows = site.op("Reshape", [columns, site.constant("rows", [0, 1, channels * places, -1])])
     name, weight = site.blobs[0]
