@@ -30,7 +30,10 @@ def study_solver(study: Study) -> prototxt.Document:
         scale_solver(solver, study)
     except CaffeSplitError as error:
         raise CaffeSplitError(f"{study.solver}: {error}") from None
-    if study.tests:
+    if study.rehearses:
+        space_tests(solver, 1)
+        solver.set("test_initialization", False)
+    elif study.tests:
         space_tests(solver, study.tests)
     if int(solver.get("max_iter", 0)) <= (study.split if study.schedule == "continue" else 0):
         raise CaffeSplitError(
@@ -153,7 +156,8 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("random_seed", seed)
     every = int(solver.get("snapshot", 0)) if get_backend(study.engine).reads_on else 0
     if folder.name.split("@")[0] in study.parents and max_iter > study.split:
-        every = nearest_divisor(study.split, every or study.split)
+        wanted = every or study.split
+        every = nearest_divisor(study.split, wanted, least=min(study.split, wanted / 2))
     # 0: a training of a back end that does not read on starts again where it was killed, without snapshots; see `fit`.
     solver.set("snapshot", every)
     solver.set("snapshot_prefix", prefix)

@@ -20,7 +20,7 @@ from caffe_split.study.read import read_study
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row
 from caffe_split.study.statistics import Interval
-from caffe_split.study.table import markdown, write_table
+from caffe_split.study.table import differences, markdown, write_table
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
@@ -145,7 +145,8 @@ def readings(rows: Sequence[Row], count: int) -> list[str]:
     for row in rows:
         lines += _reading(row.run, "final test accuracy", row.control, row.final_difference)
         lines += _reading(row.run, "best test accuracy", row.control, row.best_difference)
-        lines += _reading(row.run, "final test accuracy", f"random-{row.run}", row.final_difference_to_random)
+        for other, found in differences(row).items():
+            lines += _reading(row.run, "final test accuracy", other, found)
     chance = 100 * (1 - 0.95**count)
     note = (
         f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies independent, "
