@@ -129,11 +129,11 @@ def _left_out(study: Study, planned: Sequence[int]) -> list[str]:
     said = []
     if len(study.seeds) < len(planned):
         whole = ", ".join(map(str, study.seeds))
-        said.append(f"of its {len(planned)} seeds {len(study.seeds)} are whole ({whole})")
+        said.append(f"whole seeds: {len(study.seeds)} of {len(planned)} ({whole})")
     later = [name for name in study.runs if name not in study.wanted]
     if later:
-        said.append(f"of its {len(study.runs)} runs these are left out: {', '.join(later)}")
-    return ["", f"The study was not finished: {'; '.join(said)}."] if said else []
+        said.append(f"left out of its {len(study.runs)} runs: {', '.join(later)}")
+    return ["", f"The study was not finished; {'; '.join(said)}."] if said else []
 
 
 def readings(rows: Sequence[Row], count: int) -> list[str]:

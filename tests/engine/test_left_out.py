@@ -92,6 +92,8 @@ def test_a_last_layer_that_is_no_loss_is_refused(kind: str) -> None:
         (LOSS % ("SoftmaxWithLoss", "loss_param { normalization: BATCHSIZE }"), "BATCHSIZE"),
         (LOSS % ("SoftmaxWithLoss", 'include { stagee: "a" }'), "stagee"),
         (LOSS % ("Accuracy", 'top: "a" accuracy_param { topk: 5 }'), "did you mean 'top_k'"),
+        (LOSS % ("CenterLoss", 'top: "l" center_loss_param { }'), "num_output is missing"),
+        (LOSS % ("DetectionEvaluate", 'top: "e"'), "num_classes is missing"),
     ],
 )
 def test_a_slip_in_a_known_loss_is_refused(layer: str, said: str) -> None:

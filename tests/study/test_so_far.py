@@ -74,10 +74,10 @@ def test_whole_seeds_are_published_and_nothing_is_run(study: Study, tmp_path: Pa
     words = ["study", study.file, "--out", "out", "--no-run", "--publish", "docs", "--logs"]
     result = caffe_split(*words, cwd=tmp_path)
     assert contents(tmp_path / "out") == before
-    assert "1 of 3 seeds are whole (3); 31 of 46 steps have ended" in result.stderr
+    assert "whole seeds: 1 of 3 (3); 31 of 46 steps have ended" in result.stderr
     assert "| a | 1 | 85.000 ± - |" in result.stdout and "| a2 | 1 |" in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
-    assert "The study was not finished: of its 3 seeds 1 are whole (3).\n" in page and "for all 5, with" in page
+    assert "The study was not finished; whole seeds: 1 of 3 (3).\n" in page and "for all 5, with" in page
     values = json.loads((tmp_path / "docs/tiny.json").read_text())
     assert (values["seeds"], values["split"], values["length"], values["comparisons"]) == ([3], 10, 30, 5)
     kept = tmp_path / "docs/tiny"
@@ -114,9 +114,9 @@ def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_pa
     assert found.study.seeds == (3, 5) and found.study.arms == study.arms
     words = ["study", study.file, "--out", "out", "--no-run", "--only", "a, b", "--publish", "docs"]
     result = caffe_split(*words, cwd=tmp_path, status=0)
-    assert "2 of 3 seeds are whole (3, 5)" in result.stderr and "random-a |" not in result.stdout
+    assert "whole seeds: 2 of 3 (3, 5)" in result.stderr and "random-a |" not in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
-    assert "of its 7 runs these are left out: continue2, a2, random-a." in page and "--only a,b --publish" in page
+    assert "left out of its 7 runs: continue2, a2, random-a." in page and "--only a,b --publish" in page
     assert "all 5, with at least 95 %" in page
 
 
