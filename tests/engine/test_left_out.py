@@ -114,6 +114,19 @@ def test_an_export_leaves_out_what_the_engine_does() -> None:
     assert [layer.type for layer in opened.layers][-2:] == ["FancyLoss", "ReLU"]
 
 
+def test_a_module_needs_no_labels_of_a_loss_that_is_left_out(tmp_path: Path) -> None:
+    """One trains it with a loss of one's own."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split import load
+
+    (tmp_path / "n.prototxt").write_text(KNOWN + LOSS % ("FancyLoss", 'top: "l"'))
+    module = load(tmp_path / "n.prototxt").train()
+    top = module(x=torch.ones(2, 3))
+    assert list(top) == ["p"]
+    top["p"][:, 0].sum().backward()
+    assert module.ip.weight.grad.abs().sum() > 0
+
+
 def test_a_loss_that_is_left_out_is_not_0(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
     from caffe_split.formats.weights.caffemodel import write_weights
@@ -173,7 +186,7 @@ def test_a_net_runs_and_is_exported_without_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         whole.forward({"x": x}).blobs["p"].detach(), known.forward({"x": x}).blobs["p"].detach()
     )
-    assert sorted(whole.outputs) == ["p", "t"]
+    assert whole.outputs == ["p"] and known.outputs == ["p", "t"]
     assert [note.text for note in whole.notes] == ["Leaving out layer l (line 4): its type FancyLoss is not known"]
     opened = open_net(whole.document, NetState("TEST"), {})
     assert [layer.type for layer in opened.layers] == ["Input", "InnerProduct", "Softmax"]
