@@ -85,11 +85,17 @@ def study_net(study: Study) -> prototxt.Document:
 
 def with_own_data(study: Study, path: Path) -> bytes:
     """The net of a run, at `path`, with the data files named as in the net that the solver names."""
-    own = {Path(name).name: name for name in (str(m.get(k)) for m, k in _named_files(read_net(net_path(study))))}
+    names = [str(message.get(key)) for message, key in _named_files(read_net(net_path(study)))]
+    placed = {str(_place(study, name)): name for name in names}
+    # Of a net that was written where the data lay elsewhere, the last parts of the names are left.
+    last: dict[str, set[str]] = {}
+    for name in names:
+        last.setdefault(Path(name).name, set()).add(name)
     net = read_net(path)
     for message, key in _named_files(net):
         name = str(message.get(key))
-        message.set(key, own.get(Path(name).name, name))
+        alike = last.get(Path(name).name, set())
+        message.set(key, placed.get(name) or (alike.copy().pop() if len(alike) == 1 else name))
     return net.to_bytes()
 
 

@@ -125,15 +125,15 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
 
 
 def _left_out(study: Study, planned: Sequence[int]) -> list[str]:
-    """What a page of an unfinished study says first."""
+    """What a page of a part of a study says first."""
     said = []
     if len(study.seeds) < len(planned):
-        whole = ", ".join(map(str, study.seeds))
-        said.append(f"whole seeds: {len(study.seeds)} of {len(planned)} ({whole})")
+        seeds = ", ".join(map(str, study.seeds))
+        said.append(f"has {len(study.seeds)} of the study's {len(planned)} seeds ({seeds})")
     later = [name for name in study.runs if name not in study.wanted]
     if later:
-        said.append(f"left out of its {len(study.runs)} runs: {', '.join(later)}")
-    return ["", f"The study was not finished; {'; '.join(said)}."] if said else []
+        said.append(f"is without the runs {', '.join(later)}")
+    return ["", f"This page {' and '.join(said)}; the rest was left out, or not done yet."] if said else []
 
 
 def readings(rows: Sequence[Row], count: int) -> list[str]:
@@ -216,6 +216,8 @@ def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
     words += ["--out", place] if place != study.name else []
     own = read_study(study.file)
     words += ["--scale", study.scale] if study.scale != own.scale else []
-    words += ["--seeds", str(len(study.seeds))] if study.seeds != own.seeds else []
+    # A number of seeds means those from 1 on; other whole seeds of a study are what its own command leaves.
+    counted = study.seeds == tuple(range(1, len(study.seeds) + 1))
+    words += ["--seeds", str(len(study.seeds))] if counted and study.seeds != own.seeds else []
     words += ["--only", ",".join(study.only)] if study.only else []
     return shlex.join([*words, "--publish", os.path.relpath(folder)])
