@@ -81,9 +81,7 @@ def why_left_out(layer: Layer) -> str | None:
     of_fork, most = record.engine.module not in _BVLC, record.engine.bottoms[1]
     if (of_fork or layer.type in _WEIGHTED) and most < len(layer.bottoms):
         return f"{layer.type} of {len(layer.bottoms)} bottoms is a form of a fork"
-    if of_fork and record.engine.check is not None:
-        return next(iter(record.engine.check(layer)), None)
-    return None
+    return next(iter(record.engine.forms(layer)), None) if record.engine.forms is not None else None
 
 
 def _readers(layers: Sequence[Layer]) -> list[set[int]]:

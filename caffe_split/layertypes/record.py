@@ -41,11 +41,12 @@ class Engine:
         tops: the same of its tops.
         ignored: fields that change nothing of what is computed, each with the reason, by name or as `message.name`; "*"
             stands for all options.
-        check: yields a sentence for everything else that is refused.
+        check: yields a sentence for everything else that is refused: what is missing, or contradicts itself.
         files: yields a sentence for each file that a layer needs and that is not there, or cannot be used.
         takes_bf16: it may be given bfloat16 values with `--precision bf16`; others get float32.
         rule_refuses: the shape rule and the class's `setup` refuse all bottoms that do not fit. Layers of other types
             are run without values to find out, which costs a second at the start.
+        forms: yields a sentence for each mode of a fork that is not computed; a loss with one can be left out.
         lets_overwrite: whether the gradient of a layer does without the values of its tops, so that a ReLU in place
             may write over them.
     """
@@ -60,6 +61,7 @@ class Engine:
     rule_refuses: bool = False
     lets_overwrite: Callable[[Layer], bool] = never
     class_name: str = ""
+    forms: Check | None = None
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ _FAMILIES = (
     *(fork_convolution, fork_recurrent, faces, passing, sampling, quantised, crf),
 )
 RECORDS: Mapping[str, LayerType] = {record.name: record for family in _FAMILIES for record in family.RECORDS}
-# Types that read records, and of which forks have other forms.
-_READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 
 
 def record_of(name: str) -> LayerType:
@@ -58,7 +56,7 @@ def record_for(layer: Layer) -> LayerType:
 
     What such a layer reads is not known; its arrays can be given. So it is with a data layer with a fork's fields.
     """
-    if layer.type in _READERS:
+    if layer.type in fork_data.READERS:
         return fork_data.of_a_fork(layer, RECORDS[layer.type])
     if layer.type not in RECORDS and layer.tops and not layer.bottoms:
         return fork_data.unknown_source(layer.type)

@@ -61,8 +61,9 @@ def draw_gains(figure: Any, gains: Sequence[Gain]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     for filled, words in ((True, "mean, at the baseline's cost"), (False, "mean, at a higher cost")):
         axis.plot([], [], **_square(filled), label=words)
-    axis.plot([], [], color="0.2", linewidth=2.2, label="95 %")
-    axis.plot([], [], color="0.2", linewidth=0.8, label="95 %, all together")
+    if not all(math.isnan(gain.interval[0]) for gain in gains):
+        axis.plot([], [], color="0.2", linewidth=2.2, label="95 %")
+        axis.plot([], [], color="0.2", linewidth=0.8, label="95 %, all together")
     figure.legend(loc="outside upper center", ncols=int(width // 2), frameon=False, fontsize=8)
 
 

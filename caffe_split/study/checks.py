@@ -154,6 +154,9 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
         known = Study.from_dict(before)
     except (TypeError, KeyError, AttributeError):
         raise CaffeSplitError(f"{out / PLAN}: a plan of another version; choose another --out") from None
+    if known.rehearses != study.rehearses:
+        said = "only at their ends" if known.rehearses else "on the way"
+        raise CaffeSplitError(f"{out}: its runs are tested {said} (the key `rehearsal`); choose another --out")
     arms = {arm.name: arm for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:

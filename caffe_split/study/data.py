@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_split.data import is_store
 from caffe_split.data.store import open_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.datum import decode_datum
@@ -30,12 +29,17 @@ def check_data(study: Study) -> None:
                 f"{study.file}: expect: {name}: the net has no data set of that name; it has {', '.join(paths)}"
             )
     for name, path in paths.items():
-        if name in expected and is_store(path):
+        if name in expected and path.exists():
             _check(study, path, expected[name])
 
 
 def _check(study: Study, path: Path, expected: Expected) -> None:
-    with open_store(path).begin() as transaction:
+    store = open_store(path)
+    # To read past the end of a file that is mapped into memory ends the process.
+    size, needed = (path / "data.mdb").stat().st_size, (store.info()["last_pgno"] + 1) * store.stat()["psize"]
+    if size < needed:
+        raise CaffeSplitError(f"{path}: data.mdb has {size:,} bytes of {needed:,}: it is cut short; make it again")
+    with store.begin() as transaction:
         found = transaction.stat()["entries"]
         if found != expected.records:
             raise CaffeSplitError(
@@ -46,7 +50,10 @@ def _check(study: Study, path: Path, expected: Expected) -> None:
             return
         totals = np.zeros(len(expected.mean))
         for key, value in transaction.cursor():
-            image, _ = decode_datum(value)
+            try:
+                image, _ = decode_datum(value)
+            except CaffeSplitError as error:
+                raise CaffeSplitError(f"{path}: record {key!r}: {error}") from None
             if len(image) != len(totals):
                 raise CaffeSplitError(f"{path}: record {key!r} has {len(image)} channels, expected {len(totals)}")
             totals += image.mean(axis=(1, 2), dtype=np.float64)

@@ -91,7 +91,8 @@ class Study:
     on the rate of the controls `rate-X`. `make` names a data set that the study makes itself, or is empty. `scale` is
     the factor on all iterations: those here are scaled, `unscaled` are the file's, by name. A training is tested about
     `tests` times (0: as the solver says). `only` names the runs of the table that are wanted now, of all `runs` that
-    are planned (empty: all of them).
+    are planned (empty: all of them). At a scale of at most `rehearsal` (empty: at none) a training is tested only at
+    its end. `compare` are pairs of runs, which are compared beside the comparisons with controls.
     """
 
     name: str
@@ -118,6 +119,8 @@ class Study:
     scale: str = "1"
     unscaled: tuple[tuple[str, int], ...] = ()
     only: tuple[str, ...] = ()
+    rehearsal: str = ""
+    compare: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -141,6 +144,7 @@ class Study:
                 "data": None if value["data"] is None else Path(value["data"]),
                 "window": None if value["window"] is None else tuple(value["window"]),
                 "expect": tuple(Expected(**{**each, "mean": tuple(each["mean"])}) for each in value.get("expect", ())),
+                "compare": tuple((str(run), str(other)) for run, other in value.get("compare", ())),
                 "unscaled": tuple((str(name), int(at)) for name, at in value.get("unscaled", ())),
                 **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates", "only")},
             }
@@ -202,8 +206,13 @@ class Study:
 
     @property
     def comparisons(self) -> int:
-        """How many comparisons of final accuracies the study makes: with controls, and with random partitions."""
-        return len(self.all_arms()) + len(self.rated) + len(self.wider) + len(self.random)
+        """How many comparisons of final accuracies the study plans: with controls, random partitions, and `compare`."""
+        return len(self.all_arms()) + len(self.rated) + len(self.wider) + len(self.random) + len(self.compare)
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether the study is so short that each training is tested only at its end."""
+        return bool(self.rehearsal) and self.factor <= Fraction(self.rehearsal)
 
     @property
     def parents(self) -> set[str]:

@@ -30,7 +30,10 @@ def study_solver(study: Study) -> prototxt.Document:
         scale_solver(solver, study)
     except CaffeSplitError as error:
         raise CaffeSplitError(f"{study.solver}: {error}") from None
-    if study.tests:
+    if study.rehearses:
+        space_tests(solver, 1)
+        solver.set("test_initialization", False)
+    elif study.tests:
         space_tests(solver, study.tests)
     if int(solver.get("max_iter", 0)) <= (study.split if study.schedule == "continue" else 0):
         raise CaffeSplitError(
@@ -82,11 +85,17 @@ def study_net(study: Study) -> prototxt.Document:
 
 def with_own_data(study: Study, path: Path) -> bytes:
     """The net of a run, at `path`, with the data files named as in the net that the solver names."""
-    own = {Path(name).name: name for name in (str(m.get(k)) for m, k in _named_files(read_net(net_path(study))))}
+    names = [str(message.get(key)) for message, key in _named_files(read_net(net_path(study)))]
+    placed = {str(_place(study, name)): name for name in names}
+    # Of a net that was written where the data lay elsewhere, the last parts of the names are left.
+    last: dict[str, set[str]] = {}
+    for name in names:
+        last.setdefault(Path(name).name, set()).add(name)
     net = read_net(path)
     for message, key in _named_files(net):
         name = str(message.get(key))
-        message.set(key, own.get(Path(name).name, name))
+        alike = last.get(Path(name).name, set())
+        message.set(key, placed.get(name) or (alike.copy().pop() if len(alike) == 1 else name))
     return net.to_bytes()
 
 
@@ -153,7 +162,8 @@ def solver_for(study: Study, seed: int, folder: Path, prefix: str, max_iter: int
     solver.set("random_seed", seed)
     every = int(solver.get("snapshot", 0)) if get_backend(study.engine).reads_on else 0
     if folder.name.split("@")[0] in study.parents and max_iter > study.split:
-        every = nearest_divisor(study.split, every or study.split)
+        wanted = every or study.split
+        every = nearest_divisor(study.split, wanted, least=min(study.split, wanted / 2))
     # 0: a training of a back end that does not read on starts again where it was killed, without snapshots; see `fit`.
     solver.set("snapshot", every)
     solver.set("snapshot_prefix", prefix)

@@ -20,7 +20,7 @@ from caffe_split.study.read import read_study
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row
 from caffe_split.study.statistics import Interval
-from caffe_split.study.table import markdown, write_table
+from caffe_split.study.table import differences, markdown, write_table
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
@@ -125,15 +125,15 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
 
 
 def _left_out(study: Study, planned: Sequence[int]) -> list[str]:
-    """What a page of an unfinished study says first."""
+    """What a page of a part of a study says first."""
     said = []
     if len(study.seeds) < len(planned):
-        whole = ", ".join(map(str, study.seeds))
-        said.append(f"of its {len(planned)} seeds {len(study.seeds)} are whole ({whole})")
+        seeds = ", ".join(map(str, study.seeds))
+        said.append(f"has {len(study.seeds)} of the study's {len(planned)} seeds ({seeds})")
     later = [name for name in study.runs if name not in study.wanted]
     if later:
-        said.append(f"of its {len(study.runs)} runs these are left out: {', '.join(later)}")
-    return ["", f"The study was not finished: {'; '.join(said)}."] if said else []
+        said.append(f"is without the runs {', '.join(later)}")
+    return ["", f"This page {' and '.join(said)}; the rest was left out, or not done yet."] if said else []
 
 
 def readings(rows: Sequence[Row], count: int) -> list[str]:
@@ -145,7 +145,8 @@ def readings(rows: Sequence[Row], count: int) -> list[str]:
     for row in rows:
         lines += _reading(row.run, "final test accuracy", row.control, row.final_difference)
         lines += _reading(row.run, "best test accuracy", row.control, row.best_difference)
-        lines += _reading(row.run, "final test accuracy", f"random-{row.run}", row.final_difference_to_random)
+        for other, found in differences(row).items():
+            lines += _reading(row.run, "final test accuracy", other, found)
     chance = 100 * (1 - 0.95**count)
     note = (
         f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies independent, "
@@ -215,6 +216,8 @@ def command_of(study: Study, out: Path, folder: Path, jobs: int) -> str:
     words += ["--out", place] if place != study.name else []
     own = read_study(study.file)
     words += ["--scale", study.scale] if study.scale != own.scale else []
-    words += ["--seeds", str(len(study.seeds))] if study.seeds != own.seeds else []
+    # A number of seeds means those from 1 on; other whole seeds of a study are what its own command leaves.
+    counted = study.seeds == tuple(range(1, len(study.seeds) + 1))
+    words += ["--seeds", str(len(study.seeds))] if counted and study.seeds != own.seeds else []
     words += ["--only", ",".join(study.only)] if study.only else []
     return shlex.join([*words, "--publish", os.path.relpath(folder)])

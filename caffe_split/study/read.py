@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from caffe_split.backends.choose import backends, get_backend, names
-from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
-from caffe_split.split.kinds import KIND_NAMES
-from caffe_split.split.layer import Init
-from caffe_split.split.partition import parse_rule
-from caffe_split.split.parts import Activation, SkipPool
 from caffe_split.study.model import Arm, Device, Expected, Precision, Study
+from caffe_split.study.read_arms import Arms
 from caffe_split.study.scale import parse_scale, shortened
-from caffe_split.study.values import Values
 
 # A study goes on with the schedule unless its file says otherwise; so this choice is named first.
 SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
-INITS: tuple[Init, ...] = get_args(Init)
-SKIP_POOLS: tuple[SkipPool, ...] = get_args(SkipPool)
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEVICES: tuple[Device, ...] = get_args(Device)
 _TOP = (
@@ -39,6 +32,7 @@ _TOP = (
     "seeds",
     "scale",
     "tests",
+    "rehearsal",
     "expect",
     "split",
     "window",
@@ -48,8 +42,8 @@ _TOP = (
     "num_splits",
     "arms",
     "controls",
+    "compare",
 )
-_ARM = tuple(field for field in Arm.__dataclass_fields__)
 _CONTROLS = ("random", "wider", "rates")
 
 
@@ -73,7 +67,7 @@ def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> Study:
     return _Reader(path).study(value)
 
 
-class _Reader(Values):
+class _Reader(Arms):
     """Takes a study out of its file's values."""
 
     def study(self, value: Any) -> Study:
@@ -84,14 +78,7 @@ class _Reader(Values):
         base = self.path.parent.resolve()
         solver = base / str(top["solver"])
         root = (base / str(top.get("root", "."))).resolve()
-        seeds = top["seeds"]
-        if isinstance(seeds, int) and not isinstance(seeds, bool):
-            seeds = list(range(1, seeds + 1))
-        if not isinstance(seeds, list) or not seeds:
-            raise self.wrong("seeds", f"expected a number of seeds or a list of them, found {seeds!r}")
-        seeds = tuple(self.whole(seed, "seeds") for seed in seeds)
-        if len(set(seeds)) < len(seeds):
-            raise self.wrong("seeds", f"a seed is given twice: {seeds}")
+        seeds = self.seeds(top["seeds"])
         engine = self.one_of(top.get("engine", names()[0]), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
         device = self.one_of(top.get("device", "cpu"), DEVICES, "device")
@@ -152,7 +139,9 @@ class _Reader(Values):
             rates=self.rates(controls.get("rates", [])),
             tests=self.whole(top.get("tests", 0), "tests"),
             expect=self.expect(top.get("expect") or {}),
+            rehearsal=self.rehearsal(top.get("rehearsal"), schedule),
         )
+        study = replace(study, compare=self.compare(top.get("compare") or {}, study.runs))
         for arm in arms:
             if arm.after and arm.name in study.wider:
                 raise self.wrong("controls: wider", f"arm {arm.name} splits a net that is split; name other arms")
@@ -166,20 +155,28 @@ class _Reader(Values):
                     "interval",
                     f"{study.interval} does not divide the window {start}:{stop}, whose end is to be a sample",
                 )
+            if stop - start < 2 * study.interval:
+                at, wanted = "", "a smaller interval or a longer window"
+                if study.scale != "1":
+                    at, wanted = f" at scale {study.scale}", "a larger scale"
+                raise self.wrong(
+                    "window",
+                    f"{start}:{stop}{at} is one step of TPM (interval {study.interval}), which then is 1 for each "
+                    f"kernel; choose {wanted}",
+                )
         return study
 
-    def chains(self, arms: Sequence[Arm], schedule: Schedule) -> None:
-        """Check the arms that split another arm's net again."""
-        before: list[str] = []
-        for arm in arms:
-            where = f"arm {arm.name}: after"
-            if arm.after:
-                if schedule != "restart":
-                    raise self.wrong(where, f"expected schedule: restart, found {schedule}; with it, give rounds")
-                if arm.layers:
-                    raise self.wrong(where, "a later round chooses among other layers: give num_splits, not layers")
-                self.one_of(arm.after, before, where)
-            before.append(arm.name)
+    def seeds(self, value: Any) -> tuple[int, ...]:
+        """A number of seeds, as 1 to that, or a list; the same for all runs, since runs of a seed are pairs."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        seeds = list(range(1, value + 1)) if whole else value
+        if not isinstance(seeds, list) or not seeds:
+            wanted = "expected a number of seeds, or a list of them that all runs share, since runs of a seed are pairs"
+            raise self.wrong("seeds", f"{wanted}; found {value!r}")
+        found = tuple(self.whole(seed, "seeds") for seed in seeds)
+        if len(set(found)) < len(found):
+            raise self.wrong("seeds", f"a seed is given twice: {', '.join(map(str, found))}")
+        return found
 
     def expect(self, value: Any) -> tuple[Expected, ...]:
         if not isinstance(value, dict):
@@ -195,71 +192,6 @@ class _Reader(Values):
             found.append(Expected(str(name), records, tuple(self.number(one, f"{where}: mean", 256) for one in mean)))
         return tuple(found)
 
-    def arms(self, value: Any, common: Mapping[str, Any]) -> tuple[Arm, ...]:
-        if not isinstance(value, list) or not value:
-            raise self.wrong("arms", "expected a list of arms, each with a name and a kind")
-        arms: list[Arm] = []
-        for number, given in enumerate(value, 1):
-            label = str(given.get("name", number)) if isinstance(given, dict) else str(number)
-            own = self.known(given, _ARM, f"arm {label}")
-            arms.append(self.arm(own if {"layers", "num_splits"} & set(own) else {**common, **own}, f"arm {label}"))
-        names = [arm.name for arm in arms]
-        for name in names:
-            if names.count(name) > 1:
-                raise self.wrong("arms", f"two arms are named '{name}'")
-            if re.fullmatch(r"baseline|continue[0-9]*|(random|wider|rate)-.*", name):
-                raise self.wrong("arms", f"'{name}' is the name of a control; choose another")
-        return tuple(arms)
-
-    def arm(self, given: dict[str, Any], where: str) -> Arm:
-        kind = self.one_of(given.get("kind"), KIND_NAMES, f"{where}: kind")
-        partition = str(given.get("partition", Arm.partition))
-        try:
-            parse_rule(partition.replace("SEED", "0"))
-        except CaffeSplitError as error:
-            raise self.wrong(f"{where}: partition", str(error)) from None
-        choose_by = str(given.get("choose_by", Arm.choose_by))
-        try:
-            parse_choice(choose_by.replace("SEED", "0"))
-        except CaffeSplitError as error:
-            raise self.wrong(f"{where}: choose_by", str(error)) from None
-        layers = self.names(given["layers"], f"{where}: layers") if given.get("layers") else ()
-        count = self.whole(given.get("num_splits", Arm.num_splits), f"{where}: num_splits")
-        rounds = given.get("rounds", [])
-        if not isinstance(rounds, list):
-            raise self.wrong(f"{where}: rounds", f"expected a list of iterations, found {rounds!r}")
-        rounds = tuple(self.whole(at, f"{where}: rounds", 1) for at in rounds)
-        if rounds and not count:
-            raise self.wrong(f"{where}: rounds", "later rounds choose among other layers: give num_splits, not layers")
-        if bool(layers) == bool(count):
-            raise self.wrong(where, "give either layers or num_splits, here or for the whole study")
-        if layers and choose_by != Arm.choose_by:
-            raise self.wrong(f"{where}: choose_by", "it chooses among layers, and `layers` names them: give one")
-        norm = given.get("branch_norm", Arm.branch_norm)
-        if not isinstance(norm, bool):
-            raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
-        return Arm(
-            name=self.name(given.get("name", kind), f"{where}: name"),
-            kind=kind,
-            rounds=rounds,
-            after=self.name(given["after"], f"{where}: after") if given.get("after") else "",
-            partition=partition,
-            choose_by=choose_by,
-            init=self.one_of(given.get("init", Arm.init), INITS, f"{where}: init"),
-            layers=layers,
-            num_splits=count,
-            noise=self.number(given.get("noise", Arm.noise), f"{where}: noise", 10),
-            branch_norm=norm,
-            added_lr=self.number(given.get("added_lr", Arm.added_lr), f"{where}: added_lr", 1000),
-            calibrate=self.whole(given.get("calibrate", Arm.calibrate), f"{where}: calibrate", 1),
-            skip_pool=self.one_of(given.get("skip_pool", Arm.skip_pool), SKIP_POOLS, f"{where}: skip_pool"),
-            residual_activation=self.one_of(
-                given.get("residual_activation", Arm.residual_activation),
-                ACTIVATIONS,
-                f"{where}: residual_activation",
-            ),
-        )
-
     def window(self, value: Any, split: int, arms: Sequence[Arm]) -> tuple[int, int] | None:
         if value is None:
             value = f"0:{split}"
@@ -270,6 +202,32 @@ class _Reader(Values):
         if not any(arm.needs_tpm for arm in arms):
             return None
         return int(found[1]), int(found[2])
+
+    def rehearsal(self, value: Any, schedule: Schedule) -> str:
+        if value is None:
+            return ""
+        if schedule != "restart":
+            raise self.wrong(
+                "rehearsal", f"expected schedule: restart, in which only ends are compared; found {schedule}"
+            )
+        try:
+            return str(parse_scale(value))
+        except CaffeSplitError as error:
+            raise self.wrong("rehearsal", str(error)) from None
+
+    def compare(self, value: Any, runs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Pairs of runs, or a run and several others."""
+        where = "compare"
+        if not isinstance(value, dict):
+            raise self.wrong(where, f"expected runs with the runs they are compared with, found {value!r}")
+        pairs = []
+        for name, others in value.items():
+            run = self.one_of(name, runs, where)
+            for other in self.names(others, f"{where}: {run}"):
+                if self.one_of(other, runs, f"{where}: {run}") == run or (other, run) in pairs:
+                    raise self.wrong(f"{where}: {run}", f"{run} and {other} are compared already, or are one run")
+                pairs.append((run, other))
+        return tuple(dict.fromkeys(pairs))
 
     def rates(self, value: Any) -> tuple[float, ...]:
         if not isinstance(value, list):

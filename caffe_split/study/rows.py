@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -33,8 +33,9 @@ class Row:
     """A run over its seeds: `n` of them came to their end. Accuracies are shares; values of no seed are NaN.
 
     Differences are to `control`, which has trained as long without a split (empty: the run is one itself), and to the
-    random partition of the same arm; None where a run has no such difference. `failed` is
-    seed -> reason. The fields stand in the order of table.json.
+    random partition of the same arm; None where a run has no such difference. `compared` has the differences of final
+    accuracies to other runs that the study compares it with, by their names. `failed` is seed -> reason. The fields
+    stand in the order of table.json.
     """
 
     run: str
@@ -59,11 +60,13 @@ class Row:
     training_seconds: float
     movements: dict[str, float]
     failed: dict[str, str]
+    compared: dict[str, Interval] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it: intervals with their reading."""
         values = {key: _plain(value) for key, value in vars(self).items()}
-        return {**values, "folded": None if self.folded is None else asdict(self.folded)}
+        compared = {other: _plain(found) for other, found in self.compared.items()}
+        return {**values, "folded": None if self.folded is None else asdict(self.folded), "compared": compared}
 
 
 def _plain(value: Any) -> Any:
@@ -125,7 +128,18 @@ def _row(study: Study, results: Results, name: str) -> Row:
         training_seconds=spread([run.training_seconds for run in good.values()])[0],
         movements=_movements([run.movements for run in good.values() if run.movements is not None]),
         failed=_by_seed(failed),
+        compared={other: difference(finals, _finals(study, results, other)) for other in _others(study, name)},
     )
+
+
+def _others(study: Study, name: str) -> list[str]:
+    """The wanted runs that the study compares a run with, beside its control."""
+    return [other for run, other in study.compare if run == name and other in study.wanted]
+
+
+def _finals(study: Study, results: Results, name: str) -> dict[int, float]:
+    found = _trained({seed: results[seed, name, "train"] for seed in study.seeds})
+    return {seed: run.final for seed, run in found.items()}
 
 
 def _trained(runs: Mapping[int, Result]) -> dict[int, Trained]:

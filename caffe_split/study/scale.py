@@ -69,8 +69,9 @@ def shortened(study: Study, scale: Fraction) -> Study:
     if window is not None:
         window = (scaled(window[0], scale), scaled(window[1], scale))
         if scale != 1:
-            # The last sample is at the window's end.
-            interval = nearest_divisor(window[1] - window[0], interval)
+            # The last sample is at the window's end, and there is one between.
+            long = window[1] - window[0]
+            interval = nearest_divisor(long, interval, most=max(1, min(2 * interval, long // 2)))
     return replace(
         study,
         split=scaled(study.split, scale),
@@ -82,14 +83,20 @@ def shortened(study: Study, scale: Fraction) -> Study:
     )
 
 
-def nearest_divisor(number: int, wanted: int) -> int:
+def nearest_divisor(number: int, wanted: int, least: float = 0, most: float = math.inf) -> int:
     """The divisor of `number` that is nearest to `wanted` in proportion; of two as near, the larger.
+
+    Those below `least`, at most `number`, or above `most`, at least 1, are left out: a prime number has no other
+    divisors than 1 and itself.
 
     >>> nearest_divisor(1000, 8), nearest_divisor(781, 39)
     (8, 71)
+    >>> nearest_divisor(9973, 100), nearest_divisor(9973, 100, most=200)
+    (9973, 1)
     """
     small = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
-    return min({*small, *(number // each for each in small)}, key=lambda each: (abs(math.log(each / wanted)), -each))
+    divisors = {each for one in small for each in (one, number // one) if least <= each <= most}
+    return min(divisors, key=lambda each: (abs(math.log(each / wanted)), -each))
 
 
 def scale_solver(solver: prototxt.Document, study: Study) -> None:
@@ -110,7 +117,7 @@ def scale_solver(solver: prototxt.Document, study: Study) -> None:
             solver.set(key, max(1, scaled(int(solver.get(key)), scale)))
     if int(solver.get("test_interval", 0)):
         wanted = max(1, scaled(int(solver.get("test_interval")), scale))
-        solver.set("test_interval", nearest_divisor(scaled(end, scale), wanted))
+        solver.set("test_interval", _seldom(scaled(end, scale), wanted))
     if steps:
         solver.remove("stepvalue")
         for step in steps:
@@ -125,4 +132,9 @@ def scale_solver(solver: prototxt.Document, study: Study) -> None:
 def space_tests(solver: prototxt.Document, tests: int) -> None:
     """Have a training tested about `tests` times, the last time at its end."""
     end = int(solver.get("max_iter", 0))
-    solver.set("test_interval", nearest_divisor(end, max(1, end // tests)))
+    solver.set("test_interval", _seldom(end, max(1, end // tests)))
+
+
+def _seldom(end: int, wanted: int) -> int:
+    """The divisor of `end` that is nearest to `wanted`, and not so small that what happens then takes the most time."""
+    return nearest_divisor(end, wanted, least=min(end, wanted / 2))

@@ -27,8 +27,8 @@ class SoFar:
     def __str__(self) -> str:
         whole = ", ".join(map(str, self.study.seeds))
         return (
-            f"{len(self.study.seeds)} of {len(self.planned)} seeds are whole ({whole}); {self.done} of {self.steps} "
-            "steps have ended. Nothing was run, and the other seeds are left out."
+            f"whole seeds: {len(self.study.seeds)} of {len(self.planned)} ({whole}); {self.done} of {self.steps} steps "
+            "have ended. Nothing was run, and other seeds are left out."
         )
 
 

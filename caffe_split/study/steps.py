@@ -193,6 +193,7 @@ def _fold(study: Study, step: StudyStep, held: Held) -> Folded:
         parameters=plan.after.parameters,
         macs=plan.after.macs,
         kept=plan.kept,
+        # Not the last test of the training: Caffe forwards a training batch before it, which moves BatchNorm's means.
         unfolded=_tested(study, step.seed, held, folded, "unfolded.prototxt", weights),
         final=_tested(study, step.seed, held, folded, nets.NET, folded / "folded.caffemodel"),
         largest_difference=[comparison.worst for comparison in comparisons],

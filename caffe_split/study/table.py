@@ -105,6 +105,12 @@ def markdown(rows: Sequence[Row]) -> str:
         off = fold.accuracy_difference
         cells += ["" if off is None else f"{100 * off:.3f}", _seconds(row.training_seconds)]
         lines.append("| " + " | ".join(cells) + " |")
+    pairs = [(row.run, other, found) for row in rows for other, found in differences(row).items()]
+    if pairs:
+        lines += ["", *_head("run", "less", "pairs", "final (95 % CI)", "all together (95 %)", "reading")]
+    for run, other, found in pairs:
+        cells = [run, other, str(found.pairs), _interval(found, 0), _together(found), found.reading]
+        lines.append("| " + " | ".join(cells) + " |")
     moved: dict[str, dict[str, float]] = {}
     for row in rows:
         for key, value in row.movements.items():
@@ -116,6 +122,12 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [f"{values[part]:.4f}" if part in values else "" for part in parts]
         lines.append("| " + " | ".join([run, *cells]) + " |")
     return "\n".join([*lines, *remarks(rows)]) + "\n"
+
+
+def differences(row: Row) -> dict[str, Interval]:
+    """The differences of a run's final accuracy to those of other runs than its control, by their names."""
+    chance = row.final_difference_to_random
+    return {**({} if chance is None else {f"random-{row.run}": chance}), **row.compared}
 
 
 def _head(*cells: str) -> list[str]:

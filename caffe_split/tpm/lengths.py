@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# How many weights are taken at a time: float64 copies of a whole dense layer would be large.
+# How many weights are taken at a time: as float64 they fit into a cache, and a dense layer is never copied as a whole.
 _AT_ONCE = 1 << 16
 
 
@@ -18,8 +18,10 @@ def lengths(now: npt.ArrayLike, before: npt.ArrayLike | None = None) -> npt.NDAr
     others = None if before is None else _rows(before)
     squares = np.empty(len(rows))
     step = max(1, _AT_ONCE // max(rows.shape[1], 1))
+    room = np.empty((min(step, len(rows)), rows.shape[1]))  # once: new memory costs more than the copy
     for first in range(0, len(rows), step):
-        part = rows[first : first + step].astype(np.float64)
+        part = room[: len(rows) - first]
+        part[:] = rows[first : first + step]
         if others is not None:
             part -= others[first : first + step]
         squares[first : first + step] = np.einsum("ij,ij->i", part, part)

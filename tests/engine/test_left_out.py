@@ -49,8 +49,9 @@ def judged(text: str, phase: str = "TRAIN") -> tuple[list[str], list[str], list[
     ],
 )
 def test_a_loss_of_a_fork_is_left_out_and_not_trained(loss: str) -> None:
+    known = HEAD + 'layer { name: "k" type: "SoftmaxWithLoss" bottom: "ip" bottom: "t" top: "k" }\n'
     for phase in ("TRAIN", "TEST"):
-        problems, gone, training = judged(KNOWN + loss, phase)
+        problems, gone, training = judged(known + loss, phase)
         assert problems == [] and gone == ["l"]
         assert len(training) == 1 and training[0].startswith("4: layer 'l': ") and "not trained" in training[0]
 
@@ -91,6 +92,8 @@ def test_a_last_layer_that_is_no_loss_is_refused(kind: str) -> None:
         (LOSS % ("SoftmaxWithLoss", "loss_param { normalization: BATCHSIZE }"), "BATCHSIZE"),
         (LOSS % ("SoftmaxWithLoss", 'include { stagee: "a" }'), "stagee"),
         (LOSS % ("Accuracy", 'top: "a" accuracy_param { topk: 5 }'), "did you mean 'top_k'"),
+        (LOSS % ("CenterLoss", 'top: "l" center_loss_param { }'), "num_output is missing"),
+        (LOSS % ("DetectionEvaluate", 'top: "e"'), "num_classes is missing"),
     ],
 )
 def test_a_slip_in_a_known_loss_is_refused(layer: str, said: str) -> None:
@@ -109,6 +112,19 @@ def test_an_export_leaves_out_what_the_engine_does() -> None:
     middle = KNOWN + (LOSS % ("FancyLoss", 'top: "l"')) + 'layer { name: "r" type: "ReLU" bottom: "l" top: "r" }'
     opened = open_net(prototxt.parse(middle, "net"), NetState("TEST"), {})
     assert [layer.type for layer in opened.layers][-2:] == ["FancyLoss", "ReLU"]
+
+
+def test_a_module_needs_no_labels_of_a_loss_that_is_left_out(tmp_path: Path) -> None:
+    """One trains it with a loss of one's own."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split import load
+
+    (tmp_path / "n.prototxt").write_text(KNOWN + LOSS % ("FancyLoss", 'top: "l"'))
+    module = load(tmp_path / "n.prototxt").train()
+    top = module(x=torch.ones(2, 3))
+    assert list(top) == ["p"]
+    top["p"][:, 0].sum().backward()
+    assert module.ip.weight.grad.abs().sum() > 0
 
 
 def test_a_loss_that_is_left_out_is_not_0(tmp_path: Path) -> None:
@@ -170,7 +186,7 @@ def test_a_net_runs_and_is_exported_without_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         whole.forward({"x": x}).blobs["p"].detach(), known.forward({"x": x}).blobs["p"].detach()
     )
-    assert sorted(whole.outputs) == ["p", "t"]
+    assert whole.outputs == ["p"] and known.outputs == ["p", "t"]
     assert [note.text for note in whole.notes] == ["Leaving out layer l (line 4): its type FancyLoss is not known"]
     opened = open_net(whole.document, NetState("TEST"), {})
     assert [layer.type for layer in opened.layers] == ["Input", "InnerProduct", "Softmax"]
@@ -316,6 +332,14 @@ def test_a_normalize_without_options_is_not_trained() -> None:
     """SSD's learns a factor."""
     problems, _, training = judged(HEAD + 'layer { name: "n" type: "Normalize" bottom: "ip" top: "n" }')
     assert problems == [] and len(training) == 1 and "3: layer 'n': without norm_param" in training[0]
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 1 dim: 1 } } }\n'
+    net = Net(prototxt.parse(text + 'layer { name: "n" type: "Normalize" bottom: "x" top: "n" }', "net"), "TEST")
+    x = np.random.default_rng(1).normal(size=(2, 3, 1, 1))
+    found = net.forward({"x": x}).blobs["n"].numpy()
+    np.testing.assert_allclose(found, x / np.sqrt((x**2).sum(1, keepdims=True)), rtol=1e-6)
 
 
 def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:

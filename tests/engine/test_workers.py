@@ -87,6 +87,13 @@ def test_batches_are_those_of_one_worker(sources: dict[str, str], monkeypatch: p
         assert not torch.equal(batches[0]["data"], batches[1]["data"]), name
 
 
+def test_batches_are_arrays_of_their_own(sources: dict[str, str]) -> None:
+    """PyTorch warns of arrays that it must not write into, and does not know that nobody does."""
+    for name, text in sources.items():
+        batch = here(text, "TRAIN", seed=4).layers[0].feeder.next()
+        assert all(array.flags.writeable for array in batch), name
+
+
 @pytest.mark.parametrize(("count", "stays"), [(1, 0), (1, 1 << 20), (2, 0), (5, 0)])
 def test_the_first_record_that_cannot_be_read_is_named(
     count: int, stays: int, folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -66,7 +67,25 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"controls": {"continue": False}}, "controls: unknown key 'continue'"),
     ({"window": "0:11"}, "window: '0:11' is not START:STOP in quotes with START < STOP <= 10"),
     ({"precision": "bf16"}, "precision: 'bf16' is for engine: torch; Caffe has one precision"),
-    ({"seeds": [1, 1]}, "seeds: a seed is given twice"),
+    ({"seeds": [1, 2, 1]}, "seeds: a seed is given twice: 1, 2, 1"),
+    ({"seeds": [1, True]}, "seeds: expected a whole number of 0 or more, found True"),
+    (
+        {"seeds": {"added": [1], "continue": [2]}},
+        "or a list of them that all runs share, since runs of a seed are pairs",
+    ),
+    ({"seeds": "1-5"}, "seeds: expected a number of seeds, or a list of them"),
+    ({"seeds": 0}, "seeds: expected a number of seeds, or a list of them"),
+    ({"arms": [{"kind": "skip", "seeds": [1]}]}, "arm 1: seeds: an arm has no seeds of its own"),
+    (
+        {"interval": 10},
+        "window: 0:10 is one step of TPM (interval 10), which then is 1 for each kernel; choose a smaller",
+    ),
+    ({"rehearsal": "1/32"}, "rehearsal: expected schedule: restart, in which only ends are compared; found continue"),
+    ({"rehearsal": 3, "schedule": "restart"}, "rehearsal: expected a scale above 0 and at most 1"),
+    ({"compare": ["added"]}, "compare: expected runs with the runs they are compared with"),
+    ({"compare": {"aded": "added"}}, "compare: 'aded' is none of continue, added; did you mean 'added'?"),
+    ({"compare": {"added": "added"}}, "compare: added: added and added are compared already, or are one run"),
+    ({"compare": {"added": "continue", "continue": "added"}}, "continue and added are compared already"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
     ({"split": None}, "the study: 'split' is missing"),
     ({"arms": [{"kind": "skip", "rounds": [10]}]}, "arm skip: rounds: expected rising iterations after"),
@@ -311,6 +330,28 @@ def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
     other = read_study(write_study(tmp_path, arms=[{"name": "added", "kind": "residual", "added_lr": 0.1}]))
     with pytest.raises(CaffeSplitError, match="its arm added is another"):
         check_same(other, {}, tmp_path)
+
+
+def test_a_store_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Anything may lie in the place of a data set; to read a file that is cut short would end the process."""
+    path = tmp_path / "data/digits_train_lmdb"
+    study = read_study(write_study(tmp_path, expect={path.name: {"records": 12}}))
+    write_store(path, [(np.zeros((3, 32, 32), np.uint8), 0)] * 12)
+    check_data(study)
+    data = (path / "data.mdb").read_bytes()
+    (path / "data.mdb").unlink()
+    with pytest.raises(CaffeSplitError, match=r"digits_train_lmdb: no LMDB that can be read"):
+        check_data(study)
+    (path / "data.mdb").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CaffeSplitError, match=r"digits_train_lmdb: data.mdb has .* bytes of .*: it is cut short"):
+        check_data(study)
+    other = tmp_path / "other/digits_train_lmdb"
+    other.mkdir(parents=True)
+    with lmdb.open(str(other)) as store, store.begin(write=True) as transaction:
+        transaction.put(b"0", b"no datum")
+    expect = {path.name: {"records": 1, "mean": [0]}}
+    with pytest.raises(CaffeSplitError, match=r"digits_train_lmdb: record b'0': .* is no Datum"):
+        check_data(read_study(write_study(tmp_path, data="other", make_data=None, expect=expect)))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)

@@ -37,8 +37,6 @@ def test_the_whole_recipe_is_shortened_alike() -> None:
     assert solver.get("display") == 2 and solver.get("snapshot") == 39
     # At 1/16 an interval of 6 would not end at the window's end.
     assert read_study(RESNET, {"scale": "1/16"}).interval == 5
-    # 16 tests in all: 62 does not divide 1000, and the last test is at the end.
-    assert solver.get("test_interval") == 50
 
 
 def test_scale_1_leaves_the_solver_as_it_is() -> None:
@@ -90,15 +88,16 @@ def rates(solver: prototxt.Document, iterations: int) -> list[float]:
 @pytest.mark.parametrize(
     ("scale", "said"),
     [
-        ("1/20000", "the window's end (50,000) and stepvalue 48000"),
-        ("1/9000", "both fall on iteration 5"),
-        ("1/200000", "both fall on iteration 0"),
+        ("1/5000", "stepvalue 48000 (48,000) and the split (50,000) both fall on iteration 10; choose a larger scale"),
+        ("1/9000", "both fall on iteration 4; choose a larger scale"),
+        ("1/200000", "both fall on iteration 0; choose a larger scale"),
+        ("1/20000", "window: 2:3 at scale 1/20000 is one step of TPM (interval 1), which then is 1 for each kernel"),
     ],
 )
 def test_iterations_that_fall_together_are_refused(scale: str, said: str) -> None:
     with pytest.raises(CaffeSplitError) as caught:
         study_solver(read_study(RESNET, {"scale": scale}))
-    assert "both fall on iteration" in str(caught.value) and "choose a larger scale" in str(caught.value)
+    assert said in str(caught.value) and str(caught.value).endswith("choose a larger scale")
 
 
 @pytest.mark.parametrize(
@@ -106,3 +105,23 @@ def test_iterations_that_fall_together_are_refused(scale: str, said: str) -> Non
 )
 def test_the_nearest_divisor(number: int, wanted: int, found: int) -> None:
     assert nearest_divisor(number, wanted) == found
+
+
+def test_a_length_without_divisors_is_sampled_and_tested_with_measure() -> None:
+    """9973 is prime. One step of TPM would say nothing, a test at each iteration would take days."""
+    study = read_study(RESNET, {"scale": "9973/10000"})
+    assert (study.window, study.interval) == ((39892, 49865), 1)
+    assert read_study(RESNET, {"scale": "5/10000", "interval": 5000}).interval == 1  # of 5, not 5
+    for scale, end in (("1009/64000", 1009), ("2017/64000", 2017)):
+        solver = study_solver(read_study(RESNET, {"scale": scale}))
+        assert solver.get("max_iter") == end and solver.get("test_interval") == end
+
+
+def test_a_rehearsal_is_tested_at_its_end() -> None:
+    solvers = {scale: study_solver(read_study(RESNET, {"scale": scale})) for scale in ("1/64", "1/32", "1/16")}
+    assert {scale: solver.get("test_interval") for scale, solver in solvers.items()} == {
+        "1/64": 1000,
+        "1/32": 2000,
+        "1/16": 250,
+    }
+    assert [bool(solver.get("test_initialization", True)) for solver in solvers.values()] == [False, False, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError
 from caffe_split.study.keep import holds_runs, short_log
 from caffe_split.study.model import Study
+from caffe_split.study.nets import with_own_data
 from caffe_split.study.pieces import piece
 from caffe_split.study.plan import steps_of
 from caffe_split.study.read import read_study
@@ -74,10 +76,14 @@ def test_whole_seeds_are_published_and_nothing_is_run(study: Study, tmp_path: Pa
     words = ["study", study.file, "--out", "out", "--no-run", "--publish", "docs", "--logs"]
     result = caffe_split(*words, cwd=tmp_path)
     assert contents(tmp_path / "out") == before
-    assert "1 of 3 seeds are whole (3); 31 of 46 steps have ended" in result.stderr
+    assert "whole seeds: 1 of 3 (3); 31 of 46 steps have ended" in result.stderr
     assert "| a | 1 | 85.000 ± - |" in result.stdout and "| a2 | 1 |" in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
-    assert "The study was not finished: of its 3 seeds 1 are whole (3).\n" in page and "for all 5, with" in page
+    assert (
+        "This page has 1 of the study's 3 seeds (3); the rest was left out, or not done yet.\n" in page
+        and "for all 5, with" in page
+    )
+    assert "    caffe-split study " in page and "--seeds" not in page.split("## Conclusion")[0]
     values = json.loads((tmp_path / "docs/tiny.json").read_text())
     assert (values["seeds"], values["split"], values["length"], values["comparisons"]) == ([3], 10, 30, 5)
     kept = tmp_path / "docs/tiny"
@@ -114,9 +120,9 @@ def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_pa
     assert found.study.seeds == (3, 5) and found.study.arms == study.arms
     words = ["study", study.file, "--out", "out", "--no-run", "--only", "a, b", "--publish", "docs"]
     result = caffe_split(*words, cwd=tmp_path, status=0)
-    assert "2 of 3 seeds are whole (3, 5)" in result.stderr and "random-a |" not in result.stdout
+    assert "whole seeds: 2 of 3 (3, 5)" in result.stderr and "random-a |" not in result.stdout
     page = (tmp_path / "docs/tiny.md").read_text()
-    assert "of its 7 runs these are left out: continue2, a2, random-a." in page and "--only a,b --publish" in page
+    assert "and is without the runs continue2, a2, random-a; the rest" in page and "--only a,b --publish" in page
     assert "all 5, with at least 95 %" in page
 
 
@@ -151,3 +157,20 @@ def test_a_first_test_that_says_something_is_kept() -> None:
     sane = LOG.replace("loss = nan (* 1 = nan loss)", "loss = 2.3 (* 1 = 2.3 loss)")
     assert short_log(sane) == sane
     assert short_log(LOG) == LOG.split("\n", 3)[3]
+
+
+def test_kept_nets_name_their_data_as_the_net_does_also_where_two_end_alike(study: Study, tmp_path: Path) -> None:
+    text = (ROOT / "prototxt/digits/train_val.prototxt").read_text()
+    for number, name in enumerate(("data/train/lmdb", "data/test/lmdb")):
+        source = text.split('source: "')[number + 1].split('"')[0]
+        text = text.replace(f'"{source}"', f'"{name}"', 1)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/train_val.prototxt").write_text(text)
+    (tmp_path / "own/solver.prototxt").write_text('net: "own/train_val.prototxt"\nmax_iter: 30\ntest_iter: 1\n')
+    moved = replace(study, solver=tmp_path / "own/solver.prototxt", root=tmp_path, data=None)
+    (tmp_path / "run.prototxt").write_text(text.replace('"data/', f'"{tmp_path}/data/'))
+    assert with_own_data(moved, tmp_path / "run.prototxt").decode() == text
+    # Where the data lay elsewhere, two ends alike cannot be told from each other.
+    elsewhere = text.replace('"data/', '"/mnt/').encode()
+    (tmp_path / "run.prototxt").write_bytes(elsewhere)
+    assert with_own_data(moved, tmp_path / "run.prototxt") == elsewhere

@@ -105,3 +105,29 @@ def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
     assert found["added"].final_difference.reading == "one pair or none: no interval"
     text = markdown(list(found.values()))
     assert "| added | 5 | 84.000 ± 3.162 | 85.000 ± 3.162 | continue | - (- .. -), 0 pairs |" in text
+
+
+def test_runs_are_compared_as_the_file_says(tmp_path: Path) -> None:
+    arms = [{"name": "by-tpm", "kind": "skip"}, {"name": "by-chance", "kind": "skip", "choose_by": "random:SEED"}]
+    file = write_study(tmp_path, seeds=2, arms=arms, compare={"by-tpm": ["by-chance", "continue"]})
+    study = read_study(file)
+    assert study.comparisons == 4
+    finals = {"baseline": 0.8, "continue": 0.8, "by-tpm": 0.9, "by-chance": 0.85}
+    results = {
+        (step.seed, step.name, step.verb): result_of(
+            step,
+            run(finals[step.name] + 0.01 * step.seed * (step.name == "by-tpm"))
+            if step.verb == "train"
+            else {"failed": "x"},
+        )
+        for step in steps_of(study)
+        if step.seed > 0
+    }
+    found = {row.run: row for row in rows_of(study, results)}
+    assert set(found["by-tpm"].compared) == {"by-chance", "continue"} and not found["by-chance"].compared
+    assert found["by-tpm"].compared["by-chance"].mean == pytest.approx(0.065)
+    text = markdown(list(found.values()))
+    assert "| by-tpm | by-chance | 2 | +6.500 (+0.147 .. +12.853) | " in text
+    assert "- by-tpm: final test accuracy less that of `by-chance`: +6.500 points (n = 2" in "\n".join(
+        readings(list(found.values()), study.comparisons)
+    )

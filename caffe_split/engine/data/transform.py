@@ -86,7 +86,7 @@ class Transformer:
             draws[:, :2] = 0.5
         if self.varies:
             # A batch of one, whose shape is known when it is decoded.
-            return np.ascontiguousarray(self._cut(images[0].load(), draws[0])[None])
+            return np.array(self._cut(images[0].load(), draws[0])[None], order="C")
         is_plain = self._image is None and not any(image.is_float for image in images)
         out = np.empty((len(images), *self.shape), np.uint8 if is_plain else np.float32)
 

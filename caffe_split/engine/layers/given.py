@@ -9,11 +9,9 @@ from typing_extensions import override
 
 from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.layers.data import Input
+from caffe_split.layertypes.records.fork_data import READERS
 from caffe_split.layertypes.shape_rules import UnknownShapeError
 from caffe_split.layertypes.table import record_for
-
-# Caffe's own, which are given where they have a fork's field.
-_READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 
 
 class Given(Input):
@@ -57,7 +55,7 @@ class Given(Input):
     def _why(self) -> str:
         """Why nothing is read."""
         engine = record_for(self.text).engine
-        if self.text.type in _READERS and engine is not None:
+        if self.text.type in READERS and engine is not None:
             return f"{engine.ignored['*'].partition(', so its')[0]}, so nothing is read"
         return f"the records of {self.text.type} layers are not read"
 

@@ -70,7 +70,7 @@ class Net:
         params: the learnable parameters in Caffe's order.
         shapes: the shape of each blob by name, for this process's rows; that of the first batch where it varies.
         varies: whether shapes may change from batch to batch: images of several sizes in batches of one, a Filter.
-        outputs: the names of the blobs that no layer reads.
+        outputs: the names of the blobs that no layer reads, except data that only layers read that are left out.
         inputs: the names of the Input layers' tops.
         loss_weights: the loss weight of each blob that has one.
         notes: the fields that are ignored and the layers that are left out, with the reasons.
@@ -105,6 +105,8 @@ class Net:
         self.notes: list[Note] = check_net(document, texts)
         gone = left_out(texts)
         self.lacks_loss = any(is_needed_to_train(texts[index]) for index in gone)
+        # What data layers give to these alone, as labels, is no output.
+        given_up = {bottom for index in gone for bottom in texts[index].bottoms}
         texts = without(texts, gone)
         self.generator = torch.Generator().manual_seed(seed) if fill else None
         place = Place(state.phase, self.generator, seed, self.device, group, inputs or {})
@@ -125,7 +127,8 @@ class Net:
             self._share_batches(texts)
         self.params = sharing.settle(self.layers, self.device, state.phase == "TRAIN")
         self._check_labels()
-        self.outputs = outputs_of(self.layers)
+        given_up &= {top for text in texts if not text.bottoms for top in text.tops}
+        self.outputs = [name for name in outputs_of(self.layers) if name not in given_up]
         self.plain_calls = plain_calls(self.layers, self._losses)
         self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]

@@ -269,7 +269,8 @@ def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple
             notes.append(Note(entry.line, layer.name, entry.name, f"a {layer.type} layer does not read it"))
         elif entry.name not in _COMMON:
             yield entry.line, f"field {entry.name} is not handled"
-    yield from ((line, text) for text in engine.check(layer)) if engine.check is not None else ()
+    for refuse in (engine.check, engine.forms):
+        yield from ((line, text) for text in refuse(layer)) if refuse is not None else ()
     yield from ((line, text) for text in setup_problems(layer))
 
 

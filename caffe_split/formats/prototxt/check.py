@@ -166,6 +166,12 @@ def _required(kind: MessageType) -> tuple[str, ...]:
     return tuple(known.name for known in kind.fields.values() if known.required)
 
 
+def _is_of_forks(kind: MessageType, name: str) -> bool:
+    """Whether a field is known to be a fork's, so that a guess at a slip would mislead."""
+    with_them = with_forks().messages.get(kind.name)
+    return name in _OF_FORKS or (with_them is not None and name in with_them.fields)
+
+
 def _visit(message: Message, kind: MessageType, found: list[Problem], above: str) -> None:
     for name in _required(kind):
         if not message.has(name):
@@ -176,7 +182,7 @@ def _visit(message: Message, kind: MessageType, found: list[Problem], above: str
     for field in message.fields:
         known, path = kind.fields.get(field.name), above + field.name
         if known is None:
-            near = nearest(field.name, kind.fields) if field.name not in _OF_FORKS else None
+            near = nearest(field.name, kind.fields) if not _is_of_forks(kind, field.name) else None
             text = f"{kind.name} has no field {field.name!r}"
             text += f"; did you mean {near!r}?" if near else " in BVLC's Caffe"
             found.append(_problem(field, text, path, fatal=False))

@@ -101,6 +101,12 @@ def _check_multibox(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "multibox_loss_param")
     if param.get("num_classes") < 1:
         yield "num_classes is missing or 0"
+    if param.has("do_neg_mining") and bool(param.get("do_neg_mining")) != (param.get("mining_type") != "NONE"):
+        yield "do_neg_mining says otherwise than mining_type, which took its place"
+
+
+def _forms_of_multibox(layer: Layer) -> Iterator[str]:
+    param = Options.of(layer.message, "multibox_loss_param")
     usual = {
         "share_location": True,
         "use_prior_for_matching": True,
@@ -116,8 +122,6 @@ def _check_multibox(layer: Layer) -> Iterator[str]:
         yield "conf_loss_type: LOGISTIC with a background_label_id that is no class is not handled"
     if param.get("mining_type") == "HARD_EXAMPLE":
         yield "mining_type: HARD_EXAMPLE is not handled; NONE and MAX_NEGATIVE are"
-    if param.has("do_neg_mining") and bool(param.get("do_neg_mining")) != (param.get("mining_type") != "NONE"):
-        yield "do_neg_mining says otherwise than mining_type, which took its place"
 
 
 def _lists_images(_layer: Layer, _given: Sequence[BatchKind], _shapes: Shapes) -> BatchKind:
@@ -213,6 +217,7 @@ RECORDS = (
                 ("nms_param", "sample_size", "use_prior_for_nms"), "only mining_type: HARD_EXAMPLE reads it"
             ),
             check=_check_multibox,
+            forms=_forms_of_multibox,
             rule_refuses=True,
         ),
     ),

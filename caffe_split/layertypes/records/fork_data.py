@@ -69,6 +69,8 @@ def _whole(value: object) -> int:
     return int(value) if isinstance(value, (int, float)) else 0
 
 
+# Caffe's own types that read records, and of which forks have other forms.
+READERS = ("Data", "ImageData", "HDF5Data", "MemoryData", "WindowData")
 _GIVEN = {"*": "its arrays are given in Python, so nothing is read"}
 _OWN = "only the layer's own code knows them"
 _SHAPES: dict[str, ShapeRule | str] = {

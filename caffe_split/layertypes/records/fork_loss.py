@@ -38,7 +38,7 @@ def _check_center_loss(layer: Layer) -> Iterator[str]:
         yield "center_loss_param: num_output is missing or 0"
 
 
-def _check_focal_loss(layer: Layer) -> Iterator[str]:
+def _forms_of_focal_loss(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "focal_loss_param")
     lacking = [name for name in ("alpha", "gamma") if not param.has(name)]
     if lacking:
@@ -49,7 +49,7 @@ def _check_focal_loss(layer: Layer) -> Iterator[str]:
         yield f"focal_loss_param: type {param.get('type')} is not handled; ORIGIN is"
 
 
-def _check_l1_loss(layer: Layer) -> Iterator[str]:
+def _forms_of_l1_loss(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "l1_loss_param")
     if param.get("l2_prescale_by_channels"):
         yield "l2_prescale_by_channels: true is not handled"
@@ -94,7 +94,7 @@ def _seg_accuracy(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(1, 1, 1, 3)])
 
 
-def _check_seg_accuracy(layer: Layer) -> Iterator[str]:
+def _forms_of_seg_accuracy(layer: Layer) -> Iterator[str]:
     if not Options.of(layer.message, "seg_accuracy_param").get("reset"):
         yield "seg_accuracy_param: reset: false, the accuracy over all batches so far, is not handled"
 
@@ -108,7 +108,7 @@ RECORDS = (
         options={"l1_loss_param": "l2_per_location normalize_by_num_entries epsilon l2_prescale_by_channels plateau"},
         batch=_mean,
         is_loss=True,
-        engine=Engine("fork_loss", (1, 2), check=_check_l1_loss),
+        engine=Engine("fork_loss", (1, 2), forms=_forms_of_l1_loss),
     ),
     LayerType(
         "CenterLoss",
@@ -125,7 +125,7 @@ RECORDS = (
         options={"softmax_param": "axis", "focal_loss_param": "type alpha gamma", "loss_param": _LOSS},
         batch=_mean,
         is_loss=True,
-        engine=Engine("fork_loss", (2, 2), check=_check_focal_loss, ignored={"beta": "only type: LINEAR reads it"}),
+        engine=Engine("fork_loss", (2, 2), forms=_forms_of_focal_loss, ignored={"beta": "only type: LINEAR reads it"}),
     ),
     LayerType(
         "WeightedSoftmaxWithLoss",
@@ -171,6 +171,6 @@ RECORDS = (
         shapes=_seg_accuracy,
         options={"seg_accuracy_param": "ignore_label reset"},
         batch=_whole_batch,
-        engine=Engine("fork_measure", (2, 2), check=_check_seg_accuracy, rule_refuses=True),
+        engine=Engine("fork_measure", (2, 2), forms=_forms_of_seg_accuracy, rule_refuses=True),
     ),
 )
