@@ -161,7 +161,7 @@ def random_input(
         if layer.type == "Embed" and places:
             rows = int(Options.of(layer.message, "embed_param").get("input_dim"))
             return rng.integers(0, rows, shape).astype(np.float32)
-        if layer.type in ("LSTM", "RNN") and 1 in places:
+        if layer.type in ("LSTM", "RNN", "Lstm") and 1 in places:
             go_on = (rng.random(shape) < 0.8).astype(np.float32)
             go_on[0] = 0
             return go_on

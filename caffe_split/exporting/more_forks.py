@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from caffe_split.exporting.recurrent import projected, steps
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
+from caffe_split.layertypes.records.sampling import THETA
 from caffe_split.layertypes.records.volumes import nd_window, volume_window
-from caffe_split.net.geometry import Window
+from caffe_split.net.geometry import Window, convolution_window
 
 
 def passing(site: Site) -> None:
@@ -135,6 +137,61 @@ def pooling(site: Site) -> None:
     site.op(op, [site.x], 0, kernel_shape=window.kernel, strides=window.stride, pads=(*window.pad, *ends))
 
 
+def transformer(site: Site) -> None:
+    """An affine grid over the image, and what lies there; corners of ONNX's grid are those of pixels, not centres."""
+    if site.to.opset < _GRIDS:
+        raise CannotExpressError(f"operators of version {site.to.opset} have no GridSample; {_GRIDS} has")
+    options, images, top = site.options("st_param"), site.bottoms[0], site.tops[0]
+    if not (images.is_fixed(2) and top.is_fixed(2)):
+        raise CannotExpressError("the sides of its images would vary")
+    lacking = [place for place, name in enumerate(THETA) if not options.has(name)]
+    # theta's second row, of the columns, comes first in a grid.
+    choose, written = np.zeros((len(lacking), 6), np.float32), np.zeros(6, np.float32)
+    for given, place in enumerate(lacking):
+        choose[given, (place + 3) % 6] = 1
+    for place, name in enumerate(THETA):
+        written[(place + 3) % 6] = float(options.get(name)) if options.has(name) else 0
+    rows = site.op("Flatten", [site.bottoms[1].name], axis=1)
+    whole = site.op(
+        "Add", [site.op("MatMul", [rows, site.constant("choose", choose)]), site.constant("theta", written)]
+    )
+    height, width = top.shape[2:]
+    down, right = np.meshgrid(np.arange(height) / height * 2 - 1, np.arange(width) / width * 2 - 1, indexing="ij")
+    base = np.stack([down.ravel(), right.ravel(), np.ones(height * width)]).astype(np.float32)
+    half = np.array([[1 / images.shape[3]], [1 / images.shape[2]]], np.float32)
+    matrix = site.op("Reshape", [whole, site.constant("matrix", [-1, 2, 3])])
+    places = site.op("Add", [site.op("MatMul", [matrix, site.constant("base", base)]), site.constant("half", half)])
+    turned = site.op("Transpose", [places], perm=[0, 2, 1])
+    grid = site.op("Reshape", [turned, site.constant("grid", [-1, height, width, 2])])
+    mode = "linear" if site.to.opset >= 20 else "bilinear"
+    site.op("GridSample", [site.x, grid], 0, mode=mode, padding_mode="zeros", align_corners=0)
+
+
+# The version of operators since which there is GridSample.
+_GRIDS = 16
+
+
+def local(site: Site) -> None:
+    """The values under the kernel at each place as channels, times weights of each place, added up."""
+    bottom, top = site.bottoms[0], site.tops[0]
+    if not (bottom.is_fixed(1) and top.is_fixed(1)):
+        raise CannotExpressError("the sides of its images would vary")
+    window, channels = convolution_window(site.layer, 2, "local_param"), bottom.shape[1]
+    places = window.kernel[0] * window.kernel[1]
+    ones = np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *window.kernel)
+    how: dict[str, Any] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": (*window.pad, *window.pad)}
+    columns = site.op("Conv", [site.x, site.constant("places", ones)], group=channels, **how)
+    rows = site.op("Reshape", [columns, site.constant("rows", [0, 1, channels * places, -1])])
+    name, weight = site.blobs[0]
+    site.to.constants.setdefault(name, weight[:, 0])
+    summed = site.reduce("ReduceSum", site.op("Mul", [rows, name]), [2], keepdims=False)
+    if len(site.blobs) > 1:
+        name, bias = site.blobs[1]
+        site.to.constants.setdefault(name, bias[0])
+        summed = site.op("Add", [summed, name])
+    site.op("Reshape", [summed, site.constant("image", [0, *top.shape[1:]])], 0)
+
+
 def _window(site: Site) -> Window:
     if site.layer.type.startswith("Nd"):
         return nd_window(site.layer, site.bottoms[0].rank - 2)
@@ -147,6 +204,8 @@ EXPORTERS: Mapping[str, Exporter] = {
     "APL": apl,
     "Lstm": lstm,
     "BReLU": brelu,
+    "SpatialTransformer": transformer,
+    "Local": local,
     "Padding": padding,
     "Flip": flip,
     "GroupNorm": group_norm,

@@ -28,8 +28,8 @@ CANNOT: Mapping[str, str] = {
     **dict.fromkeys(("MarginInnerProduct", "LargeMarginInnerProduct"), "it needs the labels of what it judges"),
     **dict.fromkeys(
         (
-            *("Correlation", "Local", "DeformableConvolution", "ConvLSTM"),
-            *("SpatialTransformer", "FlowWarp", "Resample", "Downsample"),
+            *("Correlation", "DeformableConvolution", "ConvLSTM"),
+            *("FlowWarp", "Resample", "Downsample"),
         ),
         "it is not written yet",
     ),

@@ -77,7 +77,7 @@ def refined() -> Judged:
 
 JUDGED = {
     "detections_refined": refined(),
-    "normalize_records": one("Normalize", "", lambda x: [x / np.sqrt((x**2).sum(1, keepdims=True))], (3, 5, 1, 1)),
+    "normalize_records": one("Normalize", "", lambda x: [x / np.sqrt((x**2).sum(1, keepdims=True))], (3, 5)),
     "lifted": labelled("LiftedStructSimilaritySoftmaxLoss", "", lambda x, t: lifted(x, t, 1)),
     "lifted_margin": labelled(
         "LiftedStructSimilaritySoftmaxLoss",

@@ -13,10 +13,6 @@ from tests.engine.fork_cases import IMAGE, Array, Judged, masked, one
 
 RNG = np.random.default_rng(13)
 FIXED = "quantization_param { bw_layer_in: 6 fl_layer_in: 3 bw_layer_out: 8 fl_layer_out: 2 bw_params: 5 fl_params: 3 }"
-POWERS = (
-    "quantization_param { precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -2 exp_max: 0 "
-    "bw_layer_in: 16 fl_layer_in: 10 bw_layer_out: 16 fl_layer_out: 8 }"
-)
 
 
 def tiled(x: Array) -> list[Array]:
@@ -33,8 +29,8 @@ def trimmed_product(x: Array, w: Array, b: Array) -> list[Array]:
 
 
 def trimmed_convolution(x: Array, w: Array, b: Array) -> list[Array]:
-    x, w, b = ref.trim(x, 16, 10), ref.power_of_2(w, -2, 0), ref.power_of_2(b, -2, 0)
-    return [ref.trim(ref.convolve(x, w, b, (2, 2), (1, 1)), 16, 8)]
+    x, w, b = ref.trim(x, 6, 3), ref.trim(w, 5, 3), ref.trim(b, 5, 3)
+    return [ref.trim(ref.convolve(x, w, b, (2, 2), (1, 1)), 8, 2)]
 
 
 def trimmed_upwards(x: Array, w: Array, b: Array) -> list[Array]:
@@ -121,7 +117,7 @@ JUDGED = {
     ),
     "ristretto_convolution": one(
         "ConvolutionRistretto",
-        f"convolution_param {{ num_output: 3 kernel_size: 3 stride: 2 pad: 1 }} {POWERS}",
+        f"convolution_param {{ num_output: 3 kernel_size: 3 stride: 2 pad: 1 }} {FIXED}",
         trimmed_convolution,
         phase="TEST",
         back=False,

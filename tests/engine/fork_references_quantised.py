@@ -55,15 +55,6 @@ def trim(x: Array, bits: int, fraction: int) -> Array:
     return top
 
 
-def power_of_2(x: Array, low: int, high: int) -> Array:
-    top = np.empty_like(x)
-    for index in np.ndindex(*x.shape):
-        exponent = math.log2(abs(x[index]))
-        nearest = math.floor(abs(exponent) + 0.5) * (1 if exponent >= 0 else -1)
-        top[index] = math.copysign(2.0 ** min(max(nearest, low), high), x[index])
-    return top
-
-
 def regions(scores: Array, moves: Array, image: Array, anchors: Array, how: Sequence[float]) -> list[Array]:
     """RPN's, with `how`: stride, how many of the best are compared, overlap and least side."""
     stride, most, overlap, least = how

@@ -296,3 +296,18 @@ def test_lambda_is_counted_once_where_its_bottom_is_overwritten() -> None:
     case = Case(text, {"x": (2, 3), "t": (2,)})
     with pytest.raises(CaffeSplitError, match="'r' in place overwrites what its gradient needs"):
         built(case)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("MarginInnerProduct", "margin_inner_product_param { num_output: 3 type: DOUBLE }"),
+        ("LargeMarginInnerProduct", "largemargin_inner_product_param { num_output: 3 }"),
+        ("LabelSpecificAdd", "label_specific_add_param { bias: 1 }"),
+    ],
+)
+def test_a_label_that_is_no_class_is_named(kind: str, options: str, label: int) -> None:
+    net = built(Case(layer(kind, "x t", options=options), {"x": (2, 3), "t": (2,)}))
+    with pytest.raises(CaffeSplitError, match=f"layer 'l'.*a label of 't' is {label}; its classes are 0 to 2"):
+        net.forward({"x": np.ones((2, 3)), "t": np.array([0, label])})

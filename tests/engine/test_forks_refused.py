@@ -91,7 +91,12 @@ from caffe_split.net.state import NetState
         ("MIL", "x", "", "without context_per_roi it may be another fork's"),
         ("RPN", "x x x", "rpn_param { scale: 8 }", "no ratio or no scale"),
         ("NdPooling", "x", "pooling_param { pool: STOCHASTIC }", "pool: STOCHASTIC is not handled"),
-        ("FcRistretto", "x", "quantization_param { precision: MINIFLOAT }", "precision: MINIFLOAT is not handled"),
+        (
+            "FcRistretto",
+            "x",
+            "quantization_param { precision: MINIFLOAT }",
+            "MINIFLOAT is not handled; DYNAMIC_FIXED",
+        ),
         ("Lstm", "x", "lstm_param { num_output: 1 }" + " param { }" * 4, "4 param for 3 blobs"),
         ("Flip", "x", "flip_param { flip_width: true flip_height: true } param { }", "1 param for 0 blobs"),
         ("Noise", "x", "", "expected one of gaussian_std and uniform_range"),

@@ -332,6 +332,14 @@ def test_a_normalize_without_options_is_not_trained() -> None:
     """SSD's learns a factor."""
     problems, _, training = judged(HEAD + 'layer { name: "n" type: "Normalize" bottom: "ip" top: "n" }')
     assert problems == [] and len(training) == 1 and "3: layer 'n': without norm_param" in training[0]
+    pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
+    from caffe_split.engine.model.net import Net
+
+    text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 1 dim: 1 } } }\n'
+    net = Net(prototxt.parse(text + 'layer { name: "n" type: "Normalize" bottom: "x" top: "n" }', "net"), "TEST")
+    x = np.random.default_rng(1).normal(size=(2, 3, 1, 1))
+    found = net.forward({"x": x}).blobs["n"].numpy()
+    np.testing.assert_allclose(found, x / np.sqrt((x**2).sum(1, keepdims=True)), rtol=1e-6)
 
 
 def test_pooling_over_a_volume_is_read_and_refused_by_name(tmp_path: Path) -> None:

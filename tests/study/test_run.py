@@ -198,6 +198,23 @@ def test_a_full_disk(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_study_in_pieces_ends_whole(tmp_path: Path) -> None:
+    """What was run first stays; a later arm finds the TPM of its rounds, which the first piece did not need."""
+    arms = [{"name": "a", "kind": "skip"}, {"name": "b", "kind": "skip", "num_splits": 1, "rounds": [20]}]
+    changes = {"arms": arms, "controls": {"random": ["a"], "wider": "none"}, "compare": {"a": "b"}}
+    file = write_study(tmp_path, seeds=[3], engine="torch", interval=5, **changes)
+    first = caffe_split("study", file, "--only", "a", "--jobs", 2, "--out", "out", cwd=tmp_path)
+    assert list(rows(tmp_path / "out")) == ["continue", "a"] and "| a | b |" not in first.stdout
+    done = {mark.name: mark.stat().st_mtime_ns for mark in (tmp_path / "out/done").iterdir()}
+    assert set(done) == {"data.json", *(f"s3.{run}.json" for run in ("baseline.train", "continue.train"))} | {
+        f"s3.a.{verb}.json" for verb in ("derive", "train", "fold")
+    }
+    whole = caffe_split("study", file, "--jobs", 2, "--out", "out", cwd=tmp_path)
+    assert list(rows(tmp_path / "out")) == ["continue", "a", "b", "random-a"] and "| a | b | 1 |" in whole.stdout
+    assert all((tmp_path / "out/done" / name).stat().st_mtime_ns == at for name, at in done.items())
+
+
+@pytest.mark.slow
 def test_rounds_of_splits_fold_back(tmp_path: Path) -> None:
     arms = [{"name": "added", "kind": "residual", "rounds": [15, 20]}]
     file = write_study(

@@ -13,6 +13,20 @@ from typing_extensions import override
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 
+
+def _labels(layer: Layer, bottom: torch.Tensor, classes: int) -> torch.Tensor:
+    """The labels, (records, 1). Raises `CaffeSplitError` for one that is no class; only on the CPU, as losses do."""
+    labels = bottom.detach().reshape(-1, 1).long()
+    if labels.device.type == "cpu" and labels.numel():
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= classes:
+            raise layer.error(
+                f"a label of '{layer.text.bottoms[1]}' is {low if low < 0 else high}; its classes are 0 to "
+                f"{classes - 1}."
+            )
+    return labels
+
+
 _TIMES = {"SINGLE": 1, "DOUBLE": 2, "TRIPLE": 3, "QUADRUPLE": 4}
 
 
@@ -43,7 +57,7 @@ class _Margin(Layer):
         base, gamma, power, least = (float(self.options.get(n)) for n in ("base", "gamma", "power", "lambda_min"))
         share = max(base * (1 + gamma * self.seen) ** -power, least)
         x = bottoms[0].reshape(math.prod(bottoms[0].shape[: self.first]), -1)
-        scores = self.scores(x, bottoms[1].detach().reshape(-1, 1).long(), share)
+        scores = self.scores(x, _labels(self, bottoms[1], len(self.blobs[0])), share)
         top = scores.view(*bottoms[0].shape[: self.first], -1)
         return (top, x.new_full((1,), share))[: len(self.text.tops)]
 
@@ -158,6 +172,6 @@ class LabelSpecificAdd(Layer):
         if not self.training or not bias:
             return (x,)
         rows = x.reshape(len(x), -1)
-        labels = bottoms[1].detach().reshape(-1, 1).long()
+        labels = _labels(self, bottoms[1], rows.shape[1])
         own = rows.detach().gather(1, labels)
         return (rows.scatter_add(1, labels, torch.where(own > -bias, bias, 0.0).to(rows.dtype)).view(x.shape),)

@@ -25,8 +25,6 @@ class Trimmer:
 
     def blob(self, weight: torch.Tensor) -> torch.Tensor:
         """A weight or bias in few bits; its gradient is that of the number before."""
-        if self.options.get("precision") == "INTEGER_POWER_OF_2_WEIGHTS":
-            return _through(weight, self._power_of_2(weight.detach()))
         return self._fixed(weight, "params")
 
     def data(self, x: torch.Tensor, side: str) -> torch.Tensor:
@@ -45,15 +43,10 @@ class Trimmer:
         # The nearest whole numbers, halves away from 0, as C's `round` has it.
         return x.sign() * (x.abs() + 0.5).floor()
 
-    def _power_of_2(self, x: torch.Tensor) -> torch.Tensor:
-        low, high = int(self.options.get("exp_min")), int(self.options.get("exp_max"))
-        exponent = self._whole(x.abs().log2()).clamp(low, high)
-        return torch.where(x >= 0, 1.0, -1.0) * torch.pow(2.0, exponent)
-
 
 def _through(x: torch.Tensor, trimmed: torch.Tensor) -> torch.Tensor:
     """The trimmed values, with the gradient of x."""
-    return x + (trimmed - x).detach()
+    return trimmed.detach() + (x - x.detach())
 
 
 class _Trimmed(Layer):

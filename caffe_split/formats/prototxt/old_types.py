@@ -56,6 +56,7 @@ V1_TYPES_OF_FORKS = {
     "ELU": "ELU",
     "IMAGE_SEG_DATA": "ImageSegData",
     "INTERP": "Interp",
+    "LOCAL": "Local",
     "MAT_WRITE": "MatWrite",
     "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
     "PERMUTE": "Permute",

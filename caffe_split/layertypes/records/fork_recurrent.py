@@ -140,6 +140,16 @@ _CONVOLUTION = (
 )
 
 
+_IGNORED = {
+    **dict.fromkeys(
+        ("recurrent_param.num_output", "recurrent_param.weight_filler", "recurrent_param.bias_filler"),
+        "lstm_conv_param says it",
+    ),
+    "debug_info": "it logs the steps of an unrolled net, which the engine does not build",
+    **dict.fromkeys(("lstm_conv_param.engine", "force_nd_im2col"), "it chooses among Caffe's own implementations"),
+    "lstm_conv_param.axis": "the layer's code sets it",
+}
+
 RECORDS = (
     LayerType(
         "Lstm",
@@ -158,7 +168,7 @@ RECORDS = (
             "lstm_debug_param": "expose disable_hadamard axis_hadamard num_axes_hadamard ignore_x",
         },
         batch=in_time,
-        engine=Engine("fork_recurrent", (2, 4), (1, 3), check=_check_conv_lstm, rule_refuses=True),
+        engine=Engine("fork_recurrent", (2, 4), (1, 3), ignored=_IGNORED, check=_check_conv_lstm, rule_refuses=True),
         blob_names=_BLOBS,
     ),
 )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from caffe_split.layertypes.checks import one_of
 from caffe_split.layertypes.record import LayerType, never
 from caffe_split.layertypes.records import convolution, product
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
-_FIELDS = (
-    "precision rounding_scheme bw_layer_in bw_layer_out bw_params fl_layer_in fl_layer_out fl_params exp_min exp_max"
-)
+_FIELDS = "precision rounding_scheme bw_layer_in bw_layer_out bw_params fl_layer_in fl_layer_out fl_params"
 _NAMES = {
     "ConvolutionRistretto": "Convolution",
     "DeconvolutionRistretto": "Deconvolution",
@@ -22,8 +21,7 @@ _NAMES = {
 
 def _check(layer: Layer) -> Iterator[str]:
     param = Options.of(layer.message, "quantization_param")
-    if param.get("precision") == "MINIFLOAT":
-        yield "precision: MINIFLOAT is not handled; DYNAMIC_FIXED_POINT and INTEGER_POWER_OF_2_WEIGHTS are"
+    yield from one_of("quantization_param", "precision", "DYNAMIC_FIXED_POINT")(layer)
     for name in ("bw_layer_in", "bw_layer_out", "bw_params"):
         if param.get(name) < 1:
             yield f"{name}: 0; expected 1 bit or more"
