@@ -77,8 +77,7 @@ KEEPING = [
 ] + [
     ("ReLU", "rrelu_param { lower: 0.1 upper: 0.3 }"),
     ("ReLU", "relu_param { negative_slope_max: 1 }"),
-    ("Dropout", "dropout_param { scale_train: false }"),
-    ("Dropout", "dropout_param { sample_weights_test: false }"),
+    ("Dropout", "dropout_param { keep_whole_channels: true }"),
     ("PReLU", "prelu_param { slope_max: 1 }"),
     ("Scale", "scale_param { clamp: true }"),
     ("Scale", "quantization { bits: 8 }"),
@@ -93,11 +92,8 @@ TYPES = lines("""
     RReLU
     MReLU
     SyncBN
-    DeformableConvolution
     WarpCTC
     Correlation3D
-    SpatialTransformer
-    MultiStageMeanfield
     Swish6
     NormalizedBN
     Warp3D
@@ -186,14 +182,11 @@ SOLVER_FIELDS = lines("""
     store_blobs_in_old_format: true
 """)
 OLD_TYPES = lines("""
-    APL
     RRELU
     MAXOUT
     NORMALIZE
     DROPCONNECT
-    LOCAL
     LOCALLY_CONNECTED
-    MULTI_STAGE_MEANFIELD
     PYTHON_LAYER
     BIAS_CHANNEL
     DSN_LOSS

@@ -19,7 +19,7 @@ SEEDS = (1, 2, 3)
 SOURCES = {"Input", "DummyData", "Data", "ImageData", "HDF5Data", "MemoryData", "WindowData"}
 # Data layers of forks, whose tops the caller of the net gives: see test_forks.
 GIVEN = {name for name, record in RECORDS.items() if record.engine and record.engine.module == "given"}
-ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python", "MatWrite"}
+ELSEWHERE = SOURCES | {"Parameter", "Split", "Silence", "TPM", "HDF5Output", "Python", "MatWrite", "LabelSpecificAdd"}
 
 
 @pytest.fixture(autouse=True)

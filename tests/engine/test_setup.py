@@ -21,11 +21,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
 from caffe_split.engine.model.net import Net
+from caffe_split.engine.spec.support import judge_training, layers_of
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.record import ANY
 from caffe_split.layertypes.records import fork_data
 from caffe_split.layertypes.table import RECORDS
+from caffe_split.net.state import NetState
 from tests.layertypes.test_shapes import FORKS
 
 # Types without a condition of their own beside the number of bottoms and tops; TPM is the project's own.
@@ -106,12 +108,15 @@ def counts() -> Iterator[str]:
 
 
 def refusal(text: str) -> str | None:
-    """The engine's refusal of a net; None if it takes it."""
+    """The engine's refusal of a net, or of its training; None if it takes it."""
+    document = prototxt.parse(text, kind="net")
     try:
-        Net(prototxt.parse(text, kind="net"), "TRAIN")
+        Net(document, "TRAIN")
     except CaffeSplitError as error:
         return str(error)
-    return None
+    # What a filler of a type that is not known would fill matters in trainings alone.
+    problems = judge_training(document, layers_of(document, NetState("TRAIN")))
+    return next((problem.text for problem in problems if "filler" in problem.text), None)
 
 
 @pytest.mark.parametrize("held", CONDITIONS, ids=lambda held: f"{held.type}: {held.text}")

@@ -70,7 +70,7 @@ REFUSED = {
     "height, height width": "argmax_axis argmax_equal_axis scale_two_axes slice",
     "height, width, height width": (
         "argmax argmax_equal argmax_values axpy inner inner_axis inner_no_bias inner_transpose interp_both "
-        "interpolation local normalize_records transformer transformer_shift "
+        "interpolation local transformer transformer_shift "
         "interp_crop interp_one interp_shrink interp_size interp_zoom pool_ceil_mode pool_mask "
         "pool_mask_floor pool_mask_pad pool_mask_wide_pad pool_max_mask pool_max_mask_wide_pad priors "
         "priors_steps reorg reorg_back spp spp_ave spp_ave_three spp_one upsample upsample_pad_out"

@@ -24,7 +24,9 @@ def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
         {"name": "b-c", "kind": "skip"},
         {"name": "b.c", "kind": "residual", "residual_activation": "relu"},
     ]
-    study = read_study(write_study(tmp_path, arms=arms, engine="torch", controls={"random": "kinds", "wider": "all"}))
+    study = read_study(
+        write_study(tmp_path, arms=arms, engine="torch", controls={"random": "kinds", "wider": "all"}, interval=1)
+    )
     seen: set[str] = set()
     for step in steps_of(study):
         assert set(step.needs) <= seen
@@ -48,7 +50,7 @@ def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
 
 def test_an_arm_in_rounds(tmp_path: Path) -> None:
     arms = [{"name": "a", "kind": "residual", "rounds": [15, 20]}]
-    study = read_study(write_study(tmp_path, arms=arms, engine="torch"))
+    study = read_study(write_study(tmp_path, arms=arms, engine="torch", interval=1))
     stages = stages_of(study, study.arms[0])
     assert [(s.name, s.parent, s.at, s.until, s.window) for s in stages] == [
         ("a@1", "baseline", 10, 15, (0, 10)),
