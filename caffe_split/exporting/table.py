@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from caffe_split.exporting import conv, detection, forks, more_forks, norm, pointwise, pooling, recurrent, shape
 from caffe_split.exporting.site import Exporter
+from caffe_split.layertypes.left_out import KNOWN_MEASURES
 
 EXPORTERS: Mapping[str, Exporter] = {
     name: exporter
@@ -35,11 +36,11 @@ CANNOT: Mapping[str, str] = {
     ),
 }
 
-_MEASURES = ("Accuracy", "SegAccuracy", "DetectionEvaluate", "BoxAnnotatorOHEM", "TPM", "HDF5Output", "MatWrite")
+_NOT_IN_A_MODEL = (*KNOWN_MEASURES, "BoxAnnotatorOHEM", "TPM", "HDF5Output", "MatWrite")
 
 
 def left_out(layer_type: str) -> bool:
     """Whether a layer is of use in training and tests alone, so that a model does without it."""
     from caffe_split.layertypes.table import record_of
 
-    return record_of(layer_type).is_loss or layer_type in _MEASURES
+    return record_of(layer_type).is_loss or layer_type in _NOT_IN_A_MODEL

@@ -19,7 +19,8 @@ from caffe_split.net.layers import Layer
 _MEASURES = frozenset(("accuracy", "acc", "mae", "mse", "rmse", "iou", "miou", "psnr", "ssim", "auc", "evaluate"))
 _MEASURE_TYPES = frozenset(("EvalDetection",))  # YOLO's
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_KNOWN_MEASURES = frozenset(("Accuracy", "SegAccuracy", "DetectionEvaluate"))
+# Known types that measure: they give no gradient, and a model does not have them.
+KNOWN_MEASURES = frozenset(("Accuracy", "SegAccuracy", "DetectionEvaluate"))
 # BVLC's own, of which a mistake in the text is refused and no fork's form. Forks give some of them a third bottom.
 _BVLC = frozenset(("loss", "smooth_l1"))
 _WEIGHTED = frozenset(("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", "EuclideanLoss", "Accuracy"))
@@ -60,7 +61,7 @@ def is_needed_to_train(layer: Layer) -> bool:
     if weights:
         return any(weights)
     words = _words(layer.type)
-    return not (layer.type in _KNOWN_MEASURES | _MEASURE_TYPES or ("loss" not in words and words[-1:] == ["accuracy"]))
+    return not (layer.type in KNOWN_MEASURES | _MEASURE_TYPES or ("loss" not in words and words[-1:] == ["accuracy"]))
 
 
 def why_left_out(layer: Layer) -> str | None:
@@ -71,7 +72,7 @@ def why_left_out(layer: Layer) -> str | None:
         weighs = any(float(weight) for weight in layer.message.get_all("loss_weight"))
         return f"its type {layer.type} is not known" if weighs or _measures(layer.type) else None
     record = record_of(layer.type)
-    if record.engine is None or not (record.is_loss or layer.type in _KNOWN_MEASURES):
+    if record.engine is None or not (record.is_loss or layer.type in KNOWN_MEASURES):
         return None
     unread = unread_fields(layer, record.options)
     if any(may_be_a_slip(problem) for problem in unread):

@@ -113,51 +113,56 @@ class Proposal(Layer):
 
     options_name = "proposal_param"
     varies = True
+    # What forks call the base size, the count before the suppression, and the least size; see `Proposer` for `early`.
+    names = ("base_size", "pre_nms_topn", "min_size")
+    early = False
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         scores, moves, image = (bottom.detach().float().cpu() for bottom in bottoms)
         options = self.options
+        base, before, least = (options.get(name) for name in self.names)
         proposer = Proposer(
             stride=int(options.get("feat_stride")),
-            base=int(options.get("base_size")),
+            base=int(base),
             ratios=options.all("ratio"),
             scales=options.all("scale"),
-            before=int(options.get("pre_nms_topn")),
+            before=int(before),
             after=int(options.get("post_nms_topn")),
             overlap=float(options.get("nms_thresh")),
-            least=float(options.get("min_size")),
+            least=float(least),
+            early=self.early,
         )
         height, width, *scale = image.reshape(-1).tolist()
-        found = proposer.regions(scores, moves, (height, width), (scale[0], scale[1] if len(scale) > 1 else scale[0]))
-        return tuple(top.to(bottoms[0].device) for top in found[: len(self.text.tops)])
+        found = proposer.regions(scores, moves, (height, width), self.scales(scale))
+        return tuple(self.shaped(top).to(bottoms[0].device) for top in found[: len(self.text.tops)])
+
+    def scales(self, given: Sequence[float]) -> tuple[float, float]:
+        """The image's scale, vertical and horizontal, from the numbers after its height and width."""
+        return given[0], given[1] if len(given) > 1 else given[0]
+
+    def shaped(self, top: torch.Tensor) -> torch.Tensor:
+        """A top as the layer gives it."""
+        return top
 
 
-class RPN(Layer):
-    """A Proposal under other names of its fields, whose small regions are left out before they are cut."""
+class RPN(Proposal):
+    """A Proposal under other names of its fields, whose small regions are left out before they are cut.
+
+    Its image has one scale, and its tops four axes.
+    """
 
     options_name = "rpn_param"
-    varies = True
+    names = ("basesize", "per_nms_topn", "boxminsize")
+    early = True
 
     @override
-    def run(self, *bottoms: torch.Tensor) -> Tops:
-        scores, moves, image = (bottom.detach().float().cpu() for bottom in bottoms)
-        options = self.options
-        proposer = Proposer(
-            stride=int(options.get("feat_stride")),
-            base=int(options.get("basesize")),
-            ratios=options.all("ratio"),
-            scales=options.all("scale"),
-            before=int(options.get("per_nms_topn")),
-            after=int(options.get("post_nms_topn")),
-            overlap=float(options.get("nms_thresh")),
-            least=float(options.get("boxminsize")),
-            early=True,
-        )
-        height, width, scale = image.reshape(-1)[:3].tolist()
-        found = proposer.regions(scores, moves, (height, width), (scale, scale))
-        tops = (top.view(*top.shape, 1, 1).to(bottoms[0].device) for top in found)
-        return tuple(tops)[: len(self.text.tops)]
+    def scales(self, given: Sequence[float]) -> tuple[float, float]:
+        return given[0], given[0]
+
+    @override
+    def shaped(self, top: torch.Tensor) -> torch.Tensor:
+        return top.view(*top.shape, 1, 1)
 
 
 class ProposalLayer:

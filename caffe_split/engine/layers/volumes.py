@@ -11,51 +11,7 @@ from typing_extensions import override
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.layertypes.records.volumes import nd_window, volume_window
-
-
-class Convolution3D(Layer):
-    """Kernels slid over time, height and width."""
-
-    options_name = "convolution_param"
-
-    @override
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        names = ("weight_filler", "bias_filler")
-        shapes = self.inferred(bottoms).params
-        self.blobs = [fill(shape, self.options.sub(name), self.place.generator) for shape, name in zip(shapes, names)]
-        self.window = volume_window(self.text)
-
-    @override
-    def run(self, *bottoms: torch.Tensor) -> Tops:
-        bias = self.blobs[1] if len(self.blobs) > 1 else None
-        w = self.window
-        group = int(self.options.get("group"))
-        return (functional.conv3d(bottoms[0], self.blobs[0], bias, w.stride, w.pad, groups=group),)
-
-    @override
-    def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        return self.inferred(bottoms).macs * bottoms[0][0]
-
-
-class Pooling3D(Layer):
-    """The maximum of windows over time, height and width; their number is rounded up, as in Pooling."""
-
-    options_name = "pooling_param"
-
-    @override
-    def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.window = volume_window(self.text)
-        self.size = tuple(self.inferred(bottoms).tops[0][2:])
-        if any(pad >= kernel for pad, kernel in zip(self.window.pad, self.window.kernel)):
-            raise self.error(f"pad {self.window.pad} is not smaller than the kernel {self.window.kernel}.")
-
-    @override
-    def run(self, *bottoms: torch.Tensor) -> Tops:
-        x, w = bottoms[0], self.window
-        sides: list[int] = []
-        for length, count, kernel, stride, pad in zip(x.shape[2:], self.size, w.kernel, w.stride, w.pad):
-            sides = [pad, (count - 1) * stride + kernel - length - pad, *sides]
-        return (functional.max_pool3d(functional.pad(x, sides, value=-torch.inf), w.kernel, w.stride),)
+from caffe_split.net.geometry import Window
 
 
 class NdConvolution(Layer):
@@ -63,12 +19,16 @@ class NdConvolution(Layer):
 
     options_name = "convolution_param"
 
+    def window_over(self, rank: int) -> Window:
+        """The window over the `rank` axes behind the channels."""
+        return nd_window(self.text, rank)
+
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
         names = ("weight_filler", "bias_filler")
         shapes = self.inferred(bottoms).params
         self.blobs = [fill(shape, self.options.sub(name), self.place.generator) for shape, name in zip(shapes, names)]
-        self.window = nd_window(self.text, len(bottoms[0]) - 2)
+        self.window = self.window_over(len(bottoms[0]) - 2)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -81,6 +41,14 @@ class NdConvolution(Layer):
         return self.inferred(bottoms).macs * bottoms[0][0]
 
 
+class Convolution3D(NdConvolution):
+    """Kernels slid over time, height and width."""
+
+    @override
+    def window_over(self, rank: int) -> Window:
+        return volume_window(self.text)
+
+
 class NdPooling(Layer):
     """The maximum or the mean of windows over the axes behind the channels; their number is rounded up.
 
@@ -89,9 +57,13 @@ class NdPooling(Layer):
 
     options_name = "pooling_param"
 
+    def window_over(self, rank: int) -> Window:
+        """The window over the `rank` axes behind the channels."""
+        return nd_window(self.text, rank)
+
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.window = nd_window(self.text, len(bottoms[0]) - 2)
+        self.window = self.window_over(len(bottoms[0]) - 2)
         self.size = tuple(self.inferred(bottoms).tops[0][2:])
         if any(pad >= kernel for pad, kernel in zip(self.window.pad, self.window.kernel)):
             raise self.error(f"pad {self.window.pad} is not smaller than the kernel {self.window.kernel}.")
@@ -109,3 +81,11 @@ class NdPooling(Layer):
         mean = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[rank]
         inside = functional.pad(torch.ones_like(x[:1, :1]), sides)
         return (mean(functional.pad(x, sides), w.kernel, w.stride) / mean(inside, w.kernel, w.stride),)
+
+
+class Pooling3D(NdPooling):
+    """The maximum of windows over time, height and width; their number is rounded up, as in Pooling."""
+
+    @override
+    def window_over(self, rank: int) -> Window:
+        return volume_window(self.text)
