@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ def _window(site: Site, first: int) -> Window:
     return convolution_window(site.layer, site.bottoms[0].rank - first - 1)
 
 
-def _attributes(window: Window, group: int) -> dict[str, Any]:
+def attributes_of(window: Window, group: int) -> dict[str, Any]:
+    """The attributes of a Conv or ConvTranspose."""
     return {
         "kernel_shape": window.kernel,
         "strides": window.stride,
@@ -39,10 +40,10 @@ def convolution(site: Site) -> None:
     blobs = [site.blob(index) for index in range(len(site.blobs))]
     for number, (bottom, top) in enumerate(zip(site.bottoms, site.tops)):
         if first == 1:
-            site.op(op, [bottom.name, *blobs], number, **_attributes(window, group))
+            site.op(op, [bottom.name, *blobs], number, **attributes_of(window, group))
             continue
         flat = _flat_batch(bottom, first)
-        made = site.op(op, [site.reshape(bottom.name, bottom, flat), *blobs], **_attributes(window, group))
+        made = site.op(op, [site.reshape(bottom.name, bottom, flat), *blobs], **attributes_of(window, group))
         site.reshape(made, _flat_batch(top, first), top, number)
 
 
@@ -52,6 +53,12 @@ def _flat_batch(value: Value, first: int) -> Value:
     return Value(value.name, (lengths, *value.axes[first:]))
 
 
+def single_ones(channels: int, kernel: Sequence[int]) -> np.ndarray:
+    """For each channel a kernel for each place, 1 there and 0 elsewhere: float32 (channels x places, 1, *kernel)."""
+    places = math.prod(kernel)
+    return np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *kernel)
+
+
 def im2col(site: Site) -> None:
     """The values under the kernel as channels: a convolution of each channel with kernels of a single 1."""
     first = site.axis(site.options("convolution_param").get("axis"))
@@ -59,9 +66,7 @@ def im2col(site: Site) -> None:
     if not bottom.is_fixed(first, first + 1):
         raise CannotExpressError("its channels would vary")
     window, channels = _window(site, first), bottom.shape[first]
-    places = math.prod(window.kernel)
-    ones = np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *window.kernel)
-    weight, attributes = site.constant("places", ones), _attributes(window, channels)
+    weight, attributes = site.constant("places", single_ones(channels, window.kernel)), attributes_of(window, channels)
     if first == 1:
         site.op("Conv", [site.x, weight], 0, **attributes)
         return

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from caffe_split.exporting.conv import attributes_of, single_ones
 from caffe_split.exporting.recurrent import projected, steps
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 from caffe_split.layertypes.records.sampling import THETA
@@ -111,15 +111,7 @@ def convolution(site: Site) -> None:
     """Kernels over one to three axes behind the channels."""
     window, options = _window(site), site.options("convolution_param")
     blobs = [site.blob(index) for index in range(len(site.blobs))]
-    site.op(
-        "Conv",
-        [site.x, *blobs],
-        0,
-        kernel_shape=window.kernel,
-        strides=window.stride,
-        pads=(*window.pad, *window.pad),
-        group=int(options.get("group")),
-    )
+    site.op("Conv", [site.x, *blobs], 0, **attributes_of(window, int(options.get("group"))))
 
 
 def pooling(site: Site) -> None:
@@ -177,11 +169,9 @@ def local(site: Site) -> None:
     if not (bottom.is_fixed(1) and top.is_fixed(1)):
         raise CannotExpressError("the sides of its images would vary")
     window, channels = convolution_window(site.layer, 2, "local_param"), bottom.shape[1]
-    places = window.kernel[0] * window.kernel[1]
-    ones = np.tile(np.eye(places, dtype=np.float32), (channels, 1)).reshape(channels * places, 1, *window.kernel)
-    how: dict[str, Any] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": (*window.pad, *window.pad)}
-    columns = site.op("Conv", [site.x, site.constant("places", ones)], group=channels, **how)
-    rows = site.op("Reshape", [columns, site.constant("rows", [0, 1, channels * places, -1])])
+    ones = single_ones(channels, window.kernel)
+    columns = site.op("Conv", [site.x, site.constant("places", ones)], **attributes_of(window, channels))
+    rows = site.op("Reshape", [columns, site.constant("rows", [0, 1, len(ones), -1])])
     name, weight = site.blobs[0]
     site.to.constants.setdefault(name, weight[:, 0])
     summed = site.reduce("ReduceSum", site.op("Mul", [rows, name]), [2], keepdims=False)
