@@ -78,6 +78,7 @@ def library() -> ctypes.CDLL | None:
         "softmax_loss": [p, p, n, n, f, f, p, p],
         "board_bytes": [n, n],
         "board_exchange": [p, n, n, n, ctypes.c_uint64, p, n, p],
+        "tiles_weights": [p, p, p, p],
         "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
     }
     for name, given in types.items():

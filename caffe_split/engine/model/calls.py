@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from caffe_split.engine.layers.base import Layer
-from caffe_split.engine.layers.dense import Scale
+from caffe_split.engine.layers.dense import Convolution, Scale
 from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.layers.pointwise import ReLU
 from caffe_split.engine.layers.pool import Pooling
@@ -130,7 +130,7 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
         if before is not None:
             calls.remove(before)
             call = _longer(before, call, index)
-        elif isinstance(call.layer, Pooling):
+        elif isinstance(call.layer, (Convolution, Pooling)):
             call.layer.by_kernels = kernels
         elif isinstance(call.layer, BatchNorm) and call.access.is_plain:
             call.chain = Chain(call.layer, index, kernels)

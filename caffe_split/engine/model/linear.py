@@ -16,7 +16,6 @@ from typing import Union
 import torch
 from torch.nn import functional
 
-from caffe_split.engine.layers.base import Layer
 from caffe_split.engine.layers.dense import Convolution
 
 # A kernel (outputs, inputs, height, width) and a bias (outputs), None for zeros.
@@ -53,7 +52,7 @@ class Leaf:
     shape: tuple[int, int]  # outputs, inputs
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Convolution]:
         """The layers with weights."""
         return [self.layer]
 
@@ -72,7 +71,7 @@ class Behind:
     shape: tuple[int, int]
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Convolution]:
         """The layers with weights."""
         return [*self.inner.layers, self.layer]
 
@@ -99,7 +98,7 @@ class Beside:
     shape: tuple[int, int]
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[Convolution]:
         """The layers with weights, each once."""
         return list(dict.fromkeys(layer for one in self.inner for layer in one.layers))
 
