@@ -2,7 +2,8 @@
 
 `python -m benchmarks.bench_processes [--net resnet20_cifar10] [--iterations 20] [--rounds 3] [--precision bf16] [--cpu]
 [--before CHECKOUT]`. The data are random images in LMDBs; a time is the median over a log's intervals after the first.
-Ratios above 1 say that two processes are faster. With `--cpu` the processor time of all processes is compared, which
+Ratios above 1 say that two processes are faster. Two processes that train half of each batch and know nothing of each other
+show what could be reached at most. With `--cpu` the processor time of all processes is compared, which
 other programs disturb less; it does not show how long processes wait for each other.
 """
 
@@ -10,14 +11,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.bench_engine import NETS, ROOT, prepare, processor_seconds, seconds
 
 ONE = "one process, 2 threads"
+APART = "two that know nothing"
+
+
+def apart(command: list[str], folder: Path, environment: dict[str, str]) -> float:
+    """Seconds per iteration of two trainings at once, each of half of the batch."""
+    net = folder / "half.prototxt"
+    written = (folder / "solver.prototxt").read_text()
+    whole = re.search(r'net: "(.*?)"', written)
+    assert whole
+    text = (folder / whole[1]).read_text()
+    net.write_text(re.sub(r"batch_size: (\d+)", lambda found: f"batch_size: {int(found[1]) // 2}", text, count=1))
+    (folder / "half_solver.prototxt").write_text(written.replace(whole[1], net.name))
+    words = ["half_solver.prototxt" if word == "solver.prototxt" else word for word in command]
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(seconds, words, folder, **environment) for _ in range(2)]
+        return statistics.mean(each.result() for each in both)
 
 
 def main() -> None:
@@ -51,6 +70,9 @@ def main() -> None:
                         else seconds([*ours, *more], folder, **environment)
                     )
                     measured.setdefault(when + what, []).append(took)
+                if not words.cpu:
+                    took = apart([*ours, "--threads", "1"], folder, environment)
+                    measured.setdefault(when + APART, []).append(took)
     for name, found in measured.items():
         alone = measured[name.split(": ")[0] + ": " + ONE if ": " in name else ONE]
         ratios = [one / two for one, two in zip(alone, found)]
