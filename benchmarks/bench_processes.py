@@ -2,8 +2,8 @@
 
 `python -m benchmarks.bench_processes [--net resnet20_cifar10] [--iterations 20] [--rounds 3] [--precision bf16] [--cpu]
 [--before CHECKOUT]`. The data are random images in LMDBs; a time is the median over a log's intervals after the first.
-Ratios above 1 say that two processes are faster. Two processes that train half of each batch and know nothing of each other
-show what could be reached at most. With `--cpu` the processor time of all processes is compared, which
+Ratios above 1 say that two processes are faster. Two processes that train half of each batch and know nothing of each
+other show what could be reached at most. With `--cpu` the processor time of all processes is compared, which
 other programs disturb less; it does not show how long processes wait for each other.
 """
 

@@ -29,7 +29,7 @@ _LOCK = threading.Lock()
 def open_store(path: PathLike) -> lmdb.Environment:
     """The store at `path`, for reading. It stays open, and every further call returns the same environment.
 
-    Raises `CaffeSplitError` if there is no store that LMDB can read.
+    Raises `CaffeSplitError` if there is no store that LMDB can read, or if its file is cut short.
     """
     real = os.path.realpath(path)
     try:
@@ -41,10 +41,20 @@ def open_store(path: PathLike) -> lmdb.Environment:
                 _OPEN.pop(real)[1].close()
             if real not in _OPEN:
                 # Records are read in their order, in which the system reads ahead.
-                _OPEN[real] = file, lmdb.open(real, readonly=True, lock=False, readahead=True)
+                store = lmdb.open(real, readonly=True, lock=False, readahead=True)
+                _check_length(path, store, found.st_size)
+                _OPEN[real] = file, store
             return _OPEN[real][1]
     except (OSError, lmdb.Error) as error:
         raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
+
+
+def _check_length(path: PathLike, store: lmdb.Environment, size: int) -> None:
+    """Raises `CaffeSplitError` where the file lacks pages: to read past the end of a mapped file ends the process."""
+    needed = (store.info()["last_pgno"] + 1) * store.stat()["psize"]
+    if size < needed:
+        store.close()
+        raise CaffeSplitError(f"{path}: data.mdb has {size:,} bytes of {needed:,}: it is cut short; copy it again")
 
 
 def write_store(path: PathLike, samples: Iterable[tuple[Image, int]]) -> int:

@@ -34,12 +34,7 @@ def check_data(study: Study) -> None:
 
 
 def _check(study: Study, path: Path, expected: Expected) -> None:
-    store = open_store(path)
-    # To read past the end of a file that is mapped into memory ends the process.
-    size, needed = (path / "data.mdb").stat().st_size, (store.info()["last_pgno"] + 1) * store.stat()["psize"]
-    if size < needed:
-        raise CaffeSplitError(f"{path}: data.mdb has {size:,} bytes of {needed:,}: it is cut short; make it again")
-    with store.begin() as transaction:
+    with open_store(path).begin() as transaction:
         found = transaction.stat()["entries"]
         if found != expected.records:
             raise CaffeSplitError(

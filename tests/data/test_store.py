@@ -1,0 +1,45 @@
+"""LMDBs as they are found: whole, replaced by another one, or cut short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_split.data.store import count_records, first_shape, read_store, write_store
+from caffe_split.errors import CaffeSplitError
+
+
+def write(path: Path, count: int) -> Path:
+    """A store of `count` images, each filled with its number."""
+    write_store(path, ((np.full((3, 32, 32), index % 256, np.uint8), index) for index in range(count)))
+    return path
+
+
+def test_records_come_in_their_order(tmp_path: Path) -> None:
+    path = write(tmp_path / "store", 300)
+    assert count_records(path) == 300 and first_shape(path) == (3, 32, 32)
+    assert [(int(image[0, 0, 0]), label) for image, label in read_store(path)] == [(k % 256, k) for k in range(300)]
+
+
+@pytest.mark.parametrize("part", [0.999, 0.5, 0.02])
+def test_a_store_that_was_not_copied_whole_is_refused(tmp_path: Path, part: float) -> None:
+    """Reading past its end would end the process by a signal."""
+    path = write(tmp_path / "store", 300)
+    file = path / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * part)])
+    for use in (count_records, first_shape, lambda store: list(read_store(store))):
+        with pytest.raises(CaffeSplitError, match=r"store: data.mdb has [\d,]+ bytes of [\d,]+: it is cut short"):
+            use(path)
+    file.unlink()
+    file.write_bytes(whole)
+    assert count_records(path) == 300
+
+
+def test_another_store_in_its_place_is_the_one_that_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "store", 3)
+    assert count_records(path) == 3
+    path.rename(tmp_path / "before")
+    assert count_records(write(path, 5)) == 5
