@@ -104,6 +104,8 @@ def extract(
         raise
     finally:
         progress.close()
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(f"wrote {done.rows} rows into {done.out}: {', '.join(done.files)}")
 
 

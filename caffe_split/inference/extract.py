@@ -42,11 +42,15 @@ _LIST = "images.txt"
 
 @dataclass(frozen=True)
 class Extracted:
-    """Where features are: the folder `out`, its `files`, and how many `rows` each has."""
+    """Where features are: the folder `out`, its `files`, and how many `rows` each has.
+
+    notes: what of the net was not computed, and why.
+    """
 
     out: Path
     files: tuple[str, ...]
     rows: int
+    notes: tuple[str, ...] = ()
 
 
 def _silent(_done: int, _rows: int) -> None:
@@ -127,6 +131,7 @@ def extract(
     }
     work = target.with_name(target.name + ".unfinished")
     files = file_names(names, ".npy")
+    notes: tuple[str, ...] = ()
     with _alone(work):
         if not _take_up(work, job):
             paths = {name: work / file for name, file in files.items()}
@@ -142,7 +147,7 @@ def extract(
                     write_atomic(work / _JOB, jsontext.dumps(job).encode())
 
             try:
-                _run(source, growing, names, opened, begin, say)
+                notes = _run(source, growing, names, opened, begin, say)
             finally:
                 growing.close()
             written = convert(work, paths, form)
@@ -162,7 +167,7 @@ def extract(
             ) from None
         # Not before: a process that is killed here leaves what the next one takes up.
         remove_file(target / _JOB)
-    return Extracted(target, tuple(done), source.rows)
+    return Extracted(target, tuple(done), source.rows, notes)
 
 
 def _check_blobs(given: GivenNet, names: Sequence[str]) -> None:
@@ -225,8 +230,8 @@ def _run(
     opened: Callable[[int], contextlib.AbstractContextManager[Session]],
     begin: Callable[[], None],
     say: Callable[[int, int], None],
-) -> None:
-    """Add the rows that are not there yet.
+) -> tuple[str, ...]:
+    """Add the rows that are not there yet. Returns what of the net was not computed.
 
     `opened` gives the net, past that number of batches of its data; `begin` is called when it stands ready.
     """
@@ -244,6 +249,7 @@ def _run(
             values = source.forward(session, growing.done)
             growing.add({name: values[name][: source.rows - growing.done] for name in names})
             say(growing.done, source.rows)
+        return tuple(session.notes)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from caffe_split.files import locked
 from caffe_split.formats.weights.datum import read_datum
 from caffe_split.inference import extract as room
 from caffe_split.inference.extract import extract
+from caffe_split.inference.given import RunOptions
 from tests.inference.conftest import NET, RECORDS
 from tests.support import caffe_split, run_caffe, start_process
 
@@ -269,3 +270,16 @@ def test_a_number_of_batches_is_a_whole_number_from_1(small: Path, count: object
         with pytest.raises(cs.CaffeSplitError, match=rf"is {count}, expected a whole number of 1 or more"):
             call()
     assert not Path("f").exists() and not Path("f.unfinished").exists()
+
+
+def test_what_is_not_computed_is_said(small: Path) -> None:
+    """A fork's loss that nothing reads is left out, as `test` and `time` say, too."""
+    pytest.importorskip("torch")
+    Path("fork.prototxt").write_text(
+        Path("net.prototxt").read_text() + 'layer { name: "far" type: "QuartetLoss" bottom: "ip" bottom: "label" }'
+    )
+    words = ("fork.prototxt", "w.caffemodel", "--blob", "ip", "--out", "f", "--engine", "torch")
+    said = caffe_split("extract", *words, cwd=small)
+    assert "note: Leaving out layer far (line 14): its type QuartetLoss" in said.stderr and "wrote 10 rows into f" in said.stdout
+    assert np.load(small / "f/ip.npy") == pytest.approx(plain(small)["ip"], rel=1e-5, abs=1e-6)
+    assert extract(*words[:2], ["ip"], "g", options=RunOptions("torch")).notes[0].startswith("Leaving out layer far")
