@@ -16,6 +16,8 @@ from caffe_split.engine.kernels.build import library
 _ROWS = 16
 # Pixels of a row up to which the kernels are faster than PyTorch's own gradient.
 _LONGEST = 24
+# Each thread has sums of its own for all weights: so many values of them all together at most, 64 MB.
+_MOST_SUMS = 1 << 24
 
 
 @functools.lru_cache(maxsize=1)
@@ -26,7 +28,7 @@ def ready() -> bool:
 
 
 def fits(x: torch.Tensor, weight: torch.Tensor, pad: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether `convolved` can take them: bfloat16 on a processor, channels side by side, steps of one, small images.
+    """Whether `convolved` is for them: bfloat16 on a processor, channels side by side, steps of one, small images.
 
     x: the bottom, (N, C, H, W). weight: (outputs, C, height, width), of one group and without dilation.
     """
@@ -36,6 +38,8 @@ def fits(x: torch.Tensor, weight: torch.Tensor, pad: Sequence[int], stride: Sequ
         return False
     tall, wide = weight.shape[2:]
     if tall * wide == 1 or pad[0] >= tall or pad[1] >= wide:
+        return False
+    if weight.numel() * torch.get_num_threads() > _MOST_SUMS:
         return False
     return x.is_contiguous(memory_format=torch.channels_last) and ready()
 
