@@ -28,7 +28,7 @@ from caffe_split.layertypes.record import ANY
 from caffe_split.layertypes.records import fork_data
 from caffe_split.layertypes.table import RECORDS
 from caffe_split.net.state import NetState
-from tests.layertypes.test_shapes import FORKS
+from tests.layertypes.shape_cases import FORKS
 
 # Types without a condition of their own beside the number of bottoms and tops; TPM is the project's own.
 UNCONDITIONAL = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 IMAGE = "4,6,9,8"
 _CONV = "lstm_conv_param { num_output: 3 kernel_size: 3 pad: 1 }"
-# Type -> nets of it, as in `test_shapes`: bottoms' shapes, the number of tops, and the layer's own settings.
+# Type -> nets of it, as in `shape_cases`: bottoms' shapes, the number of tops, and the layer's own settings.
 FORKS: dict[str, list[tuple[list[str], int, str]]] = {
     "MultiStageMeanfield": [
         (

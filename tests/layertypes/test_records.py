@@ -25,7 +25,7 @@ from caffe_split.layertypes.table import RECORDS, record_of
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.plot.draw import draw_svg
 from tests.engine.cases import CASES as ENGINE_CASES
-from tests.layertypes.test_shapes import CASES, net_of
+from tests.layertypes.shape_cases import CASES, net_of
 from tests.support import ROOT
 
 every_type = pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
