@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -111,22 +112,36 @@ def convolution(site: Site) -> None:
     """Kernels over one to three axes behind the channels."""
     window, options = _window(site), site.options("convolution_param")
     blobs = [site.blob(index) for index in range(len(site.blobs))]
-    site.op("Conv", [site.x, *blobs], 0, **attributes_of(window, int(options.get("group"))))
+    _squeezed(site, "Conv", blobs, attributes_of(window, int(options.get("group"))))
 
 
 def pooling(site: Site) -> None:
     """The maximum or mean of windows; those that stand out at the end are padded, which counts in neither."""
-    window, bottom, top = _window(site), site.bottoms[0], site.tops[0]
-    if not (bottom.is_fixed(2) and top.is_fixed(2)):
+    window, bottom = _window(site), site.bottoms[0]
+    if not bottom.is_fixed(2):
         raise CannotExpressError("the sides of its volumes would vary")
+    counts = window.pool(bottom.shape[2:], ceil=not site.layer.type.startswith("Nd"))
     ends = [
         max(0, (count - 1) * stride + kernel - length - pad)
         for length, count, kernel, stride, pad in zip(
-            bottom.shape[2:], top.shape[2:], window.kernel, window.stride, window.pad
+            bottom.shape[2:], counts, window.kernel, window.stride, window.pad
         )
     ]
     op = "MaxPool" if site.options("pooling_param").get("pool") == "MAX" else "AveragePool"
-    site.op(op, [site.x], 0, kernel_shape=window.kernel, strides=window.stride, pads=(*window.pad, *ends))
+    pads = (*window.pad, *ends)
+    _squeezed(site, op, [], {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads})
+
+
+def _squeezed(site: Site, op: str, others: list[str], attributes: Mapping[str, Any]) -> None:
+    """The operator, and behind it what drops the axes of one value that the layer drops."""
+    bottom, top = site.bottoms[0], site.tops[0]
+    if top.rank == bottom.rank:
+        site.op(op, [site.x, *others], 0, **attributes)
+        return
+    if not top.is_fixed(1):
+        raise CannotExpressError("the sides of its volumes would vary, and those of 1 are dropped")
+    whole = site.op(op, [site.x, *others], **attributes)
+    site.op("Reshape", [whole, site.constant("sides", [0, *top.shape[1:]])], 0)
 
 
 def transformer(site: Site) -> None:
@@ -184,7 +199,7 @@ def local(site: Site) -> None:
 
 def _window(site: Site) -> Window:
     if site.layer.type.startswith("Nd"):
-        return nd_window(site.layer, site.bottoms[0].rank - 2)
+        return nd_window(site.layer, site.bottoms[0].shape[2:])
     return volume_window(site.layer)
 
 

@@ -41,16 +41,16 @@ def trimmed_upwards(x: Array, w: Array, b: Array) -> list[Array]:
     return [ref.trim(top, 8, 2)]
 
 
-def proposed() -> Judged:
-    options = "rpn_param { ratio: 1 scale: 4 scale: 1 basesize: 16 boxminsize: 20 per_nms_topn: 30 nms_thresh: 0.5 }"
-    shapes = {"s": (1, 4, 5, 6), "b": (1, 8, 5, 6), "i": (1, 3)}
-    anchors = np.array([[-24, -24, 39, 39], [0, 0, 15, 15]])
+def proposed(which: str, anchors: list[list[int]], least: int) -> Judged:
+    options = f"rpn_param {{ {which} boxminsize: {least} per_nms_topn: 30 nms_thresh: 0.5 }}"
+    count = len(anchors)
+    shapes = {"s": (1, 2 * count, 5, 6), "b": (1, 4 * count, 5, 6), "i": (1, 3)}
 
     def judge(given: dict[str, Array], _: object) -> list[Array]:
-        return ref.regions(given["s"], given["b"], given["i"], anchors, (16, 30, 0.5, 20))
+        return ref.regions(given["s"], given["b"], given["i"], np.array(anchors), (16, 30, 0.5, least))
 
     case = Case(layer("RPN", "s b i", "y z", options), shapes, ["y", "z"], phase="TEST")
-    return Judged(case, judge, False, {"b": RNG.normal(size=(1, 8, 5, 6)) / 2, "i": np.array([[70.0, 90.0, 1.0]])})
+    return Judged(case, judge, False, {"b": RNG.normal(size=shapes["b"]) / 2, "i": np.array([[70.0, 90.0, 1.0]])})
 
 
 def field() -> Judged:
@@ -87,13 +87,27 @@ JUDGED = {
     "mil": one(
         "MIL", "mil_param { context_per_roi: 3 }", lambda x: [x.reshape(2, 3, 4).max(1).reshape(2, 4, 1, 1)], (6, 4)
     ),
-    "regions": proposed(),
+    "regions": proposed("ratio: 1 scale: 4 scale: 1 basesize: 16", [[-24, -24, 39, 39], [0, 0, 15, 15]], 20),
+    # 17 by 8.5 around 5.5: 9 high, and whole pixels.
+    "regions_of_halves": proposed("ratio: 0.5 scale: 1 basesize: 12", [[-2, 1, 13, 9]], 5),
     "nd_convolution": one(
         "NdConvolution",
         "convolution_param { num_output: 4 group: 2 kernel_shape { dim: 2 dim: 3 dim: 1 } "
         "stride_shape { dim: 1 dim: 2 dim: 1 } pad_shape { dim: 0 dim: 1 dim: 0 } }",
         lambda x, w, b: [ref.convolve(x, w, b, (1, 2, 1), (0, 1, 0), 2)],
         (2, 4, 3, 4, 3),
+    ),
+    "nd_convolution_drops_axes": one(
+        "NdConvolution",
+        "convolution_param { num_output: 4 kernel_shape { dim: 2 dim: 3 } }",
+        lambda x, w, b: [ref.squeezed(ref.convolve(x, w, b, (1, 1), (0, 0)))],
+        (2, 3, 2, 5),
+    ),
+    "nd_pooling_of_all": one(
+        "NdPooling",
+        "pooling_param { pool: AVE global_pooling: true kernel_shape { dim: 1 dim: 1 } }",
+        lambda x: [x.mean((2, 3))],
+        (2, 3, 4, 5),
     ),
     "nd_pooling": one(
         "NdPooling",

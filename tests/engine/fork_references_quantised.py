@@ -36,14 +36,19 @@ def convolve(x: Array, weight: Array, bias: Array, stride: Sequence[int], pad: S
 
 
 def pool(x: Array, kernel: Sequence[int], stride: Sequence[int], how: object) -> Array:
-    """Windows that stand out at the end count, with the values that lie in the bottom."""
-    sides = [math.ceil((n - k) / s) + 1 for n, k, s in zip(x.shape[2:], kernel, stride)]
+    """Windows that stand out at the end do not count; axes of one value are dropped."""
+    sides = [(n - k) // s + 1 for n, k, s in zip(x.shape[2:], kernel, stride)]
     top = np.zeros((*x.shape[:2], *sides))
     for place in np.ndindex(*sides):
         cut = tuple(slice(i * s, i * s + k) for i, s, k in zip(place, stride, kernel))
         part = x[(slice(None), slice(None), *cut)].reshape(*x.shape[:2], -1)
         top[(slice(None), slice(None), *place)] = how(part, axis=2)  # type: ignore[operator]
-    return top
+    return squeezed(top)
+
+
+def squeezed(top: Array) -> Array:
+    """Without the axes of one value behind the channels."""
+    return top.reshape(*top.shape[:2], *(side for side in top.shape[2:] if side > 1))
 
 
 def trim(x: Array, bits: int, fraction: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,7 +28,8 @@ class Proposer:
         overlap: of two boxes that overlap more, only the better one is kept.
         least: the least side of a region, in pixels of the image before it was scaled.
         early: small regions are left out before they are cut at the image's borders, which are its width and height;
-            and a box is left out where it overlaps as much as `overlap`, too. So has it the layer RPN.
+            a box is left out where it overlaps as much as `overlap`, too; and anchors are cut to whole pixels, towards
+            0. So has it the layer RPN.
     """
 
     stride: int = 16
@@ -45,12 +47,13 @@ class Proposer:
         """Make the anchors (count, 4): left, top, right, bottom in pixels, around the first place."""
         middle, rows = (self.base - 1) / 2, []
         for ratio in self.ratios:
-            width = round((self.base**2 / ratio) ** 0.5)
-            height = round(width * ratio)
+            # Halves up: where the published Python code has others, the two agree.
+            width = math.floor((self.base**2 / ratio) ** 0.5 + 0.5)
+            height = math.floor(width * ratio + 0.5)
             for scale in self.scales:
                 half = (width * scale - 1) / 2, (height * scale - 1) / 2
                 rows.append([middle - half[0], middle - half[1], middle + half[0], middle + half[1]])
-        self.anchors = torch.tensor(rows)
+        self.anchors = torch.tensor(rows).trunc() if self.early else torch.tensor(rows)
 
     def regions(
         self, scores: torch.Tensor, moves: torch.Tensor, size: tuple[float, float], scale: tuple[float, float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import by_record
@@ -80,9 +81,15 @@ def _check_kernel(layer: Layer) -> Iterator[str]:
         yield from one_of("pooling_param", "pool", "MAX")(layer)
 
 
-def nd_window(layer: Layer, rank: int) -> Window:
-    """The window of an NdConvolution or NdPooling over `rank` axes: a number per axis. Raises `CaffeSplitError`."""
-    param = Options.of(layer.message, "pooling_param" if layer.type == "NdPooling" else "convolution_param")
+def nd_window(layer: Layer, sides: Shape) -> Window:
+    """The window of an NdConvolution or NdPooling over axes of these lengths: a number per axis.
+
+    Raises `CaffeSplitError`.
+    """
+    param, rank = (
+        Options.of(layer.message, "pooling_param" if layer.type == "NdPooling" else "convolution_param"),
+        len(sides),
+    )
     sizes = []
     for name, usual in (("kernel_shape", 0), ("stride_shape", 1), ("pad_shape", 0)):
         given = shape_of(param.sub(name)) or (usual,) * rank
@@ -91,28 +98,35 @@ def nd_window(layer: Layer, rank: int) -> Window:
         sizes.append(given)
     if min(sizes[0]) < 1 or min(sizes[1]) < 1:
         raise CaffeSplitError(f"{layer.where} gives no kernel_shape, or a stride of 0.")
-    return Window(sizes[0], sizes[1], sizes[2], (1,) * rank)
+    kernel = sides if layer.type == "NdPooling" and param.get("global_pooling") else sizes[0]
+    return Window(kernel, sizes[1], sizes[2], (1,) * rank)
 
 
-def _nd_rank(layer: Layer, bottoms: list[Shape]) -> int:
+def _nd_sides(layer: Layer, bottoms: list[Shape]) -> Shape:
     need_bottoms(layer, bottoms, 1, axes=3)
-    rank = len(bottoms[0]) - 2
-    if rank > 3:
+    sides = bottoms[0][2:]
+    if len(sides) > 3:
         raise CaffeSplitError(f"{layer.where}: a bottom of {bottoms[0]}; 1 to 3 axes behind the channels are handled.")
-    return rank
+    return sides
+
+
+def _squeezed(found: Found) -> Found:
+    """The top without the axes of one value behind the channels: these layers drop them."""
+    (top,) = found.tops
+    return replace(found, tops=[(*top[:2], *(side for side in top[2:] if side > 1))])
 
 
 def _nd_convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     need_options(layer, "convolution_param")
-    window = nd_window(layer, _nd_rank(layer, bottoms))
-    return _found_convolution(layer, bottoms[0], window)
+    window = nd_window(layer, _nd_sides(layer, bottoms))
+    return _squeezed(_found_convolution(layer, bottoms[0], window))
 
 
 def _nd_pooling(layer: Layer, bottoms: list[Shape]) -> Found:
     need_options(layer, "pooling_param")
-    window = nd_window(layer, _nd_rank(layer, bottoms))
-    bottom = bottoms[0]
-    return Found([(*bottom[:2], *_fitting(layer, window.pool(bottom[2:]), bottom))])
+    sides = _nd_sides(layer, bottoms)
+    out = _fitting(layer, nd_window(layer, sides).pool(sides, ceil=False), bottoms[0])
+    return _squeezed(Found([(*bottoms[0][:2], *out)]))
 
 
 def _check_nd_pooling(layer: Layer) -> Iterator[str]:
@@ -154,7 +168,7 @@ RECORDS = (
     LayerType(
         "NdPooling",
         shapes=_nd_pooling,
-        options={"pooling_param": f"pool {_SHAPES}"},
+        options={"pooling_param": f"pool global_pooling {_SHAPES}"},
         batch=by_record,
         keeps_channels=True,
         engine=Engine("volumes", ignored=ENGINE, check=_check_nd_pooling, takes_bf16=True, rule_refuses=True),
