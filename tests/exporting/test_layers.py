@@ -69,7 +69,8 @@ REFUSED = {
     "height width": "flatten flatten_nothing reshape_middle",
     "height, height width": "argmax_axis argmax_equal_axis scale_two_axes slice",
     "height, width, height width": (
-        "argmax argmax_equal argmax_values axpy nd_convolution_drops_axes nd_pooling_of_all inner inner_axis inner_no_bias inner_transpose interp_both "
+        "nd_convolution_drops_axes nd_pooling_of_all "
+        "argmax argmax_equal argmax_values axpy inner inner_axis inner_no_bias inner_transpose interp_both "
         "interpolation local transformer transformer_shift "
         "interp_crop interp_one interp_shrink interp_size interp_zoom pool_ceil_mode pool_mask "
         "pool_mask_floor pool_mask_pad pool_mask_wide_pad pool_max_mask pool_max_mask_wide_pad priors "
