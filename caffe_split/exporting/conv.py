@@ -80,6 +80,9 @@ def inner_product(site: Site) -> None:
     first = site.axis(options.get("axis"))
     bottom, top = site.bottoms[0], site.tops[0]
     blobs = [site.blob(index) for index in range(len(site.blobs))]
+    if options.get("normalize"):
+        weight = site.blobs[0][1]
+        blobs[0] = site.constant("unit", weight / np.sqrt((weight**2).sum(1, keepdims=True) + np.float32(1e-6)))
     turned = 0 if options.get("transpose") else 1
     rows = site.x if first == 1 and bottom.rank == 2 else site.op("Flatten", [site.x], axis=first)
     if first == 1:

@@ -121,6 +121,14 @@ JUDGED = {
         lambda x: [ref.pool(x, (3,), (2,), np.mean)],
         (2, 2, 6),
     ),
+    "product_of_unit_rows": one(
+        "InnerProduct",
+        "inner_product_param { num_output: 3 normalize: true }",
+        lambda x, w, b: [x @ (w / np.sqrt((w**2).sum(1, keepdims=True) + 1e-6)).T + b],
+        (3, 4),
+        phase="TEST",
+        back=False,
+    ),
     "ristretto_product": one(
         "FcRistretto",
         f"inner_product_param {{ num_output: 3 }} {FIXED}",

@@ -257,19 +257,20 @@ def test_layers_in_float32_stay_so_under_bf16(name: str) -> None:
     np.testing.assert_array_equal(*tops)
 
 
-def test_the_weights_of_an_inner_product_are_divided_by_their_length_in_training() -> None:
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_the_weights_of_an_inner_product_are_divided_by_their_length(phase: str) -> None:
+    """In both phases, in TRAIN for good."""
     options = "inner_product_param { num_output: 4 bias_term: false normalize: true }"
     text = layer("InnerProduct", "x", "s", options)
     text += layer("SoftmaxWithLoss", "s t", "y").replace('"l"', '"e"')
     x, weight = (RNG.normal(size=(rows, 3)).astype(np.float32) * 3 for rows in (8, 4))
-    found = {}
-    for phase in ("TRAIN", "TEST"):
-        net = built(Case(text, {"x": (8, 3), "t": (8,)}, phase=phase))
-        net.load({"l": [weight]}, "w")
-        found[phase] = net.forward({"x": x, "t": np.zeros(8)}, keep=True).blobs["s"].detach().numpy()
+    net = built(Case(text, {"x": (8, 3), "t": (8,)}, phase=phase))
+    net.load({"l": [weight]}, "w")
+    found = net.forward({"x": x, "t": np.zeros(8)}, keep=True).blobs["s"].detach().numpy()
     unit = weight / np.sqrt((weight**2).sum(1, keepdims=True) + 1e-6)
-    np.testing.assert_allclose(found["TRAIN"], x @ unit.T, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found["TEST"], x @ weight.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, x @ unit.T, rtol=1e-5, atol=1e-5)
+    kept = next(each for each in net.layers if each.name == "l").blobs[0].detach().numpy()
+    np.testing.assert_allclose(kept, unit if phase == "TRAIN" else weight, rtol=1e-5)
 
 
 @pytest.mark.parametrize("fields", ["normalize: true", "normalize: false"])

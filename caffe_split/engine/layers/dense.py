@@ -100,7 +100,7 @@ class InnerProduct(_Weighted):
     """The axes from `axis` on as one vector, times the weight, plus the bias.
 
     With a fork's `normalize` (Wang et al., Additive Margin Softmax) the weights of each output are divided by their
-    length before each batch of a training, as its code does; the gradient is that of the divided weights.
+    length before each batch, in TRAIN for good; the gradient is that of the divided weights.
     """
 
     options_name = "inner_product_param"
@@ -110,18 +110,21 @@ class InnerProduct(_Weighted):
         self.check_count()
         self.first = self.axis(self.options.get("axis"), len(bottoms[0]))
         self.transposed = bool(self.options.get("transpose"))
-        self.normalizes = self.training and bool(self.options.get("normalize"))
+        self.normalizes = bool(self.options.get("normalize"))
         self.fill_blobs(bottoms)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        x = bottoms[0]
+        x, weight = bottoms[0], self.blobs[0]
         if self.normalizes:
             with torch.no_grad():
-                # Not counted as a change by autograd: the gradient is that of the divided weights.
-                lengths = (self.blobs[0].square().sum(1, keepdim=True) + 1e-6).sqrt()
-                self.blobs[0].data.div_(lengths)
-        weight = self.blobs[0].t() if self.transposed else self.blobs[0]
+                divided = weight / (weight.square().sum(1, keepdim=True) + 1e-6).sqrt()
+                if self.training:
+                    # Not counted as a change by autograd: the gradient is that of the divided weights.
+                    weight.data.copy_(divided)
+                else:
+                    weight = divided
+        weight = weight.t() if self.transposed else weight
         rows = functional.linear(x.reshape(math.prod(x.shape[: self.first]), -1), weight, self.bias())
         return (rows.view(*x.shape[: self.first], -1),)
 
