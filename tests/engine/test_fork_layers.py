@@ -38,9 +38,11 @@ def test_noise_is_added_in_training(options: str, mean: float, deviation: float)
     assert abs(top.mean() - mean) < 0.1 and abs(top.std() - deviation) < 0.1
 
 
-def test_spatial_dropout_drops_whole_channels() -> None:
+@pytest.mark.parametrize("message", ["spatial_dropout_param", "dropout_param"])
+def test_spatial_dropout_drops_whole_channels(message: str) -> None:
+    """Forks differ in which message has the ratio."""
     x = np.ones((50, 20, 3, 2), np.float32)
-    net = only("SpatialDropout", "spatial_dropout_param { dropout_ratio: 0.3 }", x.shape)
+    net = only("SpatialDropout", f"{message} {{ dropout_ratio: 0.3 }}", x.shape)
     top = net.forward({"x": x}).blobs["y"].numpy()
     assert (top == top[:, :, :1, :1]).all()
     assert np.unique(top).tolist() == [0, pytest.approx(1 / 0.7)]

@@ -103,6 +103,7 @@ from caffe_split.net.state import NetState
         ("GradientScaler", "x x", "", "2 bottoms and 1 tops; expected a top per bottom"),
         ("GradientScaler", "x", "gradient_scaler_param { scale_factor: 2 }", "has no field 'scale_factor'"),
         ("SpatialDropout", "x", "spatial_dropout_param { dropout_ratio: 1 }", "dropout_ratio: 1; expected"),
+        ("SpatialDropout", "x", "spatial_dropout_param { } dropout_param { dropout_ratio: 0.1 }", "forks read one of"),
         ("APL", "x", "apl_param { sums: 0 }", "sums: 0; expected 1 or more"),
         ("Lstm", "x", "", "num_output is missing"),
         ("ConvLSTM", "x x x", "lstm_conv_param { num_output: 1 kernel_size: 1 }", "3 bottoms; expected 2"),

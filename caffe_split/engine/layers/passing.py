@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Tops
+from caffe_split.layertypes.records.passing import spatial_dropout_ratio
 
 
 class Noise(Layer):
@@ -76,11 +77,10 @@ class SpatialDropout(Layer):
     Tompson et al., Efficient Object Localization Using Convolutional Networks.
     """
 
-    options_name = "spatial_dropout_param"
     draws = True
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
         x = bottoms[0]
-        kept = functional.dropout(x.new_ones(x.shape[:2]), self.options.get("dropout_ratio"), self.training)
+        kept = functional.dropout(x.new_ones(x.shape[:2]), spatial_dropout_ratio(self.text), self.training)
         return (x * kept.view(*x.shape[:2], *[1] * (x.dim() - 2)),)

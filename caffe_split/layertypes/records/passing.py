@@ -35,10 +35,18 @@ def _spatial_dropout(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]])
 
 
+def spatial_dropout_ratio(layer: Layer) -> float:
+    """The share of channels that a SpatialDropout drops. Some forks have it in dropout_param, as Dropout."""
+    own, shared = (Options.of(layer.message, name) for name in ("spatial_dropout_param", "dropout_param"))
+    return float((shared if shared.has("dropout_ratio") else own).get("dropout_ratio"))
+
+
 def _check_spatial_dropout(layer: Layer) -> Iterator[str]:
-    ratio = Options.of(layer.message, "spatial_dropout_param").get("dropout_ratio")
+    ratio = spatial_dropout_ratio(layer)
     if not 0 <= ratio < 1:
         yield f"dropout_ratio: {ratio:g}; expected a number from 0 to below 1"
+    if layer.message.has("spatial_dropout_param") and layer.message.has("dropout_param"):
+        yield "spatial_dropout_param and dropout_param; forks read one of them, and which one is not known"
 
 
 RECORDS = (
@@ -66,7 +74,7 @@ RECORDS = (
     LayerType(
         "SpatialDropout",
         shapes=_spatial_dropout,
-        options={"spatial_dropout_param": "dropout_ratio"},
+        options={"spatial_dropout_param": "dropout_ratio", "dropout_param": "dropout_ratio"},
         batch=by_record,
         joins_box=True,
         keeps_shape=True,
