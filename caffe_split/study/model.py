@@ -163,7 +163,7 @@ class Study:
         found = [self.window]
         for arm in self.arms:
             found += zip((self.split, *arm.rounds), arm.rounds)
-        return list(dict.fromkeys(found))
+        return sorted(set(found))
 
     @property
     def rated(self) -> dict[str, float]:

@@ -149,6 +149,13 @@ class _Reader(Arms):
             study = shortened(study, parse_scale(top.get("scale", 1)))
         except CaffeSplitError as error:
             raise self.wrong("scale", str(error)) from None
+        for (start, stop), (following, end) in zip(study.windows, study.windows[1:]):
+            if following < stop:
+                raise self.wrong(
+                    "arms",
+                    f"the windows {start}:{stop} and {following}:{end}, from a split to the next one of its arm, "
+                    "overlap, and one net measures all; choose rounds whose spans are the same or lie apart",
+                )
         for start, stop in study.windows:
             if (stop - start) % study.interval:
                 raise self.wrong(

@@ -94,6 +94,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "rounds": [20]}]}, "Caffe begins its data at the first record in every round"),
     ({"arms": [{"kind": "skip", "partition": "random:SEED"}], "controls": {"random": ["skip"]}}, "has partition"),
     ({"arms": [{"kind": "skip", "rounds": [20], "layers": ["conv1"]}], "num_splits": None}, "give num_splits"),
+    (
+        {
+            "arms": [{"kind": "skip", "rounds": [20]}, {"name": "b", "kind": "skip", "rounds": [15, 20]}],
+            "engine": "torch",
+            "interval": 1,
+        },
+        "the windows 10:15 and 10:20, from a split to the next one of its arm, overlap",
+    ),
     ({"arms": [{"kind": "skip", "name": "continue2"}]}, "'continue2' is the name of a control"),
     ({"arms": [{"kind": "skip", "after": "b"}], "schedule": "restart"}, "arm skip: after: 'b' is none of "),
     (
