@@ -86,10 +86,8 @@ def nd_window(layer: Layer, sides: Shape) -> Window:
 
     Raises `CaffeSplitError`.
     """
-    param, rank = (
-        Options.of(layer.message, "pooling_param" if layer.type == "NdPooling" else "convolution_param"),
-        len(sides),
-    )
+    param = Options.of(layer.message, "pooling_param" if layer.type == "NdPooling" else "convolution_param")
+    rank = len(sides)
     sizes = []
     for name, usual in (("kernel_shape", 0), ("stride_shape", 1), ("pad_shape", 0)):
         given = shape_of(param.sub(name)) or (usual,) * rank
