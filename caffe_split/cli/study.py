@@ -70,18 +70,19 @@ def study(
         raise click.UsageError("--no-run runs nothing: give neither --dry-run nor options for Snakemake with it.")
     changes = {key: value for key, value in (("scale", scale), ("seeds", seeds)) if value is not None}
     plan = read_study(file, changes)
-    if only is not None:
-        from caffe_split.study.pieces import piece
-
-        plan = piece(plan, [name.strip() for name in only.split(",") if name.strip()])
+    runs = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
     out = (out or Path(plan.name)).absolute()
     if no_run:
         from caffe_split.study.so_far import so_far
 
-        found = so_far(plan, out, changes)
+        found = so_far(plan, out, changes if runs is None else {**changes, "only": runs})
         rows = _print_table(found.study, out, as_json)
         click.echo(str(found), err=True)
         return _publish(found.study, rows, out, jobs, publish, logs)
+    if runs is not None:
+        from caffe_split.study.pieces import piece
+
+        plan = piece(plan, runs)
     check_study(plan)
     jobs = jobs or jobs_for(plan)
     if dry_run:

@@ -113,6 +113,7 @@ def test(
         found = classify(
             net, weights[0], images, labels=labels, preprocessing=preprocessing(mean, scale, rgb), options=options
         )
+        _say_notes(found[0].notes)
         if as_json:
             print_json([each.as_dict() for each in found])
         else:
@@ -156,10 +157,15 @@ def _scores(net: Path, weights: tuple[Path, ...], options: RunOptions, *, quiet:
         if len(weights) > 1:
             click.echo(f"{path} ({number} of {len(weights)})", err=True)
         found = score_net(net, path, options=options, say=_nothing if quiet else click.echo, **asked)
-        for note in found.notes if not results else ():
-            click.echo(f"note: {note}", err=True)
+        if not results:
+            _say_notes(found.notes)
         results.append(found)
     return results
+
+
+def _say_notes(notes: tuple[str, ...]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def _nothing(_line: str) -> None:

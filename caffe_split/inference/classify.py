@@ -19,10 +19,14 @@ PLAIN = Preprocessing()
 
 @dataclass(frozen=True)
 class Prediction:
-    """The highest classes of an image: (score, name), the highest first."""
+    """The highest classes of an image: (score, name), the highest first.
+
+    notes: what of the net was not computed, and why; the same for all images of a call.
+    """
 
     image: Path
     classes: tuple[tuple[float, str], ...]
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """As Caffe's classification example prints them."""
@@ -88,5 +92,6 @@ def classify(
             scores = session.forward({source.name: values[None]}).blobs[session.outputs[0]][0].ravel()
             classes = check_names(names, len(scores), labels)
             order = np.argsort(-scores, kind="stable")[:top]
-            found.append(Prediction(Path(path), tuple((float(scores[index]), classes[index]) for index in order)))
+            best = tuple((float(scores[index]), classes[index]) for index in order)
+            found.append(Prediction(Path(path), best, tuple(session.notes)))
     return found

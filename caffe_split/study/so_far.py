@@ -12,6 +12,7 @@ from caffe_split.files import sha256
 from caffe_split.study import nets
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
+from caffe_split.study.pieces import piece
 from caffe_split.study.plan import StudyStep, steps_of
 
 
@@ -36,9 +37,9 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
     """What the folder `out` has of `study`, which is as its file says; nothing in `out` is changed.
 
     All settings are those with which the folder was begun; of the file only its place is used, since the folder may
-    come from another checkout. `wanted` may have the `scale` that the folder must have, and `seeds`, how many of its
-    seeds are looked at. Raises `CaffeSplitError` where `out` is no folder of this study, where the solver or net is
-    another by now, and where no seed is whole.
+    come from another checkout. `wanted` may have the `scale` that the folder must have, `seeds`, how many of its seeds
+    are looked at, and `only`, names of its runs as in `piece`. Raises `CaffeSplitError` where `out` is no folder of this study, where the solver or net is
+    another by now, for a name that is none of its runs, and where no seed is whole.
     """
     if not (out / PLAN).exists():
         raise CaffeSplitError(f"{out} is no folder of a study: it has no {PLAN}; name the study's with --out")
@@ -58,7 +59,9 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
         raise CaffeSplitError(f"{out}: its runs have scale {begun.scale}, not {study.scale}; leave --scale out")
     if "seeds" in wanted:
         begun = replace(begun, seeds=tuple(seed for seed in begun.seeds if seed in study.seeds))
-    begun = replace(begun, only=study.only)
+    begun = replace(begun, only=())
+    if "only" in wanted:
+        begun = piece(replace(begun, file=out / PLAN), wanted["only"])
     steps = steps_of(begun)
     left = [step for step in steps if not (out / step.output).exists()]
     whole = tuple(seed for seed in begun.seeds if all(step.seed != seed for step in left))

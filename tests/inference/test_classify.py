@@ -150,6 +150,19 @@ def test_labels_and_json(photos: Path, any_backend: str) -> None:
     assert "labels.txt names 1 classes, and the net scores 7; expected one name per line." in said
 
 
+def test_what_is_not_computed_is_said(photos: Path) -> None:
+    """A fork's loss at the end of a net, which needs labels that an image has not."""
+    pytest.importorskip("torch")
+    deploy(photos, 3)
+    words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png", "--engine", "torch")
+    before = caffe_split(*words, cwd=photos)
+    with (photos / "deploy.prototxt").open("a") as stream:
+        stream.write('layer { name: "far" type: "QuartetLoss" bottom: "ip" }\n')
+    said = caffe_split(*words, cwd=photos)
+    assert said.stdout == before.stdout and not before.stderr
+    assert said.stderr.startswith("note: Leaving out layer far (line ") and said.stderr.count("\n") == 1
+
+
 REFUSED = {
     "cut.png: an image that cannot be decoded": (("--image", "cut.png"), ""),
     "text.jpg: an image that cannot be decoded": (("--image", "text.jpg"), ""),

@@ -116,7 +116,7 @@ def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_pa
     assert {"s5.a.train", "s5.continue.train"} < {step.title for step in steps_of(later)}
     assert "s5.a.fold" not in {step.title for step in steps_of(later)}
     assert Study.from_dict(json.loads(jsontext.dumps(later.as_dict()))) == later
-    found = so_far(piece(study, ["a"]), tmp_path / "out")
+    found = so_far(study, tmp_path / "out", {"only": ["a"]})
     assert found.study.seeds == (3, 5) and found.study.arms == study.arms
     words = ["study", study.file, "--out", "out", "--no-run", "--only", "a, b", "--publish", "docs"]
     result = caffe_split(*words, cwd=tmp_path, status=0)
@@ -134,6 +134,11 @@ def test_what_has_no_whole_seed_or_is_another_study_is_refused(study: Study, tmp
         piece(study, [])
     with pytest.raises(CaffeSplitError, match=r"is no folder of a study: it has no plan\.json"):
         so_far(study, tmp_path)
+    # The names are those of the folder's runs, whatever the file has by now.
+    renamed = read_study(write_study(tmp_path, arms=[{"name": "new", "kind": "skip"}], seeds=[3, 5, 7]))
+    with pytest.raises(CaffeSplitError, match=r"out/plan\.json: --only: 'new' is none of baseline, continue, continue2, a, b"):
+        so_far(renamed, out, {"only": ["new"]})
+    assert so_far(renamed, out, {"only": ["a"]}).study.wanted == ["baseline", "continue", "a"]
     with pytest.raises(CaffeSplitError, match=r"its runs have scale 1, not 1/2"):
         so_far(read_study(study.file, {"scale": "1/2"}), out, {"scale": "1/2"})
     file = write_study(tmp_path, arms=ARMS[:1], seeds=1)
