@@ -118,10 +118,8 @@ def _in_folder(folder: Path, source: Source, python: Path | None) -> dict[str, A
         layer.message.remove("exclude")
     deploy.write_bytes(opened.document.to_bytes())
     rng = np.random.default_rng(0)
-    given = {
-        name: random_input(opened.layers, name, shape, False, rng)
-        for name, shape in input_shapes(opened.layers).items()
-    }
+    shapes = input_shapes(opened.layers)
+    given = {name: random_input(opened.layers, name, shapes, False, rng) for name in shapes}
     found: dict[str, Any] = {"versions": _versions()}
     write_random_weights(deploy, weights, given)
     found["weights"] = weights.stat().st_size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,17 @@ ROUNDINGS = 4
 HOPELESS = 1e-2
 # Whether a difference is rounding is judged by many values: one alone, such as a loss, may be moved by next to nothing.
 FEW = 16
+# A loss of less is held against this: it is the logarithm of a probability, whose last place moves it by up to 1e-7,
+# however small the loss of a net is that has learnt its images by heart.
+LEAST_LOSS = 1e-2
 
 
 @dataclass(frozen=True)
 class BlobDifference:
     """How far a blob that both nets have differs over all batches.
 
-    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net, `rms` the root
+    `largest` is the largest absolute difference, `scale` the largest absolute value in the first net (of a loss
+    `LEAST_LOSS` at least), `rms` the root
     mean square of the difference in the channel where that is largest. `why` says in words why the difference is
     infinite; '' where it is a number. `taken_by` is the BatchNorm that takes off what the blobs differ by beside that,
     a constant per channel. `rounding` is how far one rounding of the input alone moves the blob in the first net,
@@ -68,8 +72,11 @@ def compare_nets(
     how: Forwarding,
     tolerance: float = float("inf"),
     constants: Mapping[str, Offset] | None = None,
+    losses: Collection[str] = (),
 ) -> list[BlobDifference]:
     """Forward both nets on the same input and compare all blobs that both have; see `compare_blobs`.
+
+    `losses` are blobs that loss layers write.
 
     Where a blob differs by more than `tolerance` (relative), the first net is forwarded once more, its input rounded
     once, which shows how far rounding alone can move each blob. Raises `CaffeSplitError` for an input file that holds
@@ -78,7 +85,10 @@ def compare_nets(
     if how.input_file is not None:
         read_arrays(how.input_file)
     one, other = backend.forward([first, second], how)
-    rows = compare_blobs(one, other, constants)
+    rows = [
+        replace(row, scale=max(row.scale, LEAST_LOSS)) if row.blob in losses and not row.why else row
+        for row in compare_blobs(one, other, constants)
+    ]
     worst = max((row.relative for row in rows), default=0.0)
     if not tolerance < worst < float("inf"):
         return rows

@@ -18,7 +18,7 @@ from caffe_split.backends.protocol import TrainingRequest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_solver
-from caffe_split.formats.prototxt.proto2 import caffe
+from caffe_split.formats.prototxt.proto2 import caffe, with_forks
 from caffe_split.formats.weights.caffemodel import read_solverstate, read_weights
 from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.shapes import infer_shapes
@@ -26,19 +26,21 @@ from caffe_split.net.layers import phase_layers
 from caffe_split.net.resume import AUTO, HISTORIES
 from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.state import NetState
-from caffe_split.net.training import snapshot_prefix
+from caffe_split.net.training import snapshot_prefix, weights_named
 
 
-def check_request(request: TrainingRequest) -> int:
+def check_request(request: TrainingRequest, runs_program: bool) -> int:
     """Check a training before anything is written. Returns the iteration at which it begins.
 
-    Raises `CaffeSplitError` for fields of the solver that nobody reads, a snapshot_prefix in a folder that is not
+    `runs_program` says whether Caffe trains, not our engine, which also knows some fields of forks.
+
+    Raises `CaffeSplitError` for fields of the solver that are not read, a snapshot_prefix in a folder that is not
     there, data that are missing, weights that are none or fit no layer, and a solver state of another net. A program
     that the user names may be a fork's: its own fields are left to it.
     """
     solver = read_solver(request.solver, upgrade=True)
     if request.program is None:
-        _check_fields(solver)
+        _check_fields(solver, runs_program)
     prefix = Path(snapshot_prefix(request.solver, str(solver.get("snapshot_prefix", ""))))
     if not prefix.parent.is_dir():
         raise CaffeSplitError(
@@ -52,25 +54,30 @@ def check_request(request: TrainingRequest) -> int:
             raise
         return 0
     check_data(nets)
-    for file in request.weights.split(",") if request.weights is not None else solver.get_all("weights"):
+    for file in weights_named(solver.get_all("weights") if request.weights is None else [request.weights]):
         check_start(*nets[0], _weights(Path(file)), Path(file))
     if request.snapshot is None or request.snapshot == AUTO:
         return 0
     return _check_state(Path(request.snapshot), nets[0], str(solver.get("type", "SGD"))).iter
 
 
-def _check_fields(solver: prototxt.Document) -> None:
-    """Raises `CaffeSplitError` for all fields that neither Caffe nor the engine knows, each with the nearest."""
-    known = caffe().messages["SolverParameter"].fields
-    lines = []
+def _check_fields(solver: prototxt.Document, runs_program: bool) -> None:
+    """Raises `CaffeSplitError` for all fields that are not read, each with the nearest, and for an unknown type."""
+    known, forks = (schema.messages["SolverParameter"].fields for schema in (caffe(), with_forks()))
+    lines, engine = [], False
     for field in solver.fields:
-        if field.name not in known:
+        where = f"{solver.filename}:{field.line}: '{field.name}'"
+        if field.name not in forks:
             near = difflib.get_close_matches(field.name, known, 1, 0.7)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            lines.append(f"{solver.filename}:{field.line}: '{field.name}' is no field of a solver{hint}")
+            lines.append(f"{where} is no field of a solver{hint}")
+        elif runs_program and field.name not in known:
+            engine = True
+            lines.append(f"{where} is a field of forks, which --engine torch reads")
     if lines:
+        nobody = "Caffe does not read" if engine else "neither Caffe nor the engine reads"
         raise CaffeSplitError(
-            "neither Caffe nor the engine reads these fields; name the program of a fork that does, also one on PATH: "
+            f"{nobody} these fields; name the program of a fork that does, also one on PATH: "
             f"caffe-split train {shlex.quote(solver.filename)} --engine caffe --caffe PROGRAM\n  " + "\n  ".join(lines)
         )
     kind = str(solver.get("type", "SGD"))

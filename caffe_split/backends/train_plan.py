@@ -15,7 +15,7 @@ from caffe_split.backends.train_check import check_request
 from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.resume import AUTO
-from caffe_split.net.training import find_snapshots
+from caffe_split.net.training import find_snapshots, weights_named
 
 NO_CHOICES = Choices()
 
@@ -24,8 +24,8 @@ NO_CHOICES = Choices()
 class TrainPlan:
     """A training that has not started. It runs in the current directory.
 
-    engine: the name of the back end; why: why that one, where the user asked for none. log: its log's file, replaced
-    unless `append`. threads and choices: as they were asked for. force: whether it may replace a log and snapshots.
+    engine: the name of the back end; why: why that one, where the user asked for none. program, threads and choices: as
+    they were asked for. log: its log's file, replaced unless `append`. force: whether it may replace a log and snapshots.
     begins: the iteration at which it begins; None for that of its newest whole snapshot.
     """
 
@@ -35,6 +35,7 @@ class TrainPlan:
     log: Path
     append: bool
     engine: str
+    program: str | None = None
     threads: int | None = None
     choices: Choices = NO_CHOICES
     why: str = ""
@@ -93,6 +94,7 @@ def plan_training(
     elif weights is not None and snapshot is not None:
         raise CaffeSplitError("give either --weights (start from them) or --snapshot (resume), not both")
     settings = solver_settings(solver)
+    weights = None if weights is None else ",".join(weights_named([weights]))
     for name, value in (("weights", weights), ("snapshot", None if newest else snapshot)):
         for file in value.split(",") if value is not None else ():
             if not Path(file).is_file():
@@ -108,7 +110,7 @@ def plan_training(
     try:
         backend.require_trainer(caffe)
         run = backend.training(request)
-        begins = check_request(request)
+        begins = check_request(request, backend.runs_program)
     except NotFoundError as error:
         raise _with_others(error, backend) from None
     target = Path(log) if log is not None else Path(solver).parent / "train.log"
@@ -121,6 +123,7 @@ def plan_training(
         log=target,
         append=append,
         engine=backend.name,
+        program=caffe,
         threads=threads,
         choices=choices,
         why=why,
@@ -194,6 +197,8 @@ def resume_command(plan: TrainPlan, state: str) -> str:
     words = ["caffe-split", "train", str(plan.solver), "--snapshot", state, "--append"]
     if plan.engine != backends()[0].name:
         words += ["--engine", plan.engine, *plan.choices.words()]
+    if plan.program is not None:
+        words += ["--caffe", plan.program]
     if plan.threads is not None:
         words += ["--threads", str(plan.threads)]
     if plan.log != plan.solver.parent / "train.log":

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import ROUNDINGS, BlobDifference, compare_nets
+from caffe_split.backends.inputs import drawn_input
 from caffe_split.backends.offsets import offsets
 from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError, expect_path
-from caffe_split.files import MANIFEST, PathLike
+from caffe_split.files import MANIFEST, PathLike, scratch, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TESTED, AskedState, NetState, state_of_solver
 from caffe_split.net.training import solver_net_path
@@ -168,10 +174,15 @@ def verify(
     for document in documents:
         check_data([(document, state)])
     backend = choose_backend(options.engine, deploy_only=True)
-    shapes = {} if options.input_file is not None else _input_shapes(documents, state)
-    how = Forwarding(options.batches, state, options.seed, options.input_file, shapes)
     constants = offsets((documents[0], weights[0]), (documents[1], weights[1]), state)
-    rows = compare_nets(backend, first, second, how, options.tolerance, constants)
+    losses = {top for layer in phase_layers(documents[0], state) if record_for(layer).is_loss for top in layer.tops}
+    with ExitStack() as stack:
+        shapes, input_file = {}, options.input_file
+        if input_file is None:
+            shapes = _input_shapes(documents, state)
+            input_file = _drawn(documents[0], state, options.seed, stack)
+        how = Forwarding(options.batches, state, options.seed, input_file, shapes)
+        rows = compare_nets(backend, first, second, how, options.tolerance, constants, losses)
     _check_something_shown(rows, documents, state)
     return Verification(tuple(rows), options.tolerance, backend.name)
 
@@ -223,6 +234,22 @@ def _input_shapes(documents: Sequence[prototxt.Document], state: NetState) -> di
             )
     changed = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
     return {name: ours[name] for name in sorted(changed)}
+
+
+def _drawn(document: prototxt.Document, state: NetState, seed: int, stack: ExitStack) -> Path | None:
+    """A file with all inputs of the baseline where a layer does not take any numbers; else the back ends draw noise."""
+    layers = phase_layers(document, state)
+    rng, shapes = np.random.default_rng(seed), infer_shapes(layers).blobs
+    names = [top for layer in layers if layer.type == "Input" for top in layer.tops if top in shapes]
+    drawn = {name: drawn_input(layers, name, shapes, rng) for name in names}
+    if all(values is None for values in drawn.values()):
+        return None
+    path = stack.enter_context(scratch()) / "inputs.npz"
+    noise = {name: rng.standard_normal(shapes[name]).astype(np.float32) for name in names}
+    stream = io.BytesIO()
+    np.savez(stream, **{name: noise[name] if values is None else values for name, values in drawn.items()})
+    write_atomic(path, stream.getvalue())
+    return path
 
 
 def _check_something_shown(

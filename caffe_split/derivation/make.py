@@ -25,10 +25,12 @@ from caffe_split.errors import CaffeSplitError, WrongUseError, expect
 from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
+from caffe_split.formats.weights.model import Weights
 from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer, all_layers, phase_layers
+from caffe_split.net.shared import settle_shared
 from caffe_split.net.training import Training
 from caffe_split.split.branch_norm import NormSettings, branch_ends, normalised
 from caffe_split.split.partition import parse_rule
@@ -174,7 +176,8 @@ def _plan(
         _put(texts, path, document)
     here = {layer.name for layer in all_layers(training.net)}
     kept_states = () if parent is None else _kept_watchers(training.net, edit.splits)
-    blobs = derived_weights({name: weights[name] for name in weights if name in here}, edit.splits, kept_states)
+    kept = _whole({name: weights[name] for name in weights if name in here}, weights, training)
+    blobs = derived_weights(kept, edit.splits, kept_states)
     state, read = None, list(files.read)
     if parent is not None:
         complete_states(blobs, derived, parent[1].iter)
@@ -210,6 +213,15 @@ def _plan(
         warnings=known.doubts,
         state_split=training.state,
     )
+
+
+def _whole(kept: Blobs, weights: Blobs, training: Training) -> Blobs:
+    """`kept` with the values of shared blobs in each layer that has them: an HDF5 snapshot has them once."""
+    if not (isinstance(weights, Weights) and weights.shared):
+        return kept
+    blobs = {name: list(kept[name]) for name in kept}
+    settle_shared([training.net], blobs, training.state)
+    return blobs
 
 
 def _check_trained(training: Training, layers: Sequence[Layer], weights: Blobs, path: Path) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
+from caffe_split.backends.inputs import drawn_input
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
 from caffe_split.exporting.options import CheckOptions
 from caffe_split.files import scratch, write_atomic
 from caffe_split.layertypes.shape_rules import Shape
-from caffe_split.net.layers import Layer, all_layers
-from caffe_split.net.options import Options
+from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.net.layers import Layer, all_layers, phase_layers
 
 if TYPE_CHECKING:
     from caffe_split.exporting.make import ExportPlan
@@ -133,7 +134,8 @@ def _compare(
 ) -> list[BlobDifference]:
     rng = np.random.default_rng(seed)
     layers = all_layers(plan.document)
-    given = {name: random_input(layers, name, shape, name in plan.transforms, rng) for name, shape in shapes.items()}
+    blobs = infer_shapes(phase_layers(plan.document, plan.options.state), shapes).blobs
+    given = {name: random_input(layers, name, {**blobs, **shapes}, name in plan.transforms, rng) for name in shapes}
     transformed = {
         name: plan.transforms[name](values) if name in plan.transforms else values for name, values in given.items()
     }
@@ -151,23 +153,13 @@ def _compare(
 
 
 def random_input(
-    layers: Sequence[Layer], name: str, shape: Shape, is_image: bool, rng: np.random.Generator
+    layers: Sequence[Layer], name: str, shapes: Mapping[str, Shape], is_image: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """Random values for an input, such as the layers that read it take."""
+    """Random values for an input, such as the layers that read it take; `shapes` are those of the net's blobs."""
     if is_image:
-        return rng.integers(0, 256, shape).astype(np.float32)
-    for layer in layers:
-        places = [place for place, bottom in enumerate(layer.bottoms) if bottom == name]
-        if layer.type == "Embed" and places:
-            rows = int(Options.of(layer.message, "embed_param").get("input_dim"))
-            return rng.integers(0, rows, shape).astype(np.float32)
-        if layer.type in ("LSTM", "RNN", "Lstm") and 1 in places:
-            go_on = (rng.random(shape) < 0.8).astype(np.float32)
-            go_on[0] = 0
-            return go_on
-        if layer.type == "BatchReindex" and 1 in places:
-            return np.zeros(shape, np.float32)
-    return rng.standard_normal(shape).astype(np.float32)
+        return rng.integers(0, 256, shapes[name]).astype(np.float32)
+    drawn = drawn_input(layers, name, shapes, rng)
+    return rng.standard_normal(shapes[name]).astype(np.float32) if drawn is None else drawn
 
 
 def _verdict(

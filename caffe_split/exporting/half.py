@@ -12,17 +12,27 @@ from caffe_split.formats.onnx.graph import Graph, Node
 
 _FLOAT, _INT64, _HALF = 1, 7, 10
 _DTYPE = np.dtype(np.float16)
+# Operations of whose inputs the first ones are float32 in any model.
+_FLOATS = {"NonMaxSuppression": 2}
 
 
 def halved(graph: Graph, exact: Collection[str]) -> Graph:
-    """The graph with float16 constants and values, except the constants `exact`.
+    """The graph with float16 constants and values, except the constants `exact`, and what takes float32 alone.
 
     Inputs that are whole numbers (of Embed) are read as they are. Raises `CaffeSplitError` for constants beyond the
     largest float16.
     """
     constants = {name: _half(name, array, exact) for name, array in graph.constants.items()}
-    inputs = {given.name: f"{given.name}/half" for given in graph.inputs}
-    outputs = {given.name: f"{given.name}/half" for given in graph.outputs}
+    taken = {*constants, *(name for node in graph.nodes for name in (*node.inputs, *node.outputs))}
+
+    def fresh(name: str) -> str:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        return name
+
+    inputs = {given.name: fresh(f"{given.name}/half") for given in graph.inputs}
+    outputs = {given.name: fresh(f"{given.name}/half") for given in graph.outputs}
     nodes = [Node("Cast", [name], [half], half, {"to": _HALF}) for name, half in inputs.items()]
     for node in graph.nodes:
         attributes = dict(node.attributes)
@@ -34,6 +44,11 @@ def halved(graph: Graph, exact: Collection[str]) -> Graph:
         given = [
             name if whole and name in inputs else inputs.get(name, outputs.get(name, name)) for name in node.inputs
         ]
+        if node.op in _FLOATS:
+            for place in range(_FLOATS[node.op]):
+                exactly = fresh(f"{given[place]}/float")
+                nodes.append(Node("Cast", [given[place]], [exactly], exactly, {"to": _FLOAT}))
+                given[place] = exactly
         made = [outputs.get(name, name) for name in node.outputs]
         nodes.append(Node(node.op, given, made, node.name, attributes))
     nodes += [Node("Cast", [half], [name], f"{name}/float", {"to": _FLOAT}) for name, half in outputs.items()]

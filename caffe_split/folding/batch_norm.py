@@ -68,7 +68,8 @@ def merge_batch_norms(
                 chains.setdefault(layer.name, []).append(chain)
     merged = {}
     for name, found in chains.items():
-        if not any(chain.norms for chain in found):
+        # What one net cannot take, none does: they share the weights.
+        if name in kept or not any(chain.norms for chain in found):
             continue
         try:
             merged[name] = _merge(documents, found, blobs)

@@ -50,12 +50,16 @@ DEFAULTS = RunOptions()
 
 
 class GivenNet(NamedTuple):
-    """A net: its file, its text, the state that was asked for, and its layers in that state merged with its own."""
+    """A net: its file, its text, the state that was asked for, and its layers in that state merged with its own.
+
+    solver: the fields of the solver that names it; all have their defaults where there is none.
+    """
 
     path: Path
     document: prototxt.Document
     state: NetState
     layers: list[Layer]
+    solver: Options
 
 
 def check_sources(net: GivenNet) -> None:
@@ -114,7 +118,8 @@ def open_net(path: PathLike, options: RunOptions, phase: str = "TEST") -> GivenN
     layers = phase_layers(document, state.in_net(document))
     if not layers:
         raise CaffeSplitError(f"{net}: no layer of it runs in the {state.phase} phase.")
-    return GivenNet(net, document, state, layers)
+    fields = Options("SolverParameter", [] if solver is None else [solver])
+    return GivenNet(net, document, state, layers, fields)
 
 
 @contextmanager

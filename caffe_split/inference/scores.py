@@ -15,6 +15,7 @@ from caffe_split.files import PathLike
 from caffe_split.inference.counts import Counts, Head, find_head
 from caffe_split.inference.given import DEFAULTS, RunOptions, data_set, open_net, run_net
 from caffe_split.inference.labels import check_names, read_labels
+from caffe_split.net.outputs import OutputTotals
 
 # As many as `caffe test` runs where it is not asked for a number.
 ITERATIONS = 50
@@ -149,22 +150,22 @@ def score_net(
         elif data is None and iterations is None:
             notes.append(f"how many records there are is not known; {count} batches, as `caffe test` runs")
         outputs = list(session.outputs)
-        loss, sums = np.float32(0), [np.zeros(0, np.float32)] * len(outputs)
+        loss, totals = np.float32(0), OutputTotals(given.layers, given.solver)
         for index in range(count):
             batch = session.forward()
             loss += np.float32(batch.loss)
-            values = [batch.blobs[name].ravel() for name in outputs]
-            for name, each in zip(outputs, values):
-                for value in each.tolist():
+            for name in outputs:
+                values = batch.blobs[name].ravel()
+                totals.add(name, values)
+                for value in () if totals.is_judged(name) else values.tolist():
                     say(f"Batch {index}, {name} = {number(value)}")
-            sums = values if index == 0 else [so_far + more for so_far, more in zip(sums, values)]
             if counts is not None:
                 rows = data.batch - surplus if surplus and data is not None and index == count - 1 else None
                 counts.add(batch.blobs[counts.head.scores], batch.blobs[counts.head.labels], rows)
         scores = tuple(
             Score(name, float(value), session.loss_weights.get(name, 0.0))
-            for name, each in zip(outputs, sums)
-            for value in (each / np.float32(count)).tolist()
+            for name in outputs
+            for value in totals.mean(name, count).tolist()
         )
         mean = float("nan") if session.lacks_loss else float(loss / np.float32(count))
     return NetScores(Path(weights), count, mean, scores, tuple(notes), counts, session.lacks_loss)

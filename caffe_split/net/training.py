@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,6 +123,11 @@ def snapshot_prefix(solver: PathLike, written: str) -> str:
     if not written:
         return str(Path(solver).with_suffix(""))
     return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
+
+
+def weights_named(texts: Iterable[str]) -> list[str]:
+    """The files that `--weights` or the fields `weights` of a solver name, of which each may name several."""
+    return [name.strip() for text in texts for name in text.split(",")]
 
 
 def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:

@@ -122,21 +122,26 @@ def _keep_last(kind: list[Curve], run: int) -> None:
 
 def moving_average(values: np.ndarray, count: int) -> np.ndarray:
     """The mean of the last `count` values at each position (fewer at the start), without nan and inf."""
-    finite = np.isfinite(values)
-    if finite.all() and len(values) > count:  # as nearly always: fewer passes over a long log
-        sums = np.cumsum(values)
-        mean = np.empty(len(values))
-        mean[:count] = sums[:count] / np.arange(1, count + 1)
-        np.subtract(sums[count:], sums[:-count], out=mean[count:])
-        mean[count:] /= count
-        return mean
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    first = np.maximum(np.arange(len(values)) + 1 - count, 0)
-    number = counts[1:] - counts[first]
+    finite, count = np.isfinite(values), max(1, min(count, len(values)))
+    numbers = _sums_of_last(finite, count)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (sums[1:] - sums[first]) / number
+        mean = _sums_of_last(np.where(finite, values, 0.0), count) / numbers
     return np.where(finite, mean, np.nan)
+
+
+def _sums_of_last(values: np.ndarray, count: int) -> np.ndarray:
+    """The sum of the last `count` values at each position, in one pass, and with no differences of sums.
+
+    The values are cut into blocks of `count`. A window is the end of one block and the start of the next, so that a huge
+    value takes no digits from the windows that it is not in.
+    """
+    blocks = np.zeros((-(-len(values) // count), count))
+    blocks.ravel()[: len(values)] = values
+    starts = blocks.cumsum(1).ravel()[: len(values)]
+    ends = blocks[:, ::-1].cumsum(1)[:, ::-1]
+    ends[:, 0] = 0.0  # A whole block is all start.
+    starts[count - 1 :] += ends.ravel()[: len(values) - count + 1]
+    return starts
 
 
 def thin(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:

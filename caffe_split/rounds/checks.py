@@ -8,7 +8,7 @@ from caffe_split.backends.check_data import check_data
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.net.solver_nets import nets_of
-from caffe_split.net.training import Training
+from caffe_split.net.training import Training, solver_test_net_fields
 from caffe_split.rounds.outputs import tested_images
 
 
@@ -18,7 +18,7 @@ def check_solver(training: Training) -> None:
     assert solver is not None
     assert training.solver_path is not None
     name = solver.filename
-    if not (solver.has("net") or training.is_inline):
+    if not (solver.has("net") or training.is_inline) or solver_test_net_fields(solver):
         raise CaffeSplitError(f"{name}: a loop needs a solver that names one net for training and testing, with `net`.")
     end, every = int(solver.get("max_iter", 0)), int(solver.get("test_interval", 0))
     if end < 1:

@@ -28,8 +28,6 @@ from caffe_split.net.training import Training, open_training
 from caffe_split.rounds.loop import Loop
 from caffe_split.rounds.plan import BASELINE, LoopStep
 from caffe_split.rounds.training import LOG
-from caffe_split.tpm.attach import instrument
-from caffe_split.tpm.layers import watchers
 from caffe_split.trainlog.show import duration
 
 # Iterations of the first timing, and the seconds of processor time that a timing is to take.
@@ -148,8 +146,8 @@ class Timer:
         start, options = self._loop.start, self._loop.options
         with scratch() as place:
             training = start.training
-            if start.watched and not watchers(training.net):
-                training = instrument(training, start.watch.windows, interval=start.watch.interval).training
+            if start.watched:
+                training = start.watch.watching(training)
             solver = _written(training, place / BASELINE, start.weights)
             paces = [self._timed(solver)]
             for number in range(options.rounds):

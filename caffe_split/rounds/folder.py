@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,9 +47,16 @@ class LoopFolder:
         if version != VERSION:
             raise CaffeSplitError(f"{self.path / PLAN}: of another version, {version}; choose another --out.")
         now = json.loads(jsontext.dumps(asked))
-        for path, digest in {**known["inputs"], **now["inputs"]}.items():
-            if known["inputs"].get(path) != digest or now["inputs"].get(path) != digest:
-                raise CaffeSplitError(f"{path}: not the file that {self.path} was begun with; choose another --out.")
+        first, given = ({os.path.realpath(path): path for path in each["inputs"]} for each in (known, now))
+        for place in {**first, **given}:
+            if place not in given:
+                raise CaffeSplitError(f"{self.path} was begun with {first[place]}, too; give it, or another --out.")
+            if place not in first:
+                raise CaffeSplitError(
+                    f"{self.path} was begun without {given[place]}; leave it out, or choose another --out."
+                )
+            if known["inputs"][first[place]] != now["inputs"][given[place]]:
+                raise CaffeSplitError(f"{given[place]} has changed since {self.path} was begun; choose another --out.")
         before = _flat(known["choices"])
         for name, value in _flat(now["choices"]).items():
             if before.get(name) != value:

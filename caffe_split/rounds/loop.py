@@ -26,9 +26,10 @@ from caffe_split.rounds.result import MultiSplits, collect
 from caffe_split.rounds.same_solver import check_same_solver
 from caffe_split.rounds.steps import Start, Steps
 from caffe_split.rounds.training import LOG, DivergedError, Runner
-from caffe_split.rounds.window import watch_of
+from caffe_split.rounds.window import Watch, watch_of
 from caffe_split.split.partition import parse_rule
 from caffe_split.tpm.collect import measure_tpm
+from caffe_split.tpm.scores import latest_window
 
 DEFAULTS = MultiSplitOptions()
 
@@ -114,25 +115,29 @@ def plan_loop(
     if old is not None and not by_tpm:  # else they are trained on, which leaves out what the net does not have
         extra = options.derive.ignore_extra_weights
         check_weights(training.net, read_weights(old), old, training.state, ignore_extra=extra)
-    adopted, why = (True, "") if old is not None and not by_tpm else _adopted(training, options, by_tpm)
-    if old is not None and by_tpm:
+    adopted: Watch | None
+    if old is None:
+        adopted, why = _adopted(training, watch, options, by_tpm)
+    elif by_tpm:
         adopted, why = (
-            False,
+            None,
             (
                 "the weights have no history of TPM, so the baseline is trained on from them with TPM layers. With "
                 "--choose-by snip --partition score:snip, or others that need no TPM, they are split as they are"
             ),
         )
+    else:
+        adopted, why = watch, ""
     engine = choose_backend(options.engine).name
     net = None if training.is_inline else training.net_path
     inputs = {path: sha256(path) for path in (training.solver_path, net, old, deploy) if path is not None}
     asked = {
         "inputs": {str(path): digest for path, digest in inputs.items()},
-        "choices": {**options.as_dict(), "engine": engine, "adopted": adopted},
+        "choices": {**options.as_dict(), "engine": engine, "adopted": adopted is not None},
     }
     folder = LoopFolder(Path(out))
     folder.check(asked)
-    start = Start(training, watch, by_tpm, adopted, old)
+    start = Start(training, adopted or watch, by_tpm, adopted is not None, old)
     return Loop(start, folder, replace(options, engine=engine), None if deploy is None else Path(deploy), asked, why)
 
 
@@ -246,28 +251,33 @@ def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOp
     return options
 
 
-def _adopted(training: Training, options: MultiSplitOptions, by_tpm: bool) -> tuple[bool, str]:
-    """Whether the baseline is the user's own training, and the reason in words."""
+def _adopted(training: Training, watch: Watch, options: MultiSplitOptions, by_tpm: bool) -> tuple[Watch | None, str]:
+    """What of the user's own training is the baseline's, None where it is trained again; and the reason in words.
+
+    Without a choice of a window it is the one that the training's TPM layers sampled last.
+    """
     assert training.solver is not None
     end, there = int(training.solver.get("max_iter", 0)), training.snapshots()
     if options.iteration is None:
         if end not in there:
-            return False, ""
+            return None, ""
         condition = ", if its snapshots have TPM" if by_tpm else ""
-        return False, (
+        return None, (
             "the baseline is trained again, watched, to find where to split; with --iter N the training at "
             f"{training.prefix} is taken for it{condition}"
         )
     missing = [each for each in (options.iteration, end) if each not in there]
     if missing:
-        return False, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"
+        return None, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"
     assert training.solver_path is not None
     check_same_solver(training, training.solver_path.parent / LOG)
     if by_tpm:
         try:
-            measure_tpm(training, options.iteration, windows=[options.window] if options.window else ())
+            found = measure_tpm(training, options.iteration, windows=[options.window] if options.window else ())
         except WrongUseError:
             raise
         except CaffeSplitError as error:
-            return False, f"the baseline is trained again, watched: {error}"
-    return True, f"the baseline is the training at {training.prefix}"
+            return None, f"the baseline is trained again, watched: {error}"
+        latest = latest_window(found)[0]
+        watch = replace(watch, windows=((latest.start, latest.stop),))
+    return watch, f"the baseline is the training at {training.prefix}"

@@ -23,7 +23,7 @@ from caffe_split.report.runs import read_runs
 from caffe_split.rounds.result import MultiSplits
 from caffe_split.rounds.steps import Start
 from caffe_split.rounds.training import LOG
-from caffe_split.tpm.layers import remove_watchers, watchers
+from caffe_split.tpm.layers import remove_watchers
 from caffe_split.trainlog.outputs import is_accuracy
 from caffe_split.trainlog.read import read_log
 
@@ -75,8 +75,12 @@ def _write_best(folder: Path, found: MultiSplits, start: Start, deploy: Path | N
     source = folder / f"{best.split.name}-folded"
     nets = [start.training.net_path.name]
     net = prototxt.read(source / nets[0])
-    if not watchers(start.training.net):
-        remove_watchers(net)  # the loop's own
+    # Its TPM layers are the loop's: the user's net has its own, or none.
+    remove_watchers(net)
+    plain = start.training.net.copy()
+    remove_watchers(plain)
+    if net.to_bytes() == plain.to_bytes():
+        net = start.training.net
     with new_folder(folder / BEST, force=True) as building:
         prototxt.write(net, building / nets[0])
         copy_file(source / FOLDED_WEIGHTS_NAME, building / FOLDED_WEIGHTS_NAME)

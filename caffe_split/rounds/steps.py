@@ -25,8 +25,6 @@ from caffe_split.rounds.progress import Screen
 from caffe_split.rounds.training import LOG, Runner
 from caffe_split.rounds.window import Watch, fastest
 from caffe_split.study.paths import is_ours, made
-from caffe_split.tpm.attach import instrument
-from caffe_split.tpm.layers import watchers
 from caffe_split.trainlog.read import read_log
 
 
@@ -100,7 +98,7 @@ class Steps:
                 if not self._splits_weights:
                     raise
                 window = windows[-1]
-        return window[1], window
+        return self.start.watch.split or window[1], window
 
     @property
     def _splits_weights(self) -> bool:
@@ -130,16 +128,22 @@ class Steps:
         folder, training = self.run_folder(BASELINE), self.start.training
         solver, _, _ = derived_solver(training, folder)
         solver.remove("weights")
-        solver.set("snapshot", self.start.watch.snapshot)
+        self._set_snapshots(solver)
         if self.start.weights is not None:
             solver.add("weights", str(self.start.weights))
         elif training.solver is not None:
             for value in training.solver.get_all("weights"):
                 solver.add("weights", value)
-        if self.start.watched and not watchers(training.net):
-            training = instrument(training, self.start.watch.windows, interval=self.start.watch.interval).training
+        if self.start.watched:
+            training = self.start.watch.watching(training)
         name = training.net_path.name
         made(folder, {name: training.net.to_bytes(), self.start.solver_path.name: solver.to_bytes()})
+
+    def _set_snapshots(self, solver: prototxt.Document) -> None:
+        """Have snapshots where the next round may split, and at the end, which is tested and folded."""
+        solver.set("snapshot", self.start.watch.snapshot)
+        if not solver.get("snapshot_after_train", True):
+            solver.set("snapshot_after_train", True)
 
     def _train(self, step: LoopStep) -> dict[str, Any]:
         state = self.run_folder(step.name) / STATE_NAME
@@ -165,7 +169,7 @@ class Steps:
         if step.parent == BASELINE and self.start.adopted:
             assert training.solver is not None
             solver = training.solver.copy()
-            solver.set("snapshot", self.start.watch.snapshot)  # the next round splits one of these
+            self._set_snapshots(solver)
             training = replace(training, solver=solver)
         source: dict[str, Any]
         if step.parent == BASELINE and self._splits_weights:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
+from caffe_split.net.training import Training
 from caffe_split.rounds.options import MultiSplitOptions
+from caffe_split.tpm.attach import instrument
+from caffe_split.tpm.layers import remove_watchers, watchers, windows_of
 from caffe_split.tpm.suggest import DISPLAYS, fall_within
 from caffe_split.trainlog.model import TrainingLog
 
@@ -23,12 +26,23 @@ SHARE = 5
 class Watch:
     """When the baseline's TPM layers sample: every `interval` iterations within the windows (start, stop).
 
-    Snapshots are written every `snapshot` iterations, so that there is one at the end of each window.
+    Snapshots are written every `snapshot` iterations, so that there is one where a round may split: at iteration
+    `split`, or, where that is None, at the end of each window.
     """
 
     windows: tuple[tuple[int, int], ...]
     interval: int
     snapshot: int
+    split: int | None = None
+
+    def watching(self, training: Training) -> Training:
+        """The training with TPM layers for these windows; TPM layers of its own for others are taken out."""
+        own = watchers(training.net).values()
+        if own and all(set(self.windows) <= set(windows_of(each).pairs) for each in own):
+            return training
+        net = training.net.copy()
+        remove_watchers(net)
+        return instrument(replace(training, net=net), self.windows, interval=self.interval).training
 
 
 def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
@@ -53,8 +67,8 @@ def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
             "earlier iteration; to split what the whole training has learnt, --weights W --choose-by snip --partition "
             "score:snip, W being its last caffemodel."
         )
-    start = options.window[0] if options.window else at - max(at // SHARE, min(at, SAMPLES))
-    return Watch(((start, at),), max(1, (at - start) // SAMPLES), at if not every or at % every else every)
+    start, stop = options.window or (at - max(at // SHARE, min(at, SAMPLES)), at)
+    return Watch(((start, stop),), max(1, (stop - start) // SAMPLES), at if not every or at % every else every, at)
 
 
 def fastest(log: TrainingLog, watch: Watch) -> tuple[int, int]:

@@ -161,7 +161,7 @@ class Study:
         if self.window is None:
             return []
         found = [self.window]
-        for arm in self.arms:
+        for arm in (arm for arm in self.arms if arm.needs_tpm):
             found += zip((self.split, *arm.rounds), arm.rounds)
         return sorted(set(found))
 

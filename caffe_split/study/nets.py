@@ -12,6 +12,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
 from caffe_split.net.data_sources import ROOTS, named_files, source_of
 from caffe_split.net.layers import all_layers
+from caffe_split.net.training import solver_test_net_fields
 from caffe_split.study.model import Study
 from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
 from caffe_split.tpm.layers import remove_watchers
@@ -24,8 +25,10 @@ def study_solver(study: Study) -> prototxt.Document:
     if not study.solver.is_file():
         raise CaffeSplitError(f"{study.file}: solver: {study.solver} is not there")
     solver = read_solver(study.solver, upgrade=True)
-    if not solver.has("net"):
-        raise CaffeSplitError(f"{study.solver}: a study needs a solver that names its net with `net`")
+    if not solver.has("net") or solver_test_net_fields(solver):
+        raise CaffeSplitError(
+            f"{study.solver}: a study needs a solver that names one net for training and testing, with `net`"
+        )
     try:
         scale_solver(solver, study)
     except CaffeSplitError as error:
@@ -64,12 +67,21 @@ def net_path(study: Study) -> Path:
 def study_net(study: Study) -> prototxt.Document:
     """The net that the solver names, without TPM layers, with absolute paths of its data files.
 
-    The steps add TPM layers for the windows of the study.
+    The steps add TPM layers for the windows of the study. Raises `CaffeSplitError` where two of the files would be one.
     """
     net = read_net(net_path(study), upgrade=True)
     remove_watchers(net)
+    placed: dict[Path, str] = {}
     for message, key in _named_files(net):
-        message.set(key, str(_place(study, str(message.get(key)))))
+        name = str(message.get(key))
+        place = _place(study, name)
+        other = placed.setdefault(place, name)
+        if os.path.normpath(other) != os.path.normpath(name):
+            raise CaffeSplitError(
+                f"{study.file}: data: {other} and {name} of {net.filename} would both be {place}; give one of them "
+                "another name, or leave the key `data` out and let `root` lead to them"
+            )
+        message.set(key, str(place))
     for layer in all_layers(net):
         for param in ROOTS:
             options = layer.message.sub(param)

@@ -37,8 +37,8 @@ class StudyStep:
 class Stage:
     """An arm from one split to the next.
 
-    It is the run `name`, split from the run `parent` at iteration `at` by the TPM of `window`, and trained to
-    `until` (None: to the end).
+    It is the run `name`, split from the run `parent` at iteration `at` by the TPM of `window` (None: by something
+    else), and trained to `until` (None: to the end).
     """
 
     name: str
@@ -51,9 +51,10 @@ class Stage:
 def stages_of(study: Study, arm: Arm) -> list[Stage]:
     """The arm's stages, one a round; the last has the arm's name, those before it `ARM@1`, ..."""
     if arm.after:
-        return [Stage(arm.name, arm.after, study.split, None, study.window)]
+        return [Stage(arm.name, arm.after, study.split, None, study.window if arm.needs_tpm else None)]
     names = [*(f"{arm.name}@{number}" for number in range(1, len(arm.rounds) + 1)), arm.name]
-    windows = [study.window, *zip((study.split, *arm.rounds), arm.rounds)]
+    spans = [study.window, *zip((study.split, *arm.rounds), arm.rounds)]
+    windows = [span if arm.needs_tpm else None for span in spans]
     ends = zip(names, ["baseline", *names], (study.split, *arm.rounds), (*arm.rounds, None), windows)
     return [Stage(*each) for each in ends]
 

@@ -46,12 +46,17 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
     ends = np.searchsorted(iteration, iteration + length, side="right")
     reach = iteration[ends - 1] - iteration
     enough = np.flatnonzero((ends - np.arange(len(ends)) >= DISPLAYS) & (reach >= 0.75 * length))
-    falls = _falls(iteration, loss, enough, ends[enough])
+    if not finite.all() and len(iteration) < DISPLAYS:
+        raise CaffeSplitError(
+            f"{log.path}: only {len(iteration)} of its {len(finite)} displays have a loss that is a number; {DISPLAYS} "
+            "are needed."
+        )
     if not len(enough):
         raise CaffeSplitError(
             f"{log.path}: no window of {length} iterations has {DISPLAYS} displays of the loss ({len(iteration)} in "
             "all). Choose a longer --length, or train with a smaller `display`."
         )
+    falls = _falls(iteration, loss, enough, ends[enough])
     found: list[Suggestion] = []
     for place in np.argsort(-falls, kind="stable"):
         start, stop = int(iteration[enough[place]]), int(iteration[ends[enough[place]] - 1])

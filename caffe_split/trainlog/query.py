@@ -164,14 +164,20 @@ def _test_loss(log: TrainingLog, best: Value) -> float:
 
 
 def names_of(paths: list[str]) -> list[str]:
-    """Short names that differ: of a train.log its folder, else the file; longer where those are equal."""
-    parts = [list(Path(path).resolve().parts) for path in paths]
-    plain = [p[:-1] if p[-1] in ("train.log", "caffe_output.log") and len(p) > 2 else p for p in parts]
-    for depth in range(1, max((len(p) for p in plain), default=1) + 1):
-        names = ["/".join(p[-depth:]) for p in plain]
-        if len(set(names)) == len({tuple(p) for p in plain}):
+    """Short names that differ: of a train.log its folder, else the file; longer where those are equal.
+
+    They are relative, so that a file of such a name lies in the folder that it is put into.
+    """
+    # Without the root, which would make the longest name an absolute path.
+    parts = [Path(path).resolve().parts[1:] for path in paths]
+    different = set(parts)
+    in_folder = Counter(path[:-1] for path in different if path[-1] in _NAMELESS)
+    plain = [path[:-1] if path[-1] in _NAMELESS and in_folder[path[:-1]] == 1 and path[1:] else path for path in parts]
+    for depth in range(1, max((len(path) for path in plain), default=1) + 1):
+        names = ["/".join(path[-depth:]) for path in plain]
+        if len(set(names)) == len(different):
             return names
-    return paths
+    return ["/".join(path) for path in parts]
 
 
 def _speed(log: TrainingLog) -> float:

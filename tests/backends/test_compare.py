@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
-from caffe_split.backends.compare import compare_blobs
+from caffe_split.backends.compare import compare_blobs, compare_nets
 from caffe_split.backends.measure import measure
-from caffe_split.backends.protocol import Forwarded
+from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
 from caffe_split.backends.verify import Verification
 
 
@@ -43,6 +46,22 @@ def test_an_output_of_one_net_alone_counts_and_a_blob_within_it_does_not() -> No
     second = forwarded({"both": [1], "added": [1], "between": [1]}, outputs=("both", "added"))
     rows = {row.blob: row.relative for row in compare_blobs(first, second)}
     assert rows == {"gone": float("inf"), "both": 0.0, "added": float("inf")}
+
+
+def test_a_small_loss_is_held_against_a_hundredth() -> None:
+    """A unit in the last place of a probability near 1 is much of its logarithm."""
+    first = forwarded({"ip": [8.0, -8.0], "loss": [4.58e-4]}, outputs=("loss",))
+    second = forwarded({"ip": [8.0, -8.0], "loss": [4.58e-4 + 6e-8]}, outputs=("loss",))
+    worse = forwarded({"ip": [8.0, -8.0], "loss": [4.58e-4 + 6e-6]}, outputs=("loss",))
+
+    def passes(other: Forwarded, losses: tuple[str, ...]) -> bool:
+        backend = Mock(forward=lambda nets, how: [first, other][: len(nets)])
+        files = NetFiles(Path("n"), Path("w"))
+        rows = compare_nets(backend, files, files, Forwarding(), 1e-4, losses=losses)
+        return all(row.passes(1e-4) for row in rows)
+
+    assert passes(second, ("loss",))
+    assert not passes(second, ()) and not passes(worse, ("loss",))
 
 
 def test_statistics_are_those_of_all_batches_together() -> None:

@@ -278,6 +278,9 @@ def test_which_engine_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     stand_in(tmp_path, "")
     plan = train_plan.plan_training("solver.prototxt")
     assert (plan.engine, plan.why) == ("caffe", "")
+    assert "--caffe" not in train_plan.resume_command(plan, "tiny_iter_5.solverstate")
+    plan = train_plan.plan_training("solver.prototxt", caffe="./caffe")
+    assert train_plan.resume_command(plan, "tiny_iter_5.solverstate").endswith("--append --caffe ./caffe")
 
 
 def test_a_child_runs_from_any_thread(tmp_path: Path) -> None:

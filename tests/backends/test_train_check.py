@@ -38,13 +38,16 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("solver.prototxt").write_text(SOLVER)
 
 
-def refused(words: str, weights: str | None = None, snapshot: str | None = None, program: str | None = None) -> None:
+def refused(words: str, runs_program: bool = True, **given: str | None) -> None:
     with pytest.raises(CaffeSplitError, match=words):
-        check_request(TrainingRequest(Path("solver.prototxt"), weights, snapshot, None, program, NO_CHOICES))
+        accepted(runs_program, **given)
 
 
-def accepted(weights: str | None = None, snapshot: str | None = None, program: str | None = None) -> int:
-    return check_request(TrainingRequest(Path("solver.prototxt"), weights, snapshot, None, program, NO_CHOICES))
+def accepted(
+    runs_program: bool = True, weights: str | None = None, snapshot: str | None = None, program: str | None = None
+) -> int:
+    request = TrainingRequest(Path("solver.prototxt"), weights, snapshot, None, program, NO_CHOICES)
+    return check_request(request, runs_program)
 
 
 def state(name: str, blobs: dict[str, list[np.ndarray]], copies: int = 1) -> str:
@@ -82,7 +85,7 @@ def test_weights_that_do_not_fit() -> None:
     refused(r"layer 'ip' \(line 6\) has blobs \[\(3, 64\)", weights="wide.caffemodel")
     refused("cut.caffemodel: not a whole caffemodel", weights="cut.caffemodel")
     Path("solver.prototxt").write_text(SOLVER + 'weights: "other.caffemodel"')
-    refused("none of its layers", None)
+    refused("none of its layers")
 
 
 def test_what_is_no_solver_state_of_this_net() -> None:
@@ -112,6 +115,22 @@ def test_fields_that_nobody_reads_are_named_at_once() -> None:
     refused("there is no solver type 'Lamb'; expected SGD")
     Path("solver.prototxt").write_text(SOLVER.replace('"n"', '"nowhere/n"'))
     refused("snapshot_prefix: no folder nowhere seen from")
+
+
+def test_fields_of_forks_are_for_the_engine_alone() -> None:
+    Path("solver.prototxt").write_text(SOLVER + 'eval_type: "detection"\n')
+    assert accepted(runs_program=False) == 0
+    refused(r"Caffe does not read these fields.*\n.*:7: 'eval_type' is a field of forks, which --engine torch reads")
+
+
+def test_a_solver_may_name_several_weights_at_once() -> None:
+    write_weights("a.caffemodel", {"conv1": BLOBS["conv1"]})
+    write_weights("b.caffemodel", {"ip": BLOBS["ip"]})
+    Path("solver.prototxt").write_text(SOLVER + 'weights: "a.caffemodel, b.caffemodel"\n')
+    assert accepted() == 0
+    assert accepted(weights="b.caffemodel,a.caffemodel") == 0
+    Path("solver.prototxt").write_text(SOLVER + 'weights: "a.caffemodel, c.caffemodel"\n')
+    refused("^c.caffemodel: ")
 
 
 DATA = {

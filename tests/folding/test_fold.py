@@ -263,6 +263,26 @@ def test_which_batch_norms_fold(tmp_path: Path, backend: str) -> None:
     assert layers["apart"].tops == ("apart_scale",) and "apart_bn" not in layers and "twice_bn" in layers
 
 
+def test_a_batch_norm_that_one_of_two_nets_needs_stays_in_both(tmp_path: Path, backend: str) -> None:
+    """They share the weights, in which it would be."""
+    text = NORMED.split('layer { name: "apart"')[0]
+    text += """
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" }
+"""
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "other.prototxt").write_text(text + 'layer { name: "r" type: "ReLU" bottom: "conv" top: "r" }\n')
+    rng = np.random.default_rng(0)
+    channels = 3
+    weights = {"conv": [rng.standard_normal((4, channels, 3, 3)), rng.standard_normal(4)]}
+    weights["bn"] = [rng.standard_normal(4), rng.uniform(1, 2, 4), np.ones(1)]
+    caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
+    words = ("--engine", backend, "--fold-batch-norm", "--deploy", "other.prototxt")
+    said = caffe_split("fold", "net.prototxt", "w.caffemodel", *words, cwd=tmp_path, status=1).stderr
+    assert "conv" in said and "is read by other layers than its BatchNorm" in said, said
+    assert not (tmp_path / "folded").exists()
+
+
 FORKS = {
     "nvcaffe": ("BatchNorm", "batch_norm_param { scale_bias: true eps: 0.000001 }", 5),
     "nvcaffe_scaled": ("BatchNorm", "batch_norm_param { scale_filler { value: 1 } eps: 0.01 }", 5),

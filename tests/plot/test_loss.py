@@ -101,6 +101,15 @@ def test_a_moving_average_is_the_mean_of_the_last_values(count: int) -> None:
     assert series.moving_average(values, count) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("unknown", [False, True])
+def test_a_spike_moves_only_the_means_that_it_is_in(unknown: bool) -> None:
+    values = np.concatenate([np.ones(20), [1e20], np.full(30, 0.5)])
+    if unknown:
+        values[3] = np.nan
+    mean = series.moving_average(values, 5)
+    assert mean[25:] == pytest.approx(0.5) and mean[20:25].min() > 1e18 and np.nanmax(mean[:20]) == pytest.approx(1)
+
+
 def test_thinning_keeps_the_extremes() -> None:
     x = np.arange(100_000.0)
     y = np.sin(x / 1000)

@@ -23,6 +23,7 @@ from tests.rounds.loop_words import SHORT, SOLVER, Words, change_solver
         (("test_interval: 20", "test_interval: 500"), {}, "it never tests"),
         (("max_iter: 40", "max_iter: 0"), {}, "there is nothing to train"),
         (("net:", "train_net:"), {}, "names one net for training and testing"),
+        (("net:", 'test_net: "t.prototxt"\nnet:'), {}, "names one net for training and testing"),
         (("display: 4", "display: 0"), {"iteration": None}, "display is 0, and the split"),
         (("display: 4", "display: 14"), {"iteration": None}, "in a window of 4 displays or more; max_iter is 40"),
         (("display: 4", "display: 4"), {"iteration": 40}, "not inside the training"),

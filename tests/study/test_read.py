@@ -25,6 +25,7 @@ from caffe_split.study.checks import check_same
 from caffe_split.study.data import check_data
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, write_json
+from caffe_split.study.plan import stages_of
 from caffe_split.study.read import read_study
 
 
@@ -45,6 +46,15 @@ def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     options = study.arms[0].options(7)
     assert study.window is None
     assert (options.choose_by, options.partition, options.calibrate) == ("random:7", "score:snip", 3)
+
+
+def test_only_arms_that_need_tpm_have_windows(tmp_path: Path) -> None:
+    """Rounds of an arm that chooses by something else are not measured, and so do not overlap with those of another."""
+    tpm = {"name": "tpm", "kind": "residual", "rounds": [20]}
+    other = {"name": "other", "kind": "residual", "choose_by": "snip", "partition": "score:snip", "rounds": [15]}
+    study = read_study(write_study(tmp_path, arms=[tpm, other]))
+    assert study.windows == [(0, 10), (10, 20)]
+    assert [stage.window for arm in study.arms for stage in stages_of(study, arm)] == [(0, 10), (10, 20), None, None]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -265,6 +275,22 @@ def own_net(tmp_path: Path) -> Path:
     net = tmp_path / "digits/train_val.prototxt"
     net.write_text((ROOT / "prototxt/digits/train_val.prototxt").read_text())
     return net
+
+
+def test_two_data_sets_that_would_be_one_are_refused(tmp_path: Path, own_net: Path) -> None:
+    edit(own_net, '"data/digits_train_lmdb"', '"train/lmdb"')
+    edit(own_net, '"data/digits_test_lmdb"', '"test/lmdb"')
+    said = refused(tmp_path, root=".")
+    assert "data: train/lmdb and test/lmdb of " in said and "would both be " in said and said.count("\n") == 1
+    edit(own_net, '"test/lmdb"', '"./train/lmdb"')
+    assert "would both be" not in refused(tmp_path, root=".")
+
+
+def test_a_solver_with_a_test_net_of_its_own_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    solver = write_study(tmp_path).with_name("solver.prototxt").rename(tmp_path / "other.prototxt")
+    solver.write_text(solver.read_text() + 'test_net: "test.prototxt"\n')
+    assert "needs a solver that names one net for training and testing" in refused(tmp_path, solver=solver.name)
 
 
 def test_a_net_that_tells_no_accuracy_is_refused(tmp_path: Path, own_net: Path) -> None:

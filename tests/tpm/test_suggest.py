@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_a_single_wild_display_is_no_fall(tmp_path: Path) -> None:
 def test_few_displays_widen_the_window(tmp_path: Path) -> None:
     best = suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))))[0]
     assert best.stop - best.start == 60
+
+
+def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    losses = np.full(20, np.nan)
+    for known in (0, 3):
+        losses[:known] = 1.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(CaffeSplitError, match=rf"only {known} of its 20 displays have a loss that is a number"):
+                suggest_windows(read_log(log(tmp_path, np.arange(20), losses)))
 
 
 def test_logs_that_suggest_nothing(tmp_path: Path) -> None:

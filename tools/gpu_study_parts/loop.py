@@ -79,7 +79,8 @@ class Loop:
         """Train all; whether all is done."""
         self._take_over()
         shown = 0.0
-        while len(self.results) + len(self.failed) < len(self.arms):
+        # A run whose split could not be kept has failed, trains on, and has a result.
+        while len(self.results.keys() | self.failed.keys()) < len(self.arms):
             self._gather()
             self._fill()
             moved = False

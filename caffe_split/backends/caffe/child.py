@@ -8,6 +8,7 @@ last line of its standard output.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -33,12 +34,18 @@ def run_job(module: str, job: dict[str, Any]) -> Any:
 def last_words(errors: str) -> str:
     """The line of its standard error that says why the child died; empty where it says nothing."""
     lines = [line for line in errors.splitlines() if line.strip()]
+    if lines and lines[-1].startswith("SystemError: "):
+        # What pycaffe says of an error in a Python layer, which was printed before.
+        raised = [line for line in lines[:-1] if re.match(r"[\w.]+(Error|Exception)\b", line)]
+        lines[-1] = raised[-1] if raised else lines[-1]
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
-    return explained(f"Caffe: {fatal[0].split(']', 1)[1].strip()}") if fatal else (lines[-1] if lines else "")
+    return explained(f"Caffe: {fatal[0].split(']', 1)[1].strip()}") if fatal else explained(lines[-1] if lines else "")
 
 
 def explained(line: str) -> str:
     """A fatal line of Caffe, and the way out where it says too little."""
+    if "No module named" in line:
+        return f"{line}; it is that of a Python layer: add the folder in which it lies to PYTHONPATH"
     if "Unknown database backend" not in line:
         return line
     return (

@@ -54,6 +54,9 @@ class TPM(Layer):
             raise self.error("it needs the shape of the watched weight, and a start_iter and a stop_iter per window.")
         self.windows = [_Window(int(start), int(stop)) for start, stop in zip(starts, stops)]
         self.interval, self.iter_size = int(self.options.get("interval")), int(self.options.get("iter_size"))
+        for name, value in (("interval", self.interval), ("iter_size", self.iter_size)):
+            if value < 1:
+                raise self.error(f"{name} has to be 1 or more; found {value}.")
         for before, window in zip([None, *self.windows], self.windows):
             if window.stop - window.start < self.interval:
                 raise self.error(f"window {window.start}:{window.stop} does not hold two samples.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from caffe_split.engine.parallel.group import Group
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
+from caffe_split.net.outputs import ap_version
 from caffe_split.net.training import snapshot_prefix
 
 
@@ -23,6 +24,14 @@ def check_solver(path: str, o: Options, group: Group) -> None:
         problems.append("it gives no base_lr and no lr_policy")
     if o.get("iter_size") < 1 or o.get("average_loss") < 1:
         problems.append("iter_size and average_loss have to be 1 or more")
+    if any(count < 1 for count in o.all("test_iter")):
+        problems.append("test_iter has to be 1 or more")
+    if o.get("eval_type") not in ("classification", "detection"):
+        problems.append(f"eval_type '{o.get('eval_type')}' is not handled; expected classification or detection")
+    try:
+        ap_version(o)
+    except CaffeSplitError as error:
+        problems.append(str(error))
     if o.get("snapshot_format") == "HDF5" and importlib.util.find_spec("h5py") is None:
         problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
     folder = Path(snapshot_prefix(path, o.get("snapshot_prefix"))).parent

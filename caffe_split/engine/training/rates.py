@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.check import LR_POLICIES
@@ -58,15 +59,18 @@ class Policy:
         return current
 
     def rate(self, iteration: int, current: int) -> float:
-        """The rate of an iteration, where `current` is the result of `next_step`."""
-        if self.name in ("step", "multistep"):
-            return float(self.base * self.gamma**current)
-        if self.name == "exp":
-            return float(self.base * self.gamma**iteration)
-        if self.name == "inv":
-            return float(self.base * (1 + self.gamma * iteration) ** -self.power)
-        if self.name == "poly":
-            return float(self.base * (1 - iteration / self.max_iter) ** self.power)
-        if self.name == "sigmoid":
-            return self.base / (1 + math.exp(-self.gamma * (iteration - self.step)))
-        return self.base
+        """The rate of an iteration, where `current` is the result of `next_step`; inf, 0 or nan where C's pow says so."""
+        gamma, done = np.float64(self.gamma), np.float64(iteration)
+        factor = np.float64(1)
+        with np.errstate(all="ignore"):
+            if self.name in ("step", "multistep"):
+                factor = gamma**current
+            elif self.name == "exp":
+                factor = gamma**done
+            elif self.name == "inv":
+                factor = (1 + gamma * done) ** -self.power
+            elif self.name == "poly":
+                factor = (1 - done / self.max_iter) ** self.power
+            elif self.name == "sigmoid":
+                factor = 1 / (1 + np.exp(-gamma * (done - self.step)))
+            return float(self.base * factor)

@@ -27,8 +27,9 @@ from caffe_split.engine.training.updates import Updater
 from caffe_split.files import PathLike
 from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
+from caffe_split.net.outputs import OutputTotals
 from caffe_split.net.resume import AUTO, tests_before
-from caffe_split.net.training import open_training, snapshot_prefix
+from caffe_split.net.training import open_training, snapshot_prefix, weights_named
 
 # By a coarse clock no time may have passed before the first line; Caffe then divides by 1 second.
 _NO_TIME = 1.0
@@ -134,8 +135,7 @@ class Solver:
             snapshot, continue_data = self.snapshots.newest(), True
         self._resumed = snapshot
         if snapshot is None and group.is_first:
-            files = weights if weights is not None else [str(name) for name in self.options.all("weights")]
-            for name in (one.strip() for names in files for one in names.split(",")):
+            for name in weights_named(weights if weights is not None else self.options.all("weights")):
                 self.log.info(f"Finetuning from {name}")
                 self.snapshots.load(name)
         self.log.info("Solver scaffolding done.")
@@ -301,7 +301,7 @@ class Solver:
         """Run test net number `index`. Returns the means of its outputs by name; None if it was asked to stop."""
         self.log.info(f"Iteration {self.iter}, Testing net (#{index})")
         net, count = self.test_nets[index], self._test_iters[index]
-        sums: dict[str, np.ndarray] = {}
+        totals = OutputTotals((layer.text for layer in net.layers), self.options)
         loss = 0.0
         for _ in range(count):
             wish = self._wish()
@@ -315,10 +315,13 @@ class Solver:
             output = self._forward(net)
             loss += float(output.loss)
             for name in net.outputs:
-                sums[name] = sums.get(name, 0.0) + np.array(values_of(output.blobs[name]))
+                totals.add(name, np.array(values_of(output.blobs[name])))
         if self.options.get("test_compute_loss"):
             self.log.info(f"Test loss: {number(self.group.mean([loss / count])[0])}")
-        means = {name: values_of(net.whole(name, torch.from_numpy(sums[name] / count))) for name in net.outputs}
+        means = {name: values_of(net.whole(name, torch.from_numpy(totals.mean(name, count)))) for name in net.outputs}
+        if self.options.get("show_per_class_result"):
+            for label, precision in (one for name in net.outputs for one in totals.of_classes(name).items()):
+                self.log.info(f"class{label}: {number(precision)}")
         for line in output_lines(net, "Test", means):
             self.log.info(line)
         return means

@@ -63,6 +63,8 @@ class Updater:
         )
         if kind in ("AdaGrad", "RMSProp") and self._coefficients.momentum:
             raise CaffeSplitError(f"momentum cannot be used with {kind}; found {self._coefficients.momentum}.")
+        if kind == "Adam" and self._coefficients.momentum == 1:
+            raise CaffeSplitError("momentum 1 makes Adam divide by 0; give less, such as 0.9.")
         self._decay = float(solver.get("weight_decay"))
         self._regularization = str(solver.get("regularization_type"))
         if self._decay and self._regularization not in ("L1", "L2"):

@@ -43,7 +43,7 @@ def newest_opset() -> int:
 
 
 def check(model: Model) -> None:
-    """Raises `ValueError` where the model is not valid ONNX, as the package's own checker judges it with shapes.
+    """Raises `CaffeSplitError` where the model is not valid ONNX, as the package's own checker judges it with shapes.
 
     Large constants are shown to it as inputs, so that it does not copy them.
     """
@@ -60,7 +60,8 @@ def check(model: Model) -> None:
     try:
         onnx.checker.check_model(message, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ValueError(str(error)) from error
+        said = " ".join(str(error).split())
+        raise CaffeSplitError(f"the model is not valid ONNX, which is a fault of the export: {said}") from error
 
 
 def size_of(model: Model) -> int:
