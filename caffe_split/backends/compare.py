@@ -71,6 +71,7 @@ def compare_nets(
     second: NetFiles,
     how: Forwarding,
     tolerance: float = float("inf"),
+    *,
     constants: Mapping[str, Offset] | None = None,
     losses: Collection[str] = (),
 ) -> list[BlobDifference]:

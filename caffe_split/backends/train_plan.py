@@ -24,9 +24,9 @@ NO_CHOICES = Choices()
 class TrainPlan:
     """A training that has not started. It runs in the current directory.
 
-    engine: the name of the back end; why: why that one, where the user asked for none. program, threads and choices: as
-    they were asked for. log: its log's file, replaced unless `append`. force: whether it may replace a log and snapshots.
-    begins: the iteration at which it begins; None for that of its newest whole snapshot.
+    engine: the name of the back end; why: why that one, where the user asked for none. log: its log's file, replaced
+    unless `append`. program, threads and choices: as they were asked for. force: whether it may replace a log and
+    snapshots. begins: the iteration at which it begins; None for that of its newest whole snapshot.
     """
 
     solver: Path

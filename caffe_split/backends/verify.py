@@ -182,7 +182,7 @@ def verify(
             shapes = _input_shapes(documents, state)
             input_file = _drawn(documents[0], state, options.seed, stack)
         how = Forwarding(options.batches, state, options.seed, input_file, shapes)
-        rows = compare_nets(backend, first, second, how, options.tolerance, constants, losses)
+        rows = compare_nets(backend, first, second, how, options.tolerance, constants=constants, losses=losses)
     _check_something_shown(rows, documents, state)
     return Verification(tuple(rows), options.tolerance, backend.name)
 
@@ -247,7 +247,8 @@ def _drawn(document: prototxt.Document, state: NetState, seed: int, stack: ExitS
     path = stack.enter_context(scratch()) / "inputs.npz"
     noise = {name: rng.standard_normal(shapes[name]).astype(np.float32) for name in names}
     stream = io.BytesIO()
-    np.savez(stream, **{name: noise[name] if values is None else values for name, values in drawn.items()})
+    arrays = {name: noise[name] if values is None else values for name, values in drawn.items()}
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
     write_atomic(path, stream.getvalue())
     return path
 

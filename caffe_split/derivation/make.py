@@ -254,10 +254,11 @@ class _Edit:
 
 
 def norm_settings(document: prototxt.Document) -> NormSettings:
-    """The settings of the net's first BatchNorm layer; Caffe's defaults where it has none."""
+    """The settings of the first BatchNorm layer of the net that has any; Caffe's defaults where none has."""
     for layer in all_layers(document):
         param = layer.message.sub("batch_norm_param")
-        if layer.type == "BatchNorm" and param is not None:
+        sets = param is not None and (param.has("eps") or param.has("moving_average_fraction"))
+        if layer.type == "BatchNorm" and param is not None and sets:
             return NormSettings(float(param.get("eps", 1e-5)), float(param.get("moving_average_fraction", 0.999)))
     return NormSettings()
 

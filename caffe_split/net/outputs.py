@@ -63,7 +63,8 @@ class OutputTotals:
             of_classes = self.of_classes(name).values()
             return np.array([sum(of_classes) / max(len(of_classes), 1)], self._rows[name][0].dtype)
         total = self._sums[name]
-        return total / total.dtype.type(count)
+        mean: np.ndarray = total / total.dtype.type(count)
+        return mean
 
     def of_classes(self, name: str) -> dict[int, float]:
         """The average precision of each class, of an output with detections; nothing of another."""

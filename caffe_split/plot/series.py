@@ -132,8 +132,8 @@ def moving_average(values: np.ndarray, count: int) -> np.ndarray:
 def _sums_of_last(values: np.ndarray, count: int) -> np.ndarray:
     """The sum of the last `count` values at each position, in one pass, and with no differences of sums.
 
-    The values are cut into blocks of `count`. A window is the end of one block and the start of the next, so that a huge
-    value takes no digits from the windows that it is not in.
+    The values are cut into blocks of `count`. A window is the end of one block and the start of the next, so that a
+    huge value takes no digits from the windows that it is not in.
     """
     blocks = np.zeros((-(-len(values) // count), count))
     blocks.ravel()[: len(values)] = values

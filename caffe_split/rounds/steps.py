@@ -15,6 +15,7 @@ from caffe_split.derivation.solver import derived_solver
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, remove_folder
 from caffe_split.folding.make import FoldOptions, fold
+from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.training import Training, open_training

@@ -18,7 +18,7 @@ from caffe_split.net.state import state_of_solver
 from caffe_split.study import nets
 from caffe_split.study.controls import raisable
 from caffe_split.study.data import check_data
-from caffe_split.study.model import Arm, Study
+from caffe_split.study.model import Arm, Study, wider_name
 from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
 from caffe_split.tpm.layers import watchers, windows_of
@@ -109,7 +109,7 @@ def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
         try:
             raisable(net, names)
         except CaffeSplitError as error:
-            raise CaffeSplitError(f"{study.file}: controls: wider-{arm.name}: {error}") from None
+            raise CaffeSplitError(f"{study.file}: controls: {wider_name(arm.name)}: {error}") from None
 
 
 def check_folder(out: Path) -> None:

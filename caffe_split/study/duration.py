@@ -85,7 +85,7 @@ def work(study: Study) -> dict[str, int]:
             size = nets.baseline_length(study)
         elif step.name in study.controls or step.name in study.rated:
             size = after
-        elif step.name.startswith("wider-"):
+        elif study.widened(step.name) is not None:
             size = study.split + after
         else:
             stage = stage_of(study, step.name)[1]

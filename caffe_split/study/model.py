@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from caffe_split.split.parts import Activation, SkipPool
 
 Precision = Literal["fp32", "tf32", "bf16"]
 Device = Literal["cpu", "cuda"]
+# What the names of the runs begin with that a study adds to its arms.
+RANDOM, WIDER, RATE = "random-", "wider-", "rate-"
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,11 @@ class Study:
     @property
     def rated(self) -> dict[str, float]:
         """Control that trains on without a split at another rate -> the factor on the rate."""
-        return {f"rate-{rate:g}": rate for rate in self.rates}
+        return {f"{RATE}{rate:g}": rate for rate in self.rates}
+
+    def widened(self, name: str) -> Arm | None:
+        """The arm whose parameters the unsplit net of the run `name` has; None for another run."""
+        return next((arm for arm in self.all_arms() if arm.name in self.wider and wider_name(arm.name) == name), None)
 
     @property
     def factor(self) -> Fraction:
@@ -194,7 +201,7 @@ class Study:
         """The planned rows of the table: the baseline where it is trained whole, controls, arms, and wider nets."""
         whole = ["baseline"] if self.schedule == "restart" else []
         arms = [arm.name for arm in self.all_arms()]
-        return [*whole, *self.controls, *self.rated, *arms, *(f"wider-{name}" for name in self.wider)]
+        return [*whole, *self.controls, *self.rated, *arms, *map(wider_name, self.wider)]
 
     @property
     def wanted(self) -> list[str]:
@@ -223,9 +230,24 @@ class Study:
         """The arms, and the control with a random partition of each arm that has it."""
         chosen = {arm.name: arm for arm in self.arms}
         extra = [
-            Arm(**{**vars(chosen[name]), "name": f"random-{name}", "partition": "random:SEED"}) for name in self.random
+            Arm(**{**vars(chosen[name]), "name": random_name(name), "partition": "random:SEED"}) for name in self.random
         ]
         return [*self.arms, *extra]
+
+
+def is_control_name(name: str) -> bool:
+    """Whether a run of that name is one that the study adds, so that no arm may have it."""
+    return name.startswith((RANDOM, WIDER, RATE)) or re.fullmatch(r"baseline|continue[0-9]*", name) is not None
+
+
+def random_name(arm: str) -> str:
+    """The arm with its kernels divided by chance."""
+    return f"{RANDOM}{arm}"
+
+
+def wider_name(arm: str) -> str:
+    """The unsplit net with the parameters of the arm's net."""
+    return f"{WIDER}{arm}"
 
 
 def control_name(depth: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from caffe_split.study.model import Arm, Study
+from caffe_split.study.model import Arm, Study, wider_name
 
 Verb = Literal["data", "train", "derive", "fold"]
 
@@ -98,5 +98,5 @@ def _of_seed(study: Study, seed: int, data: str) -> list[StudyStep]:
         if arm.folds:
             steps.append(StudyStep("fold", seed, arm.name, (train.output,)))
     for name in study.wider:
-        steps.append(StudyStep("train", seed, f"wider-{name}", (derived[name].output,)))
+        steps.append(StudyStep("train", seed, wider_name(name), (derived[name].output,)))
     return steps

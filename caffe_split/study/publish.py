@@ -13,7 +13,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, reason, write_atomic
 from caffe_split.study import nets
 from caffe_split.study.keep import holds_runs, keep_runs
-from caffe_split.study.model import Study
+from caffe_split.study.model import RATE, Study, random_name, wider_name
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.read import read_study
@@ -185,10 +185,10 @@ def _method(study: Study) -> list[str]:
         f"- After the split all train {after} of the same solver, by the same rates; {momentum}.",
         f"- The data are in the same order in all runs: after the split the data set {data}, in the control, too.",
         "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
-        *(["- `rate-X` is `continue` at X times the rate after the split."] if study.rates else []),
-        "- `random-X` is the arm X with its kernels divided by chance.",
-        "- `wider-X` is the unsplit net whose split layers have more kernels, until it has the parameters of the "
-        f"unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
+        *([f"- `{RATE}X` is `continue` at X times the rate after the split."] if study.rates else []),
+        f"- `{random_name('X')}` is the arm X with its kernels divided by chance.",
+        f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters of "
+        f"the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
         "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
         "from the last snapshot; of the seeds the table has the largest difference.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -13,7 +12,7 @@ from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Activation, SkipPool
-from caffe_split.study.model import Arm
+from caffe_split.study.model import Arm, is_control_name
 from caffe_split.study.values import Values
 
 INITS: tuple[Init, ...] = get_args(Init)
@@ -56,7 +55,7 @@ class Arms(Values):
         for name in names:
             if names.count(name) > 1:
                 raise self.wrong("arms", f"two arms are named '{name}'")
-            if re.fullmatch(r"baseline|continue[0-9]*|(random|wider|rate)-.*", name):
+            if is_control_name(name):
                 raise self.wrong("arms", f"'{name}' is the name of a control; choose another")
         return tuple(arms)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
-from caffe_split.study.model import Study
+from caffe_split.study.model import Study, random_name
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.results import Failed, Folded, Mark, Result, Trained, read_mark
 from caffe_split.study.statistics import Interval, paired, spread
@@ -90,7 +90,7 @@ def _row(study: Study, results: Results, name: str) -> Row:
     good = _trained(runs)
     beside = "" if name in ("baseline", *study.controls) else study.control_of(name)
     control = _trained({seed: results[seed, beside, "train"] for seed in study.seeds}) if beside else {}
-    chance = _trained({seed: results.get((seed, f"random-{name}", "train"), Failed("")) for seed in study.seeds})
+    chance = _trained({seed: results.get((seed, random_name(name), "train"), Failed("")) for seed in study.seeds})
     base = _trained({seed: results[seed, "baseline", "train"] for seed in study.seeds}).values()
     folds = {seed: results[seed, name, "fold"] for seed in good if (seed, name, "fold") in results}
     failed = {seed: run.failed for seed, run in runs.items() if isinstance(run, Failed)}
@@ -116,7 +116,7 @@ def _row(study: Study, results: Results, name: str) -> Row:
         best_difference=difference(bests, {seed: run.best for seed, run in control.items()}) if beside else None,
         best_by_seed=_by_seed(bests),
         final_difference_to_random=difference(finals, {seed: run.final for seed, run in chance.items()})
-        if name in study.random and f"random-{name}" in study.wanted
+        if name in study.random and random_name(name) in study.wanted
         else None,
         parameters_before=_same(run.parameters for run in base),
         parameters=_same(run.parameters for run in good.values()),

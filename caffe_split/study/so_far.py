@@ -38,8 +38,9 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
 
     All settings are those with which the folder was begun; of the file only its place is used, since the folder may
     come from another checkout. `wanted` may have the `scale` that the folder must have, `seeds`, how many of its seeds
-    are looked at, and `only`, names of its runs as in `piece`. Raises `CaffeSplitError` where `out` is no folder of this study, where the solver or net is
-    another by now, for a name that is none of its runs, and where no seed is whole.
+    are looked at, and `only`, names of its runs as in `piece`. Raises `CaffeSplitError` where `out` is no folder of
+    this study, where the solver or net is another by now, for a name that is none of its runs, and where no seed is
+    whole.
     """
     if not (out / PLAN).exists():
         raise CaffeSplitError(f"{out} is no folder of a study: it has no {PLAN}; name the study's with --out")

@@ -46,8 +46,6 @@ from caffe_split.study.telemetry import movements
 from caffe_split.study.train import TRAINED, Fit, fit
 from caffe_split.tpm.attach import instrument
 
-WIDER = "wider-"
-
 
 def run_step(title: str) -> None:
     """Run one step of the study in whose folder we are, and mark its end, good or bad, in `done/`.
@@ -100,7 +98,7 @@ def _train(study: Study, step: StudyStep, held: Held) -> Trained:
         return _train_baseline(study, step.seed, held, folder)
     if step.name in study.controls or step.name in study.rated:
         return _train_on(study, step, held, study.rated.get(step.name, 1))
-    if step.name.startswith(WIDER):
+    if study.widened(step.name) is not None:
         return _train_wider(study, step, held, folder)
     return _train_derived(study, step, held, folder)
 
@@ -145,7 +143,8 @@ def _train_derived(study: Study, step: StudyStep, held: Held, folder: Path) -> T
 def _train_wider(study: Study, step: StudyStep, held: Held, folder: Path) -> Trained:
     """The unsplit net of equal parameters, from its fillers, interrupted at the split as all other runs are."""
     end = nets.length(study)
-    arm = next(arm for arm in study.all_arms() if arm.name == step.name[len(WIDER) :])
+    arm = study.widened(step.name)
+    assert arm is not None
     stages = stages_of(study, arm)
     first, last = (read_json(run_folder(step.seed, stages[i].name) / "manifest.json")["plan"] for i in (0, -1))
     # The layers that later rounds split are parts of these.

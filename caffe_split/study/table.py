@@ -16,7 +16,7 @@ from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.picture_file import write_picture
 from caffe_split.study import nets
 from caffe_split.study.gains import gains_of
-from caffe_split.study.model import Study
+from caffe_split.study.model import Study, random_name
 from caffe_split.study.paths import open_study, write_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.remarks import remarks
@@ -127,7 +127,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def differences(row: Row) -> dict[str, Interval]:
     """The differences of a run's final accuracy to those of other runs than its control, by their names."""
     chance = row.final_difference_to_random
-    return {**({} if chance is None else {f"random-{row.run}": chance}), **row.compared}
+    return {**({} if chance is None else {random_name(row.run): chance}), **row.compared}
 
 
 def _head(*cells: str) -> list[str]:

@@ -52,9 +52,11 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
             "are needed."
         )
     if not len(enough):
+        last = int(iteration[-1] - iteration[0]) if len(iteration) else 0
+        longer = "a longer --length, or train with a smaller `display`"
         raise CaffeSplitError(
             f"{log.path}: no window of {length} iterations has {DISPLAYS} displays of the loss ({len(iteration)} in "
-            "all). Choose a longer --length, or train with a smaller `display`."
+            f"all). Choose {'a shorter --length' if length > last else longer}."
         )
     falls = _falls(iteration, loss, enough, ends[enough])
     found: list[Suggestion] = []

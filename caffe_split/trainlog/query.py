@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from caffe_split.trainlog.summary import Summary
 
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
 QUIET = 300.0
+# Names of logs that say nothing of the training; the folder's does.
+_NAMELESS = ("train.log", "caffe_output.log")
 
 
 def best_values(log: TrainingLog, output: str | None, count: int) -> list[Value]:
@@ -174,7 +177,7 @@ def names_of(paths: list[str]) -> list[str]:
     in_folder = Counter(path[:-1] for path in different if path[-1] in _NAMELESS)
     plain = [path[:-1] if path[-1] in _NAMELESS and in_folder[path[:-1]] == 1 and path[1:] else path for path in parts]
     for depth in range(1, max((len(path) for path in plain), default=1) + 1):
-        names = ["/".join(path[-depth:]) for path in plain]
+        names = ["/".join(path[-max(depth, 1 + (path[-1] in _NAMELESS)) :]) for path in plain]
         if len(set(names)) == len(different):
             return names
     return ["/".join(path) for path in parts]

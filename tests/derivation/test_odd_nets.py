@@ -376,6 +376,32 @@ def test_a_layer_of_ones_own_called_skip_can_be_split(tmp_path: Path) -> None:
     assert worst(tmp_path) < 1e-6
 
 
+def test_a_shared_weight_of_an_hdf5_snapshot_is_whole_in_the_derived_weights(tmp_path: Path) -> None:
+    """Such a file has it once, and a binary caffemodel in each layer: Caffe aborts where it is empty."""
+    pytest.importorskip("h5py")
+    text = input_layer() + convolution("c0", "data", "c0")
+    for name in ("one", "two"):
+        text += convolution(
+            name, "c0", name, "num_output: 3 kernel_size: 3", 'param { name: "w" } param { lr_mult: 2 }'
+        )
+    weights = odd.random_weights(text)
+    weights["two"][0] = weights["one"][0]
+    odd.write(tmp_path, "net", text, weights)
+    for ending, blobs in (
+        ("caffemodel", weights),
+        ("caffemodel.h5", {**weights, "two": [np.empty(0), weights["two"][1]]}),
+    ):
+        caffemodel.write_weights(tmp_path / f"w.{ending}", blobs)
+        words = ["--weights", f"w.{ending}", "--layers", "c0", "--partition", "random:1", "--out", ending]
+        caffe_split("make-derived", "net.prototxt", *words, cwd=tmp_path)
+    found = [caffemodel.read_weights(tmp_path / name / "init.caffemodel") for name in ("caffemodel", "caffemodel.h5")]
+    assert [list(each) for each in found] == [list(found[0])] * 2
+    for name in found[0]:
+        for one, other in zip(*(each[name] for each in found)):
+            np.testing.assert_array_equal(one, other, name)
+    assert found[1]["two"][0].shape == (3, 6, 3, 3)
+
+
 def test_names_in_latin_1(tmp_path: Path) -> None:
     name = b"caf\xe9"
     text = (input_layer() + convolution("NAME", "data", "c")).encode().replace(b"NAME", name)

@@ -216,6 +216,66 @@ def test_sizes_that_vary_are_named(files: tuple[Path, Path]) -> None:
     assert len(plan.write(check=CheckOptions(engine="torch"))) == 4  # its own sizes, and each of them another once
 
 
+SSD = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 16 dim: 16 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 stride: 4 weight_filler { type: "xavier" } } }
+layer { name: "loc" type: "Convolution" bottom: "conv" top: "loc"
+  convolution_param { num_output: 8 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "loc_perm" type: "Permute" bottom: "loc" top: "loc_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "loc_flat" type: "Flatten" bottom: "loc_perm" top: "loc_flat" }
+layer { name: "conf" type: "Convolution" bottom: "conv" top: "conf"
+  convolution_param { num_output: 6 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "conf_perm" type: "Permute" bottom: "conf" top: "conf_perm"
+  permute_param { order: 0 order: 2 order: 3 order: 1 } }
+layer { name: "rows" type: "Reshape" bottom: "conf_perm" top: "rows" reshape_param { shape { dim: 0 dim: -1 dim: 3 } } }
+layer { name: "soft" type: "Softmax" bottom: "rows" top: "soft" softmax_param { axis: 2 } }
+layer { name: "conf_flat" type: "Flatten" bottom: "soft" top: "conf_flat" }
+layer { name: "prior" type: "PriorBox" bottom: "conv" bottom: "data" top: "prior" prior_box_param { min_size: 4
+  aspect_ratio: 2 flip: false clip: false variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 } }
+layer { name: "det" type: "DetectionOutput" bottom: "loc_flat" bottom: "conf_flat" bottom: "prior" top: "det"
+  detection_output_param { num_classes: 3 share_location: true background_label_id: 0 nms_param { nms_threshold: 0.45
+  top_k: 100 } code_type: CENTER_SIZE keep_top_k: 20 confidence_threshold: 0.01 } }
+"""
+
+
+def test_detections_in_half_precision(tmp_path: Path) -> None:
+    """Boxes are compared in float32, which alone ONNX's operation takes; and no name is given twice."""
+    (tmp_path / "net.prototxt").write_text(SSD)
+    files = tmp_path / "net.prototxt", weights_of(SSD, tmp_path / "w.caffemodel")
+    image = {"data": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)}
+    half, single = (run_model(plan_of(files, half=half).model, image)["det"] for half in (True, False))
+    assert half.dtype == np.float32 and half.shape == single.shape and half.shape[2] > 3
+    assert half[0, 0, :, 2] == pytest.approx(single[0, 0, :, 2], abs=1e-2)
+
+
+def test_regions_are_drawn_such_as_their_layer_takes_them(tmp_path: Path) -> None:
+    text = """
+layer { name: "data" type: "Input" top: "data" top: "rois"
+  input_param { shape { dim: 1 dim: 3 dim: 32 dim: 48 } shape { dim: 5 dim: 5 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 stride: 2 weight_filler { type: "xavier" } } }
+layer { name: "n" type: "ROIPooling" bottom: "conv" bottom: "rois" top: "n"
+  roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.5 } }
+layer { name: "ip" type: "InnerProduct" bottom: "n" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+    (tmp_path / "net.prototxt").write_text(text)
+    files = tmp_path / "net.prototxt", weights_of(text, tmp_path / "w.caffemodel")
+    plan = plan_of(files)
+    assert "same as the torch engine for data 1x3x32x48, rois 5x5" in plan.write(check=CheckOptions(engine="torch"))[0]
+    training, derived = cs.open_training(files[0]), tmp_path / "derived"
+    options = cs.DeriveOptions(partition="random:0")
+    cs.derive(training, weights=files[1], layers=["conv"], options=options, out=derived).write()
+    engine = cs.VerifyOptions(engine="torch")
+    found = cs.verify(files[0], derived / "net.prototxt", options=engine)
+    rois = next(row for row in found.rows if row.blob == "rois")
+    assert found.passed and 8 < rois.scale < 48, found.verdict()
+    fold = cs.fold(derived / "net.prototxt", derived / "init.caffemodel", out=tmp_path / "folded")
+    assert all(each.passed for each in fold.write(check=engine))
+
+
 def test_half_precision_takes_and_gives_floats(files: tuple[Path, Path]) -> None:
     plan = plan_of(files, half=True)
     assert {array.dtype.name for array in plan.model.graph.constants.values()} == {"float16"}

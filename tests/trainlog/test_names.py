@@ -14,8 +14,8 @@ LOGS = {
     ("/r/a/x.log", "/r/b/x.log"): ["a/x.log", "b/x.log"],
     ("/data/train.log", "/mnt/data/train.log"): ["data", "mnt/data"],
     ("/train.log", "/data/train.log"): ["train.log", "data"],
-    ("/r/train.log", "/r/caffe_output.log", "/s/train.log"): ["train.log", "caffe_output.log", "s"],
-    ("/r/train.log", "/r/caffe_output.log", "/s/r/train.log"): ["r/train.log", "r/caffe_output.log", "s/r"],
+    ("/r/train.log", "/r/caffe_output.log", "/s/train.log"): ["r/train.log", "r/caffe_output.log", "s"],
+    ("/r/train.log", "/r/caffe_output.log", "/s/r/train.log"): ["r/train.log", "r/caffe_output.log", "r"],
     ("/r/a/train.log", "/r/a/../a/train.log"): ["a", "a"],
 }
 
@@ -26,7 +26,7 @@ def test_names_differ_and_are_relative(paths: tuple[str, ...]) -> None:
 
 
 def test_exports_of_two_logs_of_a_folder_are_two_and_in_the_folder_that_was_asked_for(tmp_path: Path) -> None:
-    text = (ROOT / "docs/results/digits/baseline/train.log").read_bytes()
+    text = (ROOT / "tests/trainlog/logs/bvlc_1_0.log").read_bytes()
     logs = [tmp_path / name for name in ("r/train.log", "r/caffe_output.log", f"x{tmp_path}/r/train.log")]
     for log in logs:
         log.parent.mkdir(parents=True, exist_ok=True)

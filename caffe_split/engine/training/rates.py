@@ -59,7 +59,7 @@ class Policy:
         return current
 
     def rate(self, iteration: int, current: int) -> float:
-        """The rate of an iteration, where `current` is the result of `next_step`; inf, 0 or nan where C's pow says so."""
+        """The rate of an iteration, where `current` is the result of `next_step`; as in C it may be inf, 0 or nan."""
         gamma, done = np.float64(self.gamma), np.float64(iteration)
         factor = np.float64(1)
         with np.errstate(all="ignore"):
