@@ -187,8 +187,8 @@ def _method(study: Study) -> list[str]:
         "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
         *([f"- `{RATE}X` is `continue` at X times the rate after the split."] if study.rates else []),
         f"- `{random_name('X')}` is the arm X with its kernels divided by chance.",
-        f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters of "
-        f"the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
+        f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters "
+        f"of the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
         "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
         "from the last snapshot; of the seeds the table has the largest difference.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "
