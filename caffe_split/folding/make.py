@@ -146,15 +146,21 @@ class FoldPlan:
         return results
 
     def _checked(self, source: Path, folder: Path, check: VerifyOptions) -> Verification:
-        """Compare a net with the folded one in a folder. Raises `CaffeSplitError` where they differ."""
-        result = verify(
-            source,
-            folder / source.name,
-            baseline_weights=self.weights_path,
-            derived_weights=folder / FOLDED_WEIGHTS_NAME,
-            # The weights have been checked against all nets together.
-            options=replace(check, caffe_proto=self.caffe_proto, state=self.state, ignore_extra=True),
-        )
+        """Compare a net with the folded one in a folder. Raises `CaffeSplitError` where they differ, or cannot run."""
+        try:
+            result = verify(
+                source,
+                folder / source.name,
+                baseline_weights=self.weights_path,
+                derived_weights=folder / FOLDED_WEIGHTS_NAME,
+                # The weights have been checked against all nets together.
+                options=replace(check, caffe_proto=self.caffe_proto, state=self.state, ignore_extra=True),
+            )
+        except CaffeSplitError as error:
+            raise CaffeSplitError(
+                f"the folded net cannot be compared with its source: {error}\nNothing was written; `caffe-split fold "
+                "--no-verify` writes it uncompared."
+            ) from None
         # These blobs of both nets are not meant to be the same.
         changed = {blob for split in self.trimmed for blob in split.changed}
         result = replace(result, rows=tuple(row for row in result.rows if row.blob not in changed))
