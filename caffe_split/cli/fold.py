@@ -83,11 +83,12 @@ def fold(
 ) -> None:
     """Merge every linear branch of the derived NET (or the solver of it) with its WEIGHTS back into one convolution.
 
-    split1, split2, extension, residual (activation none), skip and reorder become the layer that they were split
-    from, and so do BatchNorm and Scale inside a branch; splits of several rounds are folded one after another. Splits
-    that cannot be folded stay, and are listed with the reason. --layers and --smaller-than fold a part, so that a next
-    round starts from fewer branches. The folder --out gets the net under its own name,
-    folded.caffemodel and manifest.json, after the folded net gave the same outputs as the unfolded one.
+    split1, split2, reorder and what was added beside or behind them (skip, extension, conv1x1, acnet, dbb, identity,
+    residual without an activation) become the layer that they were split from, and so do BatchNorm and Scale inside a
+    branch; splits of several rounds are folded one after another. Splits that cannot be folded stay, and are listed
+    with the reason. --layers and --smaller-than fold a part, so that a next round starts from fewer branches. The
+    folder --out gets the net under its own name, folded.caffemodel and manifest.json, after the folded net gave the
+    same outputs as the unfolded one.
 
     \b
     Examples:

@@ -46,9 +46,9 @@ def time(
 ) -> None:
     """Measure how long each layer of NET takes, forward and backward, and print it as `caffe time` does.
 
-    NET is a net, or the solver that names it. Behind the times stand each one's share of their sum, and of the forward
-    pass the floating point operations per second and the memory of tops and parameters. In Caffe the program `caffe
-    time` measures; on PyTorch each layer is run by itself.
+    NET is a net, or the solver that names it. After each time comes its share of the total. Forward times also have
+    FLOP/s, and the memory of the layer's tops and parameters. In Caffe the program `caffe time` measures; on PyTorch
+    each layer is run by itself.
 
     \b
     Example: caffe-split time train_val.prototxt --engine torch --iterations 10
