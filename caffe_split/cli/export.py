@@ -13,7 +13,7 @@ from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The model.  [default: NET with .onnx]")
+@click.option("--out", type=click.Path(path_type=Path), help="The model: FILE.onnx.  [default: NET with .onnx]")
 @click.option(
     "--opset", type=click.IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
 )
@@ -94,10 +94,11 @@ def export(
     """
     from caffe_split.exporting.make import export as work_out
     from caffe_split.exporting.options import CheckOptions, ExportOptions
-    from caffe_split.files import check_file
+    from caffe_split.files import check_ending, check_file
     from caffe_split.net.state import NetState
 
     out = out if out is not None else net.with_suffix(".onnx")
+    check_ending(out, [".onnx"])
     if not dry_run:
         check_file(out, force)
     options = ExportOptions(

@@ -174,13 +174,10 @@ def _nothing(_line: str) -> None:
 
 def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
     """What writes the matrix; checked before anything runs."""
-    from caffe_split.errors import CaffeSplitError
-    from caffe_split.files import check_file, write_atomic
+    from caffe_split.files import check_ending, check_file, write_atomic
     from caffe_split.plot.picture_file import FORMATS, check_picture
 
-    if path.suffix.lower() not in (".csv", *FORMATS):
-        raise CaffeSplitError(f"{path}: --confusion writes files that end in .csv, {', '.join(FORMATS)}.")
-    if path.suffix.lower() == ".csv":
+    if check_ending(path, (".csv", *FORMATS)) == ".csv":
         check_file(path, force)
         return lambda counts: write_atomic(path, counts.csv_text().encode(), force)
     from caffe_split.plot.confusion import confusion_file

@@ -72,7 +72,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @calibrate_option("With --scores: batches of the net's training data on which the gradients are measured.")
 @engine_option
 @ignore_extra_option
-@click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
+@click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as FILE.csv.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them as FILE.png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @state_options("TRAIN")
@@ -202,9 +202,10 @@ class _Files(NamedTuple):
 
     def check(self) -> None:
         """Refuse before anything is computed."""
-        from caffe_split.files import check_file
+        from caffe_split.files import check_ending, check_file
 
         if self.csv is not None:
+            check_ending(self.csv, [".csv"])
             check_file(self.csv, self.force)
         if self.picture is not None:
             from caffe_split.plot.picture_file import check_picture

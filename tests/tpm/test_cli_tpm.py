@@ -56,6 +56,9 @@ def test_windows_csv_json_and_picture(digits: Path) -> None:
     assert (digits / "k.svg").read_bytes() != before
     refused = caffe_split("tpm", SOLVER, "--plot", "k.gif", cwd=digits, status=1)
     assert "must end in .png, .svg, .pdf" in refused.stderr
+    solver = (digits / SOLVER).read_bytes()
+    refused = caffe_split("tpm", SOLVER, "--csv", SOLVER, "--force", cwd=digits, status=1)
+    assert "must end in .csv" in refused.stderr and (digits / SOLVER).read_bytes() == solver
 
 
 def test_windows_of_different_n_are_noted(trained: Trained) -> None:
