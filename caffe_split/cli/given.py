@@ -94,7 +94,7 @@ def _check(
     from caffe_split.formats.kinds import kind_of
 
     found = kind_of(path)
-    if found is None or found.kind in kinds or (found.kind == "packed" and "log" in kinds):
+    if found is None or found.kind in kinds or (found.kind in ("packed", "stream") and "log" in kinds):
         return
     wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
     place = _place_for(found.kind, command, others)
@@ -102,10 +102,11 @@ def _check(
 
 
 def _begins_as_log(path: str) -> bool:
+    from caffe_split.files import open_again
     from caffe_split.trainlog.lines import PREFIX
 
     try:
-        with open(path, "rb") as stream:
+        with open_again(path) as stream:
             head = stream.read(4096)
     except (OSError, ValueError):
         return False

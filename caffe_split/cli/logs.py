@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split import jsontext
+from caffe_split.cli.options import LogPath
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, show
 from caffe_split.trainlog.outputs import Value, is_score
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 # What needs NumPy (`read`, `query`) is imported inside the functions: the pipelines' lines are found without it.
 
-LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
+LOGS = click.argument("logs", nargs=-1, required=True, type=LogPath())
 rank_option = click.option(
     "--rank",
     type=click.IntRange(0),

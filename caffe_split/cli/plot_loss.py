@@ -11,6 +11,7 @@ import click
 
 from caffe_split.cli.given import check_given
 from caffe_split.cli.logs import rank_option
+from caffe_split.cli.options import LogPath
 from caffe_split.cli.ranges import FiniteRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
@@ -26,7 +27,7 @@ DEFAULT_FILE = "loss.png"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("logs", nargs=-1, required=True, type=click.Path())
+@click.argument("logs", nargs=-1, required=True, type=LogPath())
 @click.option(
     "--avg",
     "average",

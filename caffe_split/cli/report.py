@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.logs import rank_option
+from caffe_split.cli.options import LogPath
 
 
 @click.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=LogPath(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page: FILE.html."
 )

@@ -13,6 +13,7 @@ import click
 from caffe_split.cli.choosing import calibrate_option
 from caffe_split.cli.options import (
     WINDOW,
+    LogPath,
     Shown,
     caffe_proto_option,
     engine_option,
@@ -34,7 +35,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("source", nargs=-1, required=True)
+@click.argument("source", nargs=-1, required=True, type=LogPath())
 @click.option(
     "--iter",
     "iteration",

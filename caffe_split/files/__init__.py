@@ -8,6 +8,7 @@ from caffe_split.files.hashes import md5, sha256
 from caffe_split.files.hidden import scratch
 from caffe_split.files.locks import Lock, lock_file, locked
 from caffe_split.files.staged import Staged, staged
+from caffe_split.files.streams import open_again, stream_kind
 from caffe_split.files.writing import (
     PathLike,
     append_to,
@@ -48,6 +49,7 @@ __all__ = [
     "make_folder",
     "md5",
     "new_folder",
+    "open_again",
     "open_new",
     "reason",
     "remove_file",
@@ -58,5 +60,6 @@ __all__ = [
     "scratch",
     "sha256",
     "staged",
+    "stream_kind",
     "write_atomic",
 ]
