@@ -256,7 +256,7 @@ def _run(
 def _alone(work: Path) -> Iterator[None]:
     """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
     try:
-        with locked(work.with_name(f".{work.name}.lock")):
+        with locked(work.with_name(f".{work.name}.lock"), work):
             yield
     except BlockingIOError:
         raise BusyError(f"another process extracts into {work}; wait for its end, or choose another --out.") from None
