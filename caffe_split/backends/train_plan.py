@@ -173,7 +173,7 @@ def _no_log(path: Path) -> str:
         return ""
     found = kind_of(path)
     if found is not None:
-        return "" if found.kind == "log" else f"this is {found.words}"
+        return "" if found.kind == "log" else found.sentence
     # A training that failed at once may have left a log without a line of Caffe, which no content shows to be one.
     return "" if path.suffix == ".log" or looks_like_log(path) else "no line of a training is in it"
 

@@ -14,7 +14,7 @@ import click
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
-from caffe_split.cli.ranges import LEVEL
+from caffe_split.cli.ranges import LEVEL, IntRange
 from caffe_split.errors import WrongUseError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ device_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Threads of the engine.  [default: of caffe OPENBLAS_NUM_THREADS if set, else 1; of torch its own]",
 )

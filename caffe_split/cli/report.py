@@ -13,7 +13,11 @@ from caffe_split.cli.options import LogPath
 @click.command()
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=LogPath(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="The page: FILE.html."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page, FILE.html.",
 )
 @click.option("--force", is_flag=True, help="Replace the file --out.")
 @click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")

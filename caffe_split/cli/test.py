@@ -19,6 +19,7 @@ from caffe_split.cli.options import (
     state_options,
     threads_option,
 )
+from caffe_split.cli.ranges import IntRange
 
 if TYPE_CHECKING:
     from caffe_split.inference.counts import Counts
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 @click.argument("weights", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--iterations",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Batches to run.  [default: one pass over the data set; 50, as in Caffe, where its size is not known]",
 )
 @click.option(
-    "--top", type=click.IntRange(1), multiple=True, metavar="K", help="Also the share of labels among the K highest."
+    "--top", type=IntRange(1), multiple=True, metavar="K", help="Also the share of labels among the K highest."
 )
 @click.option(
     "--confusion",

@@ -10,7 +10,7 @@ import click
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.cli.logs import rank_option
 from caffe_split.cli.options import LogPath
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import stream_kind
 from caffe_split.trainlog import progress, query
@@ -20,7 +20,7 @@ from caffe_split.trainlog.follow import Follower
 @click.command()
 @click.argument("log", type=LogPath())
 @click.option(
-    "--max-iter", type=click.IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
+    "--max-iter", type=IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
 )
 @click.option(
     "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."

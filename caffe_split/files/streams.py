@@ -10,7 +10,12 @@ from typing import BinaryIO
 
 # What was read, by the device and the number that the system gives it: a process reads each pipe once.
 _read: dict[tuple[int, int], bytes] = {}
-_KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def stream_kind(path: str | os.PathLike[str]) -> str:

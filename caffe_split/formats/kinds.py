@@ -10,7 +10,9 @@ from caffe_split.files import PathLike, stream_kind
 from caffe_split.formats.prototxt import wrong_kind
 from caffe_split.formats.prototxt.document import NET_ONLY, SOLVER_ONLY
 
-Kind = Literal["net", "solver", "weights", "state", "schema", "log", "array", "picture", "packed", "folder", "stream", "strange"]
+Kind = Literal[
+    "net", "solver", "weights", "state", "schema", "log", "array", "picture", "packed", "folder", "stream", "strange"
+]
 
 # Enough for the comments at the head of a net.
 HEAD = 1 << 16
@@ -35,6 +37,11 @@ class FileKind(NamedTuple):
 
     kind: Kind
     words: str
+
+    @property
+    def sentence(self) -> str:
+        """`this is a net`, `these are weights (a caffemodel)`."""
+        return wrong_kind.sentence(self.words)
 
 
 def kind_of(path: PathLike) -> FileKind | None:

@@ -249,7 +249,7 @@ def _run(
             values = source.forward(session, growing.done)
             growing.add({name: values[name][: source.rows - growing.done] for name in names})
             say(growing.done, source.rows)
-        return tuple(session.notes)
+        return (*(() if source.input is None else source.input.notes), *session.notes)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ from caffe_split.tpm.cost import WatchCost, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
 from caffe_split.tpm.trust import short_windows
 
+_LAST = 2**31 - 1
+
 
 def check_windows(windows: Windows, max_iter: int | None = None) -> None:
     """Raises `CaffeSplitError` for windows that the layer would refuse, or that the training does not reach."""
@@ -41,6 +43,11 @@ def check_windows(windows: Windows, max_iter: int | None = None) -> None:
             raise CaffeSplitError(
                 f"the window {start}:{stop} ends after the training, whose max_iter is {max_iter}; choose a window "
                 "within it."
+            )
+        if stop > _LAST:
+            raise CaffeSplitError(
+                f"the window {start}:{stop} ends after iteration {_LAST}, the last that Caffe can count; choose a "
+                "window before."
             )
         last_stop = stop
 
@@ -72,7 +79,7 @@ class InstrumentPlan:
             check_file(target, force)
             there = kind_of(target)
             if there is not None and there.kind != "net":
-                raise CaffeSplitError(f"{target}: this is {there.words}; only a net is replaced. Choose another name.")
+                raise CaffeSplitError(f"{target}: {there.sentence}; only a net is replaced. Choose another name.")
         prototxt.write(self.training.net, target, force or path is None)
 
 

@@ -45,10 +45,16 @@ def recognise(given: Sequence[str]) -> Source:
     if stream:
         if looks_like_log(path):
             return Source("log", path, {})
-        raise CaffeSplitError(f"{first}: this is {stream}, which can be read only once; of {stream} only a log is read.")
+        raise CaffeSplitError(f"{first}: this is {stream}, which is read only where it gives a log.")
     series = find_snapshots(path)
     if series:
         return Source("snapshots", path, series)
+    if path.is_dir():
+        log = path / "train.log"
+        hint = f", for example {log}" if log.is_file() else ""
+        raise CaffeSplitError(
+            f"{first}: this is a folder; give a net, a solver, a training log or snapshots in it{hint}."
+        )
     raise CaffeSplitError(
         f"{first}: no such file, and no snapshots {first}_iter_N.caffemodel[.h5] (seen from {Path.cwd()}). Give a net, "
         "a solver, a training log, or snapshots."
