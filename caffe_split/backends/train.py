@@ -15,7 +15,7 @@ from caffe_split.backends.process import GRACE, Child
 from caffe_split.backends.train_plan import NO_CHOICES, TrainPlan, check_overwritten, plan_training
 from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import BusyError, CaffeSplitError, expect_path
-from caffe_split.files import Staged, locked, reason, staged
+from caffe_split.files import Staged, locked, staged
 from caffe_split.trainlog.messages import SNAPSHOT
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
@@ -72,14 +72,12 @@ def alone(plan: TrainPlan) -> Iterator[list[int]]:
         for path, what in ((plan.log, "the log"), (Path(plan.settings.prefix), "snapshots of the prefix")):
             name = Path(os.path.realpath(path))
             try:
-                held.append(stack.enter_context(locked(name.with_name(f".{name.name}.training"))).fd)
+                held.append(stack.enter_context(locked(name.with_name(f".{name.name}.training"), path)).fd)
             except BlockingIOError:
                 raise BusyError(
                     f"another training is running that writes {what} {path}; wait for its end, or stop it. "
                     "It is never replaced while it runs."
                 ) from None
-            except OSError as error:
-                raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}") from None
         # Another may have ended since the plan was made.
         check_overwritten(plan)
         yield held

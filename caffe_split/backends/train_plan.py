@@ -14,8 +14,10 @@ from caffe_split.backends.settings import SolverSettings, solver_settings
 from caffe_split.backends.train_check import check_request
 from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.kinds import kind_of
 from caffe_split.net.resume import AUTO
 from caffe_split.net.training import find_snapshots, weights_named
+from caffe_split.trainlog.pipeline import looks_like_log
 
 NO_CHOICES = Choices()
 
@@ -135,7 +137,13 @@ def plan_training(
 
 
 def check_overwritten(plan: TrainPlan) -> None:
-    """Raises `CaffeSplitError` where the training would replace a log or snapshots, unless it may (`plan.force`)."""
+    """Raises `CaffeSplitError` where the training would replace a log or snapshots, unless it may (`plan.force`).
+
+    What is no log is never replaced or continued: a wrong --log must not cost the net.
+    """
+    other = _no_log(plan.log)
+    if other:
+        raise CaffeSplitError(f"{plan.log}: {other}; --log takes a training log, or a new file")
     if plan.force:
         return
     if plan.log.exists() and plan.log.stat().st_size and not plan.append:
@@ -157,6 +165,17 @@ def check_overwritten(plan: TrainPlan) -> None:
             f"{plan.solver}: the training may overwrite snapshots of an earlier one: {names}. Choose another "
             "snapshot_prefix, move them away, or add --force"
         )
+
+
+def _no_log(path: Path) -> str:
+    """What a file is that is no training log, as a sentence; empty for a log and for nothing."""
+    if not path.is_file() or not path.stat().st_size:
+        return ""
+    found = kind_of(path)
+    if found is not None:
+        return "" if found.kind == "log" else found.sentence
+    # A training that failed at once may have left a log without a line of Caffe, which no content shows to be one.
+    return "" if path.suffix == ".log" or looks_like_log(path) else "no line of a training is in it"
 
 
 def _first_trainer(program: str | None) -> tuple[Backend, str]:

@@ -284,6 +284,11 @@ def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
 
 def _recorded_weights(derived: Path) -> Path:
     manifest = derived.parent / MANIFEST
+    if not manifest.exists():
+        raise CaffeSplitError(
+            f"{derived}: no {MANIFEST} beside it, so make-derived or fold did not write it. Is it the BASELINE? The "
+            "derived net is the second argument. Else give --baseline-weights FILE."
+        )
     try:
         return Path(json.loads(manifest.read_text(encoding="utf-8"))["plan"]["weights"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.derivation.choice import BY_TPM, CHOICE_FORMS
 from caffe_split.derivation.options import CALIBRATE, CHOICES, DEFAULTS
 
@@ -21,7 +21,7 @@ choose_by_option = click.option(
 
 def calibrate_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option --calibrate, with its help `text`."""
-    return click.option("--calibrate", type=click.IntRange(min=1), default=CALIBRATE, show_default=True, help=text)
+    return click.option("--calibrate", type=IntRange(min=1), default=CALIBRATE, show_default=True, help=text)
 
 
 def split_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +50,7 @@ def split_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--seed",
-            type=click.IntRange(min=0),
+            type=IntRange(min=0),
             default=DEFAULTS.seed,
             show_default=True,
             help="Seed of the symmetry-breaking noise.",

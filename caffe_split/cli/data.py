@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
-from caffe_split.cli.ranges import SEED
+from caffe_split.cli.ranges import SEED, IntRange
 from caffe_split.data import DIGITS_TRAIN
 
 _out = click.option(
@@ -36,7 +37,7 @@ def data() -> None:
 @_out
 @click.option(
     "--train",
-    type=click.IntRange(1),
+    type=IntRange(1),
     default=DIGITS_TRAIN,
     show_default=True,
     help="Images in the training set; the rest is the test set.",
@@ -66,7 +67,7 @@ def _cifar(classes: int) -> click.Command:
     @_out
     @click.option(
         "--pad",
-        type=click.IntRange(0, 32),
+        type=IntRange(0, 32),
         default=0,
         show_default=True,
         help="Zero pixels around the training images, for random crops.",
@@ -80,7 +81,7 @@ def _cifar(classes: int) -> click.Command:
         if source is None:
             source = _fetched(f"cifar-{classes}-binary.tar.gz", out)
         bar: Any  # click 8.1, the last one for Python 3.9, does not say of what type it is
-        with click.progressbar(length=60_000, label="images", file=sys.stderr) as bar:
+        with click.progressbar(length=60_000, label="images", file=_terminal()) as bar:
             counts = write_cifar(source, out, classes, pad, not no_checksum, bar.update)
         for path, count in counts.items():
             click.echo(f"{path}: {count} images")
@@ -101,12 +102,17 @@ def _cifar(classes: int) -> click.Command:
     return command
 
 
+def _terminal() -> TextIO:
+    """Where a bar is shown: nowhere if standard error is no terminal, where click would write the bar's label."""
+    return sys.stderr if sys.stderr.isatty() else io.StringIO()
+
+
 def _fetched(name: str, folder: Path) -> Path:
     from caffe_split.data.cifar import PUBLISHED
     from caffe_split.data.download import CIFAR, fetch
 
     bar: Any  # as above
-    with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
+    with click.progressbar(length=1, label=name, file=_terminal()) as bar:
 
         def show(have: int, whole: int) -> None:
             bar.length = whole or None

@@ -20,7 +20,7 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("net_or_solver", type=click.Path(path_type=Path))
-@click.option("--iter", "iteration", type=click.IntRange(min=0), help="Split the snapshot of this iteration.")
+@click.option("--iter", "iteration", type=IntRange(min=0), help="Split the snapshot of this iteration.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Split these weights, in place of --iter.")
 @click.option("--layers", help="Convolutions to split, separated by commas.")
 @click.option(
     "--num-splits",
-    type=click.IntRange(min=1),
+    type=IntRange(min=1),
     help=f"Split this many layers, the best ones by --choose-by.  [default: {NUM_SPLITS}]",
 )
 @choose_by_option
@@ -138,6 +138,10 @@ def make_derived(
         raise click.UsageError("--layers and --num-splits: choose one.")
     if control and (layers is not None or num_splits is not None):
         raise click.UsageError("--control splits nothing: leave out --layers and --num-splits.")
+    if skip_pool != DEFAULTS.skip_pool and kind not in ("skip", "identity"):
+        raise click.UsageError(f"--skip-pool is for --kind skip and identity; a split of kind {kind} has no skip.")
+    if residual_activation != DEFAULTS.activation and kind != "residual":
+        raise click.UsageError("--residual-activation is for --kind residual.")
     if not dry_run:
         check_out(out, force)
     chosen = names(layers)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import Shown, caffe_proto_option, state_options
+from caffe_split.cli.options import Shown, caffe_proto_option, names, state_options
 from caffe_split.cli.ranges import FiniteRange
 
 
@@ -58,7 +58,7 @@ def draw(
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--layer", "layers", multiple=True, required=True, help="Layer to draw; can be repeated.")
+@click.option("--layer", "layers", multiple=True, required=True, metavar="NAME[,NAME]", help="The layers to draw.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The picture: FILE.png, .svg or .pdf.")
 @click.option(
     "--channels",
@@ -99,5 +99,6 @@ def kernels(
     check_picture(out, force)
     training = shown.open(net, caffe_proto)
     roles = layer_roles(all_layers(training.net))
-    kernels_file(mosaics(training.net, weights, layers, channels, training.state), roles, out, bgr, force=force)
+    chosen = [name for each in layers for name in names(each) or ()]
+    kernels_file(mosaics(training.net, weights, chosen, channels, training.state), roles, out, bgr, force=force)
     click.echo(f"wrote {out}")

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json, shape_option
-from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
+from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange, IntRange
 
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The model.  [default: NET with .onnx]")
+@click.option("--out", type=click.Path(path_type=Path), help="The model: FILE.onnx.  [default: NET with .onnx]")
 @click.option(
-    "--opset", type=click.IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
+    "--opset", type=IntRange(1), default=17, show_default=True, help="Version of ONNX's operators, 13 or later."
 )
 @click.option("--dynamic", help="What may vary, separated by commas: batch, height, width.")
 @shape_option("an input, in place of the one in NET")
@@ -32,7 +32,7 @@ from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange
 @click.option(
     "--check",
     "count",
-    type=click.IntRange(min=0),
+    type=IntRange(min=0),
     default=1,
     show_default=True,
     help="Random inputs on which the model is compared with the net; 0: it is written unchecked.",
@@ -94,10 +94,11 @@ def export(
     """
     from caffe_split.exporting.make import export as work_out
     from caffe_split.exporting.options import CheckOptions, ExportOptions
-    from caffe_split.files import check_file
+    from caffe_split.files import check_ending, check_file
     from caffe_split.net.state import NetState
 
     out = out if out is not None else net.with_suffix(".onnx")
+    check_ending(out, [".onnx"])
     if not dry_run:
         check_file(out, force)
     options = ExportOptions(

@@ -20,6 +20,7 @@ from caffe_split.cli.options import (
     threads_option,
     wrong_use,
 )
+from caffe_split.cli.ranges import IntRange
 
 
 @click.command()
@@ -36,7 +37,7 @@ from caffe_split.cli.options import (
     help="npy: a BLOB.npy per blob; hdf5: one features.h5; lmdb: a BLOB_lmdb per blob, with float_data.",
 )
 @click.option(
-    "--iterations", type=click.IntRange(1), metavar="N", help="Batches to run.  [default: one pass over the data set]"
+    "--iterations", type=IntRange(1), metavar="N", help="Batches to run.  [default: one pass over the data set]"
 )
 @click.option(
     "--images",

@@ -15,7 +15,7 @@ from caffe_split.cli.options import (
     print_json,
     state_options,
 )
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 
 
 @click.command()
@@ -48,7 +48,7 @@ from caffe_split.cli.ranges import FiniteRange
 @ignore_extra_option
 @state_options("TEST")
 @click.option("--verify/--no-verify", "check", default=True, help="Compare with the unfolded net.  [default: verify]")
-@click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
+@click.option("--batches", type=IntRange(min=1), default=1, show_default=True, help="Batches to compare.")
 @click.option(
     "--tolerance",
     type=FiniteRange(min=0),

@@ -11,8 +11,7 @@ from caffe_split.errors import CaffeSplitError
 
 _NETS = ("net", "solver")
 # Command -> parameter -> the kinds of files that it takes (see `formats.kinds`, which recognises all of them except
-# names and studies); what is sure to be another kind is refused. `train` takes a net in this table since it then names
-# the solvers beside it.
+# names and studies); what is sure to be another kind is refused.
 TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "instrument": {"net": _NETS},
     "tpm": {"source": (*_NETS, "weights", "log", "folder"), "weights": ("weights",)},
@@ -43,6 +42,10 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # The same for every command that has the parameter.
 TAKEN_EVERYWHERE: dict[str, tuple[str, ...]] = {"caffe_proto": ("schema",)}
+
+# What a parameter takes in the tables, but the command refuses with more to say, such as the solvers beside a net: it
+# is not named among what is taken.
+_REFUSED_LATER = {("train", "solver"): "net", ("multisplit", "solver"): "net", ("tpm", "source"): "folder"}
 
 _WORDS = {
     "net": "a net",
@@ -94,18 +97,20 @@ def _check(
     from caffe_split.formats.kinds import kind_of
 
     found = kind_of(path)
-    if found is None or found.kind in kinds or (found.kind == "packed" and "log" in kinds):
+    if found is None or found.kind in kinds or (found.kind in ("packed", "stream") and "log" in kinds):
         return
-    wanted = " or ".join(_WORDS[kind] for kind in kinds if not (kind == "folder" and len(kinds) > 1))
+    later = _REFUSED_LATER.get((command, param.name or ""))
+    wanted = " or ".join(_WORDS[kind] for kind in kinds if kind != later)
     place = _place_for(found.kind, command, others)
-    raise CaffeSplitError(f"{path}: this is {found.words}; {_shown(param)} takes {wanted}.{place}")
+    raise CaffeSplitError(f"{path}: {found.sentence}; {_shown(param)} takes {wanted}.{place}")
 
 
 def _begins_as_log(path: str) -> bool:
+    from caffe_split.files import open_again
     from caffe_split.trainlog.lines import PREFIX
 
     try:
-        with open(path, "rb") as stream:
+        with open_again(path) as stream:
             head = stream.read(4096)
     except (OSError, ValueError):
         return False

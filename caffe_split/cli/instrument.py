@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, state_options
+from caffe_split.cli.ranges import IntRange
 
 
 @click.command()
@@ -20,7 +21,7 @@ from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, st
 )
 @click.option(
     "--interval",
-    type=click.IntRange(min=1),
+    type=IntRange(min=1),
     default=1,
     show_default=True,
     help="Iterations between two samples.",
@@ -30,7 +31,7 @@ from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, st
 @state_options("TRAIN")
 @caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
 @click.option("--in-place", is_flag=True, help="Write NET itself.")
 @click.option("--force", is_flag=True, help="Let --out replace a file.")
 def instrument(
@@ -59,6 +60,8 @@ def instrument(
     """
     from caffe_split.tpm import attach
 
+    if out == Path("-"):
+        out = None  # standard output
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")
     if remove == bool(windows):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split import jsontext
+from caffe_split.cli.options import LogPath
+from caffe_split.cli.ranges import IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, show
 from caffe_split.trainlog.outputs import Value, is_score
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 
 # What needs NumPy (`read`, `query`) is imported inside the functions: the pipelines' lines are found without it.
 
-LOGS = click.argument("logs", nargs=-1, required=True, type=click.Path())
+LOGS = click.argument("logs", nargs=-1, required=True, type=LogPath())
 rank_option = click.option(
     "--rank",
-    type=click.IntRange(0),
+    type=IntRange(0),
     help="Read the lines of this rank, in a log of several processes.  [default: the first]",
 )
 
@@ -45,12 +47,18 @@ def _read(path: str, rank: int | None) -> TrainingLog:
     return log
 
 
-def _found_in(paths: Sequence[str]) -> list[str]:
-    """The logs that are given, in place of a folder all logs in it. Raises `CaffeSplitError` if there is none."""
-    found = [str(file) for path in paths for file in pipeline.logs_under(path)]
-    if not found:
+def found_in(paths: Sequence[str]) -> list[str]:
+    """The logs that are given, in place of a folder all logs in it; of a folder without one that is said.
+
+    Raises `CaffeSplitError` if there is none at all.
+    """
+    found = {path: [str(file) for file in pipeline.logs_under(path)] for path in paths}
+    if not any(found.values()):
         raise CaffeSplitError(f"no training log in {', '.join(paths)}: no file there holds lines of Caffe")
-    return found
+    for path, files in found.items():
+        if not files:
+            _say(f"note: {path}: no training log in it")
+    return [file for path in paths for file in found[path]]
 
 
 def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
@@ -95,7 +103,7 @@ def _write(line: bytes) -> None:
 @click.option(
     "--output", metavar="NAME", help="Only this test output, ordered by value (a loss is best where it is lowest)."
 )
-@click.option("-n", "count", default=3, show_default=True, type=click.IntRange(1), help="Number of lines.")
+@click.option("-n", "count", default=3, show_default=True, type=IntRange(1), help="Number of lines.")
 @click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration, line and snapshot.")
@@ -151,7 +159,7 @@ def best(
         _show_values(log, chosen, records if as_json else None, value, snapshot)
         _say_of_trust(log, output)
 
-    status = _each(_found_in(logs), one)
+    status = _each(found_in(logs), one)
     if as_json:
         click.echo(jsontext.dumps(records))
     return status
@@ -195,7 +203,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
         _show_values(log, chosen, records if as_json else None, value, False)
         _say_of_trust(log, output)
 
-    status = _each(_found_in(logs), one)
+    status = _each(found_in(logs), one)
     if as_json:
         click.echo(jsontext.dumps(records))
     return status
@@ -213,8 +221,15 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
     help="Form of the table.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead.")
-@click.option("--series", "series_folder", metavar="DIR", help="Write DIR/<log name>.json instead: everything.")
+@click.option(
+    "--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead, over earlier ones."
+)
+@click.option(
+    "--series",
+    "series_folder",
+    metavar="DIR",
+    help="Write DIR/<log name>.json instead, over an earlier one: everything.",
+)
 @click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
 @click.option("--sort", "sort", type=click.Choice(list(SORTS)), help="Sort the rows by this column, the best first.")
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
@@ -237,7 +252,8 @@ def table(
 
     A folder stands for every log inside it. Of several runs the last line names the best and its snapshot.
 
-    The CSV files are those of BVLC's parse_log.py, column for column.
+    The CSV files are those of BVLC's parse_log.py, column for column. Files that are written are exports of logs, which
+    grow: they replace those of earlier exports. Logs of one name have a folder each, DIR/<run>/<log name>.train.
 
     \b
     Examples:
@@ -250,7 +266,7 @@ def table(
 
     read: list[TrainingLog] = []
     status = 0
-    for path in _found_in(logs):
+    for path in found_in(logs):
         try:
             log = _read(path, rank)
             if log.runs:

@@ -9,6 +9,7 @@ import click
 
 from caffe_split.cli.choosing import choose_by_option, split_options
 from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
+from caffe_split.cli.ranges import IntRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
@@ -38,10 +39,10 @@ class _OrAuto(click.ParamType):
 
 @click.command()
 @click.argument("solver", type=click.Path(path_type=Path))
-@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="How often to split.")
+@click.option("--rounds", type=IntRange(min=1), default=ROUNDS, show_default=True, help="How often to split.")
 @click.option(
     "--num-splits",
-    type=click.IntRange(min=1),
+    type=IntRange(min=1),
     help=f"Layers that each round splits.  [default: {LAYERS}, or all that can be split if they are fewer]",
 )
 @choose_by_option
@@ -49,7 +50,7 @@ class _OrAuto(click.ParamType):
 @click.option(
     "--iter",
     "iteration",
-    type=_OrAuto(click.IntRange(min=1)),
+    type=_OrAuto(IntRange(min=1)),
     metavar="N|auto",
     default=AUTO,
     show_default=True,
@@ -75,7 +76,7 @@ class _OrAuto(click.ParamType):
 )
 @click.option("--no-control", is_flag=True, help="Leave out the controls, which train equally long without a split.")
 @engine_option
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of each training.  [default: the engine chooses]")
+@click.option("--threads", type=IntRange(min=1), help="Threads of each training.  [default: the engine chooses]")
 @click.option("--deploy", type=click.Path(path_type=Path, exists=True), help="The deploy net, copied into best/.")
 @click.option(
     "--out",

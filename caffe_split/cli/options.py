@@ -14,7 +14,7 @@ import click
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
-from caffe_split.cli.ranges import LEVEL
+from caffe_split.cli.ranges import LEVEL, IntRange
 from caffe_split.errors import WrongUseError
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ class WindowType(click.ParamType):
 
 
 WINDOW = WindowType()
+
+
+class LogPath(click.Path):
+    """The path of a log, where - is standard input."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as it is, or that of standard input."""
+        return super().convert("/dev/stdin" if value == "-" else value, param, ctx)
 
 
 class ShapeType(click.ParamType):
@@ -99,7 +107,7 @@ device_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Threads of the engine.  [default: of caffe OPENBLAS_NUM_THREADS if set, else 1; of torch its own]",
 )

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from caffe_split.cli.given import check_given
-from caffe_split.cli.logs import rank_option
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.logs import found_in, rank_option
+from caffe_split.cli.options import LogPath
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
@@ -19,20 +20,19 @@ from caffe_split.plot.picture_file import picture_format, write_picture
 from caffe_split.plot.series import collect
 from caffe_split.plot.window import screen, show
 from caffe_split.trainlog.follow import Follower
-from caffe_split.trainlog.pipeline import logs_under
 
 SIZE = (9.0, 7.5)  # inches
 DEFAULT_FILE = "loss.png"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("logs", nargs=-1, required=True, type=click.Path())
+@click.argument("logs", nargs=-1, required=True, type=LogPath())
 @click.option(
     "--avg",
     "average",
     default=1,
     show_default=True,
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Mean of the train loss over N displays, the raw curve faint behind it.",
 )
@@ -103,7 +103,7 @@ def _open(logs: Sequence[str], rank: int | None) -> tuple[list[Follower], int]:
     Raises `CaffeSplitError` if none can be.
     """
     followers, status = [], 0
-    for path in [str(file) for given in logs for file in logs_under(given)]:
+    for path in found_in(logs):
         try:
             follower = Follower(path, rank)
             follower.poll()

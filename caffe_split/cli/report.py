@@ -7,12 +7,17 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.logs import rank_option
+from caffe_split.cli.options import LogPath
 
 
 @click.command()
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=LogPath(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="File to write."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page, FILE.html.",
 )
 @click.option("--force", is_flag=True, help="Replace the file --out.")
 @click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")
@@ -31,8 +36,7 @@ def report(
     Example:
       caffe-split report baseline derived1 derived2 --out report.html
     """
-    from caffe_split.files import check_file
-    from caffe_split.report.page import write_report
+    from caffe_split.report.page import check_page, write_report
     from caffe_split.report.runs import read_runs
 
     complaints: list[str] = []
@@ -41,7 +45,7 @@ def report(
         complaints.append(text)
         click.echo(f"caffe-split: {text}", err=True)
 
-    check_file(out, force)
+    check_page(out, force)
     runs = read_runs(folders, say, output, rank)
     for run in runs:
         for note in run.notes:

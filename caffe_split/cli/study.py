@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split.cli.options import print_json
+from caffe_split.cli.ranges import IntRange
 
 if TYPE_CHECKING:
     from caffe_split.study.model import Study
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("snakemake", nargs=-1)
-@click.option("--jobs", type=click.IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
+@click.option("--jobs", type=IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
 @click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
-@click.option("--seeds", type=click.IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
+@click.option("--seeds", type=IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
 @click.option("--only", metavar="RUN,...", help="These runs of the table, with their controls; the others later.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the study.  [default: its name, here]")
 @click.option("--dry-run", is_flag=True, help="Print the steps and an estimate of the time; run nothing.")

@@ -19,6 +19,7 @@ from caffe_split.cli.options import (
     state_options,
     threads_option,
 )
+from caffe_split.cli.ranges import IntRange
 
 if TYPE_CHECKING:
     from caffe_split.inference.counts import Counts
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 @click.argument("weights", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "--iterations",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Batches to run.  [default: one pass over the data set; 50, as in Caffe, where its size is not known]",
 )
 @click.option(
-    "--top", type=click.IntRange(1), multiple=True, metavar="K", help="Also the share of labels among the K highest."
+    "--top", type=IntRange(1), multiple=True, metavar="K", help="Also the share of labels among the K highest."
 )
 @click.option(
     "--confusion",
@@ -174,13 +175,10 @@ def _nothing(_line: str) -> None:
 
 def _confusion_writer(path: Path, force: bool) -> Callable[[Counts], None]:
     """What writes the matrix; checked before anything runs."""
-    from caffe_split.errors import CaffeSplitError
-    from caffe_split.files import check_file, write_atomic
+    from caffe_split.files import check_ending, check_file, write_atomic
     from caffe_split.plot.picture_file import FORMATS, check_picture
 
-    if path.suffix.lower() not in (".csv", *FORMATS):
-        raise CaffeSplitError(f"{path}: --confusion writes files that end in .csv, {', '.join(FORMATS)}.")
-    if path.suffix.lower() == ".csv":
+    if check_ending(path, (".csv", *FORMATS)) == ".csv":
         check_file(path, force)
         return lambda counts: write_atomic(path, counts.csv_text().encode(), force)
     from caffe_split.plot.confusion import confusion_file

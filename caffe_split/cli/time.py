@@ -15,12 +15,13 @@ from caffe_split.cli.options import (
     state_options,
     threads_option,
 )
+from caffe_split.cli.ranges import IntRange
 
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.option(
-    "--iterations", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="Iterations that count."
+    "--iterations", type=IntRange(1), default=50, show_default=True, metavar="N", help="Iterations that count."
 )
 @state_options("TRAIN")
 @engine_option

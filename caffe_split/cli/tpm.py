@@ -13,6 +13,7 @@ import click
 from caffe_split.cli.choosing import calibrate_option
 from caffe_split.cli.options import (
     WINDOW,
+    LogPath,
     Shown,
     caffe_proto_option,
     engine_option,
@@ -21,7 +22,7 @@ from caffe_split.cli.options import (
     print_json,
     state_options,
 )
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.cli.tpm_scores import ScoresAsked
 from caffe_split.errors import CaffeSplitError
 
@@ -34,11 +35,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("source", nargs=-1, required=True)
+@click.argument("source", nargs=-1, required=True, type=LogPath())
 @click.option(
     "--iter",
     "iteration",
-    type=click.IntRange(0),
+    type=IntRange(0),
     help="Snapshot whose TPM layers to read.  [default: the last one, or the end of the last --window]",
 )
 @click.option(
@@ -48,7 +49,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     multiple=True,
     help="Window to measure, from TPM layers or else from the series of snapshots; can be repeated.",
 )
-@click.option("--interval", type=click.IntRange(min=1), help="Use snapshots that are this many iterations apart.")
+@click.option("--interval", type=IntRange(min=1), help="Use snapshots that are this many iterations apart.")
 @click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
 @click.option(
     "--momentum",
@@ -72,7 +73,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @calibrate_option("With --scores: batches of the net's training data on which the gradients are measured.")
 @engine_option
 @ignore_extra_option
-@click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as CSV.")
+@click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Also write every kernel's numbers as FILE.csv.")
 @click.option("--plot", "picture", type=_FILE, metavar="FILE", help="Also draw them as FILE.png, .svg or .pdf.")
 @click.option("--force", is_flag=True, help="Let --csv and --plot replace files.")
 @state_options("TRAIN")
@@ -80,7 +81,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--suggest-window", is_flag=True, help="SOURCE is a log: say where its loss falls fastest.")
 @click.option(
     "--length",
-    type=click.IntRange(min=1),
+    type=IntRange(min=1),
     metavar="N",
     help="With --suggest-window: iterations of the window.  [default: a tenth of the training]",
 )
@@ -133,7 +134,7 @@ def tpm(
         raise click.UsageError("--weights belongs to --scores; TPM needs more than one moment of a training.")
     if weights is not None and iteration is not None:
         raise click.UsageError("--iter and --weights: choose one.")
-    given = recognise(source)
+    given = recognise([_log_in(each) if suggest_window else each for each in source])
     if all_scores:
         if given.kind in ("log", "snapshots"):
             raise CaffeSplitError(f"{given.path}: --scores runs the net over its training data; give its solver.")
@@ -152,7 +153,8 @@ def tpm(
         unfit_given = [option for option, value in unfit.items() if value]
         if unfit_given:
             raise click.UsageError(
-                f"a log has no numbers of kernels and of other windows: {', '.join(unfit_given)} need snapshots."
+                f"a log has no numbers of kernels and of other windows: {', '.join(unfit_given)} "
+                f"{'needs' if len(unfit_given) == 1 else 'need'} snapshots."
             )
         _show_log(given.path, names(layers), momentum, as_json, files)
         return
@@ -202,9 +204,10 @@ class _Files(NamedTuple):
 
     def check(self) -> None:
         """Refuse before anything is computed."""
-        from caffe_split.files import check_file
+        from caffe_split.files import check_ending, check_file
 
         if self.csv is not None:
+            check_ending(self.csv, [".csv"])
             check_file(self.csv, self.force)
         if self.picture is not None:
             from caffe_split.plot.picture_file import check_picture
@@ -260,6 +263,12 @@ def _show_log(path: Path, layers: list[str] | None, momentum: float | None, as_j
         return
     for line in printed_lines(printed):
         click.echo(line)
+
+
+def _log_in(path: str) -> str:
+    """The train.log of a folder, which that folder stands for where a log is asked for; else the path itself."""
+    log = Path(path, "train.log")
+    return str(log) if log.is_file() else path
 
 
 def _suggest(path: Path, length: int | None, as_json: bool) -> None:

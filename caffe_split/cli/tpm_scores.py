@@ -57,7 +57,8 @@ class ScoresAsked(NamedTuple):
         if as_json:
             print_json({"weights": source, "batches": self.batches, "engine": backend.name, **table.as_dict()})
             return
-        click.echo(f"{source}: gradients of {self.batches} batches, run in {backend.title}")
+        batches = f"{self.batches} {'batch' if self.batches == 1 else 'batches'}"
+        click.echo(f"{source}: gradients of {batches}, run in {backend.title}")
         for line in table.lines():
             click.echo(line)
         if note := synflow_note(saliency):

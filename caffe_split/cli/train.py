@@ -8,7 +8,7 @@ import click
 
 from caffe_split.backends.choose import names
 from caffe_split.backends.process import GRACE
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.ranges import FiniteRange, IntRange
 
 if TYPE_CHECKING:
     from caffe_split.backends.train_plan import TrainPlan
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 @click.option("--append", is_flag=True, help="Continue a log that is there, as when resuming.")
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Threads of each process.  [default: of caffe OPENBLAS_NUM_THREADS if set, else 1; of torch OMP_NUM_THREADS "
     "if set, else as many cores as pay for the net; --processes divides all cores]",
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="N",
     help="Threads that decode images for a data layer, per process; torch only.  [default: one per core, at most 4]",
 )
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**63 - 1),
+    type=IntRange(0, 2**63 - 1),
     metavar="N",
     help="Seed of all random numbers, in place of the solver's random_seed; torch only.",
 )
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--compile", is_flag=True, help="Run the net through torch.compile: slow to start; for CUDA devices.")
 @click.option(
     "--processes",
-    type=click.IntRange(1),
+    type=IntRange(1),
     metavar="K",
     help="Divide every batch over K torch processes on this machine; over several: torchrun.",
 )
@@ -150,6 +150,8 @@ def train(
         outcome = run_training(plan, reporter, grace)
     if outcome.status == 0:
         click.echo(f"done; the log is {plan.log}", err=True)
+        if not plan.settings.max_iter:
+            click.echo(f"note: max_iter of {plan.solver} is 0: nothing was trained", err=True)
     elif outcome.interrupted is not None and outcome.state is not None:
         click.echo(f"stopped; to resume:\n  {resume_command(plan, outcome.state)}", err=True)
     elif outcome.interrupted is not None:

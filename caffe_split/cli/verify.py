@@ -8,7 +8,7 @@ import click
 
 from caffe_split.backends.choose import names as backend_names
 from caffe_split.cli.options import Shown, caffe_proto_option, ignore_extra_option, print_json, state_options
-from caffe_split.cli.ranges import SEED, FiniteRange
+from caffe_split.cli.ranges import SEED, FiniteRange, IntRange
 
 
 @click.command()
@@ -24,7 +24,7 @@ from caffe_split.cli.ranges import SEED, FiniteRange
     type=click.Path(path_type=Path),
     help="Weights of DERIVED.  [default: folded.caffemodel or init.caffemodel beside DERIVED]",
 )
-@click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
+@click.option("--batches", type=IntRange(min=1), default=1, show_default=True, help="Batches to forward.")
 @state_options("TEST")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(

@@ -9,16 +9,18 @@ import click
 
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.cli.logs import rank_option
-from caffe_split.cli.ranges import FiniteRange
+from caffe_split.cli.options import LogPath
+from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import stream_kind
 from caffe_split.trainlog import progress, query
 from caffe_split.trainlog.follow import Follower
 
 
 @click.command()
-@click.argument("log", type=click.Path())
+@click.argument("log", type=LogPath())
 @click.option(
-    "--max-iter", type=click.IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
+    "--max-iter", type=IntRange(1), help="Last iteration of the training.  [default: what the log's solver says]"
 )
 @click.option(
     "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."
@@ -39,6 +41,8 @@ def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | 
     """
     if Path(log, "train.log").is_file():
         log = str(Path(log, "train.log"))
+    if stream_kind(log) and not once:
+        raise CaffeSplitError(f"{log}: this is {stream_kind(log)}, which does not grow; give the file, or add --once")
     follower = Follower(log, rank)
     follower.poll()
     for note in follower.log.notes:

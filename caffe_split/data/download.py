@@ -34,7 +34,7 @@ def fetch(base: str, name: str, md5: str, folder: Path, progress: Callable[[int,
     by_hand = f"Fetch {base}{name} by hand (MD5 {md5}) and give it with --from {name}."
     try:
         make_folder(folder)
-        with locked(folder / f"{name}.lock"):
+        with locked(folder / f"{name}.lock", target):
             _receive(base + name, part, progress or (lambda _have, _all: None))
             _check(part, base + name, md5, by_hand)
             rename_new(part, target)

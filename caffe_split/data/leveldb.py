@@ -38,10 +38,12 @@ class LevelDb:
 
     def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
+        if not is_leveldb(path):
+            is_lmdb = Path(path, "data.mdb").is_file()
+            what = "this is an LMDB already" if is_lmdb else f"no LevelDB seen from {Path.cwd()}"
+            raise CaffeSplitError(f"{self.path}: {what}.")
         if not can_read():
             raise CaffeSplitError(f"{self.path}: {NO_PLYVEL}")
-        if not is_leveldb(path):
-            raise CaffeSplitError(f"{self.path}: no LevelDB seen from {Path.cwd()}.")
         import plyvel
 
         stack = contextlib.ExitStack()

@@ -29,7 +29,7 @@ def why_not(
 ) -> str | None:
     """Why a convolution cannot be split as `options` say, or None; `helpers` are the net's `helper_names`."""
     if layer.type != "Convolution":
-        return f"it is a {layer.type} layer"
+        return f"its type is {layer.type}"
     if layer.name in helpers:
         return "it is a helper of an earlier split"
     strange = list(dict.fromkeys(problem.path for problem in foreign_fields(layer)))
@@ -143,7 +143,7 @@ def choose_layers(
         choice = parse_choice(options.choose_by)
         more = "Watch more layers with `caffe-split instrument`, or split fewer." if choice.by_tpm else "Split fewer."
         raise CaffeSplitError(
-            f"{count} layer(s) to choose by {options.choose_by}, but only {len(chosen)} that can be split have it "
-            f"({', '.join(chosen) or 'none'}). Layers that can be split: {listing}. {more}"
+            f"{len(chosen)} {'layer' if len(chosen) == 1 else 'layers'} can be split by {options.choose_by} "
+            f"({', '.join(chosen) or 'none'}), {count} were asked for. Layers that can be split: {listing}. {more}"
         )
     return [layer for name, layer in possible.items() if name in chosen]

@@ -53,8 +53,8 @@ def measure_known(
     elif (chooses and choice.by_tpm) or (divides and rule.needs_scores):
         if iteration is None:
             raise WrongUseError(
-                "--weights alone has no TPM: give --layers or --choose-by, and a --partition score:NAME, random:SEED "
-                "or list:..."
+                "--weights alone has no TPM: give --layers or --choose-by, and a --partition score:NAME, random:SEED, "
+                "list:... or all"
             )
         windows = () if options.window is None else (options.window,)
         scores = latest_window(measure_tpm(training, iteration, windows=windows))

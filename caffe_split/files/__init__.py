@@ -8,10 +8,12 @@ from caffe_split.files.hashes import md5, sha256
 from caffe_split.files.hidden import scratch
 from caffe_split.files.locks import Lock, lock_file, locked
 from caffe_split.files.staged import Staged, staged
+from caffe_split.files.streams import open_again, stream_kind
 from caffe_split.files.writing import (
     PathLike,
     append_to,
     atomic_open,
+    check_ending,
     check_file,
     check_ours,
     check_parent,
@@ -34,6 +36,7 @@ __all__ = [
     "Staged",
     "append_to",
     "atomic_open",
+    "check_ending",
     "check_file",
     "check_ours",
     "check_out",
@@ -46,6 +49,7 @@ __all__ = [
     "make_folder",
     "md5",
     "new_folder",
+    "open_again",
     "open_new",
     "reason",
     "remove_file",
@@ -56,5 +60,6 @@ __all__ = [
     "scratch",
     "sha256",
     "staged",
+    "stream_kind",
     "write_atomic",
 ]

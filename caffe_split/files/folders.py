@@ -31,14 +31,16 @@ def check_out(out: Path, force: bool) -> None:
         there = os.path.lexists(out)
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{out}: cannot be written: {reason(error)}.") from error
+    said = added(out) if there else None
+    if said is not None:
+        # Of a file the next free name is none for a folder.
+        free = f" ({free_name(out)} is free)" if out.is_dir() else ""
+        raise CaffeSplitError(f"{out} {'' if force else 'exists and '}{said}; {_STAYS}{free}.")
     if there and not force:
         raise CaffeSplitError(
             f"{out} exists; nothing is overwritten unasked. Choose another --out ({free_name(out)} is free), or add "
             "--force."
         )
-    said = added(out) if there else None
-    if said is not None:
-        raise CaffeSplitError(f"{out} {said}; {_STAYS} ({free_name(out)} is free).")
 
 
 def free_name(path: Path) -> Path:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from caffe_split.errors import CaffeSplitError
+from caffe_split.files.writing import PathLike, reason
+
 
 class Lock:
     """A lock file that is held. A process that is to hold it, too, inherits the file descriptor `fd`."""
@@ -22,18 +25,29 @@ class Lock:
 
 
 def lock_file(path: Path) -> IO[str]:
-    """Open a lock file for reading and writing, made where it is not there. Raises `OSError`."""
-    return path.open("a+", encoding="utf-8")
+    """Open a lock file for reading and writing, made where it is not there.
+
+    Raises `CaffeSplitError` where the system refuses.
+    """
+    try:
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}") from error
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[Lock]:
+def locked(path: Path, target: PathLike | None = None) -> Iterator[Lock]:
     """Hold `path`, a file that is made for it, and removed with the last process that holds it.
 
-    Raises `BlockingIOError` where another process holds it, and `OSError` where it cannot be made. Where the file
-    system has no locks nobody is kept out.
+    Raises `BlockingIOError` where another process holds it, and `CaffeSplitError` where it cannot be made, with the
+    name of the `target` that it guards, if that is given. Where the file system has no locks nobody is kept out.
     """
-    fd = _take(path)
+    try:
+        fd = _take(path)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise CaffeSplitError(f"{target or path}: cannot be written: {reason(error)}") from error
     try:
         yield Lock(path, fd)
     finally:

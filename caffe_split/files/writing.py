@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Union
 
@@ -117,6 +117,17 @@ def check_file(path: Path, force: bool) -> None:
             _check_free(str(path), path)
     except OSError as error:
         raise CaffeSplitError(f"{path}: cannot be written: {reason(error)}.") from error
+
+
+def check_ending(path: PathLike, endings: Sequence[str]) -> str:
+    """The ending of a name, in lower case. Raises `CaffeSplitError` where it is none of `endings`.
+
+    So a slip, such as the name of a net, does not cost that file where --force is given.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in endings:
+        raise CaffeSplitError(f"cannot write {path}: the name must end in {', '.join(endings)}")
+    return ending
 
 
 def check_parent(path: Path) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, reason
+
+_NONE = "not an array that numpy.save or numpy.savez wrote"
 
 
 def read_array(path: PathLike) -> np.ndarray:
@@ -38,8 +40,12 @@ def read_arrays(path: PathLike) -> np.ndarray | dict[str, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except CaffeSplitError:
         raise
+    except OSError as error:
+        if error.errno is None:  # NumPy's own, of a damaged file
+            raise CaffeSplitError(f"{path}: {_NONE}: {error}") from error
+        raise CaffeSplitError(f"{path}: cannot read it: {reason(error)}") from error
     except Exception as error:  # of a damaged file: numpy, zipfile, zlib and tokenize have a dozen kinds
-        raise CaffeSplitError(f"{path}: not an array that numpy.save or numpy.savez wrote: {error}") from error
+        raise CaffeSplitError(f"{path}: {_NONE}: {error}") from error
     return {name: _numbers(path, f"'{name}' in it", values) for name, values in arrays.items()}
 
 

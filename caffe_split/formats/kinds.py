@@ -6,11 +6,13 @@ import os
 import re
 from typing import Literal, NamedTuple
 
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, stream_kind
 from caffe_split.formats.prototxt import wrong_kind
 from caffe_split.formats.prototxt.document import NET_ONLY, SOLVER_ONLY
 
-Kind = Literal["net", "solver", "weights", "state", "schema", "log", "array", "picture", "packed", "folder", "strange"]
+Kind = Literal[
+    "net", "solver", "weights", "state", "schema", "log", "array", "picture", "packed", "folder", "stream", "strange"
+]
 
 # Enough for the comments at the head of a net.
 HEAD = 1 << 16
@@ -36,12 +38,21 @@ class FileKind(NamedTuple):
     kind: Kind
     words: str
 
+    @property
+    def sentence(self) -> str:
+        """`this is a net`, `these are weights (a caffemodel)`."""
+        return wrong_kind.sentence(self.words)
+
 
 def kind_of(path: PathLike) -> FileKind | None:
     """What lies at `path`, where its first bytes leave no doubt; None where they do, or nothing can be read there."""
     try:
         if os.path.isdir(path):
             return FileKind("folder", "a folder")
+        stream_words = stream_kind(path)
+        if stream_words:
+            # Not read: what comes after would find nothing more in it.
+            return FileKind("stream", f"{stream_words}, which can be read only once")
         with open(path, "rb") as stream:
             head = stream.read(HEAD)
     except (OSError, ValueError):

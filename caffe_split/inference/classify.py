@@ -21,7 +21,7 @@ PLAIN = Preprocessing()
 class Prediction:
     """The highest classes of an image: (score, name), the highest first.
 
-    notes: what of the net was not computed, and why; the same for all images of a call.
+    notes: what of the net was not computed, and why, and what else is to be known; the same for all images of a call.
     """
 
     image: Path
@@ -93,5 +93,5 @@ def classify(
             classes = check_names(names, len(scores), labels)
             order = np.argsort(-scores, kind="stable")[:top]
             best = tuple((float(scores[index]), classes[index]) for index in order)
-            found.append(Prediction(Path(path), best, tuple(session.notes)))
+            found.append(Prediction(Path(path), best, (*source.notes, *session.notes)))
     return found

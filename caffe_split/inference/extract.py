@@ -249,14 +249,14 @@ def _run(
             values = source.forward(session, growing.done)
             growing.add({name: values[name][: source.rows - growing.done] for name in names})
             say(growing.done, source.rows)
-        return tuple(session.notes)
+        return (*(() if source.input is None else source.input.notes), *session.notes)
 
 
 @contextlib.contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
     try:
-        with locked(work.with_name(f".{work.name}.lock")):
+        with locked(work.with_name(f".{work.name}.lock"), work):
             yield
     except BlockingIOError:
         raise BusyError(f"another process extracts into {work}; wait for its end, or choose another --out.") from None

@@ -39,10 +39,17 @@ class Preprocessing:
     rgb: bool = False
 
 
+# A deploy net has no data layer, which would say what the training did.
+_AS_THEY_ARE = (
+    "nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean and --scale"
+)
+
+
 class ImageInput:
     """The one input of a deploy net, and how images become its values.
 
     name: of the blob. batch: how many images the net's text gives it. shape: of one image, (channels, height, width).
+    notes: what a user should know of the pixels.
 
     Raises `CaffeSplitError` for a net of several inputs, or whose input is no image, and for means that do not fit.
     """
@@ -66,6 +73,8 @@ class ImageInput:
         self.rgb = preprocessing.rgb
         self.scale = float(written.get("scale") if preprocessing.scale is None else preprocessing.scale)
         self.mean = _mean(preprocessing.mean, written, layers[0], shape[1])
+        asked = preprocessing.mean is not None or preprocessing.scale is not None
+        self.notes = () if asked or layers[0].message.has("transform_param") else (_AS_THEY_ARE,)
 
     def read(self, path: PathLike) -> np.ndarray:
         """The values of an image, float32 of `shape`. Raises `CaffeSplitError` for a file that is no image."""

@@ -15,7 +15,8 @@ def table_lines(summary: Summary) -> list[str]:
     """The table, one line per layer, with the totals below."""
     body = [(row.name, row.type, row.output, _count(row.parameters), _count(row.macs)) for row in summary.rows]
     head = ("layer", "type", "output", "parameters", "multiply-adds")
-    total = ("total", f"{len(body)} layers", "", *(text if text != "0" else "-" for text in summary.cost.texts()))
+    count = f"{len(body)} layer{'' if len(body) == 1 else 's'}"
+    total = ("total", count, "", *(text if text != "0" else "-" for text in summary.cost.texts()))
     return [*_columns([head, *body, total], "lllrr"), *_notes(summary)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 from caffe_split.layertypes.record import LayerType
@@ -48,7 +49,14 @@ def record_of(name: str) -> LayerType:
     >>> record_of("Pooling").keeps_channels, record_of("MyOwn").engine
     (True, None)
     """
-    return RECORDS.get(name) or LayerType(name, shapes="the type is not one of Caffe's own")
+    return RECORDS.get(name) or LayerType(name, shapes=f"the type is not one of Caffe's own{_alike(name)}")
+
+
+def _alike(name: str) -> str:
+    """A known type whose name differs from `name` by a slip, as the end of a sentence; "" for none."""
+    known = {each.lower(): each for each in RECORDS}
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.9)
+    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def record_for(layer: Layer) -> LayerType:

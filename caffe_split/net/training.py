@@ -236,6 +236,15 @@ def inline_name(solver_path: Path, key: str) -> Path:
     return solver_path.with_name(f"{solver_path.stem}_{key.replace('_param', '')}.prototxt")
 
 
+def _quoted(path: Path) -> str:
+    """A path in quotes; one that is not in UTF-8 is shown in Latin-1, in which any bytes are text."""
+    written = os.fsencode(path)
+    try:
+        return f'"{written.decode()}"'
+    except UnicodeDecodeError:
+        return f'"{written.decode("latin-1")}" (in Latin-1: the solver is not in UTF-8)'
+
+
 def solver_net_path(solver: prototxt.Document) -> Path:
     """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
     for key in ("net", "train_net"):
@@ -245,8 +254,8 @@ def solver_net_path(solver: prototxt.Document) -> Path:
             path = Path(str(solver.get(key)))
             if not path.is_file():
                 raise CaffeSplitError(
-                    f'{solver.filename}: {key} is "{path}", which is not there seen from {Path.cwd()}. Paths in a '
-                    f"prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
+                    f"{solver.filename}: {key} is {_quoted(path)}, which is not there seen from {Path.cwd()}. Paths in "
+                    f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
                 )
             return path
     raise CaffeSplitError(

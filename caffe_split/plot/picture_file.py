@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike, atomic_open, check_file
+from caffe_split.files import PathLike, atomic_open, check_ending, check_file
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150
@@ -15,10 +14,7 @@ DPI = 150
 
 def picture_format(path: PathLike) -> str:
     """'png', 'svg' or 'pdf', by the ending of the name. Raises `CaffeSplitError` for another."""
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        raise CaffeSplitError(f"cannot write {path}: the name must end in {', '.join(FORMATS)}")
-    return ending[1:]
+    return check_ending(path, FORMATS)[1:]
 
 
 def check_picture(path: Path, force: bool) -> None:

@@ -11,7 +11,7 @@ from string import Template
 
 from caffe_split import __version__
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_file, write_atomic
+from caffe_split.files import check_ending, check_file, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.plot.draw import draw_svg
 from caffe_split.report import sections
@@ -23,11 +23,18 @@ from caffe_split.report.runs import Run
 ASPECT = 0.8
 # If the names of the runs are longer than this together, the title gives their number.
 LONGEST_TITLE = 80
+ENDINGS = (".html", ".htm")
+
+
+def check_page(out: Path, force: bool) -> None:
+    """Raises `CaffeSplitError` if no page may be written to `out`; to be called before anything is computed."""
+    check_ending(out, ENDINGS)
+    check_file(out, force)
 
 
 def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False) -> None:
-    """Write the page to `out`. Raises `CaffeSplitError`, see `files.check_file`."""
-    check_file(out, force)
+    """Write the page to `out`. Raises `CaffeSplitError`, see `check_page`."""
+    check_page(out, force)
     write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"), force)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError, expect
 from caffe_split.files import PathLike, check_file
 from caffe_split.formats import prototxt
+from caffe_split.formats.kinds import kind_of
 from caffe_split.formats.prototxt.upgrade import upgraded
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
@@ -20,6 +21,8 @@ from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.cost import WatchCost, watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, expect_pairs, remove_watchers, watchers
 from caffe_split.tpm.trust import short_windows
+
+_LAST = 2**31 - 1
 
 
 def check_windows(windows: Windows, max_iter: int | None = None) -> None:
@@ -40,6 +43,11 @@ def check_windows(windows: Windows, max_iter: int | None = None) -> None:
             raise CaffeSplitError(
                 f"the window {start}:{stop} ends after the training, whose max_iter is {max_iter}; choose a window "
                 "within it."
+            )
+        if stop > _LAST:
+            raise CaffeSplitError(
+                f"the window {start}:{stop} ends after iteration {_LAST}, the last that Caffe can count; choose a "
+                "window before."
             )
         last_stop = stop
 
@@ -63,11 +71,15 @@ class InstrumentPlan:
     def write(self, path: PathLike | None = None, force: bool = False) -> None:
         """Write the net into a new file, or, without a path, in place of the file that it was read from.
 
-        Raises `CaffeSplitError` where a file of that name exists, unless `force`, and where nothing can be written.
+        Raises `CaffeSplitError` where a file of that name exists, unless `force` and it is a net, and where nothing can
+        be written.
         """
         target = self.training.net_path if path is None else Path(path)
         if path is not None:
             check_file(target, force)
+            there = kind_of(target)
+            if there is not None and there.kind != "net":
+                raise CaffeSplitError(f"{target}: {there.sentence}; only a net is replaced. Choose another name.")
         prototxt.write(self.training.net, target, force or path is None)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import stream_kind
 from caffe_split.net.training import find_snapshots
 from caffe_split.tpm.from_snapshots import snapshots_of
 from caffe_split.trainlog.pipeline import looks_like_log
@@ -40,9 +41,20 @@ def recognise(given: Sequence[str]) -> Source:
             return Source("snapshots", path, snapshots_of(given))
         log = path.suffix != ".prototxt" and looks_like_log(path)
         return Source("log" if log else "training", path, {})
+    stream = stream_kind(path)
+    if stream:
+        if looks_like_log(path):
+            return Source("log", path, {})
+        raise CaffeSplitError(f"{first}: this is {stream}, which is read only where it gives a log.")
     series = find_snapshots(path)
     if series:
         return Source("snapshots", path, series)
+    if path.is_dir():
+        log = path / "train.log"
+        hint = f", for example {log}" if log.is_file() else ""
+        raise CaffeSplitError(
+            f"{first}: this is a folder; give a net, a solver, a training log or snapshots in it{hint}."
+        )
     raise CaffeSplitError(
         f"{first}: no such file, and no snapshots {first}_iter_N.caffemodel[.h5] (seen from {Path.cwd()}). Give a net, "
         "a solver, a training log, or snapshots."

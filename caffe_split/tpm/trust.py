@@ -96,7 +96,7 @@ def short_windows(
     least = least_steps(interval, momentum, weights)
     return [
         f"the window {start}:{stop} has N = {(stop - start) // interval} steps of {interval}; TPM means something from "
-        f"N = {least} on: choose a longer window or a smaller interval"
+        f"N = {least} on: choose a longer window{' or a smaller interval' if interval > 1 else ''}"
         for start, stop in windows
         if (stop - start) // interval < least
     ]

@@ -6,7 +6,7 @@ import os
 import time
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, open_again, stream_kind
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.parse import Parser
 from caffe_split.trainlog.ranks import check_rank
@@ -31,6 +31,7 @@ class Follower:
     def _start(self, text: Text) -> None:
         _, self._modified = open_log(self.path)
         self._text = text
+        self._text.plain = text.plain and not stream_kind(self.path)
         self._parser = Parser(time.localtime(self._modified).tm_year)
         self._offset = 0
         self._inode = os.stat(self.path).st_ino
@@ -48,10 +49,12 @@ class Follower:
         """
         open_log(self.path)
         state = os.stat(self.path)
-        if state.st_size < self._offset or state.st_ino != self._inode:
+        # A pipe has no size; what it gave stays.
+        shorter = state.st_size < self._offset and not stream_kind(self.path)
+        if shorter or state.st_ino != self._inode:
             self._again()
         self._modified = state.st_mtime
-        with open(self.path, "rb", buffering=0) as stream:
+        with open_again(self.path) as stream:
             stream.seek(self._offset - len(self._tail))
             if stream.read(len(self._tail)) != self._tail:
                 self._again()

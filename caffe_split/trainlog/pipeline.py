@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, open_again
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.messages import number
 from caffe_split.trainlog.ranks import check_rank, tagged
@@ -178,7 +178,7 @@ def may_not_be_finite(path: PathLike, found: list[Found]) -> bool:
 
     It costs little. True also if the file is no plain text, where it cannot be looked up.
     """
-    with open(path, "rb") as stream:
+    with open_again(path) as stream:
         for line in found:
             stream.seek(max(line.offset - _BESIDE, 0))
             near = stream.read(2 * _BESIDE + len(line.text))

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, open_again
 from caffe_split.trainlog.model import Run, TrainingLog
 from caffe_split.trainlog.outputs import best_of
 from caffe_split.trainlog.show import duration, number
@@ -75,9 +75,9 @@ def max_iter_in(path: PathLike, rank: int | None = None) -> int | None:
     that and is not the first. Of a file that is no plain text all is searched. rank: see `read_log`.
     """
     first = head(path, _REACH)
-    with open(path, "rb") as stream:
+    with open_again(path) as stream:
         if stream.read(len(first)) == first:
-            stream.seek(max(os.fstat(stream.fileno()).st_size - _REACH, 0))
+            stream.seek(max(stream.seek(0, os.SEEK_END) - _REACH, 0))
             pieces = iter([first, stream.read()])
         else:
             # Without ranks before its lines, the filter leaves a text as it is.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike
+from caffe_split.files import PathLike, open_again, stream_kind
 from caffe_split.trainlog import compressed
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.ranks import RankFilter, tagged
@@ -30,8 +30,8 @@ _LONGEST_SEQUENCE = 512
 class Text:
     """The text of a file that is fed in blocks.
 
-    rank: see `RankFilter`; `several` says that lines have ranks. plain: the text is the bytes of the file, so that
-    offsets in the text are offsets in the file.
+    rank: see `RankFilter`; `several` says that lines have ranks. plain: the text is the bytes of a file, so that
+    offsets in the text are offsets in the file; what `blocks` reads of a pipe is not.
     """
 
     def __init__(self, several: bool = False, rank: int | None = None) -> None:
@@ -137,7 +137,7 @@ def open_log(path: PathLike) -> tuple[Path, float]:
         state = log.stat()
         if log.is_dir():
             raise CaffeSplitError(f"{log} is a folder; expected a training log, e.g. {log / 'train.log'}")
-        with log.open("rb"):
+        with open_again(log):
             pass
     except OSError as error:
         raise CaffeSplitError(f"cannot read the log {log}: {error.strerror}") from error
@@ -149,7 +149,8 @@ def blocks(path: PathLike, text: Text, size: int = BLOCK) -> Iterator[bytes]:
 
     Raises `CaffeSplitError` if it is compressed in a way that cannot be read here.
     """
-    with open(path, "rb", buffering=0) as stream:
+    text.plain = text.plain and not stream_kind(path)
+    with open_again(path) as stream:
         try:
             while block := stream.read(size):
                 yield from text.feed(block)
@@ -160,7 +161,7 @@ def blocks(path: PathLike, text: Text, size: int = BLOCK) -> Iterator[bytes]:
 
 def head(path: PathLike, size: int) -> bytes:
     """About the first `size` bytes of the text of a log, without ranks before the lines."""
-    with Path(path).open("rb") as stream:
+    with open_again(path) as stream:
         data = stream.read(size)
     text = Text()
     found = b"".join([*text.feed(data), *text.finish()])

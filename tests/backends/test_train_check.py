@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -184,6 +185,37 @@ def test_what_a_training_would_overwrite_is_named() -> None:
     Path("train.log").write_text("Iteration 0")
     with pytest.raises(CaffeSplitError, match="holds an earlier training"):
         check_overwritten(plan)
+
+
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"append": True}, {"force": True, "append": True}])
+def test_a_file_that_is_no_log_is_never_taken_for_one(options: dict[str, bool]) -> None:
+    pytest.importorskip("torch")
+    write_weights("w.caffemodel", BLOBS)
+    Path("notes").write_text("What I tried: much.\n")
+    Path("t.log.gz").write_bytes(gzip.compress(b"I0305 16:47:02.008569 17823 solver.cpp:433] Iteration 0\n"))
+    for name, words in (
+        ("net.prototxt", "this is a net"),
+        ("solver.prototxt", "this is a solver"),
+        ("w.caffemodel", "these are weights"),
+        ("notes", "no line of a training"),
+        ("t.log.gz", "this is compressed"),
+    ):
+        before = Path(name).read_bytes()
+        with pytest.raises(CaffeSplitError, match=rf"^{name}: ({words}).*; --log takes a training log, or a new file"):
+            plan_training("solver.prototxt", engine="torch", log=name, **options)
+        assert Path(name).read_bytes() == before
+
+
+def test_a_log_and_what_failed_before_its_first_line_are_replaced_where_asked() -> None:
+    pytest.importorskip("torch")
+    for name, text in (
+        ("run7", "I0305 16:47:02.008569 17823 solver.cpp:433] Initializing solver\nbase_lr: 0.1\n"),
+        ("run8", "Iteration 0, lr = 0.1\n"),
+        ("failed.log", "caffe: error while loading shared libraries: libglog.so.0\n"),
+        ("empty", ""),
+    ):
+        Path(name).write_text(text)
+        assert plan_training("solver.prototxt", engine="torch", log=name, force=True).log == Path(name)
 
 
 def test_verify_names_the_layer_whose_data_are_missing(backend: str) -> None:

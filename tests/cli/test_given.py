@@ -129,7 +129,7 @@ def test_a_file_of_another_kind_is_named_for_every_argument(tmp_path: Path, file
         if name in ("draw", "kernels"):
             words += ["--out", "p.png"] + (["--layer", "x"] if name == "kernels" else [])
         said = caffe_split(*words, cwd=tmp_path, status=1).stderr
-        assert f"{files[kind]}: this is {FILES[kind]}" in said, (words, said)
+        assert f"{files[kind]}: {'these are' if kind == 'weights' else 'this is'} {FILES[kind]}" in said, (words, said)
         shown = param.human_readable_name if isinstance(param, click.Argument) else param.opts[0]
         assert f"{shown} takes " in said and said.count("\n") == 1, said
         tried += 1
@@ -146,11 +146,18 @@ def test_a_file_of_another_kind_is_named_for_every_argument(tmp_path: Path, file
         ),
         (("verify", "net", "net", "--derived-weights", "array"), "Give it as --input."),
         (("train", "solver", "--weights", "state"), "Give it as --snapshot."),
-        (("best", "net"), "LOGS takes a training log. Commands that take one: instrument, tpm, make-derived,"),
+        (
+            ("best", "net"),
+            "LOGS takes a training log or a folder. Commands that take one: instrument, tpm, make-derived,",
+        ),
         (("test", "net", "weights", "--labels", "net"), "takes a text file with the name of one class per line.\n"),
         (("study", "net"), "FILE takes a study (.yaml). Commands that take one: instrument,"),
         (("export", "net", "weights", "--transform-of", "solver"), "--transform-of takes a net. Commands"),
         (("summary", "folder"), "this is a folder; NET takes a net or a solver.\n"),
+        (("train", "weights"), "SOLVER takes a solver. Give it as --weights.\n"),
+        (("multisplit", "folder"), "SOLVER takes a solver.\n"),
+        (("report", "array"), "DIR... takes a training log or a folder."),
+        (("tpm", "array"), "SOURCE takes a net or a solver or weights (.caffemodel) or a training log."),
     ],
 )
 def test_where_it_belongs(tmp_path: Path, files: dict[str, Path], words: tuple[str, ...], hint: str) -> None:

@@ -382,6 +382,8 @@ def test_the_command_prints_writes_and_checks(files: tuple[Path, Path]) -> None:
     found = caffe_split("export", "net.prototxt", "w.caffemodel", "--dry-run", "--json", "--out", "x.onnx", cwd=folder)
     assert json.loads(found.stdout)["outputs"] == {"prob": [1, 5]} and not (folder / "x.onnx").exists()
     caffe_split("export", "net.prototxt", "w.caffemodel", cwd=folder, status=1)  # the file is there
+    words = ("export", "net.prototxt", "w.caffemodel", "--force", "--out", "net.prototxt")
+    assert "the name must end in .onnx" in caffe_split(*words, cwd=folder, status=1).stderr
     caffe_split("export", "net.prototxt", "w.caffemodel", "--input", "data=3", "--out", "y.onnx", cwd=folder, status=1)
     caffe_split("export", "net.prototxt", "w.caffemodel", "--input", "data", cwd=folder, status=2)
 

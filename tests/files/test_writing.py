@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import check_file, check_ours, free_name, new_folder, remove_folder, write_atomic
+from caffe_split.files import (
+    check_file,
+    check_ours,
+    free_name,
+    lock_file,
+    locked,
+    new_folder,
+    remove_folder,
+    write_atomic,
+)
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.plot.picture_file import write_picture
@@ -196,3 +205,12 @@ def test_a_folder_that_the_system_keeps_is_said_to_stay(tmp_path: Path, monkeypa
     monkeypatch.setattr("shutil.rmtree", refuse)
     with pytest.raises(CaffeSplitError, match=r"made: cannot be removed: Permission denied"):
         remove_folder(tmp_path / "made", lambda _: True)
+
+
+def test_a_lock_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "none" / "lock"
+    with pytest.raises(CaffeSplitError, match=f"^{nowhere}: cannot be written: No such file or directory$"):
+        lock_file(nowhere)
+    why = "^features: cannot be written: No such file or directory$"
+    with pytest.raises(CaffeSplitError, match=why), locked(nowhere, "features"):
+        pass

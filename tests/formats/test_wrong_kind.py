@@ -79,7 +79,7 @@ def test_weights_and_a_solver_state_are_named(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     write_weights(tmp_path / "w.caffemodel", {"conv": [np.ones((2, 3, 3, 3))]})
     path.write_bytes((tmp_path / "w.caffemodel").read_bytes())
-    with pytest.raises(CaffeSplitError, match=r"this is weights \(a caffemodel\); expected"):
+    with pytest.raises(CaffeSplitError, match=r"these are weights \(a caffemodel\); expected"):
         open_training(path)
     # Iteration 5, whose weights are `w`.
     path.write_bytes(b"\x08\x05\x12\x01w\x20\x00")

@@ -150,11 +150,30 @@ def test_labels_and_json(photos: Path, any_backend: str) -> None:
     assert "labels.txt names 1 classes, and the net scores 7; expected one name per line." in said
 
 
+def test_pixels_that_are_taken_as_they_are_are_noted(photos: Path, any_backend: str) -> None:
+    """The training may have had a mean and a scale, of which a deploy net does not know."""
+    deploy(photos, 3)
+    words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png")
+    said = caffe_split(*words, cwd=photos).stderr
+    assert said == (
+        "note: nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean and "
+        "--scale\n"
+    )
+    assert not caffe_split(*words, "--scale", "1", cwd=photos).stderr
+    words = ("extract", "deploy.prototxt", "w.caffemodel", "--images", "gray.png", "--blob", "ip", "--out")
+    assert "note: nothing is subtracted" in caffe_split(*words, "f", cwd=photos).stderr
+    text = (
+        (photos / "deploy.prototxt").read_text().replace('type: "Input"', 'type: "Input" transform_param { scale: 1 }')
+    )
+    (photos / "deploy.prototxt").write_text(text)
+    assert "note" not in caffe_split(*words, "g", cwd=photos).stderr
+
+
 def test_what_is_not_computed_is_said(photos: Path) -> None:
     """A fork's loss at the end of a net, which needs labels that an image has not."""
     pytest.importorskip("torch")
     deploy(photos, 3)
-    words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png", "--engine", "torch")
+    words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png", "--mean", "0", "--engine", "torch")
     before = caffe_split(*words, cwd=photos)
     with (photos / "deploy.prototxt").open("a") as stream:
         stream.write('layer { name: "far" type: "QuartetLoss" bottom: "ip" }\n')

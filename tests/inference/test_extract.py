@@ -238,6 +238,9 @@ def test_an_extraction_of_another_kind_or_at_the_same_time(
             extract("net.prototxt", "w.caffemodel", ["ip"], "f")
     with pytest.raises(cs.CaffeSplitError, match=r"f.unfinished is of another extraction \(blobs, form differ\)"):
         extract("net.prototxt", "w.caffemodel", ["conv"], "f", form="hdf5")
+    words = ("extract", "net.prototxt", "w.caffemodel", "--blob", "ip", "--out", "/proc/f")
+    said = caffe_split(*words, cwd=small, status=1).stderr
+    assert said.startswith("caffe-split: /proc/f.unfinished: cannot be written: ") and said.count("\n") == 1
     with locked(small / ".f.unfinished.lock"), pytest.raises(BusyError, match="another process extracts into"):
         extract("net.prototxt", "w.caffemodel", ["ip"], "f")
     extract("net.prototxt", "w.caffemodel", ["ip"], "f")

@@ -168,7 +168,7 @@ def test_what_is_refused(small: Path, backend: str, case: str) -> None:
         net.write_text(data + NET.split("} }\n", 2)[2].split('layer { name: "accuracy"')[0])
         expected = "net.prototxt: a deploy net has no data to be tested on; give .* images"
     elif case == "ending":
-        words, expected = ("--confusion", "c.txt"), "c.txt: --confusion writes files that end in .csv, .png, .svg, .pdf"
+        words, expected = ("--confusion", "c.txt"), "cannot write c.txt: the name must end in .csv, .png, .svg, .pdf"
     elif case == "folder":
         words, expected = ("--confusion", "none/c.csv"), "none/c.csv: there is no folder 'none'"
     elif case == "head":

@@ -179,6 +179,8 @@ def test_files(folder: Path, ending: str, start: bytes) -> None:
 def test_the_svg_holds_its_images_and_words(folder: Path) -> None:
     kernels(folder, "--layer", "first_split2", "--layer", "first_reorder", "--out", "k.svg")
     text = (folder / "k.svg").read_text()
+    kernels(folder, "--layer", "first_split2, first_reorder", "--out", "k.svg", "--force")
+    assert (folder / "k.svg").read_text() == text
     for words in ("first_split2 (slow)", "first_split2_residual_pre (added)", "first_reorder (added)", "6x6 matrix"):
         assert words in text
     links = re.findall(r'href="([^"]{1,30})', text)

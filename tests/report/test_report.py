@@ -256,8 +256,9 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
         (["empty"], "empty: no train.log in it"),
         (["binary"], "binary/train.log holds no line of a training"),
         (["one", "--out", "nowhere/x.html"], "nowhere"),
-        (["one", "--out", "empty", "--force"], "empty is a folder"),
-        (["one", "--out", "pipe", "--force"], "pipe is not an ordinary file"),
+        (["one", "--out", "folder.htm", "--force"], "folder.htm is a folder"),
+        (["one", "--out", "pipe.HTML", "--force"], "pipe.HTML is not an ordinary file"),
+        (["one", "--out", "one/train.log", "--force"], "cannot write one/train.log: the name must end in .html, .htm"),
         (["one", "--output", "nonsense"], "no test output named nonsense; it has: accuracy, loss"),
     ],
 )
@@ -265,7 +266,8 @@ def test_bad_input_is_said_and_no_page_is_written(tmp_path: Path, words: list[st
     write_run(tmp_path / "one", 0.0)
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder.htm").mkdir()
+    os.mkfifo(tmp_path / "pipe.HTML")
     (tmp_path / "binary/train.log").write_bytes(bytes(range(256)) * 10)
     done = caffe_split("report", *words, cwd=tmp_path, status=1)
     assert said in done.stderr and not list(tmp_path.rglob("*.html"))

@@ -91,7 +91,7 @@ def test_the_page_of_commands_has_each_once_with_all_its_options() -> None:
     page = with_commands((ROOT / "docs/commands.md").read_text(encoding="utf-8"))
     for name in [*COMMANDS, "plot_loss.py"]:
         assert page.count(f"\n## `{name}`\n") == 1, name
-    assert "`--added-lr FLOAT RANGE`" in page and "### `data cifar10`" in page
+    assert "`--added-lr NUMBER`" in page and "### `data cifar10`" in page
     assert "\n## `best`\n" in with_commands("# Commands\n"), "a command that the page forgot"
     with pytest.raises(SystemExit, match="describes bestt: there is no such command"):
         with_commands("# Commands\n\n## `bestt`\n")

@@ -56,6 +56,9 @@ def test_windows_csv_json_and_picture(digits: Path) -> None:
     assert (digits / "k.svg").read_bytes() != before
     refused = caffe_split("tpm", SOLVER, "--plot", "k.gif", cwd=digits, status=1)
     assert "must end in .png, .svg, .pdf" in refused.stderr
+    solver = (digits / SOLVER).read_bytes()
+    refused = caffe_split("tpm", SOLVER, "--csv", SOLVER, "--force", cwd=digits, status=1)
+    assert "must end in .csv" in refused.stderr and (digits / SOLVER).read_bytes() == solver
 
 
 def test_windows_of_different_n_are_noted(trained: Trained) -> None:
@@ -96,7 +99,7 @@ def test_log_alone(digits: Path, trained: Trained) -> None:
         assert len(list(csv.DictReader(stream))) == 9 * 5
     assert (digits / "log.png").read_bytes().startswith(b"\x89PNG")
     used = caffe_split("tpm", "train.log", "--window", "0:50", cwd=digits, status=2)
-    assert "--window need snapshots" in used.stderr
+    assert "--window needs snapshots" in used.stderr
 
 
 def test_suggest_window(digits: Path, trained: Trained) -> None:

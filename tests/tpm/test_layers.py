@@ -209,6 +209,9 @@ def test_command(digits: Path) -> None:
         "instrument", "digits/train_val.prototxt", "--remove", "--out", "digits/solver.prototxt", cwd=digits, status=1
     )
     assert "exists; nothing is overwritten unasked" in refused.stderr
+    words = ("instrument", "digits/train_val.prototxt", "--remove", "--force", "--out")
+    refused = caffe_split(*words, "digits/solver.prototxt", cwd=digits, status=1)
+    assert "this is a solver; only a net is replaced" in refused.stderr
     again = caffe_split("instrument", "digits/train_val.prototxt", "--window", "0:9", cwd=digits, status=1)
     assert "watched already" in again.stderr
     assert (digits / "digits/train_val.prototxt").read_text() == watched

@@ -302,3 +302,15 @@ def fresh(path: Path) -> Follower:
     follower = Follower(path)
     follower.poll()
     return follower
+
+
+def test_a_folder_without_a_log_is_said(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/train.log").write_bytes((LOGS / "bvlc_1_0.log").read_bytes())
+    (tmp_path / "derived1").mkdir()
+    (tmp_path / "derived1/notes").write_text("soon")
+    for words in (["table"], ["best", "--value", "-n", "1"], ["final"]):
+        status, _, notes = run(*words, "base", "derived1", cwd=tmp_path)
+        assert status == 0 and "note: derived1: no training log in it\n" in notes
+    status, _, notes = run("best", "derived1", cwd=tmp_path)
+    assert status == 1 and "note" not in notes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from caffe_split.backends.caffe.child import explained
 from caffe_split.backends.caffe.find import find_caffe
+from caffe_split.backends.caffe.lmdbs import check_lmdbs
 from caffe_split.backends.protocol import (
     Backend,
     Forwarded,
@@ -25,7 +26,9 @@ from caffe_split.backends.protocol import (
 )
 from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.net.layers import Layer
+from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.state import NetState
+from caffe_split.net.training import open_training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,18 +64,22 @@ class Caffe(Backend):
         """See `Backend.forward`. Raises `CaffeSplitError` with Caffe's own last words."""
         from caffe_split.backends.caffe.forward import forward
 
+        for net in nets:
+            _check_lmdbs(net.net, how.state)
         return forward(nets, how)
 
     def open(self, net: NetFiles, how: Running) -> AbstractContextManager[Session]:
         """See `Backend.open`. Raises `CaffeSplitError` with Caffe's own last words."""
         from caffe_split.backends.caffe.session import open_session
 
+        _check_lmdbs(net.net, how.state)
         return open_session(net, how, _environment(how.threads))
 
     def time(self, net: Path, how: Timing, say: Callable[[int, float], None]) -> Timed:
         """`caffe time`, on one thread unless OPENBLAS_NUM_THREADS or `how` says otherwise."""
         from caffe_split.backends.caffe.timing import run_caffe_time
 
+        _check_lmdbs(net, how.state)
         return run_caffe_time(find_caffe(how.program), net, how, _environment(how.threads), say)
 
     def channel_statistics(
@@ -81,6 +88,7 @@ class Caffe(Backend):
         """See `Backend.channel_statistics`. Raises `CaffeSplitError` with Caffe's own last words."""
         from caffe_split.backends.caffe.statistics import channel_statistics
 
+        _check_lmdbs(net.net, state)
         return channel_statistics(net, blobs, batches, state)
 
     def mean_gradients(
@@ -89,6 +97,7 @@ class Caffe(Backend):
         """See `Backend.mean_gradients`. Raises `CaffeSplitError` with Caffe's own last words."""
         from caffe_split.backends.caffe.gradients import mean_gradients
 
+        _check_lmdbs(net, state)
         return mean_gradients(net, weights, layers, batches, state)
 
     def require_trainer(self, program: str | None) -> None:
@@ -98,6 +107,8 @@ class Caffe(Backend):
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """`caffe train`, on one thread unless OPENBLAS_NUM_THREADS or the request says otherwise."""
         words = [str(find_caffe(request.program)), "train", "-solver", str(request.solver)]
+        if request.program is None:  # what a fork's program opens, and how, is not known
+            check_lmdbs(nets_of(request.solver))
         if request.weights is not None:
             words += ["-weights", request.weights]
         if request.snapshot is not None:
@@ -111,6 +122,10 @@ class Caffe(Backend):
     def reason(self, line: str) -> str:
         """The line, and the way out where this Caffe cannot read a LevelDB."""
         return explained(line)
+
+
+def _check_lmdbs(net: Path, state: NetState) -> None:
+    check_lmdbs([(open_training(net).net, state)])
 
 
 def _environment(threads: int | None) -> dict[str, str]:

@@ -89,6 +89,11 @@ def _binary(path: PathLike) -> str:
     return "a binary file"
 
 
+def sentence(what: str) -> str:
+    """`this is a training log`, `these are weights (a caffemodel)`."""
+    return f"these are {what}" if what.startswith("weights") else f"this is {what}"
+
+
 def refusal(path: PathLike, what: str) -> CaffeSplitError:
     """The error that names what `path` is."""
-    return CaffeSplitError(f"{os.fspath(path)}: this is {what}; expected a net or a solver (prototxt)")
+    return CaffeSplitError(f"{os.fspath(path)}: {sentence(what)}; expected a net or a solver (prototxt)")
