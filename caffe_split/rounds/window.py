@@ -60,6 +60,13 @@ def watch_of(options: MultiSplitOptions, solver: prototxt.Document) -> Watch:
         if every and every <= length and length // every * every >= (DISPLAYS - 1) * display:
             length = length // every * every
         windows = tuple((start, start + length) for start in range(0, end - length + 1, length))
+        if options.derive.schedule == "continue":
+            windows = tuple(window for window in windows if window[1] < end)
+            if not windows:
+                raise CaffeSplitError(
+                    f"{solver.filename}: a window of {length} iterations ends with the training, so that no schedule "
+                    "is left to continue. Give --iter N, or a smaller display."
+                )
         return Watch(windows, max(1, length // SAMPLES), length if not every or length % every else every)
     if not 0 < at < end:
         raise CaffeSplitError(

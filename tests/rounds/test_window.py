@@ -46,6 +46,17 @@ def test_a_window_may_end_before_the_split(here: Path) -> None:
     assert watch_of(replace(ONE, iteration=None), solver) == Watch(((10, 20),), 1, 10, 20)
 
 
+def test_a_schedule_that_goes_on_has_something_left_behind_each_window(here: Path) -> None:
+    change_solver(("max_iter: 40", "max_iter: 36"))
+    solver = read_solver(SOLVER)
+    auto = replace(ONE, iteration=None, window=None)
+    goes_on = replace(auto, derive=replace(auto.derive, schedule="continue"))
+    assert watch_of(auto, solver).windows[-1][1] == 36 > watch_of(goes_on, solver).windows[-1][1]
+    change_solver(("display: 4", "display: 12"))
+    with pytest.raises(CaffeSplitError, match="no schedule is left to continue. Give --iter N"):
+        watch_of(goes_on, read_solver(SOLVER))
+
+
 def test_a_net_with_tpm_layers_of_its_own_is_watched_in_the_loops_window(here: Path) -> None:
     """And a solver without a last snapshot has one; the best net is the user's, with the user's TPM layers."""
     caffe_split.instrument(open_training(NET), [(30, 40)], interval=5).write(NET, force=True)
