@@ -53,7 +53,7 @@ def test_a_schedule_that_goes_on_has_something_left_behind_each_window(here: Pat
     goes_on = replace(auto, derive=replace(auto.derive, schedule="continue"))
     assert watch_of(auto, solver).windows[-1][1] == 36 > watch_of(goes_on, solver).windows[-1][1]
     change_solver(("display: 4", "display: 12"))
-    with pytest.raises(CaffeSplitError, match="no schedule is left to continue. Give --iter N"):
+    with pytest.raises(CaffeSplitError, match=r"no schedule is left to continue\. Give --iter N"):
         watch_of(goes_on, read_solver(SOLVER))
 
 
