@@ -108,7 +108,7 @@ def test_weights_and_a_solver_state_that_are_cut_short_are_named(tmp_path: Path)
     for whole, said in words.items():
         for length in (60, len(whole) // 3, len(whole) - 1):
             path.write_bytes(whole[:length])
-            with pytest.raises(CaffeSplitError, match=rf"this is {re.escape(said)} that (are|is) cut short; expected"):
+            with pytest.raises(CaffeSplitError, match=rf"(this is|these are) {re.escape(said)} that (are|is) cut short; expected"):
                 open_training(path)
             read = read_solverstate if whole is state else read_weights
             with pytest.raises(CaffeSplitError, match=r"not a whole .*; copy or download it again$"):

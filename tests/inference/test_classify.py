@@ -156,8 +156,8 @@ def test_pixels_that_are_taken_as_they_are_are_noted(photos: Path, any_backend: 
     words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png")
     said = caffe_split(*words, cwd=photos).stderr
     assert said == (
-        "note: nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean and "
-        "--scale\n"
+        "note: nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean "
+        "and --scale\n"
     )
     assert not caffe_split(*words, "--scale", "1", cwd=photos).stderr
     words = ("extract", "deploy.prototxt", "w.caffemodel", "--images", "gray.png", "--blob", "ip", "--out")
