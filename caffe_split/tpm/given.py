@@ -50,8 +50,8 @@ def recognise(given: Sequence[str]) -> Source:
     if series:
         return Source("snapshots", path, series)
     if path.is_dir():
-        log = path / "train.log"
-        hint = f", for example {log}" if log.is_file() else ""
+        inside = path / "train.log"
+        hint = f", for example {inside}" if inside.is_file() else ""
         raise CaffeSplitError(
             f"{first}: this is a folder; give a net, a solver, a training log or snapshots in it{hint}."
         )

@@ -40,6 +40,7 @@ NOT_REACHED = {
     ("watch", "caffe_split.trainlog.model.TrainingLog"),
     ("completion", "caffe_split.trainlog.ranks.RankFilter"),
     ("tpm", "caffe_split.trainlog.ranks.RankFilter"),
+    ("train", "caffe_split.trainlog.ranks.RankFilter"),
     # They are in the package's own words, and show no option of the command.
     ("study", "caffe_split.backends.choose.in_words"),
     ("study", "caffe_split.backends.train_plan._engines"),
