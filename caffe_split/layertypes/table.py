@@ -49,12 +49,17 @@ def record_of(name: str) -> LayerType:
     >>> record_of("Pooling").keeps_channels, record_of("MyOwn").engine
     (True, None)
     """
-    return RECORDS.get(name) or LayerType(name, shapes=f"the type is not one of Caffe's own{_alike(name)}")
+    return RECORDS.get(name) or LayerType(name, shapes=f"the type is not one of Caffe's own{alike(name)}")
 
 
-def _alike(name: str) -> str:
-    """A known type whose name differs from `name` by a slip, as the end of a sentence; "" for none."""
-    known = {each.lower(): each for each in RECORDS}
+def alike(name: str, handled: bool = False) -> str:
+    """A known type whose name differs from `name` by a slip, as the end of a sentence; "" for none.
+
+    `handled`: one that the engine computes.
+    """
+    if name in RECORDS:
+        return ""
+    known = {each.lower(): each for each, record in RECORDS.items() if record.engine is not None or not handled}
     near = difflib.get_close_matches(name.lower(), known, 1, 0.9)
     return f"; did you mean {known[near[0]]}?" if near else ""
 

@@ -6,7 +6,6 @@ refusals of a net come together, before anything is read or allocated. Nothing h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +23,7 @@ from caffe_split.formats.prototxt.proto2 import with_forks
 from caffe_split.layertypes.foreign import harmless_fields, training_fields, unread_fields, why_harmless
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
-from caffe_split.layertypes.table import RECORDS, record_for
+from caffe_split.layertypes.table import alike, record_for
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
@@ -195,9 +194,9 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
     for index, layer in enumerate(layers):
         engine = record_for(layer).engine
         if index in gone:
-            notes.append(Note(layer.field.line, layer.name, "", f"{gone[index]}{_alike(layer.type)}"))
+            notes.append(Note(layer.field.line, layer.name, "", f"{gone[index]}{alike(layer.type, handled=True)}"))
         elif engine is None:
-            text = f"type {layer.type} is not handled{_alike(layer.type)}"
+            text = f"type {layer.type} is not handled{alike(layer.type, handled=True)}"
             problems.append((layer.field.line, f"layer '{layer.name}': {text}"))
         else:
             problems += [(line, f"layer '{layer.name}': {text}") for line, text in _problems(layer, engine, notes)]
@@ -208,15 +207,6 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             for layer, text in memory_problems(without(layers, gone))
         ]
     return [Problem(document.filename, line, text) for line, text in problems], notes
-
-
-def _alike(kind: str) -> str:
-    """A known type whose name differs by a slip, as the end of a sentence; "" for none."""
-    if kind in RECORDS:
-        return ""
-    known = {name.lower(): name for name, record in RECORDS.items() if record.engine is not None}
-    near = difflib.get_close_matches(kind.lower(), known, 1, 0.9)
-    return f"; did you mean {known[near[0]]}?" if near else ""
 
 
 def _foreign(document: prototxt.Document) -> list[check.Problem]:
