@@ -1,4 +1,4 @@
-"""The picture of gains: each run's paired differences to its control, with mean, intervals and cost."""
+"""The picture of gains: the paired differences of runs to others, with mean, intervals and cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from caffe_split.plot.figure import COLOURS
 
+# Of seeds of one colour.
+_MARKERS = ("o", "^", "D", "v", "P")
 # The axis reaches so many points above and below zero, so that a difference of one image does not look large.
 _LEAST = 0.1
 # A cost within this of the baseline's is the baseline's.
@@ -17,7 +19,7 @@ _SAME = 1e-6
 
 @dataclass(frozen=True)
 class Gain:
-    """A run's differences to the run `control`, in points: seed -> difference.
+    """A run's differences to the run `control`, or to another that it is compared with, in points: seed -> difference.
 
     `interval` is that of their mean by itself, `together` the one that is right together with all others (both NaN of
     a single seed). `cost` is the run's, folded where it is, as a multiple of the baseline's; None where not known.
@@ -48,14 +50,15 @@ def draw_gains(figure: Any, gains: Sequence[Gain]) -> None:
     seeds = list(dict.fromkeys(seed for gain in gains for seed in gain.points))
     for place, seed in enumerate(seeds):
         points = [(x - 0.14, gain.points[seed]) for x, gain in enumerate(gains) if seed in gain.points]
-        axis.scatter(*zip(*points), s=18, color=COLOURS[place % len(COLOURS)], alpha=0.75, label=f"seed {seed}")
+        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place // len(COLOURS) % len(_MARKERS)]
+        axis.scatter(*zip(*points), s=18, color=colour, marker=marker, alpha=0.75, label=f"seed {seed}")
     for x, gain in enumerate(gains):
         _interval(axis, x + 0.14, gain)
     axis.set_xticks(range(len(gains)), [_under(gain) for gain in gains], rotation=25, ha="right", fontsize=8)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, -_LEAST), max(high, _LEAST))
     axis.set_xlim(-0.5, max(len(gains), 1) - 0.5)
-    axis.set_ylabel("final test accuracy less the control's, points")
+    axis.set_ylabel("difference in final test accuracy, points")
     axis.grid(True, axis="y", color="0.92", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

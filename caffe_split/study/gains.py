@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from caffe_split.plot.gains import Gain
-from caffe_split.study.rows import Count, Row
+from caffe_split.study.rows import Count, Row, differences
 
 
 def gains_of(rows: Sequence[Row]) -> list[Gain]:
-    """A `Gain` in points of each row that has a control and a seed in common with it."""
+    """A `Gain` in points of each row less its control, then of each less the other runs that it is compared with.
+
+    What has no seed in common is left out.
+    """
     finals = {row.run: row.final_by_seed for row in rows}
+    own = [(row, row.control, row.final_difference) for row in rows]
+    others = [(row, other, difference) for row in rows for other, difference in differences(row).items()]
     found = []
-    for row in rows:
-        difference, control = row.final_difference, finals.get(row.control, {})
+    for row, other, difference in [*own, *others]:
+        control = finals.get(other, {})
         points = {seed: 100 * (value - control[seed]) for seed, value in row.final_by_seed.items() if seed in control}
         if difference is None or not points:
             continue
         interval = (100 * difference.low, 100 * difference.high)
         together = (100 * difference.together[0], 100 * difference.together[1])
-        found.append(Gain(row.run, row.control, points, interval, together, _cost(row)))
+        found.append(Gain(row.run, other, points, interval, together, _cost(row)))
     return found
 
 

@@ -18,9 +18,9 @@ from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.read import read_study
 from caffe_split.study.results import read_mark
-from caffe_split.study.rows import Row
+from caffe_split.study.rows import Row, differences
 from caffe_split.study.statistics import Interval
-from caffe_split.study.table import differences, markdown, write_table
+from caffe_split.study.table import markdown, write_table
 from caffe_split.study.versions import machine, versions
 
 _BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
@@ -104,7 +104,7 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
         "",
         markdown(rows).rstrip(),
         "",
-        f"![each run's differences to its control]({study.name}_gains.png)",
+        f"![the paired differences of the runs]({study.name}_gains.png)",
         "",
         f"![a point a seed and run]({study.name}.png)",
         "",

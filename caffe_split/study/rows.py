@@ -79,6 +79,12 @@ def read_results(study: Study, out: Path = Path()) -> Results:
     return {(step.seed, step.name, step.verb): (read_mark(step, out) or absent).result for step in steps_of(study)}
 
 
+def differences(row: Row) -> dict[str, Interval]:
+    """The differences of a run's final accuracy to those of other runs than its control, by their names."""
+    chance = row.final_difference_to_random
+    return {**({} if chance is None else {random_name(row.run): chance}), **row.compared}
+
+
 def rows_of(study: Study, results: Results) -> list[Row]:
     """One row per run that is wanted, in the order in which the study plans them."""
     return [_row(study, results, name) for name in study.wanted]

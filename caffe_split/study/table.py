@@ -16,11 +16,11 @@ from caffe_split.plot.pairs import draw_pairs
 from caffe_split.plot.picture_file import write_picture
 from caffe_split.study import nets
 from caffe_split.study.gains import gains_of
-from caffe_split.study.model import Study, random_name
+from caffe_split.study.model import Study
 from caffe_split.study.paths import open_study, write_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.remarks import remarks
-from caffe_split.study.rows import Count, FoldRow, Row, read_results, rows_of
+from caffe_split.study.rows import Count, FoldRow, Row, differences, read_results, rows_of
 from caffe_split.study.statistics import Interval
 
 RESULTS = Path("results")
@@ -122,12 +122,6 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [f"{values[part]:.4f}" if part in values else "" for part in parts]
         lines.append("| " + " | ".join([run, *cells]) + " |")
     return "\n".join([*lines, *remarks(rows)]) + "\n"
-
-
-def differences(row: Row) -> dict[str, Interval]:
-    """The differences of a run's final accuracy to those of other runs than its control, by their names."""
-    chance = row.final_difference_to_random
-    return {**({} if chance is None else {random_name(row.run): chance}), **row.compared}
 
 
 def _head(*cells: str) -> list[str]:

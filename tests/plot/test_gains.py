@@ -38,6 +38,15 @@ def test_a_gain_has_its_points_mean_intervals_and_cost() -> None:
     figure.canvas.draw()
 
 
+def test_seeds_of_one_colour_have_markers_of_their_own() -> None:
+    figure = Figure(layout="constrained")
+    draw_gains(figure, [Gain("skip", "continue", {str(seed): 0.1 * seed for seed in range(10)}, NONE, NONE, 1.0)])
+    looks = {
+        (tuple(seed.get_facecolor()[0]), seed.get_paths()[0].vertices.tobytes()) for seed in figure.axes[0].collections
+    }
+    assert len(looks) == 10
+
+
 def test_without_gains_there_is_an_empty_picture() -> None:
     figure = Figure(layout="constrained")
     draw_gains(figure, [])
