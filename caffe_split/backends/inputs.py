@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from caffe_split.files import write_atomic
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -37,6 +40,13 @@ def drawn_input(
             stride = int(Options.of(layer.message, "proposal_param").get("feat_stride"))
             return _image_info(shape, shapes[layer.bottoms[0]], stride)
     return None
+
+
+def write_inputs(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a net's inputs as an .npz, for `Forwarding.input_file`."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, stream.getvalue())
 
 
 _REGIONS = {"ROIPooling": "roi_pooling_param", "PSROIPooling": "psroi_pooling_param"}

@@ -73,7 +73,7 @@ def _check_fields(solver: prototxt.Document, runs_program: bool) -> None:
             lines.append(f"{where} is no field of a solver{hint}")
         elif runs_program and field.name not in known:
             engine = True
-            lines.append(f"{where} is a field of forks, which --engine torch reads")
+            lines.append(f"{where} is a field of forks, which the torch engine reads")
     if lines:
         nobody = "Caffe does not read" if engine else "neither Caffe nor the engine reads"
         raise CaffeSplitError(

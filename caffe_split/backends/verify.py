@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,11 +15,11 @@ from caffe_split.backends.check_data import check_data
 from caffe_split.backends.check_weights import FOLDED_WEIGHTS_NAME, WEIGHTS_NAME, check_weights
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import ROUNDINGS, BlobDifference, compare_nets
-from caffe_split.backends.inputs import drawn_input
+from caffe_split.backends.inputs import drawn_input, write_inputs
 from caffe_split.backends.offsets import offsets
 from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError, expect_path
-from caffe_split.files import MANIFEST, PathLike, scratch, write_atomic
+from caffe_split.files import MANIFEST, PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
@@ -246,10 +245,7 @@ def _drawn(document: prototxt.Document, state: NetState, seed: int, stack: ExitS
         return None
     path = stack.enter_context(scratch()) / "inputs.npz"
     noise = {name: rng.standard_normal(shapes[name]).astype(np.float32) for name in names}
-    stream = io.BytesIO()
-    arrays = {name: noise[name] if values is None else values for name, values in drawn.items()}
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, stream.getvalue())
+    write_inputs(path, {name: noise[name] if values is None else values for name, values in drawn.items()})
     return path
 
 

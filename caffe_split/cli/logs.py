@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split import jsontext
-from caffe_split.cli.options import LogPath
+from caffe_split.cli.log_path import LogPath
 from caffe_split.cli.ranges import IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, show

@@ -46,14 +46,6 @@ class WindowType(click.ParamType):
 WINDOW = WindowType()
 
 
-class LogPath(click.Path):
-    """The path of a log, where - is standard input."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path as it is, or that of standard input."""
-        return super().convert("/dev/stdin" if value == "-" else value, param, ctx)
-
-
 class ShapeType(click.ParamType):
     """BLOB=LENGTHxLENGTH..., the shape of an input; commas may stand in place of the x."""
 

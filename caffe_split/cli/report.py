@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from caffe_split.cli.log_path import LogPath
 from caffe_split.cli.logs import rank_option
-from caffe_split.cli.options import LogPath
 
 
 @click.command()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from caffe_split.cli.choosing import calibrate_option
+from caffe_split.cli.log_path import LogPath
 from caffe_split.cli.options import (
     WINDOW,
-    LogPath,
     Shown,
     caffe_proto_option,
     engine_option,

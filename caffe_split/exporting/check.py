@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from caffe_split.backends.choose import choose_backend, get_backend
 from caffe_split.backends.compare import BlobDifference, compare_nets
-from caffe_split.backends.inputs import drawn_input
+from caffe_split.backends.inputs import drawn_input, write_inputs
 from caffe_split.backends.protocol import Backend, Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
 from caffe_split.exporting.options import CheckOptions
@@ -143,9 +142,7 @@ def _compare(
     with scratch() as folder:
         net, inputs = folder / "net.prototxt", folder / "inputs.npz"
         write_atomic(net, plan.document.to_bytes())
-        stream = io.BytesIO()
-        np.savez(stream, **transformed)  # type: ignore[arg-type]
-        write_atomic(inputs, stream.getvalue())
+        write_inputs(inputs, transformed)
         files = NetFiles(net, plan.weights.absolute())
         both.given = {name: values for name, values in given.items() if name in wanted}
         forwarding = Forwarding(1, plan.options.state, seed, inputs, shapes)

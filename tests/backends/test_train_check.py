@@ -121,7 +121,7 @@ def test_fields_that_nobody_reads_are_named_at_once() -> None:
 def test_fields_of_forks_are_for_the_engine_alone() -> None:
     Path("solver.prototxt").write_text(SOLVER + 'eval_type: "detection"\n')
     assert accepted(runs_program=False) == 0
-    refused(r"Caffe does not read these fields.*\n.*:7: 'eval_type' is a field of forks, which --engine torch reads")
+    refused(r"Caffe does not read these fields.*\n.*:7: 'eval_type' is a field of forks, which the torch engine reads")
 
 
 def test_a_solver_may_name_several_weights_at_once() -> None:

@@ -99,8 +99,8 @@ def test_an_array_serves_as_input(pair: Path, engine: str) -> None:
     [
         (["digits/train_val.prototxt", "d/train_val.prototxt", "--engine", "opencv"], "is a Data layer; OpenCV runs"),
         ([DEPLOY, DERIVED, "--engine", "opencv", "--phase", "TRAIN"], "OpenCV runs the TEST phase only"),
-        ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: not an array that numpy.save or numpy.savez wrote"),
-        ([DEPLOY, DERIVED, "--input", "none.npz"], "none.npz: not an array that numpy.save or numpy.savez wrote"),
+        ([DEPLOY, DERIVED, "--input", "none.npy"], "none.npy: cannot read it: No such file"),
+        ([DEPLOY, DERIVED, "--input", "none.npz"], "none.npz: cannot read it: No such file"),
         ([DEPLOY, DERIVED, "--input", "other.npz"], "other.npz: it holds 'x'; the inputs of "),
         (
             [DEPLOY, DERIVED, "--input", "digits/solver.prototxt"],

@@ -62,7 +62,10 @@ def test_the_command_writes_the_same_records(folder: Path) -> None:
         assert label == same and np.array_equal(image, other)
     said = caffe_split("data", "lmdb", "level", "--out", "new", cwd=folder, status=1).stderr
     assert "new exists; nothing is overwritten" in said
-    assert "store: no LevelDB" in caffe_split("data", "lmdb", "store", "--out", "newer", cwd=folder, status=1).stderr
+    assert (
+        "store: this is an LMDB already"
+        in caffe_split("data", "lmdb", "store", "--out", "newer", cwd=folder, status=1).stderr
+    )
     assert not Path("newer").exists()
 
 

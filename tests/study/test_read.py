@@ -24,6 +24,7 @@ pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 from caffe_split.study.checks import check_same
 from caffe_split.study.data import check_data
 from caffe_split.study.model import Study
+from caffe_split.study.nets import study_net
 from caffe_split.study.paths import PLAN, write_json
 from caffe_split.study.plan import stages_of
 from caffe_split.study.read import read_study
@@ -52,7 +53,7 @@ def test_only_arms_that_need_tpm_have_windows(tmp_path: Path) -> None:
     """Rounds of an arm that chooses by something else are not measured, and so do not overlap with those of another."""
     tpm = {"name": "tpm", "kind": "residual", "rounds": [20]}
     other = {"name": "other", "kind": "residual", "choose_by": "snip", "partition": "score:snip", "rounds": [15]}
-    study = read_study(write_study(tmp_path, arms=[tpm, other]))
+    study = read_study(write_study(tmp_path, engine="torch", arms=[tpm, other]))
     assert study.windows == [(0, 10), (10, 20)]
     assert [stage.window for arm in study.arms for stage in stages_of(study, arm)] == [(0, 10), (10, 20), None, None]
 
@@ -283,7 +284,7 @@ def test_two_data_sets_that_would_be_one_are_refused(tmp_path: Path, own_net: Pa
     said = refused(tmp_path, root=".")
     assert "data: train/lmdb and test/lmdb of " in said and "would both be " in said and said.count("\n") == 1
     edit(own_net, '"test/lmdb"', '"./train/lmdb"')
-    assert "would both be" not in refused(tmp_path, root=".")
+    study_net(read_study(write_study(tmp_path, root=".")))
 
 
 def test_a_solver_with_a_test_net_of_its_own_is_refused(tmp_path: Path) -> None:
