@@ -15,6 +15,8 @@ SYSTEM = "SystemError: <Boost.Python.function object at 0x2a528560> returned NUL
         ("", ""),
         ("Traceback:\nValueError: no\n", "ValueError: no"),
         (SYSTEM, SYSTEM.strip()),
+        # Of a Caffe that is not there, no Python layer is the reason.
+        ("ModuleNotFoundError: No module named 'caffe'\n", "ModuleNotFoundError: No module named 'caffe'"),
         (
             "I1 x.cpp:1] Creating layer\nModuleNotFoundError: No module named 'roi_data_layer'\nTraceback\n" + SYSTEM,
             "ModuleNotFoundError: No module named 'roi_data_layer'; it is that of a Python layer: add the folder in "

@@ -38,14 +38,14 @@ def last_words(errors: str) -> str:
         # What pycaffe says of an error in a Python layer, which was printed before.
         raised = [line for line in lines[:-1] if re.match(r"[\w.]+(Error|Exception)\b", line)]
         lines[-1] = raised[-1] if raised else lines[-1]
+        if "No module named" in lines[-1]:
+            lines[-1] += "; it is that of a Python layer: add the folder in which it lies to PYTHONPATH"
     fatal = [line for line in lines if line.startswith("F") and "]" in line]
-    return explained(f"Caffe: {fatal[0].split(']', 1)[1].strip()}") if fatal else explained(lines[-1] if lines else "")
+    return explained(f"Caffe: {fatal[0].split(']', 1)[1].strip()}") if fatal else (lines[-1] if lines else "")
 
 
 def explained(line: str) -> str:
     """A fatal line of Caffe, and the way out where it says too little."""
-    if "No module named" in line:
-        return f"{line}; it is that of a Python layer: add the folder in which it lies to PYTHONPATH"
     if "Unknown database backend" not in line:
         return line
     return (
