@@ -9,7 +9,7 @@ With `+split` behind it (`engine+split`, `caffe+split`) one trains the net with 
 if it has fewer, of all but the first.
 Each is a process that waits while another works. A round's figure is processor time, or with `--clock wall` the time
 that passes; the least of all rounds and the median of the ratios count. The images are random and lie in LMDBs, by hand
-in memory. Ends with the share of the engine's time that PyTorch's convolutions take.
+in memory. Ends with the share of the engine's time that convolutions take.
 """
 
 from __future__ import annotations
@@ -144,14 +144,14 @@ def work(words: argparse.Namespace) -> None:
 
 
 def convolutions(step: Callable[[int], None], count: int) -> float:
-    """The share of PyTorch's convolutions in the processor time of `count` iterations."""
+    """The share of convolutions, PyTorch's and the kernels', in the processor time of `count` iterations."""
     from torch.profiler import ProfilerActivity, profile
 
     start = time.process_time()
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         step(count)
         seconds = time.process_time() - start
-    names = ("aten::convolution_backward", "aten::mkldnn_convolution")
+    names = ("aten::convolution_backward", "aten::mkldnn_convolution", "_Convolved", "_ConvolvedBackward")
     return sum(each.self_cpu_time_total for each in seen.key_averages() if each.key in names) / 1e6 / seconds
 
 

@@ -79,6 +79,9 @@ def library() -> ctypes.CDLL | None:
         "board_bytes": [n, n],
         "board_exchange": [p, n, n, n, ctypes.c_uint64, p, n, p],
         "tiles_weights": [p, p, p, p],
+        "winograd_forward": [p, p, p, p, p],
+        "winograd_bottom": [p, p, p, p],
+        "winograd_weights": [p, p, p, p],
         "update_sgd": [n, p, p, p, p, f, f, f, f, i, i],
     }
     for name, given in types.items():

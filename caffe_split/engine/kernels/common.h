@@ -85,6 +85,16 @@ template <class V, class T> static inline V take(const T *from) {
 template <class T> static inline void put(T *to, float value) { store(to, value); }
 template <class T> static inline void put(T *to, const Sixteen &values) { store16(to, values); }
 
+// Zeros that begin with a line of the cache.
+template <class T> struct Lines {
+    std::vector<T> all;
+    T *values;
+    explicit Lines(int64_t count) : all(count + 64 / sizeof(T), T{}) {
+        const uintptr_t first = reinterpret_cast<uintptr_t>(all.data());
+        values = reinterpret_cast<T *>((first + 63) / 64 * 64);
+    }
+};
+
 // Values for which a thread more pays.
 static const int64_t PER_THREAD = 1 << 15;
 

@@ -42,16 +42,6 @@ struct Shape {
     int64_t step(int64_t tap) const { return tap / kw * row() + tap % kw; }
 };
 
-// Zeros that begin with a line of the cache.
-template <class T> struct Lines {
-    std::vector<T> all;
-    T *values;
-    explicit Lines(int64_t count) : all(count + 64 / sizeof(T), T{}) {
-        const uintptr_t first = reinterpret_cast<uintptr_t>(all.data());
-        values = reinterpret_cast<T *>((first + 63) / 64 * 64);
-    }
-};
-
 // The tiles of this thread as long as it lives.
 struct Tiles {
     Tiles() {

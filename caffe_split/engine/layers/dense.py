@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.engine.kernels import tiles
+from caffe_split.engine.kernels.convolution import convolved
 from caffe_split.engine.layers.base import Layer, Shape, Tops
 from caffe_split.engine.layers.fillers import fill
 from caffe_split.net.geometry import convolution_window
@@ -79,9 +79,8 @@ class Convolution(_Weighted):
         if w.end != w.pad:
             x = functional.pad(x, [side for ends in reversed([*zip(w.pad, w.end)]) for side in ends])
         pad = (0,) * len(w.pad) if w.end != w.pad else w.pad
-        is_plain = self.group == 1 and set(w.dilation) == {1}
-        if self.by_kernels and is_plain and tiles.fits(x, self.blobs[0], pad, w.stride):
-            return tiles.convolved(x, self.blobs[0], self.bias(), pad)
+        if self.by_kernels and self.group == 1 and set(w.dilation) == {1} and x.dim() == 4:
+            return convolved(x, self.blobs[0], self.bias(), w.stride, pad)
         return self.slide(x, self.blobs[0], self.bias(), w.stride, pad, w.dilation, self.group)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from caffe_split.engine.kernels import tiles
+from caffe_split.engine.kernels.convolution import convolved
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.dense import Convolution
 from caffe_split.engine.layers.shape import Concat, Eltwise
@@ -45,8 +45,8 @@ class JoinedCall(LayerCall):
         with torch.autocast(given[0].device.type, enabled=False):
             kernel, bias = self.linear.map()
         window = self.linear.window
-        if self.linear.layers[0].by_kernels and tiles.fits(given[0], kernel, window.pad, window.stride):
-            return (tiles.convolved(given[0], kernel, bias, window.pad),)
+        if self.linear.layers[0].by_kernels:
+            return (convolved(given[0], kernel, bias, window.stride, window.pad),)
         return (functional.conv2d(given[0], kernel, bias, window.stride, window.pad),)
 
 
