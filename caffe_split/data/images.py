@@ -22,17 +22,17 @@ _ORIENTATION = 0x0112
 class Picture:
     """A decoded image of shape (channels, height, width): blue, green, red (and alpha), or gray.
 
-    It is as Pillow holds it, the values of a pixel side by side. `np.asarray` gives the array, `cut` a part of it.
+    `image` is Pillow's, which holds the values of a pixel side by side. `np.asarray` gives the array, `cut` a part.
     """
 
     def __init__(self, image: Image.Image) -> None:
-        self._image = image
+        self.image = image
         self._bands = {"L": "L", "RGB": "BGR", "RGBA": "BGRA"}[image.mode]
         self.shape = (len(self._bands), image.height, image.width)
 
     def cut(self, top: int, left: int, height: int, width: int) -> npt.NDArray[np.uint8]:
         """The part (channels, height, width) from the row `top` and the column `left` on, uint8."""
-        part = self._image
+        part = self.image
         if 2 * height * width < part.height * part.width:
             # Of a smaller part fewer values have to be put in order; a larger one is cut out of the array at less cost.
             part, top, left = part.crop((left, top, left + width, top + height)), 0, 0

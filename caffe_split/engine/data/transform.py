@@ -9,6 +9,7 @@ import numpy as np
 from caffe_split.data.images import Picture
 from caffe_split.engine.data.reader import Stored
 from caffe_split.engine.data.workers import Run
+from caffe_split.engine.kernels import picture
 from caffe_split.engine.rows import Rows
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.binaryproto import read_blob
@@ -91,25 +92,37 @@ class Transformer:
         out = np.empty((len(images), *self.shape), np.uint8 if is_plain else np.float32)
 
         def place(index: int) -> None:
-            out[index] = self._cut(images[index].load(), draws[index])
+            image, draw = images[index].load(), draws[index]
+            if is_plain and isinstance(image, Picture):
+                top, left, *_ = self._part(image.shape, draw)
+                if picture.cut(image, (top, left), self._turns(draw), out[index]):
+                    return
+            out[index] = self._cut(image, draw)
 
         run(place, len(images))
         return out
 
     def _cut(self, image: np.ndarray | Picture, draw: np.ndarray) -> np.ndarray:
         """The part of an image that its draw says, mirrored or not."""
-        down, right, turn = map(float, draw)
         if self._image is not None:
             image = np.asarray(image, np.float32) - self._image
-        top, left, (height, width) = 0, 0, image.shape[1:]
-        if self._crop:
-            spare = height - self._crop + self._training, width - self._crop + self._training
-            top, left, height, width = int(down * spare[0]), int(right * spare[1]), self._crop, self._crop
+        top, left, height, width = self._part(image.shape, draw)
         if isinstance(image, Picture):
             image = image.cut(top, left, height, width)
         else:
             image = image[:, top : top + height, left : left + width]
-        return image[:, :, ::-1] if self._mirror and turn < 0.5 else image
+        return image[:, :, ::-1] if self._turns(draw) else image
+
+    def _part(self, shape: Sequence[int], draw: np.ndarray) -> tuple[int, int, int, int]:
+        """Where the crop of an image of `shape` begins, row and column, and its height and width."""
+        height, width = shape[1:]
+        if not self._crop:
+            return 0, 0, height, width
+        spare = height - self._crop + self._training, width - self._crop + self._training
+        return int(draw[0] * spare[0]), int(draw[1] * spare[1]), self._crop, self._crop
+
+    def _turns(self, draw: np.ndarray) -> bool:
+        return self._mirror and bool(draw[2] < 0.5)
 
 
 class Stacker:

@@ -72,6 +72,7 @@ def library() -> ctypes.CDLL | None:
         "norm_apply_back": [i, p, p, n, n, p, i, p, p, p],
         "conv_forward": [p, p, p, p, p],
         "conv_backward": [p, p, p, p, p, p, p],
+        "picture_cut": [p, p, p],
         "pool_maximum": [i, p, p, p, p],
         "pool_mean": [i, p, p, p],
         "pool_backward": [i, p, p, p, p],
