@@ -2,7 +2,7 @@
 
 `python -m benchmarks.bench_feed [--records 300] [--side 256] [--workers N] [--rounds 20] [--before CHECKOUT]
 [--repeats 5]`. The records are JPEGs in an LMDB in the system's cache. The reader gives batches, cropped and mirrored;
-the decoder is Pillow's, in as many threads as the reader has workers, over the same bytes in memory. They take turns in
+the decoder is Pillow's, a thread for each core, over the same bytes in memory. They take turns in
 one process, a thousand images at a time, and the ratios are medians over pairs of turns: of the time, and of the
 processor time of all threads, which other programs disturb less.
 """
@@ -78,6 +78,7 @@ def turn(work: Callable[[], object]) -> tuple[float, float]:
 def contestant(folder: Path, words: argparse.Namespace) -> None:
     """Print the medians: milliseconds an image, for the decoder and the reader, and the ratio, each of both times."""
     from caffe_split import engine
+    from caffe_split.engine.cores import usable_cores
     from caffe_split.engine.device import keep_memory
     from caffe_split.formats import prototxt
     from caffe_split.formats.weights.datum import read_datum
@@ -94,7 +95,7 @@ def contestant(folder: Path, words: argparse.Namespace) -> None:
     text = NET.format(folder=folder, batch=BATCH, crop=words.side - 29)
     feeder = engine.Net(prototxt.parse(text, kind="net"), "TRAIN").layers[0].feeder
     files = list(itertools.islice(itertools.cycle(files), IMAGES))
-    with ThreadPoolExecutor(words.workers) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
 
         def decode_some() -> None:
             list(pool.map(decode, files))
@@ -115,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=300)
     parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, help="of the reader; default: as many as a training takes")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=1, help="processes of each checkout, in turns")
     parser.add_argument("--before", type=Path)
@@ -126,7 +127,9 @@ def main() -> None:
         return
     from caffe_split.data.store import write_records
 
-    print(f"{words.workers} workers, images of {words.side}x{words.side}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{words.workers or 'the default'} workers, images of {words.side}x{words.side}, load {os.getloadavg()[0]:.1f}"
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "store")
         write_records(folder, pictures(words.records, words.side))

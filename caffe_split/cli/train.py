@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     "--workers",
     type=IntRange(1),
     metavar="N",
-    help="Threads that decode images for a data layer, per process; torch only.  [default: one per core, at most 4]",
+    help="Threads that decode images for a data layer, per process; torch only.  [default: one per core, and "
+    "one more, at most 4]",
 )
 @click.option(
     "--engine",

@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=_whole(1),
-        help="threads that decode images for a data layer, in each process; default: one per core, at most 4",
+        help="threads that decode images for a data layer, in each process; "
+        "default: one per core, and one more, at most 4",
     )
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true")
@@ -136,7 +137,7 @@ def _train(words: argparse.Namespace, run: Run) -> None:
     how = f"{words.precision}{', compiled' if words.compile else ''}"
     log.info(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {how}")
     set_workers(words.workers)
-    if words.workers and words.workers > usable_cores():
+    if words.workers and words.workers > usable_cores() + 1:
         log.info(f"Workers: {words.workers}, more than the {usable_cores()} cores, on which they only take turns")
     group = ALONE
     if meeting:

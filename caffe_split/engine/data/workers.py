@@ -29,13 +29,14 @@ def set_workers(count: int | None) -> None:
 def count_for(decodes: bool) -> int:
     """The number of threads for a data layer that decodes images, or only copies records.
 
-    Without `set_workers` that is one for each core that this process has for itself, at most 4, where images are
-    decoded; else 1, since copying is faster than what calls it.
+    Without `set_workers` that is, where images are decoded, one for each core that this process has for itself and one
+    more, which decodes while another waits for Python's lock, at most 4; else 1, since copying is faster than what
+    calls it.
     """
     if _given:
         return _given[0]
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST, usable_cores() // max(1, beside))) if decodes else 1
+    return min(_MOST, max(1, usable_cores() // max(1, beside)) + 1) if decodes else 1
 
 
 def run_now(function: Callable[[int], None], count: int) -> None:
