@@ -27,6 +27,8 @@ SOURCES = {
 }
 # The messages that have a `mean_file`. All but the last have it from old nets.
 _MEANS = ("data_param", "image_data_param", "window_data_param", "transform_param")
+# Those that have a `batch_size`.
+BATCHES = ("data_param", "image_data_param", "hdf5_data_param", "window_data_param", "memory_data_param")
 # Those whose `root_folder` Caffe puts before each name of a list, as it is written.
 ROOTS = ("image_data_param", "window_data_param")
 

@@ -157,6 +157,8 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     if known.rehearses != study.rehearses:
         said = "only at their ends" if known.rehearses else "on the way"
         raise CaffeSplitError(f"{out}: its runs are tested {said} (the key `rehearsal`); choose another --out")
+    if known.most_records != study.most_records:
+        raise CaffeSplitError(f"{out}: its runs have another `rehearsal_batch`; choose another --out")
     arms = {arm.name: arm for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:

@@ -95,7 +95,8 @@ class Study:
     the factor on all iterations: those here are scaled, `unscaled` are the file's, by name. A training is tested about
     `tests` times (0: as the solver says). `only` names the runs of the table that are wanted now, of all `runs` that
     are planned (empty: all of them). At a scale of at most `rehearsal` (empty: at none) a training is tested only at
-    its end. `compare` are pairs of runs, which are compared beside the comparisons with controls.
+    its end, and learns from batches of at most `rehearsal_batch` records (0: as the net says). `compare` are pairs of
+    runs, which are compared beside the comparisons with controls.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Study:
     unscaled: tuple[tuple[str, int], ...] = ()
     only: tuple[str, ...] = ()
     rehearsal: str = ""
+    rehearsal_batch: int = 0
     compare: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,6 +222,11 @@ class Study:
     def rehearses(self) -> bool:
         """Whether the study is so short that each training is tested only at its end."""
         return bool(self.rehearsal) and self.factor <= Fraction(self.rehearsal)
+
+    @property
+    def most_records(self) -> int:
+        """The records of a batch to learn from, at most; 0: as the net says."""
+        return self.rehearsal_batch if self.rehearses else 0
 
     @property
     def parents(self) -> set[str]:

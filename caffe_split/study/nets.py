@@ -10,8 +10,9 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
-from caffe_split.net.data_sources import ROOTS, named_files, source_of
+from caffe_split.net.data_sources import BATCHES, ROOTS, named_files, source_of
 from caffe_split.net.layers import all_layers
+from caffe_split.net.state import NetState
 from caffe_split.net.training import solver_test_net_fields
 from caffe_split.study.model import Study
 from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
@@ -92,7 +93,19 @@ def study_net(study: Study) -> prototxt.Document:
                 options.set("root_folder", f"{_place(study, root)}{'/' if root.endswith('/') else ''}")
             elif root := _root_for(study, options, param == "window_data_param"):
                 options.set("root_folder", root)
+    if study.most_records:
+        _shorten_batches(net, study.most_records)
     return net
+
+
+def _shorten_batches(net: prototxt.Document, most: int) -> None:
+    """Let data layers that run in TRAIN alone give at most `most` records: test_iter counts the batches of a test."""
+    for layer in all_layers(net):
+        if not layer.runs_in(NetState("TRAIN")) or layer.runs_in(NetState("TEST")):
+            continue
+        for message in filter(None, map(layer.message.sub, BATCHES)):
+            if int(message.get("batch_size", 0)) > most:
+                message.set("batch_size", most)
 
 
 def with_own_data(study: Study, path: Path) -> bytes:

@@ -178,7 +178,9 @@ def _method(study: Study) -> list[str]:
         if study.schedule == "continue"
         else "no solver state is taken over: all momentum starts at zero"
     )
+    batches = f", and learns from batches of at most {study.most_records} records" if study.most_records else ""
     return [
+        *([f"- This is a rehearsal: each training is tested at its end alone{batches}."] if study.rehearses else []),
         f"- Under each seed one baseline is trained to iteration {nets.baseline_length(study)}. From its snapshot at "
         f"{study.split} `continue` trains on, and that snapshot every arm splits.",
         *_chains(study),

@@ -33,6 +33,7 @@ _TOP = (
     "scale",
     "tests",
     "rehearsal",
+    "rehearsal_batch",
     "expect",
     "split",
     "window",
@@ -140,6 +141,7 @@ class _Reader(Arms):
             tests=self.whole(top.get("tests", 0), "tests"),
             expect=self.expect(top.get("expect") or {}),
             rehearsal=self.rehearsal(top.get("rehearsal"), schedule),
+            rehearsal_batch=self.rehearsal_batch(top),
         )
         study = replace(study, compare=self.compare(top.get("compare") or {}, study.runs))
         for arm in arms:
@@ -221,6 +223,13 @@ class _Reader(Arms):
             return str(parse_scale(value))
         except CaffeSplitError as error:
             raise self.wrong("rehearsal", str(error)) from None
+
+    def rehearsal_batch(self, top: Mapping[str, Any]) -> int:
+        if "rehearsal_batch" not in top:
+            return 0
+        if top.get("rehearsal") is None:
+            raise self.wrong("rehearsal_batch", "it has no meaning without the key `rehearsal`, a scale")
+        return self.whole(top["rehearsal_batch"], "rehearsal_batch", 1)
 
     def compare(self, value: Any, runs: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """Pairs of runs, or a run and several others."""

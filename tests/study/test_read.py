@@ -93,6 +93,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"rehearsal": "1/32"}, "rehearsal: expected schedule: restart, in which only ends are compared; found continue"),
     ({"rehearsal": 3, "schedule": "restart"}, "rehearsal: expected a scale above 0 and at most 1"),
+    ({"rehearsal_batch": 8}, "rehearsal_batch: it has no meaning without the key `rehearsal`, a scale"),
+    (
+        {"rehearsal": "1/2", "rehearsal_batch": 0, "schedule": "restart"},
+        "rehearsal_batch: expected a whole number of 1 or more",
+    ),
     ({"compare": ["added"]}, "compare: expected runs with the runs they are compared with"),
     ({"compare": {"aded": "added"}}, "compare: 'aded' is none of continue, added; did you mean 'added'?"),
     ({"compare": {"added": "added"}}, "compare: added: added and added are compared already, or are one run"),
@@ -337,6 +342,15 @@ def test_a_round_whose_window_was_not_measured_is_refused(tmp_path: Path) -> Non
                 check_same(later, {}, tmp_path)
         else:
             check_same(later, {}, tmp_path)
+
+
+def test_a_rehearsal_goes_on_with_the_same_batches(tmp_path: Path) -> None:
+    changes = {"schedule": "restart", "rehearsal": "1"}
+    study = read_study(write_study(tmp_path), {**changes, "rehearsal_batch": 4})
+    write_json(tmp_path / PLAN, {"study": study.as_dict()})
+    check_same(study, {}, tmp_path)
+    with pytest.raises(CaffeSplitError, match="its runs have another `rehearsal_batch`; choose another --out"):
+        check_same(read_study(study.file, changes), {}, tmp_path)
 
 
 def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from tests.support import ROOT
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
-from caffe_split.study.nets import length, study_solver
+from caffe_split.net.layers import all_layers
+from caffe_split.study.nets import length, study_net, study_solver
+from caffe_split.study.publish import _method
 from caffe_split.study.read import read_study
 
 RESNET = ROOT / "studies/resnet20_cifar10.yaml"
@@ -125,3 +127,35 @@ def test_a_rehearsal_is_tested_at_its_end() -> None:
         "1/16": 250,
     }
     assert [bool(solver.get("test_initialization", True)) for solver in solvers.values()] == [False, False, True]
+
+
+def test_a_rehearsal_learns_from_small_batches_and_is_tested_as_the_study_is() -> None:
+    sizes = {}
+    for scale in ("1/64", "1/16"):
+        for most in (32, 1000):
+            net = study_net(read_study(RESNET, {"scale": scale, "rehearsal_batch": most}))
+            data = [layer for layer in all_layers(net) if layer.type == "Data"]
+            sizes[scale, most] = [layer.message.sub("data_param").get("batch_size") for layer in data]
+    whole = [128, 100]
+    assert sizes == {("1/64", 32): [32, 100], ("1/64", 1000): whole, ("1/16", 32): whole, ("1/16", 1000): whole}
+    page = "\n".join(_method(read_study(RESNET, {"scale": "1/64"})))
+    assert "- This is a rehearsal: each training is tested at its end alone, and learns from batches of at most" in page
+    assert "rehearsal" not in "\n".join(_method(read_study(RESNET, {"scale": "1/16"})))
+
+
+def test_a_data_layer_of_both_phases_keeps_its_batches(tmp_path: Path) -> None:
+    """test_iter counts batches: of smaller ones a test would have fewer records."""
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "Data" top: "data" top: "label" '
+        'data_param { source: "d" batch_size: 50 backend: LMDB } }'
+    )
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 100 test_iter: 1 test_interval: 100'
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "{solver: solver.prototxt, seeds: 2, split: 50, schedule: restart, rehearsal: 1, rehearsal_batch: 8, "
+        "num_splits: 1, arms: [{name: skip, kind: skip}]}"
+    )
+    (layer,) = all_layers(study_net(read_study(study)))
+    assert layer.message.sub("data_param").get("batch_size") == 50
