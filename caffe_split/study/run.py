@@ -101,9 +101,12 @@ def _watch(child: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
     """Wait for Snakemake; when we are interrupted, it is interrupted, too."""
     try:
         while child.poll() is None:
+            start = time.monotonic()
             look()
+            # The trainings need the cores: a look at a large study takes a tenth of a second.
+            pause = max(1.0, 50 * (time.monotonic() - start))
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(1)
+                child.wait(pause)
         look()
     except BaseException:
         child.send_signal(signal.SIGINT)
