@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.images import image_options, preprocessing
+from caffe_split.cli.images import IMAGE_OPTIONS, NO_IMAGES, image_options, preprocessing
 from caffe_split.cli.options import (
     Shown,
     caffe_proto_option,
@@ -64,6 +64,7 @@ def extract(
     mean: str | None,
     scale: float | None,
     rgb: bool,
+    transform_of: Path | None,
     shown: Shown,
     engine: str | None,
     device: str,
@@ -83,8 +84,8 @@ def extract(
     from caffe_split.inference.extract import extract as run
     from caffe_split.inference.given import RunOptions
 
-    if not images and (mean is not None or scale is not None or rgb):
-        raise click.UsageError("--mean, --scale and --rgb are for --images; a data layer has its own transform_param.")
+    if not images and (mean, scale, rgb, transform_of) != NO_IMAGES:
+        raise click.UsageError(f"{IMAGE_OPTIONS} are for --images; a data layer has its own transform_param.")
     progress = _Progress()
     try:
         with wrong_use():
@@ -96,7 +97,7 @@ def extract(
                 form=form,
                 iterations=iterations,
                 images=images,
-                preprocessing=preprocessing(mean, scale, rgb),
+                preprocessing=preprocessing(mean, scale, rgb, transform_of),
                 options=RunOptions(engine, shown.asked(), device, threads, ignore_extra, caffe_proto),
                 say=progress.show,
             )

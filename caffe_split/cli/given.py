@@ -30,9 +30,15 @@ TAKEN: dict[str, dict[str, tuple[str, ...]]] = {
     "draw": {"net": _NETS},
     "kernels": {"net": _NETS, "weights": ("weights",)},
     "train": {"solver": ("solver", "net"), "weights": ("weights",), "snapshot": ("state",)},
-    "test": {"net": _NETS, "weights": ("weights",), "labels": ("names",), "images": ("picture",)},
+    "test": {
+        "net": _NETS,
+        "weights": ("weights",),
+        "labels": ("names",),
+        "images": ("picture",),
+        "transform_of": ("net",),
+    },
     "time": {"net": _NETS},
-    "extract": {"net": _NETS, "weights": ("weights",), "images": ("picture", "folder")},
+    "extract": {"net": _NETS, "weights": ("weights",), "images": ("picture", "folder"), "transform_of": ("net",)},
     "best": {"logs": ("log", "folder")},
     "final": {"logs": ("log", "folder")},
     "table": {"logs": ("log", "folder")},
@@ -121,10 +127,12 @@ def _begins_as_log(path: str) -> bool:
 def _place_for(kind: str, command: str, others: dict[click.Parameter, Any]) -> str:
     """Where a file of a kind would go: another parameter of the same command, else other commands.
 
-    Nowhere where all such parameters have a file of the right kind already.
+    Nowhere where all such parameters, or an argument, have a file of the right kind already.
     """
     fitting = {other: value for other, value in others.items() if kind in (taken_by(command, other) or ())}
     free = [_shown(other) for other, value in fitting.items() if not _is_right(command, other, value)]
+    if any(isinstance(other, click.Argument) and _shown(other) not in free for other in fitting):
+        return ""
     if free:
         return f" Give it as {' or '.join(free)}."
     if fitting:

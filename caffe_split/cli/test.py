@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_split.cli.images import image_options, preprocessing
+from caffe_split.cli.images import IMAGE_OPTIONS, NO_IMAGES, image_options, preprocessing
 from caffe_split.cli.options import (
     Shown,
     caffe_proto_option,
@@ -81,6 +81,7 @@ def test(
     mean: str | None,
     scale: float | None,
     rgb: bool,
+    transform_of: Path | None,
     shown: Shown,
     engine: str | None,
     device: str,
@@ -100,6 +101,7 @@ def test(
       caffe-split test train_val.prototxt net_iter_5000.caffemodel --top 5 --confusion confusion.png
       caffe-split test train_val.prototxt net_iter_*.caffemodel
       caffe-split test deploy.prototxt net.caffemodel --image cat.jpg --mean 104,117,123 --labels names.txt
+      caffe-split test deploy.prototxt net.caffemodel --image cat.jpg --transform-of train_val.prototxt
     """
     from caffe_split.inference.given import RunOptions
 
@@ -111,9 +113,8 @@ def test(
             raise click.UsageError("--iterations, --top, --confusion and --head are for a test set, not for --image.")
         from caffe_split.inference.classify import classify
 
-        found = classify(
-            net, weights[0], images, labels=labels, preprocessing=preprocessing(mean, scale, rgb), options=options
-        )
+        how = preprocessing(mean, scale, rgb, transform_of)
+        found = classify(net, weights[0], images, labels=labels, preprocessing=how, options=options)
         _say_notes(found[0].notes)
         if as_json:
             print_json([each.as_dict() for each in found])
@@ -121,8 +122,8 @@ def test(
             for each in found:
                 click.echo("\n".join(each.lines()))
         return
-    if mean is not None or scale is not None or rgb:
-        raise click.UsageError("--mean, --scale and --rgb are for --image; a data layer has its own transform_param.")
+    if (mean, scale, rgb, transform_of) != NO_IMAGES:
+        raise click.UsageError(f"{IMAGE_OPTIONS} are for --image; a data layer has its own transform_param.")
     if labels is not None and not confusion:
         raise click.UsageError("--labels is for --confusion or --image.")
     if len(weights) > 1 and confusion:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from caffe_split.errors import CaffeSplitError
 from caffe_split.exporting.table import left_out
 from caffe_split.formats import prototxt
-from caffe_split.layertypes.inputs import is_source, keep_tops, with_inputs
+from caffe_split.layertypes.inputs import is_source, keep_tops, transforms_of, with_inputs
 from caffe_split.layertypes.left_out import left_out as not_computed
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer, all_layers, phase_layers
@@ -56,12 +56,6 @@ def open_net(document: prototxt.Document, state: NetState, given: Mapping[str, S
     if not any(not is_source(layer) for layer in all_layers(twin)):
         raise CaffeSplitError(f"{document.filename}: nothing is left of it without data layers and losses.")
     return Opened(twin, notes, transforms_of(document, state))
-
-
-def transforms_of(document: prototxt.Document, state: NetState) -> dict[str, Layer]:
-    """The data layers of a net in `state` that have a transform_param, by their first top."""
-    layers = phase_layers(document, state.in_net(document))
-    return {layer.tops[0]: layer for layer in layers if is_source(layer) and layer.message.has("transform_param")}
 
 
 def _with_labels(sources: Sequence[Layer], given: Mapping[str, Shape]) -> dict[str, Shape]:

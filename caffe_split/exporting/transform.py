@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.exporting.opened import Opened, transforms_of
+from caffe_split.exporting.opened import Opened
 from caffe_split.exporting.options import ExportOptions
 from caffe_split.exporting.site import Builder, Value
 from caffe_split.formats.onnx.graph import Node
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights.binaryproto import read_blob
+from caffe_split.layertypes.inputs import transforms_of
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options

@@ -127,7 +127,7 @@ def extract(
         "rows": source.rows,
         "batch": source.batch,
         "images": source.described(),
-        "preprocessing": asdict(preprocessing) if images else None,
+        "preprocessing": _as_json(preprocessing) if images else None,
     }
     work = target.with_name(target.name + ".unfinished")
     files = file_names(names, ".npy")
@@ -176,6 +176,13 @@ def _check_blobs(given: GivenNet, names: Sequence[str]) -> None:
     if lacking or not names:
         what = f"no blob '{lacking[0]}'" if lacking else "no blob is asked for"
         raise CaffeSplitError(f"{given.path}: {what}; it has {', '.join(there)}.")
+
+
+def _as_json(preprocessing: Preprocessing) -> dict[str, object]:
+    """What was asked for, as an unfinished folder keeps it."""
+    found = asdict(preprocessing)
+    other = found.pop("transform_of")
+    return found if other is None else {**found, "transform_of": str(other)}
 
 
 class _Source:

@@ -12,11 +12,14 @@ from caffe_split.data.images import decode_image, resize_image
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats.arrays import read_array
+from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.inference.given import GivenNet
+from caffe_split.layertypes.inputs import transforms_of
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
+from caffe_split.net.state import NetState
 
 # OpenCV's weights of blue, green and red in a gray value, in 32768ths.
 _GRAY = np.array([3735, 19235, 9798])
@@ -31,17 +34,20 @@ class Preprocessing:
     mean: what is subtracted: values, one or one per channel, with commas between them, or a file whose mean per channel
     counts (.binaryproto, or an array of .npy). None: the mean of the Input layer's transform_param, if it has one.
     scale: what they are then multiplied by; None: as transform_param says, else 1. rgb: whether the net takes red
-    first, in place of Caffe's blue.
+    first, in place of Caffe's blue. transform_of: the net with the data layer, such as train_val.prototxt, whose
+    transform_param counts in place of the Input layer's.
     """
 
     mean: str | None = None
     scale: float | None = None
     rgb: bool = False
+    transform_of: PathLike | None = None
 
 
 # A deploy net has no data layer, which would say what the training did.
 _AS_THEY_ARE = (
-    "nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean and --scale"
+    "nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean and --scale, "
+    "or the net with the data layer by --transform-of"
 )
 
 
@@ -69,12 +75,30 @@ class ImageInput:
                 f"{net.path}: input '{self.name}' has shape {shape}; expected (N, 1 or 3 channels, height, width)."
             )
         self.batch, self.shape = shape[0], (shape[1], shape[2], shape[3])
-        written = Options.of(layers[0].message, "transform_param")
+        layer = layers[0]
+        if preprocessing.transform_of is not None:
+            layer = self._data_layer(Path(preprocessing.transform_of), net.state)
+        written = Options.of(layer.message, "transform_param")
         self.rgb = preprocessing.rgb
         self.scale = float(written.get("scale") if preprocessing.scale is None else preprocessing.scale)
-        self.mean = _mean(preprocessing.mean, written, layers[0], shape[1])
+        self.mean = _mean(preprocessing.mean, written, layer, shape[1])
         asked = preprocessing.mean is not None or preprocessing.scale is not None
-        self.notes = () if asked or layers[0].message.has("transform_param") else (_AS_THEY_ARE,)
+        self.notes = () if asked or layer.message.has("transform_param") else (_AS_THEY_ARE,)
+
+    def _data_layer(self, path: Path, state: NetState) -> Layer:
+        """The data layer of another net whose transform_param the images go through."""
+        found = transforms_of(read_net(path, upgrade=True), state)
+        if not found:
+            raise CaffeSplitError(
+                f"{path}: --transform-of: no data layer of its {state.phase} phase has a transform_param; name the net "
+                "with the mean and the scale that the training used."
+            )
+        if self.name not in found and len(found) > 1:
+            raise CaffeSplitError(
+                f"{path}: --transform-of: its data layers give {', '.join(found)}, and the input of the deploy net is "
+                f"'{self.name}'; give one of them that name, or say --mean and --scale."
+            )
+        return found[self.name] if self.name in found else next(iter(found.values()))
 
     def read(self, path: PathLike) -> np.ndarray:
         """The values of an image, float32 of `shape`. Raises `CaffeSplitError` for a file that is no image."""

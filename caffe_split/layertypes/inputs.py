@@ -52,6 +52,12 @@ def is_source(layer: Layer) -> bool:
     return any(filler.get("type") != "constant" for filler in fillers)
 
 
+def transforms_of(document: prototxt.Document, state: NetState) -> dict[str, Layer]:
+    """The data layers of a net in `state` that have a transform_param, by their first top."""
+    layers = phase_layers(document, state.in_net(document))
+    return {layer.tops[0]: layer for layer in layers if is_source(layer) and layer.message.has("transform_param")}
+
+
 def _shapes(layer: Layer, given: Mapping[str, Shape]) -> list[Shape]:
     if all(top in given for top in layer.tops):
         return [given[top] for top in layer.tops]

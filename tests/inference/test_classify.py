@@ -135,6 +135,37 @@ def test_means_scales_and_the_order_of_colours(photos: Path, any_backend: str) -
     assert scores(mean=values, rgb=True) == pytest.approx(same)
 
 
+def test_the_transform_of_the_net_with_the_data_layer(photos: Path, any_backend: str) -> None:
+    deploy(photos, 3)
+    data = (
+        'layer {{ name: "{top}" type: "Data" top: "{top}" top: "label" include {{ phase: {phase} }} '
+        'transform_param {{ {transform} }} data_param {{ source: "none" batch_size: 1 }} }}\n'
+    )
+
+    def scores(**how: object) -> list[tuple[float, str]]:
+        (found,) = cs.classify("deploy.prototxt", "w.caffemodel", ["colour.png"], preprocessing=cs.Preprocessing(**how))
+        assert found.notes == ()
+        return list(found.classes)
+
+    train = data.format(top="data", phase="TRAIN", transform="mirror: true scale: 3")
+    test = data.format(top="data", phase="TEST", transform="scale: 0.25 mean_value: 90 mean_value: 100 mean_value: 110")
+    Path("train_val.prototxt").write_text(train + test)
+    assert scores(transform_of="train_val.prototxt") == scores(mean="90,100,110", scale=0.25)
+    # What is said beside it counts first.
+    assert scores(transform_of="train_val.prototxt", scale=1.0) == scores(mean="90,100,110", scale=1.0)
+    Path("train_val.prototxt").write_text(train + test.replace('"data"', '"images"'))
+    assert scores(transform_of="train_val.prototxt") == scores(mean="90,100,110", scale=0.25)
+    Path("train_val.prototxt").write_text(train)
+    with pytest.raises(
+        cs.CaffeSplitError, match="--transform-of: no data layer of its TEST phase has a transform_param"
+    ):
+        scores(transform_of="train_val.prototxt")
+    two = test.replace('"data"', '"one"') + test.replace('"data"', '"two"').replace('"label"', '"more"')
+    Path("train_val.prototxt").write_text(two)
+    with pytest.raises(cs.CaffeSplitError, match="its data layers give one, two, and the input of the deploy net is"):
+        scores(transform_of="train_val.prototxt")
+
+
 def test_labels_and_json(photos: Path, any_backend: str) -> None:
     deploy(photos, 3)
     names = [f"n0{number} name, with a comma" for number in range(7)]
@@ -157,7 +188,7 @@ def test_pixels_that_are_taken_as_they_are_are_noted(photos: Path, any_backend: 
     said = caffe_split(*words, cwd=photos).stderr
     assert said == (
         "note: nothing is subtracted and the scale is 1; if the net was trained with a mean or a scale, give --mean "
-        "and --scale\n"
+        "and --scale, or the net with the data layer by --transform-of\n"
     )
     assert not caffe_split(*words, "--scale", "1", cwd=photos).stderr
     words = ("extract", "deploy.prototxt", "w.caffemodel", "--images", "gray.png", "--blob", "ip", "--out")
