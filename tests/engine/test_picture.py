@@ -51,6 +51,16 @@ def test_one_that_lies_in_pieces_is_left_to_pillow() -> None:
     assert not picture.cut(large, (0, 0), False, np.empty((3, 4, 4), np.uint8))
 
 
+@needs_kernel
+def test_rows_with_gaps_are_left_to_pillow() -> None:
+    Image.core.set_alignment(64)
+    try:
+        padded = Picture(image_of("RGB", (7, 5)))
+        assert not picture.cut(padded, (0, 0), False, np.empty((3, 4, 4), np.uint8))
+    finally:
+        Image.core.set_alignment(1)
+
+
 def test_without_kernels_it_is_left_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture, "library", lambda: None)
     assert not picture.cut(Picture(image_of("RGB", (8, 8))), (0, 0), False, np.empty((3, 4, 4), np.uint8))

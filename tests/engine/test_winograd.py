@@ -132,6 +132,53 @@ def test_weights_and_gradients_may_lie_in_another_order() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
+@needs_winograd
+def test_a_gradient_has_a_gradient() -> None:
+    torch.manual_seed(5)
+    x, weight = side_by_side((2, 16, 8, 8)).requires_grad_(), torch.randn(16, 16, 3, 3, requires_grad=True)
+    found = []
+    for slide in (lambda: winograd.convolved(x, weight, None, (1, 1)), lambda: torch.conv2d(x, weight, padding=1)):
+        (first,) = torch.autograd.grad(slide().tanh().sum(), (x,), create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), (x, weight)))
+    for one, other in zip(*found):
+        assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max())
+
+
+@needs_winograd
+def test_float32_is_float32_whatever_the_default_is() -> None:
+    torch.manual_seed(6)
+    x, weight = side_by_side((2, 16, 8, 8)).requires_grad_(), torch.randn(16, 16, 3, 3, requires_grad=True)
+    wanted = torch.conv2d(x, weight, padding=1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        y = winograd.convolved(x, weight, None, (1, 1))
+        gradients = torch.autograd.grad(y.sum(), (x, weight))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(y, wanted, rtol=1e-5, atol=1e-4)
+    assert [each.dtype for each in gradients] == [torch.float32] * 2
+
+
+@needs_winograd
+def test_more_threads_within_a_parallel_region() -> None:
+    """OMP_NUM_THREADS=2,4: what a thread counts there is not what the call has laid out."""
+    code = """
+import torch
+from caffe_split.engine.kernels import winograd
+x = torch.randn(64, 16, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
+w = torch.randn(16, 16, 3, 3, requires_grad=True)
+y = winograd.convolved(x, w, None, (1, 1))
+g = torch.autograd.grad(y.sum(), (x, w))
+z = torch.conv2d(x, w, padding=1)
+for one, other in zip((y, *g), (z, *torch.autograd.grad(z.sum(), (x, w)))):
+    assert float((one - other).detach().abs().max()) <= 1e-4 * float(other.detach().abs().max())
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2,64", "OMP_MAX_ACTIVE_LEVELS": "2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    environment["OMP_NUM_THREADS"] = "64,1"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
 def test_what_does_not_fit() -> None:
     x, weight = side_by_side((2, 16, 8, 8)), torch.zeros(16, 16, 3, 3)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from caffe_split.engine.kernels.build import library
 
@@ -111,7 +112,7 @@ def forward(
     eps, fraction, running = batch
     channels = x.shape[1]
     # Mean, 1 / deviation, that times the weight, and the bias.
-    numbers = torch.empty(4, channels)
+    numbers = torch.empty(4, channels, dtype=torch.float32)
     found = library()
     assert found is not None
     if others is not None:
@@ -173,7 +174,7 @@ def backward(
     channels = x.shape[1]
     rows = x.numel() // channels
     # Of the weight and of the bias.
-    of_weight, of_bias = torch.empty(channels), torch.empty(channels)
+    of_weight, of_bias = (torch.empty(channels, dtype=torch.float32) for _ in range(2))
     back = torch.empty_like(x)
     # Without a ReLU the other blob of a sum gets the one gradient as it is.
     passed = torch.empty_like(x) if more or (adds and cuts) else None
@@ -226,6 +227,7 @@ class _Normalised(torch.autograd.Function):
         return (out, out.view_as(out)) if twice else (out,)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         x, out, numbers = ctx.saved_tensors
         needs = ctx.needs_input_grad

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+from PIL import Image
 
 from caffe_split.data.images import Picture
 from caffe_split.engine.kernels.build import library
@@ -28,7 +29,7 @@ def cut(picture: Picture, corner: tuple[int, int], mirrored: bool, out: np.ndarr
     """Write a part of a picture into `out`, (channels, height, width), uint8. Whether that could be done.
 
     It cannot without compiled kernels, with a Pillow before 11.2, which does not say where the pixels lie, and for an
-    image that Pillow holds in several pieces (above 16 MB, unless it was told otherwise).
+    image that Pillow holds in several pieces (above 16 MB, unless it was told otherwise) or with gaps.
 
     corner: the row and the column at which the part begins.
     """
@@ -36,6 +37,8 @@ def cut(picture: Picture, corner: tuple[int, int], mirrored: bool, out: np.ndarr
     export = getattr(picture.image, "__arrow_c_array__", None)
     if found is None or export is None or not out.flags.c_contiguous:
         return False
+    if Image.core.get_alignment() != 1:  # type: ignore[attr-defined]
+        return False  # There may be gaps between the rows (PILLOW_ALIGNMENT), of which an older Pillow says nothing.
     try:
         # The pixels are there for as long as the capsules.
         held = export()

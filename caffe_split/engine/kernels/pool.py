@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from caffe_split.engine.kernels import norm
 from caffe_split.engine.kernels.build import library
@@ -53,6 +54,7 @@ class _Pooled(torch.autograd.Function):
         return top
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         given = norm.dense(gradients[0])
         back = torch.empty(ctx.form, dtype=given.dtype, memory_format=torch.channels_last)

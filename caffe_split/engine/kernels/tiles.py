@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from caffe_split.engine.kernels import norm
 from caffe_split.engine.kernels.build import library
@@ -68,6 +69,7 @@ class _Convolved(torch.autograd.Function):
         return torch.conv2d(x, low, None if bias is None else bias.to(torch.bfloat16), 1, pad)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, low = ctx.saved_tensors
         given = norm.dense(gradients[0].to(torch.bfloat16))
@@ -77,7 +79,7 @@ class _Convolved(torch.autograd.Function):
             only = (True, False, False)
             of_x = back(given, x, low, None, (1, 1), ctx.pad, (1, 1), False, (0, 0), 1, only)[0]
         if ctx.needs_input_grad[1]:
-            of_weight = torch.empty(low.shape)
+            of_weight = torch.empty(low.shape, dtype=torch.float32)
             n, channels, height, width = x.shape
             numbers = (n, height, width, channels, len(low), *low.shape[2:], *ctx.pad)
             shape = (ctypes.c_int64 * len(numbers))(*numbers)

@@ -36,12 +36,6 @@ struct Shape {
     int64_t down() const { return (oh() + 1) / 2; }
     int64_t across() const { return (ow() + 1) / 2; }
     int64_t tiles() const { return n * down() * across(); }
-    // Tiles of a block: what the cache holds, and not so many that a thread has nothing to do.
-    int64_t block() const {
-        const int64_t held = CACHED / (SPOTS * sizeof(float) * (c + o)), share = tiles() / omp_get_max_threads();
-        return std::max<int64_t>(1, std::min(held, share) / EACH) * EACH;
-    }
-    int64_t blocks() const { return (tiles() + block() - 1) / block(); }
 };
 
 Shape shape_of(const int64_t *s) { return {s[0], s[1], s[2], s[3], s[4], s[5], s[6]}; }
@@ -263,19 +257,33 @@ void products_back(const Shape &s, const float *bottom, const float *gradient, i
         for (; o < s.o; o += 16) multiply_back<4, 2>(s, bottom, gradient + o, count, out + o);
 }
 
+// How the tiles are divided: decided once for a call, since within a parallel region OpenMP counts other threads.
+struct Division {
+    int64_t room, blocks;
+    int threads;
+    // A block is what the cache holds, and not so large that a thread has nothing to do.
+    Division(const Shape &s) {
+        const int64_t most = omp_get_max_threads(), held = CACHED / (SPOTS * sizeof(float) * (s.c + s.o));
+        room = std::max<int64_t>(1, std::min(held, s.tiles() / most) / EACH) * EACH;
+        blocks = (s.tiles() + room - 1) / room;
+        threads = static_cast<int>(std::min(most, blocks));
+    }
+};
+
 // What a thread lays out.
 struct Room {
     Lines<float> bottom, top;
-    Room(const Shape &s) : bottom(SPOTS * s.block() * s.c), top(SPOTS * s.block() * s.o) {}
+    Room(const Shape &s, int64_t room) : bottom(SPOTS * room * s.c), top(SPOTS * room * s.o) {}
 };
 
 void convolve(const Shape &s, const float *x, const float *kernels, const float *bias, float *y) {
-    const int64_t room = s.block(), blocks = s.blocks();
-#pragma omp parallel num_threads(static_cast<int>(std::min<int64_t>(omp_get_max_threads(), blocks)))
+    const Division into(s);
+    const int64_t room = into.room;
+#pragma omp parallel num_threads(into.threads)
     {
-        const Room of(s);
+        const Room of(s, room);
 #pragma omp for schedule(static)
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t block = 0; block < into.blocks; ++block) {
             const int64_t first = block * room, count = std::min(room, s.tiles() - first);
             lay_bottom(s, x, first, count, room, of.bottom.values);
             for (int64_t spot = 0; spot < SPOTS; ++spot)
@@ -339,15 +347,15 @@ void winograd_bottom(const int64_t *shape, const float *gradient, const float *w
 
 void winograd_weights(const int64_t *shape, const float *x, const float *gradient, float *of_weight) {
     const Shape s = shape_of(shape);
-    const int64_t room = s.block(), blocks = s.blocks(), size = SPOTS * s.c * s.o;
-    const int threads = static_cast<int>(std::min<int64_t>(omp_get_max_threads(), blocks));
-    const Lines<float> sums(threads * size);
-#pragma omp parallel num_threads(threads)
+    const Division into(s);
+    const int64_t room = into.room, size = SPOTS * s.c * s.o;
+    const Lines<float> sums(into.threads * size);
+#pragma omp parallel num_threads(into.threads)
     {
-        const Room of(s);
+        const Room of(s, room);
         float *own = sums.values + omp_get_thread_num() * size;
 #pragma omp for schedule(static)
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t block = 0; block < into.blocks; ++block) {
             const int64_t first = block * room, count = std::min(room, s.tiles() - first);
             lay_bottom(s, x, first, count, room, of.bottom.values);
             lay_gradient(s, gradient, first, count, room, of.top.values);
@@ -357,7 +365,7 @@ void winograd_weights(const int64_t *shape, const float *x, const float *gradien
                                   own + (spot * s.c + c) * s.o);
         }
     }
-    finish_kernels(s, sums.values, threads, of_weight);
+    finish_kernels(s, sums.values, into.threads, of_weight);
 }
 }
 

@@ -64,31 +64,43 @@ class _Convolved(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pad: tuple[int, int]
     ) -> torch.Tensor:
-        weight = weight.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.shape = (ctypes.c_int64 * 7)(*(x.shape[axis] for axis in (0, 2, 3, 1)), len(weight), *pad)
+        ctx.pad = pad
         n, _, height, width = x.shape
         size = (n, len(weight), height + 2 * pad[0] - 2, width + 2 * pad[1] - 2)
-        y = torch.empty(size, memory_format=torch.channels_last)
-        added = None if bias is None else bias.contiguous()
+        y = torch.empty(size, dtype=torch.float32, memory_format=torch.channels_last)
+        lain, added = weight.contiguous(), None if bias is None else bias.contiguous()
         address = None if added is None else added.data_ptr()
-        _library().winograd_forward(ctx.shape, x.data_ptr(), weight.data_ptr(), address, y.data_ptr())
+        _library().winograd_forward(_shape(x, weight, pad), x.data_ptr(), lain.data_ptr(), address, y.data_ptr())
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        given = norm.dense(gradients[0])
+        (given,) = gradients
+        wanted = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            # The gradient is to have a gradient itself (create_graph), which PyTorch's own operation has.
+            back = torch.ops.aten.convolution_backward
+            which = [bool(want) for want in wanted[:3]]
+            sizes = [len(weight)] if wanted[2] else None
+            return (*back(given, x, weight, sizes, (1, 1), ctx.pad, (1, 1), False, (0, 0), 1, which), None)
+        given, shape = norm.dense(given), _shape(x, weight, ctx.pad)
         of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_x = torch.empty_like(x)
-            _library().winograd_bottom(ctx.shape, given.data_ptr(), weight.data_ptr(), of_x.data_ptr())
-        if ctx.needs_input_grad[1]:
-            of_weight = torch.empty_like(weight)
-            _library().winograd_weights(ctx.shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
-        if ctx.needs_input_grad[2]:
+        if wanted[0]:
+            lain, of_x = weight.contiguous(), torch.empty_like(x)
+            _library().winograd_bottom(shape, given.data_ptr(), lain.data_ptr(), of_x.data_ptr())
+        if wanted[1]:
+            of_weight = torch.empty(weight.shape, dtype=torch.float32)
+            _library().winograd_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
+        if wanted[2]:
             of_bias = given.sum((0, 2, 3))
         return of_x, of_weight, of_bias, None
+
+
+def _shape(x: torch.Tensor, weight: torch.Tensor, pad: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    n, channels, height, width = x.shape
+    return (ctypes.c_int64 * 7)(n, height, width, channels, len(weight), *pad)
 
 
 def _library() -> ctypes.CDLL:
