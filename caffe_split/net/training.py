@@ -258,8 +258,13 @@ def solver_net_path(solver: prototxt.Document) -> Path:
                     f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
                 )
             return path
+    inline = _inline_net(solver)
+    if inline is None:
+        raise CaffeSplitError(f"{solver.filename}: the solver names no net file (`net` or `train_net`).")
+    key, name = inline[0], inline_name(Path(solver.filename), inline[0]).name
     raise CaffeSplitError(
-        f"{solver.filename}: the solver names no net file (`net` or `train_net`); a net within it is not used here."
+        f"{solver.filename}: its net stands in the solver itself, and is needed as a file here. Write what is within "
+        f"{key} {{ ... }} into {name}, and give that file; `make-derived --control` does so."
     )
 
 

@@ -15,6 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.table import alike, record_of
+
+# Layers that read images through OpenCV, without which Caffe is built by default.
+_OF_OPENCV = ("ImageData", "WindowData")
 
 
 def run_job(module: str, job: dict[str, Any]) -> Any:
@@ -46,12 +50,23 @@ def last_words(errors: str) -> str:
 
 def explained(line: str) -> str:
     """A fatal line of Caffe, and the way out where it says too little."""
+    unknown = re.search(r"Unknown layer type: (\S+)", line)
+    if unknown:
+        return f"Caffe: {unknown[0]}{_why_unknown(unknown[1])}"
     if "Unknown database backend" not in line:
         return line
     return (
         f"{line}: this Caffe is built without LevelDB, its default. Write the data set as an LMDB (caffe-split data "
         "lmdb SOURCE --out NEW) and backend: LMDB into the net, or train with --engine torch"
     )
+
+
+def _why_unknown(name: str) -> str:
+    """Why this Caffe does not know a layer's type, and what to do, as the end of a sentence."""
+    if record_of(name).engine is None:
+        return alike(name) or ", which is no type of Caffe's; the Caffe of the fork that has it can be named by --caffe"
+    built = "; or build it with ./tools/build_caffe --opencv" if name in _OF_OPENCV else ""
+    return f", which this Caffe is built without; take --engine torch{built}"
 
 
 def open_net(path: str, weights: str, state: Mapping[str, Any]) -> Any:

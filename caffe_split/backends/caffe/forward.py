@@ -6,6 +6,7 @@ maps into memory: a batch of a large net is gigabytes, and neither process holds
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import sys
@@ -64,6 +65,8 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
 
     seed, input_file = job["seed"], job["input"]
     caffe.set_random_seed(seed)
+    # HDF5Data shuffles by the C library's numbers, which go on from net to net.
+    ctypes.CDLL(None).srand(seed)
     net = open_net(path, weights, job["state"])
     # Once more: the nets' fillers have drawn different numbers.
     caffe.set_random_seed(seed)
