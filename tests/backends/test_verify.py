@@ -121,3 +121,24 @@ def test_what_cannot_be_compared_is_refused_in_one_line(pair: Path, arguments: l
     result = caffe_split("verify", *arguments, cwd=pair, status=1)
     assert re.search(re.escape(message), result.stderr), result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_rows_that_are_shuffled_come_alike_to_both_nets(engine: str, tmp_path: Path) -> None:
+    """Caffe's HDF5Data shuffles by numbers that go on from one net of a process to the next."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["data"] = np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32)
+    (tmp_path / "list.txt").write_text("rows.h5\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "HDF5Data" top: "data" '
+        'hdf5_data_param { source: "list.txt" batch_size: 16 shuffle: true } }\n'
+        'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" '
+        "convolution_param { num_output: 4 kernel_size: 3 } }\n"
+    )
+    weights = {"conv": [np.random.default_rng(1).normal(size=(4, 3, 3, 3)), np.zeros(4)]}
+    caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
+    options = ("--layers", "conv", "--weights", "w.caffemodel", "--partition", "random:0", "--out", "d")
+    caffe_split("make-derived", "net.prototxt", *options, cwd=tmp_path)
+    given = ("verify", "net.prototxt", "d/net.prototxt", "--baseline-weights", "w.caffemodel", "--engine", engine)
+    assert "same function: " in caffe_split(*given, "--batches", 3, cwd=tmp_path).stdout
