@@ -139,6 +139,8 @@ def choose_layers(
                 raise CaffeSplitError(f"layer '{name}' cannot be split: {reason}. Those that can: {listing}.")
         return [layer for name, layer in possible.items() if name in names]
     chosen = [name for name in best if name in possible][:count]
+    if not possible:
+        raise CaffeSplitError(f"{document.filename}: no layer can be split{_reasons(layers, options, state)}.")
     if len(chosen) < count:
         choice = parse_choice(options.choose_by)
         more = "Watch more layers with `caffe-split instrument`, or split fewer." if choice.by_tpm else "Split fewer."
@@ -147,3 +149,12 @@ def choose_layers(
             f"({', '.join(chosen) or 'none'}), {count} were asked for. Layers that can be split: {listing}. {more}"
         )
     return [layer for name, layer in possible.items() if name in chosen]
+
+
+def _reasons(layers: Sequence[Layer], options: DeriveOptions, state: NetState | None) -> str:
+    """Why none of the convolutions can be split, as the end of a sentence."""
+    found: dict[str, list[str]] = {}
+    for layer in convolutions([layer for layer in layers if state is None or layer.runs_in(state)]):
+        found.setdefault(why_not(layer, layers, helper_names(layers), options) or "", []).append(layer.name)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in found.items())
+    return f": {told}" if told else ", since it has no convolution"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from caffe_split.derivation.choose import candidates, choose_layers, ranking
+from caffe_split.derivation.options import DeriveOptions
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.tpm.scores import LayerScores
@@ -99,3 +100,25 @@ def test_named_layers() -> None:
     ):
         with pytest.raises(CaffeSplitError, match=f"layer '{name}' cannot be split: .*{reason}.*that can: a_split1"):
             choose_layers(net(), [name], 1, [])
+
+
+def test_where_nothing_can_be_split_each_reason_is_named() -> None:
+    def conv(name: str, more: str) -> str:
+        return (
+            f'layer {{ name: "{name}" type: "Convolution" bottom: "data" top: "{name}" '
+            f"convolution_param {{ num_output: 4 kernel_size: 3 }} {more} }}\n"
+        )
+
+    text = (
+        conv("one", 'param { name: "w" }') + conv("two", 'param { name: "w" }') + conv("frozen", "param { lr_mult: 0 }")
+    )
+    document = prototxt.parse(text, kind="net", filename="net.prototxt")
+    options = DeriveOptions(choose_by="random:0", partition="random:0")
+    with pytest.raises(CaffeSplitError) as refused:
+        choose_layers(document, None, 1, ["one", "two", "frozen"], options)
+    assert str(refused.value) == (
+        "net.prototxt: no layer can be split: one: it shares its weight with two; two: it shares its weight with one; "
+        "frozen: it is frozen (lr_mult 0)."
+    )
+    with pytest.raises(CaffeSplitError, match="net.prototxt: no layer can be split, since it has no convolution."):
+        choose_layers(prototxt.parse("", kind="net", filename="net.prototxt"), None, 1, [], options)
