@@ -109,9 +109,8 @@ def test_where_nothing_can_be_split_each_reason_is_named() -> None:
             f"convolution_param {{ num_output: 4 kernel_size: 3 }} {more} }}\n"
         )
 
-    text = (
-        conv("one", 'param { name: "w" }') + conv("two", 'param { name: "w" }') + conv("frozen", "param { lr_mult: 0 }")
-    )
+    shared = 'param { name: "w" }'
+    text = conv("one", shared) + conv("two", shared) + conv("frozen", "param { lr_mult: 0 }")
     document = prototxt.parse(text, kind="net", filename="net.prototxt")
     options = DeriveOptions(choose_by="random:0", partition="random:0")
     with pytest.raises(CaffeSplitError) as refused:
@@ -120,5 +119,7 @@ def test_where_nothing_can_be_split_each_reason_is_named() -> None:
         "net.prototxt: no layer can be split: one: it shares its weight with two; two: it shares its weight with one; "
         "frozen: it is frozen (lr_mult 0)."
     )
-    with pytest.raises(CaffeSplitError, match="net.prototxt: no layer can be split, since it has no convolution."):
-        choose_layers(prototxt.parse("", kind="net", filename="net.prototxt"), None, 1, [], options)
+    text = 'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" }'
+    document = prototxt.parse(text, kind="net", filename="net.prototxt")
+    with pytest.raises(CaffeSplitError, match=r"no layer can be split, since it has no convolution\."):
+        choose_layers(document, None, 1, [], options)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 from pathlib import Path
@@ -58,6 +59,52 @@ def test_other_text_stays() -> None:
     changed = [line for line in str(document).splitlines() if line not in NET.splitlines()]
     assert changed[0] == '\tparam { lr_mult: 1 name: "a_tpm_w" }  # weight'
     assert NET.split("param { lr_mult: 2 }")[1].rstrip("}") in str(document)
+
+
+def drawn_net(rng: random.Random) -> str:
+    """A net with a convolution in any of the layouts that people write."""
+    gaps = [" ", "\n", "\r\n", "  ", " # c\n", "\t", "\n  # c\n  ", "\n\n", "\n    "]
+
+    def gap(*more: str) -> str:
+        return rng.choice([*gaps, *more])
+
+    fields = [
+        'name: "c"',
+        'type: "Convolution"',
+        'bottom:"d"' if rng.random() < 0.3 else 'bottom: "d"',
+        'top:"c"' if rng.random() < 0.3 else 'top: "c"',
+        f"convolution_param {{{gap('')}num_output: 8{gap()}kernel_size: 3{gap('')}}}",
+    ]
+    params = [
+        "param {}",
+        "param { }",
+        "param {\n  }",
+        f"param {{{gap('')}lr_mult: 1{gap('')}}}",
+        f"param{{{gap('')}lr_mult: 1{gap()}decay_mult: 1{gap('')}}}",
+        "param: <lr_mult: 2>",
+        f"param: {{ lr_mult: 2, decay_mult: 0;{gap('')}}}",
+    ]
+    rng.shuffle(fields)
+    at = rng.randrange(len(fields) + 1)
+    fields[at:at] = [rng.choice(params) for _ in range(rng.randrange(3))]
+    # Strings in quotes and messages need no gap behind them.
+    body = "".join(field + gap(*([""] if field[-1] in '"}>' else [])) for field in fields)
+    opener = f"layer{rng.choice(['', ' ', ': ', chr(10)])}{{{rng.choice(['', ' ', chr(10), ' # hi' + chr(10)])}"
+    ending = rng.choice(["\n", " ", "\n\n", " # end\n", "\r\n", ""])
+    return f'layer {{ name: "d" type: "Input" top: "d" }}\n{opener}{body}}}{ending}'
+
+
+def test_the_file_comes_back_in_any_layout() -> None:
+    rng = random.Random(0)
+    for _ in range(1500):
+        before = drawn_net(rng).encode()
+        document = prototxt.parse(before.decode(), kind="net")
+        assert document.to_bytes() == before
+        add_watchers(document, {"c": (8, 1, 3, 3)}, Windows(((0, 9),), 1))
+        watched = document.to_bytes()
+        again = prototxt.parse(watched.decode(), kind="net")
+        assert remove_watchers(again) == ["c"]
+        assert again.to_bytes() == before, watched.decode()
 
 
 def test_remove_some() -> None:

@@ -141,11 +141,12 @@ def cut_field(lead: str, after: str, first_of_file: bool, last_of_file: bool) ->
 
 
 def without_blank_lines(gap: str) -> str:
-    """A gap of whitespace, cut to its last newline and what follows."""
-    cut = gap.rfind("\n")
-    if cut > 0 and gap[cut - 1] == "\r":
+    """A gap of whitespace without the empty lines in it: what is on the line before, the last newline, what follows."""
+    head, rest = split_line(gap)
+    cut = rest.rfind("\n")
+    if cut > 0 and rest[cut - 1] == "\r":
         cut -= 1
-    return gap[max(cut, 0) :]
+    return head + rest[max(cut, 0) :]
 
 
 def reindent(text: str, old: str, new: str) -> str:

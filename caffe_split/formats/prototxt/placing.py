@@ -55,16 +55,20 @@ def insert(message: MessageNode, index: int, new: FieldNode) -> None:
         _put(message, index, new, lead)
         message.tail = style.newline
         return
-    if not rest and not (last and (document or on_lines or not children)):
-        _put(message, index, new, gap if gap and "#" not in gap else " ")
-        _set_gap(message, index + 1, gap or " ")
+    if not rest and last and not document:
+        # The brace stands behind the last field, and still does when the new one goes again.
+        lead = style.newline + _child_indent(message, index, style) if on_lines else gap if gap or not children else " "
+        _put(message, index, new, lead)
+        return
+    if not rest and not last:
+        _put(message, index, new, gap)
+        keep_apart(message, index)
+        _set_gap(message, index + 1, gap)
+        keep_apart(message, index + 1)
         return
     blank_line = style.newline if index > 0 and _is_parted(message, children[index - 1], new) else ""
-    _put(message, index, new, head.rstrip(" \t") + style.newline + blank_line + _child_indent(message, index, style))
-    if last and not document and not rest:
-        message.tail = " " if children[:-1] else style.newline + message.indent
-    else:
-        _set_gap(message, index + 1, rest)
+    _put(message, index, new, head + style.newline + blank_line + _child_indent(message, index, style))
+    _set_gap(message, index + 1, rest)
 
 
 def insert_before(message: MessageNode, field: FieldNode, new: FieldNode) -> None:
@@ -136,7 +140,10 @@ def remove(message: MessageNode, field: FieldNode, keep_comment: bool, keep_blan
         lead = field.lead or ""
         if not keep_blank and not lead.strip():
             lead = layout.without_blank_lines(lead)
-        gap = layout.cut_field(lead, after, document and index == 0, document and last)
+        if last and not document and "\n" not in after and "#" not in lead:
+            gap = after  # The brace stands behind the last field, and goes on to do so.
+        else:
+            gap = layout.cut_field(lead, after, document and index == 0, document and last)
         if keep_comment and "#" not in layout.split_line(gap)[0]:
             gap = layout.add_comments(gap, layout.comment_behind(after), message.style())
         _set_gap(message, index + 1, gap)
