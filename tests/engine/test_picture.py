@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environme
 from caffe_split.data.images import Picture, decode_image
 from caffe_split.data.store import write_records
 from caffe_split.engine import Net
+from caffe_split.engine.data import images
 from caffe_split.engine.kernels import picture
 from caffe_split.engine.kernels.build import library
 from caffe_split.formats import prototxt
@@ -81,12 +83,22 @@ def test_a_data_layer_gives_the_same_batches_with_them_and_without(
     text = f"""layer {{ name: "data" type: "Data" top: "data" top: "label" include {{ phase: TRAIN }}
       transform_param {{ crop_size: 16 mirror: true }}
       data_param {{ source: "{tmp_path / "store"}" batch_size: 6 backend: LMDB }} }}"""
-    batches = []
+    # Decoded images of a store as small as this would else stay in memory as arrays.
+    monkeypatch.setattr(images, "_STAYS", 0)
+    batches, cuts = [], []
+    whole = picture.cut
     for kernels in (True, False):
-        if not kernels:
-            monkeypatch.setattr(picture, "cut", lambda *given: False)
+
+        def cut(*given: Any, kernels: bool = kernels) -> bool:
+            cuts.append(kernels and whole(*given))
+            return cuts[-1]
+
+        monkeypatch.setattr(picture, "cut", cut)
         net = Net(prototxt.parse(text, kind="net"), "TRAIN", seed=3)
         batches.append([net.forward().blobs["data"].numpy() for _ in range(3)])
+    half = len(cuts) // 2
+    assert half >= 18 and not any(cuts[-18:])
+    assert all(cuts[:18]) == (library() is not None and says_where)
     for one, other in zip(*batches):
         assert one.std() > 0
         assert np.array_equal(one, other)

@@ -112,7 +112,7 @@ def forward(
     eps, fraction, running = batch
     channels = x.shape[1]
     # Mean, 1 / deviation, that times the weight, and the bias.
-    numbers = torch.empty(4, channels, dtype=torch.float32)
+    numbers = torch.empty(4, channels, dtype=torch.float32, device=x.device)
     found = library()
     assert found is not None
     if others is not None:
@@ -174,7 +174,7 @@ def backward(
     channels = x.shape[1]
     rows = x.numel() // channels
     # Of the weight and of the bias.
-    of_weight, of_bias = (torch.empty(channels, dtype=torch.float32) for _ in range(2))
+    of_weight, of_bias = (torch.empty(channels, dtype=torch.float32, device=x.device) for _ in range(2))
     back = torch.empty_like(x)
     # Without a ReLU the other blob of a sum gets the one gradient as it is.
     passed = torch.empty_like(x) if more or (adds and cuts) else None
@@ -192,7 +192,7 @@ def backward(
     if others is None:
         found.norm_backward(*read, *places, of_weight.data_ptr(), of_bias.data_ptr(), written, back.data_ptr())
     else:
-        sums = torch.empty(2, channels, dtype=torch.float64)
+        sums = torch.empty(2, channels, dtype=torch.float64, device=x.device)
         found.norm_sums_back(*read, *places, written, sums.data_ptr())
         of_bias.copy_(sums[0])
         of_weight.copy_(sums[1] * numbers[1])

@@ -40,12 +40,12 @@ class _Pooled(torch.autograd.Function):
         n, c, height, width = x.shape
         numbers = (n, height, width, c, *window, *size)
         shape = (ctypes.c_int64 * len(numbers))(*numbers)
-        top = torch.empty((n, c, *size), dtype=x.dtype, memory_format=torch.channels_last)
+        top = torch.empty((n, c, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         found = library()
         assert found is not None
         ctx.shape, ctx.form, ctx.place = shape, x.shape, None
         if largest:
-            place = torch.empty(top.shape, dtype=torch.uint8) if x.requires_grad else None
+            place = torch.empty(top.shape, dtype=torch.uint8, device=x.device) if x.requires_grad else None
             pointer = None if place is None else place.data_ptr()
             found.pool_maximum(_TYPES[x.dtype], shape, x.data_ptr(), top.data_ptr(), pointer)
             ctx.place = place
@@ -57,7 +57,7 @@ class _Pooled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         given = norm.dense(gradients[0])
-        back = torch.empty(ctx.form, dtype=given.dtype, memory_format=torch.channels_last)
+        back = torch.empty(ctx.form, dtype=given.dtype, device=given.device, memory_format=torch.channels_last)
         found = library()
         assert found is not None
         place = None if ctx.place is None else ctx.place.data_ptr()

@@ -79,7 +79,7 @@ class _Convolved(torch.autograd.Function):
             only = (True, False, False)
             of_x = back(given, x, low, None, (1, 1), ctx.pad, (1, 1), False, (0, 0), 1, only)[0]
         if ctx.needs_input_grad[1]:
-            of_weight = torch.empty(low.shape, dtype=torch.float32)
+            of_weight = torch.empty(low.shape, dtype=torch.float32, device=x.device)
             n, channels, height, width = x.shape
             numbers = (n, height, width, channels, len(low), *low.shape[2:], *ctx.pad)
             shape = (ctypes.c_int64 * len(numbers))(*numbers)

@@ -68,7 +68,7 @@ class _Convolved(torch.autograd.Function):
         ctx.pad = pad
         n, _, height, width = x.shape
         size = (n, len(weight), height + 2 * pad[0] - 2, width + 2 * pad[1] - 2)
-        y = torch.empty(size, dtype=torch.float32, memory_format=torch.channels_last)
+        y = torch.empty(size, dtype=torch.float32, device=x.device, memory_format=torch.channels_last)
         lain, added = weight.contiguous(), None if bias is None else bias.contiguous()
         address = None if added is None else added.data_ptr()
         _library().winograd_forward(_shape(x, weight, pad), x.data_ptr(), lain.data_ptr(), address, y.data_ptr())
@@ -91,7 +91,7 @@ class _Convolved(torch.autograd.Function):
             lain, of_x = weight.contiguous(), torch.empty_like(x)
             _library().winograd_bottom(shape, given.data_ptr(), lain.data_ptr(), of_x.data_ptr())
         if wanted[1]:
-            of_weight = torch.empty(weight.shape, dtype=torch.float32)
+            of_weight = torch.empty(weight.shape, dtype=torch.float32, device=x.device)
             _library().winograd_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
         if wanted[2]:
             of_bias = given.sum((0, 2, 3))
