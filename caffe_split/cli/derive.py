@@ -12,6 +12,7 @@ from caffe_split.cli.options import (
     WINDOW,
     Shown,
     caffe_proto_option,
+    end_dry_run,
     engine_option,
     ignore_extra_option,
     names,
@@ -180,6 +181,6 @@ def make_derived(
         return
     click.echo(str(plan))
     if dry_run:
-        click.echo("nothing written (--dry-run)")
+        end_dry_run(check_out, out, force)
     elif plan.train_command() is not None:
         click.echo(f"train it: {plan.train_command()}")

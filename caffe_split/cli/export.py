@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, engine_option, names, print_json, shape_option
+from caffe_split.cli.options import caffe_proto_option, end_dry_run, engine_option, names, print_json, shape_option
 from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange, IntRange
 
 
@@ -121,7 +121,7 @@ def export(
         return
     click.echo(plan)
     if dry_run:
-        click.echo("nothing written (--dry-run)")
+        end_dry_run(check_file, out, force)
         return
     for line in found:
         click.echo(line)

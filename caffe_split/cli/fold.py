@@ -9,6 +9,7 @@ import click
 from caffe_split.cli.options import (
     Shown,
     caffe_proto_option,
+    end_dry_run,
     engine_option,
     ignore_extra_option,
     names,
@@ -114,7 +115,7 @@ def fold(
         return
     click.echo(plan)
     if dry_run:
-        click.echo("nothing written (--dry-run)")
+        end_dry_run(check_out, out, force)
         return
     for result in results:
         click.echo(result.verdict())

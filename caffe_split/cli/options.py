@@ -15,7 +15,7 @@ import click
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
 from caffe_split.cli.ranges import LEVEL, IntRange
-from caffe_split.errors import WrongUseError
+from caffe_split.errors import CaffeSplitError, WrongUseError
 
 if TYPE_CHECKING:
     from caffe_split.net.state import AskedState
@@ -187,6 +187,15 @@ def this_command() -> list[str]:
 def names(text: str | None) -> list[str] | None:
     """`a,b` as ['a', 'b']; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def end_dry_run(check: Callable[[Path, bool], object], out: Path, force: bool) -> None:
+    """Say that nothing was written, and what `check` says against writing `out`."""
+    click.echo("nothing written (--dry-run)")
+    try:
+        check(out, force)
+    except CaffeSplitError as error:
+        click.echo(f"note: {error}", err=True)
 
 
 def print_json(value: Any) -> None:

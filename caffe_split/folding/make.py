@@ -250,13 +250,19 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms_kept=norms_kept,
         before=before,
         after=Cost.of(infer_shapes(phase_layers(document, state))),
-        texts={Path(each.filename).name: each.to_bytes() for each in documents},
+        texts={Path(each.filename).name: _text_of(each, text) for each, text in zip(documents, given_texts)},
         weights=blobs,
         types={layer.name: layer.type for layer in all_layers(document)},
         caffe_proto=caffe_proto,
         state=state,
         whole=whole,
     )
+
+
+def _text_of(document: prototxt.Document, before: bytes) -> bytes:
+    """The text of a folded net; of one in which nothing was folded its file's, also where that has an old form."""
+    now = document.to_bytes()
+    return Path(document.filename).read_bytes() if now == before else now
 
 
 def _weights_of(

@@ -67,7 +67,10 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The folder's manifest; None if it has none. Raises `CaffeSplitError` for a file that is not such a manifest."""
+    """The folder's manifest; None if it has none, or that of something else than a derivation, such as a fold.
+
+    Raises `CaffeSplitError` for a file that is not such a manifest.
+    """
     path = folder / MANIFEST
     try:
         value = json.loads(path.read_bytes())
@@ -78,6 +81,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (ValueError, RecursionError) as error:
         raise CaffeSplitError(f"{path} is no JSON: {error}; expected what `caffe-split make-derived` writes") from None
     try:
+        if value["plan"] and not {"layers", "iteration"} & set(value["plan"]):
+            return None
         return _manifest(value)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else f"does not fit: {error}"

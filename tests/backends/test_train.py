@@ -117,6 +117,16 @@ def test_interrupt_snapshot_resume(tmp_path: Path, number: int) -> None:
 
 @pytest.mark.caffe
 @needs_caffe
+def test_a_quiet_pycaffe_does_not_make_an_empty_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOG_minloglevel", "2")
+    write_solver(tmp_path, 20)
+    status, said = run(tmp_path)
+    assert status == 0, said
+    assert read_log(tmp_path / "train.log").runs[0].state == "done"
+
+
+@pytest.mark.caffe
+@needs_caffe
 def test_the_fatal_line_is_named(tmp_path: Path) -> None:
     write_solver(tmp_path, 100)
     (tmp_path / "net.prototxt").write_text(NET.format(std="1").replace("Accuracy", "Acuracy"))

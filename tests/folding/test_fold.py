@@ -526,6 +526,26 @@ def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "old",
+    [
+        'input: "data"\ninput_dim: 1 input_dim: 1\ninput_dim: 8\ninput_dim: 8  # as they were\n',
+        'input: "data" input_shape { dim: 1 dim: 1 dim: 8 dim: 8 }\n',
+    ],
+)
+def test_a_deploy_net_of_an_old_form_is_copied(digits: Path, old: str) -> None:
+    derive(digits, layers="conv1")
+    text = (digits / "digits/deploy.prototxt").read_text()
+    net = prototxt.read(digits / "digits/deploy.prototxt")
+    first = net.subs("layer")[0]
+    assert first.get("type") == "Input"
+    net.remove(net.all_fields("layer")[0])
+    (digits / "old.prototxt").write_text(old + str(net))
+    assert 'type: "Input"' in text
+    fold(digits, "derived1/train_val.prototxt", "derived1/init.caffemodel", "--deploy", "old.prototxt")
+    assert (digits / "folded/old.prototxt").read_bytes() == (digits / "old.prototxt").read_bytes()
+
+
 def test_the_net_of_a_solver(digits: Path) -> None:
     derive(digits, layers="conv1")
     fold(digits, "derived1/solver.prototxt", "derived1/init.caffemodel")

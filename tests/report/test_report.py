@@ -298,6 +298,15 @@ def test_a_broken_manifest_is_said_in_one_line(tmp_path: Path, text: str, said: 
     assert said in complaint and len(complaint.splitlines()) == 1 and "Split:" not in page
 
 
+def test_what_fold_left_beside_a_log_is_no_derivation(tmp_path: Path) -> None:
+    """multisplit tests the folded net in the folder in which fold has written it."""
+    write_run(tmp_path / "one", 0.0)
+    text = json.dumps({"command": ["caffe-split", "fold"], "plan": {"net": "n", "weights": "w", "folded": []}})
+    (tmp_path / "one/manifest.json").write_text(text)
+    page, complaint = written_page(tmp_path, "one")
+    assert not complaint.startswith("caffe-split: ") and "Split:" not in page
+
+
 @pytest.mark.parametrize("path", sorted(LOGS.glob("*.log")), ids=lambda path: path.stem)
 def test_every_log_with_a_run_gives_a_page(path: Path, tmp_path: Path) -> None:
     from caffe_split.errors import CaffeSplitError

@@ -134,6 +134,7 @@ def _environment(threads: int | None) -> dict[str, str]:
         environment["OPENBLAS_NUM_THREADS"] = str(threads)
     # A second thread gains nothing in this Caffe, and leaves no room for a training beside this one.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
+    environment["GLOG_minloglevel"] = "0"  # A user's pycaffe may be quiet: of a training the messages are the log.
     # The log is the one that the plan names: no second copy in the temporary folder.
     if not any(name.lower() in ("glog_log_dir", "glog_alsologtostderr") for name in environment):
         environment.setdefault("GLOG_logtostderr", "1")
