@@ -137,7 +137,7 @@ def test_a_dry_run_needs_no_folder(digits: Path) -> None:
     (digits / "taken").mkdir()
     said = caffe_split(*COMMAND, "--dry-run", "--out", "taken", cwd=digits)
     assert said.stdout.endswith("nothing written (--dry-run)\n")
-    assert "note: taken exists and is no folder that caffe-split wrote" in said.stderr
+    assert "note: taken exists; nothing is overwritten unasked" in said.stderr
     refused = caffe_split(*COMMAND, "--force", cwd=digits, status=1).stderr
     assert "holds more than was written into it: train.log" in refused and "derived2 is free" in refused
     assert files(digits) == before
