@@ -212,6 +212,8 @@ ONE = """
 layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param {
   num_output: 32 kernel_size: 3 pad: 1 weight_filler { type: "msra" } bias_filler { value: 0.1 } OPTION } }
 """
+# A fork's pads, which differ at the two ends.
+UNEVEN = ONE.replace("pad: 1", "pad_l: 0 pad_r: 2 pad_t: 2 pad_b: 1")
 # Two layers that run as one convolution.
 JOINED = (
     ONE.replace('top: "b"', 'top: "c"')
@@ -226,7 +228,8 @@ LOSS = 'layer { name: "l" type: "Reduction" bottom: "b" top: "l" loss_weight: 1 
 @needs_winograd
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize(
-    ("layers", "option", "calls"), [(ONE, "", 1), (JOINED, "", 1), (ONE, "stride: 2", 0), (ONE, "group: 2", 0)]
+    ("layers", "option", "calls"),
+    [(ONE, "", 1), (UNEVEN, "", 1), (JOINED, "", 1), (ONE, "stride: 2", 0), (ONE, "group: 2", 0)],
 )
 def test_a_net_takes_it_where_it_fits(
     layers: str, option: str, calls: int, phase: str, monkeypatch: pytest.MonkeyPatch
