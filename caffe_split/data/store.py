@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Union
@@ -21,13 +22,14 @@ Image = npt.NDArray[np.uint8]
 Values = Union[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
-# A process may open an LMDB only once: real path -> (device and inode of its data file, its environment).
-_OPEN: dict[str, tuple[tuple[int, int], lmdb.Environment]] = {}
+# A process may open an LMDB only once: real path -> (device and inode of its data file, its environment). It is closed
+# when nobody reads any more, so that others, such as a notebook, can open it themselves.
+_OPEN: dict[str, tuple[tuple[int, int], weakref.ref[lmdb.Environment]]] = {}
 _LOCK = threading.Lock()
 
 
 def open_store(path: PathLike) -> lmdb.Environment:
-    """The store at `path`, for reading. It stays open, and every further call returns the same environment.
+    """The store at `path`, for reading. While somebody reads, every further call returns the same environment.
 
     Raises `CaffeSplitError` if there is no store that LMDB can read, or if its file is cut short.
     """
@@ -36,17 +38,28 @@ def open_store(path: PathLike) -> lmdb.Environment:
         found = os.stat(os.path.join(real, "data.mdb"))
         file = (found.st_dev, found.st_ino)
         with _LOCK:
-            if real in _OPEN and _OPEN[real][0] != file:
+            before, known = _OPEN.get(real, (file, _no_store))
+            store = known()
+            if store is not None and before != file:
                 # Another store has taken its place.
-                _OPEN.pop(real)[1].close()
-            if real not in _OPEN:
+                store.close()
+                store = None
+            if store is None:
                 # Records are read in their order, in which the system reads ahead.
                 store = lmdb.open(real, readonly=True, lock=False, readahead=True)
                 _check_length(path, store, found.st_size)
-                _OPEN[real] = file, store
-            return _OPEN[real][1]
+                _OPEN[real] = file, weakref.ref(store)
+            return store
     except (OSError, lmdb.Error) as error:
+        if "already open in this process" in str(error):
+            raise CaffeSplitError(
+                f"{path}: this process has the LMDB open, and LMDB allows that once; close yours first (its close())."
+            ) from None
         raise CaffeSplitError(f"{path}: no LMDB that can be read: {error}") from None
+
+
+def _no_store() -> None:
+    """No environment, as a weak reference to one that is gone."""
 
 
 def _check_length(path: PathLike, store: lmdb.Environment, size: int) -> None:

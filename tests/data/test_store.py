@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
-from caffe_split.data.store import count_records, first_shape, read_store, write_store
+from caffe_split.data.store import count_records, first_shape, open_store, read_store, write_store
 from caffe_split.errors import CaffeSplitError
 
 
@@ -43,3 +45,19 @@ def test_another_store_in_its_place_is_the_one_that_is_read(tmp_path: Path) -> N
     assert count_records(path) == 3
     path.rename(tmp_path / "before")
     assert count_records(write(path, 5)) == 5
+
+
+def test_a_store_that_nobody_reads_is_closed(tmp_path: Path) -> None:
+    """LMDB lets a process open one only once, and a user of the library may want to."""
+    write_store(tmp_path / "s", [(np.zeros((1, 2, 2), np.uint8), 1)])
+    transaction = open_store(tmp_path / "s").begin()
+    assert open_store(tmp_path / "s") is open_store(tmp_path / "s")
+    with pytest.raises(lmdb.Error, match="already open in this process"):
+        lmdb.open(str(tmp_path / "s"), readonly=True, lock=False)
+    del transaction
+    gc.collect()
+    mine = lmdb.open(str(tmp_path / "s"), readonly=True, lock=False)
+    with pytest.raises(CaffeSplitError, match=r"s: this process has the LMDB open, .* close yours first"):
+        open_store(tmp_path / "s")
+    mine.close()
+    assert count_records(tmp_path / "s") == 1
