@@ -68,6 +68,11 @@ class Runner:
         """The test accuracy of `net` with `weights`, as `solver` tests it; its log is test_NET.log in `folder`."""
         document = open_training(solver).solver
         assert document is not None
+        if not net.is_file():
+            raise CaffeSplitError(
+                f"{solver}: its net stands in the solver itself; to test weights that are trained already it has to be "
+                f"a file. Write what is within net_param {{ ... }} into {net}, and name that by `net`."
+            )
         stem = f"test_{net.stem}"
         path = folder / f"{stem}.prototxt"
         write_atomic(path, testing_solver(document, net, str(folder / stem)).to_bytes())

@@ -13,6 +13,8 @@ import caffe_split
 from caffe_split.errors import CaffeSplitError
 from caffe_split.rounds import loop as looping
 from caffe_split.rounds.options import MultiSplitOptions
+from caffe_split.rounds.progress import LoopProgress, Silent
+from caffe_split.rounds.training import Runner
 from tests.rounds.loop_words import SHORT, SOLVER, Words, change_solver
 
 
@@ -152,3 +154,13 @@ def test_a_test_net_without_an_accuracy_is_refused_before_anything_is_trained(
     with pytest.raises(CaffeSplitError, match="its test net has no Accuracy layer"):
         caffe_split.multisplit(SOLVER, options=SHORT)
     assert not Path("multisplit").exists()
+
+
+def test_trained_weights_need_the_net_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net within the solver becomes a file where a training is begun; an adopted one has none."""
+    monkeypatch.chdir(tmp_path)
+    net = 'layer { name: "d" type: "Input" top: "d" }'
+    Path("s.prototxt").write_text(f'net_param {{ {net} }} base_lr: 0.1 lr_policy: "fixed"')
+    runner = Runner("torch", None, LoopProgress(Silent(), 0, 0))
+    with pytest.raises(CaffeSplitError, match=r"into s_net.prototxt, and name that by `net`"):
+        runner.test(Path("s.prototxt"), Path("s_net.prototxt"), Path("w.caffemodel"), tmp_path)
