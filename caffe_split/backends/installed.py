@@ -105,7 +105,7 @@ def _extra(extra: Extra) -> str:
     found = _version(extra.distribution)
     if found:
         return f"{found}: {extra.brings}"
-    return f"not here; it brings {extra.brings}: pip install 'caffe-split[{extra.extra}]'"
+    return f"not here; it brings {extra.brings}: pip install '.[{extra.extra}]' in the checkout"
 
 
 def _version(name: str) -> str:

@@ -44,7 +44,7 @@ class Torch(Backend):
     library = "PyTorch"
     module = "torch"
     distribution = "torch"
-    how_to_get = "install PyTorch with ./tools/environment --no-caffe --torch, or pip install 'caffe-split[torch]'"
+    how_to_get = "install PyTorch with ./tools/environment --no-caffe --torch, or pip install torch"
 
     def require(self) -> None:
         """Raises `CaffeSplitError` where PyTorch is not installed, as the engine itself does."""

@@ -127,7 +127,7 @@ def _fetched(name: str, folder: Path) -> Path:
 def lmdb(source: Path, out: Path) -> None:
     """A LevelDB, Caffe's default, written as an LMDB: the same records in the same order, byte for byte.
 
-    Needs plyvel: pip install 'caffe-split[leveldb]'. In the net, write backend: LMDB and the new source.
+    Needs plyvel: pip install plyvel. In the net, write backend: LMDB and the new source.
 
     \b
     Example: caffe-split data lmdb train_leveldb --out train_lmdb

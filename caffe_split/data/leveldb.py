@@ -20,7 +20,7 @@ from caffe_split.data.store import decode_record, write_records
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, link_files, scratch
 
-NO_PLYVEL = "LevelDB data sets are read by plyvel: pip install 'caffe-split[leveldb]'"
+NO_PLYVEL = "LevelDB data sets are read by plyvel: pip install plyvel"
 # Files that LevelDB would write, not read.
 _ITS_OWN = ("LOCK", "LOG", "LOG.old")
 

@@ -12,5 +12,5 @@ def require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise CaffeSplitError(
             "the torch engine needs PyTorch, which is not in this environment: ./tools/environment --torch, or "
-            "pip install 'caffe-split[torch]'"
+            "pip install torch"
         )

@@ -62,7 +62,7 @@ def require_runtime() -> Any:
     if importlib.util.find_spec("onnxruntime") is None:
         raise CaffeSplitError(
             "the check runs the model in onnxruntime, which is not in this environment: pip install "
-            "'caffe-split[onnx]', or --check 0 to write it unchecked"
+            "onnxruntime, or --check 0 to write it unchecked"
         )
     import onnxruntime
 

@@ -70,7 +70,7 @@ def check_hdf5_data(layer: Layer) -> Iterator[str]:
 def hdf5_there(layer: Layer) -> Iterator[str]:
     """A list of files that is there, and h5py."""
     if importlib.util.find_spec("h5py") is None:
-        yield "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'"
+        yield "HDF5Data needs h5py: pip install h5py"
     yield from file_there("hdf5_data_param")(layer)
 
 
@@ -86,7 +86,7 @@ def hdf5_output_free(layer: Layer) -> Iterator[str]:
     if name and os.path.lexists(name):
         yield f"file_name: '{name}' exists, and Caffe would overwrite it: remove it, or name another file"
     if importlib.util.find_spec("h5py") is None:
-        yield "HDF5Output needs h5py: pip install 'caffe-split[hdf5]'"
+        yield "HDF5Output needs h5py: pip install h5py"
 
 
 def check_window_data(layer: Layer) -> Iterator[str]:

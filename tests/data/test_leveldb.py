@@ -17,7 +17,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt import caffe_pb2
 from tests.support import caffe_split
 
-plyvel = pytest.importorskip("plyvel", reason="plyvel is not installed: pip install 'caffe-split[leveldb]'")
+plyvel = pytest.importorskip("plyvel", reason="plyvel is not installed: pip install plyvel")
 COUNT = 7
 
 

@@ -143,7 +143,7 @@ def test_hdf5_files_that_do_not_fit_are_refused(
 def test_hdf5_needs_h5py(rows: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "h5py" else find_spec(name))
-    assert "HDF5Data needs h5py: pip install 'caffe-split[hdf5]'" in refused(layer("HDF5Data", LIST % (2, "")))
+    assert "HDF5Data needs h5py: pip install h5py" in refused(layer("HDF5Data", LIST % (2, "")))
 
 
 LOSS = """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
-plyvel = pytest.importorskip("plyvel", reason="plyvel is not installed: pip install 'caffe-split[leveldb]'")
+plyvel = pytest.importorskip("plyvel", reason="plyvel is not installed: pip install plyvel")
 
 from caffe_split.data.store import open_store
 from caffe_split.engine.data.images import StoreReader

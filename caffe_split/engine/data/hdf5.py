@@ -110,7 +110,7 @@ def _hdf5(path: str) -> Any:
     try:
         import h5py
     except ImportError:
-        raise CaffeSplitError("HDF5Data needs h5py: pip install 'caffe-split[hdf5]'") from None
+        raise CaffeSplitError("HDF5Data needs h5py: pip install h5py") from None
     if not Path(path).is_file():
         raise CaffeSplitError(f"no HDF5 file '{path}' seen from {Path.cwd()}.")
     try:

@@ -32,7 +32,7 @@ def require_onnx() -> Any:
         import onnx
     except ImportError:
         raise CaffeSplitError(
-            "ONNX models need the package onnx, which is not in this environment: pip install 'caffe-split[onnx]'"
+            "ONNX models need the package onnx, which is not in this environment: pip install onnx"
         ) from None
     return onnx
 

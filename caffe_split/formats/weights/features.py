@@ -1,6 +1,6 @@
 """HDF5 files whose data sets have a row per record, as Caffe's HDF5Data layer reads them.
 
-h5py is optional (`pip install caffe-split[hdf5]`) and is imported when the first such file is read or written.
+h5py is optional (`pip install h5py`) and is imported when the first such file is read or written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def need_h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise CaffeSplitError("reading and writing HDF5 needs h5py: pip install 'caffe-split[hdf5]'") from None
+        raise CaffeSplitError("reading and writing HDF5 needs h5py: pip install h5py") from None
     return h5py
 
 

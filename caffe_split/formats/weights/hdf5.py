@@ -1,6 +1,6 @@
 """Caffe's HDF5 files: weights as /data/<layer>/<index>, solver states as /iter, /history/<index>, ...
 
-h5py is optional (`pip install caffe-split[hdf5]`) and is imported when the first such file is read or written.
+h5py is optional (`pip install h5py`) and is imported when the first such file is read or written.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _hdf5_data(layer: Layer, bottoms: list[Shape]) -> Found:
     try:
         import h5py
     except ImportError:
-        raise UnknownShapeError("h5py is not installed; pip install 'caffe-split[hdf5]'") from None
+        raise UnknownShapeError("h5py is not installed; pip install h5py") from None
     with h5py.File(first, "r") as stream:
         lacking = [top for top in layer.tops if top not in stream]
         if lacking:
