@@ -135,6 +135,15 @@ def inputs_of(study: Study) -> dict[str, str]:
     return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
+def check_name(study: Study, begun: str, out: Path) -> None:
+    """Raises `CaffeSplitError` where `out` was begun by a study of another name."""
+    if begun != study.name:
+        raise CaffeSplitError(
+            f"{out}: it is the folder of the study {begun}, and {study.file} is {study.name}; choose another --out, or "
+            f"write `name: {begun}` if it is the same study"
+        )
+
+
 def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     """Raises `CaffeSplitError` where `out` holds runs of other files or settings than the study's."""
     if not (out / PLAN).exists():
@@ -142,6 +151,7 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     plan = read_json(out / PLAN)
     if not isinstance(plan, dict) or not isinstance(plan.get("study"), dict) or "arms" not in plan["study"]:
         raise CaffeSplitError(f"{out / PLAN}: no plan of a study; choose another --out")
+    check_name(study, str(plan["study"].get("name")), out)
     before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
     for path, digest in inputs.items():
         if plan.get("inputs", inputs).get(path, digest) != digest:

@@ -17,6 +17,7 @@ from caffe_split.study.model import RATE, Study, random_name, wider_name
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.read import read_study
+from caffe_split.study.remarks import of_earlier_plans
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row, differences
 from caffe_split.study.statistics import Interval
@@ -89,6 +90,7 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
         "",
         f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.",
         *_left_out(study, plan["study"]["seeds"]),
+        *(line for said in of_earlier_plans(study) for line in ("", said)),
         "",
         "## Conclusion",
         "",

@@ -143,7 +143,7 @@ class _Reader(Arms):
             rehearsal=self.rehearsal(top.get("rehearsal"), schedule),
             rehearsal_batch=self.rehearsal_batch(top),
         )
-        study = replace(study, compare=self.compare(top.get("compare") or {}, study.runs))
+        study = replace(study, compare=self.compare(top.get("compare") or {}, study))
         for arm in arms:
             if arm.after and arm.name in study.wider:
                 raise self.wrong("controls: wider", f"arm {arm.name} splits a net that is split; name other arms")
@@ -231,19 +231,26 @@ class _Reader(Arms):
             raise self.wrong("rehearsal_batch", "it has no meaning without the key `rehearsal`, a scale")
         return self.whole(top["rehearsal_batch"], "rehearsal_batch", 1)
 
-    def compare(self, value: Any, runs: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """Pairs of runs, or a run and several others."""
+    def compare(self, value: Any, study: Study) -> tuple[tuple[str, str], ...]:
+        """Pairs of runs, or a run and several others, beside those that `study` compares already."""
         where = "compare"
         if not isinstance(value, dict):
             raise self.wrong(where, f"expected runs with the runs they are compared with, found {value!r}")
+        compared = {frozenset(pair) for pair in study.pairs}
         pairs = []
         for name, others in value.items():
-            run = self.one_of(name, runs, where)
+            run = self.one_of(name, study.runs, where)
             for other in self.names(others, f"{where}: {run}"):
-                if self.one_of(other, runs, f"{where}: {run}") == run or (other, run) in pairs:
-                    raise self.wrong(f"{where}: {run}", f"{run} and {other} are compared already, or are one run")
+                pair = frozenset((run, self.one_of(other, study.runs, f"{where}: {run}")))
+                if len(pair) == 1 or pair in compared:
+                    raise self.wrong(
+                        f"{where}: {run}",
+                        f"{run} and {other} are compared already, or are one run; a run is always compared with its "
+                        "control and its random partition: leave it out",
+                    )
+                compared.add(pair)
                 pairs.append((run, other))
-        return tuple(dict.fromkeys(pairs))
+        return tuple(pairs)
 
     def rates(self, value: Any) -> tuple[float, ...]:
         if not isinstance(value, list):
@@ -266,4 +273,6 @@ class _Reader(Arms):
         names = self.names(value, where)
         for name in names:
             self.one_of(name, named, where)
+            if names.count(name) > 1:
+                raise self.wrong(where, f"arm {name} is named twice")
         return names

@@ -20,7 +20,7 @@ from caffe_split.study.checks import check_folder, check_same, inputs_of
 from caffe_split.study.duration import measured_speed, work
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.paths import PLAN, open_study, read_json, write_json
 from caffe_split.study.plan import StudyStep, steps_of
 from caffe_split.study.results import read_mark
 from caffe_split.study.versions import machine, versions
@@ -118,6 +118,8 @@ def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
     """Write the plan, and remove the marks of failures and the table of an earlier start."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
+    if (out / PLAN).exists():
+        study = study.after(open_study(out))
     _forget_failures(out, steps)
     write_json(
         out / PLAN,

@@ -101,7 +101,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"compare": ["added"]}, "compare: expected runs with the runs they are compared with"),
     ({"compare": {"aded": "added"}}, "compare: 'aded' is none of continue, added; did you mean 'added'?"),
     ({"compare": {"added": "added"}}, "compare: added: added and added are compared already, or are one run"),
-    ({"compare": {"added": "continue", "continue": "added"}}, "continue and added are compared already"),
+    ({"compare": {"added": "continue"}}, "compare: added: added and continue are compared already"),
+    ({"compare": {"continue": "added"}}, "compare: continue: continue and added are compared already"),
+    (
+        {"controls": {"random": "first"}, "compare": {"random-added": "added"}},
+        "compare: random-added: random-added and added are compared already",
+    ),
+    (
+        {
+            "arms": [{"kind": "skip"}, {"kind": "residual"}],
+            "compare": {"skip": "residual", "residual": "skip"},
+        },
+        "skip and residual are compared already",
+    ),
+    ({"controls": {"random": ["added", "added"]}}, "controls: random: arm added is named twice"),
+    ({"controls": {"wider": ["added", "added"]}}, "controls: wider: arm added is named twice"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
     ({"split": None}, "the study: 'split' is missing"),
     ({"arms": [{"kind": "skip", "rounds": [10]}]}, "arm skip: rounds: expected rising iterations after"),
@@ -369,11 +383,30 @@ def test_controls_are_checked_before_the_data_are_made(tmp_path: Path) -> None:
     assert "no estimate before the data are made" in said and "s3.wider-added.train" in said
 
 
+def test_the_folder_of_a_study_of_another_name_is_refused(tmp_path: Path) -> None:
+    """Also where all else is alike: the plan and the table would be lost."""
+    pytest.importorskip("snakemake")
+    study = read_study(write_study(tmp_path))
+    out = tmp_path / "out"
+    write_json(out / PLAN, {"study": study.as_dict(), "inputs": {}})
+    check_same(study, {}, out)
+    other = write_study(tmp_path, name="other")
+    with pytest.raises(CaffeSplitError, match=r"the folder of the study tiny, .* is other; .*or write `name: tiny`"):
+        check_same(read_study(other), {}, out)
+    before = (out / PLAN).read_bytes()
+    for words in ([], ["--dry-run"], ["--no-run"]):
+        said = caffe_split("study", other, "--out", "out", *words, cwd=tmp_path, status=1).stderr
+        assert "it is the folder of the study tiny" in said
+    assert (out / PLAN).read_bytes() == before
+
+
 def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path))
     before = study.as_dict()
     for arm in before["arms"]:
         del arm["added_lr"], arm["rounds"]
+    for key in ("rates", "compare", "earlier", "rehearsal", "only"):
+        del before[key]
     write_json(tmp_path / PLAN, {"study": before})
     check_same(study, {}, tmp_path)
     other = read_study(write_study(tmp_path, arms=[{"name": "added", "kind": "residual", "added_lr": 0.1}]))
