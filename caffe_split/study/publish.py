@@ -194,7 +194,7 @@ def _method(study: Study) -> list[str]:
         f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters "
         f"of the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
         "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
-        "from the last snapshot; of the seeds the table has the largest difference.",
+        "from the last snapshot; of the seeds the table has the largest difference, with its sign.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "
         "seeds.",
         "- Training seconds are those after the split.",

@@ -14,6 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.study.model import Arm, Device, Expected, Precision, Study
 from caffe_split.study.read_arms import Arms
 from caffe_split.study.scale import parse_scale, shortened
+from caffe_split.study.yaml_file import read_yaml
 
 # A study goes on with the schedule unless its file says otherwise; so this choice is named first.
 SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
@@ -45,6 +46,8 @@ _TOP = (
     "controls",
     "compare",
 )
+# Far more than any study trains; to plan the steps of more takes the memory of the machine.
+_MOST_SEEDS = 10_000
 _CONTROLS = ("random", "wider", "rates")
 
 
@@ -53,16 +56,7 @@ def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> Study:
 
     Raises `CaffeSplitError`, one line, for whatever is wrong in it.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise CaffeSplitError("a study needs PyYAML and Snakemake: pip install 'caffe-split[study]'") from None
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaffeSplitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    except yaml.YAMLError as error:
-        raise CaffeSplitError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    value = read_yaml(path)
     if isinstance(value, dict):
         value = {**value, **(changes or {})}
     return _Reader(path).study(value)
@@ -77,8 +71,10 @@ class _Reader(Arms):
             if key not in top:
                 raise self.wrong("the study", f"'{key}' is missing")
         base = self.path.parent.resolve()
+        if not top["solver"]:
+            raise self.wrong("solver", "it names no file")
         solver = base / str(top["solver"])
-        root = (base / str(top.get("root", "."))).resolve()
+        root = (base / str(top.get("root") or ".")).resolve()
         seeds = self.seeds(top["seeds"])
         engine = self.one_of(top.get("engine", names()[0]), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
@@ -124,7 +120,7 @@ class _Reader(Arms):
             solver=solver.resolve(),
             root=root,
             data=(base / str(top["data"])).resolve() if top.get("data") else None,
-            make=self.one_of(top.get("make_data", ""), ("", "digits"), "make_data"),
+            make=self.one_of(top["make_data"], ("digits",), "make_data") if top.get("make_data") else "",
             engine=engine,
             precision=precision,
             device=device,
@@ -178,6 +174,8 @@ class _Reader(Arms):
     def seeds(self, value: Any) -> tuple[int, ...]:
         """A number of seeds, as 1 to that, or a list; the same for all runs, since runs of a seed are pairs."""
         whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and value > _MOST_SEEDS:
+            raise self.wrong("seeds", f"{value} seeds; expected at most {_MOST_SEEDS:,}, as each trains every run")
         seeds = list(range(1, value + 1)) if whole else value
         if not isinstance(seeds, list) or not seeds:
             wanted = "expected a number of seeds, or a list of them that all runs share, since runs of a seed are pairs"

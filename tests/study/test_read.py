@@ -85,6 +85,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "or a list of them that all runs share, since runs of a seed are pairs",
     ),
     ({"seeds": "1-5"}, "seeds: expected a number of seeds, or a list of them"),
+    ({"seeds": 10**9}, "seeds: 1000000000 seeds; expected at most 10,000"),
+    ({"name": 5}, "name: expected a name, found 5; put it in quotes"),
+    ({"arms": [{"kind": "skip", "name": False}]}, "arm False: name: expected a name, found False; put it in quotes"),
+    ({"make_data": "mnist"}, "make_data: 'mnist' is none of digits"),
+    ({"solver": ""}, "solver: it names no file"),
+    ({"lr": 3}, "the study: unknown key 'lr'; known: name, solver, "),
     ({"seeds": 0}, "seeds: expected a number of seeds, or a list of them"),
     ({"arms": [{"kind": "skip", "seeds": [1]}]}, "arm 1: seeds: an arm has no seeds of its own"),
     (
@@ -197,11 +203,42 @@ def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_study(file)
 
 
-def test_what_is_no_yaml(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [1, 2\narms: }", "not YAML: .*line 2"),
+        (
+            "split: 5\nseeds: 3\nsplit: 6",
+            "line 3: the key 'split' is given twice, first in line 1; leave one of them out",
+        ),
+        ("split: 5\n'split': 6", "line 2: the key 'split' is given twice"),
+        ("arms: [{name: a, noise: 0.1, noise: 0.0}]", "line 1: the key 'noise' is given twice, first in line 1"),
+        ("arms:\n- kind: skip\n- &a\n  kind: skip\n  kind: dbb\n- *a", "line 5: the key 'kind' is given twice"),
+        ("seeds: 0x_", "not YAML: a value is not of its type .*; put it in quotes"),
+        ("seeds: !!int x", "not YAML: a value is not of its type"),
+        ("seeds: !!timestamp x", "not YAML: a value is not of its type"),
+        ("seeds: " + 5000 * "[", "nested too deeply"),
+        ("seeds: \x01", "not YAML: .*special characters"),
+        ("", "expected keys with values, found None"),
+    ],
+)
+def test_what_is_no_yaml(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text("seeds: [1, 2\narms: }")
-    with pytest.raises(CaffeSplitError, match=r"not YAML: .*line 2"):
+    file.write_text(text)
+    with pytest.raises(CaffeSplitError, match=said) as caught:
         read_study(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_may_be_taken_from_elsewhere_in_the_file(tmp_path: Path) -> None:
+    """What a mapping has itself goes before what it takes with `<<`; that is no key given twice."""
+    file = write_study(tmp_path)
+    text = file.read_text()
+    start = text.index("arms:\n")
+    arms = "arms:\n- &first {name: a, kind: skip, noise: 1e-3}\n- {<<: *first, name: 2026-13-45, noise: 0.5}\n"
+    file.write_text(arms + text[:start] + text[text.index("controls:") :])
+    first, second = read_study(file).arms
+    assert (first.noise, second.name, second.kind, second.noise) == (0.001, "2026-13-45", "skip", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +246,7 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
     [
         ({"make_data": None}, "digits_train_lmdb is not there; make it with `caffe-split data`"),
         ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
+        ({"solver": "."}, " is a folder; name the solver's file in it"),
         ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
         ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
         (

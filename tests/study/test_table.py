@@ -15,9 +15,9 @@ pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 from caffe_split.study.plan import steps_of
 from caffe_split.study.publish import readings
 from caffe_split.study.read import read_study
-from caffe_split.study.results import Result, result_of
+from caffe_split.study.results import Folded, Result, result_of
 from caffe_split.study.rows import Row, rows_of
-from caffe_split.study.table import markdown
+from caffe_split.study.table import FILES, markdown, write_table
 
 
 def run(final: float, parameters: int = 10) -> dict[str, Any]:
@@ -68,6 +68,29 @@ def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
     assert "| added | 4 | 84.250 ± 2.986 |" in text and "+1.250 (+0.454 .. +2.046)" in text
     assert "| 10 .. 13 |" in text and "- added, seed 5: the training was ended by SIGKILL" in text
     assert "nan" not in text and "None" not in text
+
+
+def test_a_fold_has_the_sign_of_its_largest_difference(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path))
+    results: dict[tuple[int, str, str], Result] = {}
+    for step in steps_of(study):
+        if step.verb == "fold":
+            results[step.seed, step.name, step.verb] = Folded(10, 7, {}, 0.91, 0.90 if step.seed == 3 else 0.915, [])
+        else:
+            results[step.seed, step.name, step.verb] = result_of(step, run(0.9))
+    rows = rows_of(study, results)
+    row = next(row for row in rows if row.run == "added")
+    assert row.folded is not None and row.folded.accuracy_difference == pytest.approx(-0.01)
+    assert "| -1.000 | 3 |" in markdown(rows)
+
+
+def test_each_line_of_the_csv_has_numbers_of_its_own_seed(tmp_path: Path) -> None:
+    added = [run(value, 10 + place) for place, value in enumerate((0.81, 0.83, 0.85, 0.88, 0.88))]
+    found = rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})
+    write_table(read_study(tmp_path / "tiny.yaml"), found, [tmp_path / name for name in FILES])
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert lines[0] == "run,seed,final,best,parameters,macs" and "added,2,0.83,0.84,11,7" in lines
+    assert all(len(list(map(float, line.split(",")[1:]))) == 5 for line in lines[1:])
 
 
 def test_one_reason_of_several_failures_is_given_once(tmp_path: Path) -> None:
