@@ -64,6 +64,7 @@ def study(
     from caffe_split.study.paths import open_study
     from caffe_split.study.read import read_study
     from caffe_split.study.run import jobs_for, run_study
+    from caffe_split.study.trainer import check_trainer, runs_here
     from caffe_split.study.view import view
 
     if logs and publish is None:
@@ -86,6 +87,8 @@ def study(
 
         plan = piece(plan, runs)
     check_study(plan)
+    if runs_here(snakemake):
+        check_trainer(plan)
     jobs = jobs or jobs_for(plan)
     if dry_run:
         _dry_run(plan, out, jobs)

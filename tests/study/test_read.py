@@ -16,7 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.tpm.layers import Windows, add_watchers
-from tests.study.study_files import write_study
+from tests.study.study_files import HERE, write_study
 from tests.support import ROOT, caffe_split
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
@@ -190,7 +190,7 @@ def test_an_arm_may_choose_its_own_layers(tmp_path: Path) -> None:
 def test_a_page_that_is_in_the_way_is_seen_first(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
     (tmp_path / "tiny.md").write_text("notes")
-    words = ["study", write_study(tmp_path), "--out", "out", "--publish", "."]
+    words = ["study", write_study(tmp_path, engine=HERE), "--out", "out", "--publish", "."]
     said = caffe_split(*words, cwd=tmp_path, status=1).stderr
     assert said == "caffe-split: tiny.md is not a study's page; nothing is overwritten unasked.\n"
     assert not (tmp_path / "out").exists()
@@ -369,7 +369,9 @@ def test_a_net_without_a_wider_one_is_refused(tmp_path: Path, own_net: Path) -> 
 
 def test_a_file_in_the_place_of_the_pages_is_seen_first(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
-    assert "tiny.yaml: --publish names a folder, and this is a file" in refused(tmp_path, "--publish", "tiny.yaml")
+    assert "tiny.yaml: --publish names a folder, and this is a file" in refused(
+        tmp_path, "--publish", "tiny.yaml", engine=HERE
+    )
 
 
 def test_a_round_whose_window_was_not_measured_is_refused(tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_controls_are_checked_before_the_data_are_made(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
-    file = write_study(tmp_path, controls={"random": "first", "wider": "first"})
+    file = write_study(tmp_path, engine=HERE, controls={"random": "first", "wider": "first"})
     said = caffe_split("study", file, "--dry-run", cwd=tmp_path).stdout
     assert "no estimate before the data are made" in said and "s3.wider-added.train" in said
 
@@ -424,11 +426,11 @@ def test_controls_are_checked_before_the_data_are_made(tmp_path: Path) -> None:
 def test_the_folder_of_a_study_of_another_name_is_refused(tmp_path: Path) -> None:
     """Also where all else is alike: the plan and the table would be lost."""
     pytest.importorskip("snakemake")
-    study = read_study(write_study(tmp_path))
+    study = read_study(write_study(tmp_path, engine=HERE))
     out = tmp_path / "out"
     write_json(out / PLAN, {"study": study.as_dict(), "inputs": {}})
     check_same(study, {}, out)
-    other = write_study(tmp_path, name="other")
+    other = write_study(tmp_path, engine=HERE, name="other")
     with pytest.raises(CaffeSplitError, match=r"the folder of the study tiny, .* is other; .*or write `name: tiny`"):
         check_same(read_study(other), {}, out)
     before = (out / PLAN).read_bytes()
