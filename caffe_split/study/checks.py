@@ -158,6 +158,8 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
     before = {"scale": "1", "tests": 0, **before}  # a folder of an earlier version has neither
     for key in _SAME:
+        if key == "interval" and now["window"] is None:
+            continue  # nothing is sampled
         if before.get(key) != now[key]:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
     try:
@@ -169,7 +171,8 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
         raise CaffeSplitError(f"{out}: its runs are tested {said} (the key `rehearsal`); choose another --out")
     if known.most_records != study.most_records:
         raise CaffeSplitError(f"{out}: its runs have another `rehearsal_batch`; choose another --out")
-    arms = {arm.name: arm for arm in known.arms}
+    # A folder of an earlier version may have arms with options that nothing reads, which no file may have now.
+    arms = {arm.name: arm.as_read for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:
             raise CaffeSplitError(f"{out}: its arm {arm.name} is another; choose another name, or another --out")

@@ -69,6 +69,26 @@ class Arm:
         )
 
     @property
+    def unread(self) -> dict[str, str]:
+        """The options that are given and that nothing of this arm reads -> what reads them."""
+        options = self.options(0)
+        chosen = "" if self.layers else parse_choice(options.choose_by).saliency
+        readers = {
+            "skip_pool": (self.kind in ("skip", "identity"), "the kinds skip and identity"),
+            "residual_activation": (self.kind == "residual", "the kind residual"),
+            "calibrate": (
+                self.branch_norm or chosen or parse_rule(options.partition).saliency,
+                "branch_norm: true, and choose_by and partition by scores other than TPM",
+            ),
+        }
+        return {key: by for key, (read, by) in readers.items() if not read and getattr(self, key) != getattr(Arm, key)}
+
+    @property
+    def as_read(self) -> Arm:
+        """The arm without the options that nothing reads."""
+        return replace(self, **{key: getattr(Arm, key) for key in self.unread})
+
+    @property
     def needs_tpm(self) -> bool:
         """Whether layers or kernels are chosen by TPM."""
         options = self.options(0)

@@ -101,6 +101,9 @@ class _Reader(Arms):
                     f"{backend.title} begins its data at the first record in every round, and its control does not: "
                     f"write engine: {others}",
                 )
+        for key in ("window", "interval"):
+            if window is None and top.get(key) is not None:
+                raise self.wrong(key, "it is of TPM, and no arm chooses layers or kernels by that: leave it out")
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
         # An arm whose own partition is random needs no random control; one that divides nothing has none.

@@ -40,10 +40,11 @@ def test_a_study_survives_its_json(tmp_path: Path) -> None:
 
 def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
-    study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}))
+    plain: dict[str, Any] = {"window": None, "interval": None}
+    study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}, **plain))
     assert study.window is None and study.random == ()
     arms = [{"kind": "skip", "choose_by": "random:SEED", "partition": "score:snip", "calibrate": 3}]
-    study = read_study(write_study(tmp_path, arms=arms))
+    study = read_study(write_study(tmp_path, arms=arms, **plain))
     options = study.arms[0].options(7)
     assert study.window is None
     assert (options.choose_by, options.partition, options.calibrate) == ("random:7", "score:snip", 3)
@@ -90,6 +91,30 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"arms": [{"kind": "skip", "name": False}]}, "arm False: name: expected a name, found False; put it in quotes"),
     ({"make_data": "mnist"}, "make_data: 'mnist' is none of digits"),
     ({"solver": ""}, "solver: it names no file"),
+    (
+        {"arms": [{"kind": "residual", "skip_pool": "average"}]},
+        "arm 1: skip_pool: nothing in this arm reads it; it is for the kinds skip and identity: leave it out",
+    ),
+    (
+        {"arms": [{"kind": "skip", "residual_activation": "relu"}]},
+        "arm 1: residual_activation: nothing in this arm reads it; it is for the kind residual",
+    ),
+    (
+        {"arms": [{"kind": "skip", "calibrate": 3}]},
+        "arm 1: calibrate: nothing in this arm reads it; it is for branch_norm: true, and choose_by and partition by",
+    ),
+    (
+        {"arms": [{"kind": "skip", "layers": ["a"], "calibrate": 3}], "num_splits": None},
+        "arm 1: calibrate: nothing in this arm reads it",
+    ),
+    (
+        {"arms": [{"kind": "skip", "choose_by": "random:1", "partition": "all"}], "interval": None},
+        "window: it is of TPM, and no arm chooses layers or kernels by that: leave it out",
+    ),
+    (
+        {"arms": [{"kind": "skip", "choose_by": "random:1", "partition": "all"}], "window": None},
+        "interval: it is of TPM, and no arm chooses layers or kernels by that: leave it out",
+    ),
     ({"lr": 3}, "the study: unknown key 'lr'; known: name, solver, "),
     ({"seeds": 0}, "seeds: expected a number of seeds, or a list of them"),
     ({"arms": [{"kind": "skip", "seeds": [1]}]}, "arm 1: seeds: an arm has no seeds of its own"),
@@ -452,6 +477,20 @@ def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
     other = read_study(write_study(tmp_path, arms=[{"name": "added", "kind": "residual", "added_lr": 0.1}]))
     with pytest.raises(CaffeSplitError, match="its arm added is another"):
         check_same(other, {}, tmp_path)
+
+
+def test_a_folder_begun_with_options_that_nothing_reads_goes_on_without_them(tmp_path: Path) -> None:
+    arms = [{"name": "added", "kind": "residual", "choose_by": "random:SEED", "partition": "random:SEED"}]
+    study = read_study(write_study(tmp_path, arms=arms, window=None, interval=None))
+    before = study.as_dict()
+    before["interval"] = 5
+    before["arms"][0].update(skip_pool="average", calibrate=7)
+    write_json(tmp_path / PLAN, {"study": before})
+    check_same(study, {}, tmp_path)
+    before["arms"][0].update(residual_activation="relu")
+    write_json(tmp_path / PLAN, {"study": before})
+    with pytest.raises(CaffeSplitError, match="its arm added is another"):
+        check_same(study, {}, tmp_path)
 
 
 def test_a_store_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
