@@ -259,6 +259,9 @@ class Backend(ABC):
         """Raises `NotFoundError` where it cannot train here, and `CaffeSplitError` where `program` is not one."""
         self.require()
 
+    def require_choices(self, solver: Path, choices: Choices) -> None:  # noqa: B027 - what takes none refuses none
+        """Raises `CaffeSplitError` where this machine has not the device, or it not the precision, of `choices`."""
+
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """The command that trains; it runs in the current directory. Checks what can be checked before it starts."""
         raise CaffeSplitError(f"{self.title} runs deploy nets only; it does not train.")

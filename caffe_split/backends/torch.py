@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from caffe_split.engine.model.net import Net
+    from caffe_split.engine.spec.command import Choices
     from caffe_split.split.branch_norm import ChannelStatistics
 
 
@@ -91,6 +92,15 @@ class Torch(Backend):
         """See `Backend.mean_gradients`."""
         self.require()
         return [_mean_gradients(NetFiles(net, path), layers, batches, state) for path in weights]
+
+    def require_choices(self, solver: Path, choices: Choices) -> None:
+        """See `Backend.require_choices`. PyTorch is loaded only where there is something to ask."""
+        if choices.device != "cuda" and choices.precision != "tf32":
+            return
+        from caffe_split.engine.device import choose_device
+        from caffe_split.engine.model.precision import check_precision
+
+        check_precision(choices.precision or "fp32", choose_device(choices.device, str(solver)))
 
     def training(self, request: TrainingRequest) -> TrainingCommand:
         """`python -m caffe_split.engine`, after a check of all nets of the solver."""

@@ -61,8 +61,10 @@ def study(
       caffe-split study studies/digits.yaml --jobs 20 -- --executor slurm
     """
     from caffe_split.study.checks import check_study
+    from caffe_split.study.paths import open_study
     from caffe_split.study.read import read_study
     from caffe_split.study.run import jobs_for, run_study
+    from caffe_split.study.trainer import check_trainer, runs_here
     from caffe_split.study.view import view
 
     if logs and publish is None:
@@ -85,6 +87,8 @@ def study(
 
         plan = piece(plan, runs)
     check_study(plan)
+    if runs_here(snakemake):
+        check_trainer(plan)
     jobs = jobs or jobs_for(plan)
     if dry_run:
         _dry_run(plan, out, jobs)
@@ -95,6 +99,7 @@ def study(
         check_page(plan, publish, logs)
     with view(plan.name) as show:
         status = run_study(plan, out, jobs, snakemake, show)
+    plan = open_study(out)
     rows = _print_table(plan, out, as_json)
     click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
     return _publish(plan, rows, out, jobs, publish, logs) or (1 if status else 0)
@@ -110,6 +115,7 @@ def _dry_run(plan: Study, out: Path, jobs: int) -> None:
 
 
 def _print_table(plan: Study, out: Path, as_json: bool) -> list[Row]:
+    from caffe_split.study.remarks import of_earlier_plans
     from caffe_split.study.rows import read_results, rows_of
     from caffe_split.study.table import markdown
 
@@ -118,6 +124,8 @@ def _print_table(plan: Study, out: Path, as_json: bool) -> list[Row]:
         print_json([row.as_dict() for row in rows])
     else:
         click.echo(markdown(rows), nl=False)
+    for line in of_earlier_plans(plan):
+        click.echo(line, err=True)
     return rows
 
 

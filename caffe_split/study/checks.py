@@ -135,6 +135,15 @@ def inputs_of(study: Study) -> dict[str, str]:
     return {str(path): sha256(path) for path in paths if path.is_file()}
 
 
+def check_name(study: Study, begun: str, out: Path) -> None:
+    """Raises `CaffeSplitError` where `out` was begun by a study of another name."""
+    if begun != study.name:
+        raise CaffeSplitError(
+            f"{out}: it is the folder of the study {begun}, and {study.file} is {study.name}; choose another --out, or "
+            f"write `name: {begun}` if it is the same study"
+        )
+
+
 def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     """Raises `CaffeSplitError` where `out` holds runs of other files or settings than the study's."""
     if not (out / PLAN).exists():
@@ -142,12 +151,15 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     plan = read_json(out / PLAN)
     if not isinstance(plan, dict) or not isinstance(plan.get("study"), dict) or "arms" not in plan["study"]:
         raise CaffeSplitError(f"{out / PLAN}: no plan of a study; choose another --out")
+    check_name(study, str(plan["study"].get("name")), out)
     before, now = plan["study"], json.loads(jsontext.dumps(study.as_dict()))
     for path, digest in inputs.items():
         if plan.get("inputs", inputs).get(path, digest) != digest:
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; choose another --out")
     before = {"scale": "1", "tests": 0, **before}  # a folder of an earlier version has neither
     for key in _SAME:
+        if key == "interval" and now["window"] is None:
+            continue  # nothing is sampled
         if before.get(key) != now[key]:
             raise CaffeSplitError(f"{out}: its runs have {key} {before.get(key)}, not {now[key]}; choose another --out")
     try:
@@ -159,7 +171,8 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
         raise CaffeSplitError(f"{out}: its runs are tested {said} (the key `rehearsal`); choose another --out")
     if known.most_records != study.most_records:
         raise CaffeSplitError(f"{out}: its runs have another `rehearsal_batch`; choose another --out")
-    arms = {arm.name: arm for arm in known.arms}
+    # A folder of an earlier version may have arms with options that nothing reads, which no file may have now.
+    arms = {arm.name: arm.as_read for arm in known.arms}
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:
             raise CaffeSplitError(f"{out}: its arm {arm.name} is another; choose another name, or another --out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,26 @@ class Arm:
         )
 
     @property
+    def unread(self) -> dict[str, str]:
+        """The options that are given and that nothing of this arm reads -> what reads them."""
+        options = self.options(0)
+        chosen = "" if self.layers else parse_choice(options.choose_by).saliency
+        readers = {
+            "skip_pool": (self.kind in ("skip", "identity"), "the kinds skip and identity"),
+            "residual_activation": (self.kind == "residual", "the kind residual"),
+            "calibrate": (
+                self.branch_norm or chosen or parse_rule(options.partition).saliency,
+                "branch_norm: true, and choose_by and partition by scores other than TPM",
+            ),
+        }
+        return {key: by for key, (read, by) in readers.items() if not read and getattr(self, key) != getattr(Arm, key)}
+
+    @property
+    def as_read(self) -> Arm:
+        """The arm without the options that nothing reads."""
+        return replace(self, **{key: getattr(Arm, key) for key in self.unread})
+
+    @property
     def needs_tpm(self) -> bool:
         """Whether layers or kernels are chosen by TPM."""
         options = self.options(0)
@@ -96,7 +116,8 @@ class Study:
     `tests` times (0: as the solver says). `only` names the runs of the table that are wanted now, of all `runs` that
     are planned (empty: all of them). At a scale of at most `rehearsal` (empty: at none) a training is tested only at
     its end, and learns from batches of at most `rehearsal_batch` records (0: as the net says). `compare` are pairs of
-    runs, which are compared beside the comparisons with controls.
+    runs, which are compared beside the comparisons with controls. `earlier` are the pairs that the study's folder was
+    begun with and that are no longer planned.
     """
 
     name: str
@@ -126,6 +147,7 @@ class Study:
     rehearsal: str = ""
     rehearsal_batch: int = 0
     compare: tuple[tuple[str, str], ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -149,7 +171,10 @@ class Study:
                 "data": None if value["data"] is None else Path(value["data"]),
                 "window": None if value["window"] is None else tuple(value["window"]),
                 "expect": tuple(Expected(**{**each, "mean": tuple(each["mean"])}) for each in value.get("expect", ())),
-                "compare": tuple((str(run), str(other)) for run, other in value.get("compare", ())),
+                **{
+                    key: tuple((str(run), str(other)) for run, other in value.get(key, ()))
+                    for key in ("compare", "earlier")
+                },
                 "unscaled": tuple((str(name), int(at)) for name, at in value.get("unscaled", ())),
                 **{key: tuple(value.get(key, ())) for key in ("seeds", "random", "wider", "rates", "only")},
             }
@@ -214,9 +239,25 @@ class Study:
         return [name for name in self.runs if name in beside]
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Each run and another whose final accuracies are compared: its control, its random partition, `compare`."""
+        runs = [*(arm.name for arm in self.all_arms()), *self.rated, *map(wider_name, self.wider)]
+        chance = [(name, random_name(name)) for name in self.random]
+        return [*((run, self.control_of(run)) for run in runs), *chance, *self.compare]
+
+    @property
     def comparisons(self) -> int:
-        """How many comparisons of final accuracies the study plans: with controls, random partitions, and `compare`."""
-        return len(self.all_arms()) + len(self.rated) + len(self.wider) + len(self.random) + len(self.compare)
+        """How many comparisons of final accuracies are planned, now or earlier in the same folder."""
+        return len({frozenset(pair) for pair in (*self.pairs, *self.earlier)})
+
+    def after(self, begun: Study) -> Study:
+        """The study with the comparisons of `begun`, an earlier plan of the same folder, that it no longer has.
+
+        Their results may have been seen, so that to choose among them must not make an interval narrower.
+        """
+        own = {frozenset(pair) for pair in self.pairs}
+        gone = [pair for pair in (*begun.pairs, *begun.earlier) if frozenset(pair) not in own]
+        return replace(self, earlier=tuple(dict.fromkeys(gone)))
 
     @property
     def rehearses(self) -> bool:

@@ -23,6 +23,8 @@ NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 
 def study_solver(study: Study) -> prototxt.Document:
     """The study's solver. Raises `CaffeSplitError` where it cannot be used."""
+    if study.solver.is_dir():
+        raise CaffeSplitError(f"{study.file}: solver: {study.solver} is a folder; name the solver's file in it")
     if not study.solver.is_file():
         raise CaffeSplitError(f"{study.file}: solver: {study.solver} is not there")
     solver = read_solver(study.solver, upgrade=True)

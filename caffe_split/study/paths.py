@@ -34,9 +34,9 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (jsontext.dumps(value) + "\n").encode())
 
 
-def open_study() -> Study:
-    """The study in whose folder we are."""
-    return Study.from_dict(read_json(PLAN)["study"])
+def open_study(out: Path = Path()) -> Study:
+    """The study whose folder is `out`."""
+    return Study.from_dict(read_json(out / PLAN)["study"])
 
 
 def run_folder(seed: int, name: str) -> Path:

@@ -17,6 +17,7 @@ from caffe_split.study.model import RATE, Study, random_name, wider_name
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
 from caffe_split.study.read import read_study
+from caffe_split.study.remarks import of_earlier_plans
 from caffe_split.study.results import read_mark
 from caffe_split.study.rows import Row, differences
 from caffe_split.study.statistics import Interval
@@ -89,6 +90,7 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
         "",
         f"{'; then '.join(run_by)}. The steps took {seconds / 3600:.2f} hours together.",
         *_left_out(study, plan["study"]["seeds"]),
+        *(line for said in of_earlier_plans(study) for line in ("", said)),
         "",
         "## Conclusion",
         "",
@@ -192,7 +194,7 @@ def _method(study: Study) -> list[str]:
         f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters "
         f"of the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
         "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
-        "from the last snapshot; of the seeds the table has the largest difference.",
+        "from the last snapshot; of the seeds the table has the largest difference, with its sign.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "
         "seeds.",
         "- Training seconds are those after the split.",

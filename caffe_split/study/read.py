@@ -14,6 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.study.model import Arm, Device, Expected, Precision, Study
 from caffe_split.study.read_arms import Arms
 from caffe_split.study.scale import parse_scale, shortened
+from caffe_split.study.yaml_file import read_yaml
 
 # A study goes on with the schedule unless its file says otherwise; so this choice is named first.
 SCHEDULES: tuple[Schedule, ...] = ("continue", "restart")
@@ -45,6 +46,8 @@ _TOP = (
     "controls",
     "compare",
 )
+# Far more than any study trains; to plan the steps of more takes the memory of the machine.
+_MOST_SEEDS = 10_000
 _CONTROLS = ("random", "wider", "rates")
 
 
@@ -53,16 +56,7 @@ def read_study(path: Path, changes: Mapping[str, Any] | None = None) -> Study:
 
     Raises `CaffeSplitError`, one line, for whatever is wrong in it.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise CaffeSplitError("a study needs PyYAML and Snakemake: pip install 'caffe-split[study]'") from None
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaffeSplitError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    except yaml.YAMLError as error:
-        raise CaffeSplitError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    value = read_yaml(path)
     if isinstance(value, dict):
         value = {**value, **(changes or {})}
     return _Reader(path).study(value)
@@ -77,8 +71,10 @@ class _Reader(Arms):
             if key not in top:
                 raise self.wrong("the study", f"'{key}' is missing")
         base = self.path.parent.resolve()
+        if not top["solver"]:
+            raise self.wrong("solver", "it names no file")
         solver = base / str(top["solver"])
-        root = (base / str(top.get("root", "."))).resolve()
+        root = (base / str(top.get("root") or ".")).resolve()
         seeds = self.seeds(top["seeds"])
         engine = self.one_of(top.get("engine", names()[0]), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
@@ -105,6 +101,9 @@ class _Reader(Arms):
                     f"{backend.title} begins its data at the first record in every round, and its control does not: "
                     f"write engine: {others}",
                 )
+        for key in ("window", "interval"):
+            if window is None and top.get(key) is not None:
+                raise self.wrong(key, "it is of TPM, and no arm chooses layers or kernels by that: leave it out")
         controls = self.known(top.get("controls") or {}, _CONTROLS, "controls")
         named = [arm.name for arm in arms]
         # An arm whose own partition is random needs no random control; one that divides nothing has none.
@@ -124,7 +123,7 @@ class _Reader(Arms):
             solver=solver.resolve(),
             root=root,
             data=(base / str(top["data"])).resolve() if top.get("data") else None,
-            make=self.one_of(top.get("make_data", ""), ("", "digits"), "make_data"),
+            make=self.one_of(top["make_data"], ("digits",), "make_data") if top.get("make_data") else "",
             engine=engine,
             precision=precision,
             device=device,
@@ -143,7 +142,7 @@ class _Reader(Arms):
             rehearsal=self.rehearsal(top.get("rehearsal"), schedule),
             rehearsal_batch=self.rehearsal_batch(top),
         )
-        study = replace(study, compare=self.compare(top.get("compare") or {}, study.runs))
+        study = replace(study, compare=self.compare(top.get("compare") or {}, study))
         for arm in arms:
             if arm.after and arm.name in study.wider:
                 raise self.wrong("controls: wider", f"arm {arm.name} splits a net that is split; name other arms")
@@ -178,6 +177,8 @@ class _Reader(Arms):
     def seeds(self, value: Any) -> tuple[int, ...]:
         """A number of seeds, as 1 to that, or a list; the same for all runs, since runs of a seed are pairs."""
         whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and value > _MOST_SEEDS:
+            raise self.wrong("seeds", f"{value} seeds; expected at most {_MOST_SEEDS:,}, as each trains every run")
         seeds = list(range(1, value + 1)) if whole else value
         if not isinstance(seeds, list) or not seeds:
             wanted = "expected a number of seeds, or a list of them that all runs share, since runs of a seed are pairs"
@@ -231,19 +232,26 @@ class _Reader(Arms):
             raise self.wrong("rehearsal_batch", "it has no meaning without the key `rehearsal`, a scale")
         return self.whole(top["rehearsal_batch"], "rehearsal_batch", 1)
 
-    def compare(self, value: Any, runs: Sequence[str]) -> tuple[tuple[str, str], ...]:
-        """Pairs of runs, or a run and several others."""
+    def compare(self, value: Any, study: Study) -> tuple[tuple[str, str], ...]:
+        """Pairs of runs, or a run and several others, beside those that `study` compares already."""
         where = "compare"
         if not isinstance(value, dict):
             raise self.wrong(where, f"expected runs with the runs they are compared with, found {value!r}")
+        compared = {frozenset(pair) for pair in study.pairs}
         pairs = []
         for name, others in value.items():
-            run = self.one_of(name, runs, where)
+            run = self.one_of(name, study.runs, where)
             for other in self.names(others, f"{where}: {run}"):
-                if self.one_of(other, runs, f"{where}: {run}") == run or (other, run) in pairs:
-                    raise self.wrong(f"{where}: {run}", f"{run} and {other} are compared already, or are one run")
+                pair = frozenset((run, self.one_of(other, study.runs, f"{where}: {run}")))
+                if len(pair) == 1 or pair in compared:
+                    raise self.wrong(
+                        f"{where}: {run}",
+                        f"{run} and {other} are compared already, or are one run; a run is always compared with its "
+                        "control and its random partition: leave it out",
+                    )
+                compared.add(pair)
                 pairs.append((run, other))
-        return tuple(dict.fromkeys(pairs))
+        return tuple(pairs)
 
     def rates(self, value: Any) -> tuple[float, ...]:
         if not isinstance(value, list):
@@ -266,4 +274,6 @@ class _Reader(Arms):
         names = self.names(value, where)
         for name in names:
             self.one_of(name, named, where)
+            if names.count(name) > 1:
+                raise self.wrong(where, f"arm {name} is named twice")
         return names

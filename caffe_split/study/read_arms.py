@@ -87,7 +87,7 @@ class Arms(Values):
         norm = given.get("branch_norm", Arm.branch_norm)
         if not isinstance(norm, bool):
             raise self.wrong(f"{where}: branch_norm", f"expected true or false, found {norm!r}")
-        return Arm(
+        arm = Arm(
             name=self.name(given.get("name", kind), f"{where}: name"),
             kind=kind,
             rounds=rounds,
@@ -108,3 +108,6 @@ class Arms(Values):
                 f"{where}: residual_activation",
             ),
         )
+        for key, by in arm.unread.items():
+            raise self.wrong(f"{where}: {key}", f"nothing in this arm reads it; it is for {by}: leave it out")
+        return arm

@@ -5,10 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from caffe_split.study.model import Study
 from caffe_split.study.rows import Row
 
 # A run has collapsed where less than this share of the control's accuracy, under the same seed, is left.
 COLLAPSED = 0.75
+
+
+def of_earlier_plans(study: Study) -> list[str]:
+    """That the intervals are also corrected for comparisons of earlier plans of the folder; none without such."""
+    if not study.earlier:
+        return []
+    listed = ", ".join(f"{run} less {other}" for run, other in study.earlier)
+    verb = "is" if len(study.earlier) == 1 else "are"
+    return [
+        f"Of the {study.comparisons} comparisons that the intervals are corrected for, {len(study.earlier)} {verb} of "
+        f"earlier plans of the study's folder: {listed}."
+    ]
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:

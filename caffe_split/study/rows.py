@@ -20,7 +20,7 @@ Count = Union[int, list[int], None]
 
 @dataclass(frozen=True)
 class FoldRow:
-    """Folding of a run over `n` seeds; `accuracy_difference` is the largest, folded less unfolded."""
+    """Folding of a run over `n` seeds; `accuracy_difference` is the largest, folded less unfolded, with its sign."""
 
     n: int
     parameters: Count
@@ -163,7 +163,7 @@ def _fold_row(folds: Iterable[Result]) -> FoldRow:
         n=len(folded),
         parameters=_same(fold.parameters for fold in folded),
         macs=_same(fold.macs for fold in folded),
-        accuracy_difference=max((abs(fold.final - fold.unfolded) for fold in folded), default=None),
+        accuracy_difference=max((fold.final - fold.unfolded for fold in folded), key=abs, default=None),
     )
 
 

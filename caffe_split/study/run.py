@@ -17,10 +17,10 @@ from caffe_split.engine.cores import usable_cores
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import append_to, make_folder, remove_file
 from caffe_split.study.checks import check_folder, check_same, inputs_of
-from caffe_split.study.duration import measured_speed, work
+from caffe_split.study.duration import measured_pace, planned_steps
 from caffe_split.study.locks import holding, is_held
 from caffe_split.study.model import Study
-from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.paths import PLAN, open_study, read_json, write_json
 from caffe_split.study.plan import StudyStep, steps_of
 from caffe_split.study.results import read_mark
 from caffe_split.study.versions import machine, versions
@@ -118,6 +118,8 @@ def begin(study: Study, out: Path, steps: Sequence[StudyStep]) -> None:
     """Write the plan, and remove the marks of failures and the table of an earlier start."""
     inputs = inputs_of(study)
     check_same(study, inputs, out)
+    if (out / PLAN).exists():
+        study = study.after(open_study(out))
     _forget_failures(out, steps)
     write_json(
         out / PLAN,
@@ -168,19 +170,13 @@ def _forget_failures(out: Path, steps: Sequence[StudyStep]) -> None:
 
 def progress_of(study: Study, out: Path, start: float, jobs: int) -> Progress:
     """How far the study is, by the marks and locks in its folder."""
-    steps, sizes = steps_of(study), work(study)
-    done = failed = 0
-    iterations = sum(sizes.values())
-    for step in steps:
-        mark = read_mark(step, out)
-        if mark is not None:
-            done += 1
-            failed += mark.failed is not None
-            iterations -= sizes.get(step.title, 0)
+    steps = steps_of(study)
+    marks = [mark for mark in (read_mark(step, out) for step in steps) if mark is not None]
     running = tuple(
         step.title
         for step in steps
         if not (out / step.output).exists() and is_held(out / "locks" / f"{step.title}.lock")
     )
-    each = measured_speed(study, out)
-    return Progress(done, failed, len(steps), running, iterations * each / jobs if each else None)
+    pace = measured_pace(study, out)
+    left = sum(pace.seconds(step) for step in planned_steps(study, out) if not step.done) / jobs if pace else None
+    return Progress(len(marks), sum(mark.failed is not None for mark in marks), len(steps), running, left)

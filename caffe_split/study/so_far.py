@@ -10,6 +10,7 @@ from typing import Any
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import sha256
 from caffe_split.study import nets
+from caffe_split.study.checks import check_name
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.pieces import piece
@@ -50,8 +51,7 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
         inputs = dict(plan["inputs"])
     except (TypeError, KeyError, AttributeError, ValueError):
         raise CaffeSplitError(f"{out / PLAN}: a plan of another version; use the version that wrote it") from None
-    if begun.name != study.name:
-        raise CaffeSplitError(f"{out}: it is the folder of the study {begun.name}, and {study.file} is {study.name}")
+    check_name(study, begun.name, out)
     for path in (study.solver, nets.net_path(study)):
         if sha256(path) not in inputs.values():
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; use the checkout that began it")

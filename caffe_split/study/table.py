@@ -103,7 +103,7 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [row.run, _count(row.parameters_before), _count(row.parameters), _count(fold.parameters)]
         cells += [_count(row.macs_before), _count(row.macs), _count(fold.macs)]
         off = fold.accuracy_difference
-        cells += ["" if off is None else f"{100 * off:.3f}", _seconds(row.training_seconds)]
+        cells += ["" if off is None else _points(off, "+"), _seconds(row.training_seconds)]
         lines.append("| " + " | ".join(cells) + " |")
     pairs = [(row.run, other, found) for row in rows for other, found in differences(row).items()]
     if pairs:

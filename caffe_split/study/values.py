@@ -10,7 +10,11 @@ from typing import Any, TypeVar
 
 from caffe_split.errors import CaffeSplitError
 
+# PyYAML reads YAML 1.1, in which a number with an exponent has a point and a sign, as 1.0e-3; without, it is a text.
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,3}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")
+# How much of two words must be alike: `lr` is half of `solver`, and not meant by it.
+_NEAR = 0.6
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -30,7 +34,7 @@ class Values:
             raise self.wrong(where, f"expected keys with values, found {value!r}")
         for key in value:
             if key not in keys:
-                near = difflib.get_close_matches(str(key), keys, 1, 0.5)
+                near = difflib.get_close_matches(str(key), keys, 1, _NEAR)
                 hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(keys)}"
                 raise self.wrong(where, f"unknown key '{key}'; {hint}")
         return value
@@ -45,6 +49,8 @@ class Values:
 
     def number(self, value: Any, where: str, below: float) -> float:
         """A number from 0 to less than `below`."""
+        if isinstance(value, str) and _EXPONENT.fullmatch(value):
+            value = float(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < below:
             raise self.wrong(where, f"expected a number from 0 to less than {below:g}, found {value!r}")
         return float(value)
@@ -54,7 +60,7 @@ class Values:
         for choice in choices:
             if value == choice:
                 return choice
-        near = difflib.get_close_matches(str(value), choices, 1, 0.5)
+        near = difflib.get_close_matches(str(value), choices, 1, _NEAR)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise self.wrong(where, f"'{value}' is none of {', '.join(choices)}{hint}")
 
@@ -68,6 +74,8 @@ class Values:
 
     def name(self, value: Any, where: str) -> str:
         """A text that can be a file's name."""
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
+        if not isinstance(value, str):
+            raise self.wrong(where, f"expected a name, found {value!r}; put it in quotes")
+        if not _NAME.fullmatch(value):
             raise self.wrong(where, f"{value!r} is no name; expected letters, digits, '.', '_' and '-'")
         return value

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from caffe_split.backends.choose import backends
 from tests.support import ROOT
+
+# An engine that trains here: that of the studies that are begun in tests which need no Caffe.
+HERE = next((each.name for each in backends() if each.is_there()), "caffe")
 
 TINY: dict[str, Any] = {
     "solver": "solver.prototxt",

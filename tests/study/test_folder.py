@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.study_files import write_study
+from tests.study.study_files import HERE, write_study
 from tests.support import caffe_split
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
@@ -32,7 +32,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     (out / "thesis.tex").write_text("mine")
     with pytest.raises(CaffeSplitError, match=r"is no folder of a study.*holds thesis.tex; .*tiny2"):
         check_folder(out)
-    file = write_study(tmp_path)
+    file = write_study(tmp_path, engine=HERE)
     for words in ([], ["--dry-run"]):
         result = caffe_split("study", file, *words, cwd=tmp_path, status=1)
         assert "tiny is no folder of a study" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,11 @@ pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 
 from caffe_split.study import steps
 from caffe_split.study.duration import work
-from caffe_split.study.paths import PLAN, read_json, write_json
+from caffe_split.study.model import Study
+from caffe_split.study.paths import PLAN, open_study, read_json, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
+from caffe_split.study.remarks import of_earlier_plans
 from caffe_split.study.run import begin
 
 
@@ -61,6 +64,30 @@ def test_an_arm_in_rounds(tmp_path: Path) -> None:
     # As long as the control, in parts.
     sizes = work(study)
     assert [sizes[f"s3.{name}.train"] for name in ("a@1", "a@2", "a", "continue")] == [5, 5, 10, 20]
+
+
+def test_a_folder_keeps_the_comparisons_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Arms that are taken out when their results are known make no interval narrower."""
+    arms = [{"name": name, "kind": "skip"} for name in "abcd"]
+    controls = {"random": ["a"], "wider": "none"}
+
+    def begun(**changes: Any) -> Study:
+        study = read_study(write_study(tmp_path, controls=controls, **changes))
+        begin(study, tmp_path, steps_of(study))
+        return open_study(tmp_path)
+
+    assert begun(arms=arms, compare={"a": "b"}).comparisons == 4 + 1 + 1 + 1
+    less = begun(arms=arms[:2])
+    assert less.comparisons == 7 and less.earlier == (("c", "continue"), ("d", "continue"), ("a", "b"))
+    # What comes is new; what comes back is not, whichever of the two is named first.
+    new = {"name": "e", "kind": "skip"}
+    more = begun(arms=[*arms[:3], new], compare={"b": "a"})
+    assert more.comparisons == 8 and more.earlier == (("d", "continue"),)
+    assert of_earlier_plans(more) == [
+        "Of the 8 comparisons that the intervals are corrected for, 1 is of earlier plans of the study's folder: "
+        "d less continue."
+    ]
+    assert of_earlier_plans(begun(arms=[*arms, new], compare={"b": "a"})) == []
 
 
 CHAIN = [

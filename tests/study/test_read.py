@@ -16,7 +16,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.tpm.layers import Windows, add_watchers
-from tests.study.study_files import write_study
+from tests.study.study_files import HERE, write_study
 from tests.support import ROOT, caffe_split
 
 pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
@@ -40,10 +40,11 @@ def test_a_study_survives_its_json(tmp_path: Path) -> None:
 
 def test_no_tpm_is_needed_where_nothing_is_chosen_by_it(tmp_path: Path) -> None:
     arms = [{"kind": "skip", "layers": ["res1_conv1"], "partition": "random:SEED"}]
-    study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}))
+    plain: dict[str, Any] = {"window": None, "interval": None}
+    study = read_study(write_study(tmp_path, arms=arms, num_splits=None, controls={"random": "first"}, **plain))
     assert study.window is None and study.random == ()
     arms = [{"kind": "skip", "choose_by": "random:SEED", "partition": "score:snip", "calibrate": 3}]
-    study = read_study(write_study(tmp_path, arms=arms))
+    study = read_study(write_study(tmp_path, arms=arms, **plain))
     options = study.arms[0].options(7)
     assert study.window is None
     assert (options.choose_by, options.partition, options.calibrate) == ("random:7", "score:snip", 3)
@@ -85,6 +86,36 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "or a list of them that all runs share, since runs of a seed are pairs",
     ),
     ({"seeds": "1-5"}, "seeds: expected a number of seeds, or a list of them"),
+    ({"seeds": 10**9}, "seeds: 1000000000 seeds; expected at most 10,000"),
+    ({"name": 5}, "name: expected a name, found 5; put it in quotes"),
+    ({"arms": [{"kind": "skip", "name": False}]}, "arm False: name: expected a name, found False; put it in quotes"),
+    ({"make_data": "mnist"}, "make_data: 'mnist' is none of digits"),
+    ({"solver": ""}, "solver: it names no file"),
+    (
+        {"arms": [{"kind": "residual", "skip_pool": "average"}]},
+        "arm 1: skip_pool: nothing in this arm reads it; it is for the kinds skip and identity: leave it out",
+    ),
+    (
+        {"arms": [{"kind": "skip", "residual_activation": "relu"}]},
+        "arm 1: residual_activation: nothing in this arm reads it; it is for the kind residual",
+    ),
+    (
+        {"arms": [{"kind": "skip", "calibrate": 3}]},
+        "arm 1: calibrate: nothing in this arm reads it; it is for branch_norm: true, and choose_by and partition by",
+    ),
+    (
+        {"arms": [{"kind": "skip", "layers": ["a"], "calibrate": 3}], "num_splits": None},
+        "arm 1: calibrate: nothing in this arm reads it",
+    ),
+    (
+        {"arms": [{"kind": "skip", "choose_by": "random:1", "partition": "all"}], "interval": None},
+        "window: it is of TPM, and no arm chooses layers or kernels by that: leave it out",
+    ),
+    (
+        {"arms": [{"kind": "skip", "choose_by": "random:1", "partition": "all"}], "window": None},
+        "interval: it is of TPM, and no arm chooses layers or kernels by that: leave it out",
+    ),
+    ({"lr": 3}, "the study: unknown key 'lr'; known: name, solver, "),
     ({"seeds": 0}, "seeds: expected a number of seeds, or a list of them"),
     ({"arms": [{"kind": "skip", "seeds": [1]}]}, "arm 1: seeds: an arm has no seeds of its own"),
     (
@@ -101,7 +132,21 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"compare": ["added"]}, "compare: expected runs with the runs they are compared with"),
     ({"compare": {"aded": "added"}}, "compare: 'aded' is none of continue, added; did you mean 'added'?"),
     ({"compare": {"added": "added"}}, "compare: added: added and added are compared already, or are one run"),
-    ({"compare": {"added": "continue", "continue": "added"}}, "continue and added are compared already"),
+    ({"compare": {"added": "continue"}}, "compare: added: added and continue are compared already"),
+    ({"compare": {"continue": "added"}}, "compare: continue: continue and added are compared already"),
+    (
+        {"controls": {"random": "first"}, "compare": {"random-added": "added"}},
+        "compare: random-added: random-added and added are compared already",
+    ),
+    (
+        {
+            "arms": [{"kind": "skip"}, {"kind": "residual"}],
+            "compare": {"skip": "residual", "residual": "skip"},
+        },
+        "skip and residual are compared already",
+    ),
+    ({"controls": {"random": ["added", "added"]}}, "controls: random: arm added is named twice"),
+    ({"controls": {"wider": ["added", "added"]}}, "controls: wider: arm added is named twice"),
     ({"split": True}, "split: expected a whole number of 1 or more, found True"),
     ({"split": None}, "the study: 'split' is missing"),
     ({"arms": [{"kind": "skip", "rounds": [10]}]}, "arm skip: rounds: expected rising iterations after"),
@@ -170,7 +215,7 @@ def test_an_arm_may_choose_its_own_layers(tmp_path: Path) -> None:
 def test_a_page_that_is_in_the_way_is_seen_first(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
     (tmp_path / "tiny.md").write_text("notes")
-    words = ["study", write_study(tmp_path), "--out", "out", "--publish", "."]
+    words = ["study", write_study(tmp_path, engine=HERE), "--out", "out", "--publish", "."]
     said = caffe_split(*words, cwd=tmp_path, status=1).stderr
     assert said == "caffe-split: tiny.md is not a study's page; nothing is overwritten unasked.\n"
     assert not (tmp_path / "out").exists()
@@ -183,11 +228,42 @@ def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_study(file)
 
 
-def test_what_is_no_yaml(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [1, 2\narms: }", "not YAML: .*line 2"),
+        (
+            "split: 5\nseeds: 3\nsplit: 6",
+            "line 3: the key 'split' is given twice, first in line 1; leave one of them out",
+        ),
+        ("split: 5\n'split': 6", "line 2: the key 'split' is given twice"),
+        ("arms: [{name: a, noise: 0.1, noise: 0.0}]", "line 1: the key 'noise' is given twice, first in line 1"),
+        ("arms:\n- kind: skip\n- &a\n  kind: skip\n  kind: dbb\n- *a", "line 5: the key 'kind' is given twice"),
+        ("seeds: 0x_", "not YAML: a value is not of its type .*; put it in quotes"),
+        ("seeds: !!int x", "not YAML: a value is not of its type"),
+        ("seeds: !!timestamp x", "not YAML: a value is not of its type"),
+        ("seeds: " + 5000 * "[", "nested too deeply"),
+        ("seeds: \x01", "not YAML: .*special characters"),
+        ("", "expected keys with values, found None"),
+    ],
+)
+def test_what_is_no_yaml(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "s.yaml"
-    file.write_text("seeds: [1, 2\narms: }")
-    with pytest.raises(CaffeSplitError, match=r"not YAML: .*line 2"):
+    file.write_text(text)
+    with pytest.raises(CaffeSplitError, match=said) as caught:
         read_study(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_may_be_taken_from_elsewhere_in_the_file(tmp_path: Path) -> None:
+    """What a mapping has itself goes before what it takes with `<<`; that is no key given twice."""
+    file = write_study(tmp_path)
+    text = file.read_text()
+    start = text.index("arms:\n")
+    arms = "arms:\n- &first {name: a, kind: skip, noise: 1e-3}\n- {<<: *first, name: 2026-13-45, noise: 0.5}\n"
+    file.write_text(arms + text[:start] + text[text.index("controls:") :])
+    first, second = read_study(file).arms
+    assert (first.noise, second.name, second.kind, second.noise) == (0.001, "2026-13-45", "skip", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +271,7 @@ def test_what_is_no_yaml(tmp_path: Path) -> None:
     [
         ({"make_data": None}, "digits_train_lmdb is not there; make it with `caffe-split data`"),
         ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
+        ({"solver": "."}, " is a folder; name the solver's file in it"),
         ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
         ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
         (
@@ -317,7 +394,9 @@ def test_a_net_without_a_wider_one_is_refused(tmp_path: Path, own_net: Path) -> 
 
 def test_a_file_in_the_place_of_the_pages_is_seen_first(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
-    assert "tiny.yaml: --publish names a folder, and this is a file" in refused(tmp_path, "--publish", "tiny.yaml")
+    assert "tiny.yaml: --publish names a folder, and this is a file" in refused(
+        tmp_path, "--publish", "tiny.yaml", engine=HERE
+    )
 
 
 def test_a_round_whose_window_was_not_measured_is_refused(tmp_path: Path) -> None:
@@ -364,9 +443,26 @@ def test_a_plan_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_controls_are_checked_before_the_data_are_made(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
-    file = write_study(tmp_path, controls={"random": "first", "wider": "first"})
+    file = write_study(tmp_path, engine=HERE, controls={"random": "first", "wider": "first"})
     said = caffe_split("study", file, "--dry-run", cwd=tmp_path).stdout
     assert "no estimate before the data are made" in said and "s3.wider-added.train" in said
+
+
+def test_the_folder_of_a_study_of_another_name_is_refused(tmp_path: Path) -> None:
+    """Also where all else is alike: the plan and the table would be lost."""
+    pytest.importorskip("snakemake")
+    study = read_study(write_study(tmp_path, engine=HERE))
+    out = tmp_path / "out"
+    write_json(out / PLAN, {"study": study.as_dict(), "inputs": {}})
+    check_same(study, {}, out)
+    other = write_study(tmp_path, engine=HERE, name="other")
+    with pytest.raises(CaffeSplitError, match=r"the folder of the study tiny, .* is other; .*or write `name: tiny`"):
+        check_same(read_study(other), {}, out)
+    before = (out / PLAN).read_bytes()
+    for words in ([], ["--dry-run"], ["--no-run"]):
+        said = caffe_split("study", other, "--out", "out", *words, cwd=tmp_path, status=1).stderr
+        assert "it is the folder of the study tiny" in said
+    assert (out / PLAN).read_bytes() == before
 
 
 def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
@@ -374,11 +470,27 @@ def test_a_folder_begun_before_an_option_came_goes_on(tmp_path: Path) -> None:
     before = study.as_dict()
     for arm in before["arms"]:
         del arm["added_lr"], arm["rounds"]
+    for key in ("rates", "compare", "earlier", "rehearsal", "only"):
+        del before[key]
     write_json(tmp_path / PLAN, {"study": before})
     check_same(study, {}, tmp_path)
     other = read_study(write_study(tmp_path, arms=[{"name": "added", "kind": "residual", "added_lr": 0.1}]))
     with pytest.raises(CaffeSplitError, match="its arm added is another"):
         check_same(other, {}, tmp_path)
+
+
+def test_a_folder_begun_with_options_that_nothing_reads_goes_on_without_them(tmp_path: Path) -> None:
+    arms = [{"name": "added", "kind": "residual", "choose_by": "random:SEED", "partition": "random:SEED"}]
+    study = read_study(write_study(tmp_path, arms=arms, window=None, interval=None))
+    before = study.as_dict()
+    before["interval"] = 5
+    before["arms"][0].update(skip_pool="average", calibrate=7)
+    write_json(tmp_path / PLAN, {"study": before})
+    check_same(study, {}, tmp_path)
+    before["arms"][0].update(residual_activation="relu")
+    write_json(tmp_path / PLAN, {"study": before})
+    with pytest.raises(CaffeSplitError, match="its arm added is another"):
+        check_same(study, {}, tmp_path)
 
 
 def test_a_store_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
 from caffe_split.study.plan import steps_of
 from caffe_split.study.publish import readings
 from caffe_split.study.read import read_study
-from caffe_split.study.results import Result, result_of
+from caffe_split.study.results import Folded, Result, result_of
 from caffe_split.study.rows import Row, rows_of
-from caffe_split.study.table import markdown
+from caffe_split.study.table import FILES, markdown, write_table
 
 
 def run(final: float, parameters: int = 10) -> dict[str, Any]:
@@ -70,6 +70,29 @@ def test_pairs_by_seed_and_failures(tmp_path: Path) -> None:
     assert "nan" not in text and "None" not in text
 
 
+def test_a_fold_has_the_sign_of_its_largest_difference(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path))
+    results: dict[tuple[int, str, str], Result] = {}
+    for step in steps_of(study):
+        if step.verb == "fold":
+            results[step.seed, step.name, step.verb] = Folded(10, 7, {}, 0.91, 0.90 if step.seed == 3 else 0.915, [])
+        else:
+            results[step.seed, step.name, step.verb] = result_of(step, run(0.9))
+    rows = rows_of(study, results)
+    row = next(row for row in rows if row.run == "added")
+    assert row.folded is not None and row.folded.accuracy_difference == pytest.approx(-0.01)
+    assert "| -1.000 | 3 |" in markdown(rows)
+
+
+def test_each_line_of_the_csv_has_numbers_of_its_own_seed(tmp_path: Path) -> None:
+    added = [run(value, 10 + place) for place, value in enumerate((0.81, 0.83, 0.85, 0.88, 0.88))]
+    found = rows(tmp_path, {"continue": CONTROL, "added": added, "baseline": CONTROL})
+    write_table(read_study(tmp_path / "tiny.yaml"), found, [tmp_path / name for name in FILES])
+    lines = (tmp_path / "table.csv").read_text().splitlines()
+    assert lines[0] == "run,seed,final,best,parameters,macs" and "added,2,0.83,0.84,11,7" in lines
+    assert all(len(list(map(float, line.split(",")[1:]))) == 5 for line in lines[1:])
+
+
 def test_one_reason_of_several_failures_is_given_once(tmp_path: Path) -> None:
     added = [{"failed": f"after s{seed}.baseline.train failed: s{seed}/baseline/x: gone"} for seed in range(1, 5)]
     found = rows(tmp_path, {"continue": CONTROL, "added": [*added, {"failed": "no memory"}], "baseline": CONTROL})
@@ -109,9 +132,9 @@ def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
 
 def test_runs_are_compared_as_the_file_says(tmp_path: Path) -> None:
     arms = [{"name": "by-tpm", "kind": "skip"}, {"name": "by-chance", "kind": "skip", "choose_by": "random:SEED"}]
-    file = write_study(tmp_path, seeds=2, arms=arms, compare={"by-tpm": ["by-chance", "continue"]})
+    file = write_study(tmp_path, seeds=2, arms=arms, compare={"by-tpm": ["by-chance"]})
     study = read_study(file)
-    assert study.comparisons == 4
+    assert study.comparisons == 3
     finals = {"baseline": 0.8, "continue": 0.8, "by-tpm": 0.9, "by-chance": 0.85}
     results = {
         (step.seed, step.name, step.verb): result_of(
@@ -124,7 +147,7 @@ def test_runs_are_compared_as_the_file_says(tmp_path: Path) -> None:
         if step.seed > 0
     }
     found = {row.run: row for row in rows_of(study, results)}
-    assert set(found["by-tpm"].compared) == {"by-chance", "continue"} and not found["by-chance"].compared
+    assert set(found["by-tpm"].compared) == {"by-chance"} and not found["by-chance"].compared
     assert found["by-tpm"].compared["by-chance"].mean == pytest.approx(0.065)
     text = markdown(list(found.values()))
     assert "| by-tpm | by-chance | 2 | +6.500 (+0.147 .. +12.853) | " in text

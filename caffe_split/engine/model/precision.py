@@ -17,10 +17,15 @@ from caffe_split.errors import CaffeSplitError
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-def set_precision(precision: str, device: torch.device) -> None:
-    """Set the precision of the whole process. Raises `CaffeSplitError` for tf32 without CUDA."""
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises `CaffeSplitError` for tf32 without CUDA."""
     if precision == "tf32" and device.type != "cuda":
         raise CaffeSplitError("--precision tf32 is for CUDA devices; this training runs on the CPU: take fp32 or bf16")
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Set the precision of the whole process. Raises `CaffeSplitError` as `check_precision` does."""
+    check_precision(precision, device)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
