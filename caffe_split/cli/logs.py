@@ -141,6 +141,12 @@ def best(
                 _show_lines(path, lines, rank)
                 if pipeline.misleading(lines):
                     _say(_misleading(path))
+                losses = pipeline.losses_in(lines)
+                if losses:
+                    _say(
+                        f"note: in {path} {', '.join(losses)} is a loss, whose highest value is last above; "
+                        "--output NAME, also of the accuracy, orders by value"
+                    )
                 return
         from caffe_split.trainlog import query
 

@@ -90,13 +90,14 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
         for net in log.test_nets:
             tests, trusted = log.table("tests", net), log.trusted(net)
             for name in tests.names:
+                weight = log.weight(net, name)
                 known[name] = None
                 if outputs and name not in outputs:
                     continue
                 label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
-                if is_loss(name):
+                if is_loss(name, weight):
                     result.loss.append(_curve(run, label, axis(tests), tests, name, trusted))
-                elif outputs or is_accuracy(name):
+                elif outputs or is_accuracy(name, weight):
                     result.accuracy.append(_curve(run, label, axis(tests), tests, name, trusted))
         if not outputs:
             _keep_last(result.accuracy, run)

@@ -12,7 +12,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.columns import EMPTY, Part, Table
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.messages import SNAPSHOT, text
-from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_score, values_in
+from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_low, is_score, values_in
 from caffe_split.trainlog.trust import Stretch, stretches, trusted
 
 if TYPE_CHECKING:
@@ -181,12 +181,20 @@ class TrainingLog:
         known = self.test_outputs()
         if output is not None:
             return next((found for found in known if found[1] == output), None)
-        some = [found for found in known if is_accuracy(found[1])]
+        some = [found for found in known if self._is_accuracy(*found)]
         if not some:
             return next((found for found in known if is_score(found[1]) and self._is_share(*found)), None)
         names = [name for net, name in some if net == some[0][0]]
         head = names[-1].rpartition("/")[0]
         return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
+
+    def weight(self, net: int, name: str) -> int:
+        """The sign of the loss weight that Caffe printed with a test output: 1, -1, or 0 if it printed none."""
+        signs = [run.tests[net].weights.get(name, 0) for run in self.runs if net in run.tests]
+        return min((sign for sign in signs if sign), default=0)
+
+    def _is_accuracy(self, net: int, name: str) -> bool:
+        return is_accuracy(name, self.weight(net, name))
 
     def _is_share(self, net: int, name: str) -> bool:
         values = self.table("tests", net).printed(name)[1]
@@ -215,20 +223,21 @@ class TrainingLog:
     def values(self, output: str | None = None) -> list[Value]:
         """Every printed value of a test output, in the file's order, of all runs and test nets.
 
-        `output` None: of all outputs whose names say that they are accuracies. Raises `CaffeSplitError`, which names
-        the outputs that exist, if there is no such output.
+        `output` None: of all accuracies, which are outputs without a loss weight whose names say so. Raises
+        `CaffeSplitError`, which names the outputs that exist, if there is no such output.
         """
         result: list[Value] = []
         named = output
-        if output is None and not any(is_accuracy(name) for _, name in self.test_outputs()):
+        if output is None and not any(self._is_accuracy(*found) for found in self.test_outputs()):
             named = (self.main_output() or (0, None))[1]  # a score
         for run in self.runs:
             for net, table in run.tests.items():
                 counts = None
                 for name in table.names:
-                    if is_accuracy(name) if named is None else name == named:
+                    if self._is_accuracy(net, name) if named is None else name == named:
                         counts = trusted(run, net) if counts is None else counts
-                        result.extend(values_in(table, net, name, counts))
+                        low = is_low(name, self.weight(net, name))
+                        result.extend(values_in(table, net, name, counts, low))
         if result:
             return sorted(result, key=lambda value: value.line)
         known = list(dict.fromkeys(name for _, name in self.test_outputs()))

@@ -11,15 +11,17 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, open_again
+from caffe_split.trainlog import messages
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.messages import number
+from caffe_split.trainlog.outputs import is_loss
 from caffe_split.trainlog.ranks import check_rank, tagged
 from caffe_split.trainlog.text import Text, blocks, head
 
@@ -56,16 +58,19 @@ def sort_key(text: bytes) -> tuple[float, bytes]:
     return (float(found[1]) if found and digits else 0.0, text)
 
 
-def best_lines(path: PathLike, count: int, rank: int | None = None, say: Say | None = None) -> list[Found]:
+def best_lines(
+    path: PathLike, count: int, rank: int | None = None, say: Say | None = None, among: Container[int] | None = None
+) -> list[Found]:
     """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks.
 
-    rank: see `read_log`. say: called with what is to be said of the file.
+    rank: see `read_log`. say: called with what is to be said of the file. among: the offsets of the lines that count;
+    None: all do.
     """
 
     def find(matches: Iterator[_Match]) -> list[Found]:
         kept: list[tuple[float, bytes, int]] = []
         for offset, text, _ in matches:
-            if b"acc" in text.lower():
+            if b"acc" in text.lower() and (among is None or offset in among):
                 entry = (*sort_key(text), -offset)
                 if len(kept) < count:
                     heapq.heappush(kept, entry)
@@ -101,6 +106,13 @@ def misleading(lines: list[Found]) -> bool:
         if shown is None or sort_key(found.text)[0] != shown:
             return True
     return False
+
+
+def losses_in(lines: list[Found]) -> list[str]:
+    """The names of the outputs in the lines that are losses, though `acc` stands in the line."""
+    outputs = [found for found in (messages.NET_OUTPUT.search(line.text) for line in lines) if found]
+    named = [(messages.text(output[1]), messages.weight_sign(output[3])) for output in outputs]
+    return list(dict.fromkeys(name for name, weight in named if is_loss(name, weight)))
 
 
 def logs_under(path: PathLike) -> list[Path]:

@@ -14,7 +14,7 @@ from caffe_split.trainlog import pipeline, text
 from caffe_split.trainlog.chance import images_of_a_test, within_chance
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_score, rank
+from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_low, is_score, rank
 from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
 from caffe_split.trainlog.summary import Summary
 
@@ -37,9 +37,9 @@ def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
 
 
 def piped_values(log: TrainingLog, count: int) -> list[Value]:
-    """The values in the last `count` lines of the pipeline that `caffe-split best` stands for."""
+    """The accuracies in the last `count` lines of the pipeline that `caffe-split best` stands for."""
     at = {value.offset: value for value in log.values()}
-    return [at[found.offset] for found in pipeline.best_lines(log.path, count, log.rank) if found.offset in at]
+    return [at[found.offset] for found in pipeline.best_lines(log.path, count, log.rank, among=at)]
 
 
 def trust_note(log: TrainingLog, output: str | None = None) -> str:
@@ -110,9 +110,10 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
         values = [value for value in log.values(chosen) if value.net == net] if chosen else []
         best = best_of(values)
         reference = reference or best
-        row = _row(log, name, chosen, values, best)
+        row = replace(_row(log, name, chosen, values, best), low=is_low(chosen, log.weight(net, chosen)))
         if best is not None and reference is not None:
-            images = images_of_a_test(log, net) if is_accuracy(chosen) or is_score(chosen) else -1
+            share = is_accuracy(chosen, log.weight(net, chosen)) or is_score(chosen)
+            images = images_of_a_test(log, net) if share else -1
             known = images > 0 and 0 <= best.value <= 1 and 0 <= reference.value <= 1
             row = replace(
                 row,
@@ -158,7 +159,7 @@ def _test_loss(log: TrainingLog, best: Value) -> float:
         if table is None or not len(table) or best.output not in table.names:
             continue
         row = np.flatnonzero(table.lines[best.output] == best.line)
-        losses = [name for name in table.names if is_loss(name) and name != best.output]
+        losses = [name for name in table.names if is_loss(name, log.weight(best.net, name)) and name != best.output]
         head = best.output.rpartition("/")[0]
         own = [name for name in losses if name.rpartition("/")[0] == head] or losses
         if len(row) and own:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from caffe_split import jsontext
-from caffe_split.trainlog.outputs import Value, is_loss
+from caffe_split.trainlog.outputs import Value
 from caffe_split.trainlog.summary import Summary
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def closing(rows: Sequence[Summary]) -> str:
     first = next((row for row in rows if row.best_iteration >= 0), None)
     if first is None:
         return ""
-    sign = -1.0 if is_loss(first.output) else 1.0
+    sign = -1.0 if first.low else 1.0
     alike = [row for row in rows if row.best_iteration >= 0 and row.output == first.output]
     best = max(alike, key=lambda row: sign * row.best)
     at = f"best: {best.net} at {best.best_iteration}"
@@ -163,6 +163,7 @@ def record(log: TrainingLog, found: Value, line: bytes, near: Snapshot | None) -
         "output": found.output,
         "iteration": found.iteration,
         "value": found.value,
+        "trusted": found.trusted,
         "line": found.line,
         "offset": found.offset,
         "text": line.decode("utf-8", "backslashreplace"),

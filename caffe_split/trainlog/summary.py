@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caffe_split.trainlog.outputs import is_loss
-
 # By what rows can be sorted, and the fields of a summary.
 SORTS = {
     "net": "net",
@@ -30,7 +28,8 @@ class Summary:
     the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
     weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
     snapshot_value: what the test at its iteration gave.
-    parameters, macs: the cost of the net, which is not in the log; -1 if not known.
+    parameters, macs: the cost of the net, which is not in the log; -1 if not known. low: whether low values of the
+    output are good.
     """
 
     net: str
@@ -55,6 +54,7 @@ class Summary:
     snapshot_value: float = math.nan
     parameters: int = -1
     macs: int = -1
+    low: bool = False
 
     def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
         """The same row with the net's cost."""
@@ -69,7 +69,7 @@ def sort_rows(rows: Sequence[Summary], by: str) -> list[Summary]:
         value = getattr(row, SORTS[by])
         if isinstance(value, str):
             return (False, value)
-        lowest = by in ("loss", "time") or (by in ("best", "final") and is_loss(row.output))
+        lowest = by in ("loss", "time") or (by in ("best", "final") and row.low)
         return (math.isnan(value), value if lowest else -value)
 
     return sorted(rows, key=key)
