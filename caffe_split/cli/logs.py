@@ -205,7 +205,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
         state, detail = query.state_of(log)
         if state != "done":
             reason = f": {detail}" if detail else ""
-            _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{reason}")
+            _say(f"{path}: {state} at iteration {log.last_iteration}{reason}")
         _show_values(log, chosen, records if as_json else None, value, False)
         _say_of_trust(log, output)
 
@@ -326,7 +326,7 @@ def _show_values(
     from caffe_split.trainlog import query
 
     for found, line in zip(chosen, query.read_lines(log, chosen)):
-        near = nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
+        near = nearest_snapshot(log, found.iteration, found.line) if snapshot or records is not None else None
         if records is not None:
             records.append(show.record(log, found, line, near))
         elif value:

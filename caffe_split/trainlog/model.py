@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -138,15 +139,30 @@ class TrainingLog:
         from there on are left out. `seconds` counts on through the runs, without the time between them.
         """
         parts: list[Part] = []
-        elapsed = 0.0
-        for run, stop in zip(self.runs, self._reached()):
+        for run, stop, elapsed in zip(self.runs, self._reached(), self._elapsed()):
             table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)
             for part in table.parts:
                 # Batches have a count of their own.
                 rows = len(part) if kind == "batches" else part.before(stop)
                 parts.append(part.head(rows).later(elapsed))
-            elapsed += 0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0)
         return Table(tuple(part for part in parts if len(part)))
+
+    def replaced(self, net: int) -> tuple[Table, np.ndarray]:
+        """The tests of `net` in all runs, and whether each row counts but is left out of `table`: bool (n)."""
+        parts: list[Part] = []
+        rows: list[np.ndarray] = []
+        for run, stop, elapsed in zip(self.runs, self._reached(), self._elapsed()):
+            for part in run.tests.get(net, EMPTY).parts:
+                kept = part.before(stop)
+                if kept < len(part):
+                    parts.append(part.later(elapsed))
+                    rows.append(trusted(run, net) & (np.arange(len(part)) >= kept))
+        return Table(tuple(parts)), np.concatenate(rows) if rows else np.zeros(0, bool)
+
+    def _elapsed(self) -> list[float]:
+        """Per run: the seconds of training in the runs before it."""
+        times = [0.0 if np.isnan(run.seconds) else max(run.seconds, 0.0) for run in self.runs]
+        return [0.0, *itertools.accumulate(times)]
 
     def _reached(self) -> list[int]:
         """Per run: the iteration from which a later run wins."""
@@ -162,6 +178,11 @@ class TrainingLog:
     def test_nets(self) -> list[int]:
         """The numbers of the test nets that printed something."""
         return sorted({net for run in self.runs for net, table in run.tests.items() if len(table)})
+
+    @property
+    def last_iteration(self) -> int:
+        """Where the training stands: the last iteration of the last run that printed one; -1 if none did."""
+        return next((run.last_iteration for run in reversed(self.runs) if run.last_iteration >= 0), -1)
 
     @property
     def events(self) -> list[Event]:
@@ -199,6 +220,15 @@ class TrainingLog:
     def _is_share(self, net: int, name: str) -> bool:
         values = self.table("tests", net).printed(name)[1]
         return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
+
+    def run_of(self, line: int) -> int:
+        """The position of the run in which a line stands."""
+        return max((at for at, run in enumerate(self.runs) if run.first_line <= line), default=0)
+
+    def same_weights(self, one: int, other: int, iteration: int) -> bool:
+        """Whether two runs, by their positions, had the same weights at an iteration: none began again below it."""
+        later = self.runs[min(one, other) + 1 : max(one, other) + 1]
+        return all(run.first_iteration >= iteration for run in later if run.first_iteration >= 0)
 
     @property
     def stretches(self) -> list[list[Stretch]]:

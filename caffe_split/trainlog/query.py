@@ -15,7 +15,7 @@ from caffe_split.trainlog.chance import images_of_a_test, within_chance
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_low, is_score, rank
-from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
+from caffe_split.trainlog.snapshots import Snapshot, nearest_snapshot, started_from
 from caffe_split.trainlog.summary import Summary
 
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
@@ -127,9 +127,9 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
 
 def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Value | None) -> Summary:
     state, detail = state_of(log)
-    near = nearest_snapshot(log, best.iteration) if best is not None else None
-    there = near is not None and near.exists
-    tested = {value.iteration: value.value for value in values if value.trusted}
+    near = nearest_snapshot(log, best.iteration, best.line) if best is not None else None
+    if near is not None and not near.exists:
+        near = None
     return Summary(
         net=name,
         path=log.path,
@@ -138,7 +138,7 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
         best_iteration=best.iteration if best else -1,
         final=values[-1].value if values and values[-1].trusted else math.nan,
         difference=math.nan,
-        iterations=max((run.last_iteration for run in log.runs), default=-1),
+        iterations=log.last_iteration,
         seconds=sum(run.seconds for run in log.runs if not math.isnan(run.seconds)),
         speed=_speed(log),
         state=f"{log.trouble}, {state}" if log.trouble else state,
@@ -146,10 +146,18 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
         untrusted="; ".join(str(stretch) for run in log.stretches for stretch in run),
         test_loss=_test_loss(log, best) if best else math.nan,
         started_from=started_from(log),
-        snapshot=near.path if near is not None and there else "",
-        snapshot_iteration=near.iteration if near is not None and there else -1,
-        snapshot_value=tested.get(near.iteration, math.nan) if near is not None and there else math.nan,
+        snapshot=near.path if near is not None else "",
+        snapshot_iteration=near.iteration if near is not None else -1,
+        snapshot_value=_tested(log, values, near) if near is not None else math.nan,
+        snapshot_began=near.began if near is not None else -1,
     )
+
+
+def _tested(log: TrainingLog, values: list[Value], near: Snapshot) -> float:
+    """What the test of a snapshot's weights gave, in the run that wrote it or one that resumed from it; else NaN."""
+    there = [value for value in values if value.trusted and value.iteration == near.iteration]
+    same = [value.value for value in there if log.same_weights(log.run_of(value.line), near.run, near.iteration)]
+    return same[-1] if same else math.nan
 
 
 def _test_loss(log: TrainingLog, best: Value) -> float:

@@ -68,10 +68,19 @@ def _count(value: int, form: str = "") -> str:
 
 def _snapshot(row: Summary) -> str:
     """The file, and if it is not of the best iteration its own, with what was tested there."""
-    if not row.snapshot or row.snapshot_iteration == row.best_iteration:
+    if not row.snapshot or _is_of_best(row):
         return row.snapshot or "-"
     tested = "" if math.isnan(row.snapshot_value) else f": {number(row.snapshot_value)}"
-    return f"{row.snapshot} (at {row.snapshot_iteration}{tested})"
+    return f"{row.snapshot} (at {row.snapshot_iteration}{_of_run(row.snapshot_began)}{tested})"
+
+
+def _is_of_best(row: Summary) -> bool:
+    """Whether its snapshot has the weights of its best."""
+    return row.snapshot_iteration == row.best_iteration and row.snapshot_began < 0
+
+
+def _of_run(began: int) -> str:
+    return f" of the run that began at {began}" if began >= 0 else ""
 
 
 def notes(rows: Sequence[Summary]) -> list[str]:
@@ -112,12 +121,12 @@ def closing(rows: Sequence[Summary]) -> str:
     at = f"best: {best.net} at {best.best_iteration}"
     if not best.snapshot:
         return f"{at}; no snapshot of it is there"
-    if best.snapshot_iteration == best.best_iteration:
+    if _is_of_best(best):
         return f"{at}, load {best.snapshot}"
     tested = "not tested" if math.isnan(best.snapshot_value) else f"{number(best.snapshot_value)} in its test"
     return (
-        f"{at} ({number(best.best)}), of which no snapshot is there; the nearest, of {best.snapshot_iteration} "
-        f"({tested}): load {best.snapshot}"
+        f"{at} ({number(best.best)}), of which no snapshot is there; the nearest, of {best.snapshot_iteration}"
+        f"{_of_run(best.snapshot_began)} ({tested}): load {best.snapshot}"
     )
 
 
@@ -169,6 +178,7 @@ def record(log: TrainingLog, found: Value, line: bytes, near: Snapshot | None) -
         "text": line.decode("utf-8", "backslashreplace"),
         "snapshot": near.path if near is not None and exists else None,
         "snapshot_iteration": near.iteration if near is not None and exists else None,
+        "snapshot_began": near.began if near is not None and exists and near.began >= 0 else None,
     }
 
 
@@ -180,4 +190,5 @@ def nearest(near: Snapshot | None, iteration: int) -> str:
         return f"nearest snapshot {near.path} (iteration {near.iteration}), no such file here"
     away = near.iteration - iteration
     distance = "" if not away else f" ({abs(away)} iterations {'later' if away > 0 else 'earlier'})"
-    return f"nearest snapshot {near.path}{distance}"
+    other = f",{_of_run(near.began)}, which has other weights" if near.began >= 0 else ""
+    return f"nearest snapshot {near.path}{distance}{other}"

@@ -27,7 +27,8 @@ class Summary:
     state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
     the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
     weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
-    snapshot_value: what the test at its iteration gave.
+    snapshot_value: what the test at its iteration gave. snapshot_began: if another run of the log than that of the best
+    wrote it: the iteration at which that run began; else -1.
     parameters, macs: the cost of the net, which is not in the log; -1 if not known. low: whether low values of the
     output are good.
     """
@@ -55,6 +56,7 @@ class Summary:
     parameters: int = -1
     macs: int = -1
     low: bool = False
+    snapshot_began: int = -1
 
     def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
         """The same row with the net's cost."""
