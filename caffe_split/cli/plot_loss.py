@@ -11,7 +11,7 @@ import click
 
 from caffe_split.cli.given import check_given
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import found_in, rank_option
+from caffe_split.cli.logs import found_in, net_option, rank_option
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
@@ -55,6 +55,7 @@ DEFAULT_FILE = "loss.png"
     show_default=True,
     help="Seconds between two looks at growing logs.",
 )
+@net_option
 @rank_option
 def command(
     logs: tuple[str, ...],
@@ -65,6 +66,7 @@ def command(
     outputs: str,
     log_scale: bool,
     every: float,
+    net: int | None,
     rank: int | None,
 ) -> int:
     """Draw the train loss, test accuracy and test loss of training LOGs, best points marked.
@@ -82,7 +84,7 @@ def command(
     chosen = [name for name in outputs.split(",") if name]
 
     def draw(target: Any) -> None:
-        curves = collect([follower.log for follower in followers], x_axis, chosen)
+        curves = collect([follower.log for follower in followers], x_axis, chosen, net)
         picture.draw(target, curves, average, log_scale)
 
     kind, why = ("file", "") if out is not None else screen()

@@ -62,12 +62,14 @@ class Curves:
     troubles: list[str] = field(default_factory=list)
 
 
-def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = ()) -> Curves:
+def collect(
+    logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = (), only: int | None = None
+) -> Curves:
     """The curves of some logs.
 
     x: "iteration" or "time" (since the start; minutes, or hours when long). outputs: names of train and
-    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses. Raises `CaffeSplitError` for
-    a name that no log has.
+    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses. only: the test net that is
+    drawn; None: all. Raises `CaffeSplitError` for a name that no log has, and for a net if there are others.
     """
     names = names_of([log.path for log in logs])
     order = baseline_first(names)
@@ -81,6 +83,10 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     def axis(table: Table) -> np.ndarray:
         return table.iteration.astype(np.float64) if x == "iteration" else table.seconds / divisor
 
+    nets = sorted({net for log in logs for net in log.test_nets})
+    if only is not None and nets and only not in nets:
+        there = ", ".join(f"#{net}" for net in nets)
+        raise CaffeSplitError(f"no log has an output of a test net #{only}, only of {there}")
     result = Curves(names, [], [], [], [], label, [log.trouble for log in logs])
     known: dict[str, None] = {}
     for run, log in enumerate(logs):
@@ -89,7 +95,7 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
             known[name] = None
             if name in outputs or (not outputs and name == "loss"):
                 result.train.append(_curve(run, name, axis(train), train, name))
-        for net in log.test_nets:
+        for net in [net for net in log.test_nets if only in (None, net)]:
             for name in log.table("tests", net).names:
                 weight = log.weight(net, name)
                 known[name] = None

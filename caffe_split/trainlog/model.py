@@ -193,19 +193,20 @@ class TrainingLog:
         """(test net, name) of each output that was printed."""
         return [(net, name) for net in self.test_nets for name in self.table("tests", net).names]
 
-    def main_output(self, output: str | None = None) -> tuple[int, str] | None:
+    def main_output(self, output: str | None = None, net: int | None = None) -> tuple[int, str] | None:
         """(test net, name) of the output by which a training is judged; None if it printed no such output.
 
-        `output` None: the first accuracy; of a net with several heads (loss1/top-1, ...) that of the last head. If no
-        output has a name, as in 2014, the first whose values all lie between 0 and 1.
+        net: the test net; None: the first that printed it. `output` None: the first accuracy; of a net with several
+        heads (loss1/top-1, ...) that of the last head. If no output has a name, as in 2014, the first whose values all
+        lie between 0 and 1.
         """
-        known = self.test_outputs()
+        known = [found for found in self.test_outputs() if net in (None, found[0])]
         if output is not None:
             return next((found for found in known if found[1] == output), None)
         some = [found for found in known if self._is_accuracy(*found)]
         if not some:
             return next((found for found in known if is_score(found[1]) and self._is_share(*found)), None)
-        names = [name for net, name in some if net == some[0][0]]
+        names = [name for of, name in some if of == some[0][0]]
         head = names[-1].rpartition("/")[0]
         return some[0][0], next(name for name in names if name.rpartition("/")[0] == head)
 
@@ -250,47 +251,51 @@ class TrainingLog:
         ]
         return np.concatenate(parts) if parts else np.zeros(0, bool)
 
-    def values(self, output: str | None = None) -> list[Value]:
-        """Every printed value of a test output, in the file's order, of all runs and test nets.
+    def values(self, output: str | None = None, net: int | None = None) -> list[Value]:
+        """Every printed value of a test output, in the file's order, of all runs, of `net` or of all test nets.
 
         `output` None: of all accuracies, which are outputs without a loss weight whose names say so. Raises
-        `CaffeSplitError`, which names the outputs that exist, if there is no such output.
+        `CaffeSplitError`, which names the outputs or test nets that exist, if there is no such output or net.
         """
+        if net is not None and self.test_nets and net not in self.test_nets:
+            nets = ", ".join(f"#{number}" for number in self.test_nets)
+            raise CaffeSplitError(f"{self.path} has no output of a test net #{net}, only of {nets}")
         result: list[Value] = []
+        outputs = [found for found in self.test_outputs() if net in (None, found[0])]
         named = output
-        if output is None and not any(self._is_accuracy(*found) for found in self.test_outputs()):
-            named = (self.main_output() or (0, None))[1]  # a score
+        if output is None and not any(self._is_accuracy(*found) for found in outputs):
+            named = (self.main_output(net=net) or (0, None))[1]  # a score
         for run in self.runs:
-            for net, table in run.tests.items():
+            for of, table in run.tests.items():
                 counts = None
-                for name in table.names:
-                    if self._is_accuracy(net, name) if named is None else name == named:
-                        counts = trusted(run, net) if counts is None else counts
-                        low = is_low(name, self.weight(net, name))
-                        result.extend(values_in(table, net, name, counts, low))
+                for name in table.names if net in (None, of) else ():
+                    if self._is_accuracy(of, name) if named is None else name == named:
+                        counts = trusted(run, of) if counts is None else counts
+                        low = is_low(name, self.weight(of, name))
+                        result.extend(values_in(table, of, name, counts, low))
         if result:
             return sorted(result, key=lambda value: value.line)
-        known = list(dict.fromkeys(name for _, name in self.test_outputs()))
+        known = list(dict.fromkeys(name for _, name in outputs))
         if not known:
             raise CaffeSplitError(f"{self.path} {self._what_instead()}")
         wanted = "no accuracy-like test output" if output is None else f"no test output named {output}"
         raise CaffeSplitError(f"{self.path} has {wanted}; it has: {', '.join(known)}. Choose with --output NAME")
 
-    def best(self, output: str | None = None) -> Value:
+    def best(self, output: str | None = None, net: int | None = None) -> Value:
         """The best value of a test output: the lowest of a loss, the highest otherwise; of equal ones the last.
 
         What was printed while the loss was not finite does not count. `output` None: the `main_output`, by which runs
-        are compared. Raises `CaffeSplitError` if there is none.
+        are compared. net: the test net; None: the first that printed it. Raises `CaffeSplitError` if there is none.
         """
-        best = best_of(self._judged(output))
+        best = best_of(self._judged(output, net))
         if best is None:
             why = self.trouble or "no value is finite"
             raise CaffeSplitError(f"{self.path} has no best value: {why}")
         return best
 
-    def final(self, output: str | None = None) -> Value:
-        """The last value of a test output; `output` None and errors as for `best`."""
-        return self._judged(output)[-1]
+    def final(self, output: str | None = None, net: int | None = None) -> Value:
+        """The last value of a test output; None and errors as for `best`."""
+        return self._judged(output, net)[-1]
 
     def to_pandas(self, kind: str = "tests", net: int = 0) -> pandas.DataFrame:
         """The table of that kind (see `table`) as a DataFrame: iteration, seconds, and a column per output.
@@ -299,9 +304,9 @@ class TrainingLog:
         """
         return self.table(kind, net).to_pandas()
 
-    def _judged(self, output: str | None) -> list[Value]:
-        chosen = self.main_output(output)
-        values = self.values(output)  # raises if there are none
+    def _judged(self, output: str | None, net: int | None) -> list[Value]:
+        chosen = self.main_output(output, net)
+        values = self.values(output, net)  # raises if there are none
         return values if chosen is None else [v for v in values if (v.net, v.output) == chosen]
 
     def _what_instead(self) -> str:
@@ -314,6 +319,8 @@ class TrainingLog:
         if results:
             shown = ", ".join(f"{name} {value:g}" for name, value in list(results.items())[:6])
             return f"is no training but a log of `caffe test` or `caffe time`: {shown}"
+        if self.runs[-1].state == "crashed":
+            return f"holds no test output; the training crashed: {self.runs[-1].cause}"
         return (
             "holds no test output, no line such as `Test net output #0: accuracy = 0.5`; was the solver given a "
             "test_interval?"

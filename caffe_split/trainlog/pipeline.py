@@ -33,6 +33,11 @@ _BESIDE = 1 << 14
 # Endings of files that are no logs and may be large.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
 
+# Of how many lines before the end it is seen that several nets were tested.
+_PHASE = 100
+_TESTED = re.compile(rb"Testing net \(#(\d{1,6})\)")
+NETS_NOTE = "they are of several test nets ({}); --net N shows those of one"
+
 Say = Callable[[str], None]
 # Offset and text of a line, and a function that gives the N lines before it.
 _Match = tuple[int, bytes, Callable[[int], list[bytes]]]
@@ -66,11 +71,18 @@ def best_lines(
     rank: see `read_log`. say: called with what is to be said of the file. among: the offsets of the lines that count;
     None: all do.
     """
+    nets: set[bytes] = set()  # of the lines
 
     def find(matches: Iterator[_Match]) -> list[Found]:
         kept: list[tuple[float, bytes, int]] = []
+        nets.clear()
+        net = b"0"
         for offset, text, _ in matches:
+            tested = _TESTED.search(text)
+            if tested:
+                net = tested[1]
             if b"acc" in text.lower() and (among is None or offset in among):
+                nets.add(net)
                 entry = (*sort_key(text), -offset)
                 if len(kept) < count:
                     heapq.heappush(kept, entry)
@@ -78,15 +90,20 @@ def best_lines(
                     heapq.heapreplace(kept, entry)
         return [Found(-offset, text) for _, text, offset in sorted(kept)]
 
-    return _search(path, b"Test", find, rank, say)
+    found = _search(path, b"Test", find, rank, say)
+    _say_of_nets(path, nets, say)
+    return found
 
 
 def final_lines(path: PathLike, before: int = 3, rank: int | None = None, say: Say | None = None) -> list[Found]:
     """The accuracy lines among the `before` lines that precede each "Optimization Done" (or are it)."""
+    nets: set[bytes] = set()  # that were tested at the end
 
     def find(matches: Iterator[_Match]) -> list[Found]:
         result: dict[int, Found] = {}
+        nets.clear()
         for offset, text, earlier in matches:
+            nets.update(tested[1] for tested in map(_TESTED.search, earlier(_PHASE)) if tested)
             lines = earlier(before)
             place = offset - sum(len(found) + 1 for found in lines)
             for found in (*lines, text):
@@ -95,7 +112,15 @@ def final_lines(path: PathLike, before: int = 3, rank: int | None = None, say: S
                 place += len(found) + 1
         return [result[place] for place in sorted(result)]
 
-    return _search(path, b"Optimization Done", find, rank, say)
+    found = _search(path, b"Optimization Done", find, rank, say)
+    _say_of_nets(path, nets if found else set(), say)
+    return found
+
+
+def _say_of_nets(path: PathLike, nets: set[bytes], say: Say | None) -> None:
+    if len(nets) > 1 and say is not None:
+        numbers = sorted(map(int, nets))
+        say(f"note: {path}: " + NETS_NOTE.format(", ".join(f"#{net}" for net in numbers)))
 
 
 def misleading(lines: list[Found]) -> bool:

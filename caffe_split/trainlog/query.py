@@ -24,31 +24,43 @@ QUIET = 300.0
 _NAMELESS = ("train.log", "caffe_output.log")
 
 
-def best_values(log: TrainingLog, output: str | None, count: int) -> list[Value]:
-    """The `count` best values of an output, the best last: the lowest of a loss, the highest otherwise."""
-    return sorted(log.values(output), key=rank)[-count:] if count else []
+def best_values(log: TrainingLog, output: str | None, count: int, net: int | None = None) -> list[Value]:
+    """The `count` best values of an output, the best last: the lowest of a loss, the highest otherwise.
+
+    net: here and below, the test net; None: all.
+    """
+    return sorted(log.values(output, net), key=rank)[-count:] if count else []
 
 
-def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
+def final_values(log: TrainingLog, output: str | None = None, net: int | None = None) -> list[Value]:
     """The values of the last test phase, one per net and output; if `output` is given, its last value per net."""
-    latest = {(value.net, value.output): value for value in log.values(output)}
+    latest = {(value.net, value.output): value for value in log.values(output, net)}
     last = max(value.iteration for value in latest.values())
     return [value for value in latest.values() if value.iteration == last or output is not None]
 
 
-def piped_values(log: TrainingLog, count: int) -> list[Value]:
+def piped_values(log: TrainingLog, count: int, net: int | None = None) -> list[Value]:
     """The accuracies in the last `count` lines of the pipeline that `caffe-split best` stands for."""
-    at = {value.offset: value for value in log.values()}
+    at = {value.offset: value for value in log.values(net=net)}
     return [at[found.offset] for found in pipeline.best_lines(log.path, count, log.rank, among=at)]
 
 
-def trust_note(log: TrainingLog, output: str | None = None) -> str:
-    """What to say of a log whose loss was not finite at some time, and which best value counts; else ""."""
+def nets_note(values: list[Value]) -> str:
+    """What to say of values of several test nets; else ""."""
+    nets = sorted({value.net for value in values})
+    return pipeline.NETS_NOTE.format(", ".join(f"#{net}" for net in nets)) if len(nets) > 1 else ""
+
+
+def trust_note(log: TrainingLog, output: str | None = None, of: int | None = None) -> str:
+    """What to say of a log whose loss was not finite at some time, and which best value counts; else "".
+
+    of: the test net; None: the first that printed the output.
+    """
     where = "; ".join(str(stretch) for run in log.stretches for stretch in run)
     if not where:
         return ""
-    net, chosen = log.main_output(output) or (0, "")
-    best = best_of([value for value in log.values(chosen) if value.net == net]) if chosen else None
+    net, chosen = log.main_output(output, of) or (0, "")
+    best = best_of(log.values(chosen, net)) if chosen else None
     counts = f"the best that counts is {best.value:g} at iteration {best.iteration}" if best else "no value counts"
     return f"{where}: what the tests printed then says nothing; {counts}"
 
@@ -97,20 +109,24 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
     return ("running" if quiet < patience else "cut off"), ""
 
 
-def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summary]:
+def summarise(logs: list[TrainingLog], output: str | None = None, of: int | None = None) -> list[Summary]:
     """One row per log, in order; differences are to the first that has a value.
 
-    `output` None: each log's `main_output`. The best is that of all runs in the file, as for the
-    pipelines; the final one is the last printed.
+    `output` None: each log's `main_output`; `of`: the test net, None: the first that printed it. The best is that of
+    all runs in the file, as for the pipelines; the final one is the last printed.
     """
     rows: list[Summary] = []
     reference: Value | None = None
     for log, name in zip(logs, names_of([log.path for log in logs])):
-        net, chosen = log.main_output(output) or (0, "")
-        values = [value for value in log.values(chosen) if value.net == net] if chosen else []
+        net, chosen = log.main_output(output, of) or (of or 0, "")
+        values = log.values(chosen, net) if chosen else []
         best = best_of(values)
         reference = reference or best
-        row = replace(_row(log, name, chosen, values, best), low=is_low(chosen, log.weight(net, chosen)))
+        row = _row(log, name, chosen, values, best)
+        row = replace(row, test_net=net, test_nets=len(log.test_nets), low=is_low(chosen, log.weight(net, chosen)))
+        if not chosen:
+            lowest = _lowest_loss(log, of)
+            row = row if lowest is None else replace(row, test_loss=lowest.value, test_loss_at=lowest.iteration)
         if best is not None and reference is not None:
             share = is_accuracy(chosen, log.weight(net, chosen)) or is_score(chosen)
             images = images_of_a_test(log, net) if share else -1
@@ -145,6 +161,7 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
         detail=detail,
         untrusted="; ".join(str(stretch) for run in log.stretches for stretch in run),
         test_loss=_test_loss(log, best) if best else math.nan,
+        test_loss_at=best.iteration if best else -1,
         started_from=started_from(log),
         snapshot=near.path if near is not None else "",
         snapshot_iteration=near.iteration if near is not None else -1,
@@ -158,6 +175,13 @@ def _tested(log: TrainingLog, values: list[Value], near: Snapshot) -> float:
     there = [value for value in values if value.trusted and value.iteration == near.iteration]
     same = [value.value for value in there if log.same_weights(log.run_of(value.line), near.run, near.iteration)]
     return same[-1] if same else math.nan
+
+
+def _lowest_loss(log: TrainingLog, of: int | None) -> Value | None:
+    """The lowest value of the first test loss, for a log without an accuracy."""
+    outputs = [found for found in log.test_outputs() if of in (None, found[0])]
+    first = next((found for found in outputs if is_loss(found[1], log.weight(*found))), None)
+    return None if first is None else best_of(log.values(first[1], first[0]))
 
 
 def _test_loss(log: TrainingLog, best: Value) -> float:

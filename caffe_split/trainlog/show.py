@@ -91,6 +91,16 @@ def notes(rows: Sequence[Summary]) -> list[str]:
         reference = next((row.net for row in rows if row.difference == 0), "")
         difference = f"; Difference: to {reference}" if reference else ""
         lines.append(f"Acc: best value of test output {', '.join(outputs)}{difference}.")
+    lines += [
+        f"{row.net}: {row.test_nets} test nets; shown is #{row.test_net}, --net N shows another."
+        for row in rows
+        if row.test_nets > 1
+    ]
+    lines += [
+        f"{row.net}: no accuracy; its test loss is the lowest, at {row.test_loss_at}."
+        for row in rows
+        if not row.output and row.test_loss_at >= 0
+    ]
     lines += _chances(rows)
     lines += [f"{row.net}: {row.untrusted}: tests there do not count." for row in rows if row.untrusted]
     return lines + [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
@@ -136,8 +146,7 @@ def markdown(rows: Sequence[Summary], snapshots: bool = False) -> str:
     said = notes(rows)
     if len(rows) > 1 and closing(rows):
         said.append(closing(rows))
-    outputs = any(row.output for row in rows)
-    return "\n".join(lines + ([""] if outputs else []) + said)
+    return "\n".join(lines + ([""] if said else []) + said)
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:

@@ -22,15 +22,15 @@ SORTS = {
 class Summary:
     """One row of the Net | Acc table. Values that the log does not hold are NaN, iterations -1.
 
-    test_loss: in the test of the best. difference: best minus that of the first log that has one; of `images` (-1:
-    not known) were tested; chance: whether it may be chance. seconds: time in training. speed: iterations per second.
-    state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
-    the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
-    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
-    snapshot_value: what the test at its iteration gave. snapshot_began: if another run of the log than that of the best
-    wrote it: the iteration at which that run began; else -1.
-    parameters, macs: the cost of the net, which is not in the log; -1 if not known. low: whether low values of the
-    output are good.
+    test_loss: in the test of the best, or the lowest of a log without an accuracy; test_loss_at: its iteration.
+    difference: best minus that of the first log that has one; of `images` (-1: not known) were tested; chance: whether
+    it may be chance. seconds: time in training. speed: iterations per second. state: done, stopped, running, crashed or
+    cut off, after `nan from iteration N` if the loss is not finite. detail: the fatal line of a crash. untrusted: where
+    the loss was not finite, so that tests do not count. started_from: the weights it started from. snapshot,
+    snapshot_iteration: the file of weights nearest to the best, "" if none is there; snapshot_value: what the test at
+    its iteration gave. snapshot_began: if another run of the log than that of the best wrote it: the iteration at which
+    that run began; else -1. parameters, macs: the cost of the net, which is not in the log; -1 if not known. low:
+    whether low values of the output are good. test_net: the one that is shown, of test_nets.
     """
 
     net: str
@@ -57,6 +57,9 @@ class Summary:
     macs: int = -1
     low: bool = False
     snapshot_began: int = -1
+    test_loss_at: int = -1
+    test_net: int = 0
+    test_nets: int = 1
 
     def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
         """The same row with the net's cost."""
