@@ -8,6 +8,7 @@ import numpy as np
 
 from caffe_split.plot.labels import place_labels
 from caffe_split.plot.series import Curve, Curves, mark, moving_average, thin
+from caffe_split.plot.words import label
 
 # The palette of Okabe and Ito, whose colours differ for every kind of colour vision, dark ones first; the first run,
 # the baseline, is black. Line styles mark further outputs, and runs for which there is no further colour.
@@ -115,7 +116,7 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
         first = min(curve.run for curve in kind)
         for output in outputs:
             style = next(s for (run, name), s in styles.items() if name == output)
-            axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=output)
+            axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=label(output))
         axis.legend(fontsize=7, frameon=False, loc="best", handlelength=2.4)
 
 
@@ -215,7 +216,7 @@ def _legend(figure: Any, curves: Curves) -> None:
     names = [f"{name} ({trouble})" if trouble else name for name, trouble in zip(curves.names, curves.troubles)]
     for run, name in enumerate(names):
         style = _style(run // len(COLOURS))
-        handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=name))
+        handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=label(name)))
     longest = max(map(len, names))
     columns = max(1, min(len(handles), 96 // (longest + 8)))
     # Of many runs the names stand beside the axes, where they take no height from them.
