@@ -81,11 +81,15 @@ def command(
     if out is not None:
         picture_format(out)
     followers, status = _open(logs, rank)
+    empty: list[str] = []  # the logs of which nothing was drawn
     chosen = [name for name in outputs.split(",") if name]
 
     def draw(target: Any) -> None:
+        nonlocal empty
         curves = collect([follower.log for follower in followers], x_axis, chosen, net)
         picture.draw(target, curves, average, log_scale)
+        shown = {curve.run for curve in (*curves.train, *curves.accuracy, *curves.loss)}
+        empty = [name for run, name in enumerate(curves.names) if run not in shown]
 
     kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
@@ -93,6 +97,8 @@ def command(
         # All three formats say who made them.
         check_ours(Path(path), b"atplotlib", "plot")
         write_picture(Path(path), draw, force=True, size=SIZE)
+        for name in empty:
+            click.echo(f"note: {name}: no value in it to draw", err=True)
         click.echo(f"{why}wrote {path}")
     else:
         show(draw, SIZE, followers if kind == "window" and not no_refresh else [], every)

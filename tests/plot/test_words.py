@@ -24,7 +24,7 @@ from caffe_split.tpm.from_log import Printed
 from tests.plot.test_tpm import scores
 
 matplotlib.use("agg")
-from matplotlib.figure import Figure  # noqa: E402 - after the back end is chosen
+from matplotlib.figure import Figure
 
 NAMES = [r"cost$5_vs_$7\q", r"a\$b", "_hidden"]
 
