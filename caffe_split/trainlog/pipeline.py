@@ -102,14 +102,15 @@ def final_lines(path: PathLike, before: int = 3, rank: int | None = None, say: S
     def find(matches: Iterator[_Match]) -> list[Found]:
         result: dict[int, Found] = {}
         nets.clear()
+        last: Callable[[int], list[bytes]] | None = None
         for offset, text, earlier in matches:
-            nets.update(tested[1] for tested in map(_TESTED.search, earlier(_PHASE)) if tested)
-            lines = earlier(before)
+            lines, last = earlier(before), earlier
             place = offset - sum(len(found) + 1 for found in lines)
             for found in (*lines, text):
                 if b"acc" in found.lower():
                     result[place] = Found(place, found)
                 place += len(found) + 1
+        nets.update(_TESTED.findall(b"\n".join(last(_PHASE))) if last is not None else ())
         return [result[place] for place in sorted(result)]
 
     found = _search(path, b"Optimization Done", find, rank, say)

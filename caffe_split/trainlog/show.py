@@ -92,7 +92,7 @@ def notes(rows: Sequence[Summary]) -> list[str]:
         difference = f"; Difference: to {reference}" if reference else ""
         lines.append(f"Acc: best value of test output {', '.join(outputs)}{difference}.")
     lines += [
-        f"{row.net}: {row.test_nets} test nets; shown is #{row.test_net}, --net N shows another."
+        f"{row.net}: {row.test_nets} test nets; shown is #{row.test_net}, `caffe-split table --net N` shows another."
         for row in rows
         if row.test_nets > 1
     ]

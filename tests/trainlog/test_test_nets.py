@@ -36,7 +36,9 @@ def two(tmp_path: Path) -> Path:
 
 def test_a_table_says_which_net_it_shows_and_shows_another(two: Path) -> None:
     said = caffe_split("table", two, cwd=two.parent).stdout
-    assert f"{two.parent.name}: 2 test nets; shown is #0, --net N shows another." in said.splitlines()
+    assert (
+        f"{two.parent.name}: 2 test nets; shown is #0, `caffe-split table --net N` shows another." in said.splitlines()
+    )
     (row,) = json.loads(caffe_split("table", two, "--json", "--net", 1, cwd=two.parent).stdout)
     assert (row["best"], row["final"], row["best_iteration"], row["test_loss"]) == (0.9, 0.7, 0, 2)
     assert (row["test_net"], row["test_nets"]) == (1, 2)
