@@ -23,15 +23,16 @@ _STOPPING = (
 class PlainReporter:
     """Plain lines: after each test phase, else at most one every `PLAIN_EVERY` seconds."""
 
-    def __init__(self, console: Console, max_iter: int) -> None:
+    def __init__(self, console: Console, max_iter: int, net: int | None = None) -> None:
         self._console = console
         self._max_iter = max_iter
+        self._net = net
         self._shown = (-1, -1)
         self._when = -math.inf
 
     def update(self, log: TrainingLog) -> None:
         """Print a line where there is news."""
-        now = progress_of(log, self._max_iter)
+        now = progress_of(log, self._max_iter, self._net)
         seen = (now.iteration, now.tested)
         due = time.monotonic() - self._when >= PLAIN_EVERY or now.tested != self._shown[1]
         if seen != self._shown and now.iteration >= 0 and due:
@@ -56,9 +57,10 @@ class PlainReporter:
 class BarReporter:
     """A progress bar to max_iter with loss, accuracy and the time left."""
 
-    def __init__(self, console: Console, max_iter: int) -> None:
+    def __init__(self, console: Console, max_iter: int, net: int | None = None) -> None:
         self._console = console
         self._max_iter = max_iter
+        self._net = net
         self._bar = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
@@ -71,7 +73,7 @@ class BarReporter:
 
     def update(self, log: TrainingLog) -> None:
         """Move the bar."""
-        now = progress_of(log, self._max_iter)
+        now = progress_of(log, self._max_iter, self._net)
         words = [f"loss {number(now.loss, 4)}"]
         if now.output:
             words.append(f"{now.output} {number(now.accuracy, 4)}, best {number(now.best, 4)}")
@@ -99,7 +101,7 @@ class BarReporter:
         self._bar.stop()
 
 
-def make_reporter(max_iter: int) -> PlainReporter | BarReporter:
-    """The bar on a terminal, lines elsewhere; both on stderr."""
+def make_reporter(max_iter: int, net: int | None = None) -> PlainReporter | BarReporter:
+    """The bar on a terminal, lines elsewhere; both on stderr. net: the test net; None: the first."""
     console = Console(stderr=True)
-    return BarReporter(console, max_iter) if console.is_terminal else PlainReporter(console, max_iter)
+    return BarReporter(console, max_iter, net) if console.is_terminal else PlainReporter(console, max_iter, net)

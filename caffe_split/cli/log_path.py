@@ -12,4 +12,6 @@ class LogPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path as it is, or that of standard input."""
+        if value == "":  # which pathlib takes for the current folder
+            self.fail("an empty path; expected a log or a folder. Is a variable of the shell not set?", param, ctx)
         return super().convert("/dev/stdin" if value == "-" else value, param, ctx)

@@ -31,6 +31,10 @@ rank_option = click.option(
     help="Read the lines of this rank, in a log of several processes.  [default: the first]",
 )
 
+net_option = click.option(
+    "--net", type=IntRange(0), metavar="N", help="The test net N, of several.  [default: the first with that output]"
+)
+
 
 def _say(text: str) -> None:
     # stdout holds only what the pipelines print, so that it can be compared and piped on.
@@ -76,12 +80,13 @@ def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
     return status
 
 
-def _say_of_trust(log: TrainingLog, output: str | None = None) -> None:
+def _say_of(log: TrainingLog, values: list[Value], output: str | None = None, net: int | None = None) -> None:
+    """Say of which test nets the values are, and if the loss was not finite."""
     from caffe_split.trainlog import query
 
-    note = query.trust_note(log, output)
-    if note:
-        _say(f"note: {log.path}: {note}")
+    for note in (query.nets_note(values), query.trust_note(log, output, net)):
+        if note:
+            _say(f"note: {log.path}: {note}")
 
 
 def _show_lines(path: str, lines: list[pipeline.Found], rank: int | None) -> None:
@@ -91,7 +96,7 @@ def _show_lines(path: str, lines: list[pipeline.Found], rank: int | None) -> Non
     if pipeline.may_not_be_finite(path, lines):
         from caffe_split.trainlog.read import read_log
 
-        _say_of_trust(read_log(path, rank))
+        _say_of(read_log(path, rank), [])
 
 
 def _write(line: bytes) -> None:
@@ -107,6 +112,7 @@ def _write(line: bytes) -> None:
 @click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration, line and snapshot.")
+@net_option
 @rank_option
 def best(
     logs: tuple[str, ...],
@@ -115,6 +121,7 @@ def best(
     value: bool,
     snapshot: bool,
     as_json: bool,
+    net: int | None,
     rank: int | None,
 ) -> int:
     """The lines of the best test accuracy in each LOG, or in each log inside a folder, the best last.
@@ -135,29 +142,35 @@ def best(
     records: list[dict[str, object]] = []
 
     def one(path: str) -> None:
-        if output is None and not (value or snapshot or as_json):
+        if output is None and net is None and not (value or snapshot or as_json):
             lines = pipeline.best_lines(path, count, rank, _say)
             if lines:
                 _show_lines(path, lines, rank)
                 if pipeline.misleading(lines):
                     _say(_misleading(path))
+                losses = pipeline.losses_in(lines)
+                if losses:
+                    _say(
+                        f"note: in {path} {', '.join(losses)} is a loss, whose highest value is last above; "
+                        "--output NAME, also of the accuracy, orders by value"
+                    )
                 return
         from caffe_split.trainlog import query
 
         log = _read(path, rank)
-        values = log.values(output)  # or says what there is
+        values = log.values(output, net)  # or says what there is
         by_value = output is not None or all(is_score(found.output) for found in values)
         if by_value:
-            chosen = query.best_values(log, output, count)
+            chosen = query.best_values(log, output, count, net)
         else:
-            chosen = query.piped_values(log, count)
+            chosen = query.piped_values(log, count, net)
         if not chosen:
             names = sorted({found.output for found in values})
             raise CaffeSplitError(
                 f"{path} holds no line with both `Test` and `acc`; choose with --output: {', '.join(names)}"
             )
         _show_values(log, chosen, records if as_json else None, value, snapshot)
-        _say_of_trust(log, output)
+        _say_of(log, values, output, net)
 
     status = _each(found_in(logs), one)
     if as_json:
@@ -170,8 +183,11 @@ def best(
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
 @click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration and line.")
+@net_option
 @rank_option
-def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, rank: int | None) -> int:
+def final(
+    logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, net: int | None, rank: int | None
+) -> int:
     """The lines of the final test accuracy in each LOG, or in each log inside a folder.
 
     They are the lines of
@@ -188,20 +204,21 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
     records: list[dict[str, object]] = []
 
     def one(path: str) -> None:
-        lines = [] if output or value or as_json else pipeline.final_lines(path, rank=rank, say=_say)
+        plain = output is None and net is None and not (value or as_json)
+        lines = [] if not plain else pipeline.final_lines(path, rank=rank, say=_say)
         if lines:
             _show_lines(path, lines, rank)
             return
         from caffe_split.trainlog import query
 
         log = _read(path, rank)
-        chosen = query.final_values(log, output)
+        chosen = query.final_values(log, output, net)
         state, detail = query.state_of(log)
         if state != "done":
             reason = f": {detail}" if detail else ""
-            _say(f"{path}: {state} at iteration {log.runs[-1].last_iteration}{reason}")
+            _say(f"{path}: {state} at iteration {log.last_iteration}{reason}")
         _show_values(log, chosen, records if as_json else None, value, False)
-        _say_of_trust(log, output)
+        _say_of(log, chosen, output, net)
 
     status = _each(found_in(logs), one)
     if as_json:
@@ -234,6 +251,7 @@ def final(logs: tuple[str, ...], output: str | None, value: bool, as_json: bool,
 @click.option("--sort", "sort", type=click.Choice(list(SORTS)), help="Sort the rows by this column, the best first.")
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
+@net_option
 @rank_option
 def table(
     logs: tuple[str, ...],
@@ -246,6 +264,7 @@ def table(
     sort: str | None,
     snapshots: bool,
     cost: bool,
+    net: int | None,
     rank: int | None,
 ) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
@@ -272,7 +291,7 @@ def table(
             if log.runs:
                 read.append(log)
             if not (output is None and query.state_of(log)[0] == "running"):
-                log.values(output)  # or says what there is instead
+                log.values(output, net)  # or says what there is instead
         except CaffeSplitError as error:
             _say(f"caffe-split: {error}")
             status = 1
@@ -280,7 +299,7 @@ def table(
         for written in export_logs(read, csv_folder, series_folder, event_folder):
             click.echo(f"wrote {written}")
     elif read:
-        rows = query.summarise(read, output)
+        rows = query.summarise(read, output, net)
         if cost:
             rows = [_with_cost(row) for row in rows]
         if sort is not None:
@@ -320,7 +339,7 @@ def _show_values(
     from caffe_split.trainlog import query
 
     for found, line in zip(chosen, query.read_lines(log, chosen)):
-        near = nearest_snapshot(log, found.iteration) if snapshot or records is not None else None
+        near = nearest_snapshot(log, found.iteration, found.line) if snapshot or records is not None else None
         if records is not None:
             records.append(show.record(log, found, line, near))
         elif value:

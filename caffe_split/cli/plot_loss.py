@@ -11,7 +11,7 @@ import click
 
 from caffe_split.cli.given import check_given
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import found_in, rank_option
+from caffe_split.cli.logs import found_in, net_option, rank_option
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
@@ -55,6 +55,7 @@ DEFAULT_FILE = "loss.png"
     show_default=True,
     help="Seconds between two looks at growing logs.",
 )
+@net_option
 @rank_option
 def command(
     logs: tuple[str, ...],
@@ -65,6 +66,7 @@ def command(
     outputs: str,
     log_scale: bool,
     every: float,
+    net: int | None,
     rank: int | None,
 ) -> int:
     """Draw the train loss, test accuracy and test loss of training LOGs, best points marked.
@@ -79,11 +81,15 @@ def command(
     if out is not None:
         picture_format(out)
     followers, status = _open(logs, rank)
+    empty: list[str] = []  # the logs of which nothing was drawn
     chosen = [name for name in outputs.split(",") if name]
 
     def draw(target: Any) -> None:
-        curves = collect([follower.log for follower in followers], x_axis, chosen)
+        nonlocal empty
+        curves = collect([follower.log for follower in followers], x_axis, chosen, net)
         picture.draw(target, curves, average, log_scale)
+        shown = {curve.run for curve in (*curves.train, *curves.accuracy, *curves.loss)}
+        empty = [name for run, name in enumerate(curves.names) if run not in shown]
 
     kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
@@ -91,6 +97,8 @@ def command(
         # All three formats say who made them.
         check_ours(Path(path), b"atplotlib", "plot")
         write_picture(Path(path), draw, force=True, size=SIZE)
+        for name in empty:
+            click.echo(f"note: {name}: no value in it to draw", err=True)
         click.echo(f"{why}wrote {path}")
     else:
         show(draw, SIZE, followers if kind == "window" and not no_refresh else [], every)

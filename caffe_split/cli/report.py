@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import rank_option
+from caffe_split.cli.logs import net_option, rank_option
 
 
 @click.command()
@@ -22,9 +22,16 @@ from caffe_split.cli.logs import rank_option
 @click.option("--force", is_flag=True, help="Replace the file --out.")
 @click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")
 @click.option("--title", help="Title of the page.  [default: the runs' names]")
+@net_option
 @rank_option
 def report(
-    folders: tuple[Path, ...], out: Path, force: bool, output: str | None, title: str | None, rank: int | None
+    folders: tuple[Path, ...],
+    out: Path,
+    force: bool,
+    output: str | None,
+    title: str | None,
+    net: int | None,
+    rank: int | None,
 ) -> int:
     """Write one HTML file on the training runs in some folders, or in the logs given.
 
@@ -46,7 +53,7 @@ def report(
         click.echo(f"caffe-split: {text}", err=True)
 
     check_page(out, force)
-    runs = read_runs(folders, say, output, rank)
+    runs = read_runs(folders, say, output, rank, net)
     for run in runs:
         for note in run.notes:
             click.echo(f"note: {run.log_path}: {note}", err=True)

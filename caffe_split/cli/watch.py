@@ -9,7 +9,7 @@ import click
 
 from caffe_split.backends.reporter import make_reporter
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import rank_option
+from caffe_split.cli.logs import net_option, rank_option
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import stream_kind
@@ -26,8 +26,9 @@ from caffe_split.trainlog.follow import Follower
     "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--once", is_flag=True, help="Show the progress once and end.")
+@net_option
 @rank_option
-def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | None) -> int:
+def watch(log: str, max_iter: int | None, every: float, once: bool, net: int | None, rank: int | None) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.
 
     A folder stands for its train.log.
@@ -47,21 +48,30 @@ def watch(log: str, max_iter: int | None, every: float, once: bool, rank: int | 
     follower.poll()
     for note in follower.log.notes:
         click.echo(f"note: {log}: {note}", err=True)
+    nets = follower.log.test_nets
+    if net is not None and nets and net not in nets:
+        follower.log.values(net=net)  # raises, and says which there are
+    elif net is None and len(nets) > 1:
+        shown = (follower.log.main_output() or nets)[0]
+        click.echo(f"note: {log}: {len(nets)} test nets; shown is #{shown}, --net N shows another", err=True)
     goal = max_iter or progress.max_iter_in(log, rank) or 0
     if not follower.log.runs and once:
         raise CaffeSplitError(f"{log} holds no line of a training yet")
     if once:
-        click.echo(progress.one_line(progress.progress_of(follower.log, goal)))
+        click.echo(progress.one_line(progress.progress_of(follower.log, goal, net)))
     else:
-        _follow(follower, goal, max_iter is None, every, rank)
+        _follow(follower, (goal, net), max_iter is None, every, rank)
     state, why = query.state_of(follower.log)
     if state != "running":
         click.echo(f"{state}{': ' if why else ''}{why}", err=True)
     return 1 if state == "crashed" else 0
 
 
-def _follow(follower: Follower, goal: int, look_for_goal: bool, every: float, rank: int | None) -> None:
-    with make_reporter(goal) as reporter:
+def _follow(
+    follower: Follower, shown: tuple[int, int | None], look_for_goal: bool, every: float, rank: int | None
+) -> None:
+    goal, net = shown
+    with make_reporter(goal, net) as reporter:
         reporter.update(follower.log)
         while query.state_of(follower.log)[0] in ("running", "empty"):
             time.sleep(every)

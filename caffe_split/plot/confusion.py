@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.plot.picture_file import write_picture
+from caffe_split.plot.words import plain
 
 # Beyond this many classes neither names nor numbers can be read.
 MOST_NAMED = 60
@@ -35,9 +36,9 @@ def draw_confusion(figure: Any, matrix: np.ndarray, names: Sequence[str]) -> Non
     axis.set_xlabel("predicted")
     axis.set_ylabel("label")
     if len(matrix) <= MOST_NAMED:
-        places = range(len(matrix))
-        axis.set_xticks(places, names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=7)
-        axis.set_yticks(places, names, fontsize=7)
+        places, shown = range(len(matrix)), [plain(name) for name in names]
+        axis.set_xticks(places, shown, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=7)
+        axis.set_yticks(places, shown, fontsize=7)
     if len(matrix) <= MOST_COUNTED:
         for (row, column), count in np.ndenumerate(matrix):
             if count:

@@ -7,7 +7,8 @@ from typing import Any, Union
 import numpy as np
 
 from caffe_split.plot.labels import place_labels
-from caffe_split.plot.series import Curve, Curves, best_point, moving_average, thin
+from caffe_split.plot.series import Curve, Curves, mark, moving_average, thin
+from caffe_split.plot.words import label
 
 # The palette of Okabe and Ito, whose colours differ for every kind of colour vision, dark ones first; the first run,
 # the baseline, is black. Line styles mark further outputs, and runs for which there is no further colour.
@@ -108,12 +109,14 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
             markersize=4,
             zorder=2,
         )
+        if curve.earlier is not None:  # a star may stand there
+            axis.plot(*thin(*curve.earlier), ".", color=colour(curve.run), alpha=0.3, markersize=3, zorder=1)
     outputs = list(dict.fromkeys(curve.output for curve in kind))
     if len(outputs) > 1:
         first = min(curve.run for curve in kind)
         for output in outputs:
             style = next(s for (run, name), s in styles.items() if name == output)
-            axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=output)
+            axis.plot([], [], color=colour(first), linestyle=style, linewidth=1.2, label=label(output))
         axis.legend(fontsize=7, frameon=False, loc="best", handlelength=2.4)
 
 
@@ -126,9 +129,9 @@ def _zoom(axis: Any, kind: list[Curve], lowest: bool, room: float) -> None:
         return
     low, high = np.quantile(shown[:: 1 + len(shown) // SAMPLE], [0.01, 0.99])
     for curve in kind:
-        place = best_point(curve, lowest)
-        if place is not None:
-            low, high = min(low, curve.y[place]), max(high, curve.y[place])
+        star = mark(curve, lowest)
+        if star is not None:
+            low, high = min(low, star[1]), max(high, star[1])
     whole = axis.dataLim
     if whole.y1 - whole.y0 > 4 * (high - low) > 0:
         axis.set_ylim(low - room * (high - low), high + room * (high - low))
@@ -187,10 +190,10 @@ def _apart(axis: Any, texts: list[tuple[float, str, str]]) -> list[tuple[float, 
 def _mark_best(axis: Any, kind: list[Curve], lowest: bool) -> None:
     points = []
     for curve in kind:
-        place = best_point(curve, lowest)
-        if place is None:
+        star = mark(curve, lowest)
+        if star is None:
             continue
-        x, y = float(curve.x[place]), float(curve.y[place])
+        x, y = star
         axis.plot(
             [x],
             [y],
@@ -213,7 +216,7 @@ def _legend(figure: Any, curves: Curves) -> None:
     names = [f"{name} ({trouble})" if trouble else name for name, trouble in zip(curves.names, curves.troubles)]
     for run, name in enumerate(names):
         style = _style(run // len(COLOURS))
-        handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=name))
+        handles.append(Line2D([], [], color=colour(run), linestyle=style, linewidth=2, label=label(name)))
     longest = max(map(len, names))
     columns = max(1, min(len(handles), 96 // (longest + 8)))
     # Of many runs the names stand beside the axes, where they take no height from them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caffe_split.plot.figure import COLOURS
+from caffe_split.plot.words import plain
 
 # Of seeds of one colour.
 _MARKERS = ("o", "^", "D", "v", "P")
@@ -91,7 +92,7 @@ def _is_cheap(gain: Gain) -> bool:
 
 def _under(gain: Gain) -> str:
     """What stands under the run's column: its name, its control, and its cost where that is not the baseline's."""
-    words = f"{gain.name}\nless {gain.control}"
+    words = plain(f"{gain.name}\nless {gain.control}")
     if _is_cheap(gain):
         return words
     return words + ("\ncost not known" if gain.cost is None else f"\n{gain.cost:.2f} x the multiply-adds")

@@ -20,6 +20,7 @@ from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.shared import settle_layers
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.plot.picture_file import DPI, picture_format
+from caffe_split.plot.words import plain
 from caffe_split.split.kinds import helper_words
 from caffe_split.split.recognise import Role, Split, all_splits
 
@@ -98,7 +99,7 @@ def draw_kernels(figure: Any, shown: Sequence[Mosaic], roles: Mapping[str, Role]
         image = _panel(axis, mosaic, signed, norm, bgr)
         role = roles.get(mosaic.layer)
         words = mosaic.layer if role is None else f"{mosaic.layer} ({role})"
-        axis.set_title(f"{words}\n{mosaic.note}", fontsize=8)
+        axis.set_title(plain(f"{words}\n{mosaic.note}"), fontsize=8)
         axis.set_axis_off()
         if image is not None and mosaic is _last(shown, mosaic.kind == "norm"):
             label = "norm of the weights over channels" if mosaic.kind == "norm" else "weight"

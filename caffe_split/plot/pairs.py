@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from caffe_split.plot.figure import COLOURS
+from caffe_split.plot.words import plain
 
 
 def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], label: str, digits: int = 2) -> None:
@@ -41,7 +42,7 @@ def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], 
                 color="0.2",
                 zorder=4,
             )
-    axis.set_xticks(range(len(columns)), [name for name, _ in columns], rotation=25, ha="right")
+    axis.set_xticks(range(len(columns)), [plain(name) for name, _ in columns], rotation=25, ha="right")
     axis.set_xlim(-0.5, len(columns) - 0.5)
     axis.set_ylabel(label)
     axis.grid(True, axis="y", color="0.92", linewidth=0.8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,8 @@ MOST_POINTS = 4000
 class Curve:
     """One output of one run. x, y: float64 (n). output: its name in the log. run: the position of the log.
 
-    trusted: bool (n), whether each value may be the best; None: all may.
+    trusted: bool (n), whether each value may be the best; None: all may. earlier: x and y, float64 (m), of the values
+    that a later run of the log, which resumed before them, has replaced; one of them may be the best.
     """
 
     run: int
@@ -33,6 +34,7 @@ class Curve:
     x: np.ndarray
     y: np.ndarray
     trusted: np.ndarray | None = None
+    earlier: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ class Curves:
     troubles: list[str] = field(default_factory=list)
 
 
-def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = ()) -> Curves:
+def collect(
+    logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence[str] = (), only: int | None = None
+) -> Curves:
     """The curves of some logs.
 
     x: "iteration" or "time" (since the start; minutes, or hours when long). outputs: names of train and
-    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses. Raises `CaffeSplitError` for
-    a name that no log has.
+    test outputs to draw instead of Caffe's smoothed loss, the accuracies and the losses. only: the test net that is
+    drawn; None: all. Raises `CaffeSplitError` for a name that no log has, and for a net if there are others.
     """
     names = names_of([log.path for log in logs])
     order = baseline_first(names)
@@ -79,6 +83,10 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
     def axis(table: Table) -> np.ndarray:
         return table.iteration.astype(np.float64) if x == "iteration" else table.seconds / divisor
 
+    nets = sorted({net for log in logs for net in log.test_nets})
+    if only is not None and nets and only not in nets:
+        there = ", ".join(f"#{net}" for net in nets)
+        raise CaffeSplitError(f"no log has an output of a test net #{only}, only of {there}")
     result = Curves(names, [], [], [], [], label, [log.trouble for log in logs])
     known: dict[str, None] = {}
     for run, log in enumerate(logs):
@@ -87,17 +95,17 @@ def collect(logs: Sequence[TrainingLog], x: str = "iteration", outputs: Sequence
             known[name] = None
             if name in outputs or (not outputs and name == "loss"):
                 result.train.append(_curve(run, name, axis(train), train, name))
-        for net in log.test_nets:
-            tests, trusted = log.table("tests", net), log.trusted(net)
-            for name in tests.names:
+        for net in [net for net in log.test_nets if only in (None, net)]:
+            for name in log.table("tests", net).names:
+                weight = log.weight(net, name)
                 known[name] = None
                 if outputs and name not in outputs:
                     continue
                 label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
-                if is_loss(name):
-                    result.loss.append(_curve(run, label, axis(tests), tests, name, trusted))
-                elif outputs or is_accuracy(name):
-                    result.accuracy.append(_curve(run, label, axis(tests), tests, name, trusted))
+                if is_loss(name, weight):
+                    result.loss.append(_tested(log, run, label, net, name, axis))
+                elif outputs or is_accuracy(name, weight):
+                    result.accuracy.append(_tested(log, run, label, net, name, axis))
         if not outputs:
             _keep_last(result.accuracy, run)
             _keep_last(result.loss, run)
@@ -169,6 +177,30 @@ def best_point(curve: Curve, lowest: bool) -> int | None:
     if not finite.any():
         return None
     return len(curve.y) - 1 - int(np.where(finite, curve.y if lowest else -curve.y, np.inf)[::-1].argmin())
+
+
+def mark(curve: Curve, lowest: bool) -> tuple[float, float] | None:
+    """Where the star of the best stands, which is that of the table: on the curve, or at a value that was replaced."""
+    place = best_point(curve, lowest)
+    x, y = curve.earlier or (np.zeros(0), np.zeros(0))
+    points = [(float(x[at]), float(y[at])) for at in range(len(x))]
+    if place is not None:
+        points.append((float(curve.x[place]), float(curve.y[place])))
+    # Of equal ones the last is the best.
+    return min(reversed(points), key=lambda point: point[1] if lowest else -point[1], default=None)
+
+
+def _tested(log: TrainingLog, run: int, label: str, net: int, name: str, axis: Callable[[Table], np.ndarray]) -> Curve:
+    """The curve of an output of tests."""
+    tests = log.table("tests", net)
+    curve = _curve(run, label, axis(tests), tests, name, log.trusted(net))
+    table, replaced = log.replaced(net)
+    if name not in table.names:
+        return curve
+    rows, y = table.printed(name)
+    x = axis(table)[rows]
+    good = replaced[rows] & np.isfinite(x) & np.isfinite(y)
+    return replace(curve, earlier=(x[good], y[good]))
 
 
 def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str, trusted: np.ndarray | None = None) -> Curve:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.plot.figure import COLOURS, STYLES
+from caffe_split.plot.words import label, plain
 from caffe_split.tpm.from_log import Printed
 from caffe_split.tpm.scores import LayerScores, null_tpm
 
@@ -58,7 +59,7 @@ def _draw_histograms(
         axis.hist(moving, bins=_BINS, color="#0072B2")
         axis.axvline(null, **_NULL)
         frozen = f", {len(score.tpm) - len(moving)} frozen" if len(moving) < len(score.tpm) else ""
-        axis.set_title(f"{score.layer}\nentropy {score.entropy:.2f}{frozen}", fontsize=7, linespacing=1.1)
+        axis.set_title(f"{plain(score.layer)}\nentropy {score.entropy:.2f}{frozen}", fontsize=7, linespacing=1.1)
         axis.set_xlim(0, limit)
         axis.set_xticks(np.arange(0, limit + 0.01, 0.1 if limit <= 0.5 else 0.2))
         axis.tick_params(labelsize=6)
@@ -89,7 +90,7 @@ def _draw_windows(figure: Any, windows: Sequence[Sequence[LayerScores]], momentu
             if score.layer == name
         ]
         x, y = zip(*sorted(points))
-        axis.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name, **_line(place))
+        axis.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=label(name), **_line(place))
     nulls = sorted(
         ((group[0].start + group[0].stop) / 2, null_tpm(group[0].steps, group[0].interval, momentum))
         for group in windows
@@ -103,7 +104,7 @@ def draw_printed(figure: Any, layers: Sequence[Printed]) -> None:
     figure.set_size_inches(9, 5)
     axis = figure.subplots()
     for place, layer in enumerate(layers):
-        axis.plot(layer.iteration, layer.tpm, linewidth=1.2, label=layer.layer, **_line(place))
+        axis.plot(layer.iteration, layer.tpm, linewidth=1.2, label=label(layer.layer), **_line(place))
     null = layers[0].null()
     if not np.isnan(null).all():
         axis.plot(layers[0].iteration, null, label="pure noise", **_NULL)
@@ -138,9 +139,9 @@ def draw_runs(figure: Any, runs: Mapping[str, Sequence[Sequence[LayerScores]]], 
     for place, (name, windows) in enumerate(runs.items()):
         x = [(group[0].start + group[0].stop) / 2 for group in windows]
         y = [np.mean([score.layer_tpm for score in group if not score.frozen]) for group in windows]
-        over.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=name, **_line(place))
+        over.plot(x, y, marker="o", markersize=3, linewidth=1.2, label=label(name), **_line(place))
         kernels = np.concatenate([score.tpm[~np.isnan(score.tpm)] for score in windows[-1]])
-        last.hist(kernels, bins=_BINS, histtype="step", linewidth=1.4, label=name, **_line(place))
+        last.hist(kernels, bins=_BINS, histtype="step", linewidth=1.4, label=label(name), **_line(place))
     groups = next(iter(runs.values()))
     nulls = [null_tpm(group[0].steps, group[0].interval, momentum) for group in groups]
     over.plot([(group[0].start + group[0].stop) / 2 for group in groups], nulls, label="pure noise", **_NULL)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_split.plot.series import Curve, Curves, baseline_first, best_point, collect, thin
+from caffe_split.plot.series import Curve, Curves, baseline_first, best_point, collect, mark, thin
 from caffe_split.trainlog.model import TrainingLog
 
 # (title, field of `Curves`, whether the lowest value is the best; None: no value is marked)
@@ -38,6 +38,7 @@ def curve_data(logs: Sequence[TrainingLog], names: Sequence[str]) -> dict[str, A
 def shown_curve(curve: Curve, run: int, lowest: bool | None) -> dict[str, Any]:
     """A curve thinned for the screen, as data. lowest: whether the lowest value is the best; None: none is marked."""
     x, y = thin(curve.x, curve.y)
+    star = None if lowest is None else mark(curve, lowest)
     best = None if lowest is None else best_point(curve, lowest)
     if best is not None:
         # Thinning keeps the first of equal extremes, and the best is the last of them.
@@ -46,13 +47,16 @@ def shown_curve(curve: Curve, run: int, lowest: bool | None) -> dict[str, Any]:
             x, y = np.insert(x, at, curve.x[best]), np.insert(y, at, curve.y[best])
             at += 1
         best = at - 1
+    # A best that a later run of the log has replaced stands beside the curve.
+    beside = star is not None and (best is None or star != (x[best], y[best]))
     return {
         "run": run,
         "output": curve.output,
         "x": [int(value) for value in x],
         "y": [_value(value) for value in y],
         "of": len(curve.x),
-        "best": best,
+        "best": None if beside else best,
+        "star": [int(star[0]), star[1]] if star is not None and beside else None,
     }
 
 

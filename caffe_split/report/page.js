@@ -95,6 +95,8 @@
     const room = (whole[1] - whole[0]) * 0.02;
     return [whole[0] - room, whole[1] + room];
   };
+  // Where the best of a curve stands: on it, or at a value that a later run of the log has replaced.
+  const star = (curve, values) => curve.star || (curve.best === null ? null : [curve.x[curve.best], values[curve.best]]);
   // The values to show, and whether some lie outside: where first or a few wild ones would press all others flat.
   const rangeY = (panel) => {
     if (panel.shownY) return {low: panel.shownY[0], high: panel.shownY[1], outside: ""};
@@ -110,7 +112,9 @@
         if (y > high) high = y;
         if (curve.x[at] >= whole[0] + (whole[1] - whole[0]) / 20) late.push(y);
       }
-      if (curve.best !== null) bests.push(values[curve.best]);
+      const best = star(curve, values);
+      if (best) bests.push(best[1]);
+      if (curve.star && from <= best[0] && best[0] <= to) [low, high] = [Math.min(low, best[1]), Math.max(high, best[1])];
     }
     if (low > high) return {low: 0, high: 1, outside: ""};
     let outside = "";
@@ -198,8 +202,9 @@
           }
         }
       }
-      if (curve.best !== null) {
-        const x = X(curve.x[curve.best]), y = Y(curve.y[curve.best]);
+      const best = star(curve, curve.y);
+      if (best) {
+        const x = X(best[0]), y = Y(best[1]);
         const points = Array.from({length: 10}, (_, k) => {
           const radius = k % 2 ? 3 : 7, angle = Math.PI * (k / 5 - 0.5);
           return `${(x + radius * Math.cos(angle)).toFixed(1)},${(y + radius * Math.sin(angle)).toFixed(1)}`;

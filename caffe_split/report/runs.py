@@ -55,13 +55,17 @@ def logs_in(path: Path) -> list[Path]:
 
 
 def read_runs(
-    paths: Sequence[Path], say: Callable[[str], None], output: str | None = None, rank: int | None = None
+    paths: Sequence[Path],
+    say: Callable[[str], None],
+    output: str | None = None,
+    rank: int | None = None,
+    net: int | None = None,
 ) -> list[Run]:
     """The runs of some folders, those that were not derived first, otherwise as given.
 
     say: called with a line about each log that cannot be read, and about anything else that is left out. output: the
-    test output to compare by. rank: of logs into which several processes wrote; None: the first. Raises
-    `CaffeSplitError` if no run is left.
+    test output to compare by. rank: of logs into which several processes wrote; None: the first. net: the test net to
+    compare by; None: the first that printed the output. Raises `CaffeSplitError` if no run is left.
     """
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
     for path in paths:
@@ -72,15 +76,15 @@ def read_runs(
                 log = read_log(file, rank)
                 if not log.runs:
                     log.values()  # raises, and says what the log is instead
-                if output is not None:
-                    log.values(output)  # raises if there is none
+                if output is not None or net is not None:
+                    log.values(output, net)  # raises if there is none
                 found.append((file, log, _manifest_beside(file, say)))
         except CaffeSplitError as error:
             say(str(error))
     if not found:
         raise CaffeSplitError("nothing to report: none of the logs can be read")
     found.sort(key=lambda entry: entry[2] is not None)
-    summaries = query.summarise([log for _, log, _ in found], output)
+    summaries = query.summarise([log for _, log, _ in found], output, net)
     runs = []
     for (file, log, manifest), row in zip(found, summaries):
         summary, why_not = _with_cost(row)

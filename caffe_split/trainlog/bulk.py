@@ -54,6 +54,7 @@ class Outputs:
 
     iteration: of each new row. first: the place of each new row's first line. row, place, which: of each value its row,
     the place of its line, and an index into `names`. used: the names in the last row, as `Rows.used` has them.
+    weights: the signs of the loss weights that were printed, by name.
     """
 
     rows: Rows
@@ -64,6 +65,7 @@ class Outputs:
     which: np.ndarray
     names: list[bytes]
     used: dict[bytes, int]
+    weights: dict[bytes, int]
 
 
 def backwards(run: OpenRun, stretch: Stretch) -> int:
@@ -99,6 +101,7 @@ def take(run: OpenRun, clock: Clock, stretch: Stretch) -> bool:
         place = table.place
         values = Values(table.row, lines.value[place], *stretch.where(place))
         table.rows.put_all(table.names, table.which, values, table.used)
+        table.rows.weigh(table.weights)
     _advance(run, stretch)
     last_line = stretch.first_line + stretch.end - 1
     known = clocks[clocks != NO_CLOCK]
@@ -164,7 +167,11 @@ def _outputs(
     if named is None:
         return None
     which, names, used = named
-    return Outputs(rows, iterations, place[fresh], row, place, which, names, used)
+    weights = {}
+    sign = lines.weight[place]
+    for weight in (1, -1):  # where a name has both, the negative one counts, as in `Rows.weigh`
+        weights.update(dict.fromkeys(_chosen(names, np.flatnonzero(np.bincount(which[sign == weight]))), weight))
+    return Outputs(rows, iterations, place[fresh], row, place, which, names, used, weights)
 
 
 def _names(

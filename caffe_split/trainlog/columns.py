@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Union
 
@@ -84,13 +84,15 @@ class Column:
 class Part:
     """n rows of one run. iterations: int64 (n). clocks: int64 (n), microseconds since 1970 or NO_CLOCK.
 
-    origin: microseconds from which the seconds count, or NO_CLOCK. columns: what was printed, by name.
+    origin: microseconds from which the seconds count, or NO_CLOCK. columns: what was printed, by name. weights: the
+    signs of the loss weights that were printed, by name.
     """
 
     iterations: Series
     clocks: Series
     origin: int
     columns: dict[str, Column]
+    weights: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.iterations)
@@ -116,12 +118,12 @@ class Part:
         if rows >= len(self):
             return self
         columns = {name: column.head(rows) for name, column in self.columns.items()}
-        return Part(self.iterations.head(rows), self.clocks.head(rows), self.origin, columns)
+        return Part(self.iterations.head(rows), self.clocks.head(rows), self.origin, columns, self.weights)
 
     def later(self, seconds: float) -> Part:
         """The same rows, `seconds` later in the training."""
         origin = self.origin if self.origin == NO_CLOCK else self.origin - round(seconds * 1e6)
-        return Part(self.iterations, self.clocks, origin, self.columns)
+        return Part(self.iterations, self.clocks, origin, self.columns, self.weights)
 
 
 class _Dense(Mapping[str, np.ndarray]):
@@ -173,6 +175,15 @@ class Table:
     def names(self) -> list[str]:
         """The names of the columns, in the order in which they were first printed."""
         return list(dict.fromkeys(name for part in self.parts for name in part.columns))
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Of each output with a loss weight its sign, as printed: 1 or -1."""
+        found: dict[str, int] = {}
+        for part in self.parts:
+            for name, weight in part.weights.items():
+                found[name] = min(weight, found.get(name, weight))
+        return found
 
     @cached_property
     def iteration(self) -> np.ndarray:

@@ -15,7 +15,8 @@ ITERATION = re.compile(
     rb"(?:(, Testing net)(?: \(#(\d{1,6})\))?"
     rb"|, lr = " + _NUMBER + rb"|(?: \((?:(\S+) iter/s)?[^=]*\))?(?:, [\d.]+/[\d.]+ ?ep)?, loss = " + _NUMBER + rb")"
 )
-NET_OUTPUT = re.compile(rb"net output #\d+: (.+?) = " + _NUMBER)
+# After the value of an output with a loss weight comes ` (* WEIGHT = VALUE loss)`; of the weight its sign is read.
+NET_OUTPUT = re.compile(rb"net output #\d+: (.+?) = " + _NUMBER + rb"(?: \(\* (-?))?")
 # 2014 numbers the outputs instead of naming them.
 TEST_SCORE = re.compile(rb"Test score #(\d{1,9}): " + _NUMBER)
 TEST_LOSS = re.compile(rb"Test loss: " + _NUMBER)
@@ -72,3 +73,8 @@ def number(text: bytes) -> float | None:
 def text(message: bytes) -> str:
     """A message as text; bytes that are not UTF-8 become escapes."""
     return message.decode("utf-8", "backslashreplace")
+
+
+def weight_sign(sign: bytes | None) -> int:
+    """1 or -1 for the third group of NET_OUTPUT, which is b"-" for a weight below zero; 0 without a weight."""
+    return 0 if sign is None else -1 if sign else 1

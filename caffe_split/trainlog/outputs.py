@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
     from caffe_split.trainlog.columns import Table
 
-_HIGH = re.compile(r"top[-_ ]?\d|precision|recall|detection_eval|\bm?(ap|iou)\b", re.IGNORECASE)
+_HIGH = re.compile(r"acc|top[-_ ]?\d|precision|recall|detection_eval|\bm?(?:ap|iou)\b", re.IGNORECASE)
+# Words of names such as accuracy_loss and top5_err; not of acc_glossy and acc_terrier, the accuracies of classes.
+_LOSS = re.compile(r"loss(?:es)?(?![a-z])", re.IGNORECASE)
+_ERROR = re.compile(r"(?:(?<![a-z])err|errors?)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Value:
     """One value of a test output and where it stands (line from 1, byte offset).
 
-    trusted: False if it was printed while the loss was not finite (see `trust`); it is then never the best.
+    trusted: False if it was printed while the loss was not finite (see `trust`); it is then never the best. low:
+    whether low values of the output are good.
     """
 
     net: int
@@ -30,16 +34,33 @@ class Value:
     line: int
     offset: int
     trusted: bool = True
+    low: bool = False
 
 
-def is_accuracy(name: str) -> bool:
-    """Whether the output should be high. In a name with slashes the last part decides: loss3/top-1."""
-    return "acc" in name.lower() or bool(_HIGH.search(name.rpartition("/")[2]))
+def is_accuracy(name: str, weight: int = 0) -> bool:
+    """Whether the output is a measure that should be high.
+
+    weight: the sign of the loss weight that Caffe printed with it, which no measure has; 0: none was, and the name
+    decides. In a name with slashes the last part does (loss3/top-1); in a part with several words an error is one, and
+    of an accuracy and a loss the last word counts (loss1_accuracy, accuracy_loss).
+    """
+    part = name.rpartition("/")[2]
+    if weight or _ERROR.search(part):
+        return False
+    high, low = (max((match.end() for match in words.finditer(part)), default=-1) for words in (_HIGH, _LOSS))
+    return high > low or (high == low == -1 and "acc" in name.lower())
 
 
-def is_loss(name: str) -> bool:
-    """Whether the output should be low."""
+def is_loss(name: str, weight: int = 0) -> bool:
+    """Whether the output is a loss; weight: see `is_accuracy`."""
+    if weight:
+        return True
     return not is_accuracy(name) and any(word in name.lower() for word in ("loss", "err", "entropy"))
+
+
+def is_low(name: str, weight: int = 0) -> bool:
+    """Whether the output should be low: a loss, unless its weight is below zero."""
+    return is_loss(name, weight) and weight >= 0
 
 
 def is_score(name: str) -> bool:
@@ -49,7 +70,7 @@ def is_score(name: str) -> bool:
 
 def rank(found: Value) -> tuple[float, int]:
     """A sort key, from the worst value to the best (of a loss the lowest); of equal ones the later is better."""
-    sign = -1.0 if is_loss(found.output) else 1.0
+    sign = -1.0 if found.low else 1.0
     counts = found.trusted and not math.isnan(found.value)
     return (sign * found.value if counts else -math.inf, found.line)
 
@@ -60,11 +81,11 @@ def best_of(values: Iterable[Value]) -> Value | None:
     return max(counting, key=rank, default=None)
 
 
-def values_in(table: Table, net: int, name: str, trusted: np.ndarray) -> list[Value]:
+def values_in(table: Table, net: int, name: str, trusted: np.ndarray, low: bool) -> list[Value]:
     """The values of the output `name` of test net `net`, in the order of the table. trusted: bool per row."""
     columns = (table.iteration, table[name], table.lines[name], table.offsets[name], trusted)
     return [
-        Value(net, name, iteration, value, line, offset, counts)
+        Value(net, name, iteration, value, line, offset, counts, low)
         for iteration, value, line, offset, counts in zip(*(column.tolist() for column in columns))
         if line
     ]

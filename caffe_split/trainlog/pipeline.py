@@ -11,15 +11,17 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, open_again
+from caffe_split.trainlog import messages
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.messages import number
+from caffe_split.trainlog.outputs import is_loss
 from caffe_split.trainlog.ranks import check_rank, tagged
 from caffe_split.trainlog.text import Text, blocks, head
 
@@ -30,6 +32,11 @@ _NEAR = 1 << 18
 _BESIDE = 1 << 14
 # Endings of files that are no logs and may be large.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
+
+# Of how many lines before the end it is seen that several nets were tested.
+_PHASE = 100
+_TESTED = re.compile(rb"Testing net \(#(\d{1,6})\)")
+NETS_NOTE = "they are of several test nets ({}); --net N shows those of one"
 
 Say = Callable[[str], None]
 # Offset and text of a line, and a function that gives the N lines before it.
@@ -56,16 +63,26 @@ def sort_key(text: bytes) -> tuple[float, bytes]:
     return (float(found[1]) if found and digits else 0.0, text)
 
 
-def best_lines(path: PathLike, count: int, rank: int | None = None, say: Say | None = None) -> list[Found]:
+def best_lines(
+    path: PathLike, count: int, rank: int | None = None, say: Say | None = None, among: Container[int] | None = None
+) -> list[Found]:
     """The last `count` lines of the sorted accuracy lines, in that order. Reads the file once, in blocks.
 
-    rank: see `read_log`. say: called with what is to be said of the file.
+    rank: see `read_log`. say: called with what is to be said of the file. among: the offsets of the lines that count;
+    None: all do.
     """
+    nets: set[bytes] = set()  # of the lines
 
     def find(matches: Iterator[_Match]) -> list[Found]:
         kept: list[tuple[float, bytes, int]] = []
+        nets.clear()
+        net = b"0"
         for offset, text, _ in matches:
-            if b"acc" in text.lower():
+            tested = _TESTED.search(text)
+            if tested:
+                net = tested[1]
+            if b"acc" in text.lower() and (among is None or offset in among):
+                nets.add(net)
                 entry = (*sort_key(text), -offset)
                 if len(kept) < count:
                     heapq.heappush(kept, entry)
@@ -73,24 +90,38 @@ def best_lines(path: PathLike, count: int, rank: int | None = None, say: Say | N
                     heapq.heapreplace(kept, entry)
         return [Found(-offset, text) for _, text, offset in sorted(kept)]
 
-    return _search(path, b"Test", find, rank, say)
+    found = _search(path, b"Test", find, rank, say)
+    _say_of_nets(path, nets, say)
+    return found
 
 
 def final_lines(path: PathLike, before: int = 3, rank: int | None = None, say: Say | None = None) -> list[Found]:
     """The accuracy lines among the `before` lines that precede each "Optimization Done" (or are it)."""
+    nets: set[bytes] = set()  # that were tested at the end
 
     def find(matches: Iterator[_Match]) -> list[Found]:
         result: dict[int, Found] = {}
+        nets.clear()
+        last: Callable[[int], list[bytes]] | None = None
         for offset, text, earlier in matches:
-            lines = earlier(before)
+            lines, last = earlier(before), earlier
             place = offset - sum(len(found) + 1 for found in lines)
             for found in (*lines, text):
                 if b"acc" in found.lower():
                     result[place] = Found(place, found)
                 place += len(found) + 1
+        nets.update(_TESTED.findall(b"\n".join(last(_PHASE))) if last is not None else ())
         return [result[place] for place in sorted(result)]
 
-    return _search(path, b"Optimization Done", find, rank, say)
+    found = _search(path, b"Optimization Done", find, rank, say)
+    _say_of_nets(path, nets if found else set(), say)
+    return found
+
+
+def _say_of_nets(path: PathLike, nets: set[bytes], say: Say | None) -> None:
+    if len(nets) > 1 and say is not None:
+        numbers = sorted(map(int, nets))
+        say(f"note: {path}: " + NETS_NOTE.format(", ".join(f"#{net}" for net in numbers)))
 
 
 def misleading(lines: list[Found]) -> bool:
@@ -101,6 +132,13 @@ def misleading(lines: list[Found]) -> bool:
         if shown is None or sort_key(found.text)[0] != shown:
             return True
     return False
+
+
+def losses_in(lines: list[Found]) -> list[str]:
+    """The names of the outputs in the lines that are losses, though `acc` stands in the line."""
+    outputs = [found for found in (messages.NET_OUTPUT.search(line.text) for line in lines) if found]
+    named = [(messages.text(output[1]), messages.weight_sign(output[3])) for output in outputs]
+    return list(dict.fromkeys(name for name, weight in named if is_loss(name, weight)))
 
 
 def logs_under(path: PathLike) -> list[Path]:

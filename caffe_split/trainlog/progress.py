@@ -42,14 +42,14 @@ class Progress:
     trouble: str = ""
 
 
-def progress_of(log: TrainingLog, max_iter: int) -> Progress:
-    """How far the last run of the log is, and the best test accuracy of all its runs."""
+def progress_of(log: TrainingLog, max_iter: int, of: int | None = None) -> Progress:
+    """How far the last run of the log is, and the best accuracy of all its runs, in test net `of` or the first."""
     nan = math.nan
     run = log.runs[-1] if log.runs else None
     iteration = run.last_iteration if run else -1
     speed = _speed(run) if run else nan
-    net, name = log.main_output() or (0, "")
-    values = [value for value in log.values(name) if value.net == net] if name else []
+    net, name = log.main_output(net=of) or (0, "")
+    values = log.values(name, net) if name else []
     best = best_of(values)
     last = values[-1] if values else None
     return Progress(

@@ -14,8 +14,8 @@ from caffe_split.trainlog import pipeline, text
 from caffe_split.trainlog.chance import images_of_a_test, within_chance
 from caffe_split.trainlog.lines import LineSplitter
 from caffe_split.trainlog.model import TrainingLog
-from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_score, rank
-from caffe_split.trainlog.snapshots import nearest_snapshot, started_from
+from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_loss, is_low, is_score, rank
+from caffe_split.trainlog.snapshots import Snapshot, nearest_snapshot, started_from
 from caffe_split.trainlog.summary import Summary
 
 # Seconds after which a log that has not grown counts as no longer written, unless its displays are further apart.
@@ -24,31 +24,43 @@ QUIET = 300.0
 _NAMELESS = ("train.log", "caffe_output.log")
 
 
-def best_values(log: TrainingLog, output: str | None, count: int) -> list[Value]:
-    """The `count` best values of an output, the best last: the lowest of a loss, the highest otherwise."""
-    return sorted(log.values(output), key=rank)[-count:] if count else []
+def best_values(log: TrainingLog, output: str | None, count: int, net: int | None = None) -> list[Value]:
+    """The `count` best values of an output, the best last: the lowest of a loss, the highest otherwise.
+
+    net: here and below, the test net; None: all.
+    """
+    return sorted(log.values(output, net), key=rank)[-count:] if count else []
 
 
-def final_values(log: TrainingLog, output: str | None = None) -> list[Value]:
+def final_values(log: TrainingLog, output: str | None = None, net: int | None = None) -> list[Value]:
     """The values of the last test phase, one per net and output; if `output` is given, its last value per net."""
-    latest = {(value.net, value.output): value for value in log.values(output)}
+    latest = {(value.net, value.output): value for value in log.values(output, net)}
     last = max(value.iteration for value in latest.values())
     return [value for value in latest.values() if value.iteration == last or output is not None]
 
 
-def piped_values(log: TrainingLog, count: int) -> list[Value]:
-    """The values in the last `count` lines of the pipeline that `caffe-split best` stands for."""
-    at = {value.offset: value for value in log.values()}
-    return [at[found.offset] for found in pipeline.best_lines(log.path, count, log.rank) if found.offset in at]
+def piped_values(log: TrainingLog, count: int, net: int | None = None) -> list[Value]:
+    """The accuracies in the last `count` lines of the pipeline that `caffe-split best` stands for."""
+    at = {value.offset: value for value in log.values(net=net)}
+    return [at[found.offset] for found in pipeline.best_lines(log.path, count, log.rank, among=at)]
 
 
-def trust_note(log: TrainingLog, output: str | None = None) -> str:
-    """What to say of a log whose loss was not finite at some time, and which best value counts; else ""."""
+def nets_note(values: list[Value]) -> str:
+    """What to say of values of several test nets; else ""."""
+    nets = sorted({value.net for value in values})
+    return pipeline.NETS_NOTE.format(", ".join(f"#{net}" for net in nets)) if len(nets) > 1 else ""
+
+
+def trust_note(log: TrainingLog, output: str | None = None, of: int | None = None) -> str:
+    """What to say of a log whose loss was not finite at some time, and which best value counts; else "".
+
+    of: the test net; None: the first that printed the output.
+    """
     where = "; ".join(str(stretch) for run in log.stretches for stretch in run)
     if not where:
         return ""
-    net, chosen = log.main_output(output) or (0, "")
-    best = best_of([value for value in log.values(chosen) if value.net == net]) if chosen else None
+    net, chosen = log.main_output(output, of) or (0, "")
+    best = best_of(log.values(chosen, net)) if chosen else None
     counts = f"the best that counts is {best.value:g} at iteration {best.iteration}" if best else "no value counts"
     return f"{where}: what the tests printed then says nothing; {counts}"
 
@@ -97,22 +109,27 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
     return ("running" if quiet < patience else "cut off"), ""
 
 
-def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summary]:
+def summarise(logs: list[TrainingLog], output: str | None = None, of: int | None = None) -> list[Summary]:
     """One row per log, in order; differences are to the first that has a value.
 
-    `output` None: each log's `main_output`. The best is that of all runs in the file, as for the
-    pipelines; the final one is the last printed.
+    `output` None: each log's `main_output`; `of`: the test net, None: the first that printed it. The best is that of
+    all runs in the file, as for the pipelines; the final one is the last printed.
     """
     rows: list[Summary] = []
     reference: Value | None = None
     for log, name in zip(logs, names_of([log.path for log in logs])):
-        net, chosen = log.main_output(output) or (0, "")
-        values = [value for value in log.values(chosen) if value.net == net] if chosen else []
+        net, chosen = log.main_output(output, of) or (of or 0, "")
+        values = log.values(chosen, net) if chosen else []
         best = best_of(values)
         reference = reference or best
         row = _row(log, name, chosen, values, best)
+        row = replace(row, test_net=net, test_nets=len(log.test_nets), low=is_low(chosen, log.weight(net, chosen)))
+        if not chosen:
+            lowest = _lowest_loss(log, of)
+            row = row if lowest is None else replace(row, test_loss=lowest.value, test_loss_at=lowest.iteration)
         if best is not None and reference is not None:
-            images = images_of_a_test(log, net) if is_accuracy(chosen) or is_score(chosen) else -1
+            share = is_accuracy(chosen, log.weight(net, chosen)) or is_score(chosen)
+            images = images_of_a_test(log, net) if share else -1
             known = images > 0 and 0 <= best.value <= 1 and 0 <= reference.value <= 1
             row = replace(
                 row,
@@ -126,9 +143,9 @@ def summarise(logs: list[TrainingLog], output: str | None = None) -> list[Summar
 
 def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Value | None) -> Summary:
     state, detail = state_of(log)
-    near = nearest_snapshot(log, best.iteration) if best is not None else None
-    there = near is not None and near.exists
-    tested = {value.iteration: value.value for value in values if value.trusted}
+    near = nearest_snapshot(log, best.iteration, best.line) if best is not None else None
+    if near is not None and not near.exists:
+        near = None
     return Summary(
         net=name,
         path=log.path,
@@ -137,18 +154,34 @@ def _row(log: TrainingLog, name: str, output: str, values: list[Value], best: Va
         best_iteration=best.iteration if best else -1,
         final=values[-1].value if values and values[-1].trusted else math.nan,
         difference=math.nan,
-        iterations=max((run.last_iteration for run in log.runs), default=-1),
+        iterations=log.last_iteration,
         seconds=sum(run.seconds for run in log.runs if not math.isnan(run.seconds)),
         speed=_speed(log),
         state=f"{log.trouble}, {state}" if log.trouble else state,
         detail=detail,
         untrusted="; ".join(str(stretch) for run in log.stretches for stretch in run),
         test_loss=_test_loss(log, best) if best else math.nan,
+        test_loss_at=best.iteration if best else -1,
         started_from=started_from(log),
-        snapshot=near.path if near is not None and there else "",
-        snapshot_iteration=near.iteration if near is not None and there else -1,
-        snapshot_value=tested.get(near.iteration, math.nan) if near is not None and there else math.nan,
+        snapshot=near.path if near is not None else "",
+        snapshot_iteration=near.iteration if near is not None else -1,
+        snapshot_value=_tested(log, values, near) if near is not None else math.nan,
+        snapshot_began=near.began if near is not None else -1,
     )
+
+
+def _tested(log: TrainingLog, values: list[Value], near: Snapshot) -> float:
+    """What the test of a snapshot's weights gave, in the run that wrote it or one that resumed from it; else NaN."""
+    there = [value for value in values if value.trusted and value.iteration == near.iteration]
+    same = [value.value for value in there if log.same_weights(log.run_of(value.line), near.run, near.iteration)]
+    return same[-1] if same else math.nan
+
+
+def _lowest_loss(log: TrainingLog, of: int | None) -> Value | None:
+    """The lowest value of the first test loss, for a log without an accuracy."""
+    outputs = [found for found in log.test_outputs() if of in (None, found[0])]
+    first = next((found for found in outputs if is_loss(found[1], log.weight(*found))), None)
+    return None if first is None else best_of(log.values(first[1], first[0]))
 
 
 def _test_loss(log: TrainingLog, best: Value) -> float:
@@ -158,7 +191,7 @@ def _test_loss(log: TrainingLog, best: Value) -> float:
         if table is None or not len(table) or best.output not in table.names:
             continue
         row = np.flatnonzero(table.lines[best.output] == best.line)
-        losses = [name for name in table.names if is_loss(name) and name != best.output]
+        losses = [name for name in table.names if is_loss(name, log.weight(best.net, name)) and name != best.output]
         head = best.output.rpartition("/")[0]
         own = [name for name in losses if name.rpartition("/")[0] == head] or losses
         if len(row) and own:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 # Each has one group: the rank.
 _TAGS = (
     rb"\[(?:default|rank ?)?(\d{1,6})\]:? ?",  # mpirun -l of MPICH and Intel, torchrun
-    rb"\[[^\],\s]{1,200},(\d{1,6})\]<std(?:out|err|diag)>: ?",  # mpirun --tag-output of Open MPI
+    # mpirun --tag-output of Open MPI, with --timestamp-output behind the date
+    rb"(?:\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})?\[[^\],\s]{1,200},(\d{1,6})\]<std(?:out|err|diag)>: ?",
     rb" *(\d{1,6}): ",  # srun --label
     rb"[Rr]ank ?(\d{1,6})[:|]? ",
+    rb"[\w.-]{1,200}[-_](\d{1,6}) +\| ?",  # docker compose: the service and the number of its container
 )
 _PREFIX = rb"[IWEF](?:\d{8}|\d{4}) \d\d:\d\d:\d\d"
 _PATTERNS = [re.compile(tag) for tag in _TAGS]

@@ -108,12 +108,12 @@ class Recorder:
         if not self.run.train_row:
             self.run.train.start(self.run.train_iteration, clock)
             self.run.train_row = True
-        self.run.train.put(found[1], value, line, offset)
+        self.run.train.put(found[1], value, line, offset, messages.weight_sign(found[3]))
 
     def _test_line(self, message: bytes) -> None:
         found = messages.NET_OUTPUT.match(message, 5)
         if found is not None:
-            self._test_value(found[1], number(found[2]), outputs=True)
+            self._test_value(found[1], number(found[2]), outputs=True, weight=messages.weight_sign(found[3]))
             return
         score = messages.TEST_SCORE.match(message)
         if score is not None:
@@ -125,7 +125,7 @@ class Recorder:
         else:
             self._event(message)
 
-    def _test_value(self, name: bytes, value: float | None, outputs: bool) -> None:
+    def _test_value(self, name: bytes, value: float | None, outputs: bool, weight: int = 0) -> None:
         if value is None or self.run.test is None:
             return
         line, offset, clock = self._here
@@ -139,7 +139,7 @@ class Recorder:
         elif self.run.loss_first:
             rows.clock.replace_last(clock)  # a row's time is that of its first output
         self.run.loss_first = not outputs
-        rows.put(name, value, line, offset)
+        rows.put(name, value, line, offset, weight)
 
     def _clip(self, message: bytes) -> None:
         found = messages.CLIP.match(message)

@@ -46,6 +46,7 @@ class Rows:
         self._places: dict[bytes, int] = {}  # of each name's column
         self._columns: list[_Column] = []  # none if there are many
         self._used: dict[bytes, int] = {}  # the names in the current row, and how often each was repeated
+        self._weights: dict[bytes, int] = {}  # the signs of the loss weights that were printed
         self._singles: list[tuple[int, int, float, int, int]] = []  # column, row, value, line, offset
         self._many: list[tuple[np.ndarray, Values]] = []  # the column of each value, and the values
         self._sorted: dict[str, Column] | None = None  # what `table` made of many columns
@@ -59,14 +60,16 @@ class Rows:
         self.clock.append(clock)
         self._used = {}
 
-    def put(self, name: bytes, value: float, line: int, offset: int) -> None:
-        """Add a value to the current row.
+    def put(self, name: bytes, value: float, line: int, offset: int, weight: int = 0) -> None:
+        """Add a value to the current row; weight: the sign of the loss weight that was printed with it, or 0.
 
         If the row has one of that name already (an output of several elements), the name becomes `name[1]`, ...
         """
         if name in self._used:
             name = self._again(name)
         self._used[name] = 0
+        if weight:
+            self.weigh({name: weight})
         self._singles.append((self._place(name), len(self.iteration) - 1, value, line, offset))
         if len(self._singles) >= WAITING:
             self._collect()
@@ -96,6 +99,11 @@ class Rows:
         self._add(places[which], values)
         self._used = used
 
+    def weigh(self, weights: dict[bytes, int]) -> None:
+        """Note the signs of loss weights; of both signs of one name the negative one counts."""
+        for name, weight in weights.items():
+            self._weights[name] = min(weight, self._weights.get(name, weight))
+
     def table(self, start: int) -> Table:
         """What has been read up to now, without a copy; seconds count from `start` (microseconds)."""
         if not len(self):
@@ -104,7 +112,8 @@ class Rows:
         columns = (
             self._sort() if self._is_wide else {text(n): self._columns[at].view() for n, at in self._places.items()}
         )
-        return Table((Part(self.iteration.series(), self.clock.series(), start, columns),))
+        weights = {text(name): weight for name, weight in self._weights.items()}
+        return Table((Part(self.iteration.series(), self.clock.series(), start, columns, weights),))
 
     @property
     def _is_wide(self) -> bool:

@@ -35,8 +35,9 @@ class Lines:
     """The n lines of a block. start, end: their places (without the line feed). kind: one of the six.
 
     Lines of a kind other than OTHER also have: iteration (DISPLAY, RATE, TESTING), net (TESTING), value (all but
-    TESTING), speed (DISPLAY; NaN and has_speed False if none), name (TRAIN, TEST: an index into names),
-    date (its four or eight digits as the bytes of an integer) and micro (microseconds since midnight).
+    TESTING), speed (DISPLAY; NaN and has_speed False if none), name (TRAIN, TEST: an index into names), weight (TRAIN,
+    TEST: the sign of the printed loss weight; 0 if none), date (its four or eight digits as the bytes of an integer)
+    and micro (microseconds since midnight).
     """
 
     data: bytes
@@ -49,6 +50,7 @@ class Lines:
     speed: np.ndarray
     has_speed: np.ndarray
     name: np.ndarray
+    weight: np.ndarray
     date: np.ndarray
     micro: np.ndarray
     names: list[bytes]
@@ -162,6 +164,7 @@ def scan(data: bytes) -> Lines:
         speed=np.full(count, np.nan),
         has_speed=np.zeros(count, bool),
         name=np.zeros(count, np.int64),
+        weight=np.zeros(count, np.int8),
         date=np.zeros(count, np.uint64),
         micro=np.zeros(count, np.int64),
         names=[],
@@ -278,14 +281,22 @@ def _outputs(block: _Block, lines: Lines, some: np.ndarray, message: np.ndarray,
     begin, stop = start[first], (start + length)[first]
     lines.names = [block.data[a:b] for a, b in zip(begin.tolist(), stop.tolist())]
     lines.name[some] = which
-    _numbers(block, lines, some, equal + 2, np.where(train, TRAIN, TEST))
+    some, after = _numbers(block, lines, some, equal + 2, np.where(train, TRAIN, TEST))
+    word = block.words[after]
+    weighted = word & MASKS[4] == word_of(b" (* ")
+    negative = weighted & (word >> _U32 & BYTE == ord("-"))
+    lines.weight[some] = np.where(negative, -1, weighted)
 
 
-def _numbers(block: _Block, lines: Lines, some: np.ndarray, place: np.ndarray, kind: int | np.ndarray) -> None:
-    """Set the value and the kind of those lines whose value has the plain form."""
+def _numbers(
+    block: _Block, lines: Lines, some: np.ndarray, place: np.ndarray, kind: int | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Set the value and the kind of those lines whose value has the plain form; returns them, and where it ends."""
     value, length = block.numbers(place)
     if not length.all():
         good = np.flatnonzero(length)
         some, value, kind = some[good], value[good], kind[good] if isinstance(kind, np.ndarray) else kind
+        place, length = place[good], length[good]
     lines.value[some] = value
     lines.kind[some] = kind
+    return some, place + length

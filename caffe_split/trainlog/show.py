@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from caffe_split import jsontext
-from caffe_split.trainlog.outputs import Value, is_loss
+from caffe_split.trainlog.outputs import Value
 from caffe_split.trainlog.summary import Summary
 
 if TYPE_CHECKING:
@@ -68,10 +68,19 @@ def _count(value: int, form: str = "") -> str:
 
 def _snapshot(row: Summary) -> str:
     """The file, and if it is not of the best iteration its own, with what was tested there."""
-    if not row.snapshot or row.snapshot_iteration == row.best_iteration:
+    if not row.snapshot or _is_of_best(row):
         return row.snapshot or "-"
     tested = "" if math.isnan(row.snapshot_value) else f": {number(row.snapshot_value)}"
-    return f"{row.snapshot} (at {row.snapshot_iteration}{tested})"
+    return f"{row.snapshot} (at {row.snapshot_iteration}{_of_run(row.snapshot_began)}{tested})"
+
+
+def _is_of_best(row: Summary) -> bool:
+    """Whether its snapshot has the weights of its best."""
+    return row.snapshot_iteration == row.best_iteration and row.snapshot_began < 0
+
+
+def _of_run(began: int) -> str:
+    return f" of the run that began at {began}" if began >= 0 else ""
 
 
 def notes(rows: Sequence[Summary]) -> list[str]:
@@ -82,6 +91,16 @@ def notes(rows: Sequence[Summary]) -> list[str]:
         reference = next((row.net for row in rows if row.difference == 0), "")
         difference = f"; Difference: to {reference}" if reference else ""
         lines.append(f"Acc: best value of test output {', '.join(outputs)}{difference}.")
+    lines += [
+        f"{row.net}: {row.test_nets} test nets; shown is #{row.test_net}, `caffe-split table --net N` shows another."
+        for row in rows
+        if row.test_nets > 1
+    ]
+    lines += [
+        f"{row.net}: no accuracy; its test loss is the lowest, at {row.test_loss_at}."
+        for row in rows
+        if not row.output and row.test_loss_at >= 0
+    ]
     lines += _chances(rows)
     lines += [f"{row.net}: {row.untrusted}: tests there do not count." for row in rows if row.untrusted]
     return lines + [f"{row.net} ended with: {row.detail}" for row in rows if row.detail]
@@ -106,18 +125,18 @@ def closing(rows: Sequence[Summary]) -> str:
     first = next((row for row in rows if row.best_iteration >= 0), None)
     if first is None:
         return ""
-    sign = -1.0 if is_loss(first.output) else 1.0
+    sign = -1.0 if first.low else 1.0
     alike = [row for row in rows if row.best_iteration >= 0 and row.output == first.output]
     best = max(alike, key=lambda row: sign * row.best)
     at = f"best: {best.net} at {best.best_iteration}"
     if not best.snapshot:
         return f"{at}; no snapshot of it is there"
-    if best.snapshot_iteration == best.best_iteration:
+    if _is_of_best(best):
         return f"{at}, load {best.snapshot}"
     tested = "not tested" if math.isnan(best.snapshot_value) else f"{number(best.snapshot_value)} in its test"
     return (
-        f"{at} ({number(best.best)}), of which no snapshot is there; the nearest, of {best.snapshot_iteration} "
-        f"({tested}): load {best.snapshot}"
+        f"{at} ({number(best.best)}), of which no snapshot is there; the nearest, of {best.snapshot_iteration}"
+        f"{_of_run(best.snapshot_began)} ({tested}): load {best.snapshot}"
     )
 
 
@@ -127,8 +146,7 @@ def markdown(rows: Sequence[Summary], snapshots: bool = False) -> str:
     said = notes(rows)
     if len(rows) > 1 and closing(rows):
         said.append(closing(rows))
-    outputs = any(row.output for row in rows)
-    return "\n".join(lines + ([""] if outputs else []) + said)
+    return "\n".join(lines + ([""] if said else []) + said)
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
@@ -163,11 +181,13 @@ def record(log: TrainingLog, found: Value, line: bytes, near: Snapshot | None) -
         "output": found.output,
         "iteration": found.iteration,
         "value": found.value,
+        "trusted": found.trusted,
         "line": found.line,
         "offset": found.offset,
         "text": line.decode("utf-8", "backslashreplace"),
         "snapshot": near.path if near is not None and exists else None,
         "snapshot_iteration": near.iteration if near is not None and exists else None,
+        "snapshot_began": near.began if near is not None and exists and near.began >= 0 else None,
     }
 
 
@@ -179,4 +199,5 @@ def nearest(near: Snapshot | None, iteration: int) -> str:
         return f"nearest snapshot {near.path} (iteration {near.iteration}), no such file here"
     away = near.iteration - iteration
     distance = "" if not away else f" ({abs(away)} iterations {'later' if away > 0 else 'earlier'})"
-    return f"nearest snapshot {near.path}{distance}"
+    other = f",{_of_run(near.began)}, which has other weights" if near.began >= 0 else ""
+    return f"nearest snapshot {near.path}{distance}{other}"

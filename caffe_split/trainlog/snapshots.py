@@ -17,32 +17,47 @@ if TYPE_CHECKING:
 class Snapshot:
     """A file of weights. iteration: the one it was written at.
 
-    path: where the file is; as printed in the log if it does not exist.
+    path: where the file is; as printed in the log if it does not exist. run: the position of the run that wrote it
+    last. began: if these are not the weights of the run that was asked about, as another run wrote them: the iteration
+    at which that one began; else -1.
     """
 
     iteration: int
     path: str
     exists: bool
+    run: int = 0
+    began: int = -1
 
 
-def nearest_snapshot(log: TrainingLog, iteration: int) -> Snapshot | None:
+def nearest_snapshot(log: TrainingLog, iteration: int, line: int | None = None) -> Snapshot | None:
     """The snapshot of weights nearest to an iteration; those that exist come first. None if the log names none.
+
+    line: one of the run whose weights are asked for: a run that resumed from an earlier iteration has others, and may
+    have written the same file again. None: any run's.
 
     A snapshot is looked for beside the log, with as many of the folders in its printed path as are there (so that it
     is found where the whole folder has been moved), and then at the printed path, from where this program runs.
     """
     folder = Path(log.path).parent
-    found: list[Snapshot] = []
-    for event in log.events:
-        printed = event.path
-        if printed is None or ".solverstate" in printed:
-            continue
-        path = Path(printed)
-        first = 1 if path.is_absolute() else 0
-        places = [folder.joinpath(*path.parts[start:]) for start in range(first, len(path.parts))]
-        there = next((place for place in [*places, path] if place.is_file()), None)
-        found.append(Snapshot(event.iteration, printed if there is None else str(there), there is not None))
-    return min(found, key=lambda s: (not s.exists, abs(s.iteration - iteration), s.iteration), default=None)
+    found: dict[str, Snapshot] = {}  # what was written last into each file
+    for at, run in enumerate(log.runs):
+        for event in run.of_kind("snapshot"):
+            printed = event.path
+            if printed is None or ".solverstate" in printed:
+                continue
+            path = Path(printed)
+            first = 1 if path.is_absolute() else 0
+            places = [folder.joinpath(*path.parts[start:]) for start in range(first, len(path.parts))]
+            there = next((place for place in [*places, path] if place.is_file()), None)
+            name = printed if there is None else str(there)
+            mine = line is None or log.same_weights(log.run_of(line), at, event.iteration)
+            found[name] = Snapshot(event.iteration, name, there is not None, at, -1 if mine else run.first_iteration)
+
+    def order(snapshot: Snapshot) -> tuple[bool, int, bool, int]:
+        away = abs(snapshot.iteration - iteration)
+        return not snapshot.exists, away, snapshot.began >= 0, snapshot.iteration
+
+    return min(found.values(), key=order, default=None)
 
 
 def started_from(log: TrainingLog) -> str:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caffe_split.trainlog.outputs import is_loss
-
 # By what rows can be sorted, and the fields of a summary.
 SORTS = {
     "net": "net",
@@ -24,13 +22,15 @@ SORTS = {
 class Summary:
     """One row of the Net | Acc table. Values that the log does not hold are NaN, iterations -1.
 
-    test_loss: in the test of the best. difference: best minus that of the first log that has one; of `images` (-1:
-    not known) were tested; chance: whether it may be chance. seconds: time in training. speed: iterations per second.
-    state: done, stopped, running, crashed or cut off, after `nan from iteration N` if the loss is not finite. detail:
-    the fatal line of a crash. untrusted: where the loss was not finite, so that tests do not count. started_from: the
-    weights it started from. snapshot, snapshot_iteration: the file of weights nearest to the best, "" if none is there;
-    snapshot_value: what the test at its iteration gave.
-    parameters, macs: the cost of the net, which is not in the log; -1 if not known.
+    test_loss: in the test of the best, or the lowest of a log without an accuracy; test_loss_at: its iteration.
+    difference: best minus that of the first log that has one; of `images` (-1: not known) were tested; chance: whether
+    it may be chance. seconds: time in training. speed: iterations per second. state: done, stopped, running, crashed or
+    cut off, after `nan from iteration N` if the loss is not finite. detail: the fatal line of a crash. untrusted: where
+    the loss was not finite, so that tests do not count. started_from: the weights it started from. snapshot,
+    snapshot_iteration: the file of weights nearest to the best, "" if none is there; snapshot_value: what the test at
+    its iteration gave. snapshot_began: if another run of the log than that of the best wrote it: the iteration at which
+    that run began; else -1. parameters, macs: the cost of the net, which is not in the log; -1 if not known. low:
+    whether low values of the output are good. test_net: the one that is shown, of test_nets.
     """
 
     net: str
@@ -55,6 +55,11 @@ class Summary:
     snapshot_value: float = math.nan
     parameters: int = -1
     macs: int = -1
+    low: bool = False
+    snapshot_began: int = -1
+    test_loss_at: int = -1
+    test_net: int = 0
+    test_nets: int = 1
 
     def with_cost(self, parameters: int | None, macs: int | None) -> Summary:
         """The same row with the net's cost."""
@@ -69,7 +74,7 @@ def sort_rows(rows: Sequence[Summary], by: str) -> list[Summary]:
         value = getattr(row, SORTS[by])
         if isinstance(value, str):
             return (False, value)
-        lowest = by in ("loss", "time") or (by in ("best", "final") and is_loss(row.output))
+        lowest = by in ("loss", "time") or (by in ("best", "final") and row.low)
         return (math.isnan(value), value if lowest else -value)
 
     return sorted(rows, key=key)

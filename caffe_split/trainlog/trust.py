@@ -93,8 +93,9 @@ class _Loss:
 def _losses(*tables: Table) -> list[_Loss]:
     found = []
     for table in tables:
+        weights = table.weights
         for name in table.names:
-            if is_loss(name) or is_score(name):
+            if is_loss(name, weights.get(name, 0)) or is_score(name):
                 index, value = table.printed(name)
                 found.append(_Loss(np.arange(len(table))[index], table.iteration[index], value))
     return found

@@ -65,6 +65,15 @@ def test_curves_are_what_the_logs_say() -> None:
     assert [(s.x, s.rate, s.runs) for s in curves.steps] == [(200, 0.01, (0,))]
 
 
+def test_a_log_without_values_is_named(tmp_path: Path) -> None:
+    training(tmp_path / "a", 0)
+    (tmp_path / "b.log").write_text(HEAD.format(0, 0) + "Iteration 0, Testing net (#0)\n")
+    code = "import sys; from caffe_split.cli.plot_loss import main; sys.exit(main())"
+    words = [sys.executable, "-c", code, "a/train.log", "b.log", "--out", "x.png"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stderr == "note: b.log: no value in it to draw\n" and done.stdout == "wrote x.png\n"
+
+
 def test_baseline_first_and_named_by_folder(tmp_path: Path) -> None:
     paths = [training(tmp_path / name, 0) for name in ("derived1", "baseline")]
     curves = series.collect([read_log(path) for path in paths])

@@ -18,7 +18,7 @@ import pytest
 
 from caffe_split.trainlog import pipeline
 from caffe_split.trainlog.follow import Follower
-from tests.support import start_process
+from tests.support import caffe_split, start_process
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -314,3 +314,9 @@ def test_a_folder_without_a_log_is_said(tmp_path: Path) -> None:
         assert status == 0 and "note: derived1: no training log in it\n" in notes
     status, _, notes = run("best", "derived1", cwd=tmp_path)
     assert status == 1 and "note" not in notes
+
+
+@pytest.mark.parametrize("command", ["best", "final", "table", "watch", "report"])
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, command: str) -> None:
+    done = caffe_split(command, "", cwd=tmp_path, status=2)
+    assert "an empty path; expected a log or a folder" in done.stderr and not done.stdout

@@ -26,7 +26,7 @@ def understood(data: bytes, by_numpy: bool, fewest: int = 1) -> str:
     tables = []
     for run in log.runs:
         for table in (run.displays, run.train, run.lr, run.clips, run.batches, *run.tests.values()):
-            tables.append((table.iteration.tolist(), table.clock.tolist()))
+            tables.append((table.iteration.tolist(), table.clock.tolist(), sorted(table.weights.items())))
             for name in table.names:
                 columns = (table.values, table.lines, table.offsets)
                 tables.append((name, *(column[name].tolist() for column in columns)))
