@@ -47,7 +47,7 @@ def check_study(study: Study) -> None:
         if sys.version_info < (3, 11):
             version = ".".join(map(str, sys.version_info[:2]))
             raise CaffeSplitError(f"a study needs Snakemake 8, and that Python 3.11 or later; this is Python {version}")
-        raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'caffe-split[study]'")
+        raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'snakemake>=8'")
     net = nets.study_net(study)
     missing = [path for path in nets.data_files(study) if not path.exists()]
     if missing and not study.make:

@@ -9,7 +9,7 @@ import pytest
 from tests.study.study_files import HERE, write_study
 from tests.support import caffe_split
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.data.digits import write_digits
 from caffe_split.errors import CaffeSplitError

@@ -9,7 +9,7 @@ import pytest
 
 from tests.study.study_files import write_study
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.study import steps
 from caffe_split.study.duration import work

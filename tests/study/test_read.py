@@ -19,7 +19,7 @@ from caffe_split.tpm.layers import Windows, add_watchers
 from tests.study.study_files import HERE, write_study
 from tests.support import ROOT, caffe_split
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.study.checks import check_same
 from caffe_split.study.data import check_data

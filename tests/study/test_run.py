@@ -29,7 +29,7 @@ from tests.support import ROOT, caffe_split
 
 pytestmark = [
     pytest.mark.caffe,
-    pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="pip install 'caffe-split[study]'"),
+    pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="pip install 'snakemake>=8'"),
 ]
 NEEDS_TORCH = pytest.mark.skipif(
     not get_backend("torch").is_there(), reason="PyTorch is not installed: ./tools/environment --torch"

@@ -15,7 +15,7 @@ from caffe_split.study.scale import nearest_divisor, parse_scale
 from tests.study.study_files import write_study
 from tests.support import ROOT
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.net.layers import all_layers
 from caffe_split.study.nets import length, study_net, study_solver

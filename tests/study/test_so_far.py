@@ -12,7 +12,7 @@ import pytest
 from tests.study.study_files import write_study
 from tests.support import ROOT, caffe_split
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split import jsontext
 from caffe_split.errors import CaffeSplitError

@@ -10,7 +10,7 @@ import pytest
 
 from tests.study.study_files import write_study
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.study.plan import steps_of
 from caffe_split.study.publish import readings

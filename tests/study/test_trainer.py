@@ -11,8 +11,8 @@ from caffe_split.backends.choose import get_backend
 from tests.study.study_files import write_study
 from tests.support import caffe_split
 
-pytest.importorskip("yaml", reason="PyYAML comes with caffe-split[study]")
-pytest.importorskip("snakemake", reason="pip install 'caffe-split[study]'")
+pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
+pytest.importorskip("snakemake", reason="pip install 'snakemake>=8'")
 
 from caffe_split.study.read import read_study
 from caffe_split.study.trainer import check_trainer, runs_here
