@@ -15,7 +15,7 @@ def read_yaml(path: Path) -> Any:
     try:
         import yaml
     except ImportError:
-        raise CaffeSplitError("a study needs PyYAML and Snakemake: pip install 'caffe-split[study]'") from None
+        raise CaffeSplitError("a study needs PyYAML and Snakemake: pip install pyyaml snakemake") from None
     try:
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         loader.yaml_implicit_resolvers = {
