@@ -36,7 +36,7 @@ _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", "
 # Of how many lines before the end it is seen that several nets were tested.
 _PHASE = 100
 _TESTED = re.compile(rb"Testing net \(#(\d{1,6})\)")
-NETS_NOTE = "they are of several test nets ({}); --net N shows those of one"
+NETS_NOTE = "it has several test nets ({}); --net N shows one"
 
 Say = Callable[[str], None]
 # Offset and text of a line, and a function that gives the N lines before it.

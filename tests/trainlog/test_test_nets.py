@@ -46,7 +46,7 @@ def test_a_table_says_which_net_it_shows_and_shows_another(two: Path) -> None:
 
 def test_best_prints_the_lines_of_all_nets_and_says_so_or_those_of_one(two: Path) -> None:
     done = caffe_split("best", two, cwd=two.parent)
-    note = f"note: {two}: they are of several test nets (#0, #1); --net N shows those of one"
+    note = f"note: {two}: it has several test nets (#0, #1); --net N shows one"
     assert done.stdout.split()[-1] == "0.9" and note in done.stderr
     done = caffe_split("best", two, "--net", 0, cwd=two.parent)
     assert [line.split()[-1] for line in done.stdout.splitlines()] == ["0.1", "0.2", "0.3"] and not done.stderr
