@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -73,8 +74,8 @@ class _Reader(Arms):
         base = self.path.parent.resolve()
         if not top["solver"]:
             raise self.wrong("solver", "it names no file")
-        solver = base / str(top["solver"])
-        root = (base / str(top.get("root") or ".")).resolve()
+        solver = self.path_from(base, top["solver"], "solver")
+        root = self.path_from(base, top.get("root") or ".", "root")
         seeds = self.seeds(top["seeds"])
         engine = self.one_of(top.get("engine", names()[0]), names(), "engine")
         precision = self.one_of(top.get("precision", "fp32"), PRECISIONS, "precision")
@@ -120,9 +121,9 @@ class _Reader(Arms):
         study = Study(
             name=self.name(top.get("name", self.path.stem), "name"),
             file=self.path.resolve(),
-            solver=solver.resolve(),
+            solver=solver,
             root=root,
-            data=(base / str(top["data"])).resolve() if top.get("data") else None,
+            data=self.path_from(base, top["data"], "data") if top.get("data") else None,
             make=self.one_of(top["make_data"], ("digits",), "make_data") if top.get("make_data") else "",
             engine=engine,
             precision=precision,
@@ -173,6 +174,17 @@ class _Reader(Arms):
                     f"kernel; choose {wanted}",
                 )
         return study
+
+    def path_from(self, base: Path, value: Any, where: str) -> Path:
+        """A path relative to the folder `base`, as a whole one; nothing need be there."""
+        try:
+            path = (base / str(value)).resolve()
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                path.stat()
+        except (OSError, ValueError, RuntimeError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise self.wrong(where, f"expected a path, found {str(value)[:40]!r}: {said}") from None
+        return path
 
     def seeds(self, value: Any) -> tuple[int, ...]:
         """A number of seeds, as 1 to that, or a list; the same for all runs, since runs of a seed are pairs."""

@@ -23,6 +23,10 @@ def test_what_is_done_says_what_is_left(tmp_path: Path) -> None:
     study = read_study(write_study(tmp_path))
     assert measured_pace(study, tmp_path) is None
     # Seed 3: 10 + 20 + 20 iterations in 100 seconds, a derivation of 7 and a fold of 11 seconds.
+    write_json(tmp_path / "done/s5.added.derive.json", {"seconds": 7})
+    write_json(tmp_path / "done/s3.baseline.train.json", {"seconds": 20})
+    assert measured_pace(study, tmp_path) == Pace(2.0, {"derive": 7.0, "fold": 7.0})
+    (tmp_path / "done/s5.added.derive.json").unlink()
     took = {"baseline.train": 20, "continue.train": 30, "added.derive": 7, "added.train": 50, "added.fold": 11}
     for name, seconds in took.items():
         write_json(tmp_path / f"done/s3.{name}.json", {"seconds": seconds})

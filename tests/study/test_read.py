@@ -90,6 +90,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": 5}, "name: expected a name, found 5; put it in quotes"),
     ({"arms": [{"kind": "skip", "name": False}]}, "arm False: name: expected a name, found False; put it in quotes"),
     ({"make_data": "mnist"}, "make_data: 'mnist' is none of digits"),
+    ({"solver": "a\0"}, "solver: expected a path, found 'a\\x00': "),
+    (
+        {"root": "a" * 300},
+        "root: expected a path, found 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa': File name too long",
+    ),
     ({"solver": ""}, "solver: it names no file"),
     (
         {"arms": [{"kind": "residual", "skip_pool": "average"}]},
