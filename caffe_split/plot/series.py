@@ -96,16 +96,17 @@ def collect(
             if name in outputs or (not outputs and name == "loss"):
                 result.train.append(_curve(run, name, axis(train), train, name))
         for net in [net for net in log.test_nets if only in (None, net)]:
-            for name in log.table("tests", net).names:
+            tests = _Tests(log, net, axis)
+            for name in tests.table.names:
                 weight = log.weight(net, name)
                 known[name] = None
                 if outputs and name not in outputs:
                     continue
                 label = name if len(log.test_nets) == 1 else f"{name} (net {net})"
                 if is_loss(name, weight):
-                    result.loss.append(_tested(log, run, label, net, name, axis))
+                    result.loss.append(tests.curve(run, label, name))
                 elif outputs or is_accuracy(name, weight):
-                    result.accuracy.append(_tested(log, run, label, net, name, axis))
+                    result.accuracy.append(tests.curve(run, label, name))
         if not outputs:
             _keep_last(result.accuracy, run)
             _keep_last(result.loss, run)
@@ -181,26 +182,36 @@ def best_point(curve: Curve, lowest: bool) -> int | None:
 
 def mark(curve: Curve, lowest: bool) -> tuple[float, float] | None:
     """Where the star of the best stands, which is that of the table: on the curve, or at a value that was replaced."""
-    place = best_point(curve, lowest)
-    x, y = curve.earlier or (np.zeros(0), np.zeros(0))
-    points = [(float(x[at]), float(y[at])) for at in range(len(x))]
-    if place is not None:
-        points.append((float(curve.x[place]), float(curve.y[place])))
-    # Of equal ones the last is the best.
-    return min(reversed(points), key=lambda point: point[1] if lowest else -point[1], default=None)
+    parts = [curve]
+    if curve.earlier is not None:
+        parts.insert(0, replace(curve, x=curve.earlier[0], y=curve.earlier[1], trusted=None))
+    star: tuple[float, float] | None = None
+    for part in parts:
+        place = best_point(part, lowest)
+        if place is not None:
+            x, y = float(part.x[place]), float(part.y[place])
+            if star is None or (y <= star[1] if lowest else y >= star[1]):  # of equal ones the last is the best
+                star = (x, y)
+    return star
 
 
-def _tested(log: TrainingLog, run: int, label: str, net: int, name: str, axis: Callable[[Table], np.ndarray]) -> Curve:
-    """The curve of an output of tests."""
-    tests = log.table("tests", net)
-    curve = _curve(run, label, axis(tests), tests, name, log.trusted(net))
-    table, replaced = log.replaced(net)
-    if name not in table.names:
-        return curve
-    rows, y = table.printed(name)
-    x = axis(table)[rows]
-    good = replaced[rows] & np.isfinite(x) & np.isfinite(y)
-    return replace(curve, earlier=(x[good], y[good]))
+class _Tests:
+    """The tests of one net in a log: what all curves of its outputs have in common, found once."""
+
+    def __init__(self, log: TrainingLog, net: int, axis: Callable[[Table], np.ndarray]) -> None:
+        self.table, self._trusted = log.table("tests", net), log.trusted(net)
+        self._earlier, self._replaced = log.replaced(net)
+        self._x, self._earlier_x = axis(self.table), axis(self._earlier)
+
+    def curve(self, run: int, label: str, name: str) -> Curve:
+        """The curve of an output."""
+        curve = _curve(run, label, self._x, self.table, name, self._trusted)
+        if name not in self._earlier.names:
+            return curve
+        rows, y = self._earlier.printed(name)
+        x = self._earlier_x[rows]
+        good = self._replaced[rows] & np.isfinite(x) & np.isfinite(y)
+        return replace(curve, earlier=(x[good], y[good]))
 
 
 def _curve(run: int, label: str, x: np.ndarray, table: Table, name: str, trusted: np.ndarray | None = None) -> Curve:

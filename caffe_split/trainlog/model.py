@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -212,8 +213,16 @@ class TrainingLog:
 
     def weight(self, net: int, name: str) -> int:
         """The sign of the loss weight that Caffe printed with a test output: 1, -1, or 0 if it printed none."""
-        signs = [run.tests[net].weights.get(name, 0) for run in self.runs if net in run.tests]
-        return min((sign for sign in signs if sign), default=0)
+        return self._weights.get((net, name), 0)
+
+    @cached_property
+    def _weights(self) -> dict[tuple[int, str], int]:
+        found: dict[tuple[int, str], int] = {}
+        for run in self.runs:
+            for net, table in run.tests.items():
+                for name, weight in table.weights.items():
+                    found[net, name] = min(weight, found.get((net, name), weight))
+        return found
 
     def _is_accuracy(self, net: int, name: str) -> bool:
         return is_accuracy(name, self.weight(net, name))

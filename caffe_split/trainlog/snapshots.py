@@ -39,6 +39,7 @@ def nearest_snapshot(log: TrainingLog, iteration: int, line: int | None = None) 
     is found where the whole folder has been moved), and then at the printed path, from where this program runs.
     """
     folder = Path(log.path).parent
+    own = None if line is None else log.run_of(line)
     found: dict[str, Snapshot] = {}  # what was written last into each file
     for at, run in enumerate(log.runs):
         for event in run.of_kind("snapshot"):
@@ -50,7 +51,7 @@ def nearest_snapshot(log: TrainingLog, iteration: int, line: int | None = None) 
             places = [folder.joinpath(*path.parts[start:]) for start in range(first, len(path.parts))]
             there = next((place for place in [*places, path] if place.is_file()), None)
             name = printed if there is None else str(there)
-            mine = line is None or log.same_weights(log.run_of(line), at, event.iteration)
+            mine = own is None or log.same_weights(own, at, event.iteration)
             found[name] = Snapshot(event.iteration, name, there is not None, at, -1 if mine else run.first_iteration)
 
     def order(snapshot: Snapshot) -> tuple[bool, int, bool, int]:

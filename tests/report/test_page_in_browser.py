@@ -316,3 +316,25 @@ def test_the_page_fits_a_phone_and_the_dark(tab: Page, report: Path, width: int,
         assert left >= 0 and right <= width
         assert left <= at <= right or min(abs(left - at), abs(right - at)) < 40  # beside the pointer
         assert frame["y"] < tip["y"] and tip["y"] + tip["height"] < frame["y"] + frame["height"]
+
+
+def test_the_star_of_a_best_that_a_resumed_run_replaced_stands_at_its_value(tab: Page, tmp_path: Path) -> None:
+    lines = []
+    for tests in ({0: 0.1, 300: 0.5, 600: 0.9}, {300: 0.5, 600: 0.8}):
+        lines.append("Solving net")
+        for iteration, accuracy in tests.items():
+            lines += [f"Iteration {iteration}, Testing net (#0)", f"    Test net output #0: accuracy = {accuracy}"]
+            lines.append(f"Iteration {iteration}, loss = 1")
+    text = "".join(f"I0305 15:00:{k:02d}.000000 1 solver.cpp:1] {line}\n" for k, line in enumerate(lines))
+    (tmp_path / "train.log").write_text(text)
+    caffe_split("report", "train.log", cwd=tmp_path)
+    tab.open(tmp_path / "report.html")
+    shown = "[...document.querySelectorAll('[data-panel=\"test accuracy\"] .{}')]"
+    (star,) = tab.run(shown.format("best") + ".map(b => b.getAttribute('points'))")
+    lowest, _, highest = tab.run(shown.format("point") + ".map(p => [p.getAttribute('cx'), p.getAttribute('cy')])")
+    corners = [tuple(map(float, corner.split(","))) for corner in star.split()]
+    x, y = (sum(corner[place] for corner in corners[::2]) / 5 for place in (0, 1))
+    # The curve has 0.1, 0.5 and, in place of 0.9, 0.8.
+    assert x == pytest.approx(float(highest[0]), abs=0.1)
+    upwards = (y - float(lowest[1])) / (float(highest[1]) - float(lowest[1]))
+    assert 0.1 + upwards * 0.7 == pytest.approx(0.9, abs=0.005) and y > 0

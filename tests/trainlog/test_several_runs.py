@@ -9,9 +9,9 @@ import pytest
 
 from caffe_split.plot.series import collect, mark
 from caffe_split.report.curves import curve_data
-from caffe_split.trainlog import query, read_log
+from caffe_split.trainlog import TrainingLog, query, read_log
 from caffe_split.trainlog.snapshots import nearest_snapshot
-from tests.support import caffe_split
+from tests.support import caffe_split, calls
 
 STAMP = "I0305 15:{:02d}:{:02d}.000000  7 solver.cpp:1] "
 Tests = dict[int, float]
@@ -29,7 +29,7 @@ def write(folder: Path, *runs: Tests, snapshots: tuple[int, ...] = (), end: str 
             lines.append(f"Iteration {iteration}, loss = 1")
         lines.append(end)
     path = folder / "train.log"
-    path.write_text("".join(STAMP.format(k // 60, k % 60) + line + "\n" for k, line in enumerate(lines)))
+    path.write_text("".join(STAMP.format(k // 60 % 60, k % 60) + line + "\n" for k, line in enumerate(lines)))
     for iteration in snapshots:
         (folder / f"net_iter_{iteration}.caffemodel").write_text("x")
     return path
@@ -122,3 +122,17 @@ def test_a_run_that_crashed_before_it_began_leaves_the_training_where_it_was(tmp
     (row,) = query.summarise([read_log(path)])
     assert (row.iterations, row.state) == (700, "crashed")
     assert "crashed at iteration 700" in caffe_split("final", path, "--value", cwd=tmp_path).stderr
+
+
+def test_work_is_linear_in_the_number_of_runs(tmp_path: Path) -> None:
+    counts = []
+    for runs in (20, 100, 800):
+        log = read_log(write(tmp_path, *[{100: 0.1, 200: 0.2 + run / 1e4} for run in range(runs)]))
+
+        def work(log: TrainingLog = log) -> None:
+            query.summarise([log])
+            collect([log])
+
+        counts.append(calls(work))
+    # The first run also loads modules; work for each pair of runs would be 64 times as much.
+    assert counts[2] < 12 * counts[1], counts
