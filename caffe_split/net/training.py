@@ -264,7 +264,7 @@ def solver_net_path(solver: prototxt.Document) -> Path:
     key, name = inline[0], inline_name(Path(solver.filename), inline[0]).name
     raise CaffeSplitError(
         f"{solver.filename}: its net stands in the solver itself, and is needed as a file here. Write what is within "
-        f"{key} {{ ... }} into {name}, and give that file; `make-derived --control` does so."
+        f"{key} {{ ... }} into {name}, and give that file; `caffe-split make-derived --control` does so."
     )
 
 

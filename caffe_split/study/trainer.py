@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from caffe_split.backends.choose import backends, get_backend
@@ -42,5 +43,4 @@ def check_trainer(study: Study) -> None:
         backend.require_choices(study.solver, Choices(study.device, precision=study.precision))
     except CaffeSplitError as error:
         # They are options of commands, and keys of a study.
-        said = str(error).replace("--device ", "device: ").replace("--precision ", "precision: ")
-        raise CaffeSplitError(f"{study.file}: {said}") from None
+        raise CaffeSplitError(f"{study.file}: {re.sub(r'--(device|precision) ', r'\1: ', str(error))}") from None

@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPat
         leveldb_to_lmdb("level", "out")
     assert not Path("out").exists()
     monkeypatch.setattr(leveldb, "can_read", lambda: False)
-    with pytest.raises(CaffeSplitError, match=r"read by plyvel: pip install 'caffe-split\[leveldb\]'"):
+    with pytest.raises(CaffeSplitError, match=r"read by plyvel: pip install plyvel"):
         LevelDb("level")
 
 

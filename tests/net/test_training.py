@@ -68,7 +68,7 @@ def test_a_net_within_a_solver(key: str) -> None:
     assert training.is_inline and training.net_path == Path(f"s_{key[:-6]}.prototxt")
     assert str(training.net) == f"# mine\n{NET}{CONV}\n"
     assert [layer.field.line for layer in all_layers(training.net)] == [4, 5]
-    with pytest.raises(CaffeSplitError, match="names no net file"):
+    with pytest.raises(CaffeSplitError, match=r"in the solver itself, .* into s_\w*net\.prototxt, and give"):
         solver_net_path(training.solver)
 
 

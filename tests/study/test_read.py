@@ -229,7 +229,7 @@ def test_a_page_that_is_in_the_way_is_seen_first(tmp_path: Path) -> None:
 def test_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_study(tmp_path)
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(CaffeSplitError, match=r"pip install 'caffe-split\[study\]'"):
+    with pytest.raises(CaffeSplitError, match=r"pip install pyyaml snakemake"):
         read_study(file)
 
 
