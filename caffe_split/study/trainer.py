@@ -43,4 +43,5 @@ def check_trainer(study: Study) -> None:
         backend.require_choices(study.solver, Choices(study.device, precision=study.precision))
     except CaffeSplitError as error:
         # They are options of commands, and keys of a study.
-        raise CaffeSplitError(f"{study.file}: {re.sub(r'--(device|precision) ', r'\1: ', str(error))}") from None
+        said = re.sub("--(device|precision) ", r"\1: ", str(error))
+        raise CaffeSplitError(f"{study.file}: {said}") from None
