@@ -34,7 +34,7 @@ setup(
         "leveldb": ["plyvel"],
         "opencv": ["opencv-python-headless<5"],
         "digits": ["scikit-learn"],
-        "torch": ["torch>=2.1", "typing_extensions>=4.4"],
+        "torch": ["torch>=2.4", "typing_extensions>=4.4"],
         "onnx": ["onnx>=1.15", "onnxruntime>=1.16"],
         "study": ["pyyaml", "snakemake>=8; python_version >= '3.11'"],
         "test": [
