@@ -138,7 +138,8 @@ def test_rounds_begin_from_the_split_snapshot_of_the_one_before(tmp_path: Path) 
     )
     log = (tmp_path / "out/s1/continue2/train.log").read_text()
     assert "Iteration 0, lr" in log and re.search(r"continue/\S+_iter_8.caffemodel", log)
-    assert "--scale 1/2 --seeds 1" in (tmp_path / "docs/tiny.md").read_text()
+    # The scale stands in the file.
+    assert "--out out --seeds 1 --publish docs" in (tmp_path / "docs/tiny.md").read_text()
 
 
 def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path) -> None:
