@@ -29,7 +29,7 @@ def run_caffe_time(
     words += ["-level", str(how.state.level)] if how.state.level else []
     words += ["-stage", ",".join(how.state.stages)] if how.state.stages else []
     words += ["-gpu", "0"] if how.device == "cuda" else []
-    variables = {**environment, "GLOG_logtostderr": "1", "GLOG_minloglevel": "0"}
+    variables = {**environment, "GLOG_logtostderr": "1"}
     # Caffe times itself while it prints a line per iteration. Whoever waits for these at the other end of a pipe takes
     # the processor from it between two layers, for up to a fifth of a small net's iteration; so they go into a file.
     with tempfile.TemporaryFile() as written:
