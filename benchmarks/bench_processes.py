@@ -3,7 +3,8 @@
 `python -m benchmarks.bench_processes [--net resnet20_cifar10] [--iterations 20] [--rounds 3] [--precision bf16] [--cpu]
 [--before CHECKOUT]`. The data are random images in LMDBs; a time is the median over a log's intervals after the first.
 Ratios above 1 say that two processes are faster. Two processes that train half of each batch and know nothing of each
-other show what could be reached at most. With `--cpu` the processor time of all processes is compared, which
+other show what could be reached at most; the net written by hand in PyTorch, in one process with two threads, shows
+what others have without processes. With `--cpu` the processor time of all processes is compared, which
 other programs disturb less; it does not show how long processes wait for each other.
 """
 
@@ -22,6 +23,7 @@ from benchmarks.bench_engine import NETS, ROOT, prepare, processor_seconds, seco
 
 ONE = "one process, 2 threads"
 APART = "two that know nothing"
+HAND = "by hand, 2 threads"
 
 
 def apart(command: list[str], folder: Path, environment: dict[str, str]) -> float:
@@ -54,6 +56,8 @@ def main() -> None:
         "two processes": ["--threads", "1", "--processes", "2"],
         "two, --sync-bn": ["--threads", "1", "--processes", "2", "--sync-bn"],
     }
+    hand = [sys.executable, str(ROOT / "benchmarks/bench_engine.py"), "--by-hand", words.net]
+    hand += ["--iterations", str(words.iterations), "--threads", "2", "--precision", words.precision]
     roots = {"": ROOT, **({"before: ": words.before.resolve()} if words.before else {})}
     print(f"{words.net}, {words.precision}, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as place:
@@ -61,6 +65,8 @@ def main() -> None:
         prepare(folder, words.net, words.iterations)
         measured: dict[str, list[float]] = {}
         for _ in range(words.rounds):
+            if not words.cpu:
+                measured.setdefault(HAND, []).append(seconds(hand, folder, OMP_WAIT_POLICY="passive"))
             for when, root in roots.items():
                 for what, more in kinds.items():
                     environment = {"PYTHONPATH": str(root), "OMP_WAIT_POLICY": "passive"}
@@ -75,9 +81,16 @@ def main() -> None:
                     measured.setdefault(when + APART, []).append(took)
     for name, found in measured.items():
         alone = measured[name.split(": ")[0] + ": " + ONE if ": " in name else ONE]
-        ratios = [one / two for one, two in zip(alone, found)]
-        shown = f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
-        print(f"  {name:32} {statistics.median(found) * 1000:7.1f} ms per iteration; one / this: {shown}")
+        against = f"one / this: {shown(alone, found)}"
+        if HAND in measured and name != HAND:
+            against += f"; by hand / this: {shown(measured[HAND], found)}"
+        print(f"  {name:32} {statistics.median(found) * 1000:7.1f} ms per iteration; {against}")
+
+
+def shown(others: list[float], found: list[float]) -> str:
+    """The median of the rounds' ratios, and each."""
+    ratios = [other / own for other, own in zip(others, found)]
+    return f"{statistics.median(ratios):.2f} ({', '.join(f'{ratio:.2f}' for ratio in ratios)})"
 
 
 if __name__ == "__main__":
