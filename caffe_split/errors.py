@@ -1,4 +1,4 @@
-"""The toolkit's exception, and checks of what is passed to its functions."""
+"""The toolkit's exception, checks of what is passed to its functions, and numbers in messages."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ def expect_count(value: Any, name: str, least: int = 1) -> None:
     """Raises `WrongUseError` unless `value`, which is called `name`, is a whole number of `least` or more."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise WrongUseError(f"{name} is {value!r}, expected a whole number of {least} or more.")
+
+
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """A number and what it counts; `nouns` is the plural where that is not `noun` with an s.
+
+    >>> counted(1, "layer"), counted(2, "layer"), counted(0, "axis", "axes")
+    ('1 layer', '2 layers', '0 axes')
+    """
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from caffe_split.cli.options import print_json
-from caffe_split.errors import CaffeSplitError, WrongUseError
+from caffe_split.errors import CaffeSplitError, WrongUseError, counted
 
 if TYPE_CHECKING:
     from caffe_split.net.training import Training
@@ -57,7 +57,7 @@ class ScoresAsked(NamedTuple):
         if as_json:
             print_json({"weights": source, "batches": self.batches, "engine": backend.name, **table.as_dict()})
             return
-        batches = f"{self.batches} {'batch' if self.batches == 1 else 'batches'}"
+        batches = counted(self.batches, "batch", "batches")
         click.echo(f"{source}: gradients of {batches}, run in {backend.title}")
         for line in table.lines():
             click.echo(line)

@@ -8,7 +8,7 @@ import numpy as np
 
 from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.options import DEFAULTS, DeriveOptions
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.net.geometry import convolution_geometry
@@ -145,7 +145,7 @@ def choose_layers(
         choice = parse_choice(options.choose_by)
         more = "Watch more layers with `caffe-split instrument`, or split fewer." if choice.by_tpm else "Split fewer."
         raise CaffeSplitError(
-            f"{len(chosen)} {'layer' if len(chosen) == 1 else 'layers'} can be split by {options.choose_by} "
+            f"{counted(len(chosen), 'layer')} can be split by {options.choose_by} "
             f"({', '.join(chosen) or 'none'}), {count} were asked for. Layers that can be split: {listing}. {more}"
         )
     return [layer for name, layer in possible.items() if name in chosen]

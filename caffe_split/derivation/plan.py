@@ -14,6 +14,7 @@ from caffe_split.backends.check_weights import STATE_NAME, WEIGHTS_NAME
 from caffe_split.backends.choose import get_backend
 from caffe_split.derivation.choice import BY_TPM, parse_choice
 from caffe_split.derivation.options import DeriveOptions
+from caffe_split.errors import counted
 from caffe_split.files import new_folder, write_atomic
 from caffe_split.formats.weights import caffemodel
 from caffe_split.formats.weights.solverstate import SolverState, write_solverstate
@@ -147,7 +148,7 @@ class DerivePlan:
         lines = [f"{self.net_path} at {source} ({self.weights_path}) -> {self.out}"]
         if self.layers:
             lines.append(
-                f"{self.options.kind} split of {len(self.layers)} layer(s), "
+                f"{self.options.kind} split of {counted(len(self.layers), 'layer')}, "
                 f"{self._chosen()}partition {self.options.partition}, init {self.options.init}, "
                 f"noise {self.options.noise:g}, seed {self.options.seed}"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.net.layers import Layer
 
 Shape = tuple[int, ...]
@@ -74,10 +74,12 @@ def axis_of(value: object, rank: int, layer: Layer, past_end: bool = False) -> i
 def need_bottoms(layer: Layer, bottoms: Sequence[Shape], count: int, axes: int = 0) -> None:
     """Raises `CaffeSplitError` for fewer bottoms than the type needs, and where one of these has fewer axes."""
     if len(bottoms) < count:
-        raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {count} bottom(s); it has {len(bottoms)}.")
+        raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {counted(count, 'bottom')}; it has {len(bottoms)}.")
     for bottom in bottoms[:count]:
         if len(bottom) < axes:
-            raise CaffeSplitError(f"{layer.where}: a {layer.type} needs {axes} axis(es); its bottom has {len(bottom)}.")
+            raise CaffeSplitError(
+                f"{layer.where}: a {layer.type} needs {counted(axes, 'axis', 'axes')}; its bottom has {len(bottom)}."
+            )
 
 
 def need_images(layer: Layer, bottoms: Sequence[Shape], count: int) -> None:

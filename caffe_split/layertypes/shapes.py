@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
@@ -116,8 +116,8 @@ def document_inputs(document: prototxt.Document) -> dict[str, Shape]:
     shapes += [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
     if len(shapes) != len(names) or any(len(dims) % 4 for _ in names):
         raise CaffeSplitError(
-            f"{document.filename}: {len(names)} input(s), but {len(shapes)} shape(s) of them. Give each `input` an "
-            "`input_shape`, or four `input_dim`."
+            f"{document.filename}: {counted(len(names), 'input')}, but {counted(len(shapes), 'shape')} of them. Give "
+            "each `input` an `input_shape`, or four `input_dim`."
         )
     return dict(zip(names, shapes))
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from caffe_split.errors import counted
 from caffe_split.layertypes.cost import changes, listing
 from caffe_split.layertypes.summary import Row, Summary, pair_up
 
@@ -15,7 +16,7 @@ def table_lines(summary: Summary) -> list[str]:
     """The table, one line per layer, with the totals below."""
     body = [(row.name, row.type, row.output, _count(row.parameters), _count(row.macs)) for row in summary.rows]
     head = ("layer", "type", "output", "parameters", "multiply-adds")
-    count = f"{len(body)} layer{'' if len(body) == 1 else 's'}"
+    count = counted(len(body), "layer")
     total = ("total", count, "", *(text if text != "0" else "-" for text in summary.cost.texts()))
     return [*_columns([head, *body, total], "lllrr"), *_notes(summary)]
 

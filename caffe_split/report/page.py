@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 from caffe_split import __version__
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.files import check_ending, check_file, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.plot.draw import draw_svg
@@ -40,7 +40,7 @@ def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force
 
 def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
     """The whole page as text."""
-    count = f"{len(runs)} training{'s' if len(runs) > 1 else ''} in Caffe"
+    count = f"{counted(len(runs), 'training')} in Caffe"
     names = ", ".join(run.name for run in runs)
     title = title or (names if len(names) <= LONGEST_TITLE else count)
     style, script = _part("page.css"), _part("page.js")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import change
 from caffe_split.net.training import solvers_in
@@ -190,7 +190,7 @@ def _change(counts: tuple[int | None, int | None]) -> str:
 def _made(manifest: Manifest) -> str:
     options = manifest.options
     source = f"iteration {manifest.iteration}" if manifest.iteration is not None else "given weights"
-    words = [f"{len(manifest.layers)} layer(s) of {manifest.net} at {source}"]
+    words = [f"{counted(len(manifest.layers), 'layer')} of {manifest.net} at {source}"]
     first = [key for key in ("kind", "partition", "init", "noise", "seed") if key in options]
     # Of the other options only those that were set.
     others = [key for key in options if key not in first and options[key] not in (None, False, 0, "none")]

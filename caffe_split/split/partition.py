@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.split.saliency import SALIENCIES
 
 Scores = npt.NDArray[np.float64]
@@ -142,8 +142,8 @@ def divide(rule: PartitionRule, scores: Scores, group: int = 1, salt: str = "") 
         fast += [index for index in order if index // size == g][:per_group]
     if rule.text.startswith("list") and sorted(fast) != sorted(order[: rule.count(scores)]):
         raise CaffeSplitError(
-            f"partition '{rule.text}': each of the {group} group(s) of {size} kernels needs equally many fast "
-            f"kernels, at least 1 and at most {size - 1}."
+            f"partition '{rule.text}': each group ({group}, of {counted(size, 'kernel')} each) needs equally many "
+            f"fast kernels, at least 1 and at most {size - 1}."
         )
     return Partition(fast=tuple(sorted(fast)), slow=tuple(sorted(set(order) - set(fast))))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from caffe_split.errors import counted
 from caffe_split.tpm.scores import LayerScores, by_window, null_tpm
 
 # How many spreads of pure noise have to lie between noise and a straight line.
@@ -65,7 +66,7 @@ def warnings(scores: Sequence[LayerScores], momentum: float, snapshots: Sequence
         first = group[0]
         weights = min(score.num_weights // score.num_output for score in group)
         least = least_steps(first.interval, momentum, weights)
-        window = f"the window {first.start}:{first.stop} has N = {first.steps} {_steps(first.steps)}"
+        window = f"the window {first.start}:{first.stop} has N = {counted(first.steps, 'step')}"
         if first.steps == 1:
             lines.append(
                 f"{window}: over one step TPM is 1 for every kernel, however it moved. TPM means something from "
@@ -111,10 +112,6 @@ def _one_bin(group: Sequence[LayerScores]) -> list[str]:
         f"the TPM entropy of all layers in the window {group[0].start}:{group[0].stop} is 0: it does not say which "
         "layers to split; name them (--layers), or take a window in which the net still learns"
     ]
-
-
-def _steps(count: int) -> str:
-    return "step" if count == 1 else "steps"
 
 
 def _advice(snapshots: Sequence[int], least: int) -> str:

@@ -117,7 +117,7 @@ MISTAKES = [
     ('type: "Slice" bottom: "d" top: "a" top: "b" slice_param { slice_point: 4 }', "not sliced into 2 tops"),
     ('type: "Reshape" bottom: "d" reshape_param { shape { dim: 7 dim: -1 } }', "cannot be given the shape (7, "),
     (RESHAPE + "{ shape { dim: 0 dim: 0 dim: 0 } }", "an axis that its bottom of (2, 3)"),
-    ('type: "SoftmaxWithLoss" bottom: "d" top: "t"', "needs 2 bottom(s); it has 1"),
+    ('type: "SoftmaxWithLoss" bottom: "d" top: "t"', "needs 2 bottoms; it has 1"),
     ('type: "InnerProduct" bottom: "d"', "without inner_product_param"),
 ]
 
@@ -162,7 +162,7 @@ def test_inputs_of_old_deploy_nets() -> None:
     assert infer_shapes(phase_layers(document, TEST), document_inputs(document)).blobs == {"a": (1, 2), "b": (1, 2)}
     old = prototxt.parse('input: "a" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4', "net")
     assert document_inputs(old) == {"a": (1, 2, 3, 4)}
-    with pytest.raises(CaffeSplitError, match=r"1 input\(s\), but 0 shape"):
+    with pytest.raises(CaffeSplitError, match="1 input, but 0 shapes of them"):
         document_inputs(prototxt.parse('input: "a"', "net"))
 
 
