@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
-from caffe_split.engine.layers.data import Input, MemoryData
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.given import Given
+from caffe_split.engine.layers.inputs import Input, MemoryData
 from caffe_split.engine.layers.labels import Labelled
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
