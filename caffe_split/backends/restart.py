@@ -9,7 +9,8 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.backends.train_plan import NO_CHOICES, TrainPlan, plan_training
 from caffe_split.engine.spec.command import Choices
 from caffe_split.net.resume import newest_pair
-from caffe_split.net.training import find_snapshots, open_training
+from caffe_split.net.snapshots import find_snapshots
+from caffe_split.net.training import open_training
 
 
 def plan_again(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.net.training import solvers_naming
+from caffe_split.net.which_net import solvers_naming
 from caffe_split.net.which_solver import listing
 
 
@@ -27,7 +27,7 @@ class SolverSettings:
 def solver_settings(path: str | os.PathLike[str]) -> SolverSettings:
     """Read a solver. Raises `CaffeSplitError` where there is no such file, and for a net in place of a solver."""
     from caffe_split.formats import prototxt
-    from caffe_split.net.training import snapshot_prefix
+    from caffe_split.net.snapshots import snapshot_prefix
 
     solver = Path(path)
     if not solver.is_file():

@@ -24,9 +24,10 @@ from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.resume import AUTO, HISTORIES
+from caffe_split.net.snapshots import snapshot_prefix
 from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.state import NetState
-from caffe_split.net.training import snapshot_prefix, weights_named
+from caffe_split.net.training import weights_named
 
 
 def check_request(request: TrainingRequest, runs_program: bool) -> int:

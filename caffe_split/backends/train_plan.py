@@ -16,7 +16,8 @@ from caffe_split.engine.spec.command import Choices
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.kinds import kind_of
 from caffe_split.net.resume import AUTO
-from caffe_split.net.training import find_snapshots, weights_named
+from caffe_split.net.snapshots import find_snapshots
+from caffe_split.net.training import weights_named
 from caffe_split.trainlog.pipeline import looks_like_log
 
 NO_CHOICES = Choices()

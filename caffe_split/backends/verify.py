@@ -27,7 +27,7 @@ from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.state import TESTED, AskedState, NetState, state_of_solver
-from caffe_split.net.training import solver_net_path
+from caffe_split.net.which_net import solver_net_path
 from caffe_split.split.recognise import all_splits
 
 

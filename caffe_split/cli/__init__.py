@@ -38,7 +38,7 @@ COMMANDS = {
     "extract": "extract",
     "best": "logs",
     "final": "logs",
-    "table": "logs",
+    "table": "table",
     "watch": "watch",
     "report": "report",
     "data": "data",

@@ -1,68 +1,26 @@
-"""Commands that ask training logs: best, final, table."""
+"""The commands `best` and `final`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from caffe_split import jsontext
-from caffe_split.cli.log_path import LogPath
+from caffe_split.cli.log_options import LOGS, found_in, log_at, net_option, rank_option, say
 from caffe_split.cli.ranges import IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, show
 from caffe_split.trainlog.outputs import Value, is_score
 from caffe_split.trainlog.snapshots import nearest_snapshot
-from caffe_split.trainlog.summary import SORTS, Summary, sort_rows
 from caffe_split.trainlog.text import open_log
 
 if TYPE_CHECKING:
     from caffe_split.trainlog.model import TrainingLog
 
 # What needs NumPy (`read`, `query`) is imported inside the functions: the pipelines' lines are found without it.
-
-LOGS = click.argument("logs", nargs=-1, required=True, type=LogPath())
-rank_option = click.option(
-    "--rank",
-    type=IntRange(0),
-    help="Read the lines of this rank, in a log of several processes.  [default: the first]",
-)
-
-net_option = click.option(
-    "--net", type=IntRange(0), metavar="N", help="The test net N, of several.  [default: the first with that output]"
-)
-
-
-def _say(text: str) -> None:
-    # stdout holds only what the pipelines print, so that it can be compared and piped on.
-    sys.stdout.flush()
-    click.echo(text, err=True)
-
-
-def _read(path: str, rank: int | None) -> TrainingLog:
-    from caffe_split.trainlog.read import read_log
-
-    log = read_log(path, rank)
-    for note in log.notes:
-        _say(f"note: {path}: {note}")
-    return log
-
-
-def found_in(paths: Sequence[str]) -> list[str]:
-    """The logs that are given, in place of a folder all logs in it; of a folder without one that is said.
-
-    Raises `CaffeSplitError` if there is none at all.
-    """
-    found = {path: [str(file) for file in pipeline.logs_under(path)] for path in paths}
-    if not any(found.values()):
-        raise CaffeSplitError(f"no training log in {', '.join(paths)}: no file there holds lines of Caffe")
-    for path, files in found.items():
-        if not files:
-            _say(f"note: {path}: no training log in it")
-    return [file for path in paths for file in found[path]]
 
 
 def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
@@ -72,10 +30,10 @@ def _each(logs: list[str], show_one: Callable[[str], None]) -> int:
         try:
             open_log(path)
             if len(logs) > 1:
-                _say(f"==> {path} <==")
+                say(f"==> {path} <==")
             show_one(path)
         except CaffeSplitError as error:
-            _say(f"caffe-split: {error}")
+            say(f"caffe-split: {error}")
             status = 1
     return status
 
@@ -86,7 +44,7 @@ def _say_of(log: TrainingLog, values: list[Value], output: str | None = None, ne
 
     for note in (query.nets_note(values), query.trust_note(log, output, net)):
         if note:
-            _say(f"note: {log.path}: {note}")
+            say(f"note: {log.path}: {note}")
 
 
 def _show_lines(path: str, lines: list[pipeline.Found], rank: int | None) -> None:
@@ -143,21 +101,21 @@ def best(
 
     def one(path: str) -> None:
         if output is None and net is None and not (value or snapshot or as_json):
-            lines = pipeline.best_lines(path, count, rank, _say)
+            lines = pipeline.best_lines(path, count, rank, say)
             if lines:
                 _show_lines(path, lines, rank)
                 if pipeline.misleading(lines):
-                    _say(_misleading(path))
+                    say(_misleading(path))
                 losses = pipeline.losses_in(lines)
                 if losses:
-                    _say(
+                    say(
                         f"note: in {path} {', '.join(losses)} is a loss, whose highest value is last above; "
                         "--output NAME, also of the accuracy, orders by value"
                     )
                 return
         from caffe_split.trainlog import query
 
-        log = _read(path, rank)
+        log = log_at(path, rank)
         values = log.values(output, net)  # or says what there is
         by_value = output is not None or all(is_score(found.output) for found in values)
         if by_value:
@@ -205,18 +163,18 @@ def final(
 
     def one(path: str) -> None:
         plain = output is None and net is None and not (value or as_json)
-        lines = [] if not plain else pipeline.final_lines(path, rank=rank, say=_say)
+        lines = [] if not plain else pipeline.final_lines(path, rank=rank, say=say)
         if lines:
             _show_lines(path, lines, rank)
             return
         from caffe_split.trainlog import query
 
-        log = _read(path, rank)
+        log = log_at(path, rank)
         chosen = query.final_values(log, output, net)
         state, detail = query.state_of(log)
         if state != "done":
             reason = f": {detail}" if detail else ""
-            _say(f"{path}: {state} at iteration {log.last_iteration}{reason}")
+            say(f"{path}: {state} at iteration {log.last_iteration}{reason}")
         _show_values(log, chosen, records if as_json else None, value, False)
         _say_of(log, chosen, output, net)
 
@@ -224,102 +182,6 @@ def final(
     if as_json:
         click.echo(jsontext.dumps(records))
     return status
-
-
-@click.command()
-@LOGS
-@click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["markdown", "csv", "json"]),
-    default="markdown",
-    show_default=True,
-    help="Form of the table.",
-)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option(
-    "--csv", "csv_folder", metavar="DIR", help="Write DIR/<log name>.train and .test instead, over earlier ones."
-)
-@click.option(
-    "--series",
-    "series_folder",
-    metavar="DIR",
-    help="Write DIR/<log name>.json instead, over an earlier one: everything.",
-)
-@click.option("--tensorboard", "event_folder", metavar="DIR", help="Write event files into DIR/<run> instead.")
-@click.option("--sort", "sort", type=click.Choice(list(SORTS)), help="Sort the rows by this column, the best first.")
-@click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
-@click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
-@net_option
-@rank_option
-def table(
-    logs: tuple[str, ...],
-    output: str | None,
-    form: str,
-    as_json: bool,
-    csv_folder: str | None,
-    series_folder: str | None,
-    event_folder: str | None,
-    sort: str | None,
-    snapshots: bool,
-    cost: bool,
-    net: int | None,
-    rank: int | None,
-) -> int:
-    """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
-
-    A folder stands for every log inside it. Of several runs the last line names the best and its snapshot.
-
-    The CSV files are those of BVLC's parse_log.py, column for column. Files that are written are exports of logs, which
-    grow: they replace those of earlier exports. Logs of one name have a folder each, DIR/<run>/<log name>.train.
-
-    \b
-    Examples:
-      caffe-split table baseline/train.log derived*/train.log
-      caffe-split table runs/ --sort best --snapshot
-      caffe-split table baseline/train.log --csv curves
-    """
-    from caffe_split.trainlog import query
-    from caffe_split.trainlog.export_logs import export_logs
-
-    read: list[TrainingLog] = []
-    status = 0
-    for path in found_in(logs):
-        try:
-            log = _read(path, rank)
-            if log.runs:
-                read.append(log)
-            if not (output is None and query.state_of(log)[0] == "running"):
-                log.values(output, net)  # or says what there is instead
-        except CaffeSplitError as error:
-            _say(f"caffe-split: {error}")
-            status = 1
-    if csv_folder or series_folder or event_folder:
-        for written in export_logs(read, csv_folder, series_folder, event_folder):
-            click.echo(f"wrote {written}")
-    elif read:
-        rows = query.summarise(read, output, net)
-        if cost:
-            rows = [_with_cost(row) for row in rows]
-        if sort is not None:
-            rows = sort_rows(rows, sort)
-        if as_json or form == "json":
-            click.echo(show.as_json(rows))
-        else:
-            click.echo(show.as_csv(rows) if form == "csv" else show.markdown(rows, snapshots))
-    return status
-
-
-def _with_cost(row: Summary) -> Summary:
-    from caffe_split.layertypes.cost import cost_beside  # reads nets: not what a log needs
-
-    try:
-        found = cost_beside(Path(row.path))
-    except CaffeSplitError as error:
-        _say(f"note: {row.path}: {error}")
-        return row
-    return row.with_cost(found.parameters, found.macs)
 
 
 def _misleading(path: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from caffe_split.cli.given import check_given
+from caffe_split.cli.log_options import found_in, net_option, rank_option
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import found_in, net_option, rank_option
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from caffe_split.cli.log_options import net_option, rank_option
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import net_option, rank_option
 
 
 @click.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.reporter import make_reporter
+from caffe_split.cli.log_options import net_option, rank_option
 from caffe_split.cli.log_path import LogPath
-from caffe_split.cli.logs import net_option, rank_option
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import stream_kind

@@ -14,7 +14,7 @@ from caffe_split.exporting.site import Builder, Value
 from caffe_split.formats.onnx.graph import Node
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights.binaryproto import read_blob
-from caffe_split.layertypes.inputs import transforms_of
+from caffe_split.layertypes.inputs import fitting_transforms
 from caffe_split.layertypes.shape_rules import Shape
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -63,36 +63,23 @@ class Transform:
 def find_transforms(opened: Opened, inputs: Mapping[str, Shape], options: ExportOptions) -> dict[str, Transform]:
     """What inputs go through, by their names: what `options` ask for of the net's data layers or of another net's.
 
-    A data layer belongs to the input of its name; a single data layer also to a single input of images with another
-    name. Raises `CaffeSplitError` where no data layer has a transform, or none fits.
+    Of another net's data layers they are the `fitting_transforms`. Raises `CaffeSplitError` where no data layer has a
+    transform, or none fits.
     """
-    name = opened.document.filename
     if options.transform_of is None:
         if not options.with_transform:
             return {}
         found = {top: layer for top, layer in opened.transforms.items() if top in inputs}
         if not found:
             raise CaffeSplitError(
-                f"{name}: --with-transform: no data layer of it has a transform_param. Give the net with the data "
-                "layer, such as train_val.prototxt; or keep this one, and name that one by --transform-of."
+                f"{opened.document.filename}: --with-transform: no data layer of it has a transform_param. Give the "
+                "net with the data layer, such as train_val.prototxt; or keep this one, and name that one by "
+                "--transform-of."
             )
     else:
         document = read_net(options.transform_of, upgrade=True, caffe_proto=options.caffe_proto)
-        written = transforms_of(document, options.state)
-        if not written:
-            raise CaffeSplitError(
-                f"{document.filename}: --transform-of: no data layer of its TEST phase has a transform_param; name the "
-                "net with the mean and the scale that the training used."
-            )
         images = [top for top, shape in inputs.items() if len(shape) == _AXES]
-        found = {top: layer for top, layer in written.items() if top in images}
-        if len(images) == len(written) == 1:
-            found = dict(zip(images, written.values()))
-        if not found:
-            raise CaffeSplitError(
-                f"{name}: --transform-of: its inputs of images are {', '.join(images) or 'none'}, and data layers of "
-                f"{document.filename} give {', '.join(written)}; give them the same names."
-            )
+        found = fitting_transforms(document, options.state, images)
     return {top: transform_of(layer, inputs[top]) for top, layer in found.items()}
 
 

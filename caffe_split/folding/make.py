@@ -25,7 +25,7 @@ from caffe_split.manifest import write_manifest
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.shared import settle_shared
 from caffe_split.net.state import TEST, TESTED, AskedState, NetState, state_of_solver
-from caffe_split.net.training import solver_net_path
+from caffe_split.net.which_net import solver_net_path
 from caffe_split.split.recognise import all_splits
 from caffe_split.tpm.state import is_state
 

@@ -21,8 +21,9 @@ from caffe_split.net.graph import Graph
 from caffe_split.net.layers import Layer, all_layers
 from caffe_split.split.affine import CannotFoldError
 from caffe_split.split.algebra import Array
+from caffe_split.split.groups import grouped
 from caffe_split.split.recognise import Split, all_splits, near_misses
-from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
+from caffe_split.split.unsplit import Unsplit, innermost_first, unsplit
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 
 Blobs = dict[str, "list[np.ndarray]"]

@@ -24,7 +24,7 @@ from caffe_split.net.data_sources import SOURCES
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import AskedState, NetState, state_of_solver
-from caffe_split.net.training import solver_net_path
+from caffe_split.net.which_net import solver_net_path
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from caffe_split.formats.arrays import read_array
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.inference.given import GivenNet
-from caffe_split.layertypes.inputs import transforms_of
+from caffe_split.layertypes.inputs import fitting_transforms
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
-from caffe_split.net.state import NetState
 
 # OpenCV's weights of blue, green and red in a gray value, in 32768ths.
 _GRAY = np.array([3735, 19235, 9798])
@@ -77,28 +76,14 @@ class ImageInput:
         self.batch, self.shape = shape[0], (shape[1], shape[2], shape[3])
         layer = layers[0]
         if preprocessing.transform_of is not None:
-            layer = self._data_layer(Path(preprocessing.transform_of), net.state)
+            other = read_net(preprocessing.transform_of, upgrade=True)
+            layer = fitting_transforms(other, net.state, tops, otherwise=", or say --mean and --scale")[self.name]
         written = Options.of(layer.message, "transform_param")
         self.rgb = preprocessing.rgb
         self.scale = float(written.get("scale") if preprocessing.scale is None else preprocessing.scale)
         self.mean = _mean(preprocessing.mean, written, layer, shape[1])
         asked = preprocessing.mean is not None or preprocessing.scale is not None
         self.notes = () if asked or layer.message.has("transform_param") else (_AS_THEY_ARE,)
-
-    def _data_layer(self, path: Path, state: NetState) -> Layer:
-        """The data layer of another net whose transform_param the images go through."""
-        found = transforms_of(read_net(path, upgrade=True), state)
-        if not found:
-            raise CaffeSplitError(
-                f"{path}: --transform-of: no data layer of its {state.phase} phase has a transform_param; name the net "
-                "with the mean and the scale that the training used."
-            )
-        if self.name not in found and len(found) > 1:
-            raise CaffeSplitError(
-                f"{path}: --transform-of: its data layers give {', '.join(found)}, and the input of the deploy net is "
-                f"'{self.name}'; give one of them that name, or say --mean and --scale."
-            )
-        return found[self.name] if self.name in found else next(iter(found.values()))
 
     def read(self, path: PathLike) -> np.ndarray:
         """The values of an image, float32 of `shape`. Raises `CaffeSplitError` for a file that is no image."""

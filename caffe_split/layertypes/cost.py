@@ -8,7 +8,8 @@ from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.shapes import NetShapes, infer_shapes
-from caffe_split.net.training import open_training, solvers_in
+from caffe_split.net.training import open_training
+from caffe_split.net.which_net import solvers_in
 
 WHAT = ("parameters", "multiply-adds per image")
 

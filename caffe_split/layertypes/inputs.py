@@ -58,6 +58,38 @@ def transforms_of(document: prototxt.Document, state: NetState) -> dict[str, Lay
     return {layer.tops[0]: layer for layer in layers if is_source(layer) and layer.message.has("transform_param")}
 
 
+def fitting_transforms(
+    document: prototxt.Document, state: NetState, images: Sequence[str], otherwise: str = ""
+) -> dict[str, Layer]:
+    """The data layers of `document` whose transform_param inputs of another net go through, by the inputs' names.
+
+    A data layer belongs to the input that has the name of its top; a single one also to a single input of another name.
+
+    Args:
+        document: the net with the data layers, which `--transform-of` names.
+        state: in which it is built.
+        images: the names of the other net's inputs of images.
+        otherwise: for the message, what a user can do instead of renaming.
+
+    Raises `CaffeSplitError` where no data layer has a transform_param, or none fits.
+    """
+    written = transforms_of(document, state)
+    if not written:
+        raise CaffeSplitError(
+            f"{document.filename}: --transform-of: no data layer of its {state.phase} phase has a transform_param; "
+            "name the net with the mean and the scale that the training used."
+        )
+    if len(images) == len(written) == 1:
+        return dict(zip(images, written.values()))
+    found = {top: layer for top, layer in written.items() if top in images}
+    if not found:
+        raise CaffeSplitError(
+            f"{document.filename}: --transform-of: its data layers give {', '.join(written)}, and the other net's "
+            f"inputs of images are {', '.join(images) or 'none'}; give them the same names{otherwise}."
+        )
+    return found
+
+
 def _shapes(layer: Layer, given: Mapping[str, Shape]) -> list[Shape]:
     if all(top in given for top in layer.tops):
         return [given[top] for top in layer.tops]

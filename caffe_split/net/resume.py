@@ -8,7 +8,7 @@ from typing import Literal
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights.caffemodel import nonfinite, read_solverstate, read_weights
-from caffe_split.net.training import find_snapshots
+from caffe_split.net.snapshots import find_snapshots
 
 Array = Literal["rest", "squares", "steps"]
 # The solver types, and what each array is that they remember per learnable parameter, in Caffe's order: `rest` is what

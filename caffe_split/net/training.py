@@ -1,9 +1,7 @@
-"""Finding the files of a training: its solver, its net, its snapshots."""
+"""Opening a training: its solver and its net, and the files that belong to it."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +13,10 @@ from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
 from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade_old
 from caffe_split.net.layers import Layer, phase_layers
+from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
 from caffe_split.net.state import AskedState, NetState, state_of_solver
+from caffe_split.net.which_net import Solver, expect_one_net, inline_name, inline_net, solver_net_path, solvers_naming
 from caffe_split.net.which_solver import listing
-
-Solver = tuple[Path, prototxt.Document]
-
-# A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
 
 
 @dataclass(frozen=True)
@@ -114,55 +110,9 @@ class Training:
         )
 
 
-def snapshot_prefix(solver: PathLike, written: str) -> str:
-    """What the names of a solver's snapshots begin with, given its file and the snapshot_prefix that is written.
-
-    As Caffe does it: an empty snapshot_prefix becomes the path of the solver without its ending; one that is a folder
-    becomes a file of the solver's name in it.
-    """
-    if not written:
-        return str(Path(solver).with_suffix(""))
-    return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
-
-
 def weights_named(texts: Iterable[str]) -> list[str]:
     """The files that `--weights` or the fields `weights` of a solver name, of which each may name several."""
     return [name.strip() for text in texts for name in text.split(",")]
-
-
-def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
-    """The fields of a solver that name test nets, in the order in which Caffe makes these nets."""
-    return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
-
-
-def solver_test_nets(solver: prototxt.Document, net: prototxt.Document) -> list[prototxt.Document]:
-    """The test nets of a solver in Caffe's order, one per test_iter; `net` is the one that it trains.
-
-    Those within the solver come first, then those in files, then `net` once for every test_iter that is left. Raises
-    `CaffeSplitError` for fewer test_iter than test nets, and for more if `net` is a train_net: such a net never tests.
-    """
-    count = len(solver.get_all("test_iter"))
-    found: list[prototxt.Document] = []
-    for field in solver_test_net_fields(solver):
-        for value in field.values():
-            inner = isinstance(value, prototxt.Message)
-            found.append(solver.inner(value) if inner else read_net(str(value), upgrade=True))
-    if count < len(found) or (solver.has("train_net") and count != len(found)):
-        raise CaffeSplitError(f"{solver.filename}: {count} test_iter for {len(found)} test nets.")
-    return found + [net] * (count - len(found))
-
-
-def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:
-    """Iteration -> `{prefix}_iter_N.{ending}`, or `.{ending}.h5`, ascending."""
-    base = Path(prefix)
-    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)\." + re.escape(ending) + r"(\.h5)?")
-    found: dict[int, Path] = {}
-    folder = base.parent
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        match = pattern.fullmatch(path.name)
-        if match:
-            found.setdefault(int(match.group(1)), path)
-    return dict(sorted(found.items()))
 
 
 def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
@@ -192,8 +142,8 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     named: list[Solver] = []
     if document.kind == "solver":
         solver_path, solver = Path(path), document
-        _expect_one_net(document)
-        inline = _inline_net(document)
+        expect_one_net(document)
+        inline = inline_net(document)
         if inline is not None:
             key, message = inline
             net_path = inline_name(solver_path, key)
@@ -211,105 +161,3 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     upgraded = tuple(upgrade_old(net, fork_types=True)) if upgrade else ()
     solvers = tuple(named) if len(named) > 1 else ()
     return Training(net_path, net, solver_path, solver, upgraded, False, caffe_proto, kept, solvers, None, old_types)
-
-
-def _expect_one_net(solver: prototxt.Document) -> None:
-    given = [name for name in ("net", "net_param", "train_net", "train_net_param") if solver.has(name)]
-    if len(given) != 1:
-        raise CaffeSplitError(
-            f"{solver.filename}: a solver names one training net, by net, net_param, train_net or train_net_param; "
-            f"found {' and '.join(given) or 'none'}"
-        )
-
-
-def _inline_net(solver: prototxt.Document) -> tuple[str, prototxt.Message] | None:
-    """The training net that stands in the solver itself, and the name of its field."""
-    for key in ("net_param", "train_net_param"):
-        message = solver.sub(key)
-        if message is not None:
-            return key, message
-    return None
-
-
-def inline_name(solver_path: Path, key: str) -> Path:
-    """The file that a net within a solver becomes: beside `s.prototxt`, its `net_param` is `s_net.prototxt`."""
-    return solver_path.with_name(f"{solver_path.stem}_{key.replace('_param', '')}.prototxt")
-
-
-def _quoted(path: Path) -> str:
-    """A path in quotes; one that is not in UTF-8 is shown in Latin-1, in which any bytes are text."""
-    written = os.fsencode(path)
-    try:
-        return f'"{written.decode()}"'
-    except UnicodeDecodeError:
-        return f'"{written.decode("latin-1")}" (in Latin-1: the solver is not in UTF-8)'
-
-
-def solver_net_path(solver: prototxt.Document) -> Path:
-    """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
-    for key in ("net", "train_net"):
-        if solver.has(key):
-            if not str(solver.get(key)):
-                raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
-            path = Path(str(solver.get(key)))
-            if not path.is_file():
-                raise CaffeSplitError(
-                    f"{solver.filename}: {key} is {_quoted(path)}, which is not there seen from {Path.cwd()}. Paths in "
-                    f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
-                )
-            return path
-    inline = _inline_net(solver)
-    if inline is None:
-        raise CaffeSplitError(f"{solver.filename}: the solver names no net file (`net` or `train_net`).")
-    key, name = inline[0], inline_name(Path(solver.filename), inline[0]).name
-    raise CaffeSplitError(
-        f"{solver.filename}: its net stands in the solver itself, and is needed as a file here. Write what is within "
-        f"{key} {{ ... }} into {name}, and give that file; `caffe-split make-derived --control` does so."
-    )
-
-
-def _where(path: Path, solver: prototxt.Document) -> str:
-    """What to do about a path that is not there: the nearest directory from which it is."""
-    here, file = Path.cwd(), Path(solver.filename).resolve()
-    for place in dict.fromkeys((file.parent, *file.parents, *here.parents)):
-        if place != here and is_there(place / path) and not path.is_absolute():
-            return f"change to {place}, where it is, and give {os.path.relpath(file, place)}"
-    return "change to it"
-
-
-def solvers_in(folder: Path) -> list[Solver]:
-    """The solvers among a folder's prototxt files, sorted by name; what cannot be read is none."""
-    found = []
-    for path in sorted(folder.glob("*.prototxt")):
-        try:
-            document = prototxt.read(path)
-        except CaffeSplitError:
-            continue  # Other files in the folder may be anything.
-        if document.kind == "solver":
-            found.append((path, document))
-    return found
-
-
-def solvers_naming(net: Path) -> list[Solver]:
-    """The solvers beside a net that train it."""
-    return [(path, solver) for path, solver in solvers_in(net.parent) if _names(solver, net)]
-
-
-def is_there(path: Path) -> bool:
-    """Whether something lies at `path`; False also where the system cannot look (a name that is too long)."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _names(solver: prototxt.Document, net: Path) -> bool:
-    for key in ("net", "train_net"):
-        named = solver.get(key, None)
-        if named is None:
-            continue
-        if is_there(Path(named)):
-            return Path(named).resolve() == net.resolve()
-        # The path is relative to another folder: only the name can be compared.
-        return Path(named).name == net.name
-    return False

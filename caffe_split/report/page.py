@@ -24,6 +24,8 @@ ASPECT = 0.8
 # If the names of the runs are longer than this together, the title gives their number.
 LONGEST_TITLE = 80
 ENDINGS = (".html", ".htm")
+# The script's parts, each of which uses names of those before it.
+SCRIPTS = ("page.nodes.js", "page.curves.js", "page.events.js")
 
 
 def check_page(out: Path, force: bool) -> None:
@@ -43,7 +45,7 @@ def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
     count = f"{counted(len(runs), 'training')} in Caffe"
     names = ", ".join(run.name for run in runs)
     title = title or (names if len(names) <= LONGEST_TITLE else count)
-    style, script = _part("page.css"), _part("page.js")
+    style, script = _part("page.css"), _script()
     curves = curve_data([run.log for run in runs], [run.name for run in runs])
     body = element(
         "main",
@@ -74,6 +76,11 @@ def _drawing(run: Run) -> Html | None:
     except CaffeSplitError:
         return None
     return element("div", Html(picture), class_="drawing", tabindex=0, role="region", aria_label=f"Net of {run.name}")
+
+
+def _script() -> str:
+    """The parts as one script, in a function, so that their names are no globals of the page."""
+    return f'"use strict";\n(() => {{\n{"".join(map(_part, SCRIPTS))}}})();\n'
 
 
 def _part(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import change
-from caffe_split.net.training import solvers_in
+from caffe_split.net.which_net import solvers_in
 from caffe_split.report import gradients
 from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram

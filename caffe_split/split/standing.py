@@ -11,8 +11,9 @@ from caffe_split.net.graph import Graph
 from caffe_split.net.layers import Layer
 from caffe_split.split.affine import CannotFoldError, affine
 from caffe_split.split.algebra import Array, Kernels
+from caffe_split.split.groups import grouped
 from caffe_split.split.kinds import kind_of
-from caffe_split.split.unsplit import check_alone, grouped, multiplied_out
+from caffe_split.split.unsplit import check_alone, multiplied_out
 from caffe_split.split.wired import Split, last_layer
 
 Blobs = Mapping[str, Sequence[np.ndarray]]

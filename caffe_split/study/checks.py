@@ -16,9 +16,10 @@ from caffe_split.formats import prototxt
 from caffe_split.net.layers import all_layers
 from caffe_split.net.state import state_of_solver
 from caffe_split.study import nets
+from caffe_split.study.arm import Arm
 from caffe_split.study.controls import raisable
 from caffe_split.study.data import check_data
-from caffe_split.study.model import Arm, Study, wider_name
+from caffe_split.study.model import Study, wider_name
 from caffe_split.study.paths import PLAN, read_json, run_folder
 from caffe_split.study.plan import stages_of
 from caffe_split.tpm.layers import watchers, windows_of

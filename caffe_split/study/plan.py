@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from caffe_split.study.model import Arm, Study, wider_name
+from caffe_split.study.arm import Arm
+from caffe_split.study.model import Study, wider_name
 
 Verb = Literal["data", "train", "derive", "fold"]
 

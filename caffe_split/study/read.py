@@ -12,7 +12,8 @@ from typing import Any, get_args
 from caffe_split.backends.choose import backends, get_backend, names
 from caffe_split.derivation.options import Schedule
 from caffe_split.errors import CaffeSplitError
-from caffe_split.study.model import Arm, Device, Expected, Precision, Study
+from caffe_split.study.arm import Arm
+from caffe_split.study.model import Device, Expected, Precision, Study
 from caffe_split.study.read_arms import Arms
 from caffe_split.study.scale import parse_scale, shortened
 from caffe_split.study.yaml_file import read_yaml

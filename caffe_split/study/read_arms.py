@@ -12,7 +12,8 @@ from caffe_split.split.kinds import KIND_NAMES
 from caffe_split.split.layer import Init
 from caffe_split.split.partition import parse_rule
 from caffe_split.split.parts import Activation, SkipPool
-from caffe_split.study.model import Arm, is_control_name
+from caffe_split.study.arm import Arm
+from caffe_split.study.model import is_control_name
 from caffe_split.study.values import Values
 
 INITS: tuple[Init, ...] = get_args(Init)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import stream_kind
-from caffe_split.net.training import find_snapshots
+from caffe_split.net.snapshots import find_snapshots
 from caffe_split.tpm.from_snapshots import snapshots_of
 from caffe_split.trainlog.pipeline import looks_like_log
 

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from caffe_split.trainlog.columns import Table
-    from caffe_split.trainlog.model import Event, Run, TrainingLog
+    from caffe_split.trainlog.model import TrainingLog
     from caffe_split.trainlog.parse import Parser
     from caffe_split.trainlog.read import read_log
+    from caffe_split.trainlog.run import Event, Run
 
 __all__ = ["Event", "Parser", "Run", "Table", "TrainingLog", "read_log"]
 
 # Imported when they are first used: `best` and `final` read most logs as the pipelines do, without NumPy.
 _LAZY = {
     "Table": "columns",
-    "Event": "model",
-    "Run": "model",
+    "Event": "run",
+    "Run": "run",
     "TrainingLog": "model",
     "Parser": "parse",
     "read_log": "read",

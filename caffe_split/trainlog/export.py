@@ -13,7 +13,8 @@ from caffe_split import jsontext
 from caffe_split.files import PathLike, check_ours, make_folder, write_atomic
 from caffe_split.trainlog.columns import Table, concatenate
 from caffe_split.trainlog.lines import NO_CLOCK
-from caffe_split.trainlog.model import Event, TrainingLog
+from caffe_split.trainlog.model import TrainingLog
+from caffe_split.trainlog.run import Event
 
 
 def bvlc_table(log: TrainingLog, kind: str, net: int = 0) -> tuple[list[str], list[list[object]]]:

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 
 from caffe_split.files import PathLike, open_again
-from caffe_split.trainlog.model import Run, TrainingLog
+from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.outputs import best_of
+from caffe_split.trainlog.run import Run
 from caffe_split.trainlog.show import duration, number
 from caffe_split.trainlog.text import Text, blocks, head
 

@@ -12,7 +12,7 @@ from caffe_split.files import PathLike
 if TYPE_CHECKING:
     import numpy as np
 
-    from caffe_split.trainlog.model import Run
+    from caffe_split.trainlog.run import Run
 
 # Each has one group: the rank.
 _TAGS = (

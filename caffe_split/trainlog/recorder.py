@@ -8,8 +8,8 @@ from typing import NamedTuple
 from caffe_split.trainlog import messages
 from caffe_split.trainlog.lines import NO_CLOCK, Clock
 from caffe_split.trainlog.messages import number
-from caffe_split.trainlog.model import Event, Run
 from caffe_split.trainlog.rows import OpenRun, Rows
+from caffe_split.trainlog.run import Event, Run
 
 Handler = Callable[[bytes], None]
 

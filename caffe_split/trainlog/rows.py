@@ -7,8 +7,8 @@ import numpy as np
 from caffe_split.trainlog.columns import EMPTY, Column, Part, Table, Values
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.messages import text
-from caffe_split.trainlog.model import Event, Run
 from caffe_split.trainlog.packed import Growing
+from caffe_split.trainlog.run import Event, Run
 
 # Single values that wait for being put into their columns.
 WAITING = 1 << 14

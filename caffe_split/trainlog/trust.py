@@ -9,17 +9,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffe_split.trainlog.columns import Table
 from caffe_split.trainlog.messages import number
 from caffe_split.trainlog.outputs import is_loss, is_score
-
-if TYPE_CHECKING:
-    from caffe_split.trainlog.model import Run
-
+from caffe_split.trainlog.run import Run
 
 # With this line the torch engine stops a training, mostly before a display shows it.
 _STOPPED = re.compile(r"Iteration (\d{1,15}): the loss is ([-\w.]+);")

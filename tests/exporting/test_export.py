@@ -168,6 +168,10 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
         plan_of(files, NET, with_transform=True)
     with pytest.raises(CaffeSplitError, match=r"net.prototxt: --transform-of: no data layer of its TEST phase"):
         plan_of(files, NET, transform_of=files[0])
+    both = data + data.replace('"data"', '"more"').replace('"label"', '"none"')
+    train.write_text(both + HEAD + TAIL + loss)
+    with pytest.raises(CaffeSplitError, match=r"its data layers give data, more, and .* are image; give them the same"):
+        plan_of(files, other + (HEAD + TAIL + PROB).replace('bottom: "data"', 'bottom: "image"'), transform_of=train)
 
 
 def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files: tuple[Path, Path]) -> None:

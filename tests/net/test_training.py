@@ -11,7 +11,9 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.net.layers import all_layers
-from caffe_split.net.training import open_training, snapshot_prefix, solver_net_path, solver_test_nets
+from caffe_split.net.solver_nets import solver_test_nets
+from caffe_split.net.training import open_training
+from caffe_split.net.which_net import solver_net_path
 from tests.support import caffe_split
 
 NET = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
@@ -169,10 +171,3 @@ def test_test_nets_without_their_test_iter_are_refused(text: str, expected: str)
     assert training.solver is not None
     with pytest.raises(CaffeSplitError, match=f"s.prototxt: {expected}"):
         solver_test_nets(training.solver, training.net)
-
-
-def test_snapshots_are_named_as_caffe_names_them(here: Path) -> None:
-    (here / "folder").mkdir()
-    assert snapshot_prefix("a/s.prototxt", "") == "a/s"
-    assert snapshot_prefix("a/s.prototxt", "folder/x") == "folder/x"
-    assert snapshot_prefix("a/s.prototxt", "folder") == "folder/s"

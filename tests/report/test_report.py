@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from caffe_split.report.markup import Html, data_block, element
+from caffe_split.report.page import SCRIPTS
 from caffe_split.report.runs import read_runs
 from caffe_split.report.sections import command_lines
 from tests.report.made_runs import NASTY, NASTY_LAYER, Written, manifest, write_run
@@ -348,7 +349,7 @@ def test_the_package_holds_the_page(tmp_path: Path) -> None:
     words = ["setup.py", "-q", "egg_info", "-e", str(tmp_path), "build_py", "-d", str(tmp_path / "lib")]
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
     ours = {path.name for path in (ROOT / "caffe_split/report").glob("page.*")}
-    assert ours == {"page.css", "page.html", "page.js", "page.py"}
+    assert ours == {"page.css", "page.html", "page.py", *SCRIPTS}
     assert ours <= {path.name for path in (tmp_path / "lib/caffe_split/report").iterdir()}
 
 

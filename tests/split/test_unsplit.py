@@ -17,12 +17,13 @@ from caffe_split.net.graph import Graph
 from caffe_split.net.layers import all_layers
 from caffe_split.split.affine import CannotFoldError
 from caffe_split.split.algebra import Kernels
+from caffe_split.split.groups import grouped
 from caffe_split.split.kinds import KIND_NAMES, KindName
 from caffe_split.split.layer import SplitOptions, split_convolution
 from caffe_split.split.partition import divide, parse_rule
 from caffe_split.split.parts import Part
 from caffe_split.split.recognise import find_splits
-from caffe_split.split.unsplit import Unsplit, grouped, innermost_first, unsplit
+from caffe_split.split.unsplit import Unsplit, innermost_first, unsplit
 from tests.split.reference import convolve, forward, geometries
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats.weights import caffemodel
-from caffe_split.net.training import Training, find_snapshots, open_training
+from caffe_split.net.snapshots import find_snapshots
+from caffe_split.net.training import Training, open_training
 from caffe_split.tpm.collect import measure_tpm
 from caffe_split.tpm.scores import latest_window
 from caffe_split.tpm.state import from_state, is_state

@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import library, required_library
 
 T = TypeVar("T")
 
@@ -50,9 +50,7 @@ class Board:
     """
 
     def __init__(self, rank: int, size: int, memory: mmap.mmap) -> None:
-        found = library()
-        assert found is not None
-        self._library, self._rank, self._size = found, rank, size
+        self._library, self._rank, self._size = required_library(), rank, size
         # Holds the mapping as long as the address is used.
         self._held = ctypes.c_char.from_buffer(memory)
         self._address = ctypes.addressof(self._held)
@@ -76,9 +74,7 @@ class Board:
 
 def needed(size: int) -> int:
     """The bytes of a board for `size` processes."""
-    found = library()
-    assert found is not None
-    return int(found.board_bytes(size, MOST))
+    return int(required_library().board_bytes(size, MOST))
 
 
 def open_board(processes: Processes) -> Board | None:

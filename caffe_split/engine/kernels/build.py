@@ -91,6 +91,13 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
+def required_library() -> ctypes.CDLL:
+    """The library where there has to be one: for what runs only after a check that there is (`library`, `fits`)."""
+    found = library()
+    assert found is not None
+    return found
+
+
 def compiler() -> str:
     """The path of the C++ compiler: $CXX, else g++, c++ or clang++. Raises `CaffeSplitError` if there is none."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++", "clang++"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch.autograd.function import once_differentiable
 
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import library, required_library
 
 # What the running statistics of a BatchNorm are: sum of means (C,), sum of variances (C,), weight of both (1,).
 Running = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -83,8 +83,7 @@ def scaled_by(x: torch.Tensor, other: torch.Tensor | None, numbers: torch.Tensor
 
     numbers: (4, C), of which rows 0, 2 and 3 are mean, factor and bias.
     """
-    found, channels = library(), x.shape[1]
-    assert found is not None
+    found, channels = required_library(), x.shape[1]
     out = torch.empty_like(x)
     found.norm_forward(
         _TYPES[x.dtype],
@@ -113,8 +112,7 @@ def forward(
     channels = x.shape[1]
     # Mean, 1 / deviation, that times the weight, and the bias.
     numbers = torch.empty(4, channels, dtype=torch.float32, device=x.device)
-    found = library()
-    assert found is not None
+    found = required_library()
     if others is not None:
         _of_all(x, weight, batch, others, numbers)
         numbers[3] = 0 if bias is None else bias
@@ -143,8 +141,7 @@ def _of_all(
 ) -> None:
     """Fill three rows of `numbers` as the kernel for one process does, by all rows; the running statistics, too."""
     eps, fraction, running = batch
-    found, channels = library(), x.shape[1]
-    assert found is not None
+    found, channels = required_library(), x.shape[1]
     rows = x.numel() // channels
     found.norm_statistics(_TYPES[x.dtype], x.data_ptr(), rows, channels, numbers.data_ptr())
     mean, variance = others.statistics(numbers[0], numbers[1])
@@ -178,8 +175,7 @@ def backward(
     back = torch.empty_like(x)
     # Without a ReLU the other blob of a sum gets the one gradient as it is.
     passed = torch.empty_like(x) if more or (adds and cuts) else None
-    found = library()
-    assert found is not None
+    found = required_library()
     places = (rows, channels, numbers.data_ptr(), cuts)
     read = (
         _TYPES[x.dtype],

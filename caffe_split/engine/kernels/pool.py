@@ -10,7 +10,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from caffe_split.engine.kernels import norm
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import library, required_library
 
 _TYPES = {torch.float32: 0, torch.bfloat16: 1}
 _MOST_PLACES = 256
@@ -41,8 +41,7 @@ class _Pooled(torch.autograd.Function):
         numbers = (n, height, width, c, *window, *size)
         shape = (ctypes.c_int64 * len(numbers))(*numbers)
         top = torch.empty((n, c, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        found = library()
-        assert found is not None
+        found = required_library()
         ctx.shape, ctx.form, ctx.place = shape, x.shape, None
         if largest:
             place = torch.empty(top.shape, dtype=torch.uint8, device=x.device) if x.requires_grad else None
@@ -58,8 +57,7 @@ class _Pooled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         given = norm.dense(gradients[0])
         back = torch.empty(ctx.form, dtype=given.dtype, device=given.device, memory_format=torch.channels_last)
-        found = library()
-        assert found is not None
+        found = required_library()
         place = None if ctx.place is None else ctx.place.data_ptr()
         found.pool_backward(_TYPES[given.dtype], ctx.shape, given.data_ptr(), place, back.data_ptr())
         return back, None, None, None

@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from caffe_split.engine.kernels import norm
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import library, required_library
 
 # Channels and outputs come in as many as a tile has rows.
 _ROWS = 16
@@ -83,9 +83,7 @@ class _Convolved(torch.autograd.Function):
             n, channels, height, width = x.shape
             numbers = (n, height, width, channels, len(low), *low.shape[2:], *ctx.pad)
             shape = (ctypes.c_int64 * len(numbers))(*numbers)
-            found = library()
-            assert found is not None
-            found.tiles_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
+            required_library().tiles_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
         if ctx.needs_input_grad[2]:
             of_bias = given.sum((0, 2, 3), dtype=torch.float32)
         return of_x, of_weight, of_bias, None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from caffe_split.engine.kernels import norm
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import library, required_library
 
 # Channels and outputs come in as many.
 _LANES = 16
@@ -71,7 +71,9 @@ class _Convolved(torch.autograd.Function):
         y = torch.empty(size, dtype=torch.float32, device=x.device, memory_format=torch.channels_last)
         lain, added = weight.contiguous(), None if bias is None else bias.contiguous()
         address = None if added is None else added.data_ptr()
-        _library().winograd_forward(_shape(x, weight, pad), x.data_ptr(), lain.data_ptr(), address, y.data_ptr())
+        required_library().winograd_forward(
+            _shape(x, weight, pad), x.data_ptr(), lain.data_ptr(), address, y.data_ptr()
+        )
         return y
 
     @staticmethod
@@ -89,10 +91,10 @@ class _Convolved(torch.autograd.Function):
         of_x = of_weight = of_bias = None
         if wanted[0]:
             lain, of_x = weight.contiguous(), torch.empty_like(x)
-            _library().winograd_bottom(shape, given.data_ptr(), lain.data_ptr(), of_x.data_ptr())
+            required_library().winograd_bottom(shape, given.data_ptr(), lain.data_ptr(), of_x.data_ptr())
         if wanted[1]:
             of_weight = torch.empty(weight.shape, dtype=torch.float32, device=x.device)
-            _library().winograd_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
+            required_library().winograd_weights(shape, x.data_ptr(), given.data_ptr(), of_weight.data_ptr())
         if wanted[2]:
             of_bias = given.sum((0, 2, 3))
         return of_x, of_weight, of_bias, None
@@ -101,9 +103,3 @@ class _Convolved(torch.autograd.Function):
 def _shape(x: torch.Tensor, weight: torch.Tensor, pad: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
     n, channels, height, width = x.shape
     return (ctypes.c_int64 * 7)(n, height, width, channels, len(weight), *pad)
-
-
-def _library() -> ctypes.CDLL:
-    found = library()
-    assert found is not None
-    return found

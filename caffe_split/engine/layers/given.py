@@ -8,7 +8,7 @@ import torch
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Shape, Tops
-from caffe_split.engine.layers.data import Input
+from caffe_split.engine.layers.inputs import Input
 from caffe_split.layertypes.records.fork_data import READERS
 from caffe_split.layertypes.shape_rules import UnknownShapeError
 from caffe_split.layertypes.table import record_for

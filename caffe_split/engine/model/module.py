@@ -11,7 +11,7 @@ from torch import nn
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape
-from caffe_split.engine.layers.data import Input
+from caffe_split.engine.layers.inputs import Input
 from caffe_split.engine.model.held import Blobs, Held, needed, outputs_of, read_by
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
-from caffe_split.engine.layers.data import Input, MemoryData
+from caffe_split.engine.layers.base import Layer, Place, Shape
 from caffe_split.engine.layers.data_layer import DataLayer
 from caffe_split.engine.layers.given import Given
-from caffe_split.engine.layers.labels import Labelled
+from caffe_split.engine.layers.inputs import Input, MemoryData
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
 from caffe_split.engine.model.late import Memory
+from caffe_split.engine.model.make_layer import check_labels, loss_weights, make_layer
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
 from caffe_split.engine.model.step import Step
@@ -28,7 +26,6 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.batch_rules import EACH, MEAN, SUM, BatchKind
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
-from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
 from caffe_split.net.state import NetState
 
@@ -126,7 +123,7 @@ class Net:
         if group.size > 1:
             self._share_batches(texts)
         self.params = sharing.settle(self.layers, self.device, state.phase == "TRAIN")
-        self._check_labels()
+        check_labels(self.layers)
         given_up &= {top for text in texts if not text.bottoms for top in text.tops}
         self.outputs = [name for name in outputs_of(self.layers) if name not in given_up]
         self.plain_calls = plain_calls(self.layers, self._losses)
@@ -158,26 +155,10 @@ class Net:
     # -- building
 
     def _add(self, text: Text, place: Place, sharing: Sharing) -> None:
-        engine = record_for(text).engine
-        assert engine is not None, "check_net has refused the others"
-        module = importlib.import_module(f"caffe_split.engine.layers.{engine.module}")
-        layer: Layer = getattr(module, engine.class_name or text.type)(text, place)
         bottoms = [self.shapes[name] for name in text.bottoms]
         self._bottoms.append(dict(zip(text.bottoms, bottoms)))
-        try:
-            layer.setup(bottoms)
-            shapes = layer.shapes(bottoms)
-        except CaffeSplitError as error:
-            raise _located(error, text) from None
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise layer.misfit(bottoms, error) from error
-        layer.fitted = bottoms
-        for name, shape in zip(text.tops, shapes):
-            if len(shape) > MOST_AXES or not 0 <= math.prod(shape) <= MOST_VALUES:
-                raise layer.error(
-                    f"top '{name}' of shape {shape}; Caffe's blobs have at most 32 axes, 2^31 - 1 values."
-                )
-            self.shapes[name] = tuple(shape)
+        layer, shapes = make_layer(text, place, bottoms)
+        self.shapes.update(zip(text.tops, shapes))
         twin = next((other for other in self.layers if other.name == text.name and other.blobs and layer.blobs), None)
         if twin is not None:
             raise layer.error(
@@ -187,10 +168,7 @@ class Net:
         self.layers.append(layer)
         sharing.add(layer)
         self.multiply_adds += layer.multiply_adds(bottoms)
-        weights = [float(value) for value in text.message.get_all("loss_weight")]
-        if not weights and record_for(text).is_loss:
-            weights = [1.0] + [0.0] * (len(text.tops) - 1)
-        self._losses.append({index: weight for index, weight in enumerate(weights) if weight})
+        self._losses.append(loss_weights(text))
         self.loss_weights.update((text.tops[index], weight) for index, weight in self._losses[-1].items())
 
     def _share_batches(self, texts: Sequence[Text]) -> None:
@@ -202,17 +180,6 @@ class Net:
             {top: weight * (self.group.size if tops[top] in (EACH, SUM) else 1) for top, weight in weights.items()}
             for tops, weights in zip(kinds, self._losses)
         ]
-
-    def _check_labels(self) -> None:
-        """Raises `CaffeSplitError` for labels that are no class, where the data layer knows all labels in advance."""
-        made: dict[str, Layer] = {}
-        for layer in self.layers:
-            if isinstance(layer, Labelled) and hasattr(layer, "classes"):
-                source = made.get(layer.text.bottoms[1])
-                labels = source.labels(layer.text.bottoms[1]) if isinstance(source, DataLayer) else None
-                if labels is not None:
-                    layer.check_all(labels)
-            made.update(dict.fromkeys(layer.text.tops, layer))
 
     # -- running
 
@@ -387,9 +354,3 @@ class Net:
             if [blob.shape for blob in layer.blobs] != [blob.shape for blob in source.blobs]:
                 raise layer.error("its parameters have other shapes in the TRAIN phase.")
             layer.blobs = source.blobs
-
-
-def _located(error: CaffeSplitError, text: Text) -> CaffeSplitError:
-    """The error with the layer in front, unless it names it already."""
-    message = str(error)
-    return error if f"'{text.name}'" in message else CaffeSplitError(f"{text.where}: {message}")

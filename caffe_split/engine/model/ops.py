@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from caffe_split.engine.kernels import norm
-from caffe_split.engine.kernels.build import library
+from caffe_split.engine.kernels.build import required_library
 from caffe_split.engine.layers.base import Shape, Tops
 from caffe_split.engine.model.calls import LayerCall
 
@@ -98,9 +98,7 @@ class Native(Op):
 
     def __init__(self, call: LayerCall, needs: Sequence[bool], form: Shape) -> None:
         super().__init__(call, needs)
-        found = library()
-        assert found is not None
-        self.library, self.form = found, form
+        self.library, self.form = required_library(), form
         self._memory: dict[str, torch.Tensor] = {}
 
     def memory(self, name: str, shape: Sequence[int]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from caffe_split.engine.parallel.group import Group
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 from caffe_split.net.outputs import ap_version
-from caffe_split.net.training import snapshot_prefix
+from caffe_split.net.snapshots import snapshot_prefix
 
 
 def check_solver(path: str, o: Options, group: Group) -> None:

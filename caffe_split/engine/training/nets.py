@@ -15,8 +15,8 @@ from caffe_split.engine.spec.support import judge_training, layers_of, refusal, 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.net.options import Options
+from caffe_split.net.solver_nets import solver_test_nets
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
-from caffe_split.net.training import solver_test_nets
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.net.options import Options
 from caffe_split.net.outputs import OutputTotals
 from caffe_split.net.resume import AUTO, tests_before
-from caffe_split.net.training import open_training, snapshot_prefix, weights_named
+from caffe_split.net.snapshots import snapshot_prefix
+from caffe_split.net.training import open_training, weights_named
 
 # By a coarse clock no time may have passed before the first line; Caffe then divides by 1 second.
 _NO_TIME = 1.0

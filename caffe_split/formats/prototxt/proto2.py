@@ -15,17 +15,8 @@ from typing import NamedTuple
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
-from caffe_split.formats.prototxt import scalars
-from caffe_split.formats.prototxt.schema import (
-    INT_RANGES,
-    SCALAR_KINDS,
-    Default,
-    EnumType,
-    FieldType,
-    MessageType,
-    Schema,
-    implicit_default,
-)
+from caffe_split.formats.prototxt.proto2_fields import RawField, link
+from caffe_split.formats.prototxt.schema import EnumType, MessageType, Schema
 from caffe_split.formats.prototxt.source import Source
 
 _TOKEN = re.compile(
@@ -43,19 +34,6 @@ MAX_DEPTH = 50
 class _Token(NamedTuple):
     kind: str
     text: str
-    offset: int
-
-
-class _Raw(NamedTuple):
-    """A field as read, its type not yet looked up."""
-
-    owner: str
-    name: str
-    number: int
-    type: str
-    label: str
-    packed: bool
-    default: str | None
     offset: int
 
 
@@ -111,7 +89,7 @@ class _Reader:
         self.tokens = list(self._scan(text))
         self.at = 0
         self.schema = Schema({}, {})
-        self.raw: list[_Raw] = []
+        self.raw: list[RawField] = []
 
     def _scan(self, text: str) -> list[_Token]:
         tokens = []
@@ -159,7 +137,7 @@ class _Reader:
             elif not self.accept(";"):
                 self.statement(("syntax", "package", "import", "option"))
         for raw in self.raw:
-            self.link(raw)
+            link(raw, self.schema, self.source)
         return self.schema
 
     def statement(self, names: tuple[str, ...]) -> None:
@@ -231,7 +209,7 @@ class _Reader:
         else:
             self.expect(";")
         self.raw.append(
-            _Raw(
+            RawField(
                 owner,
                 name,
                 number,
@@ -301,61 +279,3 @@ class _Reader:
             self.at -= 1
             raise self.error("at least one value in an enum")
         self.schema.enums[name] = EnumType(name, numbers)
-
-    def link(self, raw: _Raw) -> None:
-        owner = self.schema.messages.get(raw.owner)
-        if owner is None:
-            raise self.source.error(raw.offset, f"extends {raw.owner!r}, which is not in the file")
-        kind, enum, message = raw.type, None, None
-        if kind not in SCALAR_KINDS:
-            name = self.find(raw.owner, kind)
-            enum, message = self.schema.enums.get(name), self.schema.messages.get(name)
-            if enum is None and message is None:
-                raise self.source.error(raw.offset, f"no message or enum {kind!r} in the file")
-            kind = "enum" if enum is not None else "message"
-        repeated = raw.label == "repeated"
-        default: Default = None if repeated else implicit_default(kind, enum)
-        if raw.default is not None:
-            default = self.default(raw, kind)
-        owner.fields[raw.name] = FieldType(
-            raw.name,
-            raw.number,
-            kind,
-            repeated,
-            raw.label == "required",
-            raw.packed,
-            default,
-            raw.default is not None,
-            enum,
-            message,
-        )
-
-    def find(self, scope: str, name: str) -> str:
-        """The full name of the type that `name` means within `scope`: searched from the inside out, as proto2 does."""
-        known = self.schema.messages.keys() | self.schema.enums.keys()
-        if name.startswith("."):
-            name = name[1:]
-            scope = ""
-        while True:
-            candidate = f"{scope}.{name}" if scope else name
-            if candidate in known:
-                return candidate
-            if not scope:
-                # `caffe.BlobProto`: with the file's own package before it.
-                tail = name.partition(".")[2]
-                return self.find("", tail) if tail else name
-            scope = scope.rpartition(".")[0]
-
-    def default(self, raw: _Raw, kind: str) -> Default:
-        text = raw.default or ""
-        try:
-            if kind in ("string", "bytes"):
-                data = scalars.decode_string(text)
-                return data.decode("utf-8", "surrogateescape") if kind == "string" else data
-            if kind in INT_RANGES:
-                return int(text, 0)
-            if kind in ("float", "double"):
-                return float(text.rstrip("fF")) if "inf" not in text else float(text)
-        except (ValueError, scalars.BadValueError):
-            raise self.source.error(raw.offset, f"{text} is no default for a field of type {kind}") from None
-        return text == "true" if kind == "bool" else text

@@ -207,7 +207,7 @@ RECORDS = (
         options={"input_param": "shape"},
         batch=batch_rules.source,
         words=_type_and_shape,
-        engine=Engine("data", (0, 0), (1, ANY)),
+        engine=Engine("inputs", (0, 0), (1, ANY)),
     ),
     LayerType(
         "DummyData",
@@ -215,7 +215,7 @@ RECORDS = (
         options={"dummy_data_param": "data_filler num channels height width shape"},
         batch=batch_rules.source,
         words=_type_and_shape,
-        engine=Engine("data", (0, 0), (1, ANY)),
+        engine=Engine("inputs", (0, 0), (1, ANY)),
     ),
     LayerType(
         "Data",
@@ -263,7 +263,9 @@ RECORDS = (
         options={"memory_data_param": "batch_size channels height width"},
         batch=batch_rules.source,
         words=_source_and_batch,
-        engine=Engine("data", (0, 0), (2, 2), {"transform_param": "Caffe does not transform arrays that it is given"}),
+        engine=Engine(
+            "inputs", (0, 0), (2, 2), {"transform_param": "Caffe does not transform arrays that it is given"}
+        ),
     ),
     LayerType(
         "WindowData",

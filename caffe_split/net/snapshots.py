@@ -1,0 +1,32 @@
+"""What the snapshots of a training are called, and which there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from caffe_split.files import PathLike
+
+
+def snapshot_prefix(solver: PathLike, written: str) -> str:
+    """What the names of a solver's snapshots begin with, given its file and the snapshot_prefix that is written.
+
+    As Caffe does it: an empty snapshot_prefix becomes the path of the solver without its ending; one that is a folder
+    becomes a file of the solver's name in it.
+    """
+    if not written:
+        return str(Path(solver).with_suffix(""))
+    return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
+
+
+def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:
+    """Iteration -> `{prefix}_iter_N.{ending}`, or `.{ending}.h5`, ascending."""
+    base = Path(prefix)
+    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)\." + re.escape(ending) + r"(\.h5)?")
+    found: dict[int, Path] = {}
+    folder = base.parent
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = pattern.fullmatch(path.name)
+        if match:
+            found.setdefault(int(match.group(1)), path)
+    return dict(sorted(found.items()))

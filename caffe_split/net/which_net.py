@@ -1,0 +1,116 @@
+"""Which net a solver trains, and which solvers train a net."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from caffe_split.errors import CaffeSplitError
+from caffe_split.formats import prototxt
+
+Solver = tuple[Path, prototxt.Document]
+
+# A path in a prototxt means what it means to Caffe: relative to the directory in which caffe is started.
+
+
+def expect_one_net(solver: prototxt.Document) -> None:
+    """Raises `CaffeSplitError` unless the solver names one training net."""
+    given = [name for name in ("net", "net_param", "train_net", "train_net_param") if solver.has(name)]
+    if len(given) != 1:
+        raise CaffeSplitError(
+            f"{solver.filename}: a solver names one training net, by net, net_param, train_net or train_net_param; "
+            f"found {' and '.join(given) or 'none'}"
+        )
+
+
+def inline_net(solver: prototxt.Document) -> tuple[str, prototxt.Message] | None:
+    """The training net that stands in the solver itself, and the name of its field."""
+    for key in ("net_param", "train_net_param"):
+        message = solver.sub(key)
+        if message is not None:
+            return key, message
+    return None
+
+
+def inline_name(solver_path: Path, key: str) -> Path:
+    """The file that a net within a solver becomes: beside `s.prototxt`, its `net_param` is `s_net.prototxt`."""
+    return solver_path.with_name(f"{solver_path.stem}_{key.replace('_param', '')}.prototxt")
+
+
+def _quoted(path: Path) -> str:
+    """A path in quotes; one that is not in UTF-8 is shown in Latin-1, in which any bytes are text."""
+    written = os.fsencode(path)
+    try:
+        return f'"{written.decode()}"'
+    except UnicodeDecodeError:
+        return f'"{written.decode("latin-1")}" (in Latin-1: the solver is not in UTF-8)'
+
+
+def solver_net_path(solver: prototxt.Document) -> Path:
+    """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
+    for key in ("net", "train_net"):
+        if solver.has(key):
+            if not str(solver.get(key)):
+                raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
+            path = Path(str(solver.get(key)))
+            if not path.is_file():
+                raise CaffeSplitError(
+                    f"{solver.filename}: {key} is {_quoted(path)}, which is not there seen from {Path.cwd()}. Paths in "
+                    f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
+                )
+            return path
+    inline = inline_net(solver)
+    if inline is None:
+        raise CaffeSplitError(f"{solver.filename}: the solver names no net file (`net` or `train_net`).")
+    key, name = inline[0], inline_name(Path(solver.filename), inline[0]).name
+    raise CaffeSplitError(
+        f"{solver.filename}: its net stands in the solver itself, and is needed as a file here. Write what is within "
+        f"{key} {{ ... }} into {name}, and give that file; `caffe-split make-derived --control` does so."
+    )
+
+
+def _where(path: Path, solver: prototxt.Document) -> str:
+    """What to do about a path that is not there: the nearest directory from which it is."""
+    here, file = Path.cwd(), Path(solver.filename).resolve()
+    for place in dict.fromkeys((file.parent, *file.parents, *here.parents)):
+        if place != here and is_there(place / path) and not path.is_absolute():
+            return f"change to {place}, where it is, and give {os.path.relpath(file, place)}"
+    return "change to it"
+
+
+def solvers_in(folder: Path) -> list[Solver]:
+    """The solvers among a folder's prototxt files, sorted by name; what cannot be read is none."""
+    found = []
+    for path in sorted(folder.glob("*.prototxt")):
+        try:
+            document = prototxt.read(path)
+        except CaffeSplitError:
+            continue  # Other files in the folder may be anything.
+        if document.kind == "solver":
+            found.append((path, document))
+    return found
+
+
+def solvers_naming(net: Path) -> list[Solver]:
+    """The solvers beside a net that train it."""
+    return [(path, solver) for path, solver in solvers_in(net.parent) if _names(solver, net)]
+
+
+def is_there(path: Path) -> bool:
+    """Whether something lies at `path`; False also where the system cannot look (a name that is too long)."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _names(solver: prototxt.Document, net: Path) -> bool:
+    for key in ("net", "train_net"):
+        named = solver.get(key, None)
+        if named is None:
+            continue
+        if is_there(Path(named)):
+            return Path(named).resolve() == net.resolve()
+        # The path is relative to another folder: only the name can be compared.
+        return Path(named).name == net.name
+    return False
