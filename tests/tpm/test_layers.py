@@ -90,8 +90,9 @@ def drawn_net(rng: random.Random) -> str:
     # Strings in quotes and messages need no gap behind them.
     body = "".join(field + gap(*([""] if field[-1] in '"}>' else [])) for field in fields)
     opener = f"layer{rng.choice(['', ' ', ': ', chr(10)])}{{{rng.choice(['', ' ', chr(10), ' # hi' + chr(10)])}"
-    ending = rng.choice(["\n", " ", "\n\n", " # end\n", "\r\n", ""])
-    return f'layer {{ name: "d" type: "Input" top: "d" }}\n{opener}{body}}}{ending}'
+    ending = rng.choice(["\n", " ", "\n\n", " # end\n", " # end\n\n", "\r\n", ""])
+    parted = rng.choice(["", "\n"])
+    return f'layer {{ name: "d" type: "Input" top: "d" }}\n{parted}{opener}{body}}}{ending}'
 
 
 def test_the_file_comes_back_in_any_layout() -> None:

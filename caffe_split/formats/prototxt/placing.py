@@ -138,7 +138,8 @@ def remove(message: MessageNode, field: FieldNode, keep_comment: bool, keep_blan
         last = index + 1 == len(children)
         after = _gap(message, index + 1)
         lead = field.lead or ""
-        if not keep_blank and not lead.strip():
+        # A comment on the line of the field before is that field's.
+        if not keep_blank and not layout.split_line(lead)[1].strip():
             lead = layout.without_blank_lines(lead)
         if last and not document and "\n" not in after and "#" not in lead:
             gap = after  # The brace stands behind the last field, and goes on to do so.
