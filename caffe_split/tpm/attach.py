@@ -15,6 +15,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import convolutions, phase_layers, weight_owners
 from caffe_split.net.options import Options, shape_of
+from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
 from caffe_split.net.training import Training
 from caffe_split.net.which_solver import agreed
 from caffe_split.split.recognise import helper_names
@@ -122,7 +123,8 @@ def instrument(
     training = _changeable(training)
     cost = instrument_training(training, windows, interval, layers)
     notes = [states_left_behind(training), several_gpus(training), _left_out(training, cost, layers)]
-    momentum = float(training.solver.get("momentum", 0.0)) if training.solver is not None else 0.0
+    # Where several solvers name the net, the one whose momentum asks for the longest window.
+    momentum = max((float(solver.get("momentum", 0.0)) for solver in _solvers(training)), default=0.0)
     watched = [Options.of(watcher.message, "tpm_param") for watcher in watchers(training.net).values()]
     shapes = [shape_of(options.sub("shape")) for options in watched]
     notes += (f"warning: {line}" for line in short_windows(windows, interval, momentum, shapes))
@@ -238,11 +240,16 @@ def _left_out(training: Training, cost: WatchCost, names: Sequence[str] | None) 
 
 def states_left_behind(training: Training) -> str | None:
     """A warning where there are solver states: Caffe cannot resume from them, since the net has more parameters now."""
-    states = list(training.snapshots("solverstate"))
+    named = training.solvers
+    if training.solver is not None and training.solver_path is not None:
+        named = ((training.solver_path, training.solver),)
+    prefixes = dict.fromkeys(snapshot_prefix(path, solver.get("snapshot_prefix", "")) for path, solver in named)
+    states = {prefix: max(found) for prefix in prefixes if (found := find_snapshots(prefix, "solverstate"))}
     if not states:
         return None
+    where = " and ".join(f"{prefix}_iter_* (the last of iteration {last})" for prefix, last in states.items())
     return (
-        f"note: the solver states at {training.prefix}_iter_* (the last of iteration {max(states)}) were made without "
+        f"note: the solver states at {where} were made without "
         'these TPM layers, and Caffe will not resume from them ("Incorrect length of history blobs"): train from the '
         "start, or from a .caffemodel by `caffe-split train --weights`"
     )

@@ -11,7 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.training import open_training
-from caffe_split.tpm.attach import check_windows, instrument_training, several_gpus, states_left_behind
+from caffe_split.tpm.attach import check_windows, instrument, instrument_training, several_gpus, states_left_behind
 from caffe_split.tpm.cost import watch_cost
 from caffe_split.tpm.layers import Windows, add_watchers, remove_watchers, watchers, windows_of
 from tests.support import CAFFE, ROOT, Trained, caffe_split
@@ -245,6 +245,23 @@ def test_states_made_without_the_layers_are_told(digits: Path, monkeypatch: pyte
         path.unlink()
     monkeypatch.chdir(digits)
     assert states_left_behind(open_training("digits/solver.prototxt")) is None
+
+
+def test_solvers_that_name_one_net_are_all_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(NET)
+    plan = instrument(open_training("net.prototxt"), [(0, 15)])
+    assert not any("choose a longer window" in note for note in plan.notes)
+    for name, momentum in (("one", 0.9), ("two", 0)):
+        text = f'net: "net.prototxt" momentum: {momentum} max_iter: 30 snapshot_prefix: "{name}"'
+        Path(f"{name}.prototxt").write_text(text)
+        Path(f"{name}_iter_{20 + len(name + str(momentum))}.solverstate").touch()
+    both = instrument(open_training("net.prototxt"), [(0, 15)]).notes
+    alone = instrument(open_training("one.prototxt"), [(0, 15)]).notes
+    assert "one_iter_* (the last of iteration 26) and two_iter_* (the last of iteration 24) were made" in both[0]
+    assert "at one_iter_* (the last of iteration 26) were made" in alone[0]
+    # The longest window that one of them asks for.
+    assert both[-1] == alone[-1] and "has N = 15 steps of 1; TPM means something from N = " in both[-1]
 
 
 @pytest.mark.caffe
