@@ -9,7 +9,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -59,6 +59,7 @@ class _LazyGroup(click.Group):
             near = difflib.get_close_matches(args[0], COMMANDS, 1, 0.65)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
             raise click.UsageError(f"no command '{args[0]}'; {hint}", ctx)
+        _refuse_empty(args, ctx)
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -82,6 +83,23 @@ class _LazyGroup(click.Group):
             if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _refuse_empty(words: Sequence[str], ctx: click.Context) -> None:
+    """Raises `click.UsageError` for an empty value, which pathlib takes for the current folder and others for none."""
+    ours = words[: words.index("--")] if "--" in words else words  # What follows goes to another program.
+    for before, word in zip(["", *ours], ours):
+        option, equals, value = word.partition("=")
+        if not word and before.startswith("--") and "=" not in before:
+            option = before
+        elif word and not (option.startswith("--") and equals and not value):
+            continue
+        what = (
+            f"for {option}; give one, or leave the option out"
+            if option
+            else "as an argument; expected a path or a name"
+        )
+        raise click.UsageError(f"an empty value {what}. Is a variable of the shell not set?", ctx)
 
 
 def _listed() -> Iterator[tuple[str, click.Command]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from caffe_split.errors import CaffeSplitError
 
@@ -15,6 +15,7 @@ from caffe_split.errors import CaffeSplitError
 # (tables, a comment, what applications add).
 _FRAMES = {0xC0, 0xC1, 0xC2}
 _SKIPPED = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+_UNKNOWN = "of no kind that Pillow knows, or damaged at its start"
 # EXIF's number for how an image is turned; 1 is upright.
 _ORIENTATION = 0x0112
 
@@ -65,6 +66,8 @@ def decode_image(encoded: bytes, color: bool | None) -> Picture:
             mode = _native_mode(turned) if color is None else "RGB" if color else "L"
             turned.load()
             return Picture(turned if turned.mode == mode else turned.convert(mode))
+    except UnidentifiedImageError as error:  # whose text has an object's address
+        raise CaffeSplitError(f"an image that cannot be decoded: {_UNKNOWN}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CaffeSplitError(f"an image that cannot be decoded: {error}") from error
 

@@ -45,6 +45,10 @@ def check_out(out: Path, force: bool) -> None:
 
 def free_name(path: Path) -> Path:
     """The next name that nothing has: derived2 where derived1 is there, folded2 where folded is."""
+    if path.name in ("", ".."):
+        path = path.resolve()  # "." and ".." have no name to count on from
+    if not path.name:
+        return path / "out"
     found = re.search(r"[0-9]*\Z", path.name)
     digits = found[0] if found else ""
     stem, number = path.name[: len(path.name) - len(digits)], int(digits or 1)

@@ -174,6 +174,7 @@ class FoldPlan:
 
 NO_OPTIONS = FoldOptions()
 _NO_SPLITS = "no split layers in it; give a net that make-derived wrote"
+_NO_NORMS = "no split layers and no BatchNorm behind a convolution in it"
 
 
 def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
@@ -231,7 +232,8 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
         norms, norms_kept = merge_batch_norms(documents, blobs)
     if not folded and not trimmed and not norms:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in {**kept, **norms_kept}.items())
-        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or _NO_SPLITS}.")
+        none = _NO_NORMS if options.batch_norm else _NO_SPLITS
+        raise CaffeSplitError(f"{net_path}: nothing to fold: {reasons or none}.")
     whole = {}
     for each, text, has_splits in zip(documents, given_texts, splits):
         if any(splits) and not has_splits:

@@ -25,8 +25,9 @@ const panels = data.panels.map((source) => {
   return panel;
 });
 const every = panels.flatMap((panel) => panel.curves);
-const firstX = Math.min(...every.map((curve) => curve.x[0]));
-const lastX = Math.max(...every.map((curve) => curve.x[curve.x.length - 1]));
+// The star of a best that a later run has replaced may stand behind the end of its curve.
+const ends = every.flatMap((curve) => [curve.x[0], curve.x[curve.x.length - 1], ...(curve.star ? [curve.star[0]] : [])]);
+const firstX = Math.min(...ends), lastX = Math.max(...ends);
 const whole = [firstX, lastX > firstX ? lastX : firstX + 1];
 const visible = (panel) => panel.curves.filter((curve) => !hidden.has(curve.run));
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.tpm.trust import least_steps
 from caffe_split.trainlog.model import TrainingLog
 
 # How many displays of the loss a window needs for a slope, and how many samples are suggested for it.
 DISPLAYS = 4
 _SAMPLES = 100
+# Steps from which on TPM tells something of 3x3 kernels on one channel, at the usual momentum.
+_LEAST_STEPS = least_steps(1, 0.9, 9)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Suggestion:
 def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3) -> list[Suggestion]:
     """The `count` windows of `length` iterations in which the train loss falls fastest.
 
-    `length` None: a tenth of the training, or as long as a slope needs displays where that is longer.
+    `length` None: a tenth of the training, or as long as a slope needs displays and TPM steps where that is longer.
 
     Best first; they do not overlap, and the loss falls in each. The fall is that of the least-squares line
     through the displayed loss, after a running median of 5 that removes single outliers. Raises
@@ -42,7 +45,9 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
     if length is None:
         length = int(iteration[-1] - iteration[0]) // 10 if len(iteration) else 0
         if len(iteration) >= DISPLAYS:
-            length = max(length, (DISPLAYS - 1) * int(np.median(np.diff(iteration))))
+            apart = int(np.median(np.diff(iteration)))
+            steps = -(-_LEAST_STEPS // apart) * apart
+            length = max(length, (DISPLAYS - 1) * apart, steps if steps <= iteration[-1] - iteration[0] else 0)
     ends = np.searchsorted(iteration, iteration + length, side="right")
     reach = iteration[ends - 1] - iteration
     enough = np.flatnonzero((ends - np.arange(len(ends)) >= DISPLAYS) & (reach >= 0.75 * length))
@@ -94,6 +99,12 @@ def suggestion_lines(found: Sequence[Suggestion]) -> list[str]:
         size = window.stop - window.start
         lines.append(f"{window.start}:{window.stop}  {rank}: by {window.fall:.4g} in {size} iterations")
     best = found[0]
+    steps = (best.stop - best.start) // best.interval
+    if steps < _LEAST_STEPS:
+        lines.append(
+            f"note: over N = {steps} steps TPM tells little of small kernels, from N = {_LEAST_STEPS} on more: choose "
+            "a longer --length, or train longer"
+        )
     return [*lines, f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}"]
 
 

@@ -71,6 +71,13 @@ DERIVE = ("make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers
             "x.npy: cannot read it: No such file or directory",
         ),
         ((*DERIVE, "--out", "mine"), 1, "mine exists and is no folder that caffe-split wrote: it has no manifest.json"),
+        ((*DERIVE, "--out", "."), 1, ". exists and is no folder that caffe-split wrote: it has no manifest.json"),
+        ((*DERIVE, "--out", "/"), 1, "/ exists and is no folder that caffe-split wrote: it has no manifest.json"),
+        ((*DERIVE, "--out", ""), 2, "an empty value for --out; give one, or leave the option out. Is a variable of"),
+        ((*DERIVE, "--deploy="), 2, "an empty value for --deploy; give one, or leave the option out."),
+        (("table", "x.log", "--csv", ""), 2, "an empty value for --csv; give one"),
+        (("data", "digits", "--out", ""), 2, "an empty value for --out; give one"),
+        (("fold", "net.prototxt", ""), 2, "an empty value as an argument; expected a path or a name. Is a variable"),
         ((*DERIVE, "--out", "mine", "--force"), 1, "mine is no folder that caffe-split wrote: it has no manifest.json"),
         (
             (*DERIVE, "--out", "net.prototxt"),

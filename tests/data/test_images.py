@@ -41,11 +41,12 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 def outcome(decode: Callable[[bytes], np.ndarray], data: bytes) -> tuple[tuple[int, ...], bytes] | str:
-    """The shape and values of an image, or what is said of it, without the place in memory that Pillow names."""
+    """The shape and values of an image, or what is said of it; of an unknown kind Pillow itself says it otherwise."""
     try:
         values = decode(data)
     except (CaffeSplitError, OSError, ValueError, SyntaxError) as error:
-        return re.sub("^an image that cannot be decoded: | at 0x[0-9a-f]+", "", str(error))
+        said = re.sub("^an image that cannot be decoded: ", "", str(error))
+        return re.sub("^cannot identify image file <.*>", "of no kind that Pillow knows, or damaged at its start", said)
     return values.shape, values.tobytes()
 
 

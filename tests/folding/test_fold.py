@@ -243,6 +243,15 @@ layer { name: "batchwise_bn" type: "BatchNorm" bottom: "batchwise" top: "batchwi
 """
 
 
+def test_a_net_without_batch_norm_has_none_to_fold(tmp_path: Path, backend: str) -> None:
+    (tmp_path / "net.prototxt").write_text(NORMED.splitlines()[0])
+    caffemodel.write_weights(tmp_path / "w.caffemodel", {})
+    words = ("net.prototxt", "w.caffemodel", "--engine", backend)
+    said = fold(tmp_path, *words, "--fold-batch-norm", status=1)["error"]
+    assert "nothing to fold: no split layers and no BatchNorm behind a convolution in it." in said
+    assert "nothing to fold: no split layers in it; give a net that" in fold(tmp_path, *words, status=1)["error"]
+
+
 def test_which_batch_norms_fold(tmp_path: Path, backend: str) -> None:
     """Outside splits: in place or not, with a bias or without, with Scale or without; and what must stay."""
     (tmp_path / "net.prototxt").write_text(NORMED)

@@ -135,6 +135,14 @@ def test_unknown_fields_are_kept(tmp_path):
     assert caffemodel.read_weights(tmp_path / "changed")["a"][0].tolist() == [5]
 
 
+def test_like_takes_weights_that_were_read_and_no_path(tmp_path: Path) -> None:
+    caffemodel.write_weights(tmp_path / "w.caffemodel", {"a": [np.float32([5])]})
+    for like in ("w.caffemodel", tmp_path / "w.caffemodel", {"a": [np.float32([5])]}):
+        with pytest.raises(CaffeSplitError, match="expected weights that read_weights gave as like, found"):
+            caffemodel.write_weights(tmp_path / "new", {"a": [np.float32([5])]}, like=like)
+    assert not (tmp_path / "new").exists()
+
+
 ONE = struct.pack("<f", 1)
 
 

@@ -216,7 +216,10 @@ def test_what_is_not_computed_is_said(photos: Path) -> None:
 
 REFUSED = {
     "cut.png: an image that cannot be decoded": (("--image", "cut.png"), ""),
-    "text.jpg: an image that cannot be decoded": (("--image", "text.jpg"), ""),
+    "text.jpg: an image that cannot be decoded: of no kind that Pillow knows, or damaged": (
+        ("--image", "text.jpg"),
+        "",
+    ),
     "none.jpg: no image can be read: No such file": (("--image", "none.jpg"), ""),
     "a mean of 2 channels, and the net's input has 3": (("--image", "gray.png", "--mean", "1,2"), ""),
     "gone.binaryproto: no such mean file": (("--image", "gray.png", "--mean", "gone.binaryproto"), ""),

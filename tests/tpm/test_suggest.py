@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.tpm.suggest import suggest_windows
+from caffe_split.tpm.suggest import suggest_windows, suggestion_lines
+from caffe_split.tpm.trust import short_windows
 from caffe_split.trainlog import read_log
 
 
@@ -54,6 +55,18 @@ def test_a_single_wild_display_is_no_fall(tmp_path: Path) -> None:
 def test_few_displays_widen_the_window(tmp_path: Path) -> None:
     best = suggest_windows(read_log(log(tmp_path, np.arange(0, 201, 20), np.linspace(3, 1, 11))))[0]
     assert best.stop - best.start == 60
+
+
+def test_a_window_has_the_steps_that_tpm_needs_where_the_training_has_them(tmp_path: Path) -> None:
+    short = read_log(log(tmp_path, np.arange(0, 31, 5), np.linspace(3, 1, 7)))
+    lines = suggestion_lines(suggest_windows(short))
+    assert "note: over N = 15 steps TPM tells little of small kernels, from N = 44 on more" in lines[-2]
+    long = read_log(log(tmp_path, np.arange(0, 101, 5), np.linspace(3, 1, 21)))
+    found = suggest_windows(long)
+    assert found[0].stop - found[0].start == 45 and found[0].interval == 1
+    assert not any("note" in line for line in suggestion_lines(found))
+    # Nothing that `instrument` warns of.
+    assert not short_windows([(found[0].start, found[0].stop)], 1, 0.9, [(4, 1, 3, 3)])
 
 
 def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from caffe_split.errors import expect_path
+from caffe_split.errors import expect, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats.weights import hdf5, lookalikes
 from caffe_split.formats.weights.binary import BinaryWeights, write_binary
@@ -61,11 +61,11 @@ def write_weights(
     """Write weights for Caffe: binary, or HDF5 when `path` ends in `.h5`; whole or not at all.
 
     `weights` maps layer names to sequences of arrays, which are stored as float32 in their shapes. `types` gives layer
-    types, `net_name` the net's name. `like` (by default `weights` itself when it was read from a file) is a file whose
-    net name, types, layer options and unknown fields are kept for layers of the same name.
+    types, `net_name` the net's name. `like` are weights that `read_weights` gave (by default `weights` itself
+    where it gave those), whose net name, types, layer options and unknown fields are kept for layers of the same name.
 
     Raises `CaffeSplitError` when a binary file would pass 2 GB (HDF5 has no such limit), when an array does
-    not hold numbers, or when a layer's name cannot be in HDF5.
+    not hold numbers, when a layer's name cannot be in HDF5, or when `like` is anything else.
 
     >>> import numpy as np, os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "tiny.caffemodel.h5")
@@ -77,6 +77,8 @@ def write_weights(
     name = os.fspath(path)
     if like is None and isinstance(weights, Weights):
         like = weights
+    if like is not None:
+        expect(like, Weights, "weights that read_weights gave as like")
     known_types = {**(like.types if like else {}), **(types or {})}
     if name.endswith(".h5"):
         hdf5.write_weights(name, weights, known_types)
