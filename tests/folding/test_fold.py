@@ -244,8 +244,10 @@ layer { name: "batchwise_bn" type: "BatchNorm" bottom: "batchwise" top: "batchwi
 
 
 def test_a_net_without_batch_norm_has_none_to_fold(tmp_path: Path, backend: str) -> None:
-    (tmp_path / "net.prototxt").write_text(NORMED.splitlines()[0])
-    caffemodel.write_weights(tmp_path / "w.caffemodel", {})
+    kernel = "convolution_param { num_output: 1 kernel_size: 1 }"
+    plain = f'layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" {kernel} }}'
+    (tmp_path / "net.prototxt").write_text(NORMED.splitlines()[0] + plain)
+    caffemodel.write_weights(tmp_path / "w.caffemodel", {"c": [np.ones((1, 3, 1, 1)), np.ones(1)]})
     words = ("net.prototxt", "w.caffemodel", "--engine", backend)
     said = fold(tmp_path, *words, "--fold-batch-norm", status=1)["error"]
     assert "nothing to fold: no split layers and no BatchNorm behind a convolution in it." in said
