@@ -55,6 +55,8 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.resilient_parsing:  # a completion, of a line that may not be whole
+            return super().resolve_command(ctx, args)
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, 1, 0.65)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(COMMANDS)}"
@@ -87,19 +89,19 @@ class _LazyGroup(click.Group):
 
 def _refuse_empty(words: Sequence[str], ctx: click.Context) -> None:
     """Raises `click.UsageError` for an empty value, which pathlib takes for the current folder and others for none."""
-    ours = words[: words.index("--")] if "--" in words else words  # What follows goes to another program.
+    # What follows -- goes from a study to another program.
+    ours = words[: words.index("--")] if words[0] == "study" and "--" in words else words
     for before, word in zip(["", *ours], ours):
         option, equals, value = word.partition("=")
-        if not word and before.startswith("--") and "=" not in before:
-            option = before
-        elif word and not (option.startswith("--") and equals and not value):
+        if not word:
+            where = f"behind {before}" if before.startswith("-") and before != "--" else "as an argument"
+        elif option.startswith("--") and equals and not value:
+            where = f"behind {option}"
+        else:
             continue
-        what = (
-            f"for {option}; give one, or leave the option out"
-            if option
-            else "as an argument; expected a path or a name"
+        raise click.UsageError(
+            f"an empty value {where}; give a value, or leave it out. Is a variable of the shell not set?", ctx
         )
-        raise click.UsageError(f"an empty value {what}. Is a variable of the shell not set?", ctx)
 
 
 def _listed() -> Iterator[tuple[str, click.Command]]:

@@ -83,7 +83,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--length",
     type=IntRange(min=1),
     metavar="N",
-    help="With --suggest-window: iterations of the window.  [default: a tenth of the training]",
+    help="With --suggest-window: iterations of the window.  [default: a tenth of the training, at least 44]",
 )
 def tpm(
     source: tuple[str, ...],
@@ -281,7 +281,7 @@ def _suggest(path: Path, length: int | None, as_json: bool) -> None:
     if as_json:
         print_json([asdict(window) for window in found])
         return
-    for line in suggestion_lines(found):
+    for line in suggestion_lines(found, length is not None):
         click.echo(line)
 
 

@@ -63,7 +63,7 @@ class Transform:
 def find_transforms(opened: Opened, inputs: Mapping[str, Shape], options: ExportOptions) -> dict[str, Transform]:
     """What inputs go through, by their names: what `options` ask for of the net's data layers or of another net's.
 
-    Of another net's data layers they are the `fitting_transforms`. Raises `CaffeSplitError` where no data layer has a
+    Those of another net are chosen by `fitting_transforms`. Raises `CaffeSplitError` where no data layer has a
     transform, or none fits.
     """
     if options.transform_of is None:
@@ -79,7 +79,7 @@ def find_transforms(opened: Opened, inputs: Mapping[str, Shape], options: Export
     else:
         document = read_net(options.transform_of, upgrade=True, caffe_proto=options.caffe_proto)
         images = [top for top, shape in inputs.items() if len(shape) == _AXES]
-        found = fitting_transforms(document, options.state, images)
+        found = fitting_transforms(document, options.state, opened.document.filename, images)
     return {top: transform_of(layer, inputs[top]) for top, layer in found.items()}
 
 

@@ -48,7 +48,7 @@ def free_name(path: Path) -> Path:
     if path.name in ("", ".."):
         path = path.resolve()  # "." and ".." have no name to count on from
     if not path.name:
-        return path / "out"
+        path = path / "out"
     found = re.search(r"[0-9]*\Z", path.name)
     digits = found[0] if found else ""
     stem, number = path.name[: len(path.name) - len(digits)], int(digits or 1)

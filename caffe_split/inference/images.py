@@ -77,7 +77,8 @@ class ImageInput:
         layer = layers[0]
         if preprocessing.transform_of is not None:
             other = read_net(preprocessing.transform_of, upgrade=True)
-            layer = fitting_transforms(other, net.state, tops, otherwise=", or say --mean and --scale")[self.name]
+            instead = ", or say --mean and --scale"
+            layer = fitting_transforms(other, net.state, str(net.path), tops, instead)[self.name]
         written = Options.of(layer.message, "transform_param")
         self.rgb = preprocessing.rgb
         self.scale = float(written.get("scale") if preprocessing.scale is None else preprocessing.scale)

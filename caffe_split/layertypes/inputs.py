@@ -59,16 +59,17 @@ def transforms_of(document: prototxt.Document, state: NetState) -> dict[str, Lay
 
 
 def fitting_transforms(
-    document: prototxt.Document, state: NetState, images: Sequence[str], otherwise: str = ""
+    document: prototxt.Document, state: NetState, net: str, images: Sequence[str], otherwise: str = ""
 ) -> dict[str, Layer]:
-    """The data layers of `document` whose transform_param inputs of another net go through, by the inputs' names.
+    """For inputs of another net, by name: the data layer of `document` whose transform_param they go through.
 
     A data layer belongs to the input that has the name of its top; a single one also to a single input of another name.
 
     Args:
         document: the net with the data layers, which `--transform-of` names.
-        state: in which it is built.
-        images: the names of the other net's inputs of images.
+        state: the state in which `document` is built.
+        net: the file of the other net, for messages.
+        images: the names of that net's inputs of images.
         otherwise: for the message, what a user can do instead of renaming.
 
     Raises `CaffeSplitError` where no data layer has a transform_param, or none fits.
@@ -84,8 +85,8 @@ def fitting_transforms(
     found = {top: layer for top, layer in written.items() if top in images}
     if not found:
         raise CaffeSplitError(
-            f"{document.filename}: --transform-of: its data layers give {', '.join(written)}, and the other net's "
-            f"inputs of images are {', '.join(images) or 'none'}; give them the same names{otherwise}."
+            f"{document.filename}: --transform-of: its data layers give {', '.join(written)}, and {net} has the "
+            f"inputs of images {', '.join(images) or '(none)'}; give them the same names{otherwise}."
         )
     return found
 

@@ -142,8 +142,8 @@ def divide(rule: PartitionRule, scores: Scores, group: int = 1, salt: str = "") 
         fast += [index for index in order if index // size == g][:per_group]
     if rule.text.startswith("list") and sorted(fast) != sorted(order[: rule.count(scores)]):
         raise CaffeSplitError(
-            f"partition '{rule.text}': each group ({group}, of {counted(size, 'kernel')} each) needs equally many "
-            f"fast kernels, at least 1 and at most {size - 1}."
+            f"partition '{rule.text}': all groups need equally many fast kernels, at least 1 and at most {size - 1} "
+            f"each; the layer has {counted(group, 'group')} of {counted(size, 'kernel')}."
         )
     return Partition(fast=tuple(sorted(fast)), slow=tuple(sorted(set(order) - set(fast))))
 

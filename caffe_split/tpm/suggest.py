@@ -14,7 +14,7 @@ from caffe_split.trainlog.model import TrainingLog
 # How many displays of the loss a window needs for a slope, and how many samples are suggested for it.
 DISPLAYS = 4
 _SAMPLES = 100
-# Steps from which on TPM tells something of 3x3 kernels on one channel, at the usual momentum.
+# The fewest steps over which TPM means something for 3x3 kernels on one channel, at the usual momentum.
 _LEAST_STEPS = least_steps(1, 0.9, 9)
 
 
@@ -31,7 +31,8 @@ class Suggestion:
 def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3) -> list[Suggestion]:
     """The `count` windows of `length` iterations in which the train loss falls fastest.
 
-    `length` None: a tenth of the training, or as long as a slope needs displays and TPM steps where that is longer.
+    `length` None: a tenth of the training; more if a slope needs more displays, or if TPM needs more steps and the
+    training has them.
 
     Best first; they do not overlap, and the loss falls in each. The fall is that of the least-squares line
     through the displayed loss, after a running median of 5 that removes single outliers. Raises
@@ -42,15 +43,20 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
         raise CaffeSplitError(f"{log.path}: no displayed loss in it; give the log of a training with `display: N`.")
     finite = np.isfinite(table["loss"])
     iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
+    least = 0  # iterations in a window
     if length is None:
         length = int(iteration[-1] - iteration[0]) // 10 if len(iteration) else 0
-        if len(iteration) >= DISPLAYS:
-            apart = int(np.median(np.diff(iteration)))
+        shown = np.unique(iteration)  # Twice each where several processes wrote one log.
+        if len(shown) >= DISPLAYS:
+            apart = int(np.median(np.diff(shown)))
             steps = -(-_LEAST_STEPS // apart) * apart
-            length = max(length, (DISPLAYS - 1) * apart, steps if steps <= iteration[-1] - iteration[0] else 0)
+            least = min(_LEAST_STEPS, int(shown[-1] - shown[0]))
+            length = max(length, (DISPLAYS - 1) * apart, steps if steps <= shown[-1] - shown[0] else 0)
     ends = np.searchsorted(iteration, iteration + length, side="right")
     reach = iteration[ends - 1] - iteration
     enough = np.flatnonzero((ends - np.arange(len(ends)) >= DISPLAYS) & (reach >= 0.75 * length))
+    if (reach[enough] >= least).any():
+        enough = enough[reach[enough] >= least]
     if not finite.all() and len(iteration) < DISPLAYS:
         raise CaffeSplitError(
             f"{log.path}: only {len(iteration)} of its {len(finite)} displays have a loss that is a number; {DISPLAYS} "
@@ -91,8 +97,8 @@ def fall_within(log: TrainingLog, start: int, stop: int) -> float:
     return float(_falls(iteration, loss, np.array([first]), np.array([end]))[0])
 
 
-def suggestion_lines(found: Sequence[Suggestion]) -> list[str]:
-    """The suggestions as text, and the command that watches the first of them."""
+def suggestion_lines(found: Sequence[Suggestion], given: bool = False) -> list[str]:
+    """The suggestions as text, and the command that watches the first; `given` if the user chose their length."""
     lines = []
     for place, window in enumerate(found):
         rank = "the loss falls fastest" if place == 0 else "then"
@@ -102,8 +108,8 @@ def suggestion_lines(found: Sequence[Suggestion]) -> list[str]:
     steps = (best.stop - best.start) // best.interval
     if steps < _LEAST_STEPS:
         lines.append(
-            f"note: over N = {steps} steps TPM tells little of small kernels, from N = {_LEAST_STEPS} on more: choose "
-            "a longer --length, or train longer"
+            f"note: this window has N = {steps} steps; for 3x3 kernels on one channel TPM means something from "
+            f"N = {_LEAST_STEPS} on: {'give a longer --length' if given else 'train longer'}"
         )
     return [*lines, f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}"]
 

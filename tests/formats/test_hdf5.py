@@ -140,7 +140,7 @@ def test_shared_blobs_are_left_out_of_hdf5_and_refused_in_binary(tmp_path):
     caffemodel.write_weights(tmp_path / "copy.h5", weights)
     with h5py.File(tmp_path / "copy.h5") as file:
         assert sorted(file["data/b"]) == ["1", "2"]
-    with pytest.raises(CaffeSplitError, match=r"lacks 1 blob at the start of layer 'b', shared with another layer"):
+    with pytest.raises(CaffeSplitError, match=r"lacks the first blobs of layer 'b' \(1\), which it shares"):
         caffemodel.write_weights(tmp_path / "x.caffemodel", weights)
     kept = {name: weights[name] for name in weights if name not in weights.shared}
     caffemodel.write_weights(tmp_path / "x.caffemodel", kept)

@@ -138,7 +138,7 @@ def test_unknown_fields_are_kept(tmp_path):
 def test_like_takes_weights_that_were_read_and_no_path(tmp_path: Path) -> None:
     caffemodel.write_weights(tmp_path / "w.caffemodel", {"a": [np.float32([5])]})
     for like in ("w.caffemodel", tmp_path / "w.caffemodel", {"a": [np.float32([5])]}):
-        with pytest.raises(CaffeSplitError, match="expected weights that read_weights gave as like, found"):
+        with pytest.raises(CaffeSplitError, match="expected for like= the weights that read_weights returns, found"):
             caffemodel.write_weights(tmp_path / "new", {"a": [np.float32([5])]}, like=like)
     assert not (tmp_path / "new").exists()
 

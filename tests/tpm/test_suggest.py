@@ -60,13 +60,25 @@ def test_few_displays_widen_the_window(tmp_path: Path) -> None:
 def test_a_window_has_the_steps_that_tpm_needs_where_the_training_has_them(tmp_path: Path) -> None:
     short = read_log(log(tmp_path, np.arange(0, 31, 5), np.linspace(3, 1, 7)))
     lines = suggestion_lines(suggest_windows(short))
-    assert "note: over N = 15 steps TPM tells little of small kernels, from N = 44 on more" in lines[-2]
+    assert lines[-2].startswith("note: this window has N = 15 steps; ")
+    assert lines[-2].endswith("N = 44 on: train longer")
+    (*_, note, _) = suggestion_lines(suggest_windows(short, 20), True)
+    assert note.endswith("N = 44 on: give a longer --length")
     long = read_log(log(tmp_path, np.arange(0, 101, 5), np.linspace(3, 1, 21)))
     found = suggest_windows(long)
     assert found[0].stop - found[0].start == 45 and found[0].interval == 1
     assert not any("note" in line for line in suggestion_lines(found))
+    uneven = np.delete(np.arange(0, 101, 5), [4, 9, 14])
+    for window in suggest_windows(read_log(log(tmp_path, uneven, np.linspace(3, 1, len(uneven))))):
+        assert window.stop - window.start >= 44
     # Nothing that `instrument` warns of.
     assert not short_windows([(found[0].start, found[0].stop)], 1, 0.9, [(4, 1, 3, 3)])
+
+
+def test_a_log_of_several_processes_shows_each_iteration_twice(tmp_path: Path) -> None:
+    iterations = np.repeat(np.arange(0, 101, 5), 2)
+    best = suggest_windows(read_log(log(tmp_path, iterations, np.linspace(3, 1, len(iterations)))))[0]
+    assert best.stop - best.start == 45
 
 
 def test_losses_that_are_no_numbers_are_named(tmp_path: Path) -> None:

@@ -319,4 +319,4 @@ def test_a_folder_without_a_log_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["best", "final", "table", "watch", "report"])
 def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, command: str) -> None:
     done = caffe_split(command, "", cwd=tmp_path, status=2)
-    assert "an empty value as an argument; expected a path or a name" in done.stderr and not done.stdout
+    assert "an empty value as an argument; give a value, or leave it out." in done.stderr and not done.stdout

@@ -138,7 +138,7 @@ def remove(message: MessageNode, field: FieldNode, keep_comment: bool, keep_blan
         last = index + 1 == len(children)
         after = _gap(message, index + 1)
         lead = field.lead or ""
-        # A comment on the line of the field before is that field's.
+        # A comment on the line of the field before belongs to that field.
         if not keep_blank and not layout.split_line(lead)[1].strip():
             lead = layout.without_blank_lines(lead)
         if last and not document and "\n" not in after and "#" not in lead:

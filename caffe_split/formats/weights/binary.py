@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from caffe_split.errors import CaffeSplitError, counted
+from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.formats.prototxt import proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
@@ -203,7 +203,7 @@ def write_binary(
     if isinstance(weights, Weights) and weights.shared:
         layer, count = next(iter(weights.shared.items()))
         raise CaffeSplitError(
-            f"{name}: {weights.path} lacks {counted(count, 'blob')} at the start of layer {layer!r}, shared with "
+            f"{name}: {weights.path} lacks the first blobs of layer {layer!r} ({count}), which it shares with "
             "another layer, and a binary caffemodel holds all; put them in, leave the layer out, or write HDF5"
         )
     source = like if isinstance(like, BinaryWeights) else None

@@ -61,8 +61,8 @@ def write_weights(
     """Write weights for Caffe: binary, or HDF5 when `path` ends in `.h5`; whole or not at all.
 
     `weights` maps layer names to sequences of arrays, which are stored as float32 in their shapes. `types` gives layer
-    types, `net_name` the net's name. `like` are weights that `read_weights` gave (by default `weights` itself
-    where it gave those), whose net name, types, layer options and unknown fields are kept for layers of the same name.
+    types, `net_name` the net's name. `like` is a result of `read_weights` (by default `weights`, if that is
+    one); its net name, types, layer options and unknown fields are kept for layers of the same name.
 
     Raises `CaffeSplitError` when a binary file would pass 2 GB (HDF5 has no such limit), when an array does
     not hold numbers, when a layer's name cannot be in HDF5, or when `like` is anything else.
@@ -78,7 +78,7 @@ def write_weights(
     if like is None and isinstance(weights, Weights):
         like = weights
     if like is not None:
-        expect(like, Weights, "weights that read_weights gave as like")
+        expect(like, Weights, "for like= the weights that read_weights returns")
     known_types = {**(like.types if like else {}), **(types or {})}
     if name.endswith(".h5"):
         hdf5.write_weights(name, weights, known_types)
