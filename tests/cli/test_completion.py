@@ -27,6 +27,8 @@ def answer(shell: str, program: str, words: str, number: int) -> str:
 def test_the_programs_answer() -> None:
     assert answer("bash", "caffe-split", "caffe-split ma", 1) == "plain,make-derived\n"
     assert "plain,torch" in answer("bash", "caffe-split", "caffe-split train s --engine t", 4)
+    # Of a line that is not whole nothing is refused.
+    assert "plain,--deploy" in answer("bash", "caffe-split", 'caffe-split fold "" w --dep', 4)
     assert answer("zsh", "plot_loss.py", "plot_loss.py --no_re", 1).splitlines()[:2] == ["plain", "--no_refresh"]
 
 
