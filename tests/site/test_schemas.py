@@ -141,7 +141,7 @@ def test_written(kinds: dict[str, Any], folder: Path) -> None:
         check(kinds, kind, manifest["plan"])
     caffe_split("table", LOG, "--series", "series", cwd=folder)
     check(kinds, "series", json.loads(next((folder / "series").iterdir()).read_text()))
-    for results in sorted((ROOT / "docs/results").glob("*.json")):
+    for results in sorted((ROOT / "docs/results").rglob("*.json")):
         check(kinds, "study", json.loads(results.read_text()))
 
 

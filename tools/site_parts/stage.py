@@ -36,7 +36,7 @@ MENU: dict[str, list[str]] = {
         "docs/caffe.md",
     ],
     "Reference": ["docs/commands.md", "docs/library.md", "docs/formats.md", "docs/outputs.md", "docs/stable.md"],
-    "Results": ["docs/results/*.md"],
+    "Results": ["docs/results/*.md", "docs/results/*/*.md"],
     "The project": ["CHANGELOG.md", "CONTRIBUTING.md", "docs/design.md"],
 }
 HOME = "README.md"
