@@ -107,9 +107,10 @@ def suggestion_lines(found: Sequence[Suggestion], given: bool = False) -> list[s
     best = found[0]
     steps = (best.stop - best.start) // best.interval
     if steps < _LEAST_STEPS:
+        longer = "give a longer --length" if given else "train longer"
         lines.append(
             f"note: this window has N = {steps} steps; for 3x3 kernels on one channel TPM means something from "
-            f"N = {_LEAST_STEPS} on: {'give a longer --length' if given else 'train longer'}"
+            f"N = {_LEAST_STEPS} on: {longer}"
         )
     return [*lines, f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}"]
 

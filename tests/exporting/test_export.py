@@ -170,7 +170,10 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
         plan_of(files, NET, transform_of=files[0])
     both = data + data.replace('"data"', '"more"').replace('"label"', '"none"')
     train.write_text(both + HEAD + TAIL + loss)
-    with pytest.raises(CaffeSplitError, match=r"its data layers give data, more, and .* are image; give them the same"):
+    with pytest.raises(
+        CaffeSplitError,
+        match=r"its data layers give data, more, and .*net.prototxt has the inputs of images image; give",
+    ):
         plan_of(files, other + (HEAD + TAIL + PROB).replace('bottom: "data"', 'bottom: "image"'), transform_of=train)
 
 
