@@ -17,6 +17,7 @@ from caffe_split.net.layers import convolutions, phase_layers, weight_owners
 from caffe_split.net.options import Options, shape_of
 from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
 from caffe_split.net.training import Training
+from caffe_split.net.which_net import Solver
 from caffe_split.net.which_solver import agreed
 from caffe_split.split.recognise import helper_names
 from caffe_split.tpm.cost import WatchCost, watch_cost
@@ -124,7 +125,7 @@ def instrument(
     cost = instrument_training(training, windows, interval, layers)
     notes = [states_left_behind(training), several_gpus(training), _left_out(training, cost, layers)]
     # Where several solvers name the net, the one whose momentum asks for the longest window.
-    momentum = max((float(solver.get("momentum", 0.0)) for solver in _solvers(training)), default=0.0)
+    momentum = max((float(solver.get("momentum", 0.0)) for _, solver in _solvers(training)), default=0.0)
     watched = [Options.of(watcher.message, "tpm_param") for watcher in watchers(training.net).values()]
     shapes = [shape_of(options.sub("shape")) for options in watched]
     notes += (f"warning: {line}" for line in short_windows(windows, interval, momentum, shapes))
@@ -205,7 +206,7 @@ def instrument_training(
         raise CaffeSplitError(f"{training.net_path}: no convolution to watch in it.")
     if not agreed(training.solvers, "iter_size"):
         training.need_one_solver()
-    solvers = _solvers(training)
+    solvers = [solver for _, solver in _solvers(training)]
     iter_size = int(solvers[0].get("iter_size", 1)) if solvers else 1
     windows = Windows(tuple(pairs), interval, iter_size)
     check_windows(windows, max((int(solver.get("max_iter", 0)) for solver in solvers), default=0) or None)
@@ -223,9 +224,11 @@ def instrument_training(
     return max(costs, key=lambda cost: cost.memory_bytes) if costs else watch_cost(shapes, len(pairs))
 
 
-def _solvers(training: Training) -> list[prototxt.Document]:
+def _solvers(training: Training) -> tuple[Solver, ...]:
     """The solver of the training, or all that may be it."""
-    return [training.solver] if training.solver is not None else [solver for _, solver in training.solvers]
+    if training.solver is None or training.solver_path is None:
+        return training.solvers
+    return ((training.solver_path, training.solver),)
 
 
 def _left_out(training: Training, cost: WatchCost, names: Sequence[str] | None) -> str | None:
@@ -240,10 +243,8 @@ def _left_out(training: Training, cost: WatchCost, names: Sequence[str] | None) 
 
 def states_left_behind(training: Training) -> str | None:
     """A warning where there are solver states: Caffe cannot resume from them, since the net has more parameters now."""
-    named = training.solvers
-    if training.solver is not None and training.solver_path is not None:
-        named = ((training.solver_path, training.solver),)
-    prefixes = dict.fromkeys(snapshot_prefix(path, solver.get("snapshot_prefix", "")) for path, solver in named)
+    written = ((path, solver.get("snapshot_prefix", "")) for path, solver in _solvers(training))
+    prefixes = dict.fromkeys(snapshot_prefix(*each) for each in written)
     states = {prefix: max(found) for prefix in prefixes if (found := find_snapshots(prefix, "solverstate"))}
     if not states:
         return None
@@ -260,10 +261,9 @@ def several_gpus(training: Training) -> str | None:
 
     A watched weight is a shared one, and a Caffe that averages gradients layer by layer stops in the first iteration.
     """
-    solvers = _solvers(training)
     fit = [
         str(solver.get("solver_mode", "GPU")) == "CPU" or not solver.get("layer_wise_reduce", True)
-        for solver in solvers
+        for _, solver in _solvers(training)
     ]
     if fit and all(fit):
         return None

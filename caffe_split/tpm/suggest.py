@@ -43,15 +43,7 @@ def suggest_windows(log: TrainingLog, length: int | None = None, count: int = 3)
         raise CaffeSplitError(f"{log.path}: no displayed loss in it; give the log of a training with `display: N`.")
     finite = np.isfinite(table["loss"])
     iteration, loss = table.iteration[finite], _running_median(table["loss"][finite])
-    least = 0  # iterations in a window
-    if length is None:
-        length = int(iteration[-1] - iteration[0]) // 10 if len(iteration) else 0
-        shown = np.unique(iteration)  # Twice each where several processes wrote one log.
-        if len(shown) >= DISPLAYS:
-            apart = int(np.median(np.diff(shown)))
-            steps = -(-_LEAST_STEPS // apart) * apart
-            least = min(_LEAST_STEPS, int(shown[-1] - shown[0]))
-            length = max(length, (DISPLAYS - 1) * apart, steps if steps <= shown[-1] - shown[0] else 0)
+    length, least = _usual_length(iteration) if length is None else (length, 0)
     ends = np.searchsorted(iteration, iteration + length, side="right")
     reach = iteration[ends - 1] - iteration
     enough = np.flatnonzero((ends - np.arange(len(ends)) >= DISPLAYS) & (reach >= 0.75 * length))
@@ -113,6 +105,18 @@ def suggestion_lines(found: Sequence[Suggestion], given: bool = False) -> list[s
             f"N = {_LEAST_STEPS} on: {longer}"
         )
     return [*lines, f"caffe-split instrument NET --window {best.start}:{best.stop} --interval {best.interval}"]
+
+
+def _usual_length(iteration: np.ndarray) -> tuple[int, int]:
+    """How long a window is where nobody says, and how long it is at least: in iterations, of a log's displays."""
+    shown = np.unique(iteration)  # Twice each where several processes wrote one log.
+    whole = int(shown[-1] - shown[0]) if len(shown) else 0
+    if len(shown) < DISPLAYS:
+        return whole // 10, 0
+    apart = int(np.median(np.diff(shown)))
+    steps = -(-_LEAST_STEPS // apart) * apart
+    length = max(whole // 10, (DISPLAYS - 1) * apart, steps if steps <= whole else 0)
+    return length, min(_LEAST_STEPS, whole)
 
 
 def _falls(iteration: np.ndarray, loss: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarray:
