@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +19,22 @@ from caffe_split.backends import choose  # noqa: E402  (below the threads)
 from caffe_split.backends.choose import backends, get_backend  # noqa: E402
 from tests.support import CAFFE, ROOT, Trained, caffe_split, end_processes, train  # noqa: E402
 
+# Caffe's programs leave thousands of files in the temporary folder: logs, unless these go to standard error, and
+# others, which get a folder that goes at the end. Python, and so pytest's tmp_path, keeps the folder that it has found.
+os.environ.setdefault("GLOG_logtostderr", "1")
+_LITTER = tempfile.mkdtemp(prefix="caffe-split-tests-")
+os.chmod(_LITTER, 0o755)  # Tests act as another user, too.
+os.environ["TMPDIR"] = _LITTER
+
 # A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP; the programs that tests
 # start would inherit that, and not be stopped by what stops them elsewhere.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_LITTER, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,6 +23,8 @@ from caffe_split.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CAFFE = Path(sys.executable).parent / "caffe"
+# An empty environment, but for this: Caffe's programs otherwise leave their logs in the temporary folder.
+BARE = {"GLOG_logtostderr": "1"}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import stub
+from tests.support import BARE, stub
 
 ROOT = Path(__file__).resolve().parents[2]
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
@@ -23,7 +23,7 @@ def python(code, **env):
 @built
 @pytest.mark.caffe
 def test_caffe_runs_with_an_empty_environment(tmp_path):
-    run = subprocess.run([CAFFE, "--version"], env={}, cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([CAFFE, "--version"], env=BARE, cwd=tmp_path, capture_output=True, text=True)
     assert (run.returncode, run.stdout.split()) == (0, ["caffe", "version", "1.0.0"])
 
 
@@ -31,7 +31,7 @@ def test_caffe_runs_with_an_empty_environment(tmp_path):
 @pytest.mark.caffe
 @pytest.mark.parametrize("tool", ["net_proto_text", "net_proto_binary", "solver_proto_text"])
 def test_tools_run_with_an_empty_environment(tool):
-    run = subprocess.run([CAFFE.parent / f"upgrade_{tool}"], env={}, capture_output=True, text=True)
+    run = subprocess.run([CAFFE.parent / f"upgrade_{tool}"], env=BARE, capture_output=True, text=True)
     assert "Usage: " in run.stderr
 
 
@@ -170,7 +170,7 @@ def test_two_builds_into_one_folder_take_turns(tmp_path):
         assert (process.returncode, err) == (0, "") and "Caffe is built and installed" in out
     mark = keys[(tmp_path / "into/share/caffe-split/build-key").read_text().strip()]
     assert {path.read_text() for path in (tmp_path / "into/share/marks").iterdir()} == {mark}
-    assert subprocess.run([tmp_path / "into/bin/caffe", "--version"], env={}).returncode == 0
+    assert subprocess.run([tmp_path / "into/bin/caffe", "--version"], env=BARE).returncode == 0
 
 
 @built

@@ -11,6 +11,7 @@ import pytest
 from caffe_split.net.training import open_training
 from caffe_split.tpm.collect import measure_tpm
 from caffe_split.tpm.scores import null_tpm
+from tests.support import BARE
 
 CAFFE = Path(sys.prefix) / "bin" / "caffe"
 pytestmark = [
@@ -99,7 +100,7 @@ def prepare(
 
 def caffe(folder, *args, ok=True):
     """Run caffe in `folder` with an empty environment; its log."""
-    run = subprocess.run([CAFFE, *args], cwd=folder, env={}, capture_output=True, text=True)
+    run = subprocess.run([CAFFE, *args], cwd=folder, env=BARE, capture_output=True, text=True)
     assert (run.returncode == 0) == ok, run.stderr[-3000:]
     return run.stderr
 
