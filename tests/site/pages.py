@@ -4,7 +4,8 @@ A page says in what it runs by a comment, `<!-- run: digits -->`, or `<!-- run: 
 In a block ```console a line `$ COMMAND` is run; one that ends in a backslash goes on in the next. What follows up to
 the next command is what it prints, standard output first. `...` in an output stands for any text, on a line of its own
 for any lines. A command that is to fail ends in `# fails`. Blocks ```python run in the same folder, one by one; a
-block of another language that has `file=NAME` after it becomes that file.
+block of another language that has `file=NAME` after it becomes that file. The folder of the world `digits` is made by
+the commands that docs/commands.md gives its readers, below `<!-- world: digits -->`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from pathlib import Path
 from unittest import mock
 
 from caffe_split.backends import choose
-from tests.support import ROOT, caffe_split, call_main, caught, inside
+from tests.support import ROOT, call_main, caught, inside
 
 _MARK = re.compile(r"^<!-- run: (\w+)(, slow)? -->$", re.MULTILINE)
+_WORLD = re.compile(r"^<!-- world: digits -->\n\n```\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 _FAILS = "# fails"
@@ -105,16 +107,11 @@ def make_world(name: str, folder: Path) -> None:
         shutil.copyfile(ROOT / "pyproject.toml", folder / "pyproject.toml")
         return
     assert name == "digits", f"there is no world {name}"
-    shutil.copytree(ROOT / "prototxt/digits", folder / "digits")
-    solver = folder / "digits/solver.prototxt"
-    for old, new in (("max_iter: 2000", "max_iter: 100"), ("snapshot: 100", "snapshot: 20")):
-        assert old in solver.read_text()
-        solver.write_text(solver.read_text().replace(old, new))
+    recipe = _WORLD.search((ROOT / "docs/commands.md").read_text(encoding="utf-8"))
+    assert recipe is not None, "docs/commands.md does not say how to make the world digits"
     with torch_first():
-        caffe_split("data", "digits", "--out", "data", cwd=folder)
-        watch = ("--window", "0:100", "--interval", 2, "--in-place")
-        caffe_split("instrument", "digits/train_val.prototxt", *watch, cwd=folder)
-        caffe_split("train", "digits/solver.prototxt", "--threads", 1, cwd=folder)
+        for line in recipe[1].replace("CHECKOUT", shlex.quote(str(ROOT))).splitlines():
+            _run(line, folder)
 
 
 def make_logs(folder: Path) -> None:
