@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from caffe_split.cli.choosing import choose_by_option, split_options
+from caffe_split.cli.choosing import split_options
 from caffe_split.cli.options import (
     WINDOW,
     Shown,
@@ -21,13 +21,8 @@ from caffe_split.cli.options import (
     this_command,
     wrong_use,
 )
-from caffe_split.cli.ranges import FiniteRange, IntRange
+from caffe_split.cli.ranges import IntRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, NUM_SPLITS, DeriveOptions, Schedule
-
-if TYPE_CHECKING:
-    from caffe_split.split.kinds import KindName
-    from caffe_split.split.layer import Init
-    from caffe_split.split.parts import Activation, SkipPool
 
 
 @click.command()
@@ -40,30 +35,8 @@ if TYPE_CHECKING:
     type=IntRange(min=1),
     help=f"Split this many layers, the best ones by --choose-by.  [default: {NUM_SPLITS}]",
 )
-@choose_by_option
 @click.option("--control", is_flag=True, help="Split nothing: the control, trained equally long from the same weights.")
 @split_options
-@click.option(
-    "--skip-pool",
-    type=click.Choice(CHOICES["skip_pool"]),
-    default=DEFAULTS.skip_pool,
-    show_default=True,
-    help="Skip or identity of a strided convolution: every s-th pixel, or the average of s x s.",
-)
-@click.option(
-    "--residual-activation",
-    type=click.Choice(CHOICES["activation"]),
-    default=DEFAULTS.activation,
-    show_default=True,
-    help="Activation between residual_pre and residual_post.",
-)
-@click.option(
-    "--noise",
-    type=FiniteRange(min=0),
-    default=DEFAULTS.noise,
-    show_default=True,
-    help="Standard deviation of the symmetry-breaking noise.",
-)
 @click.option("--window", type=WINDOW, help="Window of TPM to use.  [default: the last one that the TPM layers saw]")
 @click.option(
     "--schedule",
@@ -93,20 +66,10 @@ def make_derived(
     weights: Path | None,
     layers: str | None,
     num_splits: int | None,
-    choose_by: str,
     control: bool,
-    kind: KindName,
-    skip_pool: SkipPool,
-    residual_activation: Activation,
-    partition: str,
-    init: Init,
-    noise: float,
-    seed: int,
+    split: DeriveOptions,
     window: tuple[int, int] | None,
     schedule: Schedule,
-    added_lr: float,
-    branch_norm: bool,
-    calibrate: int,
     engine: str | None,
     deploy: Path | None,
     out: Path,
@@ -139,31 +102,11 @@ def make_derived(
         raise click.UsageError("--layers and --num-splits: choose one.")
     if control and (layers is not None or num_splits is not None):
         raise click.UsageError("--control splits nothing: leave out --layers and --num-splits.")
-    if skip_pool != DEFAULTS.skip_pool and kind not in ("skip", "identity"):
-        raise click.UsageError(f"--skip-pool is for --kind skip and identity; a split of kind {kind} has no skip.")
-    if residual_activation != DEFAULTS.activation and kind != "residual":
-        raise click.UsageError("--residual-activation is for --kind residual.")
     if not dry_run:
         check_out(out, force)
     chosen = names(layers)
     with wrong_use():
-        options = DeriveOptions(
-            kind=kind,
-            init=init,
-            noise=noise,
-            seed=seed,
-            activation=residual_activation,
-            skip_pool=skip_pool,
-            branch_norm=calibrate if branch_norm else 0,
-            added_lr=added_lr,
-            partition=partition,
-            choose_by=choose_by,
-            calibrate=calibrate,
-            schedule=schedule,
-            window=window,
-            engine=engine,
-            ignore_extra_weights=ignore_extra,
-        )
+        options = replace(split, schedule=schedule, window=window, engine=engine, ignore_extra_weights=ignore_extra)
         training = shown.open(net_or_solver, caffe_proto)
         plan = derive(
             training,

@@ -32,7 +32,7 @@ from caffe_split.cli.ranges import IntRange
 @caffe_proto_option
 @click.option("--remove", is_flag=True, help="Take the TPM layers out again; the file becomes what it was.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
-@click.option("--in-place", is_flag=True, help="Write NET itself.")
+@click.option("--in-place", is_flag=True, help="Write the file of NET itself; of a solver, that of its net.")
 @click.option("--force", is_flag=True, help="Let --out replace a file.")
 def instrument(
     net: Path,

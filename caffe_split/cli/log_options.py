@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,15 @@ rank_option = click.option(
     help="Read the lines of this rank, in a log of several processes.  [default: the first]",
 )
 
-net_option = click.option(
-    "--net", type=IntRange(0), metavar="N", help="The test net N, of several.  [default: the first with that output]"
-)
+
+def net_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option --net, with the default that the command has."""
+    return click.option(
+        "--net", type=IntRange(0), metavar="N", help=f"The test net N, of several.  [default: {default}]"
+    )
+
+
+THE_FIRST, ALL = "the first with that output", "all"
 
 
 def say(text: str) -> None:

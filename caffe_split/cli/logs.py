@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split import jsontext
-from caffe_split.cli.log_options import LOGS, found_in, log_at, net_option, rank_option, say
+from caffe_split.cli.log_options import ALL, LOGS, found_in, log_at, net_option, rank_option, say
 from caffe_split.cli.ranges import IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import pipeline, show
@@ -70,7 +70,7 @@ def _write(line: bytes) -> None:
 @click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--snapshot", is_flag=True, help="Also the iteration and the nearest snapshot of weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration, line and snapshot.")
-@net_option
+@net_option(ALL)
 @rank_option
 def best(
     logs: tuple[str, ...],
@@ -141,7 +141,7 @@ def best(
 @click.option("--output", metavar="NAME", help="The last value of this test output.")
 @click.option("--value", is_flag=True, help="Print only the numbers.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with iteration and line.")
-@net_option
+@net_option(ALL)
 @rank_option
 def final(
     logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, net: int | None, rank: int | None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from caffe_split.cli.choosing import choose_by_option, split_options
+from caffe_split.cli.choosing import split_options
 from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
 from caffe_split.cli.ranges import IntRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
@@ -15,9 +16,6 @@ from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 
 if TYPE_CHECKING:
     from caffe_split.rounds.loop import Loop
-    from caffe_split.split.kinds import KindName
-    from caffe_split.split.layer import Init
-
 
 AUTO = "auto"
 
@@ -45,7 +43,6 @@ class _OrAuto(click.ParamType):
     type=IntRange(min=1),
     help=f"Layers that each round splits.  [default: {LAYERS}, or all that can be split if they are fewer]",
 )
-@choose_by_option
 @click.option("--layers", help="The layers of the only round (with --rounds 1), separated by commas.")
 @click.option(
     "--iter",
@@ -91,20 +88,13 @@ def multisplit(
     solver: Path,
     rounds: int,
     num_splits: int | None,
-    choose_by: str,
-    calibrate: int,
     layers: str | None,
     iteration: int | None,
     window: tuple[int, int] | None,
     weights: Path | None,
     ignore_extra: bool,
-    kind: KindName,
-    partition: str,
-    init: Init,
-    added_lr: float,
-    branch_norm: bool,
+    split: DeriveOptions,
     schedule: Schedule,
-    seed: int,
     no_control: bool,
     engine: str | None,
     threads: int | None,
@@ -115,7 +105,8 @@ def multisplit(
 ) -> int:
     """Improve the net of SOLVER by rounds of splits, each folded back to the net's own cost.
 
-    A baseline is trained, watched by TPM layers, unless its snapshots are there. Each round splits the last one's
+    A baseline is trained, watched by TPM layers; with --iter N your own training is taken for it, if its snapshots are
+    there. Each round splits the last one's
     snapshot, verifies the derived net, trains, folds and tests it. Beside each round a control trains the same net
     equally long without a split. The best round's folded net and weights are in OUT/best at the end.
 
@@ -144,18 +135,7 @@ def multisplit(
             iteration=iteration,
             window=window,
             control=not no_control,
-            derive=DeriveOptions(
-                kind=kind,
-                partition=partition,
-                init=init,
-                added_lr=added_lr,
-                branch_norm=calibrate if branch_norm else 0,
-                choose_by=choose_by,
-                calibrate=calibrate,
-                schedule=schedule,
-                seed=seed,
-                ignore_extra_weights=ignore_extra,
-            ),
+            derive=replace(split, schedule=schedule, ignore_extra_weights=ignore_extra),
             engine=engine,
             threads=threads,
         )

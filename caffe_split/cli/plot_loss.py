@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from caffe_split.cli.given import check_given
-from caffe_split.cli.log_options import found_in, net_option, rank_option
+from caffe_split.cli.log_options import ALL, found_in, net_option, rank_option
 from caffe_split.cli.log_path import LogPath
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
@@ -55,7 +55,7 @@ DEFAULT_FILE = "loss.png"
     show_default=True,
     help="Seconds between two looks at growing logs.",
 )
-@net_option
+@net_option(ALL)
 @rank_option
 def command(
     logs: tuple[str, ...],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.log_options import net_option, rank_option
+from caffe_split.cli.log_options import THE_FIRST, net_option, rank_option
 from caffe_split.cli.log_path import LogPath
 
 
@@ -22,7 +22,7 @@ from caffe_split.cli.log_path import LogPath
 @click.option("--force", is_flag=True, help="Replace the file --out.")
 @click.option("--output", metavar="NAME", help="The test output to compare.  [default: the first accuracy]")
 @click.option("--title", help="Title of the page.  [default: the runs' names]")
-@net_option
+@net_option(THE_FIRST)
 @rank_option
 def report(
     folders: tuple[Path, ...],

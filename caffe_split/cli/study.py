@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("snakemake", nargs=-1)
-@click.option("--jobs", type=IntRange(1), help="Steps at the same time.  [default: one for each core or GPU]")
+@click.option(
+    "--jobs",
+    type=IntRange(1),
+    help="Steps at the same time.  [default: cores divided by the study's threads; on a GPU, 1]",
+)
 @click.option("--scale", metavar="X", help="Shorten all trainings to this share, such as 1/64.  [default: the file's]")
 @click.option("--seeds", type=IntRange(1), metavar="N", help="The seeds 1 to N.  [default: the file's]")
 @click.option("--only", metavar="RUN,...", help="These runs of the table, with their controls; the others later.")

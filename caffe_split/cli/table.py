@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffe_split.cli.log_options import LOGS, found_in, log_at, net_option, rank_option, say
+from caffe_split.cli.log_options import LOGS, THE_FIRST, found_in, log_at, net_option, rank_option, say
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import show
 from caffe_split.trainlog.summary import SORTS, Summary, sort_rows
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--sort", "sort", type=click.Choice(list(SORTS)), help="Sort the rows by this column, the best first.")
 @click.option("--snapshot", "snapshots", is_flag=True, help="Add the snapshot nearest to each best.")
 @click.option("--cost", is_flag=True, help="Add parameters and multiply-adds of the net that each log's folder trains.")
-@net_option
+@net_option(THE_FIRST)
 @rank_option
 def table(
     logs: tuple[str, ...],

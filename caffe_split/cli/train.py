@@ -122,7 +122,7 @@ def train(
     \b
     Examples:
       caffe-split train derived1/solver.prototxt
-      caffe-split train derived1/solver.prototxt --snapshot derived1_iter_500.solverstate --append
+      caffe-split train derived1/solver.prototxt --snapshot derived1/net_iter_500.solverstate --append
       caffe-split train derived1/solver.prototxt --engine torch
       caffe-split train derived1/solver.prototxt --engine torch --processes 2 --snapshot auto --append
     """

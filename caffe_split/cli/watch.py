@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from caffe_split.backends.reporter import make_reporter
-from caffe_split.cli.log_options import net_option, rank_option
+from caffe_split.cli.log_options import THE_FIRST, net_option, rank_option
 from caffe_split.cli.log_path import LogPath
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
@@ -26,7 +26,7 @@ from caffe_split.trainlog.follow import Follower
     "--every", type=FiniteRange(min=0, min_open=True), default=1.0, show_default=True, help="Seconds between two looks."
 )
 @click.option("--once", is_flag=True, help="Show the progress once and end.")
-@net_option
+@net_option(THE_FIRST)
 @rank_option
 def watch(log: str, max_iter: int | None, every: float, once: bool, net: int | None, rank: int | None) -> int:
     """Follow a running training: progress to max_iter, time left, loss, accuracy, the best so far.

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 from caffe_split import jsontext
+from caffe_split.cli import COMMANDS, cli
 from caffe_split.derivation.after_split import Course
 from caffe_split.derivation.compare_scores import ScoreTable
 from caffe_split.rounds.result import MultiSplits, Round, Row
@@ -124,6 +126,9 @@ PRINTED = {
     "test plain": ("test", "dummy.prototxt", "net.caffemodel", "--json", "--iterations", "1"),
     "predictions": ("test", "images.prototxt", "images.caffemodel", "--json", "--image", "a.png"),
     "time": ("time", "dummy.prototxt", "--json", "--iterations", "1"),
+    "windows": ("tpm", "--suggest-window", ROOT / "tests/trainlog/logs/resumed.log", "--json"),
+    "export": ("export", "net.prototxt", "net.caffemodel", "--out", "net.onnx", "--json"),
+    "export of any batch": ("export", "net.prototxt", "net.caffemodel", "--dynamic", "batch", "--dry-run", "--json"),
     "fold": ("fold", "derived1/net.prototxt", "derived1/init.caffemodel", "--dry-run", "--json", "--out", "f2"),
 }
 
@@ -134,11 +139,25 @@ def test_printed(case: str, kinds: dict[str, Any], folder: Path) -> None:
     check(kinds, case.split()[0], json.loads(caffe_split(*words, cwd=folder).stdout))
 
 
+def test_each_command_that_prints_json_is_here() -> None:
+    commands = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+    with_json = {name for name, each in commands.items() if each and any("--json" in p.opts for p in each.params)}
+    # Loops and studies are long: their outcomes are made below.
+    assert with_json == {words[0] for words in PRINTED.values()} | {"multisplit", "study"}
+
+
 def test_written(kinds: dict[str, Any], folder: Path) -> None:
     for made, kind in (("derived1", "make_derived"), ("folded", "fold")):
         manifest = json.loads((folder / made / "manifest.json").read_text())
         check(kinds, "manifest", manifest)
         check(kinds, kind, manifest["plan"])
+    images = ("extract", "images.prototxt", "images.caffemodel", "--blob", "b", "--images", "a.png", "--out", "i")
+    caffe_split(*images, cwd=folder)
+    caffe_split(
+        "extract", "dummy.prototxt", "net.caffemodel", "--blob", "b", "--iterations", 1, "--out", "e", cwd=folder
+    )
+    for made in ("i", "e"):
+        check(kinds, "extract", json.loads((folder / made / "manifest.json").read_text())["plan"])
     caffe_split("table", LOG, "--series", "series", cwd=folder)
     check(kinds, "series", json.loads(next((folder / "series").iterdir()).read_text()))
     for results in sorted((ROOT / "docs/results").rglob("*.json")):
@@ -177,6 +196,7 @@ def test_the_outcomes_of_loops_and_studies(kinds: dict[str, Any]) -> None:
         failed={},
     )
     check(kinds, "study", json.loads(jsontext.dumps({"study": "name", "rows": [row.as_dict()]})))
+    check(kinds, "study_row", json.loads(jsontext.dumps(row.as_dict())))
 
 
 def test_scores_and_gradients(kinds: dict[str, Any]) -> None:
