@@ -45,9 +45,9 @@ def multisplit(
 ) -> MultiSplits:
     """Improve a net by rounds of splits, each folded back to its own cost and compared with a control.
 
-    Trains the baseline with TPM layers in a copy of its net. With `options.iteration` the solver's own training is taken
-    for it, if its snapshots are there and have TPM, or nothing needs it.
-    The same call goes on where an earlier one was stopped or killed; finished steps are not done again.
+    Trains the baseline with TPM layers in a copy of its net. With `options.iteration` the solver's own training is
+    taken for it, if its snapshots are there and have TPM, or nothing needs TPM. The same call goes on where an earlier
+    one was stopped or killed; finished steps are not done again.
 
     Args:
         solver: The solver of the baseline. Its files are not changed.
