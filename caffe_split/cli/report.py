@@ -44,7 +44,7 @@ def report(
       caffe-split report baseline derived1 derived2 --out report.html
     """
     from caffe_split.report.page import check_page, write_report
-    from caffe_split.report.runs import read_runs
+    from caffe_split.report.runs import Asked, read_runs
 
     complaints: list[str] = []
 
@@ -53,10 +53,11 @@ def report(
         click.echo(f"caffe-split: {text}", err=True)
 
     check_page(out, force)
-    runs = read_runs(folders, say, output, rank, net)
+    asked = Asked(output, rank, net)
+    runs = read_runs(folders, say, asked)
     for run in runs:
         for note in run.notes:
             click.echo(f"note: {run.log_path}: {note}", err=True)
-    write_report(runs, out, title, force)
+    write_report(runs, out, title, force, asked)
     click.echo(f"wrote {out}")
     return 1 if complaints else 0

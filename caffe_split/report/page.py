@@ -17,7 +17,7 @@ from caffe_split.plot.draw import draw_svg
 from caffe_split.report import sections
 from caffe_split.report.curves import curve_data
 from caffe_split.report.markup import Html, data_block, element
-from caffe_split.report.runs import Run
+from caffe_split.report.runs import USUAL, Asked, Run
 
 # Width / height of the drawings: as wide as the page's text, and as long as it takes.
 ASPECT = 0.8
@@ -34,14 +34,17 @@ def check_page(out: Path, force: bool) -> None:
     check_file(out, force)
 
 
-def write_report(runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False) -> None:
-    """Write the page to `out`. Raises `CaffeSplitError`, see `check_page`."""
+def write_report(
+    runs: Sequence[Run], out: Path, title: str | None = None, force: bool = False, asked: Asked = USUAL
+) -> None:
+    """Write the page to `out`, on runs read as `asked`. Raises `CaffeSplitError`, see `check_page`."""
     check_page(out, force)
-    write_atomic(out, page(runs, out, title).encode("utf-8", "backslashreplace"), force)
+    write_atomic(out, page(runs, out, title, asked).encode("utf-8", "backslashreplace"), force)
 
 
-def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
+def page(runs: Sequence[Run], out: Path, title: str | None = None, asked: Asked = USUAL) -> str:
     """The whole page as text."""
+    repeat = sections.command_lines(runs, out, title, asked)
     count = f"{counted(len(runs), 'training')} in Caffe"
     names = ", ".join(run.name for run in runs)
     title = title or (names if len(names) <= LONGEST_TITLE else count)
@@ -54,7 +57,7 @@ def page(runs: Sequence[Run], out: Path, title: str | None = None) -> str:
         sections.comparison(runs),
         sections.curves(bool(curves["panels"])),
         *(sections.split(run, _drawing(run)) for run in runs if run.manifest is not None),
-        sections.commands(runs, out),
+        sections.commands(repeat),
         element("footer", f"caffe-split {__version__}"),
     )
     return Template(_part("page.html")).substitute(

@@ -19,6 +19,27 @@ LOG_NAME = "train.log"
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What of the logs is read.
+
+    output: the test output to compare by; None: the first accuracy. rank: of logs into which several processes wrote;
+    None: the first. net: the test net to compare by; None: the first that printed the output.
+    """
+
+    output: str | None = None
+    rank: int | None = None
+    net: int | None = None
+
+    def words(self, *names: str) -> list[str]:
+        """The options of these names that say so on the command line."""
+        given = [(f"--{name}", getattr(self, name)) for name in names]
+        return [str(word) for option, value in given if value is not None for word in (option, value)]
+
+
+USUAL = Asked()
+
+
+@dataclass(frozen=True)
 class Run:
     """One training.
 
@@ -57,16 +78,14 @@ def logs_in(path: Path) -> list[Path]:
 def read_runs(
     paths: Sequence[Path],
     say: Callable[[str], None],
-    output: str | None = None,
-    rank: int | None = None,
-    net: int | None = None,
+    asked: Asked = USUAL,
 ) -> list[Run]:
     """The runs of some folders, those that were not derived first, otherwise as given.
 
-    say: called with a line about each log that cannot be read, and about anything else that is left out. output: the
-    test output to compare by. rank: of logs into which several processes wrote; None: the first. net: the test net to
-    compare by; None: the first that printed the output. Raises `CaffeSplitError` if no run is left.
+    say: called with a line about each log that cannot be read, and about anything else that is left out. Raises
+    `CaffeSplitError` if no run is left.
     """
+    output, rank, net = asked.output, asked.rank, asked.net
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
     for path in paths:
         try:

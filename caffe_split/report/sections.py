@@ -15,7 +15,7 @@ from caffe_split.report import gradients
 from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram
 from caffe_split.report.markup import Html, element
-from caffe_split.report.runs import Run
+from caffe_split.report.runs import USUAL, Asked, Run
 from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog import show
 
@@ -108,29 +108,31 @@ def split(run: Run, drawing: Html | None) -> Html:
     return element("section", *content)
 
 
-def commands(runs: Sequence[Run], out: Path) -> Html:
-    """The commands that produce the runs and this page again."""
+def commands(lines: Sequence[str]) -> Html:
+    """The commands that produce the runs and this page again, see `command_lines`."""
     return element(
         "section",
         element("h2", "Commands"),
         element("p", "To be given where the runs were started: the paths are relative to it.", class_="note"),
-        element("pre", "\n".join(command_lines(runs, out)), tabindex=0, role="region", aria_label="Commands"),
+        element("pre", "\n".join(lines), tabindex=0, role="region", aria_label="Commands"),
     )
 
 
-def command_lines(runs: Sequence[Run], out: Path) -> list[str]:
+def command_lines(runs: Sequence[Run], out: Path, title: str | None = None, asked: Asked = USUAL) -> list[str]:
     """The commands, with a comment before each group."""
     lines: list[str] = []
     for run in runs:
         lines += [f"# {_one_line(run.name)}", *_run_commands(run), ""]
     logs = [str(run.log_path) for run in runs]
+    same = asked.words("output", "net", "rank")
+    titled = [] if title is None else ["--title", title]
     return [
         *lines,
         "# the comparison",
-        shlex.join(["caffe-split", "best", *logs]),
-        shlex.join(["caffe-split", "table", *logs, "--cost"]),
-        shlex.join(["plot_loss.py", *logs, "--no_refresh"]),
-        shlex.join(["caffe-split", "report", *logs, "--out", str(out), "--force"]),
+        shlex.join(["caffe-split", "best", *logs, *same]),
+        shlex.join(["caffe-split", "table", *logs, "--cost", *same]),
+        shlex.join(["plot_loss.py", *logs, "--no_refresh", *asked.words("net", "rank")]),
+        shlex.join(["caffe-split", "report", *logs, "--out", str(out), "--force", *titled, *same]),
     ]
 
 

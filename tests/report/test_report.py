@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -175,6 +176,24 @@ def test_the_commands_have_the_weights_and_say_how_tpm_layers_came_in(tmp_path: 
         f"# its net has TPM layers, as from: caffe-split instrument {folder}/net.prototxt --window 0:40 --interval 5 "
         "--in-place"
     )
+
+
+def test_the_commands_repeat_what_was_asked_of_the_logs(tmp_path: Path) -> None:
+    log = write_run(tmp_path / "run", 0.0).folder / "train.log"
+    log.write_text("".join(f"[1] {line}\n" for line in log.read_text().splitlines()))
+    words = ("report", "run/train.log", "--title", "A run", "--output", "accuracy", "--net", "0", "--rank", "1")
+    caffe_split(*words, cwd=tmp_path)
+    text = html.unescape((tmp_path / "report.html").read_text())
+    for line in (
+        "caffe-split best run/train.log --output accuracy --net 0 --rank 1",
+        "caffe-split table run/train.log --cost --output accuracy --net 0 --rank 1",
+        "plot_loss.py run/train.log --no_refresh --net 0 --rank 1",
+        "caffe-split report run/train.log --out report.html --force --title 'A run' --output accuracy --net 0 --rank 1",
+    ):
+        assert line in text.splitlines() or f"{line}</pre>" in text
+        shown = shlex.split(line)[1:]
+        if not line.startswith("plot_loss"):
+            caffe_split(*shown, cwd=tmp_path)
 
 
 def test_a_report_shows_one_rank(tmp_path: Path) -> None:
