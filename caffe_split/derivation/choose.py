@@ -23,6 +23,9 @@ from caffe_split.tpm.report import ranked
 from caffe_split.tpm.scores import LayerScores
 from caffe_split.tpm.trust import kernels_alike
 
+# Settings that may be written once per axis.
+_PER_AXIS = ("kernel_size", "stride", "pad", "dilation")
+
 
 def why_not(
     layer: Layer, layers: Sequence[Layer], helpers: Collection[str], options: DeriveOptions = DEFAULTS
@@ -45,11 +48,15 @@ def why_not(
     shared = sharers(layers, layer)
     if shared:
         return f"it shares its weight with {', '.join(shared)}"
+    param = layer.message.sub("convolution_param")
+    axes = max((len(param.get_all(name)) for name in _PER_AXIS), default=0) if param else 0
+    if axes > 2:
+        return f"it slides over {axes} axes; only 2-D convolutions can be split"
     try:
         geometry = convolution_geometry(layer)
     except CaffeSplitError as error:
-        return str(error)
-    param = layer.message.sub("convolution_param")
+        text = str(error).rstrip(".")
+        return text.removeprefix(f"{layer.where}: ").replace(f"{layer.where} ", "it ", 1)
     kernels = int(param.get("num_output", 0)) if param else 0
     if kernels // geometry.group < 2 and not parse_rule(options.partition).whole:
         reason = "depthwise, one kernel a group" if geometry.group > 1 else "it has one kernel"

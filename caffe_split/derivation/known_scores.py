@@ -58,7 +58,7 @@ def measure_known(
             )
         windows = () if options.window is None else (options.window,)
         scores = latest_window(measure_tpm(training, iteration, windows=windows))
-    doubts = warnings(scores, momentum_of(training) or 0.0, list(training.snapshots()))
+    doubts = warnings(scores, momentum_of(training) or 0.0, list(training.snapshots()), chooses)
     looked_at = {choice.saliency if chooses else "", rule.saliency if divides else ""} - {""}
     saliency: list[Saliency] = []
     if looked_at:

@@ -40,13 +40,15 @@ class Mosaic:
 def kernel_mosaic(layer: str, weight: npt.ArrayLike, channels: str = "auto", columns: int | None = None) -> Mosaic:
     """The picture of a weight [kernels, channels, height, width], or [outputs, inputs].
 
+    Of other convolutions, 1-D kernels have a height of 1, and the axes behind the third are one.
     1x1 kernels and inner products are a matrix, one row per kernel. Kernels over 3 channels are coloured tiles, those
     over 1 plain ones, one per kernel, `columns` in a row. For other kernels `channels` says what is drawn: 'all', one
     row per kernel and one tile per channel; 'norm', one tile per kernel with the norm over its channels; 'auto', 'all'
     up to MOST_TILES tiles, else 'norm'. 'all' and 'norm' hold for 3 channels, too.
     """
     array = np.asarray(weight, dtype=np.float64)
-    array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, *(array.shape[2:] or (1, 1)))
+    depth, *spatial = array.shape[1:] or (1,)
+    array = array.reshape(array.shape[0], depth, *(1,) * (2 - len(spatial)), *spatial)
     if array.ndim > 4:
         array = array.reshape(*array.shape[:3], -1)
     count, depth, height, width = array.shape

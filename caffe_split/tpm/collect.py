@@ -113,7 +113,9 @@ def measure_snapshots(
     Without a net helpers are known by their names only (see `naming.parts_among`). Without `windows`: over the whole
     series. A single snapshot gives what its TPM layers sampled. The other arguments are those of `measure_tpm`.
     """
-    last = snapshots[max(snapshots)]
+    # Another snapshot, such as the one that a full disk left cut off, is not read.
+    measured = [at for at in snapshots if any(start <= at <= stop for start, stop in windows)] or snapshots
+    last = snapshots[max(measured)]
     weights = caffemodel.read_weights(last)
     names = list(layers) if layers is not None else _names_with_kernels(weights)
     if not names:

@@ -59,7 +59,9 @@ def longer_windows(iterations: Sequence[int], least: int, most: int = 3) -> list
     return sorted(found, key=lambda window: (window[0] - window[1]) // window[2])[:most]
 
 
-def warnings(scores: Sequence[LayerScores], momentum: float, snapshots: Sequence[int] = ()) -> list[str]:
+def warnings(
+    scores: Sequence[LayerScores], momentum: float, snapshots: Sequence[int] = (), chooses: bool = True
+) -> list[str]:
     """What is to be known before anything is chosen by these scores; `snapshots` are the iterations that have one."""
     lines = []
     for group in by_window(scores):
@@ -85,7 +87,7 @@ def warnings(scores: Sequence[LayerScores], momentum: float, snapshots: Sequence
                 f"in the window {first.start}:{first.stop} all kernels of {', '.join(alike)} have the same TPM: it "
                 "does not say which are fast; take a window in which the net still learns"
             )
-        lines += _one_bin(group)
+        lines += _one_bin(group) if chooses else []
     return lines
 
 

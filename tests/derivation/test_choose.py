@@ -102,6 +102,19 @@ def test_named_layers() -> None:
             choose_layers(net(), [name], 1, [])
 
 
+def test_the_reason_of_a_layers_geometry_names_the_layer_once() -> None:
+    text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 %s } }'
+    for written, reason in (
+        ("kernel_size: 3 axis: 2", "it convolves over axis 2; only axis 1 is handled"),
+        ("kernel_size: 3 group: 0", "group is 0, expected 1 or more"),
+        ("", "it gives no kernel_size, not both of kernel_h and kernel_w, or a stride of 0"),
+    ):
+        document = prototxt.parse(text % written, kind="net", filename="net.prototxt")
+        with pytest.raises(CaffeSplitError) as refused:
+            choose_layers(document, ["c"], 1, [])
+        assert str(refused.value) == f"layer 'c' cannot be split: {reason}. Those that can: none."
+
+
 def test_where_nothing_can_be_split_each_reason_is_named() -> None:
     def conv(name: str, more: str) -> str:
         return (

@@ -54,6 +54,21 @@ def test_arrays_are_views_that_cannot_be_written(tmp_path):
     np.testing.assert_array_equal(array, W)
 
 
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_file_that_caffe_writes_anew_while_it_is_read_is_told(left, tmp_path):
+    """Caffe shortens a snapshot of the same name to nothing and writes it again; a look at what is gone is a SIGBUS."""
+    path = put(tmp_path, v2_model())
+    weights = caffemodel.read_weights(path)
+    whole = path.read_bytes()
+    os.truncate(path, left)
+    for look in (lambda: weights["conv1"], lambda: weights.other_fields("conv1"), lambda: weights.net_fields()):
+        with pytest.raises(CaffeSplitError, match="another program has written it anew while it was read"):
+            look()
+    path.write_bytes(b"\xff" * len(whole))  # as long, and other bytes
+    with pytest.raises(CaffeSplitError, match="another program has written it anew while it was read"):
+        weights["conv1"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is given back on Linux alone")
 def test_a_released_layer_gives_its_memory_back_and_can_be_read_again(tmp_path):
     path = tmp_path / "w.caffemodel"

@@ -76,6 +76,14 @@ def test_a_tile_a_channel() -> None:
     assert np.isnan(mosaic.image).sum() == mosaic.image.size - weight.size
 
 
+def test_one_dimensional_kernels_are_rows_of_pixels_and_three_dimensional_ones_unfolded() -> None:
+    weight = np.arange(2 * 4 * 3, dtype=float).reshape(2, 4, 3)
+    mosaic = kernel_mosaic("x", weight)
+    assert mosaic.pitch == (2, 4) and np.array_equal(mosaic.image[2:3, 4:7], weight[1:2, 1])
+    solid = kernel_mosaic("x", np.arange(2 * 4 * 5 * 3 * 2, dtype=float).reshape(2, 4, 5, 3, 2))
+    assert solid.pitch == (6, 7)
+
+
 def test_colours_norms_and_matrices() -> None:
     rng = np.random.default_rng(0)
     colour = rng.standard_normal((5, 3, 4, 4))

@@ -330,6 +330,11 @@ layer { name: "x" type: "Convolution" bottom: "data" top: "t" convolution_param 
 """
     write_net(tmp_path, text, {"x": [(4, 2, 3, 3, 3), (4,)]})
     assert "only 2-D convolutions can be split" in derive(tmp_path, "x", status=1)
+    write_net(tmp_path, text.replace("kernel_size: 3", "kernel_size: [3, 3, 3]"), {"x": [(4, 2, 3, 3, 3), (4,)]})
+    said = derive(tmp_path, "x", status=1)
+    assert (
+        "'x' cannot be split: it slides over 3 axes; only 2-D convolutions can be split. Those that can: none." in said
+    )
 
 
 def test_a_named_weight_leaves_the_multipliers_in_their_places(tmp_path: Path) -> None:

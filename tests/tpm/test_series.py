@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from caffe_split.errors import CaffeSplitError
+from caffe_split.formats.weights.caffemodel import write_weights
+from caffe_split.tpm.collect import measure_snapshots
 from caffe_split.tpm.from_snapshots import choose_iterations, from_snapshots, snapshots_of
 from caffe_split.tpm.lengths import lengths
 
@@ -134,6 +136,21 @@ def test_diverged() -> None:
     with pytest.raises(CaffeSplitError, match=r"'conv' were not finite somewhere in the window 0:40.*ends before"):
         measure(track, 0, 40)
     assert measure(track, 0, 10)[0].steps == 1
+
+
+def test_a_snapshot_outside_the_windows_is_not_read(tmp_path: Path) -> None:
+    """Such as the last one, which a full disk left cut off."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for iteration in range(0, 50, 10):
+        files[iteration] = tmp_path / f"a_iter_{iteration}.caffemodel"
+        write_weights(files[iteration], {"c": [rng.normal(size=(4, 3, 2, 2))]})
+    (whole,) = measure_snapshots(files, windows=[(0, 30)])
+    files[40].write_bytes(files[40].read_bytes()[:20])
+    (again,) = measure_snapshots(files, windows=[(0, 30)])
+    np.testing.assert_array_equal(again.tpm, whole.tpm)
+    with pytest.raises(CaffeSplitError, match=r"a_iter_40\.caffemodel: not a whole caffemodel"):
+        measure_snapshots(files)
 
 
 def test_files_and_patterns(tmp_path: Path) -> None:

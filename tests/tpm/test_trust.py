@@ -77,6 +77,7 @@ def test_entropies_that_are_all_0_do_not_say_which_layers_to_split() -> None:
     same_bin = [scores([0.51, 0.52, 0.53], layer=name) for name in "cd"]
     (line,) = warnings(same_bin, 0.0)
     assert "the TPM entropy of all layers in the window 0:1000 is 0" in line
+    assert warnings(same_bin, 0.0, chooses=False) == []  # the layers are named
     assert warnings([same_bin[0], scores([0.1, 0.5], layer="d")], 0.0) == []
 
 

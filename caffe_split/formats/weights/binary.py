@@ -14,7 +14,7 @@ from caffe_split.formats.prototxt import proto2
 from caffe_split.formats.prototxt.old_types import V0_TYPES, V1_TYPES
 from caffe_split.formats.weights import blob as blobs
 from caffe_split.formats.weights import wire
-from caffe_split.formats.weights.mapped import MAX_BINARY
+from caffe_split.formats.weights.mapped import MAX_BINARY, check_whole, written_anew
 from caffe_split.formats.weights.model import Array, Weights
 
 # Bounds on what the index of a file may take; real nets have hundreds of layers with up to ten blobs.
@@ -58,7 +58,17 @@ class BinaryWeights(Weights):
 
     def __getitem__(self, name: str) -> list[Array]:
         layer = self._layers[name]
-        return [blobs.array(self._buffer, blob) for blob in self._blobs(layer)]
+        with self._unchanged():
+            return [blobs.array(self._buffer, blob) for blob in self._blobs(layer)]
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """The file is as it was indexed; raises `CaffeSplitError` where it is seen not to be."""
+        check_whole(self.path, self._buffer)
+        try:
+            yield
+        except (wire.WireError, blobs.BlobError):
+            raise written_anew(self.path) from None
 
     def release(self, name: str) -> None:
         """Give the pages of the mapped file back that hold only this layer; a later look reads them anew."""
@@ -78,16 +88,18 @@ class BinaryWeights(Weights):
         """As bytes: a layer's fields except name, type and weights; and for each of its blobs the unknown fields."""
         layer = self._layers[name]
         own = b""
-        if layer.form is _FORMS[_LAYER]:  # the fields of older layers mean something else in a new one
-            own = b"".join(
-                bytes(self._buffer[entry.tag : entry.end])
-                for entry in wire.entries(self._buffer, layer.start, layer.end)
-                if entry.number not in layer.form
-            )
-        return own, [blobs.extra_fields(self._buffer, blob) for blob in self._blobs(layer)]
+        with self._unchanged():
+            if layer.form is _FORMS[_LAYER]:  # the fields of older layers mean something else in a new one
+                own = b"".join(
+                    bytes(self._buffer[entry.tag : entry.end])
+                    for entry in wire.entries(self._buffer, layer.start, layer.end)
+                    if entry.number not in layer.form
+                )
+            return own, [blobs.extra_fields(self._buffer, blob) for blob in self._blobs(layer)]
 
     def net_fields(self) -> bytes:
         """The fields of the net except its name and layers, as bytes."""
+        check_whole(self.path, self._buffer)
         return b"".join(bytes(self._buffer[start:end]) for start, end in self._net_fields)
 
     def _index(self, path: str) -> str:

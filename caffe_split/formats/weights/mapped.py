@@ -33,11 +33,25 @@ def head_of(name: str, what: str) -> bytes:
 def map_file(name: str) -> memoryview:
     """The bytes of a file, mapped: the mapping lives as long as the memoryview or any array over it.
 
-    The file must not be shortened in place while it is mapped. This toolkit never does that: it replaces files by
-    renaming, and readers keep the old bytes.
+    A file that is shortened in place while it is mapped ends the process at the next look at what is gone. This toolkit
+    replaces files by renaming, and readers keep the old bytes; Caffe writes a snapshot of the same name in place, see
+    `check_whole`.
     """
     try:
         with open(name, "rb") as stream:
             return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
         raise CaffeSplitError(f"{name}: cannot map the file: {error}") from None
+
+
+def check_whole(name: str, mapped: memoryview) -> None:
+    """Raises `CaffeSplitError` if the file that `map_file` has mapped is shorter by now: its bytes are gone."""
+    if isinstance(mapped.obj, mmap.mmap) and mapped.obj.size() < len(mapped):
+        raise written_anew(name)
+
+
+def written_anew(name: str) -> CaffeSplitError:
+    """The error of a file that another program changed in place."""
+    return CaffeSplitError(
+        f"{name}: another program has written it anew while it was read; try again when that has ended"
+    )
