@@ -45,6 +45,7 @@ def draw(
     \b
     Example: caffe-split draw derived1/train_val.prototxt --out derived1.svg
     """
+    from caffe_split.net.bottoms import lacking_bottoms
     from caffe_split.plot.draw import draw_file
     from caffe_split.plot.picture_file import check_picture
 
@@ -52,6 +53,8 @@ def draw(
     training = shown.open(net, caffe_proto)
     whole = None if around_splits is None else not around_splits
     draw_file(training.net, out, training.state, whole, title, aspect, force=force)
+    for each in lacking_bottoms(training.net, training.train_layers()):
+        click.echo(f"note: {net}:{each.layer.field.line}: layer '{each.layer.name}': {each.text}", err=True)
     click.echo(f"wrote {out}")
 
 

@@ -13,7 +13,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import foreign_fields
 from caffe_split.net.geometry import convolution_geometry
 from caffe_split.net.layers import Layer, all_layers, convolutions, sharers
-from caffe_split.net.state import TRAIN, NetState
+from caffe_split.net.state import NetState
 from caffe_split.net.training import Training
 from caffe_split.split.kinds import kind_of
 from caffe_split.split.partition import parse_rule
@@ -80,8 +80,7 @@ def expect_differences(layers: Sequence[Layer], scores: Sequence[LayerScores]) -
 
 def state_to_split(training: Training) -> NetState | None:
     """The state of the net whose convolutions are split; None where neither a solver nor the user says its stages."""
-    nothing_said = training.solver is None and training.state == TRAIN.in_net(training.net)
-    return None if nothing_said else training.state
+    return training.state if training.says_state else None
 
 
 def candidates(

@@ -95,6 +95,7 @@ def derive(
     expect(options, DeriveOptions, "DeriveOptions(...) as options")
     training.need_one_solver()
     training.need_known_types()
+    training.need_bottoms()
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a number or a list of names, found {layers!r}; write [{layers!r}].")
     if isinstance(layers, int) and layers < 1:

@@ -11,6 +11,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.inputs import is_source, keep_tops, transforms_of, with_inputs
 from caffe_split.layertypes.left_out import left_out as not_computed
 from caffe_split.layertypes.shape_rules import Shape
+from caffe_split.net.bottoms import check_bottoms
 from caffe_split.net.layers import Layer, all_layers, phase_layers
 from caffe_split.net.state import NetState
 
@@ -37,7 +38,8 @@ def open_net(document: prototxt.Document, state: NetState, given: Mapping[str, S
     """The net of `document` in `state` for export; `given` are shapes of inputs.
 
     Losses, accuracies, and what reads these are left out; the scores that they read become outputs, and labels that
-    nothing else reads are no inputs. Raises `CaffeSplitError` for inputs whose shapes are not known.
+    nothing else reads are no inputs. Raises `CaffeSplitError` for bottoms of the layers that stay which
+    no layer gives in that state, and for inputs whose shapes are not known.
     """
     inside = state.in_net(document)
     written = [layer for layer in phase_layers(document, inside) if is_source(layer)]
@@ -53,8 +55,11 @@ def open_net(document: prototxt.Document, state: NetState, given: Mapping[str, S
         if layer.type != "Input"
     ]
     notes += _drop(kept)
-    if not any(not is_source(layer) for layer in all_layers(twin)):
+    stay = {id(field) for field in twin.all_fields("layer")}
+    if all(is_source(layer) or id(layer.field) not in stay for layer in kept):
         raise CaffeSplitError(f"{document.filename}: nothing is left of it without data layers and losses.")
+    originals = zip(phase_layers(document, inside), kept)
+    check_bottoms(document, inside, [original for original, copy in originals if id(copy.field) in stay])
     return Opened(twin, notes, transforms_of(document, state))
 
 

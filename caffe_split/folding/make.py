@@ -22,6 +22,7 @@ from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
+from caffe_split.net.bottoms import check_bottoms
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.shared import settle_shared
 from caffe_split.net.state import TEST, TESTED, AskedState, NetState, state_of_solver
@@ -217,6 +218,8 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]
+    for each in documents:
+        check_bottoms(each, state, known=False)
     splits = [bool(all_splits(all_layers(each))) for each in documents]
     blobs = _weights_of(documents, splits, weights_path, state, options.ignore_extra_weights)
     before = Cost.of(infer_shapes(phase_layers(document, state)))

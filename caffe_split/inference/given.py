@@ -20,6 +20,7 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.formats.weights.features import count_rows
+from caffe_split.net.bottoms import check_bottoms
 from caffe_split.net.data_sources import SOURCES
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
@@ -63,10 +64,11 @@ class GivenNet(NamedTuple):
 
 
 def check_sources(net: GivenNet) -> None:
-    """Raises `CaffeSplitError` for data that are missing, and for LMDBs that cannot be opened or are empty.
+    """Raises `CaffeSplitError` for bottoms that no layer gives, data that are missing, and LMDBs that are empty.
 
-    Caffe's own words for these name neither the layer nor the path.
+    Caffe's own words for these name neither the line nor the path.
     """
+    check_bottoms(net.document, net.state.in_net(net.document))
     check_data([(net.document, net.state.in_net(net.document))])
     for layer in net.layers:
         options = Options.of(layer.message, "data_param")

@@ -13,6 +13,7 @@ from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import Cost
 from caffe_split.layertypes.shapes import NetShapes, Shape, document_inputs, infer_shapes
+from caffe_split.net.bottoms import lacking_bottoms
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.net.training import Training, open_training
@@ -100,7 +101,7 @@ def summarize(
     _check_inputs(document, layers, declared, inputs or {})
     shapes = infer_shapes(layers, {**declared, **(inputs or {})})
     rows = tuple(_row(layer, shapes) for layer in layers)
-    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(layers, shapes))
+    return Summary(document.filename, state.phase, rows, Cost.of(shapes), _reasons(document, layers, shapes))
 
 
 def _check_inputs(
@@ -115,9 +116,12 @@ def _check_inputs(
             raise CaffeSplitError(f"{document.filename}: '{blob}' is no input of the net. Its inputs: {names}.")
 
 
-def _reasons(layers: Sequence[Layer], shapes: NetShapes) -> dict[str, str]:
+def _reasons(document: prototxt.Document, layers: Sequence[Layer], shapes: NetShapes) -> dict[str, str]:
     """Why layers are not known; of a layer that gives data with what to do about it."""
     reasons = dict(shapes.unknown)
+    for lacking in lacking_bottoms(document, layers):
+        if lacking.layer.name in reasons:
+            reasons[lacking.layer.name] = lacking.text
     for layer in layers:
         if layer.name in reasons and not layer.bottoms and layer.tops:
             reasons[layer.name] += f". Give its shape: --input {layer.tops[0]}=64,3,32,32"

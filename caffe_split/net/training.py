@@ -12,9 +12,10 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
 from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade_old
+from caffe_split.net.bottoms import check_bottoms
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
-from caffe_split.net.state import AskedState, NetState, state_of_solver
+from caffe_split.net.state import TRAIN, AskedState, NetState, state_of_solver
 from caffe_split.net.which_net import Solver, expect_one_net, inline_name, inline_net, solver_net_path, solvers_naming
 from caffe_split.net.which_solver import listing
 
@@ -49,6 +50,11 @@ class Training:
         """The state in which the solver trains, or that was asked for; phase TRAIN alone without either."""
         return self.asked or self.state_in("TRAIN")
 
+    @property
+    def says_state(self) -> bool:
+        """Whether a solver or the user says the stages and the level of the net."""
+        return self.solver is not None or self.state != TRAIN.in_net(self.net)
+
     def state_in(self, phase: str) -> NetState:
         """The state in which the solver trains, or (phase TEST) that of its first test net."""
         return state_of_solver(self.solver, phase).in_net(self.net)
@@ -66,6 +72,17 @@ class Training:
                 f"{', '.join(self.old_types)} of a fork are called there is not known. Bring it to the new form by the "
                 "fork's own upgrade_net_proto_text first."
             )
+
+    def need_bottoms(self) -> None:
+        """Raises `CaffeSplitError` where Caffe would not build the net for its bottoms, see `check_bottoms`.
+
+        Also in the phase TEST if the solver tests this net, but there only for bottoms that no layer gives in any
+        state.
+        """
+        check_bottoms(self.net, self.state, known=self.says_state)
+        solver = self.solver
+        if solver is not None and solver.has("test_iter") and (solver.has("net") or solver.has("net_param")):
+            check_bottoms(self.net, self.state_in("TEST"), known=False)
 
     def need_one_solver(self) -> None:
         """Raises `CaffeSplitError` where several solvers name the net and none was given: the choice is the user's."""

@@ -122,6 +122,7 @@ def instrument(
     expect(training, Training, "a Training: open it by caffe_split.open_training(...)")
     expect_pairs(windows)
     training = _changeable(training)
+    training.need_bottoms()
     cost = instrument_training(training, windows, interval, layers)
     notes = [states_left_behind(training), several_gpus(training), _left_out(training, cost, layers)]
     # Where several solvers name the net, the one whose momentum asks for the longest window.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ NET = (
 SOLVER = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" snapshot_prefix: "s" '
 BIG = NetState("TRAIN", ("big",))
 BY_NAME = cs.DeriveOptions(kind="skip", partition="random:0")
+EXTRA = cs.DeriveOptions(kind="skip", partition="random:0", ignore_extra_weights=True)
 BY_CHANCE = cs.DeriveOptions(kind="skip", partition="random:0", choose_by="random:0")
 
 
@@ -133,3 +135,64 @@ def test_what_is_not_asked_for_is_as_the_solver_has_it() -> None:
     ):
         assert asked.over(state_of_solver(solver, asked.phase)) == state
     assert state_of_solver(None, "TEST") == NetState("TEST")
+
+
+def odd_bottom(folder: Path, net: str, solver: str | None, change: tuple[str, str]) -> cs.Training:
+    text = net.replace(*change, 1)
+    weights = {**odd.random_weights(NET, state=BIG), **odd.random_weights(NET, state=NetState("TRAIN"))}
+    odd.write(folder, "net", text, weights)
+    (folder / "solver.prototxt").unlink(missing_ok=True)
+    if solver is not None:
+        (folder / "solver.prototxt").write_text(solver)
+    return cs.open_training("net.prototxt")
+
+
+TRAINED, TESTED = "train_state { stage: 'big' } ", "test_iter: 1 test_interval: 5 "
+
+
+@pytest.mark.parametrize(
+    ("solver", "change", "said"),
+    [
+        (None, ("", ""), None),
+        (SOLVER + TRAINED, ("", ""), None),
+        # Nothing gives it in any state; in TEST this counts where the net is tested.
+        (None, ('bottom: "data"', 'bottom: "dta"'), "layer 'pre': bottom 'dta' is no top of a layer above it"),
+        (SOLVER, ('bottom: "pre"', 'bottom: "per"'), None),
+        (SOLVER + TRAINED, ('bottom: "pre"', 'bottom: "per"'), "layer 'c': bottom 'per' is no top of a layer above it"),
+        (SOLVER + TRAINED, ('bottom: "pre" top: "t"', 'bottom: "per" top: "t"'), None),
+        (
+            SOLVER + TRAINED + TESTED,
+            ('bottom: "pre" top: "t"', 'bottom: "per" top: "t"'),
+            "layer 'tested': bottom 'per'",
+        ),
+        # It is given in another stage, which only a solver can rule out.
+        (None, ('include { stage: "big" }', 'include { stage: "huge" }'), None),
+        (None, ('include { not_stage: "big" }', 'include { stage: "small" }'), None),
+        (
+            SOLVER,
+            ('top: "data"', 'top: "data" include { stage: "big" }'),
+            "layer 'pre': bottom 'data' is no top of a layer above it in this phase; layer 'data' of line 1 gives it "
+            "with stage big",
+        ),
+        (None, ('top: "data"', 'top: "data" include { stage: "big" }'), None),
+    ],
+)
+def test_bottoms_that_caffe_would_not_find_in_the_state_given(
+    here: Path, solver: str | None, change: tuple[str, str], said: str | None
+) -> None:
+    training = odd_bottom(here, NET, solver, change)
+    for command in (
+        lambda: cs.derive(training, weights="net.caffemodel", layers=["pre"], options=EXTRA, out="d"),
+        lambda: cs.instrument(training, [(0, 100)]),
+    ):
+        refused = refusal(command)
+        assert said in refused if said is not None else "is no top of" not in refused, refused
+
+
+def refusal(command: Callable[[], object]) -> str:
+    """What a command refuses; "" if nothing."""
+    try:
+        command()
+    except CaffeSplitError as error:
+        return str(error)
+    return ""

@@ -100,8 +100,8 @@ def test_losses_without_a_top_get_one() -> None:
         ('"ReLU"', '"ReLu"', "type ReLu is not handled; did you mean ReLU?"),
         ('"ReLU"', '"RELU"', "type RELU is not handled; did you mean ReLU?"),
         ('"ReLU"', '"Foo"', "type Foo is not handled"),
-        ("{ phase: TEST }", '{ stage: "deploy" }', "layer 'data' of line 1 gives it in another phase, stage or level"),
-        ("{ phase: TEST }", "{ phase: TRAIN }", "layer 'data' of line 1 gives it in another phase, stage or level"),
+        ("{ phase: TEST }", '{ stage: "deploy" }', "layer 'data' of line 1 gives it with stage deploy"),
+        ("{ phase: TEST }", "{ phase: TRAIN }", "layer 'data' of line 1 gives it in phase TRAIN"),
         ('bottom: "data"', 'bottom: "dat"', "bottom 'dat' is no top of a layer above it in this phase"),
     ],
 )

@@ -519,6 +519,11 @@ def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     refused = fold(tmp_path, "d/net.prototxt", "large.caffemodel", status=1)
     assert "folded, it would be another function: blob 't', the first, differs by" in refused["error"]
     assert "Nothing was written" in refused["error"] and refused["error"].count("\n") == 1
+    text = (tmp_path / "d/net.prototxt").read_text()
+    (tmp_path / "d/net.prototxt").write_text(text.replace('bottom: "x_split1"', 'bottom: "x_split7"'))
+    refused = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", status=1)
+    assert "bottom 'x_split7' is no top of a layer above it in this phase" in refused["error"]
+    (tmp_path / "d/net.prototxt").write_text(text)
     plan = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", "--dry-run")
     assert plan["folded"][0]["name"] == "x" and plan["largest_difference"] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -213,13 +213,22 @@ def test_what_is_refused(small: Path, any_backend: str) -> None:
     Path("deploy.prototxt").write_text(
         NET.replace(
             'type: "Data" top: "data" top: "label" include { phase: TEST }',
-            'type: "Input" top: "data" top: "label" input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } }',
+            'type: "Input" top: "data" top: "label" '
+            "input_param { shape { dim: 1 dim: 2 dim: 3 dim: 3 } shape { dim: 1 } }",
         )
     )
     refused("a deploy net is given its data; give --images FILE or FOLDER", "ip", net="deploy.prototxt")
     dummy = NET.replace("include { phase: TRAIN }", "").replace("phase: TEST", "stage: 'x'", 1)
     Path("dummy.prototxt").write_text(dummy)
     refused("how many records it reads is not known; give --iterations N", "ip", net="dummy.prototxt")
+    stages = NET.replace("include { phase: TRAIN }", 'include { stage: "x" }').replace("phase: TEST", "phase: TRAIN", 1)
+    Path("stages.prototxt").write_text(stages)
+    said = (
+        r"no top of a layer above it in this phase; layer 'data' of line 2 gives it in phase TRAIN; layer 'data' of "
+        r"line 4 gives it with stage x\n.*\n.*\n.*\n.*--stage NAME"
+    )
+    refused(said, "ip", net="stages.prototxt")
+    refused(said, "ip", net="stages.prototxt", iterations=2)
     assert not list(small.glob("f*"))
     Path("f").mkdir()
     refused(r"f exists; nothing is overwritten. Choose another --out \(f2 is free\)", "ip")

@@ -183,6 +183,12 @@ def test_a_type_without_a_rule_is_said(tmp_path: Path) -> None:
     assert json.loads(caffe_split("summary", "net.prototxt", "--json", cwd=tmp_path).stdout)["parameters"] is None
 
 
+def test_a_bottom_that_no_layer_gives_is_said(tmp_path: Path) -> None:
+    written(tmp_path, BASE.replace('bottom: "conv" top: "fc"', 'bottom: "cnov" top: "fc"'))
+    said = caffe_split("summary", "net.prototxt", cwd=tmp_path).stdout
+    assert "not known of layer 'fc': bottom 'cnov' is no top of a layer above it in this phase" in said
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [

@@ -54,3 +54,10 @@ def test_refused(tmp_path: Path, words: list[str], status: int, said: str) -> No
     result = caffe_split("draw", *words, cwd=tmp_path, status=status)
     assert said in result.stderr and not (tmp_path / "x.svg").exists()
     assert (tmp_path / "there.svg").read_text() == "old"
+
+
+def test_a_bottom_that_no_layer_gives_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(DATA + layer("c", "Convolution", "dd", "c", CONV))
+    said = caffe_split("draw", "net.prototxt", "--out", "x.svg", cwd=tmp_path)
+    assert "layer 'c': bottom 'dd' is no top of a layer above it in this phase" in said.stderr
+    assert said.stdout == "wrote x.svg\n" and (tmp_path / "x.svg").exists()

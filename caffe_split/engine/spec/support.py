@@ -24,7 +24,8 @@ from caffe_split.layertypes.foreign import harmless_fields, training_fields, unr
 from caffe_split.layertypes.left_out import is_needed_to_train, left_out
 from caffe_split.layertypes.record import ANY, Engine
 from caffe_split.layertypes.table import alike, record_for
-from caffe_split.net.layers import Layer, all_layers, phase_layers
+from caffe_split.net.bottoms import lacking_bottoms
+from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import NetState
 
@@ -189,7 +190,10 @@ def judge(document: prototxt.Document, layers: Sequence[Layer]) -> tuple[list[Pr
             problems.append((strange.line, strange.message))
         else:
             notes.append(Note(strange.line, "", strange.path, reason))
-    wires = Wires(all_layers(document))
+    wires = Wires()
+    problems += [
+        (each.layer.field.line, f"layer '{each.layer.name}': {each.text}") for each in lacking_bottoms(document, layers)
+    ]
     gone = left_out(layers)
     for index, layer in enumerate(layers):
         engine = record_for(layer).engine

@@ -1,30 +1,27 @@
-"""What Caffe refuses when it connects the layers of a net: blobs that are not there, or that are written twice."""
+"""What Caffe refuses of the tops when it connects the layers of a net: blobs that are written twice.
+
+`caffe_split.net.bottoms` has what it refuses of the bottoms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from caffe_split.net.layers import Layer
 
 
 class Wires:
-    """What Caffe refuses when it connects the layers, which are shown to it in their order.
+    """What Caffe refuses of tops when it connects the layers, which are shown to it in their order."""
 
-    `every`: the layers of all phases and stages.
-    """
-
-    def __init__(self, every: Sequence[Layer]) -> None:
-        self._every = every
+    def __init__(self) -> None:
         # Blob -> the last layer so far with that top; and the layer that has read it since, or why it counts as read.
         self._written: dict[str, str] = {}
         self._read: dict[str, str] = {}
 
     def problems(self, layer: Layer) -> Iterator[str]:
-        """What is wrong with the bottoms and tops of the next layer."""
+        """What is wrong with the tops of the next layer."""
         readers = dict(self._read)
         for bottom in layer.bottoms:
-            if bottom not in self._written:
-                yield f"bottom '{bottom}' is no top of a layer above it in this phase{self._elsewhere(bottom, layer)}"
             self._read[bottom] = f"layer '{layer.name}' reads it"
         for index, top in enumerate(layer.tops):
             in_place = index < len(layer.bottoms) and layer.bottoms[index] == top
@@ -39,11 +36,3 @@ class Wires:
             weights = layer.message.get_all("loss_weight")
             if index < len(weights) and float(weights[index]):
                 self._read[top] = "it has a loss_weight"
-
-    def _elsewhere(self, bottom: str, layer: Layer) -> str:
-        """The layer above it that has the bottom in another state of the net, as the end of a sentence."""
-        for other in self._every:
-            line = other.field.line
-            if bottom in other.tops and other.name != layer.name and line < layer.field.line:
-                return f"; layer '{other.name}' of line {line} gives it in another phase, stage or level"
-        return ""
