@@ -33,6 +33,7 @@ class Assembly:
         wanted: blobs that are outputs beside those that no layer reads.
         transforms: by input, what its data go through first.
         problems: layers that cannot be expressed, and why.
+        renamed: outputs that cannot have the name of their blob, since an input has it, by name: the blob.
     """
 
     layers: Sequence[Layer]
@@ -43,6 +44,7 @@ class Assembly:
     wanted: Sequence[str] = ()
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     problems: list[tuple[Layer, str]] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.to = Builder(self.opset)
@@ -161,22 +163,34 @@ class Assembly:
 
     def _graph(self, name: str) -> Graph:
         self._name_blobs()
-        for blob in self.outputs:
-            value = self.values[blob]
-            if value.name != blob:
-                # A blob that is another one, as behind a Dropout.
-                self.to.add(Node("Identity", [value.name], [blob], self.to.unique(blob, self.to.node_names)))
+        outputs = [ValueType(self._output(blob), FLOAT, self._axes(self.values[blob])) for blob in self.outputs]
         read = {given for node in self.to.nodes for given in node.inputs}
         constants = {key: array for key, array in self.to.constants.items() if key in read}
-        outputs = [ValueType(blob, FLOAT, self._axes(self.values[blob])) for blob in self.outputs]
-        known = {*self.outputs, *(given.name for given in self.inputs), *constants}
+        known = {*(output.name for output in outputs), *(given.name for given in self.inputs), *constants}
         values = {
             value.name: ValueType(value.name, FLOAT, self._axes(value))
             for value in self.values.values()
             if value.name not in known
         }
+        read.update(output.name for output in outputs)
         inputs = [given for given in self.inputs if given.name in read]
         return Graph(name, self.to.nodes, constants, inputs, outputs, list(values.values()))
+
+    def _output(self, blob: str) -> str:
+        """The name of the output that is a blob: the blob's, except where an input has it.
+
+        That is so where a layer in place, or the transform, makes another value of an input.
+        """
+        value = self.values[blob]
+        if value.name == blob:
+            return blob
+        taken = any(given.name == blob for given in self.inputs)
+        name = self.to.unique(f"{blob}/out") if taken else blob
+        if taken:
+            self.renamed[name] = blob
+        # It may be another blob, too, as behind a Dropout.
+        self.to.add(Node("Identity", [value.name], [name], self.to.unique(name, self.to.node_names)))
+        return name
 
     def _name_blobs(self) -> None:
         """Give the last value of each blob its name, where that is not taken by the input or by another blob."""

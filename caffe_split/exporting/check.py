@@ -34,14 +34,15 @@ class _Both(Backend):
 
     inner: Backend
     session: Any
-    outputs: Sequence[str]
+    # Outputs of the model, each with the net's blob that it is.
+    outputs: Mapping[str, str]
     # What the model is given; the net is given it transformed.
     given: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def forward(self, nets: Sequence[NetFiles], how: Forwarding) -> list[Forwarded]:
         """See `Backend.forward`; only the model's outputs are kept."""
         (net,) = self.inner.forward(nets[:1], how)
-        kept = [{name: batch[name] for name in self.outputs} for batch in net.batches]
+        kept = [{name: batch[blob] for name, blob in self.outputs.items()} for batch in net.batches]
         found = [Forwarded(list(self.outputs), kept)]
         if len(nets) > 1:
             try:
@@ -83,7 +84,7 @@ def check_model(plan: ExportPlan, place: str, external: bool, how: CheckOptions)
     if tolerance is None:
         tolerance = HALF_TOLERANCE if plan.options.half else TOLERANCE
     session = _session(runtime, plan, place, external)
-    outputs = [output.name for output in plan.model.graph.outputs]
+    outputs = {each.name: plan.renamed.get(each.name, each.name) for each in plan.model.graph.outputs}
     found = [why] if why else []
     turns = plan.sizes.inputs
     for number in range(max(how.count, len(turns) if how.count else 0)):

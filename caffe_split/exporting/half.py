@@ -32,7 +32,8 @@ def halved(graph: Graph, exact: Collection[str]) -> Graph:
         return name
 
     inputs = {given.name: fresh(f"{given.name}/half") for given in graph.inputs}
-    outputs = {given.name: fresh(f"{given.name}/half") for given in graph.outputs}
+    # An output that is an input is given back as it came.
+    outputs = {given.name: fresh(f"{given.name}/half") for given in graph.outputs if given.name not in inputs}
     nodes = [Node("Cast", [name], [half], half, {"to": _HALF}) for name, half in inputs.items()]
     for node in graph.nodes:
         attributes = dict(node.attributes)

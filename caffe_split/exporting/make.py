@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,7 @@ class ExportPlan:
         sizes: of its blobs.
         options: how it was made.
         transforms: by input, what is part of the graph.
+        renamed: outputs that are not called as their blob, since an input is, by name: the blob.
     """
 
     out: Path
@@ -59,6 +60,7 @@ class ExportPlan:
     sizes: Sizes
     options: ExportOptions
     transforms: Mapping[str, Transform]
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         graph = self.model.graph
@@ -180,12 +182,18 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     graph = assembly.run(str(document.get("name") or path.stem))
     if assembly.problems:
         raise _refusal(path, assembly.problems)
+    notes += [
+        f"the last value of '{blob}' is the output '{name}', since an input is called '{blob}'"
+        for name, blob in assembly.renamed.items()
+    ]
     if options.half:
         graph = halved(graph, assembly.to.exact)
     model = Model(graph, options.opset, ("caffe-split", __version__), _metadata(path, file, options))
     write.check(model)
     arrays = _named(layers, sizes, blobs, options.half)
-    return ExportPlan(Path(out), model, tuple(notes), arrays, reference, file, sizes, options, transforms)
+    return ExportPlan(
+        Path(out), model, tuple(notes), arrays, reference, file, sizes, options, transforms, assembly.renamed
+    )
 
 
 def _blobs_of(layers: Sequence[Layer], read: Mapping[str, Sequence[np.ndarray]]) -> dict[str, list[np.ndarray]]:

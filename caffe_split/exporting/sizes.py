@@ -75,8 +75,9 @@ def _refusal(
         while count - fits > 1:
             middle = (fits + count) // 2
             fits, count = (fits, middle) if fails(middle) is not None else (middle, count)
-        reason = str(fails(count)).split(": ", 1)[-1]
-        return layers[count - 1], f"it does not take another {word}: {reason}"
+        layer = layers[count - 1]
+        reason = str(fails(count)).split(": ", 1)[-1].removeprefix(f"{layer.where}: ")
+        return layer, f"it does not take another {word}: {reason}"
     found = infer_shapes(layers, inputs)
     for layer in layers:
         if found.params.get(layer.name) != own.params.get(layer.name):

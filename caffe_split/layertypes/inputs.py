@@ -92,29 +92,41 @@ def fitting_transforms(
 
 
 def _shapes(layer: Layer, given: Mapping[str, Shape]) -> list[Shape]:
+    try:
+        return source_shapes(layer, given)[0]
+    except UnknownShapeError as reason:
+        lacking = next(top for top in layer.tops if top not in given)
+        raise CaffeSplitError(
+            f"{layer.where}: the shape of its top '{lacking}' is not known ({reason}): give it, as in "
+            f"{lacking}=1x3x224x224, or take the deploy net."
+        ) from None
+
+
+def source_shapes(layer: Layer, given: Mapping[str, Shape]) -> tuple[list[Shape], set[str]]:
+    """The shapes of the tops of a layer that gives data, `given` ones in place of its own, and tops that are guessed.
+
+    Where a shape is given for the first top alone and those of the others are not known, as of labels, they are taken
+    to hold one value per record. What is known of them is a guess, too, where the first top has other sides: images
+    and maps of labels often have the same. Raises `UnknownShapeError`.
+    """
     if all(top in given for top in layer.tops):
-        return [given[top] for top in layer.tops]
-    rule = record_for(layer).shapes
+        return [given[top] for top in layer.tops], set()
+    first, rule = given.get(layer.tops[0]), record_for(layer).shapes
     try:
         if isinstance(rule, str):
             raise UnknownShapeError(rule)
         known = list(rule(layer, []).tops)
-    except UnknownShapeError as reason:
-        first = given.get(layer.tops[0])
+        fits = first is None or known[0][1:] == first[1:]
+    except UnknownShapeError:
         if not first:
-            lacking = next(top for top in layer.tops if top not in given)
-            raise CaffeSplitError(
-                f"{layer.where}: the shape of its top '{lacking}' is not known ({reason}): give it, as in "
-                f"{lacking}=1x3x224x224, or take the deploy net."
-            ) from None
-        known = [first, *[first[:1]] * (len(layer.tops) - 1)]
+            raise
+        known, fits = [first, *[first[:1]] * (len(layer.tops) - 1)], False
     shapes = [given.get(top, shape) for top, shape in zip(layer.tops, known)]
-    if layer.type != "Input" and layer.tops[0] in given:
-        # The other tops have as many records as the one whose shape is given.
-        shapes[1:] = [
-            shape if top in given else (*shapes[0][:1], *shape[1:]) for top, shape in zip(layer.tops[1:], shapes[1:])
-        ]
-    return shapes
+    if layer.type == "Input" or not first:
+        return shapes, set()
+    # The other tops have as many records as the one whose shape is given.
+    shapes[1:] = [shape if top in given else (*first[:1], *shape[1:]) for top, shape in zip(layer.tops[1:], shapes[1:])]
+    return shapes, set() if fits else {top for top in layer.tops if top not in given}
 
 
 def _make_input(layer: Layer, shapes: list[Shape]) -> None:

@@ -52,6 +52,13 @@ def same(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([bottoms[0]] * len(layer.tops))
 
 
+def all_same(layer: Layer, bottoms: list[Shape]) -> Found:
+    """All bottoms have one shape, and every top has it."""
+    need_bottoms(layer, bottoms, 1)
+    need_one_shape(layer, bottoms)
+    return Found([bottoms[0]] * len(layer.tops))
+
+
 def scalar(layer: Layer, bottoms: list[Shape]) -> Found:
     """Every top is one number."""
     return Found([()] * len(layer.tops))
@@ -80,6 +87,13 @@ def need_bottoms(layer: Layer, bottoms: Sequence[Shape], count: int, axes: int =
             raise CaffeSplitError(
                 f"{layer.where}: a {layer.type} needs {counted(axes, 'axis', 'axes')}; its bottom has {len(bottom)}."
             )
+
+
+def need_one_shape(layer: Layer, bottoms: Sequence[Shape]) -> None:
+    """Raises `CaffeSplitError` where a bottom has another shape than the first."""
+    for bottom in bottoms[1:]:
+        if bottom != bottoms[0]:
+            raise CaffeSplitError(f"{layer.where}: bottoms of {bottoms[0]} and {bottom}; expected one shape.")
 
 
 def need_images(layer: Layer, bottoms: Sequence[Shape], count: int) -> None:

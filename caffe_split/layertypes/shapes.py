@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import why_not_known
+from caffe_split.layertypes.inputs import source_shapes
+from caffe_split.layertypes.records.loss import NUMBERS
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
@@ -86,15 +88,27 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
     made = {top for layer in layers for top in layer.tops}
     net = NetShapes(blobs={blob: shape for blob, shape in given.items() if blob not in made})
     owners: dict[str, str] = {}
+    guessed: set[str] = set()  # blobs whose shapes are guesses, or follow from one
     for layer in layers:
+        guess = next((bottom for bottom in layer.bottoms if bottom in guessed), None)
+        guessed = {*guessed, *layer.tops} if guess is not None else guessed.difference(layer.tops)
         try:
-            found = _find(net, layer, given)
+            found, guesses = _find(net, layer, given)
         except UnknownShapeError as reason:
             net.unknown[layer.name] = str(reason)
             _keep_shapes(net, layer)
             continue
         except CaffeSplitError as error:
-            raise layer.field.error(str(error)) from None  # with the file, which the rule does not know
+            if guess is None:
+                raise layer.field.error(str(error)) from None  # with the file, which the rule does not know
+            if layer.type not in NUMBERS or len(layer.tops) > 1:
+                net.unknown[layer.name] = (
+                    f"the shape of its bottom '{guess}' is a guess, which does not fit: give it, too"
+                )
+                _keep_shapes(net, layer)
+                continue
+            found, guesses = Found([()] * len(layer.tops)), set()
+        guessed |= guesses
         net.tops[layer.name] = list(found.tops)
         net.blobs.update(zip(layer.tops, found.tops))
         if found.params:
@@ -122,11 +136,11 @@ def document_inputs(document: prototxt.Document) -> dict[str, Shape]:
     return dict(zip(names, shapes))
 
 
-def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
-    if not layer.bottoms and layer.tops and layer.tops[0] in inputs:
-        # Tops without a given shape, such as labels, have one entry per image.
-        first = inputs[layer.tops[0]]
-        return Found([inputs.get(top, first[:1]) for top in layer.tops])
+def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> tuple[Found, set[str]]:
+    """What the rule finds of a layer, and those of its tops whose shapes are guesses."""
+    if not layer.bottoms and any(top in inputs for top in layer.tops):
+        shapes, guesses = source_shapes(layer, inputs)
+        return Found(shapes), guesses
     rule = record_for(layer).shapes
     if isinstance(rule, str):
         raise UnknownShapeError(f"shapes of {layer.type} layers are not known here: {rule}")
@@ -139,7 +153,7 @@ def _find(net: NetShapes, layer: Layer, inputs: Mapping[str, Shape]) -> Found:
     lacking = [bottom for bottom in layer.bottoms if bottom not in net.blobs]
     if lacking:
         raise UnknownShapeError(f"the shape of its bottom '{lacking[0]}' is not known")
-    return rule(layer, [net.blobs[bottom] for bottom in layer.bottoms])
+    return rule(layer, [net.blobs[bottom] for bottom in layer.bottoms]), set()
 
 
 def _keep_shapes(net: NetShapes, layer: Layer) -> None:

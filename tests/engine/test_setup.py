@@ -26,8 +26,9 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.record import ANY
 from caffe_split.layertypes.records import fork_data
+from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import RECORDS
-from caffe_split.net.state import NetState
+from caffe_split.net.state import TRAIN, NetState
 from tests.layertypes.shape_cases import FORKS
 
 # Types without a condition of their own beside the number of bottoms and tops; TPM is the project's own.
@@ -117,6 +118,33 @@ def refusal(text: str) -> str | None:
     # What a filler of a type that is not known would fill matters in trainings alone.
     problems = judge_training(document, layers_of(document, NetState("TRAIN")))
     return next((problem.text for problem in problems if "filler" in problem.text), None)
+
+
+# Conditions on how the shapes of several bottoms go together, which the shape rules hold by themselves.
+TOGETHER = re.compile(
+    "as many|a label|labels|one shape|same shape|second bottom|of one length|within the bounds|a square matrix|in each"
+)
+
+
+@pytest.mark.parametrize("held", CONDITIONS, ids=lambda held: f"{held.type}: {held.text}")
+def test_shapes_are_known_of_what_caffe_takes_and_bottoms_that_do_not_fit_each_other_are_refused(
+    held: Condition,
+) -> None:
+    for text in held.good:
+        assert not inferred_refusal(text), text
+    inferred = RECORDS[held.type].engine is not None and not isinstance(RECORDS[held.type].shapes, str)
+    of_bottoms = TOGETHER.search(held.text) and "as many tops" not in held.text and inferred
+    for text in held.bad if of_bottoms and len(layers_of(prototxt.parse(held.bad[0], "net"), TRAIN)) > 2 else ():
+        assert re.search(r"layer 'l'", inferred_refusal(text)), text
+
+
+def inferred_refusal(text: str) -> str:
+    """The refusal of a net where shapes are inferred; "" if there is none."""
+    try:
+        infer_shapes(layers_of(prototxt.parse(text, "net"), TRAIN))
+    except CaffeSplitError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("held", CONDITIONS, ids=lambda held: f"{held.type}: {held.text}")

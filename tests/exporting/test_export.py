@@ -197,6 +197,56 @@ def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files
     assert sorted(path.name for path in files[0].parent.iterdir() if path.suffix == ".onnx") == []
 
 
+def test_bottoms_that_no_layer_gives_are_listed_by_layer_and_state(files: tuple[Path, Path]) -> None:
+    text = (
+        INPUT.replace('top: "data"', 'top: "data" include { stage: "deploy" }') + HEAD + TAIL.replace('"pool"', '"pol"')
+    )
+    with pytest.raises(CaffeSplitError) as raised:
+        plan_of(files, text)
+    assert [line.split(":", 1)[1] for line in str(raised.value).splitlines()[1:3]] == [
+        "3: layer 'conv': bottom 'data' is no top of a layer above it in this phase; layer 'data' of line 1 gives it "
+        "with stage deploy",
+        "10: layer 'drop': bottom 'pol' is no top of a layer above it in this phase",
+    ]
+    # Labels that only losses read, which are left out, need not be there.
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }\n'
+    assert [each.name for each in plan_of(files, INPUT + HEAD + TAIL + loss).model.graph.outputs] == ["ip"]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_input_that_a_layer_changes_in_place_is_an_output_of_another_name(
+    files: tuple[Path, Path], half: bool
+) -> None:
+    relu = 'layer { name: "relu" type: "ReLU" bottom: "data" top: "data" }\n'
+    drop = 'layer { name: "drop" type: "Dropout" bottom: "data" top: "data" }\n'
+    plan = plan_of(files, INPUT + relu + drop, half=half)
+    assert [each.name for each in plan.model.graph.outputs] == ["data/out"]
+    assert "the last value of 'data' is the output 'data/out', since an input is called 'data'" in plan.notes
+    (said,) = plan.write(check=CheckOptions(engine="torch"))
+    assert "(output 'data/out')" in said
+    # One that no layer changes is an output as it is.
+    plan = plan_of(files, INPUT + drop, half=half)
+    assert [each.name for each in plan.model.graph.outputs] == ["data"]
+    plan.write(force=True, check=CheckOptions(engine="torch"))
+
+
+@pytest.mark.parametrize("dynamic", [(), ("batch",)])
+def test_an_input_may_be_an_output_in_half_precision(files: tuple[Path, Path], dynamic: tuple[str, ...]) -> None:
+    plan = plan_of(files, half=True, blobs=("data",), dynamic=dynamic)
+    assert [each.name for each in plan.model.graph.outputs] == ["prob", "data"]
+    plan.write(check=CheckOptions(engine="torch"))
+
+
+def test_bottoms_that_fit_for_one_batch_only_are_said(files: tuple[Path, Path]) -> None:
+    constant = (
+        'layer { name: "k" type: "DummyData" top: "k" dummy_data_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }\n'
+    )
+    both = 'layer { name: "e" type: "Eltwise" bottom: "data" bottom: "k" top: "e" }\n'
+    assert plan_of(files, INPUT + constant + both).model.graph.nodes
+    with pytest.raises(CaffeSplitError, match=r"prototxt:3: layer 'e': it does not take another batch: bottoms of \(4"):
+        plan_of(files, INPUT + constant + both, dynamic=("batch",))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

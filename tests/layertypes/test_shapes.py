@@ -114,6 +114,29 @@ MISTAKES = [
     ('type: "Pooling" bottom: "d"', "a Pooling without pooling_param"),
     ('type: "Pooling" bottom: "d" pooling_param { stride: 2 }', "no kernel_size"),
     ('type: "Concat" bottom: "d" bottom: "e"', "do not join along axis 1"),
+    ('type: "Concat" bottom: "e" bottom: "v" top: "t"', "bottoms of (2, 3) and (2,) do not join along axis 1"),
+    (
+        'type: "Eltwise" bottom: "d" bottom: "d" bottom: "e" top: "t"',
+        "bottoms of (2, 4, 5, 5) and (2, 3); expected one",
+    ),
+    (
+        CONVOLUTION + '{ num_output: 2 kernel_size: 1 } bottom: "o" top: "a" top: "b"',
+        "5, 5) and (2, 4, 5, 6); expected",
+    ),
+    ('type: "Crop" bottom: "d" bottom: "o" top: "t"', "6 values from 0 on do not lie in an axis of 5"),
+    ('type: "Crop" bottom: "d" bottom: "e" top: "t" crop_param { axis: 1 }', "and (2, 3) do not go together"),
+    (
+        'type: "Scale" bottom: "d" bottom: "e" top: "t"',
+        "an array of shape (2, 3) does not fit a bottom of shape (2, 4,",
+    ),
+    ('type: "Bias" bottom: "d" top: "t" bias_param { axis: 2 num_axes: 3 }', "axis 2 and num_axes 3 go past a bottom"),
+    (
+        'type: "SoftmaxWithLoss" bottom: "d" bottom: "v" top: "t"',
+        "2 labels for scores of shape (2, 4, 5, 5); expected 50",
+    ),
+    ('type: "Accuracy" bottom: "e" bottom: "e" top: "t"', "6 labels for scores of shape (2, 3); expected 2"),
+    ('type: "EuclideanLoss" bottom: "e" bottom: "v" top: "t"', "expected as many values in each record"),
+    ('type: "EuclideanLoss" bottom: "e" top: "t"', "needs 2 bottoms; it has 1"),
     ('type: "Slice" bottom: "d" top: "a" top: "b" slice_param { slice_point: 4 }', "not sliced into 2 tops"),
     ('type: "Reshape" bottom: "d" reshape_param { shape { dim: 7 dim: -1 } }', "cannot be given the shape (7, "),
     (RESHAPE + "{ shape { dim: 0 dim: 0 dim: 0 } }", "an axis that its bottom of (2, 3)"),
@@ -125,7 +148,48 @@ MISTAKES = [
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_what_caffe_would_refuse(text: str, message: str) -> None:
     with pytest.raises(CaffeSplitError, match=re.escape(message)):
-        one_layer(text, {"d": (2, 4, 5, 5), "e": (2, 3)})
+        one_layer(text, {"d": (2, 4, 5, 5), "e": (2, 3), "o": (2, 4, 5, 6), "v": (2,)})
+
+
+def test_given_shapes_stand_beside_written_ones() -> None:
+    two = (
+        'type: "Input" top: "x" top: "y" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } shape { dim: 1 dim: 5 } }'
+    )
+    assert one_layer(two, {"x": (1, 3, 16, 16)}).blobs == {"x": (1, 3, 16, 16), "y": (1, 5)}
+    assert one_layer(two, {"y": (1, 9)}).blobs == {"x": (1, 3, 8, 8), "y": (1, 9)}
+    # Of data, all tops have as many records.
+    memory = 'type: "MemoryData" top: "x" top: "y" memory_data_param { batch_size: 4 channels: 3 height: 5 width: 6 }'
+    assert one_layer(memory, {"x": (7, 3, 9, 9)}).blobs == {"x": (7, 3, 9, 9), "y": (7,)}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        'type: "Python" python_param { module: "voc" layer: "Voc" }',
+        'type: "DenseImageData" dense_image_data_param { new_height: 360 new_width: 480 }',
+    ],
+)
+@pytest.mark.parametrize("labels", [{}, {"label": (1, 1, 6, 6)}])
+def test_a_guess_of_labels_that_does_not_fit_refuses_no_net(labels: dict[str, tuple[int, ...]], data: str) -> None:
+    """Nets that segment have a label per pixel, and whoever gives the images' shape need not know."""
+    text = f"""
+    layer {{ name: "data" top: "data" top: "label" {data} }}"""
+    text += """
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+            convolution_param { num_output: 2 kernel_size: 3 } }
+    layer { name: "split" type: "Split" bottom: "label" top: "l1" top: "l2" }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "conv" bottom: "l1" top: "loss" }
+    layer { name: "both" type: "Concat" bottom: "conv" bottom: "l2" top: "both" }
+    layer { name: "ip" type: "InnerProduct" bottom: "both" top: "ip" inner_product_param { num_output: 1 } }
+    """
+    layers = phase_layers(prototxt.parse(text, "net"), TRAIN)
+    shapes = infer_shapes(layers, {"data": (1, 3, 8, 8), **labels})
+    assert shapes.blobs["conv"] == (1, 2, 6, 6) and shapes.blobs["loss"] == ()
+    if labels:
+        assert not shapes.unknown and shapes.parameter_count == 56 + 109
+    else:
+        assert shapes.unknown["both"] == "the shape of its bottom 'l2' is a guess, which does not fit: give it, too"
+        assert list(shapes.unknown) == ["both", "ip"] and shapes.least_parameters == 56
 
 
 def test_shapes_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

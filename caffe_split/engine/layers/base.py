@@ -10,6 +10,7 @@ import torch
 from caffe_split.engine.parallel.group import ALONE, Group
 from caffe_split.engine.spec.setup import is_in_place
 from caffe_split.errors import CaffeSplitError
+from caffe_split.layertypes.records.loss import need_same_records
 from caffe_split.layertypes.shape_rules import Found, UnknownShapeError
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer as Text
@@ -192,9 +193,8 @@ class Layer:
             raise self.error(f"a bottom of shape {shape} has {len(shape)} axes; a {self.text.type} takes {expected}.")
 
     def need_same_records(self, bottoms: Sequence[Shape]) -> None:
-        """Raises `CaffeSplitError` unless the first two bottoms hold as many records: Caffe's check of all losses."""
-        if not bottoms[0] or bottoms[0][:1] != bottoms[1][:1]:
-            raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; their first axes have to be equal.")
+        """Raises `CaffeSplitError` unless the first two bottoms hold as many records."""
+        need_same_records(self.text, bottoms)
 
     def run(self, *bottoms: torch.Tensor) -> Tops:
         """Compute the tops from the bottoms."""

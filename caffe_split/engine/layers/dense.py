@@ -176,23 +176,20 @@ class Bias(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.inferred(bottoms)
         if len(bottoms) == 1:
             shape = self.learnt_shape(bottoms[0])
             self.blobs = [fill(shape, self.options.sub("filler"), self.place.generator)]
         self.fit(bottoms[0], bottoms[1] if len(bottoms) > 1 else tuple(self.blobs[0].shape))
 
     def learnt_shape(self, bottom: Shape) -> Shape:
-        """The shape of the learnt blob for a bottom of that shape. Raises `CaffeSplitError`."""
+        """The shape of the learnt blob for a bottom of that shape."""
         axis, count = self.axis(self.options.get("axis"), len(bottom)), self.options.get("num_axes")
-        if count < -1 or axis + count > len(bottom):
-            raise self.error(f"axis {axis} and num_axes {count} go past a bottom of shape {bottom}.")
         return bottom[axis:] if count == -1 else bottom[axis : axis + count]
 
     def fit(self, bottom: Shape, factor: Shape) -> None:
-        """Find the shape in which a blob of shape `factor` broadcasts along `bottom`. Raises `CaffeSplitError`."""
+        """Find the shape in which a blob of shape `factor` broadcasts along `bottom`."""
         axis = self.axis(self.options.get("axis"), len(bottom)) if factor else 0
-        if bottom[axis : axis + len(factor)] != factor:
-            raise self.error(f"an array of shape {factor} does not fit a bottom of shape {bottom} at axis {axis}.")
         self.view = factor + (1,) * (len(bottom) - axis - len(factor))
         self.dimensions = len(bottom)
 
@@ -212,6 +209,7 @@ class Scale(Bias):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.inferred(bottoms)
         if len(bottoms) == 1:
             shape = self.learnt_shape(bottoms[0])
             if self.options.has("filler"):

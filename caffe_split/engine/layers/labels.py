@@ -10,6 +10,7 @@ import torch
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape
+from caffe_split.layertypes.records.loss import need_labels
 from caffe_split.net.options import Options
 
 
@@ -26,11 +27,7 @@ class Labelled(Layer):
         self.along = self.axis(self.options.get("axis"), len(shape))
         self.outer, self.inner = math.prod(shape[: self.along]), math.prod(shape[self.along + 1 :])
         self.classes = shape[self.along]
-        if math.prod(bottoms[1]) != self.outer * self.inner:
-            raise self.error(
-                f"{math.prod(bottoms[1])} labels for scores of shape {shape}; expected {self.outer * self.inner}, one "
-                f"per place (axis {self.along} counts the classes)."
-            )
+        need_labels(self.text, shape, bottoms[1], self.along)
         param = self.ignore_from()
         self.ignored = int(param.get("ignore_label")) if param.has("ignore_label") else None
 

@@ -103,12 +103,10 @@ class InfogainLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.inferred(bottoms)
         super().setup(bottoms)
-        self.need_same_records(bottoms)
         if len(bottoms) < 3:
             self.buffers = [torch.from_numpy(self._matrix())]
-        elif math.prod(bottoms[2]) != self.classes**2:
-            raise self.error(f"an infogain matrix of shape {bottoms[2]} for {self.classes} classes.")
 
     def _matrix(self) -> np.ndarray:
         values = read_blob(str(self.options.get("source")))
@@ -170,10 +168,8 @@ class MultinomialLogisticLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.need_same_records(bottoms)
+        self.inferred(bottoms)
         self.need_axes(bottoms[0], 1, 4)
-        if len(bottoms[1]) > 4 or math.prod(bottoms[1][1:]) != 1:
-            raise self.error(f"labels of shape {bottoms[1]}; expected one per record, with at most 4 axes.")
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
 
@@ -196,7 +192,7 @@ class HingeLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.need_same_records(bottoms)
+        self.inferred(bottoms)
         self.need_axes(bottoms[0], 1, 4)
         self.outer, self.inner, self.classes = bottoms[0][0], 1, math.prod(bottoms[0][1:])
         self.ignored = None
@@ -219,12 +215,8 @@ class EuclideanLoss(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.need_same_records(bottoms)
+        self.inferred(bottoms)
         self.need_axes(bottoms[0], 1, 4)
-        if math.prod(bottoms[0][1:]) != math.prod(bottoms[1][1:]):
-            raise self.error(
-                f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many values in each record."
-            )
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -240,9 +232,7 @@ class SigmoidCrossEntropyLoss(Labelled):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.need_same_records(bottoms)
-        if math.prod(bottoms[0]) != math.prod(bottoms[1]):
-            raise self.error(f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many targets as scores.")
+        self.inferred(bottoms)
         self.outer, self.inner = bottoms[0][0], math.prod(bottoms[0][1:])
         param = self.ignore_from()
         self.ignored = int(param.get("ignore_label")) if param.has("ignore_label") else None
@@ -267,14 +257,7 @@ class ContrastiveLoss(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        self.need_same_records(bottoms)
-        vectors = [shape for shape in bottoms[:2] if 1 <= len(shape) <= 4 and math.prod(shape[2:]) == 1]
-        if len(vectors) < 2 or math.prod(bottoms[0]) != math.prod(bottoms[1]):
-            raise self.error(
-                f"bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected two of (N, C) or (N, C, 1, 1), alike."
-            )
-        if len(bottoms[2]) > 4 or bottoms[2][:1] != bottoms[0][:1] or math.prod(bottoms[2][1:]) != 1:
-            raise self.error(f"labels of shape {bottoms[2]}; expected one per pair, ({bottoms[0][0]},).")
+        self.inferred(bottoms)
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:

@@ -8,6 +8,7 @@ import torch
 from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape, Tops
+from caffe_split.layertypes.records.arrangement import crop_offsets
 
 
 class Split(Layer):
@@ -97,18 +98,12 @@ class Crop(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
+        self.inferred(bottoms)
         shape, wanted = bottoms
         first = self.axis(self.options.get("axis"), len(shape))
-        offsets = [int(offset) for offset in self.options.all("offset")] or [0]
-        if len(offsets) == 1:
-            offsets *= len(shape) - first
-        if len(offsets) != len(shape) - first or len(wanted) < len(shape):
-            raise self.error(f"{len(offsets)} offsets and bottoms of shapes {shape} and {wanted} do not go together.")
+        offsets = crop_offsets(self.text, len(shape) - first)
         self.cuts = [slice(None)] * first
-        for offset, have, want in zip(offsets, shape[first:], wanted[first:]):
-            if offset + want > have:
-                raise self.error(f"{want} values from {offset} on do not lie in an axis of {have}.")
-            self.cuts.append(slice(offset, offset + want))
+        self.cuts += [slice(offset, offset + want) for offset, want in zip(offsets, wanted[first:])]
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -180,9 +175,7 @@ class Eltwise(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        for shape in bottoms:
-            if shape != bottoms[0]:
-                raise self.error(f"bottoms of shapes {bottoms[0]} and {shape}; expected one shape.")
+        self.inferred(bottoms)
         factors = [float(value) for value in self.options.all("coeff")]
         if factors and len(factors) != len(bottoms):
             raise self.error(f"{len(factors)} coefficients for {len(bottoms)} bottoms.")

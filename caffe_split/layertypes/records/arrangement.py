@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.layertypes.batch_rules import (
     EACH,
     MEAN,
@@ -20,7 +20,7 @@ from caffe_split.layertypes.batch_rules import (
     linear,
 )
 from caffe_split.layertypes.record import ANY, Engine, LayerType, always
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, no_tops, same
+from caffe_split.layertypes.shape_rules import Found, Shape, all_same, axis_of, need_bottoms, no_tops, same
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options, shape_of
 
@@ -32,7 +32,8 @@ def _concat(layer: Layer, bottoms: list[Shape]) -> Found:
     param = Options.of(layer.message, "concat_param")
     axis = axis_of(param.get("concat_dim" if param.has("concat_dim") else "axis"), len(bottoms[0]), layer)
     for bottom in bottoms[1:]:
-        if bottom[:axis] + bottom[axis + 1 :] != bottoms[0][:axis] + bottoms[0][axis + 1 :]:
+        alike = bottom[:axis] + bottom[axis + 1 :] == bottoms[0][:axis] + bottoms[0][axis + 1 :]
+        if len(bottom) != len(bottoms[0]) or not alike:
             raise CaffeSplitError(f"{layer.where}: bottoms of {bottoms[0]} and {bottom} do not join along axis {axis}.")
     joined = sum(bottom[axis] for bottom in bottoms)
     return Found([(*bottoms[0][:axis], joined, *bottoms[0][axis + 1 :])])
@@ -56,8 +57,23 @@ def _slice(layer: Layer, bottoms: list[Shape]) -> Found:
 def _crop(layer: Layer, bottoms: list[Shape]) -> Found:
     """The first bottom, from `axis` on as large as the second."""
     need_bottoms(layer, bottoms, 2)
-    axis = axis_of(Options.of(layer.message, "crop_param").get("axis"), len(bottoms[0]), layer)
-    return Found([(*bottoms[0][:axis], *bottoms[1][axis : len(bottoms[0])])])
+    shape, wanted = bottoms[:2]
+    axis = axis_of(Options.of(layer.message, "crop_param").get("axis"), len(shape), layer)
+    offsets = crop_offsets(layer, len(shape) - axis)
+    if len(offsets) != len(shape) - axis or len(wanted) < len(shape):
+        raise CaffeSplitError(
+            f"{layer.where}: {counted(len(offsets), 'offset')} and bottoms of {shape} and {wanted} do not go together."
+        )
+    for offset, have, want in zip(offsets, shape[axis:], wanted[axis:]):
+        if offset + want > have:
+            raise CaffeSplitError(f"{layer.where}: {want} values from {offset} on do not lie in an axis of {have}.")
+    return Found([(*shape[:axis], *wanted[axis : len(shape)])])
+
+
+def crop_offsets(layer: Layer, axes: int) -> list[int]:
+    """Where a Crop begins in each of the axes that it cuts; one offset is for all of them."""
+    offsets = [int(offset) for offset in Options.of(layer.message, "crop_param").all("offset")] or [0]
+    return offsets * axes if len(offsets) == 1 else offsets
 
 
 def _batch_reindex(layer: Layer, bottoms: list[Shape]) -> Found:
@@ -207,7 +223,7 @@ RECORDS = (
         shapes=_crop,
         options={"crop_param": "axis offset"},
         batch=along("crop_param", "axis"),
-        engine=Engine("shape", (2, 2), takes_bf16=True),
+        engine=Engine("shape", (2, 2), takes_bf16=True, rule_refuses=True),
     ),
     LayerType(
         "BatchReindex",
@@ -258,7 +274,7 @@ RECORDS = (
     ),
     LayerType(
         "Eltwise",
-        shapes=same,
+        shapes=all_same,
         options={"eltwise_param": "operation coeff"},
         batch=_eltwise_batch,
         words=_eltwise_words,

@@ -8,7 +8,16 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import along, by_record
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import ANY, Engine, LayerType, always
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_images, need_options, with_bias
+from caffe_split.layertypes.shape_rules import (
+    Found,
+    Shape,
+    axis_of,
+    need_bottoms,
+    need_images,
+    need_one_shape,
+    need_options,
+    with_bias,
+)
 from caffe_split.layertypes.words import side, size
 from caffe_split.net.geometry import convolution_geometry, convolution_window
 from caffe_split.net.layers import Layer
@@ -19,6 +28,7 @@ def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     """Weight (kernels, channels / group, *kernel); Deconvolution (channels, kernels / group, *kernel)."""
     need_bottoms(layer, bottoms, 1)
     need_options(layer, "convolution_param")
+    need_one_shape(layer, bottoms)
     param = Options.of(layer.message, "convolution_param")
     bottom = bottoms[0]
     axis = axis_of(param.get("axis"), len(bottom), layer)

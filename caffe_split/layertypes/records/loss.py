@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import (
     EACH,
     MEAN,
@@ -18,22 +20,99 @@ from caffe_split.layertypes.batch_rules import (
 )
 from caffe_split.layertypes.checks import ENGINE, file_there
 from caffe_split.layertypes.record import Engine, LayerType
-from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, same, scalar
+from caffe_split.layertypes.shape_rules import Found, Shape, ShapeRule, axis_of, need_bottoms, same, scalar
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 
-def _loss_and_probabilities(layer: Layer, bottoms: list[Shape]) -> Found:
-    """The loss; a second top is the softmax after it."""
+def need_same_records(layer: Layer, bottoms: Sequence[Shape]) -> None:
+    """Raises `CaffeSplitError` unless the first two bottoms hold as many records: Caffe's check of all losses."""
     need_bottoms(layer, bottoms, 2)
-    return Found([(), bottoms[0]][: len(layer.tops)])
+    if not bottoms[0] or bottoms[0][:1] != bottoms[1][:1]:
+        raise CaffeSplitError(
+            f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; their first axes have to be equal."
+        )
+
+
+def need_labels(layer: Layer, scores: Shape, labels: Shape, axis: int) -> None:
+    """Raises `CaffeSplitError` unless there is a label for each place of the scores, whose classes lie along `axis`."""
+    places = math.prod(scores[:axis]) * math.prod(scores[axis + 1 :])
+    if math.prod(labels) != places:
+        raise CaffeSplitError(
+            f"{layer.where}: {math.prod(labels)} labels for scores of shape {scores}; expected {places}, one per place "
+            f"(axis {axis} counts the classes)."
+        )
+
+
+def _labelled_loss(message: str) -> ShapeRule:
+    """The loss; a second top is the softmax after it. `message` are the options with the axis of the classes."""
+
+    def rule(layer: Layer, bottoms: list[Shape]) -> Found:
+        need_same_records(layer, bottoms)
+        axis = axis_of(Options.of(layer.message, message).get("axis"), len(bottoms[0]), layer)
+        need_labels(layer, bottoms[0], bottoms[1], axis)
+        classes = bottoms[0][axis]
+        if len(bottoms) > 2 and layer.type == "InfogainLoss" and math.prod(bottoms[2]) != classes**2:
+            raise CaffeSplitError(f"{layer.where}: an infogain matrix of shape {bottoms[2]} for {classes} classes.")
+        return Found([(), bottoms[0]][: len(layer.tops)])
+
+    return rule
 
 
 def _accuracy(layer: Layer, bottoms: list[Shape]) -> Found:
     """The accuracy; a second top is that of each class."""
     need_bottoms(layer, bottoms, 2)
     axis = axis_of(Options.of(layer.message, "accuracy_param").get("axis"), len(bottoms[0]), layer)
+    need_labels(layer, bottoms[0], bottoms[1], axis)
     return Found([(), (bottoms[0][axis],)][: len(layer.tops)])
+
+
+def _euclidean(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_same_records(layer, bottoms)
+    if math.prod(bottoms[0][1:]) != math.prod(bottoms[1][1:]):
+        raise CaffeSplitError(
+            f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many values in each record."
+        )
+    return scalar(layer, bottoms)
+
+
+def _cross_entropy(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_same_records(layer, bottoms)
+    if math.prod(bottoms[0]) != math.prod(bottoms[1]):
+        raise CaffeSplitError(
+            f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many targets as scores."
+        )
+    return scalar(layer, bottoms)
+
+
+def _hinge(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_same_records(layer, bottoms)
+    return scalar(layer, bottoms)
+
+
+def _multinomial(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_same_records(layer, bottoms)
+    if len(bottoms[1]) > 4 or math.prod(bottoms[1][1:]) != 1:
+        raise CaffeSplitError(
+            f"{layer.where}: labels of shape {bottoms[1]}; expected one per record, with at most 4 axes."
+        )
+    return scalar(layer, bottoms)
+
+
+def _contrastive(layer: Layer, bottoms: list[Shape]) -> Found:
+    need_bottoms(layer, bottoms, 3)
+    need_same_records(layer, bottoms)
+    vectors = [shape for shape in bottoms[:2] if 1 <= len(shape) <= 4 and math.prod(shape[2:]) == 1]
+    if len(vectors) < 2 or math.prod(bottoms[0]) != math.prod(bottoms[1]):
+        raise CaffeSplitError(
+            f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected two of (N, C) or (N, C, 1, 1), "
+            "alike."
+        )
+    if len(bottoms[2]) > 4 or bottoms[2][:1] != bottoms[0][:1] or math.prod(bottoms[2][1:]) != 1:
+        raise CaffeSplitError(
+            f"{layer.where}: labels of shape {bottoms[2]}; expected one per pair, ({bottoms[0][0]},)."
+        )
+    return scalar(layer, bottoms)
 
 
 def _mean(message: str = "") -> BatchRule:
@@ -86,7 +165,7 @@ RECORDS = (
     # A second top for the probabilities dies in Caffe, too, of its own check on loss_weight.
     LayerType(
         "SoftmaxWithLoss",
-        shapes=_loss_and_probabilities,
+        shapes=_labelled_loss("softmax_param"),
         options={"softmax_param": "axis", "loss_param": f"{_LOSS} weight_by_label_freqs class_weighting"},
         batch=_softmax_loss_batch,
         is_loss=True,
@@ -94,7 +173,7 @@ RECORDS = (
     ),
     LayerType(
         "InfogainLoss",
-        shapes=_loss_and_probabilities,
+        shapes=_labelled_loss("infogain_loss_param"),
         options={"infogain_loss_param": "source axis", "loss_param": "ignore_label normalization"},
         batch=_infogain_batch,
         is_loss=True,
@@ -102,7 +181,7 @@ RECORDS = (
     ),
     LayerType(
         "SigmoidCrossEntropyLoss",
-        shapes=scalar,
+        shapes=_cross_entropy,
         options={"loss_param": _LOSS},
         batch=_mean(),
         is_loss=True,
@@ -110,14 +189,14 @@ RECORDS = (
     ),
     LayerType(
         "EuclideanLoss",
-        shapes=scalar,
+        shapes=_euclidean,
         batch=_mean(),
         is_loss=True,
         engine=Engine("loss", (2, 2), ignored={"loss_param": "Caffe does not read it here"}),
     ),
     LayerType(
         "HingeLoss",
-        shapes=scalar,
+        shapes=_hinge,
         options={"hinge_loss_param": "norm"},
         batch=_mean(),
         is_loss=True,
@@ -125,14 +204,14 @@ RECORDS = (
     ),
     LayerType(
         "MultinomialLogisticLoss",
-        shapes=scalar,
+        shapes=_multinomial,
         batch=_mean(),
         is_loss=True,
         engine=Engine("loss", (2, 2)),
     ),
     LayerType(
         "ContrastiveLoss",
-        shapes=scalar,
+        shapes=_contrastive,
         options={"contrastive_loss_param": "margin legacy_version"},
         batch=_mean(),
         is_loss=True,
@@ -154,3 +233,5 @@ RECORDS = (
         engine=Engine("loss", (2, 2), (1, 2), rule_refuses=True),
     ),
 )
+# The losses and the measure, which have no parameters, and whose first top is a number.
+NUMBERS = frozenset(record.name for record in RECORDS if record.name != "Softmax")

@@ -100,8 +100,18 @@ def _scale(layer: Layer, bottoms: list[Shape]) -> Found:
     param = Options.of(layer.message, "scale_param" if layer.type == "Scale" else "bias_param")
     has_bias = layer.type == "Scale" and bool(param.get("bias_term"))
     if len(bottoms) > 1:
-        return Found([bottoms[0]], [bottoms[1]] if has_bias else [])
+        other = bottoms[1]
+        axis = axis_of(param.get("axis"), len(bottoms[0]), layer) if other else 0
+        if bottoms[0][axis : axis + len(other)] != other:
+            raise CaffeSplitError(
+                f"{layer.where}: an array of shape {other} does not fit a bottom of shape {bottoms[0]} at axis {axis}."
+            )
+        return Found([bottoms[0]], [other] if has_bias else [])
     axis, count = axis_of(param.get("axis"), len(bottoms[0]), layer), int(param.get("num_axes"))
+    if count < -1 or axis + count > len(bottoms[0]):
+        raise CaffeSplitError(
+            f"{layer.where}: axis {axis} and num_axes {count} go past a bottom of shape {bottoms[0]}."
+        )
     shape = bottoms[0][axis:] if count == -1 else bottoms[0][axis : axis + count]
     return Found([bottoms[0]], with_bias(shape, shape, has_bias))
 
