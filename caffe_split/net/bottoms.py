@@ -66,11 +66,12 @@ def check_bottoms(
         f"\n  {document.filename}:{each.layer.field.line}: layer '{each.layer.name}': {each.text}" for each in found
     )
     rules = [rule for each in found for giver in each.givers for rule in _rules(giver)]
-    options = {"--stage NAME": ("stage", "not_stage"), "--level N": ("min_level", "max_level")}
-    asked = [option for option, names in options.items() if any(rule.has(name) for rule in rules for name in names)]
+    fields = {"stage": ("stage", "not_stage"), "level": ("min_level", "max_level")}
+    asked = [word for word, names in fields.items() if any(rule.has(name) for rule in rules for name in names)]
     hint = ""
     if asked:
-        hint = f"\nSay which state is meant: {' and '.join(asked)}."
+        words = " and the ".join(asked)
+        hint = f"\nSay the {words}: by the option of that name, or in the solver's train_state and test_state."
     elif rules:
         hint = f"\nGive the net for the {state.phase} phase."
     raise CaffeSplitError(f"{document.filename}: Caffe does not build this net in {state.words}:{lines}{hint}")

@@ -225,7 +225,7 @@ def test_what_is_refused(small: Path, any_backend: str) -> None:
     Path("stages.prototxt").write_text(stages)
     said = (
         r"no top of a layer above it in this phase; layer 'data' of line 2 gives it in phase TRAIN; layer 'data' of "
-        r"line 4 gives it with stage x\n.*\n.*\n.*\n.*--stage NAME"
+        r"line 4 gives it with stage x\n.*\n.*\n.*\nSay the stage: by the option of that name"
     )
     refused(said, "ip", net="stages.prototxt")
     refused(said, "ip", net="stages.prototxt", iterations=2)

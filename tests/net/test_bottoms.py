@@ -63,7 +63,11 @@ def test_inputs_of_old_nets_are_given() -> None:
         (
             TEST,
             True,
-            [":6: layer 'conv': ", ":7: layer 'loss': ", "Say which state is meant: --stage NAME and --level N."],
+            [
+                ":6: layer 'conv': ",
+                ":7: layer 'loss': ",
+                "Say the stage and the level: by the option of that name, or in the solver's",
+            ],
         ),
         # Whatever the stages are, nothing gives 'lable'.
         (TEST, False, [":7: layer 'loss': "]),
