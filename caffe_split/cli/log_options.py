@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,12 @@ THE_FIRST, ALL = "the first with that output", "all"
 
 
 def say(text: str) -> None:
-    """Say something of a log on standard error."""
+    """Say something of a log on standard error, a note once in a command: a log may be read in two ways."""
+    context = click.get_current_context(silent=True)
+    said = context.meta.setdefault(__name__, set()) if context is not None else set()
+    if text in said:
+        return
+    said.add(text)
     # stdout holds only what the pipelines print, so that it can be compared and piped on.
     sys.stdout.flush()
     click.echo(text, err=True)
@@ -52,7 +58,7 @@ def log_at(path: str, rank: int | None) -> TrainingLog:
 
 
 def found_in(paths: Sequence[str]) -> list[str]:
-    """The logs that are given, in place of a folder all logs in it; of a folder without one that is said.
+    """The logs that are given, in place of a folder all logs in it, each once; of a folder without one that is said.
 
     Raises `CaffeSplitError` if there is none at all.
     """
@@ -62,4 +68,8 @@ def found_in(paths: Sequence[str]) -> list[str]:
     for path, files in found.items():
         if not files:
             say(f"note: {path}: no training log in it")
-    return [file for path in paths for file in found[path]]
+    # A log may be reached twice: by another path, or in a folder within another.
+    once: dict[str, str] = {}
+    for file in (file for path in paths for file in found[path]):
+        once.setdefault(os.path.realpath(file), file)
+    return list(once.values())

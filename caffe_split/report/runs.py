@@ -15,8 +15,6 @@ from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.read import read_log
 from caffe_split.trainlog.summary import Summary
 
-LOG_NAME = "train.log"
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -67,11 +65,11 @@ def logs_in(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    if (path / LOG_NAME).is_file():
-        return [path / LOG_NAME]
+    if (path / pipeline.LOG_NAME).is_file():
+        return [path / pipeline.LOG_NAME]
     found = pipeline.logs_under(path)
     if not found:
-        raise CaffeSplitError(f"{path}: no {LOG_NAME} in it, and no file there holds lines of Caffe")
+        raise CaffeSplitError(f"{path}: no {pipeline.LOG_NAME} in it, and no file there holds lines of Caffe")
     return found
 
 
@@ -89,17 +87,23 @@ def read_runs(
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
     for path in paths:
         try:
-            for file in logs_in(path):
-                if any(file.resolve() == known.resolve() for known, _, _ in found):
-                    continue
+            files = logs_in(path)
+        except CaffeSplitError as error:
+            say(str(error))
+            continue
+        for file in files:
+            if any(file.resolve() == known.resolve() for known, _, _ in found):
+                continue
+            try:
                 log = read_log(file, rank)
                 if not log.runs:
                     log.values()  # raises, and says what the log is instead
                 if output is not None or net is not None:
                     log.values(output, net)  # raises if there is none
+            except CaffeSplitError as error:
+                say(str(error))
+            else:
                 found.append((file, log, _manifest_beside(file, say)))
-        except CaffeSplitError as error:
-            say(str(error))
     if not found:
         raise CaffeSplitError("nothing to report: none of the logs can be read")
     found.sort(key=lambda entry: entry[2] is not None)

@@ -33,6 +33,13 @@ _BESIDE = 1 << 14
 # Endings of files that are no logs and may be large.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
 
+# What the logs of `caffe test`, and of solvers that only test their nets, have; and what those of trainings have.
+_TESTS = re.compile(rb"\] Batch \d+, |^max_iter: 0\r?$", re.MULTILINE)
+_TRAINS = re.compile(rb"^max_iter: [1-9]|Iteration [1-9]", re.MULTILINE)
+
+# The log of a run's folder.
+LOG_NAME = "train.log"
+
 # Of how many lines before the end it is seen that several nets were tested.
 _PHASE = 100
 _TESTED = re.compile(rb"Testing net \(#(\d{1,6})\)")
@@ -142,21 +149,41 @@ def losses_in(lines: list[Found]) -> list[str]:
 
 
 def logs_under(path: PathLike) -> list[Path]:
-    """The path itself; for a folder, the files in it that look like training logs, sorted by name."""
+    """The path itself; for a folder, the logs of trainings in it, its own `LOG_NAME` first, the others sorted by name.
+
+    Logs of tests alone are left out. A file that cannot be read and has `.log` in its name is there, so that the
+    reader of the log says why.
+    """
     root = Path(path)
     if not root.is_dir():
         return [root]
-    files = (file for file in sorted(root.rglob("*")) if file.suffix not in _NO_LOGS)
-    return [file for file in files if file.is_file() and looks_like_log(file)]
+    files = (file for file in sorted(root.rglob("*")) if file.suffix not in _NO_LOGS and file.is_file())
+    found = [file for file in files if looks_like_log(file) and not _only_tests(file)]
+    return sorted(found, key=lambda file: file != root / LOG_NAME)
 
 
 def looks_like_log(file: Path) -> bool:
-    """Whether the first 64 kB of the file are text, possibly compressed, that has lines of Caffe."""
-    try:
-        found = head(file, 1 << 16)
-    except (OSError, CaffeSplitError):
-        return False
+    """Whether the first 64 kB of the file are text, possibly compressed, that has lines of Caffe.
+
+    Of a file that cannot be read, whether its name is that of a log.
+    """
+    found = _begin(file)
+    if found is None:
+        return ".log" in file.name
     return b"\0" not in found and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", found))
+
+
+def _only_tests(file: Path) -> bool:
+    found = _begin(file) or b""
+    return bool(_TESTS.search(found)) and not _TRAINS.search(found)
+
+
+def _begin(file: Path) -> bytes | None:
+    """The first 64 kB of a file, unpacked; None if they cannot be read, as without a library for their packing."""
+    try:
+        return head(file, 1 << 16)
+    except (OSError, CaffeSplitError):
+        return None
 
 
 def _search(

@@ -196,6 +196,16 @@ def test_the_commands_repeat_what_was_asked_of_the_logs(tmp_path: Path) -> None:
             caffe_split(*shown, cwd=tmp_path)
 
 
+def test_a_log_without_the_output_does_not_hide_the_others_of_its_folder(tmp_path: Path) -> None:
+    log = (write_run(tmp_path / "run", 0.0).folder / "train.log").read_text()
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/a.log").write_text(log.replace("accuracy", "top1"))
+    (tmp_path / "both/b.log").write_text(log)
+    said = caffe_split("report", "both", "--output", "accuracy", cwd=tmp_path, status=1)
+    assert "both/a.log has no test output named accuracy" in said.stderr
+    assert "caffe-split best both/b.log" in html.unescape((tmp_path / "report.html").read_text())
+
+
 def test_a_report_shows_one_rank(tmp_path: Path) -> None:
     stamp = "I0305 14:00:0{}.000000 1 solver.cpp:1] "
     log = tmp_path / "ranks.log"
