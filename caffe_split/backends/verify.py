@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,13 +20,13 @@ from caffe_split.backends.protocol import Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import MANIFEST, PathLike, scratch
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.layertypes.table import record_for
+from caffe_split.net.bottoms import check_bottoms
+from caffe_split.net.chosen import ChosenNet, choose_net
 from caffe_split.net.layers import all_layers, phase_layers
-from caffe_split.net.state import TESTED, AskedState, NetState, state_of_solver
-from caffe_split.net.which_net import solver_net_path
+from caffe_split.net.state import TESTED, AskedState, NetState
 from caffe_split.split.recognise import all_splits
 
 
@@ -35,8 +34,8 @@ from caffe_split.split.recognise import all_splits
 class VerifyOptions:
     """How two nets are compared.
 
-    batches, seed, input_file: how both are forwarded, see `Forwarding`. state: that of both nets;
-    what is not given is as the derived net's solver has it (its train_state, or first test_state), if that was given.
+    batches, seed, input_file: how both are forwarded, see `Forwarding`. state: that of both nets; what is not given is
+    as `ChosenNet.state` says of the derived net, or of the baseline if Caffe cannot build the derived net so.
     tolerance: the largest difference of a blob that passes, relative to the blob's largest value. engine:
     the name of a back end, by default the first that is installed. ignore_extra: leave out weights of layers that a net
     does not have, as Caffe does. caffe_proto: the schema of the fork that the nets are for.
@@ -159,16 +158,24 @@ def verify(
     """
     expect_path(baseline, "a net")
     expect_path(derived, "a net")
-    first_net, second_net = (_opened(Path(path), options) for path in (baseline, derived))
-    state = second_net.state
-    documents = first_net.document, second_net.document
-    beside = second_net.path.parent
-    first = NetFiles(first_net.path, Path(baseline_weights or _recorded_weights(second_net.path)))
-    second = NetFiles(second_net.path, Path(derived_weights or _weights_beside(beside)))
+    phase, caffe_proto = options.state.phase, options.caffe_proto
+    nets = choose_net(baseline, phase, caffe_proto), choose_net(derived, phase, caffe_proto)
+    state = _state_of(nets, options)
+    documents = nets[0].document, nets[1].document
+    paths = (
+        Path(baseline_weights or _recorded(nets[1].path, "weights")),
+        Path(derived_weights or _weights_beside(nets[1].path.parent)),
+    )
     weights = []
-    for document, (_, path) in zip(documents, (first, second)):
+    for document, path in zip(documents, paths):
+        check_bottoms(document, state)
         weights.append(caffemodel.read_weights(path))
-        check_weights(document, weights[-1], path, state, ignore_extra=options.ignore_extra)
+        try:
+            check_weights(document, weights[-1], path, state, ignore_extra=options.ignore_extra)
+        except CaffeSplitError:
+            if baseline_weights is None and document is documents[0]:
+                _check_made_from(nets, path)
+            raise
     _check_splits_run(documents[1], state)
     for document in documents:
         check_data([(document, state)])
@@ -181,26 +188,23 @@ def verify(
             shapes = _input_shapes(documents, state)
             input_file = _drawn(documents[0], state, options.seed, stack)
         how = Forwarding(options.batches, state, options.seed, input_file, shapes)
+        first, second = (NetFiles(stack.enter_context(net.as_file()), path) for net, path in zip(nets, paths))
         rows = compare_nets(backend, first, second, how, options.tolerance, constants=constants, losses=losses)
     _check_something_shown(rows, documents, state)
     return Verification(tuple(rows), options.tolerance, backend.name)
 
 
-class _Opened(NamedTuple):
-    """A net that was given, or that of a solver: its file, its text, and the state in which a phase runs it."""
+def _state_of(nets: tuple[ChosenNet, ChosenNet], options: VerifyOptions) -> NetState:
+    """The state of both nets: the derived net's, or the baseline's where Caffe cannot build the derived net in that.
 
-    path: Path
-    document: prototxt.Document
-    state: NetState
-
-
-def _opened(path: Path, options: VerifyOptions) -> _Opened:
-    given = read_net_or_solver(path, options.caffe_proto)
-    solver = given if given.kind == "solver" else None
-    state = options.state.over(state_of_solver(solver, options.state.phase))
-    path = path if solver is None else solver_net_path(solver)
-    document = read_net(path, upgrade=True, caffe_proto=options.caffe_proto)
-    return _Opened(path, document, state.in_net(document))
+    Beside a folded net there is no solver that says the stages.
+    """
+    baseline, derived = nets
+    state = derived.state(options.state)
+    if not derived.is_built(state):
+        other = baseline.state(options.state)
+        state = other if derived.is_built(other) else state
+    return state.in_net(derived.document)
 
 
 def _weights_beside(folder: Path) -> Path:
@@ -278,7 +282,22 @@ def _check_splits_run(derived: prototxt.Document, state: NetState) -> None:
         )
 
 
-def _recorded_weights(derived: Path) -> Path:
+def _check_made_from(nets: tuple[ChosenNet, ChosenNet], weights: Path) -> None:
+    """Raises `CaffeSplitError` where the derived net was made from another net than the baseline.
+
+    A folded net is made from the split one, not from the one before the splits; their weights fit nothing else.
+    """
+    baseline, derived = nets
+    source = _recorded(derived.path, "net")
+    if source.resolve() != baseline.path.resolve():
+        raise CaffeSplitError(
+            f"{weights}: from these weights and {source} {derived.path} was made; they do not fit {baseline.path}, "
+            f"which is another net. Give {source} as the BASELINE, or --baseline-weights FILE."
+        )
+
+
+def _recorded(derived: Path, what: str) -> Path:
+    """The `net` or the `weights` that a derived net was made from, as the manifest beside it has it."""
     manifest = derived.parent / MANIFEST
     if not manifest.exists():
         raise CaffeSplitError(
@@ -286,10 +305,10 @@ def _recorded_weights(derived: Path) -> Path:
             "derived net is the second argument. Else give --baseline-weights FILE."
         )
     try:
-        return Path(json.loads(manifest.read_text(encoding="utf-8"))["plan"]["weights"])
+        return Path(json.loads(manifest.read_text(encoding="utf-8"))["plan"][what])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CaffeSplitError(
-            f"{manifest}: it does not say from which weights {derived} was made; give --baseline-weights FILE."
+            f"{manifest}: it does not say from which {what} {derived} was made; give --baseline-weights FILE."
         ) from error
 
 

@@ -50,7 +50,7 @@ def draw(
     from caffe_split.plot.picture_file import check_picture
 
     check_picture(out, force)
-    training = shown.open(net, caffe_proto)
+    training = shown.open_in_phase(net, caffe_proto)
     whole = None if around_splits is None else not around_splits
     draw_file(training.net, out, training.state, whole, title, aspect, force=force)
     for each in lacking_bottoms(training.net, training.train_layers()):
@@ -100,7 +100,7 @@ def kernels(
     from caffe_split.split.recognise import layer_roles
 
     check_picture(out, force)
-    training = shown.open(net, caffe_proto)
+    training = shown.open_in_phase(net, caffe_proto)
     roles = layer_roles(all_layers(training.net))
     chosen = [name for each in layers for name in names(each) or ()]
     kernels_file(mosaics(training.net, weights, chosen, channels, training.state), roles, out, bgr, force=force)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -62,14 +61,10 @@ def found_in(paths: Sequence[str]) -> list[str]:
 
     Raises `CaffeSplitError` if there is none at all.
     """
-    found = {path: [str(file) for file in pipeline.logs_under(path)] for path in paths}
+    found = {path: pipeline.logs_under(path) for path in paths}
     if not any(found.values()):
         raise CaffeSplitError(f"no training log in {', '.join(paths)}: no file there holds lines of Caffe")
     for path, files in found.items():
         if not files:
             say(f"note: {path}: no training log in it")
-    # A log may be reached twice: by another path, or in a folder within another.
-    once: dict[str, str] = {}
-    for file in (file for path in paths for file in found[path]):
-        once.setdefault(os.path.realpath(file), file)
-    return list(once.values())
+    return [str(file) for file in pipeline.each_once(file for path in paths for file in found[path])]

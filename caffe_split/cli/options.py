@@ -16,6 +16,7 @@ from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
 from caffe_split.cli.ranges import LEVEL, IntRange
 from caffe_split.errors import CaffeSplitError, WrongUseError
+from caffe_split.net.names import split_names
 
 if TYPE_CHECKING:
     from caffe_split.net.state import AskedState
@@ -123,7 +124,15 @@ class Shown(NamedTuple):
         """A net or solver as `open_training` has it, in this state; what is kept of a fork's is noted on stderr."""
         from caffe_split.net.training import open_training
 
-        training = open_training(path, upgrade, caffe_proto)
+        return self._of(open_training(path, upgrade, caffe_proto))
+
+    def open_in_phase(self, path: Path, caffe_proto: Path | None) -> Training:
+        """The same with the net that a solver builds in this phase: in TEST the first that it tests."""
+        from caffe_split.net.training import open_training
+
+        return self._of(open_training(path, caffe_proto=caffe_proto, phase=self.phase))
+
+    def _of(self, training: Training) -> Training:
         say_kept(training.notes)
         return training.asked_for(*self)
 
@@ -185,8 +194,8 @@ def this_command() -> list[str]:
 
 
 def names(text: str | None) -> list[str] | None:
-    """`a,b` as ['a', 'b']; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """`a,b` as ['a', 'b'], see `split_names`; None stays None."""
+    return None if text is None else split_names(text)
 
 
 def end_dry_run(check: Callable[[Path, bool], object], out: Path, force: bool) -> None:

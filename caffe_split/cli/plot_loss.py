@@ -123,7 +123,7 @@ def _open(logs: Sequence[str], rank: int | None) -> tuple[list[Follower], int]:
             status = 1
     if not followers:
         raise CaffeSplitError(f"nothing to draw: no log that can be read in {', '.join(logs)}")
-    if not any(follower.log.runs for follower in followers):
+    if all(follower.log.training is None for follower in followers):
         names = ", ".join(follower.path for follower in followers)
         raise CaffeSplitError(f"nothing to draw: no line of a training in {names}")
     return followers, status

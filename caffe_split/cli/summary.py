@@ -44,7 +44,7 @@ def summary(
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
-    trainings = [shown.open(path, caffe_proto) for path in (net, other) if path is not None]
+    trainings = [shown.open_in_phase(path, caffe_proto) for path in (net, other) if path is not None]
     nets = [summarize(training, inputs=dict(inputs)) for training in trainings]
     if as_json:
         print_json(text.as_dict(nets[0]) if other is None else text.pair_dict(nets[0], nets[1]))

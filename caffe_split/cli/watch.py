@@ -57,6 +57,8 @@ def watch(log: str, max_iter: int | None, every: float, once: bool, net: int | N
     goal = max_iter or progress.max_iter_in(log, rank) or 0
     if not follower.log.runs and once:
         raise CaffeSplitError(f"{log} holds no line of a training yet")
+    if follower.log.runs and follower.log.training is None:
+        follower.log.values()  # raises, and says what it is instead
     if once:
         click.echo(progress.one_line(progress.progress_of(follower.log, goal, net)))
     else:

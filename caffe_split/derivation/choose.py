@@ -43,6 +43,8 @@ def why_not(
         return "it is frozen (lr_mult 0)"
     if len(layer.bottoms) != 1 or len(layer.tops) != 1:
         return f"it has {len(layer.bottoms)} bottoms and {len(layer.tops)} tops"
+    if layer.tops == layer.bottoms:
+        return "it works in place: its bottom, which every branch reads, is its top; give the top a name of its own"
     if layer.message.has("loss_weight"):
         return "its top is a loss"
     shared = sharers(layers, layer)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caffe_split.derivation.options import DEFAULTS, DeriveOptions
+from caffe_split.net.names import join_names
 from caffe_split.net.training import Training
 
 # Field of the options -> the command line's option, where it takes the field's value.
@@ -40,7 +41,7 @@ def command_of(
     if isinstance(layers, int):
         words += ["--num-splits", str(layers)]
     else:
-        words += ["--control"] if layers is None else ["--layers", ",".join(layers)]
+        words += ["--control"] if layers is None else ["--layers", join_names(layers)]
     for name, option in _OPTIONS.items():
         value = getattr(options, name)
         if value != getattr(DEFAULTS, name) and (layers is not None or name == "schedule"):

@@ -7,10 +7,9 @@ from pathlib import Path
 from caffe_split.backends.check_weights import WEIGHTS_NAME
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.upgrade import upgrade
-from caffe_split.net.solver_nets import solver_test_net_fields
 from caffe_split.net.state import NetState
 from caffe_split.net.training import Training
-from caffe_split.net.which_net import inline_name
+from caffe_split.net.which_net import inline_name, solver_test_net_fields
 
 Net = tuple[Path, prototxt.Document]
 

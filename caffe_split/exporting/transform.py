@@ -76,15 +76,16 @@ def find_transforms(opened: Opened, inputs: Mapping[str, Shape], options: Export
                 "net with the data layer, such as train_val.prototxt; or keep this one, and name that one by "
                 "--transform-of."
             )
+        document = opened.document
     else:
         document = read_net(options.transform_of, upgrade=True, caffe_proto=options.caffe_proto)
         images = [top for top, shape in inputs.items() if len(shape) == _AXES]
         found = fitting_transforms(document, options.state, opened.document.filename, images)
-    return {top: transform_of(layer, inputs[top]) for top, layer in found.items()}
+    return {top: _transform(layer, inputs[top], document.filename) for top, layer in found.items()}
 
 
-def transform_of(layer: Layer, shape: tuple[int, ...]) -> Transform:
-    """The transform of a data layer for images of `shape` (N, C, H, W).
+def _transform(layer: Layer, shape: tuple[int, ...], file: str) -> Transform:
+    """The transform of a data layer, of the net in `file`, for images of `shape` (N, C, H, W).
 
     A mean image larger than them is cut in its middle, as Caffe's TEST phase cuts images. Raises `CaffeSplitError` for
     a mean of other channels or sizes, and a file that cannot be read.
@@ -98,12 +99,12 @@ def transform_of(layer: Layer, shape: tuple[int, ...]) -> Transform:
         offsets = [(have - want) // 2 for have, want in zip(mean.shape[1:], shape[2:])]
         if mean.shape[0] != shape[1] or min(offsets) < 0:
             raise CaffeSplitError(
-                f"{layer.where}: its mean_file holds {mean.shape}, which does not fit images of {shape[1:]}."
+                f"{file}: {layer.where}: its mean_file holds {mean.shape}, which does not fit images of {shape[1:]}."
             )
         top, left = offsets
         mean = np.ascontiguousarray(mean[None, :, top : top + shape[2], left : left + shape[3]], np.float32)
     elif values:
         if len(values) not in (1, shape[1]):
-            raise CaffeSplitError(f"{layer.where}: {len(values)} values of mean_value for {shape[1]} channels.")
+            raise CaffeSplitError(f"{file}: {layer.where}: {len(values)} values of mean_value for {shape[1]} channels.")
         mean = np.array(values, np.float32).reshape(1, -1, 1, 1)
     return Transform(mean, float(options.get("scale")))

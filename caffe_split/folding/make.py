@@ -17,16 +17,16 @@ from caffe_split.folding.batch_norm import check_not_trained, merge_batch_norms
 from caffe_split.folding.merge import FoldedLayer, merge_stems
 from caffe_split.folding.trim import TrimmedSplit
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
+from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.cost import Cost, changes
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 from caffe_split.net.bottoms import check_bottoms
+from caffe_split.net.chosen import choose_net
 from caffe_split.net.layers import all_layers, phase_layers
 from caffe_split.net.shared import settle_shared
-from caffe_split.net.state import TEST, TESTED, AskedState, NetState, state_of_solver
-from caffe_split.net.which_net import solver_net_path
+from caffe_split.net.state import TEST, TESTED, AskedState, NetState
 from caffe_split.split.recognise import all_splits
 from caffe_split.tpm.state import is_state
 
@@ -40,7 +40,7 @@ class FoldOptions:
     splits of these, and those inside them. smaller_than: only branches go whose share is below it, the length of a
     branch's kernel relative to that of the whole slow half's. caffe_proto: the schema of the fork that the nets are
     for. ignore_extra_weights: leave out weights of layers that no net has. state: the state whose cost is given and in
-    which weights have to fit; what is not given is as the solver's first test has it, if a solver was given.
+    which weights have to fit; what is not given is as `ChosenNet.state` says.
     """
 
     deploy: PathLike | None = None
@@ -148,6 +148,8 @@ class FoldPlan:
 
     def _checked(self, source: Path, folder: Path, check: VerifyOptions) -> Verification:
         """Compare a net with the folded one in a folder. Raises `CaffeSplitError` where they differ, or cannot run."""
+        # Else it would be said below to leave the comparison out, where the state is what is lacking.
+        check_bottoms(read_net(source, True, self.caffe_proto), self.state)
         try:
             result = verify(
                 source,
@@ -179,7 +181,10 @@ _NO_NORMS = "no split layers and no BatchNorm behind a convolution in it"
 
 
 def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOptions = NO_OPTIONS) -> FoldPlan:
-    """Work out in memory what folding a net (or the net of a solver) with its weights gives; nothing is written.
+    """Work out in memory what folding a net with its weights gives; nothing is written.
+
+    `net` is its file, or a solver, of which the net is folded that it builds in the phase: in TEST the first that it
+    tests, in TRAIN the one that it trains.
 
     Inner splits (of later rounds) are folded before outer ones. A split that cannot be folded stays whole, and the plan
     says why. TPM layers' state is left behind. `out` is the folder that `FoldPlan.write` makes.
@@ -208,13 +213,11 @@ def fold(net: PathLike, weights: PathLike, *, out: PathLike, options: FoldOption
     """
     expect_path(net, "a net")
     expect_path(weights, "weights")
-    net_path, weights_path, out = Path(net), Path(weights), Path(out)
+    weights_path, out = Path(weights), Path(out)
     deploy, caffe_proto = None if options.deploy is None else Path(options.deploy), options.caffe_proto
-    given = read_net_or_solver(net_path, caffe_proto)
-    solver = given if given.kind == "solver" else None
-    net_path = net_path if solver is None else solver_net_path(solver)
-    document = read_net(net_path, True, caffe_proto)
-    state = options.state.over(state_of_solver(solver, options.state.phase)).in_net(document)
+    chosen = choose_net(net, options.state.phase, caffe_proto)
+    net_path, document = chosen.need_file(), chosen.document
+    state = chosen.state(options.state).in_net(document)
     if deploy is not None and deploy.name == net_path.name:
         raise CaffeSplitError(f"{net_path} and {deploy} would both be written as {out / deploy.name}; rename one.")
     documents = [document] if deploy is None else [document, read_net(deploy, True, caffe_proto)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from caffe_split.files import (
 )
 from caffe_split.formats.weights.features import need_h5py
 from caffe_split.inference.classify import PLAIN
-from caffe_split.inference.feature_files import FORMS, convert, file_names
+from caffe_split.inference.feature_files import FORMS, check_form, convert, file_names
 from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_net, data_set, open_net, run_net
 from caffe_split.inference.images import ImageInput, Preprocessing, find_images
 from caffe_split.inference.rows import GrowingRows
@@ -141,7 +141,8 @@ def extract(
             def opened(skip: int) -> contextlib.AbstractContextManager[Session]:
                 return run_net(given, weights, options, names, shapes=shapes, skip=0 if images else skip)
 
-            def begin() -> None:
+            def begin(there: Mapping[str, Sequence[int]]) -> None:
+                check_form({name: there[name] for name in names}, form)
                 make_folder(work)
                 if not (work / _JOB).exists():
                     write_atomic(work / _JOB, jsontext.dumps(job).encode())
@@ -235,12 +236,13 @@ def _run(
     growing: GrowingRows,
     names: Sequence[str],
     opened: Callable[[int], contextlib.AbstractContextManager[Session]],
-    begin: Callable[[], None],
+    begin: Callable[[Mapping[str, Sequence[int]]], None],
     say: Callable[[int, int], None],
 ) -> tuple[str, ...]:
     """Add the rows that are not there yet. Returns what of the net was not computed.
 
-    `opened` gives the net, past that number of batches of its data; `begin` is called when it stands ready.
+    `opened` gives the net, past that number of batches of its data; `begin` is called when it stands ready, with the
+    shapes of its blobs.
     """
     with opened(growing.done // source.batch) as session:
         for name in names:
@@ -249,7 +251,7 @@ def _run(
                     f"blob '{name}' has shape {session.shapes[name]}, no row for each of the {source.batch} "
                     "records of a batch; such blobs are not extracted."
                 )
-        begin()
+        begin(session.shapes)
         growing.begin({name: (source.rows, *session.shapes[name][1:]) for name in names})
         say(growing.done, source.rows)
         while growing.done < source.rows:
@@ -272,7 +274,8 @@ def _alone(work: Path) -> Iterator[None]:
 def _take_up(work: Path, job: dict[str, Any]) -> bool:
     """Whether the unfinished folder, if it is there, has all its rows in their final form already.
 
-    Raises `CaffeSplitError` for the folder of another job, or of somebody else.
+    What another job left that ended before its first batch is removed. Raises `CaffeSplitError` for the folder of
+    another job, or of somebody else.
     """
     if not work.exists() or all(path.name.startswith(".") for path in work.iterdir()):
         return False  # a process that was killed at its first file leaves an empty one
@@ -283,6 +286,23 @@ def _take_up(work: Path, job: dict[str, Any]) -> bool:
         found = {}
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:
+        begun = _begun(work, found, wanted)
+        if begun is not None:
+            for path in begun:
+                remove_file(path)
+            return False
         what = f"of another extraction ({', '.join(other)} differ)" if found else "no unfinished extraction"
         raise CaffeSplitError(f"{work} is {what}; remove it, or choose another --out.")
     return "written" in found
+
+
+def _begun(work: Path, found: dict[str, Any], wanted: dict[str, Any]) -> list[Path] | None:
+    """The files of another job that has no batch of rows yet; None where it has, and where other files are there."""
+    if found.keys() != wanted.keys():
+        return None
+    paths = {name: work / file for name, file in file_names(found["blobs"], ".npy").items()}
+    files = [*paths.values(), work / _JOB]
+    there = list(work.iterdir())
+    if set(there) - set(files) or GrowingRows(paths, found["batch"]).done:
+        return None
+    return there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,23 +30,31 @@ def convert(work: Path, paths: Mapping[str, Path], form: str) -> list[str]:
     for name, file in file_names(list(paths), "_lmdb").items():
         # One that a killed process has written is whole, but this one writes it anew.
         remove_folder(work / file, lambda path: path.name == "data.mdb")
-        write_records(work / file, (encode_features(_three_axes(row, name)) for row in arrays[name]))
+        write_records(work / file, (encode_features(_three_axes(row)) for row in arrays[name]))
         written.append(f"{file}/data.mdb")
     return written
 
 
-def _three_axes(row: np.ndarray, name: str) -> np.ndarray:
+def check_form(shapes: Mapping[str, Sequence[int]], form: str) -> None:
+    """Raises `CaffeSplitError` for blobs of these shapes, rows first, that a form does not hold."""
+    for name, shape in shapes.items():
+        if form == "lmdb" and len(shape) > 4:
+            raise CaffeSplitError(
+                f"blob '{name}' has rows of shape {tuple(shape[1:])}; a Datum has at most 3 axes: give --format hdf5."
+            )
+
+
+def _three_axes(row: np.ndarray) -> np.ndarray:
     """A row as (channels, height, width), which is what a Datum has."""
-    if row.ndim > 3:
-        raise CaffeSplitError(
-            f"blob '{name}' has rows of shape {row.shape}; a Datum has at most 3 axes: give --format hdf5."
-        )
     return np.asarray(row, np.float32).reshape(row.shape + (1,) * (3 - row.ndim))
 
 
 def file_names(names: Sequence[str], ending: str) -> dict[str, str]:
     """Blob -> the name of its file. Raises `CaffeSplitError` where two blobs would get the same."""
-    found = {name: name.replace("/", "_") + ending for name in names}
+    # Files whose names begin with a point are hidden.
+    found = {name: re.sub(r"^\.|/", "_", name) + ending for name in names}
     if len(set(found.values())) != len(found):
-        raise CaffeSplitError(f"blobs {', '.join(names)}: the files of two would have the same name, / being _ there.")
+        raise CaffeSplitError(
+            f"blobs {', '.join(names)}: the files of two would have the same name: / and a point in front become _."
+        )
     return found

@@ -17,15 +17,14 @@ from caffe_split.data.store import count_records
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
-from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.formats.weights.features import count_rows
 from caffe_split.net.bottoms import check_bottoms
+from caffe_split.net.chosen import ChosenNet, choose_net
 from caffe_split.net.data_sources import SOURCES
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
-from caffe_split.net.state import AskedState, NetState, state_of_solver
-from caffe_split.net.which_net import solver_net_path
+from caffe_split.net.state import AskedState, NetState
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class RunOptions:
     """How a net is run.
 
     engine: the name of a back end, by default the first that is installed. state: that of the net; what is not given
-    is as the solver has it, if one was given; None: the phase of what is done with it. device: "cpu" or "cuda".
+    is as `ChosenNet.state` says; None: the phase of what is done with it. device: "cpu" or "cuda".
     threads: of the processors. ignore_extra: leave out weights of layers that the net does not have. caffe_proto: the
     schema of the fork that the net is for. program: the path of the `caffe` program, where one is run.
     """
@@ -51,16 +50,25 @@ DEFAULTS = RunOptions()
 
 
 class GivenNet(NamedTuple):
-    """A net: its file, its text, the state that was asked for, and its layers in that state merged with its own.
+    """A net, the state that was asked for, and its layers in that state merged with its own.
 
-    solver: the fields of the solver that names it; all have their defaults where there is none.
+    solver: the fields of the solver that was given; all have their defaults where the net was.
     """
 
-    path: Path
-    document: prototxt.Document
+    chosen: ChosenNet
     state: NetState
     layers: list[Layer]
     solver: Options
+
+    @property
+    def path(self) -> Path:
+        """The file in which the net stands."""
+        return self.chosen.file
+
+    @property
+    def document(self) -> prototxt.Document:
+        """The text of the net."""
+        return self.chosen.document
 
 
 def check_sources(net: GivenNet) -> None:
@@ -104,24 +112,19 @@ class DataSet(NamedTuple):
 
 
 def open_net(path: PathLike, options: RunOptions, phase: str = "TEST") -> GivenNet:
-    """The net at `path`, or the one that a solver there names (in TEST its first test net, if that is a file).
+    """The net at `path`, or that of a solver there (in TEST the first that it tests), as `choose_net` has it.
 
     Raises `CaffeSplitError` where it cannot be read, and where no layer of it runs.
     """
     expect_path(path, "a net or solver")
-    net, asked = Path(path), options.state or AskedState(phase)
-    given = read_net_or_solver(net, options.caffe_proto)
-    solver = given if given.kind == "solver" else None
-    state = asked.over(state_of_solver(solver, asked.phase))
-    if solver is not None:
-        tests = [Path(str(name)) for name in solver.get_all("test_net")] if asked.phase == "TEST" else []
-        net = next((name for name in tests if name.is_file()), None) or solver_net_path(given)
-    document = read_net(net, upgrade=True, caffe_proto=options.caffe_proto)
-    layers = phase_layers(document, state.in_net(document))
+    asked = options.state or AskedState(phase)
+    chosen = choose_net(path, asked.phase, options.caffe_proto)
+    state = chosen.state(asked)
+    layers = phase_layers(chosen.document, state.in_net(chosen.document))
     if not layers:
-        raise CaffeSplitError(f"{net}: no layer of it runs in the {state.phase} phase.")
-    fields = Options("SolverParameter", [] if solver is None else [solver])
-    return GivenNet(net, document, state, layers, fields)
+        raise CaffeSplitError(f"{chosen.file}: no layer of it runs in the {state.phase} phase.")
+    fields = Options("SolverParameter", [] if chosen.solver is None else [chosen.solver])
+    return GivenNet(chosen, state, layers, fields)
 
 
 @contextmanager
@@ -135,7 +138,7 @@ def run_net(
     path = check_net(net, weights, options)
     backend = choose_backend(options.engine)
     asked = Running(net.state, blobs, device=options.device, threads=options.threads, **how)  # type: ignore[arg-type]
-    with backend.open(NetFiles(net.path, path), asked) as session:
+    with net.chosen.as_file() as file, backend.open(NetFiles(file, path), asked) as session:
         yield session
 
 

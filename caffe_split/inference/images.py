@@ -17,7 +17,6 @@ from caffe_split.formats.weights.binaryproto import read_blob
 from caffe_split.inference.given import GivenNet
 from caffe_split.layertypes.inputs import fitting_transforms
 from caffe_split.layertypes.shapes import infer_shapes
-from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 # OpenCV's weights of blue, green and red in a gray value, in 32768ths.
@@ -74,15 +73,16 @@ class ImageInput:
                 f"{net.path}: input '{self.name}' has shape {shape}; expected (N, 1 or 3 channels, height, width)."
             )
         self.batch, self.shape = shape[0], (shape[1], shape[2], shape[3])
-        layer = layers[0]
+        layer, file = layers[0], str(net.path)
         if preprocessing.transform_of is not None:
             other = read_net(preprocessing.transform_of, upgrade=True)
             instead = ", or say --mean and --scale"
-            layer = fitting_transforms(other, net.state, str(net.path), tops, instead)[self.name]
+            layer = fitting_transforms(other, net.state, file, tops, instead)[self.name]
+            file = other.filename
         written = Options.of(layer.message, "transform_param")
         self.rgb = preprocessing.rgb
         self.scale = float(written.get("scale") if preprocessing.scale is None else preprocessing.scale)
-        self.mean = _mean(preprocessing.mean, written, layer, shape[1])
+        self.mean = _mean(preprocessing.mean, written, f"{file}: {layer.where}", shape[1])
         asked = preprocessing.mean is not None or preprocessing.scale is not None
         self.notes = () if asked or layer.message.has("transform_param") else (_AS_THEY_ARE,)
 
@@ -114,11 +114,10 @@ def _in_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return ((mixed + (1 << 14)) >> 15).astype(np.uint8)[None]
 
 
-def _mean(given: str | None, written: Options, layer: Layer, channels: int) -> np.ndarray:
-    """What is subtracted, (channels, 1, 1)."""
+def _mean(given: str | None, written: Options, source: str, channels: int) -> np.ndarray:
+    """What is subtracted, (channels, 1, 1); `source` is the layer of the options `written`, for messages."""
     if given is None:
         values = [float(value) for value in written.all("mean_value")]
-        source = layer.where
         if written.has("mean_file"):
             source, values = str(written.get("mean_file")), _file_mean(Path(str(written.get("mean_file"))))
     else:

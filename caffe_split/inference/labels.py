@@ -15,7 +15,8 @@ def read_labels(path: PathLike) -> list[str]:
     Raises `CaffeSplitError` where it cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        # An editor's byte order mark is no part of the first name.
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise CaffeSplitError(f"{path}: no labels can be read: {error.strerror}; expected a class per line.") from None
     return text.rstrip().splitlines()

@@ -149,7 +149,8 @@ def time_net(
     check_sources(given)
     backend = choose_backend(options.engine)
     asked = Timing(given.state, iterations, options.device, options.threads, options.program)
-    timed = backend.time(given.path, asked, say)
+    with given.chosen.as_file() as file:
+        timed = backend.time(file, asked, say)
     costs = dict(_costs(given))
     # Layers that Caffe adds itself, its Splits, neither compute nor hold anything.
     layers = tuple(

@@ -11,6 +11,7 @@ from caffe_split.formats.prototxt.nets import read_net
 from caffe_split.net.options import Options
 from caffe_split.net.state import TEST, NetState, state_of_training, states_of_tests
 from caffe_split.net.training import open_training
+from caffe_split.net.which_net import solver_test_net_fields
 
 
 def nets_of(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
@@ -27,11 +28,6 @@ def nets_of(path: Path) -> Iterator[tuple[prototxt.Document, NetState]]:
     states = states_of_tests(options)
     for index, document in enumerate(solver_test_nets(solver, training.net)):
         yield document, states[index] if index < len(states) else TEST
-
-
-def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
-    """The fields of a solver that name test nets, in the order in which Caffe makes these nets."""
-    return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
 
 
 def solver_test_nets(solver: prototxt.Document, net: prototxt.Document) -> list[prototxt.Document]:

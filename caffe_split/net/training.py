@@ -10,13 +10,14 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt import check
-from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver, read_solver
+from caffe_split.formats.prototxt.nets import read_net_or_solver, read_solver
 from caffe_split.formats.prototxt.upgrade import types_of_forks, upgrade_old
 from caffe_split.net.bottoms import check_bottoms
+from caffe_split.net.chosen import net_of_solver
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
 from caffe_split.net.state import TRAIN, AskedState, NetState, state_of_solver
-from caffe_split.net.which_net import Solver, expect_one_net, inline_name, inline_net, solver_net_path, solvers_naming
+from caffe_split.net.which_net import Solver, expect_one_net, solvers_naming
 from caffe_split.net.which_solver import listing
 
 
@@ -132,8 +133,12 @@ def weights_named(texts: Iterable[str]) -> list[str]:
     return [name.strip() for text in texts for name in text.split(",")]
 
 
-def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None) -> Training:
+def open_training(
+    path: PathLike, upgrade: bool = True, caffe_proto: Path | None = None, phase: str = "TRAIN"
+) -> Training:
     """Open a net or a solver, whichever the file holds, and find the other one.
+
+    Of a solver, the net is the one that it trains, or (phase TEST) the first that it tests, as `net_of_solver` has it.
 
     Of a net, the solver is the one beside it whose `net` or `train_net` names it; where several do, it is none of them,
     and `Training.solvers` has them. A V0 or V1 net, or one with `input` fields, is brought to today's form in memory,
@@ -160,14 +165,10 @@ def open_training(path: PathLike, upgrade: bool = True, caffe_proto: Path | None
     if document.kind == "solver":
         solver_path, solver = Path(path), document
         expect_one_net(document)
-        inline = inline_net(document)
-        if inline is not None:
-            key, message = inline
-            net_path = inline_name(solver_path, key)
+        net_path, key, net = net_of_solver(document, phase, False, caffe_proto)
+        if key is not None:
             notes = tuple(check.notes(document))
-            return Training(net_path, document.inner(message), solver_path, solver, (), True, caffe_proto, notes)
-        net_path = solver_net_path(document)
-        net = read_net(net_path, caffe_proto=caffe_proto)
+            return Training(net_path, net, solver_path, solver, (), True, caffe_proto, notes)
     else:
         net_path, net = Path(path), document
         named = solvers_naming(net_path)

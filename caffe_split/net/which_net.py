@@ -50,23 +50,37 @@ def solver_net_path(solver: prototxt.Document) -> Path:
     """The file of the net that a solver trains. Raises `CaffeSplitError` where it names none or it is not there."""
     for key in ("net", "train_net"):
         if solver.has(key):
-            if not str(solver.get(key)):
-                raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
-            path = Path(str(solver.get(key)))
-            if not path.is_file():
-                raise CaffeSplitError(
-                    f"{solver.filename}: {key} is {_quoted(path)}, which is not there seen from {Path.cwd()}. Paths in "
-                    f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
-                )
-            return path
+            return net_file(solver, key, str(solver.get(key)))
     inline = inline_net(solver)
     if inline is None:
         raise CaffeSplitError(f"{solver.filename}: the solver names no net file (`net` or `train_net`).")
-    key, name = inline[0], inline_name(Path(solver.filename), inline[0]).name
-    raise CaffeSplitError(
+    raise needed_as_file(solver, inline[0], inline_name(Path(solver.filename), inline[0]))
+
+
+def net_file(solver: prototxt.Document, key: str, name: str) -> Path:
+    """The file of a net that a field of a solver names. Raises `CaffeSplitError` where it is not there."""
+    if not name:
+        raise CaffeSplitError(f'{solver.filename}: {key} is "", expected the file of a net.')
+    path = Path(name)
+    if not path.is_file():
+        raise CaffeSplitError(
+            f"{solver.filename}: {key} is {_quoted(path)}, which is not there seen from {Path.cwd()}. Paths in "
+            f"a prototxt are relative to the directory in which caffe is started: {_where(path, solver)}."
+        )
+    return path
+
+
+def needed_as_file(solver: prototxt.Document, key: str, path: Path) -> CaffeSplitError:
+    """The error for a net within a solver where only a file will do; `path` is the name that it gets in one."""
+    return CaffeSplitError(
         f"{solver.filename}: its net stands in the solver itself, and is needed as a file here. Write what is within "
-        f"{key} {{ ... }} into {name}, and give that file; `caffe-split make-derived --control` does so."
+        f"{key} {{ ... }} into {path.name}, and give that file; `caffe-split make-derived --control` does so."
     )
+
+
+def solver_test_net_fields(solver: prototxt.Document) -> list[prototxt.Field]:
+    """The fields of a solver that name test nets, in the order in which Caffe makes these nets."""
+    return [*solver.all_fields("test_net_param"), *solver.all_fields("test_net")]
 
 
 def _where(path: Path, solver: prototxt.Document) -> str:
@@ -93,7 +107,7 @@ def solvers_in(folder: Path) -> list[Solver]:
 
 def solvers_naming(net: Path) -> list[Solver]:
     """The solvers beside a net that train it."""
-    return [(path, solver) for path, solver in solvers_in(net.parent) if _names(solver, net)]
+    return [(path, solver) for path, solver in solvers_in(net.parent) if trains(solver, net)]
 
 
 def is_there(path: Path) -> bool:
@@ -104,13 +118,24 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def _names(solver: prototxt.Document, net: Path) -> bool:
-    for key in ("net", "train_net"):
-        named = solver.get(key, None)
-        if named is None:
-            continue
-        if is_there(Path(named)):
-            return Path(named).resolve() == net.resolve()
-        # The path is relative to another folder: only the name can be compared.
-        return Path(named).name == net.name
-    return False
+def trains(solver: prototxt.Document, net: Path) -> bool:
+    """Whether a solver trains the net of that file."""
+    names = [solver.get(key, None) for key in ("net", "train_net")]
+    return next((_is_file(str(name), net) for name in names if name is not None), False)
+
+
+def place_among_tests(solver: prototxt.Document, net: Path) -> int | None:
+    """The place of a file's net among the test nets of a solver, in Caffe's order; None where it is none of them."""
+    named = [value for field in solver_test_net_fields(solver) for value in field.values()]
+    for place, value in enumerate(named):
+        if not isinstance(value, prototxt.Message) and _is_file(str(value), net):
+            return place
+    return len(named) if solver.has("net") and trains(solver, net) else None
+
+
+def _is_file(name: str, net: Path) -> bool:
+    """Whether the name in a solver is that of a net's file."""
+    if is_there(Path(name)):
+        return Path(name).resolve() == net.resolve()
+    # The path is relative to another folder: only the name can be compared.
+    return Path(name).name == net.name

@@ -85,25 +85,23 @@ def read_runs(
     """
     output, rank, net = asked.output, asked.rank, asked.net
     found: list[tuple[Path, TrainingLog, Manifest | None]] = []
+    files: list[Path] = []
     for path in paths:
         try:
-            files = logs_in(path)
+            files += logs_in(path)
         except CaffeSplitError as error:
             say(str(error))
-            continue
-        for file in files:
-            if any(file.resolve() == known.resolve() for known, _, _ in found):
-                continue
-            try:
-                log = read_log(file, rank)
-                if not log.runs:
-                    log.values()  # raises, and says what the log is instead
-                if output is not None or net is not None:
-                    log.values(output, net)  # raises if there is none
-            except CaffeSplitError as error:
-                say(str(error))
-            else:
-                found.append((file, log, _manifest_beside(file, say)))
+    for file in pipeline.each_once(files):
+        try:
+            log = read_log(file, rank)
+            if log.training is None:
+                log.values()  # raises, and says what the log is instead
+            if output is not None or net is not None:
+                log.values(output, net)  # raises if there is none
+        except CaffeSplitError as error:
+            say(str(error))
+        else:
+            found.append((file, log, _manifest_beside(file, say)))
     if not found:
         raise CaffeSplitError("nothing to report: none of the logs can be read")
     found.sort(key=lambda entry: entry[2] is not None)

@@ -144,15 +144,34 @@ def _run_commands(run: Run) -> list[str]:
             return [*_instrument(run, solvers[0][1]), _train(run, *solvers[0])]
         return ["# (its folder does not say how it was trained)"]
     lines = []
-    if manifest.solver is not None and manifest.iteration is not None:
-        lines.append(shlex.join(["caffe-split", "tpm", manifest.solver, "--iter", str(manifest.iteration)]))
+    schema = _schema(manifest.command)
+    scored = [layer.scores for layer in manifest.layers if layer.scores is not None]
+    if manifest.solver is not None and manifest.iteration is not None and scored:
+        # Without its window TPM is that of TPM layers, which not every net has.
+        windows = dict.fromkeys(f"{scores.start}:{scores.stop}" for scores in scored)
+        asked = [word for window in windows for word in ("--window", window)]
+        lines.append(
+            shlex.join(["caffe-split", "tpm", manifest.solver, "--iter", str(manifest.iteration), *asked, *schema])
+        )
     # `python -m caffe_split` is the same program.
     lines.append(shlex.join(["caffe-split", *manifest.command[1:]]))
     if manifest.solver is not None:
-        net, solver = (str(Path(manifest.out, Path(name).name)) for name in (manifest.net, manifest.solver))
-        lines.append(shlex.join(["caffe-split", "verify", manifest.net, net]))
+        # The solvers say the stages, and the net of each phase, which may stand within them.
+        solver = str(Path(manifest.out, Path(manifest.solver).name))
+        extra = [word for word in manifest.command if word == "--ignore-extra-weights"]
+        lines.append(shlex.join(["caffe-split", "verify", manifest.solver, solver, *extra, *schema]))
         lines.append(shlex.join(["caffe-split", "train", solver]))
     return lines
+
+
+def _schema(command: Sequence[str]) -> list[str]:
+    """The option --caffe-proto with its value, as a command has it, or nothing."""
+    for at, word in enumerate(command):
+        if word == "--caffe-proto":
+            return list(command[at : at + 2])
+        if word.startswith("--caffe-proto="):
+            return [word]
+    return []
 
 
 def _train(run: Run, path: Path, solver: prototxt.Document) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from caffe_split.backends.check_data import check_data
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
-from caffe_split.net.solver_nets import nets_of, solver_test_net_fields
+from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.training import Training
+from caffe_split.net.which_net import solver_test_net_fields
 from caffe_split.rounds.outputs import tested_images
 
 

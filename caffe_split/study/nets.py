@@ -12,8 +12,8 @@ from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_solver
 from caffe_split.net.data_sources import BATCHES, ROOTS, named_files, source_of
 from caffe_split.net.layers import all_layers
-from caffe_split.net.solver_nets import solver_test_net_fields
 from caffe_split.net.state import NetState
+from caffe_split.net.which_net import solver_test_net_fields
 from caffe_split.study.model import Study
 from caffe_split.study.scale import nearest_divisor, scale_solver, space_tests
 from caffe_split.tpm.layers import remove_watchers

@@ -85,6 +85,11 @@ class TrainingLog:
         return sorted({net for run in self.runs for net, table in run.tests.items() if len(table)})
 
     @property
+    def training(self) -> Run | None:
+        """The last run that is a training; None if there is none, as in a log of `caffe test`."""
+        return next((run for run in reversed(self.runs) if run.trains), None)
+
+    @property
     def last_iteration(self) -> int:
         """Where the training stands: the last iteration of the last run that printed one; -1 if none did."""
         return next((run.last_iteration for run in reversed(self.runs) if run.last_iteration >= 0), -1)
@@ -151,8 +156,8 @@ class TrainingLog:
 
     @property
     def trouble(self) -> str:
-        """E.g. `nan from iteration 20`, if the last printed loss of the last run is not finite; else ""."""
-        last = stretches(self.runs[-1]) if self.runs else []
+        """E.g. `nan from iteration 20`, if the last printed loss of the last training is not finite; else ""."""
+        last = stretches(self.training) if self.training is not None else []
         return next((str(stretch) for stretch in last if stretch.stop is None), "")
 
     def trusted(self, net: int) -> np.ndarray:
@@ -224,16 +229,16 @@ class TrainingLog:
 
     def _what_instead(self) -> str:
         """What to say of a log that has no test output."""
-        results = {name: value for run in self.runs for name, value in run.results.items()}
         if not self.size:
             return "is empty"
         if not self.runs:
             return "holds no line of a training; expected what `caffe train` writes to its standard error"
-        if results:
+        if self.training is None:
+            results = {name: value for run in self.runs for name, value in run.results.items()}
             shown = ", ".join(f"{name} {value:g}" for name, value in list(results.items())[:6])
-            return f"is no training but a log of `caffe test` or `caffe time`: {shown}"
-        if self.runs[-1].state == "crashed":
-            return f"holds no test output; the training crashed: {self.runs[-1].cause}"
+            return f"is no training but a log of `caffe test` or `caffe time`: {shown or 'it did not come to its end'}"
+        if self.training.state == "crashed":
+            return f"holds no test output; the training crashed: {self.training.cause}"
         return (
             "holds no test output, no line such as `Test net output #0: accuracy = 0.5`; was the solver given a "
             "test_interval?"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from caffe_split.trainlog.ranks import check_rank, tagged
 from caffe_split.trainlog.text import Text, blocks, head
 
 BLOCK = 1 << 20
+# In this many first bytes it is seen whether a file is a log.
+_HEAD = 1 << 16
 # The lines before an "Optimization Done" are looked for in this many bytes before it.
 _NEAR = 1 << 18
 # A loss that is not finite is looked for in this many bytes before and after a line.
@@ -33,9 +35,10 @@ _BESIDE = 1 << 14
 # Endings of files that are no logs and may be large.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
 
-# What the logs of `caffe test`, and of solvers that only test their nets, have; and what those of trainings have.
-_TESTS = re.compile(rb"\] Batch \d+, |^max_iter: 0\r?$", re.MULTILINE)
-_TRAINS = re.compile(rb"^max_iter: [1-9]|Iteration [1-9]", re.MULTILINE)
+# What the logs of `caffe test`, `caffe time` and solvers that only test their nets have; and what those of trainings
+# have. A block more or less does not matter: a training prints its iterations again and again.
+_TESTS = re.compile(rb"\bBatch \d+, .+ = |\*\*\* Benchmark begins|\bmax_iter: 0\b")
+_TRAINS = re.compile(rb"\bmax_iter: [1-9]|Iteration [1-9]")
 
 # The log of a run's folder.
 LOG_NAME = "train.log"
@@ -149,41 +152,50 @@ def losses_in(lines: list[Found]) -> list[str]:
 
 
 def logs_under(path: PathLike) -> list[Path]:
-    """The path itself; for a folder, the logs of trainings in it, its own `LOG_NAME` first, the others sorted by name.
+    """The path itself; for a folder, the logs of trainings in it, sorted by name, but a folder's own `LOG_NAME` first.
 
-    Logs of tests alone are left out. A file that cannot be read and has `.log` in its name is there, so that the
+    Logs of tests alone are left out. A file that cannot be read and has `log` in its name is there, so that the
     reader of the log says why.
     """
     root = Path(path)
     if not root.is_dir():
         return [root]
-    files = (file for file in sorted(root.rglob("*")) if file.suffix not in _NO_LOGS and file.is_file())
+    files = (file for file in root.rglob("*") if file.suffix not in _NO_LOGS and file.is_file())
     found = [file for file in files if looks_like_log(file) and not _only_tests(file)]
-    return sorted(found, key=lambda file: file != root / LOG_NAME)
+    return sorted(found, key=lambda file: ["" if part == LOG_NAME else part for part in file.parts])
+
+
+def each_once(files: Iterable[Path]) -> list[Path]:
+    """The files, each once though it is reached twice: by another path, or in a folder within another."""
+    once: dict[str, Path] = {}
+    for file in files:
+        once.setdefault(os.path.realpath(file), file)
+    return list(once.values())
 
 
 def looks_like_log(file: Path) -> bool:
     """Whether the first 64 kB of the file are text, possibly compressed, that has lines of Caffe.
 
-    Of a file that cannot be read, whether its name is that of a log.
+    Of a file that cannot be read, as without a library for its packing: whether its name is that of a log.
     """
-    found = _begin(file)
-    if found is None:
-        return ".log" in file.name
+    try:
+        found = head(file, _HEAD)
+    except (OSError, CaffeSplitError):
+        return "log" in file.name.lower()
     return b"\0" not in found and bool(re.search(rb"\w\.(cpp|cu):\d+\] |Iteration \d+", found))
 
 
 def _only_tests(file: Path) -> bool:
-    found = _begin(file) or b""
-    return bool(_TESTS.search(found)) and not _TRAINS.search(found)
-
-
-def _begin(file: Path) -> bytes | None:
-    """The first 64 kB of a file, unpacked; None if they cannot be read, as without a library for their packing."""
+    """Whether a log has the marks of a test and none of a training. One that cannot be read has none."""
+    tests = False
     try:
-        return head(file, 1 << 16)
+        for block in blocks(file, Text(), _HEAD):
+            if _TRAINS.search(block):
+                return False
+            tests = tests or _TESTS.search(block) is not None
     except (OSError, CaffeSplitError):
-        return None
+        return False
+    return tests
 
 
 def _search(

@@ -44,9 +44,9 @@ class Progress:
 
 
 def progress_of(log: TrainingLog, max_iter: int, of: int | None = None) -> Progress:
-    """How far the last run of the log is, and the best accuracy of all its runs, in test net `of` or the first."""
+    """How far the last training of the log is, and the best accuracy of all its runs, in test net `of` or the first."""
     nan = math.nan
-    run = log.runs[-1] if log.runs else None
+    run = log.training
     iteration = run.last_iteration if run else -1
     speed = _speed(run) if run else nan
     net, name = log.main_output(net=of) or (0, "")

@@ -92,13 +92,16 @@ def _lines_of_text(log: TrainingLog, offsets: list[int]) -> list[bytes]:
 
 
 def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
-    """(state, reason) of the last run: done, stopped, running, crashed, cut off or empty; the line of a crash or "".
+    """(state, reason) of the last training: done, stopped, running, crashed or cut off; the line of a crash or "".
 
-    now: the time to judge by, in seconds since 1970; None: the present.
+    Without one the state is "no training", of a log without any run "empty". now: the time to judge by, in seconds
+    since 1970; None: the present.
     """
     if not log.runs:
         return "empty", ""
-    run = log.runs[-1]
+    run = log.training
+    if run is None:
+        return "no training", ""
     if run.state == "crashed":
         return "crashed", run.cause
     if run.state != "unfinished":
@@ -106,7 +109,8 @@ def state_of(log: TrainingLog, now: float | None = None) -> tuple[str, str]:
     steps = np.diff(run.displays.seconds) if len(run.displays) > 1 else np.zeros(1)
     patience = max(QUIET, 3 * float(np.nanmax(steps, initial=0.0)))
     quiet = (time.time() if now is None else now) - log.modified
-    return ("running" if quiet < patience else "cut off"), ""
+    # What has grown may be the log of a test after it.
+    return ("running" if quiet < patience and run is log.runs[-1] else "cut off"), ""
 
 
 def summarise(logs: list[TrainingLog], output: str | None = None, of: int | None = None) -> list[Summary]:

@@ -89,6 +89,11 @@ class Run:
         return [event for event in self.events if event.kind in kinds]
 
     @property
+    def trains(self) -> bool:
+        """Whether it is a training; `caffe test` and `caffe time` print batches or times, and no iteration."""
+        return self.last_iteration >= 0 or not (len(self.batches) or self.results)
+
+    @property
     def cause(self) -> str:
         """Why the run crashed: its first fatal message, else the signal; else an empty text."""
         lines = self.of_kind("fatal") or self.of_kind("signal")

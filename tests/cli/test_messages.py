@@ -33,7 +33,8 @@ OWN_TRAININGS = (
 NOT_REACHED = {
     ("export", "caffe_split.backends.check_weights.check_weights"),
     ("completion", "caffe_split.trainlog.model.TrainingLog"),
-    ("fold", "caffe_split.backends.verify._recorded_weights"),
+    ("fold", "caffe_split.backends.verify._check_made_from"),
+    ("fold", "caffe_split.backends.verify._recorded"),
     ("kernels", "caffe_split.backends.check_weights.check_weights"),
     ("tpm", "caffe_split.trainlog.model.TrainingLog"),
     ("train", "caffe_split.trainlog.model.TrainingLog"),
@@ -45,7 +46,8 @@ NOT_REACHED = {
     ("study", "caffe_split.backends.choose.in_words"),
     ("study", "caffe_split.backends.train_plan._engines"),
     # A loop always gives the weights, opens old nets in today's form, and replaces its own page and nets.
-    ("multisplit", "caffe_split.backends.verify._recorded_weights"),
+    ("multisplit", "caffe_split.backends.verify._check_made_from"),
+    ("multisplit", "caffe_split.backends.verify._recorded"),
     ("multisplit", "caffe_split.tpm.attach.InstrumentPlan"),
     ("multisplit", "caffe_split.tpm.attach._changeable"),
     # The command that comes next, see `DerivePlan.train_command`.

@@ -102,6 +102,13 @@ def test_named_layers() -> None:
             choose_layers(net(), [name], 1, [])
 
 
+def test_a_layer_in_place_is_not_split() -> None:
+    text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "x" convolution_param { num_output: 4 %s } }'
+    document = prototxt.parse(text % "kernel_size: 1", kind="net", filename="net.prototxt")
+    with pytest.raises(CaffeSplitError, match=r"layer 'c' cannot be split: it works in place: .*Those that can: none"):
+        choose_layers(document, ["c"], 1, [])
+
+
 def test_the_reason_of_a_layers_geometry_names_the_layer_once() -> None:
     text = 'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 %s } }'
     for written, reason in (

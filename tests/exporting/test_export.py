@@ -168,6 +168,11 @@ def test_a_net_to_train_gives_its_scores(tmp_path: Path) -> None:
         plan_of(files, NET, with_transform=True)
     with pytest.raises(CaffeSplitError, match=r"net.prototxt: --transform-of: no data layer of its TEST phase"):
         plan_of(files, NET, transform_of=files[0])
+    train.write_text(data.replace("mean_value: 1 ", "") + HEAD + TAIL + loss)
+    with pytest.raises(
+        CaffeSplitError, match=r"train_val.prototxt: layer 'data' \(line 1\): 2 values of mean_value for 3"
+    ):
+        plan_of(files, other + (HEAD + TAIL + PROB).replace('bottom: "data"', 'bottom: "image"'), transform_of=train)
     both = data + data.replace('"data"', '"more"').replace('"label"', '"none"')
     train.write_text(both + HEAD + TAIL + loss)
     with pytest.raises(

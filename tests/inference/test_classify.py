@@ -12,6 +12,7 @@ from PIL import Image
 import caffe_split as cs
 from caffe_split.data.images import resize_image
 from caffe_split.formats.weights.binaryproto import encode_mean
+from caffe_split.inference.labels import read_labels
 from tests.support import caffe_split
 
 DEPLOY = """
@@ -160,6 +161,9 @@ def test_the_transform_of_the_net_with_the_data_layer(photos: Path, any_backend:
         cs.CaffeSplitError, match="--transform-of: no data layer of its TEST phase has a transform_param"
     ):
         scores(transform_of="train_val.prototxt")
+    Path("train_val.prototxt").write_text(test.replace("mean_value: 90 ", ""))
+    with pytest.raises(cs.CaffeSplitError, match=r"^train_val.prototxt: layer 'data' \(line 1\): a mean of 2 channels"):
+        scores(transform_of="train_val.prototxt")
     two = test.replace('"data"', '"one"') + test.replace('"data"', '"two"').replace('"label"', '"more"')
     Path("train_val.prototxt").write_text(two)
     said = "its data layers give one, two, and deploy.prototxt has the inputs of images data; give them the same names"
@@ -172,11 +176,13 @@ def test_the_transform_of_the_net_with_the_data_layer(photos: Path, any_backend:
 def test_labels_and_json(photos: Path, any_backend: str) -> None:
     deploy(photos, 3)
     names = [f"n0{number} name, with a comma" for number in range(7)]
-    (photos / "labels.txt").write_text("\r\n".join(names) + "\n")
+    # As an editor on Windows writes it.
+    (photos / "labels.txt").write_text("\ufeff" + "\r\n".join(names) + "\n", encoding="utf-8")
     words = ("test", "deploy.prototxt", "w.caffemodel", "--image", "gray.png", "--labels", "labels.txt")
     plain, said = caffe_split(*words, cwd=photos).stdout, caffe_split(*words, "--json", cwd=photos).stdout
     (found,) = json.loads(said)
     assert found["image"] == "gray.png" and len(found["classes"]) == 5
+    assert read_labels("labels.txt") == names
     assert plain.splitlines()[1] == f'{found["classes"][0]["score"]:.4f} - "{found["classes"][0]["name"]}"'
     assert {each["name"] for each in found["classes"]} <= set(names)
     (photos / "labels.txt").write_text("one\n")

@@ -23,6 +23,7 @@ from caffe_split.files import locked
 from caffe_split.formats.weights.datum import read_datum
 from caffe_split.inference import extract as room
 from caffe_split.inference.extract import extract
+from caffe_split.inference.feature_files import file_names
 from caffe_split.inference.given import RunOptions
 from tests.inference.conftest import NET, RECORDS
 from tests.support import caffe_split, run_caffe, start_process
@@ -253,6 +254,40 @@ def test_an_extraction_of_another_kind_or_at_the_same_time(
     with locked(small / ".f.unfinished.lock"), pytest.raises(BusyError, match="another process extracts into"):
         extract("net.prototxt", "w.caffemodel", ["ip"], "f")
     extract("net.prototxt", "w.caffemodel", ["ip"], "f")
+
+
+def test_what_ended_before_its_first_batch_stands_in_nobodys_way(
+    small: Path, any_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise cs.CaffeSplitError("no GPU")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room.GrowingRows, "add", broken)
+        with pytest.raises(cs.CaffeSplitError, match="no GPU"):
+            extract("net.prototxt", "w.caffemodel", ["ip", "conv"], "f")
+    assert sorted(path.name for path in Path("f.unfinished").iterdir()) == ["conv.npy", "ip.npy", "job.json"]
+    # What somebody else put there stays.
+    Path("f.unfinished/mine").write_text("x")
+    with pytest.raises(cs.CaffeSplitError, match=r"f.unfinished is of another extraction \(blobs differ\)"):
+        extract("net.prototxt", "w.caffemodel", ["label"], "f")
+    Path("f.unfinished/mine").unlink()
+    assert extract("net.prototxt", "w.caffemodel", ["label"], "f").files == ("label.npy",)
+    assert sorted(path.name for path in Path("f").iterdir()) == ["label.npy", "manifest.json"]
+
+
+def test_rows_that_a_datum_does_not_hold_are_refused_at_once(small: Path, any_backend: str) -> None:
+    shape = 'layer { name: "five" type: "Reshape" bottom: "conv" top: "../five" reshape_param { shape { %s } } }'
+    Path("net.prototxt").write_text(NET + shape % "dim: 0 dim: 1 dim: 1 dim: 5 dim: 1")
+    with pytest.raises(
+        cs.CaffeSplitError, match=r"blob '../five' has rows of shape \(1, 1, 5, 1\).*give --format hdf5"
+    ):
+        extract("net.prototxt", "w.caffemodel", ["../five"], "f", form="lmdb")
+    assert not list(small.glob("f*"))
+    # Its file is not a hidden one.
+    assert extract("net.prototxt", "w.caffemodel", ["../five"], "f").files == ("_._five.npy",)
+    with pytest.raises(cs.CaffeSplitError, match="the same name: / and a point in front become _"):
+        file_names(["../five", "_._five"], ".npy")
 
 
 def test_images_may_have_any_name_that_a_file_can_have(small: Path, backend: str) -> None:

@@ -147,6 +147,26 @@ def test_a_net_of_a_solver_and_its_test_state(small: Path, any_backend: str) -> 
     assert "Batch 0, sum = " in said
 
 
+def test_the_solver_beside_a_net_that_lacks_its_data_says_the_stages(small: Path, any_backend: str) -> None:
+    """So in `test`, `time` and `extract`; and a net may stand within the solver."""
+    expected = cs.score_net("net.prototxt", "w.caffemodel")
+    (small / "net.prototxt").write_text(
+        NET.replace("phase: TRAIN", 'stage: "train"').replace("phase: TEST", 'stage: "t"')
+    )
+    with pytest.raises(cs.CaffeSplitError, match="bottom 'data' is no top of a layer above it"):
+        cs.score_net("net.prototxt", "w.caffemodel")
+    (small / "s.prototxt").write_text('net: "net.prototxt" train_state { stage: "train" } test_state { stage: "t" }')
+    (small / "inner").mkdir()
+    (small / "inner/net_param.prototxt").write_text(f"net_param {{ {NET} }}")
+    (small / "inner/test_net_param.prototxt").write_text(f'test_net_param {{ {NET} }} train_net: "net.prototxt"')
+    for number, name in enumerate(("net", "s", "inner/net_param", "inner/test_net_param")):
+        net = f"{name}.prototxt"
+        assert cs.score_net(net, "w.caffemodel").scores == expected.scores
+        assert [layer.name for layer in cs.time_net(net, iterations=1, phase="TEST").layers if layer.name == "top3"]
+        assert cs.extract(net, "w.caffemodel", ["ip"], f"f{number}").rows == RECORDS
+    assert cs.time_net("net.prototxt", iterations=1, phase="TRAIN").iterations == 1
+
+
 @pytest.mark.parametrize(
     "case", ["no data", "broken", "empty", "deploy", "head", "more", "phase", "labels", "ending", "folder"]
 )
