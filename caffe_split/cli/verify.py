@@ -65,9 +65,10 @@ def verify(
 ) -> int:
     """Forward the nets BASELINE and DERIVED on the same input, and print the largest difference of each blob.
 
-    Both may be solvers, which also say the stages, and whose nets are those of the phase. Where a blob differs by more than the tolerance, relative to its
-    largest value, the baseline is forwarded once more with its input rounded once: then a blob may also differ by 4
-    times what this rounding alone does to it. The exit status is 0 for the same function, 1 for another or an error.
+    Both may be solvers, which also say the stages, and whose nets are those of the phase. Where a blob differs by more
+    than the tolerance, relative to its largest value, the baseline is forwarded once more with its input rounded once:
+    then a blob may also differ by 4 times what this rounding alone does to it. The exit status is 0 for the same
+    function, 1 for another or an error.
 
     \b
     Example: caffe-split verify baseline.prototxt derived1/baseline.prototxt

@@ -98,8 +98,8 @@ class ChosenNet(NamedTuple):
             listed = "".join(f"\n  {path!s:{width}}  {state.words}" for path, state in states.items())
             raise CaffeSplitError(
                 f"{self.path}: {len(states)} solvers beside it name this net, and with their stages and levels it has "
-                "other layers. Give the one that is meant in place of the net, or say the state (--stage NAME, --level "
-                f"N):{listed}"
+                "other layers. Give the one that is meant in place of the net, or say the stage and the level by the "
+                f"options of these names:{listed}"
             )
         return next(iter(states.values()), plain)
 

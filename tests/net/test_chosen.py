@@ -67,7 +67,7 @@ def test_several_solvers_agree_or_are_listed() -> None:
         state("n")
     assert str(refused.value) == (
         "n.prototxt: 2 solvers beside it name this net, and with their stages and levels it has other layers. Give the "
-        "one that is meant in place of the net, or say the state (--stage NAME, --level N):\n"
+        "one that is meant in place of the net, or say the stage and the level by the options of these names:\n"
         "  s.prototxt  the TEST phase with stages a and level 0\n"
         "  t.prototxt  the TEST phase with stages more, a and level 0"
     )
