@@ -57,7 +57,7 @@ def log_at(path: str, rank: int | None) -> TrainingLog:
 
 
 def found_in(paths: Sequence[str]) -> list[str]:
-    """The logs that are given, in place of a folder all logs in it, each once; of a folder without one that is said.
+    """The logs that are given, for a folder the logs of trainings in it, each once; a folder without one is said.
 
     Raises `CaffeSplitError` if there is none at all.
     """

@@ -82,7 +82,7 @@ def best(
     net: int | None,
     rank: int | None,
 ) -> int:
-    """The lines of the best test accuracy in each LOG, or in each log inside a folder, the best last.
+    """The lines of the best test accuracy in each LOG, or each log of a training in a folder, the best last.
 
     They are the lines, in the order, of
 
@@ -146,7 +146,7 @@ def best(
 def final(
     logs: tuple[str, ...], output: str | None, value: bool, as_json: bool, net: int | None, rank: int | None
 ) -> int:
-    """The lines of the final test accuracy in each LOG, or in each log inside a folder.
+    """The lines of the final test accuracy in each LOG, or each log of a training in a folder.
 
     They are the lines of
 

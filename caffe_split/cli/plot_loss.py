@@ -71,7 +71,7 @@ def command(
 ) -> int:
     """Draw the train loss, test accuracy and test loss of training LOGs, best points marked.
 
-    A folder stands for every log inside it.
+    A folder stands for every log of a training inside it.
 
     \b
     Example:

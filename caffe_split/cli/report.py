@@ -37,7 +37,7 @@ def report(
 
     It holds the table of `caffe-split table --cost`, curves to zoom and read, the split of each derived run with its
     TPM histograms and a drawing, and the commands to repeat it. It needs no network and no other file. A folder
-    stands for its train.log, or else for every log inside it.
+    stands for its train.log, or else for every log of a training inside it.
 
     \b
     Example:

@@ -59,7 +59,8 @@ def table(
 ) -> int:
     """Compare training runs: best and final test accuracy, difference to the first, time, speed, state.
 
-    A folder stands for every log inside it. Of several runs the last line names the best and its snapshot.
+    A folder stands for every log of a training inside it. Of several runs the last line names the best and its
+    snapshot.
 
     The CSV files are those of BVLC's parse_log.py, column for column. Files that are written are exports of logs, which
     grow: they replace those of earlier exports. Logs of one name have a folder each, DIR/<run>/<log name>.train.

@@ -59,7 +59,7 @@ class Run:
 
 
 def logs_in(path: Path) -> list[Path]:
-    """The logs that a folder stands for: its train.log, else every log inside it. A file stands for itself.
+    """The logs that a folder stands for: its train.log, else the logs of trainings inside it. A file stands for itself.
 
     Raises `CaffeSplitError` if there is none.
     """

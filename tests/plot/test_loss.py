@@ -207,6 +207,7 @@ def test_no_display_writes_the_file_and_says_so(tmp_path: Path) -> None:
         (["a/train.log", "--out", "nowhere/x.png"], 1, "nowhere/x.png"),
         (["missing.log"], 1, "missing.log"),
         (["empty.log"], 1, "nothing to draw"),
+        (["test.log"], 1, "no line of a training in test.log"),
         ([], 2, "LOGS"),
         (["a/train.log", "--avg", "0"], 2, "--avg"),
         (["missing.log", "a/train.log"], 1, "missing.log"),
@@ -217,6 +218,7 @@ def test_bad_input_is_said_and_readable_logs_are_drawn(
 ) -> None:
     training(tmp_path / "a", 0)
     (tmp_path / "empty.log").write_text("")
+    (tmp_path / "test.log").write_text("I0305 15:00:02.000000 1 caffe.cpp:304] Batch 0, accuracy = 0.9\n")
     done = run(tmp_path, *words)
     assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr
     # The readable ones are still drawn.

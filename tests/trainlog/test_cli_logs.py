@@ -323,25 +323,6 @@ def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, command: str) -
     assert "an empty value as an argument; give a value, or leave it out." in done.stderr and not done.stdout
 
 
-def test_of_a_folder_the_logs_of_trainings_count_each_once_and_its_own_first(tmp_path: Path) -> None:
-    """Tests alone are no runs; what cannot be read is named."""
-    log = (LOGS / "bvlc_2016.log").read_text()
-    (tmp_path / "base/derived").mkdir(parents=True)
-    (tmp_path / "base/train.log").write_text(log)
-    (tmp_path / "base/derived/train.log").write_text(log)
-    first, rest = log.split("\n", 1)
-    only_tests = re.sub("Iteration [1-9][0-9]*", "Iteration 0", f"{first}\nmax_iter: 0\n{rest}")
-    (tmp_path / "base/derived/test_net.log").write_text(only_tests)
-    batch = "I0305 14:00:0{0}.000000 1 caffe.cpp:313] Batch {0}, accuracy = 0.5\n"
-    (tmp_path / "base/test.log").write_text("".join(batch.format(number) for number in range(3)))
-    for paths in (("base",), ("base", "base/derived"), ("base/train.log", "./base/train.log", "base")):
-        table = caffe_split("table", *paths, "--json", cwd=tmp_path).stdout
-        assert [row["path"] for row in json.loads(table)] == ["base/train.log", "base/derived/train.log"]
-    (tmp_path / "base/old.log.zst").write_bytes(b"\x28\xb5\x2f\xfd\x00\x00")
-    refused = caffe_split("table", "base", cwd=tmp_path, status=1)
-    assert "base/old.log.zst" in refused.stderr and "derived" in refused.stdout
-
-
 def test_a_note_of_a_log_that_is_read_in_two_ways_is_said_once(tmp_path: Path) -> None:
     packed = gzip.compress((LOGS / "bvlc_2016.log").read_bytes())
     (tmp_path / "cut.log.gz").write_bytes(packed[: len(packed) // 3])
