@@ -38,7 +38,7 @@ def sizes_of(
 ) -> tuple[Sizes, list[tuple[Layer, str]]]:
     """The sizes, and layers that stand against what is to vary, each with the reason.
 
-    Raises `CaffeSplitError` for layers that do not fit the net's own inputs, and where no input has what is to vary.
+    Raises `CaffeSplitError` for layers that do not fit the net's own inputs.
     """
     own = infer_shapes(layers, inputs)
     probes, shapes, problems = [own], [inputs], []
@@ -49,13 +49,6 @@ def sizes_of(
             for name, shape in inputs.items()
         }
         changed = {name: shape if axis == 0 or len(shape) == 4 else inputs[name] for name, shape in changed.items()}
-        if changed == inputs:
-            have = "; ".join(f"{name} is {'x'.join(map(str, shape))}" for name, shape in inputs.items())
-            have = have or "the net has no input"
-            raise CaffeSplitError(
-                f"--dynamic {word}: no input has a {word}, as inputs of four axes have (batch, channels, height, "
-                f"width): {have}. Leave {word} out."
-            )
         found = _refusal(layers, own, changed, word)
         if isinstance(found, NetShapes):
             probes.append(found)

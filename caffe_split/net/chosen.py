@@ -11,6 +11,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike, scratch
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
+from caffe_split.net.bottoms import lacking_bottoms
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
 from caffe_split.net.state import AskedState, NetState, state_of_solver, states_of_tests
@@ -142,13 +143,15 @@ class ChosenNet(NamedTuple):
 
 def is_built(document: prototxt.Document, layers: Sequence[Layer]) -> bool:
     """Whether Caffe can join these layers of a net, in order: each bottom is given above, and no top twice."""
+    if not layers or lacking_bottoms(document, layers):
+        return False
     given = {str(name) for name in document.get_all("input")}
     for layer in layers:
         tops = set(layer.tops) - set(layer.bottoms)
-        if not given.issuperset(layer.bottoms) or tops & given:
+        if tops & given:
             return False
         given |= tops
-    return bool(layers)
+    return True
 
 
 def choose_net(path: PathLike, phase: str, caffe_proto: PathLike | None = None) -> ChosenNet:

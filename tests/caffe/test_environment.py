@@ -52,6 +52,19 @@ def test_a_new_environment_keeps_how_caffe_was_built(tmp_path):
     assert (ROOT / "tools/environment").exists()
 
 
+@built
+def test_an_environment_of_another_checkout_is_not_emptied(tmp_path):
+    for name in ("tools/environment", "setup.py", "pyproject.toml"):
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "here" / name)
+    (tmp_path / "other/.venv").mkdir(parents=True)
+    (tmp_path / "other/.venv/kept").touch()
+    (tmp_path / "here/.venv").symlink_to(tmp_path / "other/.venv")
+    run = run_environment(tmp_path, script=tmp_path / "here/tools/environment")
+    assert run.returncode == 1 and f".venv is a link to {tmp_path}/other/.venv" in run.stderr
+    assert (tmp_path / "other/.venv/kept").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="acts as root with a false apt-get")
 def test_another_apt_at_work_is_waited_for(tmp_path):
     stub(tmp_path, "dpkg-query", "exit 1")
