@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import PathLike, scratch
+from caffe_split.files import PathLike, scratch, write_atomic
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net, read_net_or_solver
 from caffe_split.net.bottoms import lacking_bottoms
@@ -137,7 +137,7 @@ class ChosenNet(NamedTuple):
             return
         with scratch() as folder:
             path = folder / self.path.name
-            path.write_bytes(self.document.to_bytes())
+            write_atomic(path, self.document.to_bytes())
             yield path
 
 
