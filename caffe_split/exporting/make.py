@@ -16,7 +16,7 @@ from caffe_split.exporting.assemble import Assembly
 from caffe_split.exporting.half import halved
 from caffe_split.exporting.opened import open_net
 from caffe_split.exporting.options import OLDEST_OPSET, CheckOptions, ExportOptions
-from caffe_split.exporting.sizes import VARYING, Sizes, sizes_of
+from caffe_split.exporting.sizes import VARYING, Sizes, longer, sizes_of
 from caffe_split.exporting.transform import Transform, find_transforms
 from caffe_split.files import PathLike, check_file, replacing, sha256, write_atomic
 from caffe_split.folding.batch_norm import merge_batch_norms
@@ -169,8 +169,10 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
         notes += [f"BatchNorm behind '{name}' stays: {reason}" for name, reason in kept.items()]
     layers = opened.layers
     inputs = input_shapes(layers)
-    sizes, problems = sizes_of(layers, inputs, options.dynamic)
+    varying = [word for word in options.dynamic if longer(inputs, word) != inputs]
+    sizes, problems = sizes_of(layers, inputs, varying)
     transforms = find_transforms(opened, inputs, options)
+    notes += [f"no input has a {word} that could vary" for word in options.dynamic if word not in varying]
     notes += [f"input '{name}' takes pixels: the model has {each}" for name, each in transforms.items()]
     known = dict.fromkeys(blob for layer in layers for blob in layer.tops)
     strange = [name for name in options.blobs if name not in known]
@@ -178,7 +180,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
         raise CaffeSplitError(f"{path}: it has no blob '{strange[0]}'; its blobs: {', '.join(known)}.")
     if problems:
         raise _refusal(path, problems)
-    assembly = Assembly(layers, sizes, blobs, options.opset, options.dynamic, options.blobs, transforms)
+    assembly = Assembly(layers, sizes, blobs, options.opset, varying, options.blobs, transforms)
     graph = assembly.run(str(document.get("name") or path.stem))
     if assembly.problems:
         raise _refusal(path, assembly.problems)

@@ -43,12 +43,7 @@ def sizes_of(
     own = infer_shapes(layers, inputs)
     probes, shapes, problems = [own], [inputs], []
     for word in varying:
-        axis, more = VARYING[word]
-        changed = {
-            name: tuple(length + more if place == axis else length for place, length in enumerate(shape))
-            for name, shape in inputs.items()
-        }
-        changed = {name: shape if axis == 0 or len(shape) == 4 else inputs[name] for name, shape in changed.items()}
+        changed = longer(inputs, word)
         found = _refusal(layers, own, changed, word)
         if isinstance(found, NetShapes):
             probes.append(found)
@@ -56,6 +51,17 @@ def sizes_of(
         else:
             problems.append(found)
     return Sizes(tuple(probes), tuple(shapes)), problems
+
+
+def longer(inputs: Mapping[str, Shape], word: str) -> dict[str, Shape]:
+    """The inputs with more of what may vary; those that have no such axis, as height has only an image, as they are."""
+    axis, more = VARYING[word]
+    return {
+        name: (*shape[:axis], shape[axis] + more, *shape[axis + 1 :])
+        if len(shape) == 4 or (axis == 0 and shape)
+        else shape
+        for name, shape in inputs.items()
+    }
 
 
 def _refusal(

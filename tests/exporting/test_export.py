@@ -278,6 +278,17 @@ def test_sizes_that_vary_are_named(files: tuple[Path, Path]) -> None:
     assert len(plan.write(check=CheckOptions(engine="torch"))) == 4  # its own sizes, and each of them another once
 
 
+def test_a_size_that_no_input_has_is_noted(files: tuple[Path, Path]) -> None:
+    flat = INPUT.replace("dim: 3 dim: 8 dim: 8", "dim: 20") + (
+        'layer { name: "square" type: "Power" bottom: "data" top: "square" power_param { power: 2 } }\n'
+    )
+    plan = plan_of(files, flat, dynamic=("batch", "width"))
+    assert [each.axes for each in plan.model.graph.inputs] == [["batch", 20]]
+    assert plan.notes == ("no input has a width that could vary",)
+    assert len(plan.write(check=CheckOptions(engine="torch"))) == 2  # not the same sizes twice
+    assert "no input has" not in str(plan_of(files, INPUT + HEAD, dynamic=("batch", "width")))
+
+
 SSD = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 16 dim: 16 } } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
