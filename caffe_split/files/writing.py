@@ -162,6 +162,11 @@ def append_to(path: PathLike) -> BinaryIO:
     return open(path, "ab")
 
 
+def open_to_change(path: PathLike) -> BinaryIO:
+    """Open a file for writing and reading anywhere, made where it is not there. Raises `OSError`."""
+    return open(path, "r+b" if os.path.exists(path) else "x+b")
+
+
 def link_files(source: PathLike, into: PathLike, leave: Collection[str] = ()) -> None:
     """Make links to the files of folder `source` in the folder `into`, except those named in `leave`.
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from caffe_split import jsontext
 from caffe_split.backends.choose import choose_backend
 from caffe_split.backends.protocol import Session
-from caffe_split.errors import BusyError, CaffeSplitError, WrongUseError, expect, expect_count
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect, expect_count
 from caffe_split.files import (
     PathLike,
     check_parent,
     free_name,
-    locked,
     make_folder,
     remove_file,
     rename_new,
@@ -33,10 +29,10 @@ from caffe_split.inference.feature_files import FORMS, check_form, convert, file
 from caffe_split.inference.given import DEFAULTS, GivenNet, RunOptions, check_net, data_set, open_net, run_net
 from caffe_split.inference.images import ImageInput, Preprocessing, find_images
 from caffe_split.inference.rows import GrowingRows
+from caffe_split.inference.unfinished import JOB, alone, read_job, take_up, write_job
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.manifest import write_manifest
 
-_JOB = "job.json"
 _LIST = "images.txt"
 
 
@@ -132,8 +128,8 @@ def extract(
     work = target.with_name(target.name + ".unfinished")
     files = file_names(names, ".npy")
     notes: tuple[str, ...] = ()
-    with _alone(work):
-        if not _take_up(work, job):
+    with alone(work):
+        if not take_up(work, job):
             paths = {name: work / file for name, file in files.items()}
             growing = GrowingRows(paths, source.batch)
             shapes = {} if source.input is None else {source.input.name: (source.batch, *source.input.shape)}
@@ -144,16 +140,15 @@ def extract(
             def begin(there: Mapping[str, Sequence[int]]) -> None:
                 check_form({name: there[name] for name in names}, form)
                 make_folder(work)
-                if not (work / _JOB).exists():
-                    write_atomic(work / _JOB, jsontext.dumps(job).encode())
+                write_job(work, job)
 
             try:
                 notes = _run(source, growing, names, opened, begin, say)
             finally:
                 growing.close()
             written = convert(work, paths, form)
-            write_atomic(work / _JOB, jsontext.dumps({**job, "written": written}).encode())
-        done = json.loads((work / _JOB).read_text(encoding="utf-8"))["written"]
+            write_job(work, {**job, "written": written})
+        done = read_job(work)["written"]
         for file in files.values():
             if file not in done:
                 remove_file(work / file)
@@ -167,7 +162,7 @@ def extract(
                 f"{target} has appeared while this command ran; it stays as it is. What was extracted is in {work}."
             ) from None
         # Not before: a process that is killed here leaves what the next one takes up.
-        remove_file(target / _JOB)
+        remove_file(target / JOB)
     return Extracted(target, tuple(done), source.rows, notes)
 
 
@@ -259,50 +254,3 @@ def _run(
             growing.add({name: values[name][: source.rows - growing.done] for name in names})
             say(growing.done, source.rows)
         return (*(() if source.input is None else source.input.notes), *session.notes)
-
-
-@contextlib.contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the unfinished folder. Raises `CaffeSplitError` where another process does."""
-    try:
-        with locked(work.with_name(f".{work.name}.lock"), work):
-            yield
-    except BlockingIOError:
-        raise BusyError(f"another process extracts into {work}; wait for its end, or choose another --out.") from None
-
-
-def _take_up(work: Path, job: dict[str, Any]) -> bool:
-    """Whether the unfinished folder, if it is there, has all its rows in their final form already.
-
-    What another job left that ended before its first batch is removed. Raises `CaffeSplitError` for the folder of
-    another job, or of somebody else.
-    """
-    if not work.exists() or all(path.name.startswith(".") for path in work.iterdir()):
-        return False  # a process that was killed at its first file leaves an empty one
-    wanted = json.loads(jsontext.dumps(job))
-    try:
-        found = json.loads((work / _JOB).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    other = [name for name in wanted if found.get(name) != wanted[name]]
-    if other:
-        begun = _begun(work, found, wanted)
-        if begun is not None:
-            for path in begun:
-                remove_file(path)
-            return False
-        what = f"of another extraction ({', '.join(other)} differ)" if found else "no unfinished extraction"
-        raise CaffeSplitError(f"{work} is {what}; remove it, or choose another --out.")
-    return "written" in found
-
-
-def _begun(work: Path, found: dict[str, Any], wanted: dict[str, Any]) -> list[Path] | None:
-    """The files of another job that has no batch of rows yet; None where it has, and where other files are there."""
-    if found.keys() != wanted.keys():
-        return None
-    paths = {name: work / file for name, file in file_names(found["blobs"], ".npy").items()}
-    files = [*paths.values(), work / _JOB]
-    there = list(work.iterdir())
-    if set(there) - set(files) or GrowingRows(paths, found["batch"]).done:
-        return None
-    return there

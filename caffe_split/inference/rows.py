@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.files import append_to, reason
+from caffe_split.files import open_to_change, reason
 
 Shape = tuple[int, ...]
 _BYTES = 4
@@ -42,17 +42,17 @@ class GrowingRows:
     def begin(self, shapes: Mapping[str, Shape]) -> None:
         """Open the files for rows from `done` on; `shapes` are those of the whole arrays.
 
-        What files have after `done`, half a row for instance, is cut off. Raises `CaffeSplitError`.
+        What files have after `done`, half a row for instance, is cut off; how many rows there will be may have
+        changed. Raises `CaffeSplitError`.
         """
         for name, path in self._files.items():
             head = _header(shapes[name])
-            if self.done and not _begins_with(path, head):
+            if self.done and not _has_rows(path, shapes[name], len(head)):
                 raise CaffeSplitError(f"{path}: not the rows of blob '{name}' of shape {shapes[name]}; remove it.")
-            stream = self._streams[name] = append_to(path)
-            stream.truncate(len(head) + self.done * _row_bytes(shapes[name]) if self.done else 0)
-            if not self.done:
-                stream.write(head)
-                stream.flush()
+            stream = self._streams[name] = open_to_change(path)
+            stream.write(head)
+            stream.truncate(len(head) + self.done * _row_bytes(shapes[name]))
+            stream.seek(0, os.SEEK_END)
 
     def add(self, values: Mapping[str, np.ndarray]) -> None:
         """Append rows. Raises `CaffeSplitError` where the system refuses."""
@@ -76,9 +76,11 @@ def _header(shape: Shape) -> bytes:
     return stream.getvalue()
 
 
-def _begins_with(path: Path, head: bytes) -> bool:
+def _has_rows(path: Path, shape: Shape, head: int) -> bool:
+    """Whether a file has rows of this shape, of however many, behind a header of `head` bytes."""
     with path.open("rb") as stream:
-        return stream.read(len(head)) == head
+        found = _begun(stream)
+        return found is not None and found[1:] == shape[1:] and stream.tell() == head
 
 
 def _row_bytes(shape: Shape) -> int:
@@ -89,9 +91,20 @@ def _rows_in(path: Path) -> tuple[int, int]:
     """(whole rows that a file has, rows that it will have); (0, 0) where it is not there or has not begun."""
     try:
         with path.open("rb") as stream:
-            npy.read_magic(stream)
-            shape, _, _ = npy.read_array_header_1_0(stream)
+            shape = _begun(stream)
+            if shape is None:
+                return 0, 0
             size = os.fstat(stream.fileno()).st_size - stream.tell()
-    except (OSError, ValueError):
+    except OSError:
         return 0, 0
     return min(shape[0], size // max(1, _row_bytes(shape))), shape[0]
+
+
+def _begun(stream: IO[bytes]) -> Shape | None:
+    """The shape that an .npy file's header has; None where there is no whole header."""
+    try:
+        npy.read_magic(stream)
+        shape, _, _ = npy.read_array_header_1_0(stream)
+    except ValueError:
+        return None
+    return tuple(shape)

@@ -304,6 +304,48 @@ def test_images_may_have_any_name_that_a_file_can_have(small: Path, backend: str
     assert found.rows == 1 and Path("f/images.txt").read_bytes() == name + b"\n"
 
 
+DEPLOY = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 2 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 1 } }
+"""
+
+
+@pytest.mark.parametrize("mend", ["replaced", "removed"])
+def test_a_damaged_image_costs_no_rows(small: Path, any_backend: str, mend: str) -> None:
+    """The same command goes on behind the last whole batch; images that have rows may not have changed."""
+    Path("deploy.prototxt").write_text(DEPLOY)
+    cs.write_weights("d.caffemodel", {"ip": [np.arange(12, dtype="f4").reshape(1, 12), np.zeros(1)]})
+    Path("photos").mkdir()
+    for index in range(7):
+        Image.new("RGB", (2, 2), (index, 10 * index, 3)).save(f"photos/{index}.png")
+    whole = Path("photos/5.png").read_bytes()
+    Path("photos/5.png").write_bytes(whole[:40])
+
+    def call(out: str = "f") -> np.ndarray:
+        seen: list[int] = []
+        extract(
+            "deploy.prototxt", "d.caffemodel", ["ip"], out, images=["photos"], say=lambda done, _: seen.append(done)
+        )
+        assert seen[0] == (4 if out == "f" else 0)
+        return np.load(f"{out}/ip.npy")
+
+    with pytest.raises(cs.CaffeSplitError, match=r"photos/5.png: .*image"):
+        extract("deploy.prototxt", "d.caffemodel", ["ip"], "f", images=["photos"])
+    if mend == "replaced":
+        Path("photos/5.png").write_bytes(whole)
+    else:
+        Path("photos/5.png").unlink()
+    Path("photos/1.png").rename("photos/x.png")
+    with pytest.raises(cs.CaffeSplitError, match=r"f.unfinished is of another extraction \((rows, )?images differ\)"):
+        call()
+    Path("photos/x.png").rename("photos/1.png")
+    found = call()
+    assert len(found) == (7 if mend == "replaced" else 6)
+    assert np.array_equal(found, call("g"))
+    names = Path("f/images.txt").read_text().split()
+    assert len(names) == len(found) and ("photos/5.png" in names) == (mend == "replaced")
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True])
 def test_a_number_of_batches_is_a_whole_number_from_1(small: Path, count: object) -> None:
     files = "net.prototxt", "w.caffemodel"
