@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from caffe_split import __version__
 from caffe_split.backends.choose import get_backend
 from caffe_split.engine.spec.command import Choices
+from caffe_split.errors import counted
 from caffe_split.study.model import Study
 
 
@@ -23,7 +24,7 @@ def versions(study: Study) -> str:
         except PackageNotFoundError:
             found.append(f"{name} {'?' if importlib.util.find_spec(name) else 'not installed'}")
     trainer = backend.trainer(Choices(study.device, precision=study.precision))
-    return f"{', '.join(found)}; trained by {trainer}, {study.threads} thread(s) a training"
+    return f"{', '.join(found)}; trained by {trainer}, {counted(study.threads, 'thread')} a training"
 
 
 def machine() -> str:
