@@ -16,7 +16,7 @@ from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import check_ours
 from caffe_split.plot import figure as picture
-from caffe_split.plot.picture_file import picture_format, write_picture
+from caffe_split.plot.picture_file import SIGN, picture_format, write_picture
 from caffe_split.plot.series import collect
 from caffe_split.plot.window import screen, show
 from caffe_split.trainlog.follow import Follower
@@ -94,8 +94,7 @@ def command(
     kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
         path = out or DEFAULT_FILE
-        # All three formats say who made them.
-        check_ours(Path(path), b"atplotlib", "plot")
+        check_ours(Path(path), SIGN.encode(), "plot of this program")
         write_picture(Path(path), draw, force=True, size=SIZE)
         for name in empty:
             click.echo(f"note: {name}: no value in it to draw", err=True)

@@ -122,7 +122,10 @@ def _panel(axis: Any, kind: list[Curve], average: int) -> None:
 
 def _zoom(axis: Any, kind: list[Curve], lowest: bool, room: float) -> None:
     """If the first values or a few outliers would flatten all others, show only the others, and say so."""
-    start, end = min(c.x.min() for c in kind), max(c.x.max() for c in kind)
+    filled = [curve for curve in kind if len(curve.x)]  # in a resumed log all values of an output may be replaced
+    if not filled:
+        return
+    start, end = min(curve.x.min() for curve in filled), max(curve.x.max() for curve in filled)
     late = [curve.y[(curve.x >= start + (end - start) / 20) & np.isfinite(curve.y)] for curve in kind]
     shown = np.concatenate(late)
     if len(shown) < 8:

@@ -10,6 +10,9 @@ from caffe_split.files import PathLike, atomic_open, check_ending, check_file
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 150
+# What each picture says made it, and by which key of its format.
+SIGN = "caffe-split"
+_KEYS = {"png": "Software", "svg": "Creator", "pdf": "Creator"}
 
 
 def picture_format(path: PathLike) -> str:
@@ -36,5 +39,6 @@ def write_picture(
 
     figure = Figure(figsize=size, layout="constrained")
     draw(figure)
+    kind = picture_format(path)
     with atomic_open(path, force) as stream:
-        figure.savefig(stream, format=picture_format(path), dpi=DPI)
+        figure.savefig(stream, format=kind, dpi=DPI, metadata={_KEYS[kind]: f"{SIGN}, with Matplotlib"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError
+from caffe_split.errors import CaffeSplitError, WrongUseError
 from caffe_split.trainlog.columns import EMPTY, Part, Table
 from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_low, is_score, values_in
 from caffe_split.trainlog.run import Event, Run
@@ -17,6 +17,8 @@ from caffe_split.trainlog.trust import Stretch, stretches, trusted
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+_KINDS = ("displays", "train", "lr", "clips", "batches", "tests")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class TrainingLog:
         """One table over all runs: kind is displays, train, lr, clips, batches or tests (of `net`).
 
         If a run starts at an iteration that an earlier run had already reached, the later run wins: the earlier rows
-        from there on are left out. `seconds` counts on through the runs, without the time between them.
+        from there on are left out. `seconds` counts on through the runs, without the time between them. Raises
+        `WrongUseError` for another kind.
         """
+        if kind not in _KINDS:
+            raise WrongUseError(f"kind is {kind!r}; expected one of {', '.join(_KINDS)}.")
         parts: list[Part] = []
         for run, stop, elapsed in zip(self.runs, self._reached(), self._elapsed()):
             table = run.tests.get(net, EMPTY) if kind == "tests" else getattr(run, kind)

@@ -65,7 +65,7 @@ def progress_of(log: TrainingLog, max_iter: int, of: int | None = None) -> Progr
         tested=last.iteration if last else -1,
         speed=speed,
         trouble=log.trouble,
-        left=(max_iter - iteration) / speed if speed > 0 and iteration >= 0 and max_iter else nan,
+        left=max(0, max_iter - iteration) / speed if speed > 0 and iteration >= 0 and max_iter else nan,
     )
 
 

@@ -25,7 +25,7 @@ from caffe_split.files import (
 )
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
-from caffe_split.plot.picture_file import write_picture
+from caffe_split.plot.picture_file import SIGN, write_picture
 from caffe_split.trainlog import read_log
 from caffe_split.trainlog.export import write_csv, write_json
 
@@ -122,7 +122,7 @@ def test_nothing_of_a_failed_write_is_left(tmp_path: Path) -> None:
 
 def test_exports_replace_what_they_wrote_and_nothing_else(tmp_path: Path) -> None:
     log = read_log(Path(__file__).parents[1] / "trainlog" / "logs" / "bvlc_1_0.log")
-    plot = partial(check_ours, tmp_path / "a.png", b"atplotlib", "plot")
+    plot = partial(check_ours, tmp_path / "a.png", SIGN.encode(), "plot")
     for export in (partial(write_csv, log, tmp_path), partial(write_json, log, tmp_path)):
         export()
         export()

@@ -175,6 +175,21 @@ def test_every_log_can_be_drawn(name: str, average: int, log_scale: bool) -> Non
     drawn(collected(name), average, log_scale)
 
 
+@pytest.mark.parametrize("log_scale", [False, True])
+def test_an_output_whose_values_are_all_replaced_is_drawn(tmp_path: Path, log_scale: bool) -> None:
+    """A resumed run replaces the only test that printed the loss."""
+    said = "I1128 10:00:0%d.000000  7 solver.cpp:1] %s\n"
+    tested, accuracy = "Iteration %d, Testing net (#0)", "    Test net output #0: accuracy = 0.5"
+    lines = [(0, "Initializing solver"), (1, tested % 0), (1, accuracy), (2, tested % 100), (2, accuracy)]
+    lines += [(2, "    Test net output #1: loss = 1.0")]
+    lines += [(3, "Initializing solver"), (4, tested % 100), (4, accuracy)]
+    (tmp_path / "train.log").write_text("".join(said % line for line in lines))
+    curves = series.collect([read_log(tmp_path / "train.log")])
+    (loss,) = curves.loss
+    assert len(loss.x) == 0 and loss.earlier is not None and loss.earlier[1].tolist() == [1.0]
+    assert drawn(curves, 1, log_scale).axes[1].get_ylabel() == "test loss"
+
+
 def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND")}
     environment.update(variables)
@@ -198,6 +213,18 @@ def test_no_display_writes_the_file_and_says_so(tmp_path: Path) -> None:
     for name, start in (("x.svg", b"<?xml"), ("x.pdf", b"%PDF")):
         assert run(tmp_path, "a/train.log", "--no_refresh", "--avg", "3", "--out", name).returncode == 0
         assert (tmp_path / name).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["loss.png", "x.svg", "x.pdf"])
+def test_only_its_own_pictures_are_replaced(tmp_path: Path, name: str) -> None:
+    training(tmp_path / "a", 0)
+    words = ["a/train.log", *([] if name == "loss.png" else ["--out", name])]
+    assert [run(tmp_path, *words).returncode for _ in range(2)] == [0, 0]
+    Figure().savefig(tmp_path / name)  # the user's own, by Matplotlib, too
+    mine = (tmp_path / name).read_bytes()
+    done = run(tmp_path, *words)
+    assert done.returncode == 1 and f"{name} exists and is no plot of this program" in done.stderr
+    assert (tmp_path / name).read_bytes() == mine
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,8 @@ def test_logs_of_one_name_are_exported_to_folders_of_their_own(tmp_path: Path) -
 def test_watch_once_prints_one_line_and_a_crash_is_an_error() -> None:
     status, said, _ = run("watch", "six_runs.log", "--once", "--max-iter", "60")
     assert status == 0 and said.startswith("iteration 30/60  loss 1.7") and "(best 0.58 at 30)" in said
+    status, said, _ = run("watch", "six_runs.log", "--once", "--max-iter", "1")
+    assert status == 0 and "-" not in said  # past its end no time is left
     status, _, notes = run("watch", "fatal.log")
     assert status == 1 and "crashed: math_functions.cu:79]" in notes
 
