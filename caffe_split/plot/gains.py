@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caffe_split.plot.figure import COLOURS
+from caffe_split.plot.pairs import point
 from caffe_split.plot.words import plain
 
 # Of seeds of one colour.
-_MARKERS = ("o", "^", "D", "v", "P")
 # The axis reaches so many points above and below zero, so that a difference of one image does not look large.
 _LEAST = 0.1
 # A cost within this of the baseline's is the baseline's.
@@ -51,8 +50,7 @@ def draw_gains(figure: Any, gains: Sequence[Gain]) -> None:
     seeds = list(dict.fromkeys(seed for gain in gains for seed in gain.points))
     for place, seed in enumerate(seeds):
         points = [(x - 0.14, gain.points[seed]) for x, gain in enumerate(gains) if seed in gain.points]
-        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place // len(COLOURS) % len(_MARKERS)]
-        axis.scatter(*zip(*points), s=18, color=colour, marker=marker, alpha=0.75, label=f"seed {seed}")
+        axis.scatter(*zip(*points), s=18, alpha=0.75, label=f"seed {seed}", **point(place))
     for x, gain in enumerate(gains):
         _interval(axis, x + 0.14, gain)
     axis.set_xticks(range(len(gains)), [_under(gain) for gain in gains], rotation=25, ha="right", fontsize=8)

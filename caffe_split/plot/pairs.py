@@ -8,6 +8,13 @@ from typing import Any
 from caffe_split.plot.figure import COLOURS
 from caffe_split.plot.words import plain
 
+_MARKERS = ("o", "^", "D", "v", "P")
+
+
+def point(place: int) -> dict[str, str]:
+    """The colour and the marker of the seed at this position."""
+    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKERS[place // len(COLOURS) % len(_MARKERS)]}
+
 
 def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], label: str, digits: int = 2) -> None:
     """Draw on an empty matplotlib figure. Lines join the points of a seed; a bar with a number is a column's mean.
@@ -22,12 +29,11 @@ def draw_pairs(figure: Any, columns: Sequence[tuple[str, Mapping[str, float]]], 
         axis.plot(
             [x for x, _ in points],
             [y for _, y in points],
-            color=COLOURS[place % len(COLOURS)],
             linewidth=0.9,
-            marker="o",
             markersize=4,
             alpha=0.75,
             label=f"seed {seed}",
+            **point(place),
         )
     for x, (_, values) in enumerate(columns):
         if values:

@@ -18,3 +18,10 @@ def test_points_are_joined_by_seed_and_each_column_has_its_mean() -> None:
     assert [label.get_text() for label in axis.get_xticklabels()] == ["continue", "skip", "gone"]
     assert axis.get_xlim() == pytest.approx((-0.5, 2.5))
     figure.canvas.draw()
+
+
+def test_each_of_twenty_seeds_looks_its_own_way() -> None:
+    figure = Figure()
+    draw_pairs(figure, [("continue", {str(seed): 80.0 + seed for seed in range(20)})], "accuracy, %")
+    lines = [line for line in figure.axes[0].lines if str(line.get_label()).startswith("seed ")]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 20
