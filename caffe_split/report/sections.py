@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from caffe_split.backends.check_weights import STATE_NAME
 from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import change
@@ -139,7 +140,8 @@ def command_lines(runs: Sequence[Run], out: Path, title: str | None = None, aske
 def _run_commands(run: Run) -> list[str]:
     manifest = run.manifest
     if manifest is None:
-        solvers = solvers_in(run.log_path.parent)
+        # A solver of no iterations tests what another one has trained.
+        solvers = [(path, solver) for path, solver in solvers_in(run.log_path.parent) if solver.get("max_iter", 0)]
         if len(solvers) == 1:
             return [*_instrument(run, solvers[0][1]), _train(run, *solvers[0])]
         return ["# (its folder does not say how it was trained)"]
@@ -160,7 +162,9 @@ def _run_commands(run: Run) -> list[str]:
         solver = str(Path(manifest.out, Path(manifest.solver).name))
         extra = [word for word in manifest.command if word == "--ignore-extra-weights"]
         lines.append(shlex.join(["caffe-split", "verify", manifest.solver, solver, *extra, *schema]))
-        lines.append(shlex.join(["caffe-split", "train", solver]))
+        goes_on = manifest.options.get("schedule") == "continue"
+        state = ["--snapshot", str(Path(manifest.out, STATE_NAME))] if goes_on else []
+        lines.append(shlex.join(["caffe-split", "train", solver, *state]))
     return lines
 
 

@@ -169,6 +169,8 @@ def test_the_commands_have_the_weights_and_say_how_tpm_layers_came_in(tmp_path: 
         "tpm_param { start_iter: 0 stop_iter: 40 interval: 5 } }"
     )
     log.write_text("I0305 14:00:00.000000 1 caffe.cpp:1] Finetuning from old runs/w.caffemodel\n" + log.read_text())
+    tests = (folder / "solver.prototxt").read_text().replace("max_iter: 9", "max_iter: 0")
+    (folder / "test_net.prototxt").write_text(tests)  # as `multisplit` leaves one; it trains nothing
     (run,) = read_runs([folder], lambda text: None)  # the net lies elsewhere, seen from here
     lines = command_lines([run], tmp_path / "x.html")
     assert f"caffe-split train {folder}/solver.prototxt --weights 'old runs/w.caffemodel'" in lines
