@@ -69,12 +69,14 @@ def check_weights(
         _check_finite(layer, weights[layer.name], path)
 
 
-def check_start(document: prototxt.Document, state: NetState, weights: Blobs, path: Path) -> None:
+def check_start(
+    document: prototxt.Document, state: NetState, weights: Blobs, path: Path, *, tests: bool = False
+) -> None:
     """Raises `CaffeSplitError` where a training in `state` cannot start from weights.
 
     As in Caffe, layers are matched by name: those without weights start from their fillers, weights of other layers
     are left out, and shapes that differ stop it. Where no layer matches, Caffe trains from random numbers; here that is
-    an error.
+    an error, but not for a net that only `tests`.
     """
     layers = [layer for layer in phase_layers(document, state) if layer.type != "TPM"]
     shapes = infer_shapes(layers)
@@ -85,7 +87,7 @@ def check_start(document: prototxt.Document, state: NetState, weights: Blobs, pa
             _check_shapes(layer, weights[layer.name], expected, document, path)
         elif layer.type == "Convolution":
             check_convolution(layer, weights[layer.name], path)
-    if not matched:
+    if not matched and not tests:
         theirs, ours = [name for name in weights if len(weights[name])], list(shapes.params)
         raise CaffeSplitError(
             f"{path}: none of its layers ({_some(theirs)}) is in {document.filename} ({_some(ours)}); everything would "

@@ -56,7 +56,9 @@ def check_request(request: TrainingRequest, runs_program: bool) -> int:
         return 0
     check_data(nets)
     for file in weights_named(solver.get_all("weights") if request.weights is None else [request.weights]):
-        check_start(*nets[0], _weights(Path(file)), Path(file))
+        weights = _weights(Path(file))
+        for number, net in enumerate(nets):
+            check_start(*net, weights, Path(file), tests=number > 0)
     if request.snapshot is None or request.snapshot == AUTO:
         return 0
     return _check_state(Path(request.snapshot), nets[0], str(solver.get("type", "SGD"))).iter

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from caffe_split.formats.weights.caffemodel import write_weights
 from tests.engine.runs import NET, compare, near, numbers, write_training
 
 pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
@@ -90,6 +91,13 @@ def write_rows(folder: Path) -> None:
     (folder / "list.txt").write_text("a.h5\nb.h5\n")
 
 
+# A layer that only the test net has.
+OWN = """
+layer { name: "cal" type: "Scale" bottom: "ip" top: "cal" include { phase: TEST } }
+layer { name: "sizes" type: "Reduction" bottom: "cal" top: "sizes" include { phase: TEST } }
+"""
+
+
 class Trained:
     """Every training of this module, in the folder of all."""
 
@@ -160,6 +168,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         if HDF5:
             all_.add(f"rows{size}", f"{RATE} momentum: 0.9", size, ROWS)
             write_rows(all_.folder / f"rows{size}")
+        all_.add(f"own{size}", sgd, size, plain + OWN, solver={"weights": ["w.caffemodel"]})
+        blobs = {"cal": [np.arange(5.0)], "frozen": [np.ones((4, 6, 1, 1))]}
+        write_weights(all_.folder / f"own{size}/w.caffemodel", blobs)
     for name in ("drop", "again"):
         all_.add(name, RATE, 2, DROPS, iterations=3)
     all_.add("odd3", sgd, 3, plain)
@@ -211,6 +222,11 @@ def test_losses_of_each_kind_are_those_of_the_whole_batch(trained: Trained, mode
     assert {"Train net output #0: accuracy", "Train net output #1: classes"} <= log.keys()
     assert len(log["Train net output #10: rows"]) == 5
     same(trained, f"{mode}1", f"{mode}2", 2)
+
+
+def test_weights_of_a_layer_that_only_tests_reach_every_process(trained: Trained) -> None:
+    assert "Layer cal, which only test net (#0) has, starts from w.caffemodel" in trained.log("own2")
+    same(trained, "own1", "own2", 2)
 
 
 def test_crops_and_mirrors_do_not_depend_on_the_processes(trained: Trained) -> None:

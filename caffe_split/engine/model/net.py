@@ -64,6 +64,7 @@ class Net:
 
     Attributes:
         layers: in the order of the net.
+        own: the layers with blobs that are not those of another net.
         params: the learnable parameters in Caffe's order.
         shapes: the shape of each blob by name, for this process's rows; that of the first batch where it varies.
         varies: whether shapes may change from batch to batch: images of several sizes in batches of one, a Filter.
@@ -123,6 +124,7 @@ class Net:
         if group.size > 1:
             self._share_batches(texts)
         self.params = sharing.settle(self.layers, self.device, state.phase == "TRAIN")
+        self.own = [layer for layer in self.layers if layer.blobs]
         check_labels(self.layers)
         given_up &= {top for text in texts if not text.bottoms for top in text.tops}
         self.outputs = [name for name in outputs_of(self.layers) if name not in given_up]
@@ -330,6 +332,13 @@ class Net:
         """Copy weights into the layers of the same names, as Caffe does; `path` is their file. See `copy_weights`."""
         return copy_weights(self.layers, self.shared, weights, path, self.document.filename)
 
+    def load_own(self, weights: Mapping[str, Sequence[np.ndarray]], path: str) -> list[str]:
+        """As `load`, into the layers alone that share no blobs of another net. Returns the names of those it loads."""
+        loaded = [layer for layer in self.own if len(weights.get(layer.name, ()))]
+        if loaded:
+            copy_weights(loaded, self.shared, weights, path, self.document.filename)
+        return [layer.name for layer in loaded]
+
     def arrays(self) -> dict[str, list[np.ndarray]]:
         """The blobs of each layer by name, for a snapshot: float32 copies on the host."""
         return {
@@ -347,9 +356,11 @@ class Net:
         Raises `CaffeSplitError` for other shapes.
         """
         theirs = {layer.name: layer for layer in other.layers}
+        self.own = []
         for layer in self.layers:
             source = theirs.get(layer.name)
             if source is None or not source.blobs:
+                self.own += [layer] if layer.blobs else []
                 continue
             if [blob.shape for blob in layer.blobs] != [blob.shape for blob in source.blobs]:
                 raise layer.error("its parameters have other shapes in the TRAIN phase.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class Snapshots:
         prefix: what their names begin with.
         hdf5: whether they are HDF5 files; else binary proto.
         net: the TRAIN net.
+        tests: the TEST nets, which share its blobs.
         updater: has the history.
         log: gets Caffe's lines.
         group: its first process writes the files.
@@ -34,20 +36,48 @@ class Snapshots:
         guard: a context that is entered while a snapshot is written.
     """
 
-    def __init__(self, prefix: str, hdf5: bool, net: Net, updater: Updater, log: Log, group: Group) -> None:
-        self.prefix, self._hdf5, self._net, self._updater = prefix, hdf5, net, updater
+    def __init__(
+        self, prefix: str, hdf5: bool, net: Net, tests: Sequence[Net], updater: Updater, log: Log, group: Group
+    ) -> None:
+        self.prefix, self._hdf5, self._net, self._tests, self._updater = prefix, hdf5, net, tests, updater
         self._log, self._group = log, group
         self._written: list[Path] = []
         self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
     def load(self, name: str) -> None:
-        """Load the weights file `name` into the TRAIN net, and so into the test nets, which share its blobs."""
+        """Load the weights file `name` into the TRAIN net, whose blobs the test nets share, and into their own layers."""
         weights = read_weights(name)
+        self._load(weights, name, self._load_own(weights, name))
+
+    def _load(self, weights: Mapping[str, Sequence[np.ndarray]], name: str, others: Container[str] = ()) -> None:
+        """Load weights into the TRAIN net, and log what it or the file lacks; `others` are in other nets."""
         strange, missing = self._net.load(weights, name)
         for layer in strange:
-            self._log.info(f"Ignoring source layer {layer}")
+            if layer not in others:
+                self._log.info(f"Ignoring source layer {layer}")
         for layer in missing:
             self._log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+
+    def load_own(self, names: Sequence[str]) -> None:
+        """Load the weights files `names` into the test nets' own layers, which no snapshot has."""
+        if any(net.own for net in self._tests):
+            for name in names:
+                self._load_own(read_weights(name), name)
+            if not names:
+                self._load_own({}, "a snapshot")
+
+    def _load_own(self, weights: Mapping[str, Sequence[np.ndarray]], name: str) -> set[str]:
+        """Load weights into the test nets' own layers, and log each. Returns the names of those that are loaded."""
+        found: set[str] = set()
+        for number, net in enumerate(self._tests):
+            loaded = net.load_own(weights, name)
+            found.update(loaded)
+            for layer in net.own:
+                where = (
+                    f"starts from {name}" if layer.name in loaded else f"is not in {name} and starts from its fillers"
+                )
+                self._log.info(f"Layer {layer.name}, which only test net (#{number}) has, {where}")
+        return found
 
     def write(self, iteration: int, current_step: int) -> tuple[Path, Path]:
         """Write weights and solver state of an iteration. Returns their paths."""
@@ -112,7 +142,7 @@ class Snapshots:
                 raise CaffeSplitError(
                     f"{path}: its weights are {state.learned_net}, which is not there seen from {Path.cwd()}."
                 )
-            self.load(state.learned_net)
+            self._load(read_weights(state.learned_net), state.learned_net)
         self._updater.restore([torch.from_numpy(np.array(array, np.float32)) for array in state.history])
         self._log.info("SGDSolver: restoring history")
         return state.iter, state.current_step

@@ -131,17 +131,19 @@ class Solver:
         self.updater = Updater(self.net.params, self.options)
         self._reducer = Reducer(group, [param.values for param in self.net.params])
         hdf5 = self.options.get("snapshot_format") == "HDF5"
-        self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.updater, self.log, group)
+        self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.test_nets, self.updater, self.log, group)
         if snapshot == AUTO:
             snapshot, continue_data = self.snapshots.newest(), True
         self._resumed = snapshot
+        named = weights_named(weights if weights is not None else self.options.all("weights"))
         if snapshot is None and group.is_first:
-            for name in weights_named(weights if weights is not None else self.options.all("weights")):
+            for name in named:
                 self.log.info(f"Finetuning from {name}")
                 self.snapshots.load(name)
         self.log.info("Solver scaffolding done.")
         if snapshot is not None and group.is_first:
             self.log.info(f"Resuming from {snapshot}")
+            self.snapshots.load_own(named)
             self.iter, self.current_step = self.snapshots.restore(snapshot)
         self._spread()
         if continue_data:
