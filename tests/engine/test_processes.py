@@ -169,7 +169,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             all_.add(f"rows{size}", f"{RATE} momentum: 0.9", size, ROWS)
             write_rows(all_.folder / f"rows{size}")
         all_.add(f"own{size}", sgd, size, plain + OWN, solver={"weights": ["w.caffemodel"]})
-        blobs = {"cal": [np.arange(5.0)], "frozen": [np.ones((4, 6, 1, 1))]}
+        blobs: dict[str, list[np.ndarray]] = {"cal": [np.arange(5.0)], "frozen": [np.ones((4, 6, 1, 1))]}
         write_weights(all_.folder / f"own{size}/w.caffemodel", blobs)
     for name in ("drop", "again"):
         all_.add(name, RATE, 2, DROPS, iterations=3)

@@ -26,8 +26,7 @@ class Snapshots:
     Args:
         prefix: what their names begin with.
         hdf5: whether they are HDF5 files; else binary proto.
-        net: the TRAIN net.
-        tests: the TEST nets, which share its blobs.
+        nets: the TRAIN net, and the TEST nets, which share its blobs.
         updater: has the history.
         log: gets Caffe's lines.
         group: its first process writes the files.
@@ -36,16 +35,15 @@ class Snapshots:
         guard: a context that is entered while a snapshot is written.
     """
 
-    def __init__(
-        self, prefix: str, hdf5: bool, net: Net, tests: Sequence[Net], updater: Updater, log: Log, group: Group
-    ) -> None:
-        self.prefix, self._hdf5, self._net, self._tests, self._updater = prefix, hdf5, net, tests, updater
+    def __init__(self, prefix: str, hdf5: bool, nets: Sequence[Net], updater: Updater, log: Log, group: Group) -> None:
+        self.prefix, self._hdf5, self._updater = prefix, hdf5, updater
+        self._net, *self._tests = nets
         self._log, self._group = log, group
         self._written: list[Path] = []
         self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
     def load(self, name: str) -> None:
-        """Load the weights file `name` into the TRAIN net, whose blobs the test nets share, and into their own layers."""
+        """Load the weights file `name` into the TRAIN net and into the layers that only a test net has."""
         weights = read_weights(name)
         self._load(weights, name, self._load_own(weights, name))
 

@@ -131,7 +131,7 @@ class Solver:
         self.updater = Updater(self.net.params, self.options)
         self._reducer = Reducer(group, [param.values for param in self.net.params])
         hdf5 = self.options.get("snapshot_format") == "HDF5"
-        self.snapshots = Snapshots(self.prefix, hdf5, self.net, self.test_nets, self.updater, self.log, group)
+        self.snapshots = Snapshots(self.prefix, hdf5, [self.net, *self.test_nets], self.updater, self.log, group)
         if snapshot == AUTO:
             snapshot, continue_data = self.snapshots.newest(), True
         self._resumed = snapshot
