@@ -15,6 +15,8 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import locked, make_folder, write_atomic
 
 PLAN, MARKS, LOCK = "plan.json", "done", "lock"
+# Among the choices: whether the baseline is one that had been trained when the folder was begun.
+ADOPTED = "adopted"
 # Of the form of plan.json and of the marks.
 VERSION = 1
 
@@ -28,7 +30,8 @@ class LoopFolder:
     def check(self, asked: Mapping[str, Any]) -> None:
         """Raises `CaffeSplitError` where the folder is another command's, or was begun with other choices or files.
 
-        More rounds than before are no other choice: the loop goes on.
+        More rounds than before are no other choice: the loop goes on. Whether the baseline is adopted is none of the
+        user's, see `adopted`.
         """
         if not self.path.exists():
             return
@@ -59,11 +62,19 @@ class LoopFolder:
                 raise CaffeSplitError(f"{given[place]} has changed since {self.path} was begun; choose another --out.")
         before = _flat(known["choices"])
         for name, value in _flat(now["choices"]).items():
-            if before.get(name) != value:
+            if name != ADOPTED and before.get(name) != value:
                 raise CaffeSplitError(
                     f"{self.path} was begun with {name} {_short(before.get(name))}, not {_short(value)}; give the "
                     "same, or choose another --out."
                 )
+
+    def adopted(self) -> bool | None:
+        """Whether it was begun with a baseline that had been trained before; None where no plan says so."""
+        try:
+            found = json.loads((self.path / PLAN).read_text(encoding="utf-8"))["choices"][ADOPTED]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return bool(found)
 
     def begin(self, asked: Mapping[str, Any]) -> None:
         """Write down what was asked for."""

@@ -12,24 +12,22 @@ from caffe_split.backends.choose import choose_backend
 from caffe_split.derivation.choice import parse_choice
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.derivation.measure_saliency import expect_gradient
-from caffe_split.errors import CaffeSplitError, WrongUseError, expect_path
+from caffe_split.errors import CaffeSplitError, expect, expect_path
 from caffe_split.files import PathLike, sha256
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.net.training import Training, open_training
+from caffe_split.rounds.adopted import adopted_watch
 from caffe_split.rounds.checks import check_deploy, check_solver
-from caffe_split.rounds.folder import LoopFolder
+from caffe_split.rounds.folder import ADOPTED, LoopFolder
 from caffe_split.rounds.options import LAYERS, MultiSplitOptions
-from caffe_split.rounds.outputs import tested_images, write_outputs
-from caffe_split.rounds.plan import BASELINE, LoopStep, steps_of
+from caffe_split.rounds.outputs import BEST, tested_images, write_outputs
+from caffe_split.rounds.plan import BASELINE, LoopStep, round_name, steps_of
 from caffe_split.rounds.progress import LoopProgress, Screen, Silent
 from caffe_split.rounds.result import MultiSplits, collect
-from caffe_split.rounds.same_solver import check_same_solver
 from caffe_split.rounds.steps import Start, Steps
-from caffe_split.rounds.training import LOG, DivergedError, Runner
-from caffe_split.rounds.window import Watch, watch_of
+from caffe_split.rounds.training import DivergedError, Runner
+from caffe_split.rounds.window import watch_of
 from caffe_split.split.partition import parse_rule
-from caffe_split.tpm.collect import measure_tpm
-from caffe_split.tpm.scores import latest_window
 
 DEFAULTS = MultiSplitOptions()
 
@@ -59,7 +57,8 @@ def multisplit(
         screen: Where words and progress go; None: nowhere.
 
     Returns what was found, which also lies in `out`: table.md, result.json, curves.png, report.html and best/. Raises
-    `CaffeSplitError` for what can be checked before anything is trained, and where a step fails.
+    `CaffeSplitError` for what can be checked before anything is trained, and where a step fails before a round is
+    finished; later the outcome is that of the finished rounds, and says why.
 
     >>> import os, tempfile
     >>> import caffe_split as cs
@@ -99,6 +98,11 @@ def plan_loop(
 ) -> Loop:
     """Check all that can be checked before anything is trained; see `multisplit` for the arguments."""
     expect_path(solver, "a solver")
+    expect(options, MultiSplitOptions, "MultiSplitOptions(...) as options")
+    for value, what in ((weights, "weights"), (deploy, "a deploy net")):
+        if value is not None:
+            expect_path(value, what)
+    expect_path(out, "the folder out")
     training = open_training(solver)
     if training.solver is None or training.solver_path is None or training.solver_path != Path(solver):
         raise CaffeSplitError(f"{solver} is a net; give the solver that trains it.")
@@ -110,42 +114,32 @@ def plan_loop(
     if choice.saliency or rule.saliency:
         expect_gradient(training)
     old = None if weights is None else Path(weights)
+    folder = LoopFolder(Path(out))
     if old is not None and not old.is_file():
         raise CaffeSplitError(f"no weights file {old}.")
     check_deploy(training, deploy)
     if old is not None and not by_tpm:  # else they are trained on, which leaves out what the net does not have
         extra = options.derive.ignore_extra_weights
         check_weights(training.net, read_weights(old), old, training.state, ignore_extra=extra)
-    adopted: Watch | None
-    if old is None:
-        adopted, why = _adopted(training, watch, options, by_tpm)
-    elif by_tpm:
-        adopted, why = (
-            None,
-            (
-                "the weights have no history of TPM, so the baseline is trained on from them with TPM layers. With "
-                "--choose-by snip --partition score:snip, or others that need no TPM, they are split as they are"
-            ),
-        )
-    else:
-        adopted, why = watch, ""
+    adopted, why = adopted_watch(training, watch, options, old, by_tpm=by_tpm, begun=folder.adopted())
     engine = choose_backend(options.engine).name
     net = None if training.is_inline else training.net_path
     inputs = {path: sha256(path) for path in (training.solver_path, net, old, deploy) if path is not None}
     asked = {
         "inputs": {str(path): digest for path, digest in inputs.items()},
-        "choices": {**options.as_dict(), "engine": engine, "adopted": adopted is not None},
+        "choices": {**options.as_dict(), "engine": engine, ADOPTED: adopted is not None},
     }
-    folder = LoopFolder(Path(out))
-    folder.check(asked)
     start = Start(training, adopted or watch, by_tpm, adopted is not None, old)
-    return Loop(start, folder, replace(options, engine=engine), None if deploy is None else Path(deploy), asked, why)
+    options = replace(options, engine=engine)
+    loop = Loop(start, folder, options, None if deploy is None else Path(deploy), asked, why)
+    loop.check()
+    return loop
 
 
 class Loop:
     """A loop that can be run, or run on.
 
-    `steps` are all of it, in order; `note` says where the baseline comes from.
+    `steps` are all of it, in order; `note` says where the baseline comes from, unless it is there.
     """
 
     def __init__(
@@ -157,9 +151,34 @@ class Loop:
         asked: Mapping[str, Any],
         note: str,
     ) -> None:
-        self.start, self.folder, self.options, self.note = start, folder, options, note
+        self.start, self.folder, self.options, self._note = start, folder, options, note
         self._deploy, self._asked = deploy, asked
         self.steps = steps_of(options, start.max_iter, start.adopted)
+
+    @property
+    def note(self) -> str:
+        """Where the baseline comes from; empty once it is there."""
+        return self._note if self.folder.result(self.steps[0].title) is None else ""
+
+    def check(self) -> None:
+        """Raises `CaffeSplitError` where the folder is another's, or was begun for something else."""
+        self.folder.check(self._asked)
+        begun = self.folder.adopted()
+        if begun is False and self.start.adopted:
+            raise CaffeSplitError(f"{self.folder.path} was just begun with a baseline of its own; start again.")
+        if begun and not self.start.adopted:
+            raise CaffeSplitError(
+                f"{self.folder.path} was begun with the training at {self.start.training.prefix} as its baseline; now "
+                f"{self._note or 'its last snapshot is gone'}. Put its snapshots back, or choose another --out."
+            )
+        done = self.options.rounds
+        while self.folder.result(f"{round_name(done + 1)}.fold") is not None:
+            done += 1
+        if done > self.options.rounds:
+            raise CaffeSplitError(
+                f"{self.folder.path} has {done} finished rounds, whose outcome --rounds {self.options.rounds} would "
+                f"replace; give --rounds {done} or more, or choose another --out."
+            )
 
     def left(self) -> list[LoopStep]:
         """The steps that are not finished."""
@@ -189,7 +208,7 @@ class Loop:
         """Do all that is left, and write the outcome."""
         with self.folder.held():
             # Another command may have begun the folder since the first look at it.
-            self.folder.check(self._asked)
+            self.check()
             self.folder.begin(self._asked)
             if self.note:
                 screen.say(self.note)
@@ -198,6 +217,11 @@ class Loop:
             images = tested_images(self.start.training)
             outcome = collect({title: each for title, each in results.items() if each is not None}, images, stopped)
             write_outputs(self.folder.path, outcome, self.start, self._deploy)
+            if self._deploy is not None and outcome.best is not None and outcome.best.kept:
+                screen.say(
+                    f"{BEST}/ has no {self._deploy.name}: it fits a net whose splits are all folded, and those of "
+                    f"{', '.join(outcome.best.kept)} stay."
+                )
         return outcome
 
     def _run(self, screen: Screen) -> str:
@@ -225,6 +249,10 @@ class Loop:
                             "another --out."
                         ) from error
                     result = {"diverged": str(error)}
+                except CaffeSplitError as error:
+                    if self.folder.result(f"{round_name(1)}.fold") is None:
+                        raise
+                    return f"{step.title} failed: {str(error).rstrip('.')}"
                 self.folder.mark(step.title, result)
             if "diverged" in result:
                 lost.add(step.name)
@@ -250,35 +278,3 @@ def _with_layers(training: Training, options: MultiSplitOptions) -> MultiSplitOp
             f"{training.net_path}: {options.layers} layers to split, and {len(possible)} can be: {', '.join(possible)}."
         )
     return options
-
-
-def _adopted(training: Training, watch: Watch, options: MultiSplitOptions, by_tpm: bool) -> tuple[Watch | None, str]:
-    """What of the user's own training is the baseline's, None where it is trained again; and the reason in words.
-
-    Without a choice of a window it is the one that the training's TPM layers sampled last.
-    """
-    assert training.solver is not None
-    end, there = int(training.solver.get("max_iter", 0)), training.snapshots()
-    if options.iteration is None:
-        if end not in there:
-            return None, ""
-        condition = ", if its snapshots have TPM" if by_tpm else ""
-        return None, (
-            "the baseline is trained again, watched, to find where to split; with --iter N the training at "
-            f"{training.prefix} is taken for it{condition}"
-        )
-    missing = [each for each in (options.iteration, end) if each not in there]
-    if missing:
-        return None, f"the baseline is trained: there is no snapshot of {missing[0]} at {training.prefix}"
-    assert training.solver_path is not None
-    check_same_solver(training, training.solver_path.parent / LOG)
-    if by_tpm:
-        try:
-            found = measure_tpm(training, options.iteration, windows=[options.window] if options.window else ())
-        except WrongUseError:
-            raise
-        except CaffeSplitError as error:
-            return None, f"the baseline is trained again, watched: {error}"
-        latest = latest_window(found)[0]
-        watch = replace(watch, windows=((latest.start, latest.stop),))
-    return watch, f"the baseline is the training at {training.prefix}"

@@ -8,6 +8,7 @@ from typing import Any
 from caffe_split.derivation.choice import BY_TPM
 from caffe_split.derivation.options import DeriveOptions
 from caffe_split.errors import WrongUseError, expect, expect_count
+from caffe_split.tpm.layers import expect_pairs
 
 ROUNDS = 3
 # The layers that the ResNet-20 study split together in each round; a net that has fewer has all of its own split.
@@ -51,8 +52,21 @@ class MultiSplitOptions:
     def __post_init__(self) -> None:
         expect(self.derive, DeriveOptions, "DeriveOptions(...) as derive")
         expect_count(self.rounds, "rounds")
-        if isinstance(self.layers, int) and self.layers < 1:
-            raise WrongUseError(f"layers is {self.layers}, expected 1 or more, or names.")
+        expect(self.control, bool, "True or False as control")
+        for name in ("iteration", "threads"):
+            if getattr(self, name) is not None:
+                expect_count(getattr(self, name), name)
+        if self.window is not None:
+            expect_pairs([self.window])
+        if isinstance(self.layers, str):
+            raise WrongUseError(f"layers are a number or names, found {self.layers!r}; write [{self.layers!r}].")
+        if isinstance(self.layers, (list, tuple)):
+            object.__setattr__(self, "layers", tuple(self.layers))
+            if not self.layers or not all(isinstance(each, str) for each in self.layers):
+                raise WrongUseError(f"layers is {self.layers!r}, expected a number, or names of layers.")
+        elif self.layers is not None:
+            expect_count(self.layers, "layers")
+            object.__setattr__(self, "layers", int(self.layers))  # NumPy has whole numbers of its own
         if isinstance(self.layers, tuple) and self.rounds > 1:
             raise WrongUseError("named layers exist only before the first round; give a number, or --rounds 1.")
         if isinstance(self.layers, tuple) and self.derive.choose_by != BY_TPM:

@@ -46,8 +46,15 @@ class MultiSplits:
 
     @property
     def best(self) -> Round | None:
-        """The round whose folded net has the highest test accuracy, the first of equal ones; None without a round."""
-        return max(self.rounds, key=lambda each: each.folded.accuracy, default=None)
+        """The round whose folded net has the highest test accuracy, the first of equal ones; None without a round.
+
+        Rounds with splits that do not fold cost more than the baseline, and count only where there are no others.
+        """
+        return max(self._rivals, key=lambda each: each.folded.accuracy, default=None)
+
+    @property
+    def _rivals(self) -> list[Round]:
+        return [each for each in self.rounds if not each.kept] or list(self.rounds)
 
     @property
     def better_without(self) -> Row | None:
@@ -89,7 +96,7 @@ class MultiSplits:
         cost = "at the baseline's cost" if not best.kept else f"not all folded ({', '.join(best.kept)})"
         said = (
             f"Best: {best.split.name}, folded, {cost}: accuracy {best.folded.accuracy:.4f}, {gain:+.4f} against "
-            f"{words}{counted}. One run proves little, and the best of {len(self.rounds)} was chosen on the test "
+            f"{words}{counted}. One run proves little, and the best of {len(self._rivals)} was chosen on the test "
             "images: `caffe-split study` compares several seeds."
         )
         better = self.better_without

@@ -111,23 +111,6 @@ def test_stopped_before_and_within_every_step_the_loop_ends_in_the_same_table(
     assert (again.baseline, again.rounds) == (ended.baseline, ended.rounds[:1])
 
 
-def test_more_rounds_go_on_from_those_that_are_done(
-    folder: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    shutil.copytree("whole", "more")
-    for path in Path("more").rglob("*.prototxt"):
-        path.write_text(path.read_text().replace("whole/", "more/"))
-    loop = looping.plan_loop(SOLVER, options=replace(SHORT, rounds=3), out="more")
-    assert [step.title for step in loop.left()] == [
-        "MultiSplits3.derive",
-        "MultiSplits3.train",
-        "MultiSplits3.fold",
-        "control3.derive",
-        "control3.train",
-    ]
-
-
 def test_a_round_that_diverges_ends_the_loop_and_keeps_what_was_good(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +274,17 @@ def test_the_sentence_names_the_net_without_a_split_that_did_better() -> None:
     assert ended(0.93, 0.92).endswith("seeds. The same net without a split did better: control, 0.9300.")
     assert ended(0.7, 0.75).endswith("did better: baseline, 0.8000.")
     assert ended(0.92, 0.92).endswith("compares several seeds.")
+
+
+def test_a_round_that_costs_more_than_the_net_is_best_only_where_all_do() -> None:
+    def row(accuracy: float) -> Row:
+        return Row("", accuracy, None, 1, 1)
+
+    whole = Round(row(0.8), row(0.8), None, ())
+    kept = Round(row(0.9), row(0.9), None, ("conv2",))
+    assert MultiSplits(row(0.5), (kept, whole), None).best is whole
+    assert "the best of 1 was" in MultiSplits(row(0.5), (kept, whole), None).sentence()
+    assert MultiSplits(row(0.5), (kept,), None).best is kept
 
 
 def test_the_estimate_counts_only_what_is_left(

@@ -74,6 +74,17 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
     [
         ({"rounds": 0}, "rounds is 0"),
         ({"layers": 0}, "layers is 0"),
+        ({"layers": True}, "layers is True"),
+        ({"layers": 1.5}, "layers is 1.5"),
+        ({"layers": "conv1"}, r"write \['conv1'\]"),
+        ({"layers": ()}, r"layers is \(\), expected a number, or names"),
+        ({"iteration": "2"}, "iteration is '2'"),
+        ({"iteration": 2.5}, "iteration is 2.5"),
+        ({"threads": 0}, "threads is 0"),
+        ({"control": "no"}, "True or False as control"),
+        ({"window": "0:2"}, r"pairs \(start, stop\)"),
+        ({"window": (3, 1)}, r"with start < stop"),
+        ({"window": (5,), "iteration": 3}, r"found \[\(5,\)\]"),
         ({"layers": ("a",), "rounds": 2}, "--rounds 1"),
         ({"window": (0, 30), "iteration": 20}, "after the split at 20"),
         ({"derive": caffe_split.DeriveOptions(schedule="continue")}, "give --rounds 1, or --schedule restart"),
@@ -83,6 +94,16 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
 def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
     with pytest.raises(CaffeSplitError, match=words):
         MultiSplitOptions(**choices)  # type: ignore[arg-type]
+
+
+def test_names_of_layers_may_be_a_list() -> None:
+    assert MultiSplitOptions(rounds=1, layers=["a"]).layers == ("a",)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("argument", ["options", "weights", "deploy", "out"])
+def test_an_argument_of_another_type_is_named(argument: str) -> None:
+    with pytest.raises(CaffeSplitError, match=r"expected .*(options|weights|deploy net|folder out), found int 5"):
+        looping.plan_loop("solver.prototxt", **{argument: 5})  # type: ignore[arg-type]
 
 
 def test_missing_data_is_named_before_anything_is_trained(
