@@ -32,8 +32,9 @@ _HEAD = 1 << 16
 _NEAR = 1 << 18
 # A loss that is not finite is looked for in this many bytes before and after a line.
 _BESIDE = 1 << 14
-# Endings of files that are no logs and may be large.
+# Endings of files that are no logs: of large ones, and of those that tell of a training, as our exports and reports do.
 _NO_LOGS = {".caffemodel", ".solverstate", ".prototxt", ".h5", ".mdb", ".png", ".jpg", ".jpeg", ".npy", ".binaryproto"}
+_NO_LOGS |= {".json", ".csv", ".html", ".htm", ".md", ".svg", ".pdf", ".ipynb", ".py", ".sh"}
 
 # What the logs of `caffe test`, `caffe time` and solvers that only test their nets have; and what those of trainings
 # have. A block more or less does not matter: a training prints its iterations again and again.
@@ -160,7 +161,7 @@ def logs_under(path: PathLike) -> list[Path]:
     root = Path(path)
     if not root.is_dir():
         return [root]
-    files = (file for file in root.rglob("*") if file.suffix not in _NO_LOGS and file.is_file())
+    files = (file for file in root.rglob("*") if file.suffix.lower() not in _NO_LOGS and file.is_file())
     found = [file for file in files if looks_like_log(file) and not _only_tests(file)]
     return sorted(found, key=lambda file: ["" if part == LOG_NAME else part for part in file.parts])
 

@@ -38,6 +38,19 @@ def test_of_a_folder_the_logs_of_trainings_count_each_once_and_its_own_first(tmp
     assert "base/Log.txt.zst" in refused.stderr and "derived" in refused.stdout
 
 
+def test_what_tells_of_a_training_is_no_log_of_it(tmp_path: Path) -> None:
+    """Exports, reports and notes may stand in the folder of the log."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/train.log").write_bytes((LOGS / "bvlc_2016.log").read_bytes())
+    before = caffe_split("table", "run", cwd=tmp_path).stdout
+    for option in ("--series", "--csv", "--tensorboard"):
+        caffe_split("table", "run", option, "run", cwd=tmp_path)
+    caffe_split("report", "run", "--out", "run/report.html", cwd=tmp_path)
+    (tmp_path / "run/NOTES.MD").write_text("At Iteration 100 the loss falls.\n")
+    assert (tmp_path / "run/train.log.json").is_file()
+    assert caffe_split("table", "run", cwd=tmp_path).stdout == before
+
+
 def test_a_log_of_tests_or_times_is_said_to_be_no_training(tmp_path: Path) -> None:
     """Also where it has not come to its end: it neither runs nor is it cut off."""
     lines = (LOGS / "caffe_test.log").read_text().splitlines(keepends=True)
