@@ -19,9 +19,9 @@ from caffe_split.study import nets
 from caffe_split.study.arm import Arm
 from caffe_split.study.controls import raisable
 from caffe_split.study.data import check_data
-from caffe_split.study.model import Study, wider_name
+from caffe_split.study.model import Study, random_name, wider_name
 from caffe_split.study.paths import PLAN, read_json, run_folder
-from caffe_split.study.plan import stages_of
+from caffe_split.study.plan import runs_in, stages_of
 from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog.outputs import is_accuracy
 
@@ -173,10 +173,17 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
     if known.most_records != study.most_records:
         raise CaffeSplitError(f"{out}: its runs have another `rehearsal_batch`; choose another --out")
     # A folder of an earlier version may have arms with options that nothing reads, which no file may have now.
-    arms = {arm.name: arm.as_read for arm in known.arms}
+    arms = {arm.name: arm.as_read for arm in (*known.arms, *known.gone)}
+    runs = runs_in(out)
     for arm in study.arms:
         if arms.get(arm.name, arm) != arm:
             raise CaffeSplitError(f"{out}: its arm {arm.name} is another; choose another name, or another --out")
+        if arm.name not in arms and runs & {arm.name, random_name(arm.name), wider_name(arm.name)}:
+            # A version that forgot arms that were taken out of the file has left its runs.
+            raise CaffeSplitError(
+                f"{out}: it has runs of an arm {arm.name} that its {PLAN} does not describe; choose another name, or "
+                "another --out"
+            )
     _check_windows(study, out)
 
 

@@ -39,7 +39,7 @@ class Study:
     are planned (empty: all of them). At a scale of at most `rehearsal` (empty: at none) a training is tested only at
     its end, and learns from batches of at most `rehearsal_batch` records (0: as the net says). `compare` are pairs of
     runs, which are compared beside the comparisons with controls. `earlier` are the pairs that the study's folder was
-    begun with and that are no longer planned.
+    begun with and that are no longer planned, `gone` the arms of which that is so.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Study:
     rehearsal_batch: int = 0
     compare: tuple[tuple[str, str], ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()
+    gone: tuple[Arm, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -82,14 +83,17 @@ class Study:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Study:
         """From what `as_dict` gave."""
-        lists = ("layers", "rounds")
-        arms = tuple(Arm(**{**arm, **{key: tuple(arm.get(key, ())) for key in lists}}) for arm in value["arms"])
+        arms, gone = (
+            tuple(Arm(**{**arm, **{key: tuple(arm.get(key, ())) for key in ("layers", "rounds")}}) for arm in given)
+            for given in (value["arms"], value.get("gone", ()))
+        )
         paths = {key: Path(value[key]) for key in ("file", "solver", "root")}
         return cls(
             **{
                 **value,
                 **paths,
                 "arms": arms,
+                "gone": gone,
                 "data": None if value["data"] is None else Path(value["data"]),
                 "window": None if value["window"] is None else tuple(value["window"]),
                 "expect": tuple(Expected(**{**each, "mean": tuple(each["mean"])}) for each in value.get("expect", ())),
@@ -173,13 +177,15 @@ class Study:
         return len({frozenset(pair) for pair in (*self.pairs, *self.earlier)})
 
     def after(self, begun: Study) -> Study:
-        """The study with the comparisons of `begun`, an earlier plan of the same folder, that it no longer has.
+        """The study with the comparisons and arms of `begun`, an earlier plan of the same folder, that it lacks now.
 
-        Their results may have been seen, so that to choose among them must not make an interval narrower.
+        Results of the comparisons may have been seen, so that to choose among them must not make an interval narrower;
+        those of the arms lie in the folder, so that their names cannot be given to others.
         """
-        own = {frozenset(pair) for pair in self.pairs}
-        gone = [pair for pair in (*begun.pairs, *begun.earlier) if frozenset(pair) not in own]
-        return replace(self, earlier=tuple(dict.fromkeys(gone)))
+        own, names = {frozenset(pair) for pair in self.pairs}, {arm.name for arm in self.arms}
+        earlier = [pair for pair in (*begun.pairs, *begun.earlier) if frozenset(pair) not in own]
+        gone = tuple(arm for arm in (*begun.arms, *begun.gone) if arm.name not in names)
+        return replace(self, earlier=tuple(dict.fromkeys(earlier)), gone=gone)
 
     @property
     def rehearses(self) -> bool:

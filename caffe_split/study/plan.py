@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from caffe_split.study.arm import Arm
 from caffe_split.study.model import Study, wider_name
 
 Verb = Literal["data", "train", "derive", "fold"]
+# The folder of the marks.
+DONE = "done"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class StudyStep:
     @property
     def output(self) -> str:
         """The file that marks the step's end."""
-        return f"done/{self.title}.json"
+        return f"{DONE}/{self.title}.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,12 @@ def steps_of(study: Study) -> list[StudyStep]:
             kept.append(step)
             needed.update(step.needs)
     return kept[::-1]
+
+
+def runs_in(out: Path) -> set[str]:
+    """The runs of which a study's folder has marks, whatever its plan; an arm's stage counts as the arm."""
+    titles = [path.stem.partition(".")[2] for path in (out / DONE).glob("s*.json")]
+    return {title.rpartition(".")[0].partition("@")[0] for title in titles}
 
 
 def _of_seed(study: Study, seed: int, data: str) -> list[StudyStep]:

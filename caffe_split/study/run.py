@@ -57,25 +57,7 @@ def run_study(
     with _alone(out), holding(out / "locks" / "snakemake.lock") as lock:
         steps = steps_of(study)
         begin(study, out, steps)
-        # --nolock: a killed Snakemake leaves its locks behind; our own lock says whether one is running.
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(SNAKEFILE),
-            "--directory",
-            str(out),
-            "--keep-going",
-            "--rerun-incomplete",
-            "--nolock",
-            "--rerun-triggers",
-            "mtime",
-            "--cores",
-            str(jobs),
-            *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))),
-            *extra,
-        ]
+        command = snakemake(out, jobs, extra)
         start = time.time()
         with append_to(out / "snakemake.log") as log:
             child = subprocess.Popen(
@@ -86,6 +68,20 @@ def run_study(
         if not (out / "results" / "table.json").exists():
             _make_table(out)
         return child.returncode
+
+
+def snakemake(out: Path, jobs: int, extra: Sequence[str] = ()) -> list[str]:
+    """The command that runs the steps of the study in `out` that have no mark."""
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--directory", str(out), "--keep-going"),
+        # A mark is written whole or not at all. A step that Snakemake did not see end has one where it did end.
+        *("--ignore-incomplete", "--keep-incomplete"),
+        # A killed Snakemake leaves its locks behind; our own lock says whether one is running.
+        "--nolock",
+        *("--rerun-triggers", "mtime", "--cores", str(jobs)),
+        *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))),
+        *extra,
+    ]
 
 
 def _make_table(out: Path) -> None:

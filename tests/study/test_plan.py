@@ -11,7 +11,9 @@ from tests.study.study_files import write_study
 
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
+from caffe_split.errors import CaffeSplitError
 from caffe_split.study import steps
+from caffe_split.study.checks import check_same
 from caffe_split.study.duration import work
 from caffe_split.study.model import Study
 from caffe_split.study.paths import PLAN, open_study, read_json, write_json
@@ -88,6 +90,32 @@ def test_a_folder_keeps_the_comparisons_that_it_was_begun_with(tmp_path: Path) -
         "d less continue."
     ]
     assert of_earlier_plans(begun(arms=[*arms, new], compare={"b": "a"})) == []
+
+
+def test_the_name_of_an_arm_that_was_taken_out_is_given_to_no_other(tmp_path: Path) -> None:
+    """Its runs lie in the folder, and would be taken for the other's."""
+
+    def study(*arms: dict[str, Any]) -> Study:
+        return read_study(write_study(tmp_path, arms=arms))
+
+    a, b, other = {"name": "a", "kind": "skip"}, {"name": "b", "kind": "skip"}, {"name": "a", "kind": "residual"}
+    for arms in ((a, b), (b,), (b, {"name": "c", "kind": "dbb"})):
+        begin(study(*arms), tmp_path, steps_of(study(*arms)))
+    for same in (study(a, b), study(a)):
+        check_same(same, {}, tmp_path)
+    with pytest.raises(CaffeSplitError, match="its arm a is another; choose another name, or another --out"):
+        begin(study(other, b), tmp_path, [])
+    # A plan of a version that forgot the arm; its marks are there.
+    plan = read_json(tmp_path / PLAN)
+    write_json(tmp_path / PLAN, {**plan, "study": {**plan["study"], "gone": []}})
+    check_same(study(other, b), {}, tmp_path)
+    for run in ("a", "a@1", "wider-a"):
+        mark = tmp_path / f"done/s3.{run}.train.json"
+        write_json(mark, {})
+        with pytest.raises(CaffeSplitError, match=r"it has runs of an arm a that its plan\.json does not describe"):
+            check_same(study(other, b), {}, tmp_path)
+        mark.rename(tmp_path / "done/s3.x.a.train.json")
+        check_same(study(other, b), {}, tmp_path)
 
 
 CHAIN = [
