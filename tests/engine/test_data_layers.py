@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from PIL import Image
 
 from caffe_split.data.images import decode_image
+from tests.engine.runs import numbers
 from tests.engine.source_files import LIST, encoded, here, image_data, in_caffe, layer, near, picture, write_records
+from tests.support import train
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install h5py")
@@ -206,3 +209,50 @@ def test_each_process_gets_its_rows_of_any_batch(listed: list[np.ndarray], rows:
             for blob, values in whole.items():
                 assert torch.equal(values, torch.cat([half[blob] for half in halves])), (name, blob, number)
                 assert torch.equal(values, late[blob]), (name, blob, number)
+
+
+# -- several layers that draw
+
+
+def test_each_layer_draws_by_a_seed_of_its_own(listed: list[np.ndarray]) -> None:
+    """As in Caffe: a siamese net would otherwise see every image paired with itself. The first one has the net's."""
+    text = image_data(6, "shuffle: true rand_skip: 3", "crop_size: 5 mirror: true")
+    other = text.replace('name: "data"', 'name: "other"').replace('"data"', '"data2"').replace('"label"', '"label2"')
+    alone, pair, again = (here(net, "TRAIN", seed=1) for net in (text, text + other, text + other))
+    for _ in range(3):
+        blobs = pair.forward().blobs
+        assert blobs["label"].tolist() != blobs["label2"].tolist()
+        assert all(torch.equal(blobs[name], blob) for name, blob in again.forward().blobs.items())
+        assert all(torch.equal(blobs[name], blob) for name, blob in alone.forward().blobs.items())
+
+
+def test_crops_of_two_layers_differ() -> None:
+    write_records([{"data": encoded(picture(1, (30, 30)), "PNG"), "encoded": True}] * 4)
+    options = 'data_param { source: "store" batch_size: 4 backend: LMDB } transform_param { crop_size: 9 mirror: true }'
+    text = layer("Data", options, "data")
+    blobs = here(text + text.replace('"data"', '"other"'), "TRAIN", seed=1).forward().blobs
+    assert not torch.equal(blobs["data"], blobs["other"])
+
+
+def test_rows_of_two_layers_are_shuffled_apart(backend: str, folder: Path) -> None:
+    with h5py.File("a.h5", "w") as stream:
+        stream["data"] = stream["other"] = np.arange(20.0).reshape(20, 1)
+    Path("list").write_text("a.h5\n")
+    text = layer("HDF5Data", LIST % (20, "shuffle: true"), "data")
+    ip = 'layer {{ name: "{0}" type: "InnerProduct" bottom: "{1}" top: "{0}" param {{ name: "w" }} '
+    ip += 'param {{ name: "b" }} inner_product_param {{ num_output: 1 weight_filler {{ value: 1 }} }} }}'
+    loss = 'layer { name: "loss" type: "EuclideanLoss" bottom: "left" bottom: "right" top: "loss" }'
+    both = text + text.replace('"data"', '"other"') + ip.format("left", "data") + ip.format("right", "other")
+    Path("net.prototxt").write_text(both + loss)
+    solver = 'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 3 display: 1 snapshot_after_train: false'
+    Path("solver.prototxt").write_text(f'{solver} snapshot_prefix: "n" solver_mode: CPU random_seed: 1')
+    losses = numbers(train("solver.prototxt", folder, backend=backend))["Train net output #0: loss"]
+    assert len(losses) == 3 and min(losses) > 10
+
+
+def test_a_layer_that_draws_nothing_counts_for_none(listed: list[np.ndarray], rows: dict[str, np.ndarray]) -> None:
+    first = layer("HDF5Data", LIST % (8, "shuffle: false"), "far").replace('"data"', '"numbers"')
+    text = image_data(6, "shuffle: true")
+    nets = here(text, "TRAIN", seed=1), here(first + text, "TRAIN", seed=1)
+    labels = [net.forward().blobs["label"].tolist() for net in nets]
+    assert labels[0] == labels[1]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from caffe_split.engine.layers.base import Layer, Place, Shape
-from caffe_split.engine.layers.data_layer import DataLayer
+from caffe_split.engine.layers.data_layer import DataLayer, seeds_of
 from caffe_split.engine.layers.given import Given
 from caffe_split.engine.layers.inputs import Input, MemoryData
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
@@ -117,8 +117,8 @@ class Net:
         self.loss_weights: dict[str, float] = {}
         self._bottoms: list[dict[str, Shape]] = []
         self.multiply_adds = 0
-        for text in texts:
-            self._add(text, place, sharing)
+        for text, own in zip(texts, seeds_of(texts, seed)):
+            self._add(text, replace(place, seed=own), sharing)
         # How the tops of several processes make up those of the whole batch.
         self.kinds: dict[str, BatchKind] = {}
         if group.size > 1:
