@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from caffe_split.net.layers import Layer
 
 INPUT_TYPES = ("Input",)
+# Those of its types that compute otherwise in the TRAIN phase; a layer's own `phase` it does not read.
+_BY_PHASE = ("BatchNorm", "Dropout")
 
 
 class OpenCV(Backend):
@@ -59,6 +61,12 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     from caffe_split.net.layers import phase_layers
 
     layers = phase_layers(read_net(files.net, upgrade=True), how.state)
+    trained = [layer for layer in layers if layer.type in _BY_PHASE and layer.phase_in("TEST") == "TRAIN"]
+    if trained:
+        raise CaffeSplitError(
+            f"{files.net}: {trained[0].where} has a phase: TRAIN of its own, which OpenCV does not read; that needs "
+            "the built Caffe, or PyTorch."
+        )
     inputs = _inputs(files.net, layers, how)
     # A blob's value after its last in-place layer; layers without a top have none.
     writers = {top: layer.name for layer in layers if layer.type not in INPUT_TYPES for top in layer.tops}

@@ -33,6 +33,7 @@ class Assembly:
         wanted: blobs that are outputs beside those that no layer reads.
         transforms: by input, what its data go through first.
         problems: layers that cannot be expressed, and why.
+        phase: of the net; a layer may have its own.
         renamed: outputs that cannot have the name of their blob, since an input has it, by name: the blob.
     """
 
@@ -43,6 +44,7 @@ class Assembly:
     varying: Sequence[str] = ()
     wanted: Sequence[str] = ()
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    phase: str = "TEST"
     problems: list[tuple[Layer, str]] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -110,7 +112,8 @@ class Assembly:
             Value(self.to.unique(f"{top}/{layer.name}"), axes) for top, axes in zip(layer.tops, self.sizes.tops(layer))
         ]
         bottoms = [self.values[bottom] for bottom in layer.bottoms]
-        site = Site(self.to, layer, bottoms, tops, self._blobs_of(layer), sole)
+        training = layer.phase_in(self.phase) == "TRAIN"
+        site = Site(self.to, layer, bottoms, tops, self._blobs_of(layer), sole, training)
         try:
             exporter(site)
         except CannotExpressError as reason:

@@ -62,20 +62,18 @@ def normalization_l2(site: Site) -> None:
 
 
 def bn(site: Site) -> None:
-    """By running statistics (4 blobs); by none or the batch's (2 blobs, SegNet's)."""
+    """By running statistics (4 blobs; in TRAIN by the batch's); by none or the batch's (2 blobs, SegNet's)."""
     options = site.options("bn_param")
-    if bn_kind(site.layer) == "running":
-        names = []
-        for name, blob in site.blobs:
-            site.to.constants.setdefault(name, blob.reshape(-1))
-            names.append(name)
-        site.op("BatchNormalization", [site.x, *names], 0, epsilon=float(options.get("eps")))
-        return
     x = site.x
-    if options.get("bn_mode") != "INFERENCE":
+    site.blobs[:] = [(name, blob.reshape(-1)) for name, blob in site.blobs]
+    if bn_kind(site.layer) == "running":
+        eps = float(options.get("eps"))
+        if options.get("frozen") or not site.training:
+            site.op("BatchNormalization", [x, *(site.blob(index) for index in range(4))], 0, epsilon=eps)
+            return
+        x = batch_statistics(site, eps, None)
+    elif options.get("bn_mode") != "INFERENCE":
         x = batch_statistics(site, _EPS_SEGNET, None)
-    flat = [(name, blob.reshape(-1)) for name, blob in site.blobs]
-    site.blobs[:] = flat
     site.op("Add", [site.op("Mul", [x, shaped(site, 0, 1)]), shaped(site, 1, 1)], 0)
 
 

@@ -180,7 +180,7 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
         raise CaffeSplitError(f"{path}: it has no blob '{strange[0]}'; its blobs: {', '.join(known)}.")
     if problems:
         raise _refusal(path, problems)
-    assembly = Assembly(layers, sizes, blobs, options.opset, varying, options.blobs, transforms)
+    assembly = Assembly(layers, sizes, blobs, options.opset, varying, options.blobs, transforms, options.state.phase)
     graph = assembly.run(str(document.get("name") or path.stem))
     if assembly.problems:
         raise _refusal(path, assembly.problems)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from caffe_split.exporting.conv import attributes_of, single_ones
+from caffe_split.exporting.pointwise import refuse_training
 from caffe_split.exporting.recurrent import projected, steps
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 from caffe_split.layertypes.records.sampling import THETA
@@ -16,7 +17,9 @@ from caffe_split.net.geometry import Window, convolution_window
 
 
 def passing(site: Site) -> None:
-    """Nothing, outside of training."""
+    """Nothing, outside of training; of gradients in training neither."""
+    if site.layer.type != "GradientScaler":
+        refuse_training(site)
     for number in range(len(site.tops)):
         site.same[number] = site.bottoms[number].name
 
@@ -33,10 +36,9 @@ def apl(site: Site) -> None:
     if not bottom.is_fixed(1):
         raise CannotExpressError("the size of a record would vary")
     names = []
-    for name, blob in site.blobs:
+    for index, (_, blob) in enumerate(site.blobs):
         array = blob.reshape(*bottom.shape[1:], blob.shape[2])
-        site.to.constants.setdefault(name, np.ascontiguousarray(array))
-        names.append(name)
+        names.append(site.blob(index, np.ascontiguousarray(array)))
     below = site.op("Relu", [site.op("Sub", [names[1], site.pad_axes(site.x, 1)])])
     parts = site.reduce("ReduceSum", site.op("Mul", [names[0], below]), [bottom.rank], keepdims=False)
     site.op("Add", [site.op("Relu", [site.x]), parts], 0)
@@ -187,13 +189,10 @@ def local(site: Site) -> None:
     ones = single_ones(channels, window.kernel)
     columns = site.op("Conv", [site.x, site.constant("places", ones)], **attributes_of(window, channels))
     rows = site.op("Reshape", [columns, site.constant("rows", [0, 1, len(ones), -1])])
-    name, weight = site.blobs[0]
-    site.to.constants.setdefault(name, weight[:, 0])
-    summed = site.reduce("ReduceSum", site.op("Mul", [rows, name]), [2], keepdims=False)
+    weight = site.blob(0, site.blobs[0][1][:, 0])
+    summed = site.reduce("ReduceSum", site.op("Mul", [rows, weight]), [2], keepdims=False)
     if len(site.blobs) > 1:
-        name, bias = site.blobs[1]
-        site.to.constants.setdefault(name, bias[0])
-        summed = site.op("Add", [summed, name])
+        summed = site.op("Add", [summed, site.blob(1, site.blobs[1][1][0])])
     site.op("Reshape", [summed, site.constant("image", [0, *top.shape[1:]])], 0)
 
 

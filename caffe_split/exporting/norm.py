@@ -12,7 +12,7 @@ from caffe_split.net.norm_forks import is_nvcaffes
 
 
 def batch_norm(site: Site) -> None:
-    """By the stored statistics, divided by their weight; by those of the batch where use_global_stats is false.
+    """By the stored statistics, divided by their weight; in TRAIN, or without use_global_stats, by those of the batch.
 
     In forks a factor and a shift per channel are a fourth and a fifth blob; the weight is then 0 where the first two
     are no sums.
@@ -20,7 +20,8 @@ def batch_norm(site: Site) -> None:
     options = site.options("batch_norm_param")
     own = len(site.blobs) > 3
     eps = max(float(options.get("eps")), 1e-5) if is_nvcaffes(site.layer) else float(options.get("eps"))
-    if options.has("use_global_stats") and not options.get("use_global_stats"):
+    written = options.has("use_global_stats")
+    if not (options.get("use_global_stats") if written else not site.training):
         made = batch_statistics(site, eps, None if own else 0)
         if own:
             site.op("Add", [site.op("Mul", [made, shaped(site, 3, 1)]), shaped(site, 4, 1)], 0)
@@ -35,9 +36,10 @@ def batch_norm(site: Site) -> None:
             site.constant("ones", np.ones(channels, np.float32)),
             site.constant("zeros", np.zeros(channels, np.float32)),
         ]
-    for name, blob in site.blobs[:2]:
-        site.to.constants.setdefault(name, (blob.reshape(-1) * scale).astype(np.float32))
-    statistics = [name for name, _ in site.blobs[:2]]
+    statistics = [
+        site.blob(index, (blob.reshape(-1) * scale).astype(np.float32))
+        for index, (_, blob) in enumerate(site.blobs[:2])
+    ]
     site.op("BatchNormalization", [site.x, *factors, *statistics], 0, epsilon=eps)
 
 
@@ -93,12 +95,9 @@ def _into(site: Site, norm: Node, factor: str, bias: str) -> None:
 
 def shaped(site: Site, index: int, axis: int) -> str:
     """A blob as a constant that broadcasts along the first bottom from `axis` on."""
-    name, blob = site.blobs[index]
+    _, blob = site.blobs[index]
     behind = site.bottoms[0].rank - axis - blob.ndim
-    shaped = blob.reshape(*blob.shape, *[1] * behind)
-    if site.to.constants.setdefault(name, shaped).shape != shaped.shape:
-        return site.constant("shared", shaped)  # another layer has it in another shape
-    return name
+    return site.blob(index, blob.reshape(*blob.shape, *[1] * behind))
 
 
 def _from_bottom(site: Site, axis: int) -> str:

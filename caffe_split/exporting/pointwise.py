@@ -28,13 +28,12 @@ def relu(site: Site) -> None:
 
 def prelu(site: Site) -> None:
     """The negative half times the learnt slope of the channel, or of all channels."""
-    name, slope = site.blobs[0]
+    _, slope = site.blobs[0]
     if slope.size == 1:
         site.op("PRelu", [site.x, site.constant("slope", slope.reshape(()))], 0)
         return
     ones = (1,) * (site.bottoms[0].rank - 2)
-    site.to.constants.setdefault(name, slope.reshape(-1, *ones))
-    site.op("PRelu", [site.x, name], 0)
+    site.op("PRelu", [site.x, site.blob(0, slope.reshape(-1, *ones))], 0)
 
 
 def elu(site: Site) -> None:
@@ -106,11 +105,19 @@ def _log(site: Site, log: float, scale: float, shift: float) -> None:
     site.chain([*_linear(site, scale, shift), *last])
 
 
+def refuse_training(site: Site) -> None:
+    """Raises `CannotExpressError` for a layer that draws random numbers, or reads labels, in the TRAIN phase alone."""
+    if site.training:
+        whose = "by its own phase: TRAIN" if site.layer.message.has("phase") else "in the TRAIN phase"
+        raise CannotExpressError(f"it computes as in training, {whose}; a model does not")
+
+
 def dropout(site: Site) -> None:
     """Nothing, outside of training; without scale_train (Faster R-CNN) a factor."""
     options = site.options("dropout_param")
     if options.get("sample_weights_test"):
         raise CannotExpressError("sample_weights_test: what it drops is drawn anew in each run")
+    refuse_training(site)
     if options.get("scale_train"):
         site.same[0] = site.x
     else:

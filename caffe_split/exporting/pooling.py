@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caffe_split.exporting.pointwise import refuse_training
 from caffe_split.exporting.site import CannotExpressError, Exporter, Site
 from caffe_split.net.geometry import Window, pooled_sizes, pooling_window, pyramid_windows
 
@@ -87,6 +88,7 @@ def _fixed(site: Site, windows: _Windows, top: int | None, x: str = "") -> str:
 
 def _stochastic(site: Site, windows: _Windows) -> None:
     """The mean of what training draws: the sum of squares of each window over its sum, 0 where that is not above 0."""
+    refuse_training(site)
     if not site.bottoms[0].is_fixed(2):
         raise CannotExpressError("its windows are those of images of one size")
     means = replace(windows, kind="AVE")

@@ -82,6 +82,7 @@ class Site:
         tops: its tops, with the names that they are to have.
         blobs: (name, array) of each of its blobs, in Caffe's shapes; the name is the owner's for a shared one.
         sole: for each bottom whether no other layer reads the value, and it is no output.
+        training: whether it computes as in the TRAIN phase: by the phase of the net, or by one of its own.
         same: index of a top -> the name of the value that it is, for tops that need no operator.
     """
 
@@ -91,6 +92,7 @@ class Site:
     tops: list[Value]
     blobs: list[tuple[str, np.ndarray]]
     sole: list[bool]
+    training: bool = False
     same: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -106,11 +108,12 @@ class Site:
         """An axis of the first bottom, counted from the front."""
         return int(str(axis)) % (self.bottoms[0].rank if rank is None else rank)
 
-    def blob(self, index: int) -> str:
-        """The constant of a blob as it is."""
+    def blob(self, index: int, form: np.ndarray | None = None) -> str:
+        """The constant of a blob, as it is or in another form; a new one where another layer has it in another form."""
         name, array = self.blobs[index]
-        self.to.constants.setdefault(name, array)
-        return name
+        wanted = array if form is None else form
+        held = self.to.constants.setdefault(name, wanted)
+        return name if held is wanted or np.array_equal(held, wanted) else self.constant("shared", wanted)
 
     def constant(self, step: str, array: np.ndarray | Sequence[int], exact: bool = False) -> str:
         """A new constant; a list is one of whole numbers. exact: float32 also in a model of half precision."""

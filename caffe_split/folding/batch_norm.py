@@ -109,8 +109,9 @@ def _merge(
     documents: Sequence[prototxt.Document], chains: Sequence[Chain], blobs: dict[str, list[np.ndarray]]
 ) -> tuple[str, ...]:
     names = chains[0].names
+    unlike = CannotFoldError("the nets do not normalise it alike")
     if any(chain.names != names for chain in chains):
-        raise CannotFoldError("the nets do not normalise it alike")
+        raise unlike
     name = chains[0].convolution.name
     own = blobs[name]
     kernels = Kernels(
@@ -118,9 +119,10 @@ def _merge(
     )
     if kernels.weight.ndim != 4:
         raise CannotFoldError(f"its weight has shape {kernels.weight.shape}; only 2-D convolutions are handled")
-    for norm in chains[0].norms:
-        kernels = affine(norm, blobs.get(norm.name) or [], len(kernels.weight)).after(kernels)
-    assert kernels.bias is not None
+    found = [_through(kernels, chain, blobs) for chain in chains]
+    weight, bias = found[0]
+    if not all(np.array_equal(weight, other) and np.array_equal(bias, shift) for other, shift in found):
+        raise unlike
     for chain in chains:
         message = chain.convolution.message
         message.set("top", chain.top)
@@ -129,10 +131,18 @@ def _merge(
             parent = norm.field.parent
             assert parent is not None
             parent.remove(norm.field, keep_blank=False)
-    blobs[name] = [kernels.weight.astype(np.float32), kernels.bias.astype(np.float32)]
+    blobs[name] = [weight.astype(np.float32), bias.astype(np.float32)]
     for norm_name in names:
         blobs.pop(norm_name, None)
     return names
+
+
+def _through(kernels: Kernels, chain: Chain, blobs: Blobs) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of the convolution that computes what the chain does. Raises `CannotFoldError`."""
+    for norm in chain.norms:
+        kernels = affine(norm, blobs.get(norm.name) or [], len(kernels.weight)).after(kernels)
+    assert kernels.bias is not None
+    return kernels.weight, kernels.bias
 
 
 def add_bias(message: prototxt.Message) -> None:

@@ -168,13 +168,20 @@ class FoldPlan:
         changed = {blob for split in self.trimmed for blob in split.changed}
         result = replace(result, rows=tuple(row for row in result.rows if row.blob not in changed))
         if not result.passed:
+            hint = _SMALL if result.worst <= _MOST_ROUNDING else _LARGE
             raise CaffeSplitError(
-                f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. If the "
-                "weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
+                f"{source}: folded, it would be another function: {result.reason()}. Nothing was written. {hint}"
             )
         return result
 
 
+# A relative difference that rounding can make where branches all but cancel each other; and what to do about others.
+_MOST_ROUNDING = 0.1
+_SMALL = "If the weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
+_LARGE = (
+    "So much is not rounding: either the branches' weights cancel each other out, or this is a fault of `fold`, which "
+    "a larger --tolerance would hide."
+)
 NO_OPTIONS = FoldOptions()
 _NO_SPLITS = "no split layers in it; give a net that make-derived wrote"
 _NO_NORMS = "no split layers and no BatchNorm behind a convolution in it"

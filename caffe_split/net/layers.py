@@ -48,6 +48,10 @@ class Layer:
         # A layer that a fork's rule might leave out stays: nothing may be computed as if it were not there.
         return not any(state.meets(rule) and not check.foreign(rule, "NetStateRule") for rule in excludes)
 
+    def phase_in(self, phase: str) -> str:
+        """The phase in which the layer computes in a net of that phase: its own `phase`, if it has one."""
+        return str(self.message.get("phase", phase))
+
     def param_names(self) -> list[str]:
         """The names of the layer's `param` messages in order; an unnamed one is ''."""
         return [spec.get("name", "") for spec in self.message.subs("param")]

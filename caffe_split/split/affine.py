@@ -52,6 +52,8 @@ def batch_norm(layer: Layer, blobs: Sequence[Array]) -> Affine:
     param = Options.of(layer.message, "batch_norm_param")
     if param.has("use_global_stats") and not param.get("use_global_stats"):
         raise CannotFoldError(f"{layer.where} uses each batch's own statistics in the TEST phase too")
+    if not param.has("use_global_stats"):
+        _refuse_training(layer)
     inside = norm_forks.scale_inside(layer)
     if len(blobs) != (5 if inside else 3) or blobs[2].size != 1:
         whose = "one with its scale inside has 5" if inside else "Caffe's own BatchNorm has 3"
@@ -63,6 +65,12 @@ def batch_norm(layer: Layer, blobs: Sequence[Array]) -> Affine:
         eps = max(eps, 1e-5)
     plain = _normalised(blobs[0] * scale, blobs[1] * scale, eps)
     return Affine(plain.factor * blobs[3], plain.shift * blobs[3] + blobs[4]) if inside else plain
+
+
+def _refuse_training(layer: Layer) -> None:
+    """Raises `CannotFoldError` for a layer that normalises as in training, also in a net of the TEST phase."""
+    if layer.phase_in("TEST") == "TRAIN":
+        raise CannotFoldError(f"{layer.where} uses each batch's own statistics, by its own phase: TRAIN")
 
 
 def _bn(layer: Layer, blobs: Sequence[Array]) -> Affine:
@@ -80,6 +88,8 @@ def _bn(layer: Layer, blobs: Sequence[Array]) -> Affine:
         raise CannotFoldError(f"{layer.where} has {len(blobs)} blobs; a BN of its fork has {count}")
     if kind == "segnet":
         return Affine(blobs[0], blobs[1])
+    if not param.get("frozen"):
+        _refuse_training(layer)
     plain = _normalised(blobs[2], blobs[3], float(param.get("eps")))
     return Affine(plain.factor * blobs[0], plain.shift * blobs[0] + blobs[1])
 

@@ -142,3 +142,19 @@ def test_rows_that_are_shuffled_come_alike_to_both_nets(engine: str, tmp_path: P
     caffe_split("make-derived", "net.prototxt", *options, cwd=tmp_path)
     given = ("verify", "net.prototxt", "d/net.prototxt", "--baseline-weights", "w.caffemodel", "--engine", engine)
     assert "same function: " in caffe_split(*given, "--batches", 3, cwd=tmp_path).stdout
+
+
+def test_opencv_refuses_layers_that_compute_as_in_training(tmp_path: Path) -> None:
+    """It does not read a layer's own phase, so that any two such nets would be the same to it."""
+    pytest.importorskip("cv2", reason="OpenCV is not installed: pip install opencv-python-headless")
+    data = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }\n'
+    (tmp_path / "net.prototxt").write_text(
+        data
+        + 'layer { name: "scale" type: "Scale" bottom: "data" top: "s" }\n'
+        + 'layer { name: "drop" type: "Dropout" bottom: "s" top: "d" phase: TRAIN }\n'
+    )
+    caffemodel.write_weights(tmp_path / "w.caffemodel", {"scale": [np.ones(3)]})
+    weights = ("--baseline-weights", "w.caffemodel", "--derived-weights", "w.caffemodel")
+    given = ("verify", "net.prototxt", "net.prototxt", *weights, "--engine", "opencv")
+    said = caffe_split(*given, cwd=tmp_path, status=1).stderr
+    assert "layer 'drop' (line 3) has a phase: TRAIN of its own, which OpenCV does not read" in said

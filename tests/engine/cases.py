@@ -195,6 +195,10 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "bn_fraction": simple("BatchNorm", "batch_norm_param { moving_average_fraction: 0.9 eps: 0.001 }"),
     "bn_eps_0": simple("BatchNorm", "batch_norm_param { eps: 0 }"),
     "bn_test": simple("BatchNorm", phase="TEST"),
+    # A layer's own phase, which counts whatever that of its net is.
+    "bn_own_test": simple("BatchNorm", "phase: TEST"),
+    "bn_own_train": simple("BatchNorm", "phase: TRAIN", phase="TEST"),
+    "dropout_own_test": simple("Dropout", "phase: TEST"),
     "bn_global": simple("BatchNorm", "batch_norm_param { use_global_stats: true }"),
     "bn_flat": lambda r: Case(layer("BatchNorm"), {"x": (int(r.integers(3, 9)), int(r.integers(2, 6)))}),
     "lrn": simple("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 1.5 }"),

@@ -191,6 +191,12 @@ JUDGED: dict[str, Judged] = {
     "bn_running_test": one(
         "BN", "bn_param { eps: 0.001 }", lambda x, s, t, m, v: [ref.bn(x, s, t, m, v, 1e-3)], phase="TEST"
     ),
+    "bn_running_own_train": one(
+        "BN",
+        "phase: TRAIN bn_param { eps: 0.001 }",
+        lambda x, s, t, m, v: [ref.bn(x, s, t, *ref.statistics(x), 1e-3)],
+        phase="TEST",
+    ),
     "bn_frozen": one("BN", "bn_param { frozen: true slope_filler { value: 1 } }", lambda x, *b: [ref.bn(x, *b, 1e-5)]),
     "batch_norm_nvcaffe": one("BatchNorm", BATCH_NORM.format("scale_bias: true"), batch_normed),
     "batch_norm_intel": one("BatchNorm", BATCH_NORM.format("use_weight_bias: true"), batch_normed),

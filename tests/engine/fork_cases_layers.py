@@ -99,6 +99,7 @@ JUDGED = {
     "conv_lstm": maps(f"lstm_conv_param {{ {CONVOLUTION} pad: 1 }}", 1, 1, exposed=False),
     "conv_lstm_exposed": maps(f"lstm_conv_param {{ {CONVOLUTION} pad: 2 dilation: 2 }}", 2, 2, exposed=True),
     "noise_test": one("Noise", "noise_param { gaussian_std: 1 }", lambda x: [x], phase="TEST"),
+    "noise_own_test": one("Noise", "phase: TEST noise_param { gaussian_std: 1 }", lambda x: [x]),
     "spatial_dropout_test": one("SpatialDropout", "", lambda x: [x], phase="TEST"),
     "gradient_scaler": one("GradientScaler", "", lambda x: [x], back=False),
     "selu": one("SeLu", "", lambda x: [SELU[0] * np.where(x > 0, x, SELU[1] * (np.exp(np.minimum(x, 0)) - 1))]),

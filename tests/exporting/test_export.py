@@ -17,6 +17,7 @@ from caffe_split.engine.model.net import Net
 from caffe_split.exporting import check
 from caffe_split.formats import prototxt
 from caffe_split.formats.onnx import write
+from caffe_split.net.state import NetState
 from tests.exporting.judge import run_model
 from tests.support import caffe_split
 
@@ -200,6 +201,39 @@ def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files
         "11: layer 'filter': how much it lets through depends on the data",
     ]
     assert sorted(path.name for path in files[0].parent.iterdir() if path.suffix == ".onnx") == []
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_a_layer_draws_in_training_is_refused(files: tuple[Path, Path], own: bool) -> None:
+    """By the phase of the net, or by the layer's own."""
+    phase, text = "phase: TRAIN" if own else "", INPUT + HEAD
+    for name, kind, more in [
+        ("drop", "Dropout", ""),
+        ("noise", "Noise", "noise_param { gaussian_std: 1 }"),
+        ("some", "Pooling", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
+        ("scaled", "GradientScaler", "gradient_scaler_param { max_iter: 9 }"),
+    ]:
+        text += f'layer {{ name: "{name}" type: "{kind}" bottom: "conv" top: "{name}" {phase} {more} }}\n'
+    with pytest.raises(CaffeSplitError) as raised:
+        plan_of(files, text, **({} if own else {"state": NetState("TRAIN")}))
+    why = "it computes as in training, " + ("by its own phase: TRAIN" if own else "in the TRAIN phase")
+    assert [line.split(":", 1)[1].split(";")[0] for line in str(raised.value).splitlines()[1:]] == [
+        f"{line}: layer '{name}': {why}" for line, name in ((9, "drop"), (10, "noise"), (11, "some"))
+    ]
+
+
+def test_layers_that_share_a_factor_in_two_shapes_have_it_in_both(files: tuple[Path, Path]) -> None:
+    """A Scale behind a BatchNorm is part of its operator, which wants the factor flat."""
+    shared = 'param { name: "f" } param { name: "b" } scale_param { bias_term: true } }\n'
+    text = (
+        f'layer {{ name: "one" type: "Scale" bottom: "data" top: "one" {shared}'
+        'layer { name: "bn" type: "BatchNorm" bottom: "one" top: "bn" }\n'
+        f'layer {{ name: "two" type: "Scale" bottom: "bn" top: "two" {shared}'
+    )
+    weights_of(INPUT + text, files[1])
+    plan = plan_of(files, INPUT + text)
+    assert [node.op for node in plan.model.graph.nodes] == ["Mul", "Add", "BatchNormalization"]
+    plan.write(check=CheckOptions(engine="torch"))
 
 
 def test_bottoms_that_no_layer_gives_are_listed_by_layer_and_state(files: tuple[Path, Path]) -> None:

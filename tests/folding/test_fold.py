@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,8 @@ layer { name: "apart_bn" type: "BatchNorm" bottom: "apart" top: "apart_bn" batch
 layer { name: "apart_scale" type: "Scale" bottom: "apart_bn" top: "apart_scale" }
 layer { name: "biased" type: "Convolution" bottom: "apart_scale" top: "biased" convolution_param { num_output: 4
   kernel_size: 1 group: 2 } }
-layer { name: "biased_bn" type: "BatchNorm" bottom: "biased" top: "biased" }
+layer { name: "biased_bn" type: "BatchNorm" bottom: "biased" top: "biased" phase: TRAIN
+  batch_norm_param { use_global_stats: true } }
 layer { name: "biased_relu" type: "ReLU" bottom: "biased" top: "biased" }
 layer { name: "read_twice" type: "Convolution" bottom: "biased" top: "read_twice" convolution_param { num_output: 4
   kernel_size: 1 } }
@@ -240,6 +242,9 @@ layer { name: "batchwise" type: "Convolution" bottom: "sum" top: "batchwise" con
   kernel_size: 1 } }
 layer { name: "batchwise_bn" type: "BatchNorm" bottom: "batchwise" top: "batchwise"
   batch_norm_param { use_global_stats: false } }
+layer { name: "trained" type: "Convolution" bottom: "batchwise" top: "trained" convolution_param { num_output: 4
+  kernel_size: 1 } }
+layer { name: "trained_bn" type: "BatchNorm" bottom: "trained" top: "trained" phase: TRAIN }
 """
 
 
@@ -259,30 +264,40 @@ def test_which_batch_norms_fold(tmp_path: Path, backend: str) -> None:
     (tmp_path / "net.prototxt").write_text(NORMED)
     rng = np.random.default_rng(0)
     weights = {"apart": [rng.standard_normal((4, 3, 3, 3))], "apart_scale": [rng.standard_normal(4)]}
-    for name, channels in (("biased", 2), ("read_twice", 4), ("batchwise", 4)):
+    for name, channels in (("biased", 2), ("read_twice", 4), ("batchwise", 4), ("trained", 4)):
         weights[name] = [rng.standard_normal((4, channels, 1, 1)), rng.standard_normal(4)]
-    for name in ("apart_bn", "biased_bn", "twice_bn", "batchwise_bn"):
+    for name in ("apart_bn", "biased_bn", "twice_bn", "batchwise_bn", "trained_bn"):
         weights[name] = [rng.standard_normal(4) * 3, rng.uniform(1, 2, 4) * 3, np.array([3.0])]
     caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
     plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--engine", backend, "--fold-batch-norm")
     assert plan["batch_norm"] == {"apart": ["apart_bn", "apart_scale"], "biased": ["biased_bn"]}
-    assert set(plan["batch_norm_kept"]) == {"read_twice", "batchwise"}
+    assert set(plan["batch_norm_kept"]) == {"read_twice", "batchwise", "trained"}
     assert "read by other layers than its BatchNorm" in plan["batch_norm_kept"]["read_twice"]
-    assert "uses each batch's own statistics" in plan["batch_norm_kept"]["batchwise"]
+    assert "uses each batch's own statistics in the TEST phase" in plan["batch_norm_kept"]["batchwise"]
+    assert "uses each batch's own statistics, by its own phase: TRAIN" in plan["batch_norm_kept"]["trained"]
     assert plan["largest_difference"][0] < 1e-4
     layers = {layer.name: layer for layer in all_layers(prototxt.read(tmp_path / "folded/net.prototxt"))}
     assert layers["apart"].tops == ("apart_scale",) and "apart_bn" not in layers and "twice_bn" in layers
 
 
-def test_a_batch_norm_that_one_of_two_nets_needs_stays_in_both(tmp_path: Path, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ('} layer { name: "r" type: "ReLU" bottom: "conv" top: "r" }', "is read by other layers than its BatchNorm"),
+        ("phase: TRAIN }", "by its own phase: TRAIN"),
+        ("batch_norm_param { eps: 0.1 } }", "the nets do not normalise it alike"),
+    ],
+)
+def test_a_batch_norm_that_one_of_two_nets_needs_stays_in_both(
+    tmp_path: Path, backend: str, more: str, why: str
+) -> None:
     """They share the weights, in which it would be."""
     text = NORMED.split('layer { name: "apart"')[0]
     text += """
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 4 kernel_size: 3 } }
-layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" }
-"""
-    (tmp_path / "net.prototxt").write_text(text)
-    (tmp_path / "other.prototxt").write_text(text + 'layer { name: "r" type: "ReLU" bottom: "conv" top: "r" }\n')
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" """
+    (tmp_path / "net.prototxt").write_text(text + "}")
+    (tmp_path / "other.prototxt").write_text(text + more)
     rng = np.random.default_rng(0)
     channels = 3
     weights = {"conv": [rng.standard_normal((4, channels, 3, 3)), rng.standard_normal(4)]}
@@ -290,7 +305,7 @@ layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" }
     caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
     words = ("--engine", backend, "--fold-batch-norm", "--deploy", "other.prototxt")
     said = caffe_split("fold", "net.prototxt", "w.caffemodel", *words, cwd=tmp_path, status=1).stderr
-    assert "conv" in said and "is read by other layers than its BatchNorm" in said, said
+    assert "conv" in said and why in said, said
     assert not (tmp_path / "folded").exists()
 
 
@@ -299,7 +314,8 @@ FORKS = {
     "nvcaffe_scaled": ("BatchNorm", "batch_norm_param { scale_filler { value: 1 } eps: 0.01 }", 5),
     "intel": ("BatchNorm", "batch_norm_param { use_weight_bias: true filler { value: 1 } }", 5),
     "running": ("BN", "bn_param { eps: 0.01 momentum: 0.9 }", 4),
-    "frozen": ("BN", "bn_param { frozen: true slope_filler { value: 1 } }", 4),
+    "frozen": ("BN", "phase: TRAIN bn_param { frozen: true slope_filler { value: 1 } }", 4),
+    "as_in_training": ("BN", "phase: TRAIN bn_param { eps: 0.01 momentum: 0.9 }", 4),
     "segnet": ("BN", "bn_param { bn_mode: INFERENCE }", 2),
     "learning": ("BN", "bn_param { bn_mode: LEARN }", 2),
 }
@@ -329,7 +345,10 @@ def test_norms_of_forks_fold(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(text)
     caffemodel.write_weights(tmp_path / "w.caffemodel", weights)
     plan = fold(tmp_path, "net.prototxt", "w.caffemodel", "--engine", "torch", "--fold-batch-norm")
-    assert plan["batch_norm"] == {name: [f"{name}_bn"] for name in FORKS if name != "learning"}
+    assert plan["batch_norm"] == {name: [f"{name}_bn"] for name in FORKS if name not in ("learning", "as_in_training")}
+    assert plan["batch_norm_kept"]["as_in_training"].endswith(
+        "uses each batch's own statistics, by its own phase: TRAIN"
+    )
     assert "with bn_mode: INFERENCE it does not, but wants" in plan["batch_norm_kept"]["learning"]
     assert plan["largest_difference"][0] < 1e-4
 
@@ -518,7 +537,8 @@ def test_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
     caffemodel.write_weights(tmp_path / "large.caffemodel", large)
     refused = fold(tmp_path, "d/net.prototxt", "large.caffemodel", status=1)
     assert "folded, it would be another function: blob 't', the first, differs by" in refused["error"]
-    assert "Nothing was written" in refused["error"] and refused["error"].count("\n") == 1
+    assert "Nothing was written. If the weights are that badly conditioned" in refused["error"]
+    assert refused["error"].count("\n") == 1
     text = (tmp_path / "d/net.prototxt").read_text()
     (tmp_path / "d/net.prototxt").write_text(text.replace('bottom: "x_split1"', 'bottom: "x_split7"'))
     refused = fold(tmp_path, "d/net.prototxt", "d/init.caffemodel", status=1)
@@ -560,6 +580,17 @@ def test_a_deploy_net_of_an_old_form_is_copied(digits: Path, old: str) -> None:
     assert 'type: "Input"' in text
     fold(digits, "derived1/train_val.prototxt", "derived1/init.caffemodel", "--deploy", "old.prototxt")
     assert (digits / "folded/old.prototxt").read_bytes() == (digits / "old.prototxt").read_bytes()
+
+
+def test_a_large_difference_is_not_put_down_to_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny(tmp_path)
+    split_tiny(tmp_path)
+    plan = make.fold("d/net.prototxt", "d/init.caffemodel", out="folded")
+    wrong = replace(plan, weights={name: [2 * blob for blob in blobs] for name, blobs in plan.weights.items()})
+    with pytest.raises(CaffeSplitError, match=r"Nothing was written. So much is not rounding"):
+        wrong.write()
+    assert not Path("folded").exists()
 
 
 def test_the_net_of_a_solver(digits: Path) -> None:

@@ -25,10 +25,10 @@ MOST_VALUES = 2**31 - 1
 
 @dataclass(frozen=True)
 class Place:
-    """What the layers of one net share.
+    """What the layers of one net share, except their phase.
 
     Attributes:
-        phase: TRAIN or TEST.
+        phase: TRAIN or TEST; of a layer that has a `phase` of its own, that.
         generator: the random numbers of the fillers; None where blobs are not filled.
         seed: of the random choices in the data.
         device: where the net runs.
@@ -94,7 +94,7 @@ class Layer:
 
     @property
     def training(self) -> bool:
-        """Whether the phase is TRAIN."""
+        """Whether the layer's phase is TRAIN, also in a net of the phase TEST."""
         return self.place.phase == "TRAIN"
 
     def setup(self, bottoms: Sequence[Shape]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from caffe_split.engine.layers.base import MOST_AXES, MOST_VALUES, Layer, Place, Shape
 from caffe_split.engine.layers.data_layer import DataLayer
@@ -22,6 +23,7 @@ def make_layer(text: Text, place: Place, bottoms: list[Shape]) -> tuple[Layer, l
     engine = record_for(text).engine
     assert engine is not None, "check_net has refused the others"
     module = importlib.import_module(f"caffe_split.engine.layers.{engine.module}")
+    place = replace(place, phase=text.phase_in(place.phase))
     layer: Layer = getattr(module, engine.class_name or text.type)(text, place)
     try:
         layer.setup(bottoms)
