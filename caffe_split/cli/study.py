@@ -98,7 +98,7 @@ def study(
         _dry_run(plan, out, jobs)
         return 0
     if publish is not None:
-        from caffe_split.study.publish import check_page
+        from caffe_split.study.published import check_page
 
         check_page(plan, publish, logs)
     with view(plan.name) as show:

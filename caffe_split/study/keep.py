@@ -62,12 +62,12 @@ def keep_runs(study: Study, out: Path, folder: Path) -> list[Path]:
             continue
         source, target = out / run_folder(seed, step.name), folder / step.name
         try:
-            log = short_log((source / _LOG).read_text(encoding="utf-8"))
+            log = short_log((source / _LOG).read_text(encoding="utf-8", errors="surrogateescape"))
             net = nets.with_own_data(study, source / _NET)
             make_folder(target)
         except OSError as error:
             raise CaffeSplitError(f"{source}: its log and net cannot be kept: {reason(error)}") from None
-        write_atomic(target / _LOG, log.encode())
+        write_atomic(target / _LOG, log.encode("utf-8", "surrogateescape"))
         write_atomic(target / _NET, net)
         kept.append(target)
     return kept

@@ -12,10 +12,11 @@ from caffe_split.backends.choose import get_backend
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import make_folder, reason, write_atomic
 from caffe_split.study import nets
-from caffe_split.study.keep import holds_runs, keep_runs
+from caffe_split.study.keep import keep_runs
 from caffe_split.study.model import RATE, Study, random_name, wider_name
 from caffe_split.study.paths import PLAN, read_json
 from caffe_split.study.plan import steps_of
+from caffe_split.study.published import BEGIN, END, SOURCE, SOURCE_END, beside, check_page
 from caffe_split.study.read import read_study
 from caffe_split.study.remarks import of_earlier_plans
 from caffe_split.study.results import read_mark
@@ -24,56 +25,27 @@ from caffe_split.study.statistics import Interval
 from caffe_split.study.table import markdown, write_table
 from caffe_split.study.versions import machine, versions
 
-_BEGIN, _END = "<!-- conclusion: kept when the page is made again -->", "<!-- end of the conclusion -->"
-_UNWRITTEN = "(to be written by a person)"
-# What stands beside NAME.md, in the order of `table.FILES`.
-_ENDINGS = (".csv", ".png", "_gains.png", ".json")
-
-
-def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, str]:
-    """The page of a study in `folder`, and the conclusion that stands in it.
-
-    Raises `CaffeSplitError` where another file is in its place, or, with `logs`, in that of the runs that are kept.
-    """
-    page = folder / f"{study.name}.md"
-    if folder.exists() and not folder.is_dir():
-        raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
-    if not page.exists():
-        for beside in [*_beside(page), *([page.with_suffix("")] if logs else [])]:
-            if beside.exists() and not (beside.is_dir() and holds_runs(beside)):
-                raise CaffeSplitError(f"{beside} exists without a page {page.name}; nothing is overwritten unasked.")
-        return page, _UNWRITTEN
-    try:
-        text = page.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = ""
-    if _BEGIN not in text or _END not in text:
-        raise CaffeSplitError(f"{page} is not a study's page; nothing is overwritten unasked.")
-    return page, text.split(_BEGIN)[1].split(_END)[0].strip()
-
 
 def publish_study(study: Study, rows: Sequence[Row], out: Path, folder: Path, jobs: int, logs: bool = False) -> Path:
     """Write `folder`/NAME.md with its table and figures beside it; the page's path.
 
     With `logs`, the first seed's nets and short logs are kept in `folder`/NAME (see `keep_runs`). A page of that name
-    that a study wrote is replaced, its conclusion kept. Raises `CaffeSplitError` for any other file of that name, and
+    of the same plan is replaced, its conclusion kept. Raises `CaffeSplitError` for any other file of that name, and
     where nothing can be written.
     """
     page, conclusion = check_page(study, folder, logs)
+    command = command_of(study, out, folder, jobs) + (" --logs" if logs else "")
+    text = _page(study, rows, out, command, conclusion)
     try:
         make_folder(folder)
-        write_table(study, rows, _beside(page))
+        # First, as it says whose the others are: cut short, the publication can be made again.
+        write_atomic(page, text.encode("utf-8", "surrogateescape"))
+        write_table(study, rows, beside(page))
     except OSError as error:
         raise CaffeSplitError(f"{folder}: cannot be written: {reason(error)}") from None
     if logs:
         keep_runs(study, out, page.with_suffix(""))
-    command = command_of(study, out, folder, jobs) + (" --logs" if logs else "")
-    write_atomic(page, _page(study, rows, out, command, conclusion).encode("utf-8", "surrogateescape"))
     return page
-
-
-def _beside(page: Path) -> list[Path]:
-    return [page.with_name(f"{page.stem}{ending}") for ending in _ENDINGS]
 
 
 def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion: str) -> str:
@@ -94,9 +66,9 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
         "",
         "## Conclusion",
         "",
-        _BEGIN,
+        BEGIN,
         conclusion,
-        _END,
+        END,
         "",
         "## Reading",
         "",
@@ -118,9 +90,7 @@ def _page(study: Study, rows: Sequence[Row], out: Path, command: str, conclusion
         "",
         "## The study",
         "",
-        "```yaml",
-        source.strip(),
-        "```",
+        f"{SOURCE}{source.strip()}{SOURCE_END}",
         "",
     ]
     return "\n".join(lines)

@@ -34,7 +34,7 @@ def write_results() -> None:
     study = open_study()
     rows = rows_of(study, read_results(study))
     make_folder(RESULTS)
-    write_atomic(RESULTS / "table.md", markdown(rows).encode())
+    write_atomic(RESULTS / "table.md", markdown(rows).encode("utf-8", "surrogateescape"))
     write_table(study, rows, [RESULTS / name for name in FILES])
     marks = [Path(step.output) for step in steps_of(study) if Path(step.output).exists()]
     write_manifest(RESULTS, [study.file, study.solver, *marks], ["table.md", *FILES], study.as_dict())
@@ -47,11 +47,11 @@ def write_table(study: Study, rows: Sequence[Row], files: Sequence[Path]) -> Non
     columns = [(row.run, {seed: 100 * value for seed, value in row.final_by_seed.items()}) for row in rows]
     write_picture(points, lambda canvas: draw_pairs(canvas, columns, "final test accuracy, %"), force=True)
     write_picture(gains, lambda canvas: draw_gains(canvas, gains_of(rows)), force=True)
-    write_json(values, {**_of(study), "rows": [row.as_dict() for row in rows]})
+    write_json(values, {**facts(study), "rows": [row.as_dict() for row in rows]})
 
 
-def _of(study: Study) -> dict[str, Any]:
-    """What the rows are of."""
+def facts(study: Study) -> dict[str, Any]:
+    """What the rows of a table are of, as its JSON has it."""
     return {
         "study": study.name,
         "scale": study.scale,
