@@ -100,6 +100,21 @@ def test_bn_keeps_running_means() -> None:
             np.testing.assert_allclose(blob.numpy().ravel(), wanted, rtol=1e-5)
 
 
+def test_batches_of_other_sizes_count_on() -> None:
+    """Where shapes vary, a layer is set up anew for each; what it has counted stays."""
+    norm = only("BatchNorm", "batch_norm_param { moving_average_fraction: 0.8 scale_bias: true }").layers[-1]
+    options = "margin_inner_product_param { num_output: 2 base: 8 gamma: 1 power: 1 lambda_min: 0 }"
+    case = Case(layer("MarginInnerProduct", "x t", "y l", options), {"x": (2, 3), "t": (2,)}, ["y", "l"])
+    margin = built(case).layers[-1]
+    for number in range(4):
+        x, labels = torch.randn(3 + number, 4, 5, 2), torch.zeros(3 + number)
+        norm.follow([tuple(x.shape)])
+        norm.run(x)
+        margin.follow([(3 + number, 3), (3 + number,)])
+        share = margin.run(x[:, :3, 0, 0], labels)[1]
+    assert norm.batches == 4 and float(share) == pytest.approx(8 / 5)  # type: ignore[attr-defined]
+
+
 def test_batch_norm_with_a_scale_keeps_what_its_fork_keeps() -> None:
     """NVCaffe copies the statistics of two batches and then takes running means; Intel's sums up, as BVLC's does."""
     batches = np.random.default_rng(1).normal(3, 2, size=(3, 3, 4, 5, 2)).astype(np.float32)

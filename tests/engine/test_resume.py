@@ -131,6 +131,16 @@ def test_a_resumed_training_continues_exactly(tmp_path: Path, stop: int) -> None
     assert behind(ours("solver.prototxt", snapshot=state, continue_data=True)[1], stop) == behind(whole, stop)
 
 
+def test_running_means_of_nvcaffe_go_on(tmp_path: Path) -> None:
+    """NVCaffe copies the first two batches' statistics, and after a resume those of the next two."""
+    net = NET.format(batch=8, iter_size=1).replace("batch_norm_param {", "batch_norm_param { scale_bias: true")
+    write_training(tmp_path, f"{RATE} snapshot: 1", 5, net=net)
+    whole = ours("solver.prototxt")[0].net.arrays()["bn1"]
+    for stop in (1, 3):
+        again = ours("solver.prototxt", snapshot=f"ours_iter_{stop}.solverstate", continue_data=True)[0]
+        assert all(np.array_equal(a, b) for a, b in zip(again.net.arrays()["bn1"], whole)), stop
+
+
 def test_a_snapshot_that_cannot_be_written_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from caffe_split.engine.training import snapshots
 

@@ -42,6 +42,7 @@ class _Margin(Layer):
 
     # It counts the batches.
     eager = True
+    seen = 0
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -49,13 +50,12 @@ class _Margin(Layer):
         self.first = self.axis(self.options.get("axis"), len(bottoms[0]))
         self.blobs = [fill(shape, self.options.sub("weight_filler"), self.place.generator)]
         self.times = _TIMES[str(self.options.get("type"))]
-        self.seen = int(self.options.get("iteration"))
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
-        self.seen += 1
+        self.seen += not bottoms[0].is_meta
         base, gamma, power, least = (float(self.options.get(n)) for n in ("base", "gamma", "power", "lambda_min"))
-        share = max(base * (1 + gamma * self.seen) ** -power, least)
+        share = max(base * (1 + gamma * (int(self.options.get("iteration")) + self.seen)) ** -power, least)
         x = bottoms[0].reshape(math.prod(bottoms[0].shape[: self.first]), -1)
         scores = self.scores(x, _labels(self, bottoms[1], len(self.blobs[0])), share)
         top = scores.view(*bottoms[0].shape[: self.first], -1)

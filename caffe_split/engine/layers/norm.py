@@ -31,6 +31,8 @@ class BatchNorm(Layer):
     """
 
     options_name = "batch_norm_param"
+    # How many batches the training has seen, those before it was resumed included.
+    batches = 0
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
@@ -40,7 +42,6 @@ class BatchNorm(Layer):
         self.values = math.prod(bottoms[0]) // len(self.blobs[0])
         self.own = bool(found.params)
         self.nvcaffes = norm_forks.is_nvcaffes(self.text)
-        self.batches = 0
         self.eps = max(self.options.get("eps"), 1e-5) if self.nvcaffes else self.options.get("eps")
         names = ("scale_filler" if self.nvcaffes else "filler", "bias_filler")
         for shape, name, default in zip(found.params, names, (1.0, 0.0)):

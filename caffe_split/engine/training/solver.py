@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from caffe_split.engine.kernels.build import kernels
+from caffe_split.engine.layers.norm import BatchNorm
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.parallel.group import ALONE, Group
@@ -146,6 +147,9 @@ class Solver:
             self.snapshots.load_own(named)
             self.iter, self.current_step = self.snapshots.restore(snapshot)
         self._spread()
+        for layer in self.net.layers:
+            if isinstance(layer, BatchNorm):
+                layer.batches = self.iter * int(self.options.get("iter_size"))
         if continue_data:
             self._continue_data()
 
