@@ -50,6 +50,11 @@ def check_study(study: Study) -> None:
             raise CaffeSplitError(f"a study needs Snakemake 8, and that Python 3.11 or later; this is Python {version}")
         raise CaffeSplitError("a study needs Snakemake, which is not installed: pip install 'snakemake>=8'")
     net = nets.study_net(study)
+    if nets.study_solver(study).has("weights"):
+        raise CaffeSplitError(
+            f"{study.solver}: weights: a study trains its baselines from their fillers, and would not read them; take "
+            "`weights` out, or use `caffe-split multisplit`, whose baseline starts from them"
+        )
     missing = [path for path in nets.data_files(study) if not path.exists()]
     if missing and not study.make:
         raise CaffeSplitError(
@@ -185,6 +190,20 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
                 "another --out"
             )
     _check_windows(study, out)
+    _check_rates(study, out)
+
+
+def _check_rates(study: Study, out: Path) -> None:
+    """Raises `CaffeSplitError` where a version that shortened a solver's rates otherwise began a baseline."""
+    gamma = float(nets.study_solver(study).get("gamma", 0))
+    for seed in study.seeds:
+        path = out / run_folder(seed, "baseline") / nets.SOLVER
+        begun = float(prototxt.read(path).get("gamma", 0)) if path.exists() else gamma
+        if begun != gamma:
+            raise CaffeSplitError(
+                f"{path}: gamma is {begun:g}, and at scale {study.scale} the rates of {study.solver} are those of "
+                f"{gamma:g}: an earlier version began the folder; choose another --out"
+            )
 
 
 def _check_windows(study: Study, out: Path) -> None:

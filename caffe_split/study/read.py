@@ -50,6 +50,8 @@ _TOP = (
 )
 # Far more than any study trains; to plan the steps of more takes the memory of the machine.
 _MOST_SEEDS = 10_000
+# What NumPy, PyTorch and Caffe all take; of a larger one Caffe takes the rest of a division by 2^32.
+_LARGEST_SEED = 2**31 - 1
 _CONTROLS = ("random", "wider", "rates")
 
 
@@ -197,6 +199,8 @@ class _Reader(Arms):
             wanted = "expected a number of seeds, or a list of them that all runs share, since runs of a seed are pairs"
             raise self.wrong("seeds", f"{wanted}; found {value!r}")
         found = tuple(self.whole(seed, "seeds") for seed in seeds)
+        if max(found) > _LARGEST_SEED:
+            raise self.wrong("seeds", f"expected seeds of at most {_LARGEST_SEED}, found {max(found)}")
         if len(set(found)) < len(found):
             raise self.wrong("seeds", f"a seed is given twice: {', '.join(map(str, found))}")
         return found

@@ -102,14 +102,16 @@ def nearest_divisor(number: int, wanted: int, least: float = 0, most: float = ma
 def scale_solver(solver: prototxt.Document, study: Study) -> None:
     """Shorten a solver's training: its end, its rates' steps, and how often it displays, tests and snapshots.
 
-    The rate at a share of the training is that of the whole one, for each of Caffe's policies. Tests and displays stay
-    at least one iteration apart; tests divide the training, so that it ends with one. Raises `CaffeSplitError` where
-    the rate's steps, the end or the study's own iterations fall on one.
+    The rate at a share of the training is that of the whole one, for each of Caffe's policies; of `step`,
+    whose steps are rounded, where a step ends. Tests and displays stay at least one iteration apart; tests divide the
+    training, so that it ends with one. Raises `CaffeSplitError` where the rate's steps, the end or the study's own
+    iterations fall on one.
     """
     scale = study.factor
     if scale == 1:
         return
-    end, steps = int(solver.get("max_iter", 0)), [int(step) for step in solver.get_all("stepvalue")]
+    end, stepsize = int(solver.get("max_iter", 0)), int(solver.get("stepsize", 0))
+    steps = [int(step) for step in solver.get_all("stepvalue")]
     names = {**{f"stepvalue {step}": step for step in steps}, "max_iter": end}
     check_apart({**names, **dict(study.unscaled)}, scale)
     for key in ("max_iter", "stepsize", "display", "snapshot"):
@@ -127,6 +129,9 @@ def scale_solver(solver: prototxt.Document, study: Study) -> None:
         solver.set("gamma", float(f"{gamma / scale:.9g}"))
     elif policy == "exp":
         solver.set("gamma", float(f"{gamma ** (1 / scale):.9g}"))
+    elif policy == "step" and gamma > 0 and (short := int(solver.get("stepsize", 0))) != stepsize * scale:
+        # Rounded, a step is longer or shorter than it should be; its factor is that of the iterations that it has.
+        solver.set("gamma", float(f"{gamma ** float(short / (stepsize * scale)):.9g}"))
 
 
 def space_tests(solver: prototxt.Document, tests: int) -> None:

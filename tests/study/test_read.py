@@ -85,6 +85,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"seeds": {"added": [1], "continue": [2]}},
         "or a list of them that all runs share, since runs of a seed are pairs",
     ),
+    ({"seeds": [1, 2**32 + 1]}, "seeds: expected seeds of at most 2147483647, found 4294967297"),
     ({"seeds": "1-5"}, "seeds: expected a number of seeds, or a list of them"),
     ({"seeds": 10**9}, "seeds: 1000000000 seeds; expected at most 10,000"),
     ({"name": 5}, "name: expected a name, found 5; put it in quotes"),
@@ -335,6 +336,7 @@ def refused(folder: Path, *options: str, **changes: Any) -> str:
     [
         ('"multistep"', '"poly"', "lr_policy poly takes its rates from max_iter"),
         ("test_interval: 10", "test_interval: 20", "test_interval is 20, so that nothing is tested at the end, at 30"),
+        ("base_lr:", 'weights: "a.caffemodel" base_lr:', "weights: a study trains its baselines from their fillers"),
         ("test_interval: 10", "", "test_interval is 0, so that nothing is tested at the end, at 30"),
         (
             "test_interval: 10",

@@ -18,7 +18,9 @@ from tests.support import ROOT
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.net.layers import all_layers
+from caffe_split.study.checks import check_same
 from caffe_split.study.nets import length, study_net, study_solver
+from caffe_split.study.paths import PLAN, write_json
 from caffe_split.study.publish import _method
 from caffe_split.study.read import read_study
 
@@ -76,6 +78,31 @@ def test_at_each_share_of_the_training_the_rate_is_that_of_the_whole(
     short = study_solver(read_study(file))
     assert short.get("max_iter") == 8
     assert rates(short, 8) == pytest.approx(rates(solver, 32)[::4], rel=1e-6)
+
+
+def test_steps_of_the_rate_that_are_rounded_lead_to_the_same_rates(tmp_path: Path) -> None:
+    """A step of 6 at 1/4 is one of 2 iterations, not 1.5: three of them are four of the whole training's."""
+    file = write_study(tmp_path, split=16, window="0:16", interval=4, scale="1/4")
+    path = tmp_path / "solver.prototxt"
+    solver = prototxt.read(path)
+    solver.remove("stepvalue")
+    for key, value in {"max_iter": 32, "lr_policy": "step", "stepsize": 6, "gamma": 0.5}.items():
+        solver.set(key, value)
+    prototxt.write(solver, path)
+    short = study_solver(read_study(file))
+    assert short.get("stepsize") == 2 and rates(short, 8)[6] == pytest.approx(rates(solver, 32)[24], rel=1e-6)
+    # A baseline of a version that left the factor as it was has other rates than the runs to come.
+    study = read_study(file)
+    write_json(tmp_path / PLAN, {"study": study.as_dict()})
+    begun = tmp_path / "s3/baseline/solver.prototxt"
+    begun.parent.mkdir(parents=True)
+    prototxt.write(short, begun)
+    check_same(study, {}, tmp_path)
+    prototxt.write(solver, begun)
+    with pytest.raises(
+        CaffeSplitError, match=r"baseline/solver.prototxt: gamma is 0\.5, and at scale 1/4 .* of 0\.3968"
+    ):
+        check_same(study, {}, tmp_path)
 
 
 def rates(solver: prototxt.Document, iterations: int) -> list[float]:
