@@ -117,6 +117,8 @@ def make_derived(
             out=out,
             deploy=deploy,
         )
+    if window is not None and all(layer.scores is None for layer in plan.layers):
+        click.echo("note: --window is not looked at: neither layers nor kernels are chosen by TPM", err=True)
     if not dry_run:
         plan.write(force, command=this_command())
     if as_json:

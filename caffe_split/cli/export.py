@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import caffe_proto_option, end_dry_run, engine_option, names, print_json, shape_option
+from caffe_split.cli.options import (
+    caffe_proto_option,
+    end_dry_run,
+    engine_option,
+    leave_out,
+    names,
+    print_json,
+    shape_option,
+)
 from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange, IntRange
 
 
@@ -97,6 +105,8 @@ def export(
     from caffe_split.files import check_ending, check_file
     from caffe_split.net.state import NetState
 
+    if not count:
+        leave_out("--check 0 compares nothing", "tolerance", "seed", "engine")
     out = out if out is not None else net.with_suffix(".onnx")
     check_ending(out, [".onnx"])
     if not dry_run:

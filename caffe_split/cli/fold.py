@@ -12,6 +12,7 @@ from caffe_split.cli.options import (
     end_dry_run,
     engine_option,
     ignore_extra_option,
+    leave_out,
     names,
     print_json,
     state_options,
@@ -102,6 +103,8 @@ def fold(
     from caffe_split.files import check_out
     from caffe_split.folding import make
 
+    if not check:
+        leave_out("--no-verify compares nothing", "batches", "tolerance", "engine")
     if not dry_run:
         check_out(out, force)
     options = make.FoldOptions(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, state_options
+from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, leave_out, names, state_options
 from caffe_split.cli.ranges import IntRange
 
 
@@ -66,6 +66,8 @@ def instrument(
         raise click.UsageError("--out and --in-place: choose one.")
     if remove == bool(windows):
         raise click.UsageError("give either --window START:STOP or --remove.")
+    if remove:
+        leave_out("--remove takes TPM layers out", "interval")
     training = shown.open(net, caffe_proto, upgrade)
     for note in training.upgraded:
         click.echo(f"{training.net_path}: {note}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_split.cli.choosing import split_options
-from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
+from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, leave_out, names, print_json, wrong_use
 from caffe_split.cli.ranges import IntRange
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
@@ -125,6 +125,8 @@ def multisplit(
 
     if layers is not None and num_splits is not None:
         raise click.UsageError("--layers and --num-splits: choose one.")
+    if dry_run:
+        leave_out("--dry-run prints the steps, and has no outcome", "as_json")
     named = names(layers)
     if named == []:
         raise click.UsageError("--layers names no layer.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import Shown, caffe_proto_option, print_json, shape_option, state_options
+from caffe_split.cli.options import Shown, caffe_proto_option, leave_out, print_json, shape_option, state_options
 
 
 @click.command()
@@ -44,6 +44,8 @@ def summary(
         raise click.UsageError("--json and --csv exclude each other.")
     if changes and other is None:
         raise click.UsageError("--changes needs two nets.")
+    if changes:
+        leave_out("--changes shortens the table; JSON and CSV have every layer", "as_json", "as_csv")
     trainings = [shown.open_in_phase(path, caffe_proto) for path in (net, other) if path is not None]
     nets = [summarize(training, inputs=dict(inputs)) for training in trainings]
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split.cli.log_options import LOGS, THE_FIRST, found_in, log_at, net_option, rank_option, say
+from caffe_split.cli.options import leave_out
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import show
 from caffe_split.trainlog.summary import SORTS, Summary, sort_rows
@@ -74,6 +75,8 @@ def table(
     from caffe_split.trainlog import query
     from caffe_split.trainlog.export_logs import export_logs
 
+    if csv_folder or series_folder or event_folder:
+        leave_out("files are written in place of the table", "form", "as_json", "sort", "snapshots", "cost")
     read: list[TrainingLog] = []
     status = 0
     for path in found_in(logs):

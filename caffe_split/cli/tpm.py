@@ -18,9 +18,11 @@ from caffe_split.cli.options import (
     caffe_proto_option,
     engine_option,
     ignore_extra_option,
+    leave_out,
     names,
     print_json,
     state_options,
+    wrong_use,
 )
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.cli.tpm_scores import ScoresAsked
@@ -40,7 +42,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--iter",
     "iteration",
     type=IntRange(0),
-    help="Snapshot whose TPM layers to read.  [default: the last one, or the end of the last --window]",
+    help="Snapshot whose TPM layers to read.  [default: the last one, or the first after the last --window]",
 )
 @click.option(
     "--window",
@@ -49,7 +51,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     multiple=True,
     help="Window to measure, from TPM layers or else from the series of snapshots; can be repeated.",
 )
-@click.option("--interval", type=IntRange(min=1), help="Use snapshots that are this many iterations apart.")
+@click.option(
+    "--interval",
+    type=IntRange(min=1),
+    help="With --window, or of snapshot files: use those that are this many iterations apart.",
+)
 @click.option("--layers", help="Layers to report, separated by commas.  [default: all except helpers of splits]")
 @click.option(
     "--momentum",
@@ -126,12 +132,14 @@ def tpm(
 
     if length is not None and not suggest_window:
         raise click.UsageError("--length belongs to --suggest-window.")
-    others = {"--kernels": kernels, "--csv": csv_file, "--plot": picture, "--interval": interval}
-    too_many = [option for option, value in {**others, "--suggest-window": suggest_window}.items() if value]
-    if all_scores and too_many:
-        raise click.UsageError(f"--scores is a report of its own: leave out {', '.join(too_many)}.")
-    if weights is not None and not all_scores:
-        raise click.UsageError("--weights belongs to --scores; TPM needs more than one moment of a training.")
+    net_options = ("phase", "stages", "level", "caffe_proto")
+    of_kernels = ("kernels", "csv_file", "picture", "interval", "momentum")
+    if all_scores:
+        leave_out("--scores is a report of its own", *of_kernels, "suggest_window")
+    elif suggest_window:
+        leave_out("--suggest-window reads a log's loss", *of_kernels, *net_options, "iteration", "windows", "layers")
+    if not all_scores:
+        leave_out("without --scores no net is run", "weights", "calibrate", "engine", "ignore_extra")
     if weights is not None and iteration is not None:
         raise click.UsageError("--iter and --weights: choose one.")
     given = recognise([_log_in(each) if suggest_window else each for each in source])
@@ -149,20 +157,20 @@ def tpm(
     files = _Files(csv_file, picture, force)
     files.check()
     if given.kind == "log":
-        unfit = {"--iter": iteration, "--window": windows, "--interval": interval, "--kernels": kernels}
-        unfit_given = [option for option, value in unfit.items() if value]
-        if unfit_given:
-            raise click.UsageError(
-                f"a log has no numbers of kernels and of other windows: {', '.join(unfit_given)} "
-                f"{'needs' if len(unfit_given) == 1 else 'need'} snapshots."
-            )
+        leave_out(
+            "a log has no numbers of kernels and of other windows, which need snapshots",
+            *("iteration", "windows", "interval", "kernels"),
+        )
+        leave_out("a log is read without a net", *net_options)
         _show_log(given.path, names(layers), momentum, as_json, files)
         return
-    if given.kind == "snapshots" and iteration is not None:
-        raise click.UsageError(
-            "--iter chooses a snapshot of a solver; to choose among snapshot files give that file alone."
-        )
-    with _progress() as progress:
+    if given.kind == "snapshots":
+        if iteration is not None:
+            raise click.UsageError(
+                "--iter chooses a snapshot of a solver; to choose among snapshot files give that file alone."
+            )
+        leave_out("snapshots are read without a net", *net_options)
+    with wrong_use(), _progress() as progress:
         chosen = _Chosen(windows, names(layers), interval, progress)
         scores, known, snapshots = _measure(given, iteration, chosen, lambda: shown.open(given.path, caffe_proto))
     if momentum is None and known is None:

@@ -36,11 +36,12 @@ class ScoresAsked(NamedTuple):
         from caffe_split.backends.choose import choose_backend
         from caffe_split.derivation.compare_scores import ScoreTable
         from caffe_split.derivation.measure_saliency import measure_saliency, synflow_note
+        from caffe_split.tpm.collect import snapshot_after
         from caffe_split.tpm.scores import latest_window
 
         at = iteration
         if self.weights is None and at is None:
-            at = max((stop for _, stop in windows), default=None) or max(training.snapshots(), default=0)
+            at = snapshot_after(training, windows)
         backend = choose_backend(self.engine)
         saliency = measure_saliency(
             training,

@@ -129,6 +129,11 @@ def instrument(
     momentum = max((float(solver.get("momentum", 0.0)) for _, solver in _solvers(training)), default=0.0)
     watched = [Options.of(watcher.message, "tpm_param") for watcher in watchers(training.net).values()]
     shapes = [shape_of(options.sub("shape")) for options in watched]
+    for window in windows:
+        if (last := Windows((), interval).last_sample(window)) != window[1]:
+            notes.append(
+                f"note: {interval} does not divide the window {window[0]}:{window[1]}; its last sample is at {last}"
+            )
     notes += (f"warning: {line}" for line in short_windows(windows, interval, momentum, shapes))
     return InstrumentPlan(training, cost.layers, cost, tuple(note for note in notes if note is not None))
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from caffe_split.errors import CaffeSplitError, expect
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect
 from caffe_split.formats.weights import caffemodel
 from caffe_split.net.layers import all_layers, convolutions, weight_owners
 from caffe_split.net.training import Training
@@ -41,12 +41,12 @@ def measure_tpm(
 
     Args:
         training: The net and its solver, as `open_training` gives them.
-        iteration: The snapshot whose TPM layers are read; None: the stop of the last of `windows`, or the last
-            snapshot.
+        iteration: The snapshot whose TPM layers are read; None: the first after the last of `windows`, which their
+            state still has, or the last snapshot.
         windows: Pairs (start, stop) of iterations. Each is taken from the TPM layers where they sampled just that
             window, else from the series of snapshots over it. Empty: the windows that the TPM layers have sampled.
         layers: Names of the layers to measure; None: all convolutions except helpers of splits.
-        interval: Of a series of snapshots, use those that are this many iterations apart.
+        interval: Of a series of snapshots over one of `windows`, use those that are this many iterations apart.
         progress: Called as `progress(done, total)` while a series of snapshots is read.
 
     Raises `CaffeSplitError` where there are neither TPM layers nor the snapshots, and says how to get either.
@@ -75,8 +75,10 @@ def measure_tpm(
     if isinstance(layers, str):
         raise CaffeSplitError(f"layers are a list of names, found {layers!r}; write [{layers!r}].")
     expect_pairs(windows)
+    if interval is not None and not windows:
+        raise WrongUseError("--interval belongs to --window: TPM layers sampled at an interval of their own.")
     if iteration is None:
-        iteration = max((stop for _, stop in windows), default=None) or _last_snapshot(training)
+        iteration = snapshot_after(training, windows)
     watched = watchers(training.net)
     names = layers_to_measure(training, layers)
     seen: list[LayerScores] = []
@@ -88,8 +90,15 @@ def measure_tpm(
         return _with_norms(training, sorted(seen, key=lambda s: (s.stop, s.start, names.index(s.layer))))
     found: list[LayerScores] = []
     for start, stop in windows:
+        ends = {name: stop for name in names}
+        for name, watcher in watched.items():
+            sampled = windows_of(watcher)
+            if (start, stop) in sampled.pairs:
+                ends[name] = sampled.last_sample((start, stop))
         inside = [
-            score for score in seen if (score.start, score.stop) == (start, stop) and interval in (None, score.interval)
+            score
+            for score in seen
+            if (score.start, score.stop) == (start, ends[score.layer]) and interval in (None, score.interval)
         ]
         covered = {score.layer for score in inside}
         if not covered or (layers is not None and not covered.issuperset(names)):
@@ -121,6 +130,8 @@ def measure_snapshots(
     if not names:
         raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
     if len(snapshots) == 1 and not windows:
+        if interval is not None:
+            raise WrongUseError("--interval chooses among several snapshots, and one is given.")
         found = []
         for name in names:
             state = weights.get(name + SUFFIX, [])
@@ -136,6 +147,17 @@ def measure_snapshots(
     for start, stop in windows or [(min(snapshots), max(snapshots))]:
         found += from_snapshots(snapshots, names, (start, stop), interval=interval, progress=progress)
     return found
+
+
+def snapshot_after(training: Training, windows: Sequence[Window]) -> int:
+    """The iteration of the first snapshot that has seen all of the windows; without windows of the last snapshot.
+
+    Where there is no such snapshot, the stop of the last window.
+    """
+    if not windows:
+        return _last_snapshot(training)
+    stop = max(stop for _, stop in windows)
+    return min((at for at in training.snapshots() if at >= stop), default=stop)
 
 
 def _last_snapshot(training: Training) -> int:

@@ -28,6 +28,11 @@ class Windows:
     interval: int = 1
     iter_size: int = 1
 
+    def last_sample(self, window: tuple[int, int]) -> int:
+        """The iteration of a window's last sample: before its stop where the interval does not divide it."""
+        start, stop = window
+        return stop - (stop - start) % self.interval
+
 
 def expect_pairs(windows: object) -> None:
     """Raises `CaffeSplitError` unless `windows` is a sequence of pairs (start, stop) with start < stop."""

@@ -37,7 +37,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(NET)
     Path("solver.prototxt").write_text('net: "net.prototxt"\nmax_iter: 100\nbase_lr: 0.1\nlr_policy: "fixed"\n')
-    cs.write_weights("w.caffemodel", {"conv1": [np.ones((4, 3, 3, 3)), np.ones(4)]})
+    for name in ("w.caffemodel", "w_iter_5.caffemodel"):
+        cs.write_weights(name, {"conv1": [np.ones((4, 3, 3, 3)), np.ones(4)]})
     Path("run").mkdir()
     (tmp_path / "run/train.log").write_bytes((ROOT / "tests/trainlog/logs/bvlc_1_0.log").read_bytes())
     Path("lone").mkdir()
@@ -104,6 +105,34 @@ DERIVE = ("make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers
             2,
             "--residual-activation is for --kind residual",
         ),
+        (
+            ("table", "run", "--csv", "x", "--cost", "--sort", "best"),
+            2,
+            "in place of the table: leave out --sort, --cost.",
+        ),
+        (("table", "run", "--series", "x", "--json"), 2, "leave out --json."),
+        (("tpm", "run/train.log", "--stage", "a"), 2, "a log is read without a net: leave out --stage."),
+        (("tpm", "run/train.log", "--iter", "5"), 2, "other windows, which need snapshots: leave out --iter."),
+        (
+            ("tpm", "w_iter_5.caffemodel", "--caffe-proto", "x"),
+            2,
+            "snapshots are read without a net: leave out --caffe-proto.",
+        ),
+        (("tpm", "w_iter_5.caffemodel", "--engine", "torch"), 2, "without --scores no net is run: leave out --engine."),
+        (("tpm", "solver.prototxt", "--calibrate", "5"), 2, "without --scores no net is run: leave out --calibrate."),
+        (("tpm", "--suggest-window", "run", "--csv", "x.csv"), 2, "reads a log's loss: leave out --csv."),
+        (("tpm", "solver.prototxt", "--scores", "--momentum", "0"), 2, "a report of its own: leave out --momentum."),
+        (("tpm", "solver.prototxt", "--interval", "7"), 2, "--interval belongs to --window"),
+        (("tpm", "w_iter_5.caffemodel", "--interval", "7"), 2, "--interval chooses among several snapshots"),
+        (
+            ("instrument", "net.prototxt", "--remove", "--interval", "1"),
+            2,
+            "takes TPM layers out: leave out --interval.",
+        ),
+        (("fold", "net.prototxt", "w.caffemodel", "--no-verify", "--batches", "2"), 2, "nothing: leave out --batches."),
+        (("export", "net.prototxt", "w.caffemodel", "--check", "0", "--seed", "2"), 2, "nothing: leave out --seed."),
+        (("summary", "net.prototxt", "net.prototxt", "--changes", "--csv"), 2, "have every layer: leave out --csv."),
+        (("multisplit", "solver.prototxt", "--dry-run", "--json"), 2, "has no outcome: leave out --json."),
         (("data", "lmdb", "nope", "--out", "x"), 1, "nope: no LevelDB seen from "),
         (("data", "cifar10", "--from", "nope"), 1, "caffe-split: nope"),
     ],

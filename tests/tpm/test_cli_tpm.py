@@ -99,7 +99,7 @@ def test_log_alone(digits: Path, trained: Trained) -> None:
         assert len(list(csv.DictReader(stream))) == 9 * 5
     assert (digits / "log.png").read_bytes().startswith(b"\x89PNG")
     used = caffe_split("tpm", "train.log", "--window", "0:50", cwd=digits, status=2)
-    assert "--window needs snapshots" in used.stderr
+    assert "need snapshots: leave out --window" in used.stderr
 
 
 def test_suggest_window(digits: Path, trained: Trained) -> None:
