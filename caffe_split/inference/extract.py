@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +31,10 @@ from caffe_split.inference.images import ImageInput, Preprocessing, find_images
 from caffe_split.inference.rows import GrowingRows
 from caffe_split.inference.unfinished import JOB, alone, read_job, take_up, write_job
 from caffe_split.layertypes.shapes import infer_shapes
+from caffe_split.layertypes.table import record_for
 from caffe_split.manifest import write_manifest
+from caffe_split.net.layers import Layer
+from caffe_split.net.options import Options
 
 _LIST = "images.txt"
 
@@ -40,7 +43,7 @@ _LIST = "images.txt"
 class Extracted:
     """Where features are: the folder `out`, its `files`, and how many `rows` each has.
 
-    notes: what of the net was not computed, and why.
+    notes: what of the net was not computed, and why; and what its data layers do at random.
     """
 
     out: Path
@@ -184,10 +187,13 @@ def _as_json(preprocessing: Preprocessing) -> dict[str, object]:
 class _Source:
     """Where the records come from: the data layers of the net, or images.
 
-    batch: how many come at a time. rows: how many there are.
+    batch: how many come at a time. rows: how many there are. remembers: whether what the net makes of them depends on
+    those before. notes: where they do not come as they are, in their order.
     """
 
     def __init__(self, net: GivenNet, images: list[Path], preprocessing: Preprocessing, iterations: int | None) -> None:
+        self.remembers = any(record_for(layer).remembers(layer) for layer in net.layers)
+        self.notes = [note for layer in net.layers for note in _drawn(layer, net.state.phase)]
         self.images: list[Path] = []
         self.input: ImageInput | None = None
         if images:
@@ -217,6 +223,33 @@ class _Source:
         return dict(session.forward({self.input.name: self.input.whole(values)}).blobs)
 
 
+# What data layers do at random: by type the options, and of each what follows.
+_DRAWS = {
+    "ImageData": ("image_data_param", "transform_param"),
+    "HDF5Data": ("hdf5_data_param",),
+    "Data": ("transform_param",),
+    "WindowData": ("transform_param",),
+}
+_SO = {
+    "shuffle": "the rows are not in the order of the data set",
+    "rand_skip": "the rows begin at a record that is drawn at random",
+    "mirror": "records are mirrored at random",
+}
+
+
+def _drawn(layer: Layer, phase: str) -> Iterator[str]:
+    """What a data layer does at random, a sentence each."""
+    if layer.type == "WindowData":
+        yield f"{layer.where} draws its windows: the rows are in no order"
+    for message in _DRAWS.get(layer.type, ()):
+        options = Options.of(layer.message, message)
+        for name, so in _SO.items():
+            if options.has(name) and options.get(name):
+                yield f"{layer.where} has {name}: {so}"
+        if message == "transform_param" and options.get("crop_size") and layer.phase_in(phase) == "TRAIN":
+            yield f"{layer.where} is in the TRAIN phase: records are cut to crop_size at random"
+
+
 def _first_axis(net: GivenNet) -> int:
     """The batch of a net whose data set is not known: that of its first layer without bottoms."""
     layer = next(layer for layer in net.layers if not layer.bottoms)
@@ -237,9 +270,9 @@ def _run(
     """Add the rows that are not there yet. Returns what of the net was not computed.
 
     `opened` gives the net, past that number of batches of its data; `begin` is called when it stands ready, with the
-    shapes of its blobs.
+    shapes of its blobs. A net that remembers the batches before is run on those whose rows are there, too.
     """
-    with opened(growing.done // source.batch) as session:
+    with opened(0 if source.remembers else growing.done // source.batch) as session:
         for name in names:
             if session.shapes[name][:1] != (source.batch,):
                 raise CaffeSplitError(
@@ -249,8 +282,10 @@ def _run(
         begin(session.shapes)
         growing.begin({name: (source.rows, *session.shapes[name][1:]) for name in names})
         say(growing.done, source.rows)
+        for start in range(0, growing.done if source.remembers and growing.done < source.rows else 0, source.batch):
+            source.forward(session, start)
         while growing.done < source.rows:
             values = source.forward(session, growing.done)
             growing.add({name: values[name][: source.rows - growing.done] for name in names})
             say(growing.done, source.rows)
-        return (*(() if source.input is None else source.input.notes), *session.notes)
+        return (*source.notes, *(() if source.input is None else source.input.notes), *session.notes)

@@ -16,7 +16,7 @@ ANY = 1 << 30
 
 
 def never(_layer: Layer) -> bool:
-    """For `Engine.lets_overwrite`: the gradient needs the tops."""
+    """For `Engine.lets_overwrite`: the gradient needs the tops; for `remembers`: each batch stands for itself."""
     return False
 
 
@@ -86,6 +86,8 @@ class LayerType:
         engine: how the torch engine runs it; None where it does not.
         blob_names: what its blobs are called in a PyTorch module, in Caffe's order; one without a name is `blob` and
             its index.
+        remembers: whether what a layer computes depends on the batches before. Not of layers that give data: these can
+            go on from any batch.
         ignores_ones: files may have its blobs with more or fewer axes of 1.
     """
 
@@ -103,6 +105,7 @@ class LayerType:
     is_loss: bool = False
     engine: Engine | None = None
     blob_names: tuple[str, ...] = ("weight", "bias")
+    remembers: Callable[[Layer], bool] = never
     ignores_ones: bool = False
 
     def blob_name(self, index: int) -> str:

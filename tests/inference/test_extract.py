@@ -150,6 +150,30 @@ def test_the_same_call_goes_on(small: Path, backend: str, monkeypatch: pytest.Mo
             assert (small / "whole" / file).read_bytes() == (small / "f" / file).read_bytes()
 
 
+STATE = """
+layer { name: "data" type: "DummyData" top: "x" top: "goes_on" dummy_data_param {
+  shape { dim: 3 dim: 2 dim: 4 } shape { dim: 3 dim: 2 } data_filler { value: 1 } data_filler { value: 1 } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "goes_on" top: "h" recurrent_param { num_output: 2 } }
+"""
+
+
+def test_a_state_is_that_of_all_batches(tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An LSTM goes on from batch to batch, also where the rows of the first ones are there already."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(STATE)
+    rng = np.random.default_rng(0)
+    cs.write_weights("w.caffemodel", {"lstm": [rng.normal(size=shape) for shape in ((8, 4), (8,), (8, 2))]})
+    extract("net.prototxt", "w.caffemodel", ["h"], "whole", iterations=4)
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 2)
+        with pytest.raises(StoppedError):
+            extract("net.prototxt", "w.caffemodel", ["h"], "f", iterations=4)
+    extract("net.prototxt", "w.caffemodel", ["h"], "f", iterations=4)
+    whole = np.load("whole/h.npy")
+    assert not np.array_equal(whole[:3], whole[6:9])
+    assert np.array_equal(np.load("f/h.npy"), whole)
+
+
 def test_a_kill_at_any_time(small: Path, any_backend: str) -> None:
     """A process that is killed while it works, with one that begins at once behind it."""
     (small / "net.prototxt").write_text(NET.replace("batch_size: 4", "batch_size: 1"))
@@ -359,6 +383,32 @@ def test_a_number_of_batches_is_a_whole_number_from_1(small: Path, count: object
         with pytest.raises(cs.CaffeSplitError, match=rf"is {count}, expected a whole number of 1 or more"):
             call()
     assert not Path("f").exists() and not Path("f.unfinished").exists()
+
+
+def test_what_data_layers_do_at_random_is_said(small: Path, any_backend: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File("rows.h5", "w") as file:
+        file["x"] = np.arange(12, dtype=np.float32).reshape(6, 2)
+    Path("list.txt").write_text("rows.h5\n")
+    Path("rows.prototxt").write_text(
+        'layer { name: "rows" type: "HDF5Data" top: "x"\n'
+        'hdf5_data_param { source: "list.txt" batch_size: 2 shuffle: true } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 1 } }\n'
+    )
+    cs.write_weights("r.caffemodel", {"ip": [np.ones((1, 2)), np.zeros(1)]})
+    notes = extract("rows.prototxt", "r.caffemodel", ["ip"], "r", iterations=3).notes
+    assert notes == ("layer 'rows' (line 1) has shuffle: the rows are not in the order of the data set",)
+    # As in Caffe, images are mirrored in tests, too, and cut out at random where the layer is in the TRAIN phase.
+    own = "phase: TRAIN transform_param { mirror: true crop_size: 2"
+    Path("net.prototxt").write_text(
+        NET.replace("transform_param {", own, 1).replace("kernel_size: 3", "kernel_size: 2")
+    )
+    cs.write_weights("w.caffemodel", {"conv": [np.ones((5, 2, 2, 2)), np.ones(5)], "ip": [np.ones((6, 5)), np.ones(6)]})
+    notes = extract("net.prototxt", "w.caffemodel", ["ip"], "f").notes
+    assert notes == (
+        "layer 'data' (line 2) has mirror: records are mirrored at random",
+        "layer 'data' (line 2) is in the TRAIN phase: records are cut to crop_size at random",
+    )
 
 
 def test_what_is_not_computed_is_said(small: Path) -> None:

@@ -298,6 +298,7 @@ RECORDS = (
         shapes="only the layer's own code knows them",
         options={"python_param": "module layer param_str"},
         batch=_alone("what its class computes from a part of the batch is not known"),
+        remembers=lambda layer: bool(layer.bottoms),
         engine=Engine(
             "python", (0, ANY), (0, ANY), ignored={"share_in_parallel": "processes do not share the layers of Caffe"}
         ),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import SAME, BatchKind, Shapes, by_record
-from caffe_split.layertypes.record import Check, Engine, LayerType
+from caffe_split.layertypes.record import Check, Engine, LayerType, always
 from caffe_split.layertypes.shape_rules import Found, Shape, ShapeRule, axis_of, need_bottoms
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -64,6 +64,7 @@ def _record(name: str, message: str) -> LayerType:
         batch=_margin_batch,
         short=name.replace("InnerProduct", " product"),
         has_kernels=True,
+        remembers=always,
         engine=Engine("faces", (2, 2), (1, 2), check=_check_margin(message), rule_refuses=True),
     )
 

@@ -114,6 +114,8 @@ RECORDS = (
             "name_size_file"
         },
         batch=_lists_images,
+        # It counts the images, whose sizes a file has.
+        remembers=lambda layer: bool(Options.of(layer.message, "detection_evaluate_param").get("name_size_file")),
         engine=Engine("fork_measure", (2, 2), check=_check_detection_evaluate, files=_sizes_there, rule_refuses=True),
     ),
     LayerType(

@@ -158,6 +158,7 @@ RECORDS = (
         batch=in_time,
         engine=Engine("fork_recurrent", (1, 2), check=_check_lstm, rule_refuses=True),
         blob_names=("weight", "weight_h", "bias"),
+        remembers=lambda layer: len(layer.bottoms) > 1,
     ),
     LayerType(
         "ConvLSTM",
@@ -170,5 +171,6 @@ RECORDS = (
         batch=in_time,
         engine=Engine("fork_recurrent", (2, 4), (1, 3), ignored=_IGNORED, check=_check_conv_lstm, rule_refuses=True),
         blob_names=_BLOBS,
+        remembers=lambda layer: not Options.of(layer.message, "recurrent_param").get("expose_hidden"),
     ),
 )

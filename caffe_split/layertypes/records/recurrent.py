@@ -111,6 +111,7 @@ def _layer(name: str, states: int) -> LayerType:
         options={"recurrent_param": "num_output weight_filler bias_filler expose_hidden"},
         batch=in_time,
         words=_words,
+        remembers=lambda layer: not exposed_count(layer),
         engine=Engine(
             "recurrent",
             (2, 3 + states),
