@@ -45,7 +45,7 @@ def write_report(
 def page(runs: Sequence[Run], out: Path, title: str | None = None, asked: Asked = USUAL) -> str:
     """The whole page as text."""
     repeat = sections.command_lines(runs, out, title, asked)
-    count = f"{counted(len(runs), 'training')} in Caffe"
+    count = counted(len(runs), "training")
     names = ", ".join(run.name for run in runs)
     title = title or (names if len(names) <= LONGEST_TITLE else count)
     style, script = _part("page.css"), _script()

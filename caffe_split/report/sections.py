@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ from caffe_split.report.markup import Html, element
 from caffe_split.report.runs import USUAL, Asked, Run
 from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog import show
+from caffe_split.trainlog.text import head
 
 # As in the page's script and style: the number of colours, and of kinds of dashes with which the colours repeat.
 COLOURS, DASHES = 7, 10
+# The file that the torch engine names in its lines, in place of Caffe's; it stands in the first bytes of a log.
+_TORCH, _HEAD = re.compile(rb" engine\.py:\d+\] "), 1 << 12
 
 
 def comparison(runs: Sequence[Run]) -> Html:
@@ -164,7 +168,7 @@ def _run_commands(run: Run) -> list[str]:
         lines.append(shlex.join(["caffe-split", "verify", manifest.solver, solver, *extra, *schema]))
         goes_on = manifest.options.get("schedule") == "continue"
         state = ["--snapshot", str(Path(manifest.out, STATE_NAME))] if goes_on else []
-        lines.append(shlex.join(["caffe-split", "train", solver, *state]))
+        lines.append(shlex.join(["caffe-split", "train", solver, *state, *_engine(run)]))
     return lines
 
 
@@ -187,7 +191,12 @@ def _train(run: Run, path: Path, solver: prototxt.Document) -> str:
         words += ["--weights", ",".join(dict.fromkeys(weights))]
     elif states:
         words += ["--snapshot", states[0]]
-    return shlex.join(words)
+    return shlex.join([*words, *_engine(run)])
+
+
+def _engine(run: Run) -> list[str]:
+    """The option that has a training on PyTorch repeated there, which without it is Caffe's where one is built."""
+    return ["--engine", "torch"] if _TORCH.search(head(run.log_path, _HEAD)) else []
 
 
 def _instrument(run: Run, solver: prototxt.Document) -> list[str]:

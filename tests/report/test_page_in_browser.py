@@ -287,7 +287,7 @@ def test_many_runs_are_told_apart(tab: Page, tmp_path: Path) -> None:
         write_run(tmp_path / name, k / 80)
     caffe_split("report", *names, cwd=tmp_path)
     tab.open(tmp_path / "report.html", width=390)
-    assert tab.run("document.querySelector('h1').textContent") == "9 trainings in Caffe"
+    assert tab.run("document.querySelector('h1').textContent") == "9 trainings"
     look = "(s => s.stroke + s.strokeDasharray)(getComputedStyle(e))"
     styles = {
         where: tab.run(f"[...document.querySelectorAll({where!r})].map(e => {look})")

@@ -174,6 +174,9 @@ def test_the_commands_have_the_weights_and_say_how_tpm_layers_came_in(tmp_path: 
     (run,) = read_runs([folder], lambda text: None)  # the net lies elsewhere, seen from here
     lines = command_lines([run], tmp_path / "x.html")
     assert f"caffe-split train {folder}/solver.prototxt --weights 'old runs/w.caffemodel'" in lines
+    log.write_text(log.read_text().replace("caffe.cpp:1]", "engine.py:1]"))
+    again = command_lines(read_runs([folder], lambda text: None), tmp_path / "x.html")
+    assert f"caffe-split train {folder}/solver.prototxt --weights 'old runs/w.caffemodel' --engine torch" in again
     assert lines[1] == (
         f"# its net has TPM layers, as from: caffe-split instrument {folder}/net.prototxt --window 0:40 --interval 5 "
         "--in-place"
