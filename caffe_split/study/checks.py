@@ -20,8 +20,9 @@ from caffe_split.study.arm import Arm
 from caffe_split.study.controls import raisable
 from caffe_split.study.data import check_data
 from caffe_split.study.model import Study, random_name, wider_name
-from caffe_split.study.paths import PLAN, read_json, run_folder
-from caffe_split.study.plan import runs_in, stages_of
+from caffe_split.study.paths import PLAN, prefix, read_json, run_folder
+from caffe_split.study.plan import StudyStep, runs_in, stages_of
+from caffe_split.study.results import read_mark
 from caffe_split.tpm.layers import watchers, windows_of
 from caffe_split.trainlog.outputs import is_accuracy
 
@@ -191,6 +192,27 @@ def check_same(study: Study, inputs: dict[str, str], out: Path) -> None:
             )
     _check_windows(study, out)
     _check_rates(study, out)
+    _check_parents(study, out)
+
+
+def _check_parents(study: Study, out: Path) -> None:
+    """Raises `CaffeSplitError` where a run that is done has kept no snapshot for one that is to begin from it.
+
+    An earlier version kept it only where such a run was planned.
+    """
+    starts = [
+        *((arm.name, arm.after) for arm in study.all_arms() if arm.after),
+        *zip(study.controls[1:], study.controls),
+    ]
+    for seed in study.seeds:
+        for run, parent in starts:
+            ours, theirs = (read_mark(StudyStep("train", seed, name, ()), out) for name in (run, parent))
+            kept = out / f"{prefix(study, run_folder(seed, parent))}_iter_{study.split}.caffemodel"
+            if (ours is None or ours.failed) and theirs is not None and not theirs.failed and not kept.exists():
+                raise CaffeSplitError(
+                    f"{out}: its run {parent} of seed {seed} is done without {kept.name}, from which {run} is to "
+                    "begin; choose another --out"
+                )
 
 
 def _check_rates(study: Study, out: Path) -> None:

@@ -199,8 +199,9 @@ class Study:
 
     @property
     def parents(self) -> set[str]:
-        """The runs that others start from at the split."""
-        return {"baseline", *self.controls[:-1], *(arm.after for arm in self.arms if arm.after)}
+        """The runs that others start from at the split, now or once arms are added."""
+        restarted = {*self.controls, *(arm.name for arm in self.arms)} if self.schedule == "restart" else set()
+        return {"baseline", *restarted}
 
     def all_arms(self) -> list[Arm]:
         """The arms, and the control with a random partition of each arm that has it."""

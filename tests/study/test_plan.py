@@ -16,6 +16,7 @@ from caffe_split.study import steps
 from caffe_split.study.checks import check_same
 from caffe_split.study.duration import work
 from caffe_split.study.model import Study
+from caffe_split.study.nets import solver_for
 from caffe_split.study.paths import PLAN, open_study, read_json, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
@@ -154,7 +155,31 @@ def test_a_round_splits_the_net_of_another_arm_and_has_a_control_as_long(tmp_pat
     assert [(s.parent, s.at, s.until, s.window) for s in stages_of(study, study.arms[3])] == [("a2", 10, None, (0, 10))]
     # All of them are trained whole, and those that others start from keep their snapshot at the split.
     assert set(work(study).values()) == {30}
-    assert study.parents == {"baseline", "continue", "continue2", "a", "a2"}
+    solvers = {run: solver_for(study, 3, Path("s3") / run, "x", 30) for run in ("continue3", "a3", "random-a2")}
+    assert {run: solver.get("snapshot") for run, solver in solvers.items()} == {
+        "continue3": 10,
+        "a3": 10,
+        "random-a2": 0,
+    }
+
+
+def test_an_arm_after_one_that_is_done_finds_its_snapshot_or_is_refused(tmp_path: Path) -> None:
+    study = read_study(write_study(tmp_path, seeds=[3], arms=CHAIN[:2], schedule="restart"))
+    write_json(tmp_path / PLAN, {"study": study.as_dict()})
+    trained = {"final": 0.5}
+    for run, other in (("continue", "continue2"), ("a", "a2")):
+        mark, kept = tmp_path / f"done/s3.{run}.train.json", tmp_path / f"s3/{run}/{tmp_path.name}_iter_10.caffemodel"
+        write_json(mark, {"failed": "no disk"})
+        check_same(study, {}, tmp_path)
+        write_json(mark, trained)
+        with pytest.raises(CaffeSplitError, match=f"its run {run} of seed 3 is done without .*, from which {other} is"):
+            check_same(study, {}, tmp_path)
+        write_json(tmp_path / f"done/s3.{other}.train.json", trained)
+        check_same(study, {}, tmp_path)
+        (tmp_path / f"done/s3.{other}.train.json").unlink()
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"")
+        check_same(study, {}, tmp_path)
 
 
 def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
