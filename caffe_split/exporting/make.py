@@ -11,6 +11,7 @@ import numpy as np
 
 from caffe_split import __version__
 from caffe_split.backends.check_weights import check_weights
+from caffe_split.engine.spec.support import form_problems
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.exporting.assemble import Assembly
 from caffe_split.exporting.half import halved
@@ -160,6 +161,9 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     path, file = Path(net), Path(weights)
     document = read_net(path, upgrade=True, caffe_proto=options.caffe_proto)
     opened = open_net(document, options.state, options.inputs)
+    problems = [(layer, text) for layer in opened.layers for text in form_problems(layer)]
+    if problems:
+        raise _refusal(path, problems)
     read = read_weights(file)
     check_weights(opened.document, read, file, options.state, ignore_extra=True)
     blobs = _blobs_of(opened.layers, read)

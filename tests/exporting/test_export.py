@@ -203,6 +203,21 @@ def test_what_cannot_be_expressed_is_listed_at_once_and_nothing_is_written(files
     assert sorted(path.name for path in files[0].parent.iterdir() if path.suffix == ".onnx") == []
 
 
+def test_what_the_engine_refuses_of_a_layers_form_is_listed(files: tuple[Path, Path]) -> None:
+    text = TAIL.replace('top: "ip"', "")
+    text += 'layer { name: "scaled" type: "Scale" bottom: "conv" }\n'
+    text += 'layer { name: "one" type: "Eltwise" bottom: "conv" top: "conv" }\n'
+    text += 'layer { name: "two" type: "Eltwise" bottom: "conv" bottom: "conv" top: "a" top: "b" }\n'
+    with pytest.raises(CaffeSplitError) as raised:
+        plan_of(files, INPUT + HEAD + text)
+    assert [line.split(":", 1)[1] for line in str(raised.value).splitlines()[1:]] == [
+        "11: layer 'ip': a InnerProduct with 0 tops is not handled; expected 1",
+        "13: layer 'scaled': a Scale with 0 tops is not handled; expected 1",
+        "14: layer 'one': Eltwise of one bottom in place is not handled: give its top another name than 'conv'",
+        "15: layer 'two': a Eltwise with 2 tops is not handled; expected 1",
+    ]
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_what_a_layer_draws_in_training_is_refused(files: tuple[Path, Path], own: bool) -> None:
     """By the phase of the net, or by the layer's own."""

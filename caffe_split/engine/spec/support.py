@@ -220,15 +220,27 @@ def _foreign(document: prototxt.Document) -> list[check.Problem]:
     ]
 
 
-def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple[int, str]]:
-    line = layer.field.line
+def form_problems(layer: Layer) -> Iterator[str]:
+    """What is refused of one layer by its numbers of bottoms and tops, and by what Caffe checks of its text."""
+    engine = record_for(layer).engine
+    if engine is not None:
+        yield from _wrong_numbers(layer, engine)
+        yield from setup_problems(layer)
+
+
+def _wrong_numbers(layer: Layer, engine: Engine) -> Iterator[str]:
     for what, found, (least, most) in (
         ("bottoms", len(layer.bottoms), engine.bottoms),
         ("tops", len(layer.tops), engine.tops),
     ):
         if not least <= found <= most:
             expected = str(least) if least == most else f"{least} or more" if most == ANY else f"{least} to {most}"
-            yield line, f"a {layer.type} with {found} {what} is not handled; expected {expected}"
+            yield f"a {layer.type} with {found} {what} is not handled; expected {expected}"
+
+
+def _problems(layer: Layer, engine: Engine, notes: list[Note]) -> Iterator[tuple[int, str]]:
+    line = layer.field.line
+    yield from ((line, text) for text in _wrong_numbers(layer, engine))
     weights = layer.message.get_all("loss_weight")
     if weights and len(weights) != len(layer.tops):
         yield line, f"{len(weights)} loss_weight for {len(layer.tops)} tops; Caffe wants none or one a top"
