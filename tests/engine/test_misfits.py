@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.engine.cases import CASES
+from tests.engine.fork_cases_more import JUDGED
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
@@ -26,6 +28,16 @@ def others(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         for length in (1, shape[axis] + 1):
             yield (*shape[:axis], length, *shape[axis + 1 :])
     yield from (shape[:-1], (*shape, 2))
+
+
+@pytest.mark.parametrize(("name", "axis"), [("bn", 1), ("bn", 0), ("bn_test", 1), ("bn_segnet", 1), ("conv_lstm", 2)])
+def test_a_bottom_without_channels_or_records_is_refused(name: str, axis: int) -> None:
+    """Caffe divides by their number, and its process ends."""
+    case = JUDGED[name].case if name in JUDGED else CASES[name](np.random.default_rng(1))
+    shape = case.inputs["x"]
+    case = replace(case, inputs={**case.inputs, "x": (*shape[:axis], 0, *shape[axis + 1 :])})
+    with pytest.raises(CaffeSplitError, match=r"layer 'l' \(line \d\): "):
+        Net(prototxt.parse(case.prototxt(), kind="net"), case.phase)
 
 
 def test_misfits_are_refused_and_all_else_has_the_shapes_of_the_rule() -> None:

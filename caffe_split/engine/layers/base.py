@@ -123,7 +123,7 @@ class Layer:
         if bottoms != self.fitted:
             try:
                 self.refit(bottoms)
-            except (RuntimeError, IndexError, ValueError) as error:
+            except (RuntimeError, IndexError, ValueError, ArithmeticError) as error:
                 raise self.misfit(bottoms, error) from error
             self.fitted = bottoms
 

@@ -30,7 +30,7 @@ def make_layer(text: Text, place: Place, bottoms: list[Shape]) -> tuple[Layer, l
         shapes = [tuple(shape) for shape in layer.shapes(bottoms)]
     except CaffeSplitError as error:
         raise _located(error, text) from None
-    except (RuntimeError, IndexError, ValueError) as error:
+    except (RuntimeError, IndexError, ValueError, ArithmeticError) as error:
         raise layer.misfit(bottoms, error) from error
     layer.fitted = bottoms
     for name, shape in zip(text.tops, shapes):

@@ -24,9 +24,16 @@ from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
 
+def _need_values(layer: Layer, bottom: Shape) -> None:
+    """Raises `CaffeSplitError` for a bottom without records or channels, where Caffe divides by 0."""
+    if 0 in bottom[:2]:
+        raise CaffeSplitError(f"{layer.where}: a bottom of {bottom}; a {layer.type} needs records and channels.")
+
+
 def _batch_norm(layer: Layer, bottoms: list[Shape]) -> Found:
     """Mean, variance and their scale factor are statistics; a factor and a shift per channel, in forks, parameters."""
     need_bottoms(layer, bottoms, 1)
+    _need_values(layer, bottoms[0])
     channels = bottoms[0][1] if len(bottoms[0]) > 1 else 1
     own: list[Shape] = [(channels,), (channels,)] if norm_forks.scale_inside(layer) else []
     return Found([bottoms[0]], own, [(channels,), (channels,), (1,)], state_first=True)
@@ -35,6 +42,7 @@ def _batch_norm(layer: Layer, bottoms: list[Shape]) -> Found:
 def _bn(layer: Layer, bottoms: list[Shape]) -> Found:
     """A factor and a shift per channel; the running mean and variance, where the fork keeps them, are statistics."""
     need_bottoms(layer, bottoms, 1, axes=2)
+    _need_values(layer, bottoms[0])
     blob = (1, bottoms[0][1], 1, 1)
     kind = norm_forks.bn_kind(layer)
     if kind is None:
