@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from caffe_split.errors import CaffeSplitError
@@ -18,31 +19,60 @@ def widened(
 ) -> tuple[prototxt.Document, dict[str, list[int]]]:
     """A copy of the net in which `layers` have more kernels, until it has `parameters` or just more.
 
-    Kernels are added one at a time, each to the layer that has grown least in proportion. A convolution whose output is
-    added to that of others gets more kernels together with these. Returns the copy, and layer -> numbers of kernels
+    Kernels are added one at a time, or as many as the groups of the convolutions that read them need, each time to the
+    layer that has grown least in proportion. A convolution whose output is added to that of others gets more kernels
+    together with these. Returns the copy, and layer -> numbers of kernels
     before and after. Raises `CaffeSplitError` where none of the layers can have more kernels.
     """
     copy = document.copy()
     families = raisable(copy, layers)
-    before = {layer.name: _kernels(layer) for family in families for layer in family}
-    least = {id(family): _kernels(family[0]) for family in families}
+    before = {layer.name: _kernels(layer) for family, _ in families for layer in family}
     while _parameters(copy) < parameters:
-        family = min(families, key=lambda f: (_kernels(f[0]) / least[id(f)], before[f[0].name]))
-        for layer in family:
-            layer.message.sub("convolution_param").set("num_output", _kernels(layer) + 1)  # type: ignore[union-attr]
-    return copy, {layer.name: [before[layer.name], _kernels(layer)] for family in families for layer in family}
+        first = [family[0] for family, _ in families]
+        least = min(
+            range(len(first)), key=lambda i: (_kernels(first[i]) / before[first[i].name], before[first[i].name])
+        )
+        _raise(*families[least])
+    return copy, {layer.name: [before[layer.name], _kernels(layer)] for family, _ in families for layer in family}
 
 
-def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[list[Layer]]:
+def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[tuple[list[Layer], int]]:
     """The convolutions among `layers` that can have more kernels, each with those that must have as many.
 
-    Raises `CaffeSplitError` where there is none.
+    Beside each is how many kernels it needs at a time. Raises `CaffeSplitError` where there is none.
     """
     families = [family for family in _families(document) if any(layer.name in layers for layer in family)]
     families = [family for family in families if all(convolution_geometry(layer).group == 1 for layer in family)]
-    if not families:
+    found = [(family, step) for family in families if (step := _step(document, family))]
+    if not found:
         raise CaffeSplitError(f"{document.filename}: none of {', '.join(layers)} can be given more kernels (groups).")
-    return families
+    return found
+
+
+def _step(document: prototxt.Document, family: list[Layer]) -> int:
+    """By how many kernels a family can be raised, as the layers that read it allow; 0 where by none.
+
+    Groups of theirs divide the number of kernels; as many groups as kernels, one for each, allow no other number.
+    """
+    known = infer_shapes(phase_layers(document, TRAIN)).unknown.keys()
+    groups = {convolution_geometry(layer).group for layer in convolutions(all_layers(document))}
+    for step in sorted({1, *groups, math.lcm(*groups)}):
+        if step >= _kernels(family[0]) > 1:
+            break
+        _raise(family, step)
+        try:
+            if infer_shapes(phase_layers(document, TRAIN)).unknown.keys() <= known:
+                return step
+        except CaffeSplitError:
+            continue
+        finally:
+            _raise(family, -step)
+    return 0
+
+
+def _raise(family: list[Layer], kernels: int) -> None:
+    for layer in family:
+        layer.message.sub("convolution_param").set("num_output", _kernels(layer) + kernels)  # type: ignore[union-attr]
 
 
 def _parameters(document: prototxt.Document) -> int:

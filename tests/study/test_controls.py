@@ -74,6 +74,28 @@ def test_grouped_convolutions_are_refused() -> None:
         widened(net, ["conv2"], 10**6)
 
 
+def test_kernels_are_added_as_the_groups_of_what_reads_them_allow() -> None:
+    """As in CaffeNet, also through a pooling and a Concat; one group for each kernel allows no more of them."""
+
+    def net(group: int, kernels: int) -> prototxt.Document:
+        text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }\n'
+        for name in ("a", "b"):
+            text += f'layer {{ name: "{name}" type: "Convolution" bottom: "x" top: "{name}" '
+            text += "convolution_param { num_output: 8 kernel_size: 1 } }\n"
+        text += 'layer { name: "p" type: "Pooling" bottom: "a" top: "p" pooling_param { kernel_size: 2 } }\n'
+        text += 'layer { name: "q" type: "Pooling" bottom: "b" top: "q" pooling_param { kernel_size: 2 } }\n'
+        text += 'layer { name: "j" type: "Concat" bottom: "p" bottom: "q" top: "j" }\n'
+        text += 'layer { name: "g" type: "Convolution" bottom: "j" top: "g" '
+        text += f"convolution_param {{ num_output: {kernels} kernel_size: 1 group: {group} }} }}\n"
+        return prototxt.parse(text, "net")
+
+    for group, raised in ((1, [8, 9]), (4, [8, 12])):
+        wide, found = widened(net(group, 12), ["a"], count(net(group, 12)) + 1)
+        assert found == {"a": raised} and infer_shapes(phase_layers(wide, TRAIN)).unknown == {}
+    with pytest.raises(CaffeSplitError, match=r"none of a can be given more kernels \(groups\)"):
+        widened(net(16, 16), ["a"], 10**4)
+
+
 def test_only_the_first_bottom_of_a_layer_between_pixels_has_its_channels() -> None:
     """A flow's convolution is not widened with the image's; one that is added to the warped image is."""
     text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }\n'
