@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.engine.case import Case, layer
-from tests.engine.runs import write_training
+from tests.engine.runs import numbers, ours, write_training
 from tests.support import caffe_split
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+from caffe_split import load
 from caffe_split.engine import Net, python_layer
 from caffe_split.engine.spec import python_layers
 from caffe_split.errors import CaffeSplitError
@@ -152,6 +153,67 @@ def test_batches_of_any_size_and_learnt_parameters() -> None:
     later = Net(prototxt.parse(FED, kind="net"), "TRAIN")
     later.go_to(2)
     assert later.forward(keep=True).blobs["n"].tolist() == [3]
+
+
+class Normed(torch.nn.Module):
+    """Buffers of several kinds: running statistics, a count of batches, a constant that is not kept, a new tensor."""
+
+    running: torch.Tensor
+
+    def __init__(self, param_str: str, phase: str) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3, momentum=None)
+        self.register_buffer("running", torch.zeros(3))
+        self.register_buffer("one", torch.ones(3), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.running = self.running + x.mean(0)
+        return self.norm(x * self.one)
+
+
+NORMED = (
+    """layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 8 dim: 3 }
+  data_filler { type: "gaussian" mean: 5 } } }
+"""
+    + layer("Python", "x", "y", 'python_param { module: "m" layer: "Normed" } param { } param { lr_mult: 0 }')
+    + layer("Reduction", "y", "loss", "loss_weight: 1 reduction_param { operation: SUMSQ }").replace('"l"', '"sum"')
+)
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_buffers_are_state_of_the_training(tmp_path: Path, form: str) -> None:
+    """Tests use those of TRAIN, snapshots have them, and a resumed training goes on with them."""
+    python_layer("m", "Normed")(Normed)
+    write_training(tmp_path, f'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" snapshot_format: {form}', 8, net=NORMED)
+    text = Path("solver.prototxt").read_text()
+    whole, log = ours("solver.prototxt")
+    blobs = whole.net.arrays()["l"]
+    factor, shift, running, mean, _, count = blobs
+    assert [param.lr_mult for param in whole.net.params] == [1, 0, 0, 0, 0, 0] and np.abs(shift).max() == 0
+    assert float(count) == 8 + 1 and np.abs(running - 9 * mean).max() < 1e-4 and abs(mean.mean() - 5) < 0.3
+    assert all(a is b for a, b in zip(whole.net.layers[1].blobs, whole.test_nets[0].layers[1].blobs))
+    tests = numbers(log)["Test net output #0: loss"]
+    assert tests[1] < 4 * 24 * float(factor.max()) ** 2
+    Path("solver.prototxt").write_text(text.replace("max_iter: 8", "max_iter: 4"))
+    ours("solver.prototxt")
+    Path("solver.prototxt").write_text(text)
+    again, _ = ours("solver.prototxt", snapshot="auto")
+    assert all(np.array_equal(a, b) for a, b in zip(again.net.arrays()["l"], blobs))
+    Path("solver.prototxt").write_text(text)
+    Path("net.prototxt").write_text(NORMED.replace("param { }", "param { } param { } param { lr_mult: 2 }"))
+    with pytest.raises(CaffeSplitError, match="blob 2 is state, which is not learnt"):
+        ours("solver.prototxt")
+
+
+def test_a_pytorch_module_has_them_as_buffers() -> None:
+    python_layer("m", "Normed")(Normed)
+    Path("net.prototxt").write_text(NORMED)
+    module = load("net.prototxt", inputs={"x": (8, 3)})
+    assert [name for name, _ in module.named_parameters()] == ["l.weight", "l.bias"]
+    assert [name for name, _ in module.named_buffers()] == [f"l.blob{index}" for index in range(2, 6)]
+    module.train()(torch.full((8, 3), 4.0))
+    assert module.eval().state_dict()["l.blob3"].tolist() == [4, 4, 4]
 
 
 def test_a_module_is_imported_only_if_the_user_names_it(tmp_path: Path) -> None:

@@ -25,12 +25,18 @@ class Python(DataLayer):
         if self.fitted:
             return  # Other shapes than before are its own affair.
         self.object = self._guarded(maker_of(self.text), str(self.options.get("param_str")), self.place.phase)
-        self.names: list[str] = []
+        # Name in the module -> its type there, if that is none of floating point; in the order of the blobs.
+        self.types: dict[str, torch.dtype | None] = {}
+        # Indices of the blobs that are buffers: state, which is not learnt.
+        self.states: range = range(0)
         if isinstance(self.object, torch.nn.Module):
             self.object.train(self.training).to(self.place.device)
-            for name, parameter in self.object.named_parameters():
-                self.names.append(name)
-                self.blobs.append(parameter.detach().float().cpu().clone())
+            kept, parameters = self.object.state_dict(), dict(self.object.named_parameters())
+            buffers = {name: buffer for name, buffer in self.object.named_buffers() if name in kept}
+            for name, values in {**parameters, **buffers}.items():
+                self.types[name] = None if values.is_floating_point() else values.dtype
+                self.blobs.append(values.detach().float().cpu().clone())
+            self.states = range(len(parameters), len(self.blobs))
         # The first batch of a layer without bottoms, which has shown its shapes.
         self.first: Tops | None = None
 
@@ -49,8 +55,15 @@ class Python(DataLayer):
             found = [tuple(map(int, shape)) for shape in self._guarded(self.object.shapes, list(bottoms))]
             self._check_count(found)
             return found
-        with torch.no_grad():
-            tops = self.run(*(torch.zeros(shape, device=self.place.device) for shape in bottoms))
+        blobs = self.blobs
+        try:
+            if bottoms:
+                # These zeros are no batch, of which statistics were to know.
+                self.blobs = [blob.clone() for blob in blobs]
+            with torch.no_grad():
+                tops = self.run(*(torch.zeros(shape, device=self.place.device) for shape in bottoms))
+        finally:
+            self.blobs = blobs
         if not bottoms:
             self.first = tops
         return [tuple(top.shape) for top in tops]
@@ -62,8 +75,13 @@ class Python(DataLayer):
             return first
         with torch.autocast(self.place.device.type, enabled=False):
             if self.blobs:
-                held = {name: blob.to(self.place.device) for name, blob in zip(self.names, self.blobs)}
+                blobs = list(zip(self.types, self.blobs))
+                held = {name: blob.to(self.place.device, self.types[name]) for name, blob in blobs}
                 found = self._guarded(torch.func.functional_call, self.object, held, bottoms)
+                for name, blob in (blobs[index] for index in self.states):
+                    if held[name] is not blob:
+                        # It is of another type, or the module has put another tensor in its place.
+                        self._guarded(blob.detach().copy_, held[name].detach())
             else:
                 found = self._guarded(self.object, *bottoms)
         tops = found if isinstance(found, (tuple, list)) else (found,)

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.inputs import Input
+from caffe_split.engine.layers.python import Python
 from caffe_split.engine.model.held import Blobs, Held, needed, outputs_of, read_by
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
@@ -133,7 +134,7 @@ class Module(nn.Module):
                     continue
                 name, values = record_of(layer.text.type).blob_name(index), blob.detach()
                 rate = rates[layer.name, index]
-                if not rate and layer.inferred([net.shapes[bottom] for bottom in layer.text.bottoms]).state:
+                if not rate and _keeps_state(net, layer, index):
                     holder.register_buffer(name, values)
                 else:
                     holder.register_parameter(name, nn.Parameter(values, requires_grad=rate != 0))
@@ -316,3 +317,10 @@ class Module(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """Without the nets that are set up, which are made anew when they are needed: for copies and pickles."""
         return {**self.__dict__, "_nets": {}}
+
+
+def _keeps_state(net: Net, layer: Layer, index: int) -> bool:
+    """Whether a blob of rate 0 is state, a buffer of PyTorch's."""
+    if isinstance(layer, Python):
+        return index in layer.states
+    return bool(layer.inferred([net.shapes[bottom] for bottom in layer.text.bottoms]).state)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from caffe_split.engine.layers.base import Layer, Shape
+from caffe_split.engine.layers.python import Python
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.options import Options
@@ -119,7 +120,7 @@ def _multipliers(layers: Sequence[Layer], layer: Layer, index: int) -> tuple[flo
         if found.get("lr_mult", 1.0 if written else 0.0) != 0:
             raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave its param out.")
         return 0.0, found.get("decay_mult", 1.0)
-    if layer.text.type == "TPM" and index:
+    if (layer.text.type == "TPM" and index) or (isinstance(layer, Python) and index in layer.states):
         if found.get("lr_mult", 0.0) != 0:
             raise layer.error(f"blob {index} is state, which is not learnt: write lr_mult: 0, or leave it out.")
         return 0.0, 0.0

@@ -31,8 +31,9 @@ def python_layer(module: str, layer: str) -> Callable[[_Class], _Class]:
 
     The class is called with the param_str and the phase ("TRAIN" or "TEST"). What it makes, a `torch.nn.Module` for
     instance, is called with the bottoms and returns the top, or a tuple of tops; without bottoms it returns the next
-    batch. Gradients are autograd's. The parameters of a module are the blobs of the layer, in their order. The shapes
-    of the tops are found by a call with zeros, or by its method `shapes(bottoms)`, from and to lists of shapes:
+    batch. Gradients are autograd's. The parameters of a module are the blobs of the layer, in their order; its
+    buffers that `state_dict` has follow, as state. The shapes of the tops are found by a call with zeros, or by its
+    method `shapes(bottoms)`, from and to lists of shapes:
 
         @python_layer("pyloss", "EuclideanLossLayer")
         class Euclidean(torch.nn.Module):
