@@ -117,14 +117,18 @@ def null_tpm(steps: int, interval: int = 1, momentum: float = 0.0) -> float:
     With velocity v_t = m v_{t-1} + e_t the sum of T successive velocities has, in each direction, variance
     proportional to S(T) = T + 2 sum_{k=1}^{T-1} (T - k) m^k. In many dimensions lengths concentrate, so that
     E[TPM] = sqrt(S(N * interval)) / (N * sqrt(S(interval))): sqrt((1+m)/(1-m)) / sqrt(N) for interval 1 and
-    large N, 1 / sqrt(N) for interval >> 1 / (1 - m). Never above 1.
+    large N, 1 / sqrt(N) for interval >> 1 / (1 - m). Never above 1, which it is for m = 1: then noise goes straight on.
     """
+    if abs(momentum) >= 1:
+        return 1.0
     return min(1.0, math.sqrt(_spread(steps * interval, momentum) / _spread(interval, momentum)) / steps)
 
 
 def _spread(terms: int, momentum: float) -> float:
-    """S(T) of `null_tpm`, by the closed form of its sum."""
+    """S(T) of `null_tpm`, by the closed form of its sum; near m = 1, where that loses its digits, by its series."""
     m = momentum
+    if terms * (1 - m) < 1e-3:
+        return terms**2 - (1 - m) * (terms**3 - terms) / 3
     return terms + 2 * m * (terms * (1 - m) - 1 + m**terms) / (1 - m) ** 2
 
 

@@ -63,6 +63,8 @@ def warnings(
     scores: Sequence[LayerScores], momentum: float, snapshots: Sequence[int] = (), chooses: bool = True
 ) -> list[str]:
     """What is to be known before anything is chosen by these scores; `snapshots` are the iterations that have one."""
+    if abs(momentum) >= 1:
+        return [_no_null(momentum)]
     lines = []
     for group in by_window(scores):
         first = group[0]
@@ -95,6 +97,8 @@ def short_windows(
     windows: Sequence[tuple[int, int]], interval: int, momentum: float, shapes: Iterable[Sequence[int]]
 ) -> list[str]:
     """What is to be known of windows before they are measured; `shapes` are those of the weights."""
+    if abs(momentum) >= 1:
+        return [_no_null(momentum)]
     weights = min((math.prod(shape[1:]) for shape in shapes), default=1)
     least = least_steps(interval, momentum, weights)
     return [
@@ -103,6 +107,13 @@ def short_windows(
         for start, stop in windows
         if (stop - start) // interval < least
     ]
+
+
+def _no_null(momentum: float) -> str:
+    return (
+        f"with momentum {momentum:g} a kernel keeps every push for good: pure noise has a TPM of 1, too, and TPM tells "
+        "nothing. Is the solver's momentum meant so? It lies in [0, 1)"
+    )
 
 
 def _one_bin(group: Sequence[LayerScores]) -> list[str]:

@@ -153,6 +153,14 @@ def test_null_limits() -> None:
     assert null_tpm(100000, 1, 0.9) == pytest.approx(math.sqrt(19 / 100000), rel=1e-3)
     assert null_tpm(100, 10000, 0.9) == pytest.approx(0.1, rel=1e-2)
     assert null_tpm(1) == 1.0
+    assert [null_tpm(5000, 3, momentum) for momentum in (1.0, 90.0, -2.0)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("distance", [1e-12, 1e-7, 1e-5, 2e-5, 1e-4])
+def test_the_null_near_momentum_1_is_that_of_the_sum(distance: float) -> None:
+    steps, m = 100, 1 - distance
+    sums = [terms + 2 * sum((terms - k) * m**k for k in range(1, terms)) for terms in (steps, 1)]
+    assert null_tpm(steps, 1, m) == pytest.approx(math.sqrt(sums[0] / sums[1]) / steps, rel=1e-6)
 
 
 def test_z_scores_count_in_spreads_of_the_null() -> None:

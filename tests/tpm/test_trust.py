@@ -84,3 +84,8 @@ def test_entropies_that_are_all_0_do_not_say_which_layers_to_split() -> None:
 def test_windows_that_snapshots_allow() -> None:
     assert longer_windows([], 2) == longer_windows([5], 2) == longer_windows([0, 10], 2) == []
     assert longer_windows([0, 10, 20, 25, 30, 35, 40], 3) == [(20, 40, 5)]
+
+
+def test_with_momentum_1_nothing_is_told_and_no_window_asked_for() -> None:
+    (line,) = short_windows([(0, 10)], 1, 1.0, [(4, 2, 3, 3)])
+    assert line.startswith("with momentum 1 a kernel keeps every push") and warnings([], 1.0) == [line]
