@@ -24,7 +24,7 @@ from caffe_split.formats.weights.solverstate import SolverState
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.resume import AUTO, HISTORIES
-from caffe_split.net.snapshots import snapshot_prefix
+from caffe_split.net.snapshots import prefix_problem, snapshot_prefix
 from caffe_split.net.solver_nets import nets_of
 from caffe_split.net.state import NetState
 from caffe_split.net.training import weights_named
@@ -42,11 +42,10 @@ def check_request(request: TrainingRequest, runs_program: bool) -> int:
     solver = read_solver(request.solver, upgrade=True)
     if request.program is None:
         _check_fields(solver, runs_program)
-    prefix = Path(snapshot_prefix(request.solver, str(solver.get("snapshot_prefix", ""))))
-    if not prefix.parent.is_dir():
+    problem = prefix_problem(snapshot_prefix(request.solver, str(solver.get("snapshot_prefix", ""))))
+    if problem is not None:
         raise CaffeSplitError(
-            f"{request.solver}: snapshot_prefix: no folder {prefix.parent} seen from {Path.cwd()}; make it, or "
-            "change to the directory that the paths are relative to"
+            f"{request.solver}: {problem}; make it, or change to the directory that the paths are relative to"
         )
     try:
         nets = list(nets_of(request.solver))

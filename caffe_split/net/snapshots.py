@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,12 +20,26 @@ def snapshot_prefix(solver: PathLike, written: str) -> str:
     return str(Path(written) / Path(solver).stem) if Path(written).is_dir() else written
 
 
+def snapshot_folder(prefix: PathLike) -> Path:
+    """The folder of the snapshots whose names begin with `prefix`; one that ends in a slash is that folder itself."""
+    return Path(os.path.dirname(prefix) or ".")
+
+
+def prefix_problem(prefix: PathLike) -> str | None:
+    """Why no snapshots can be written whose names begin with `prefix`, in words; None where they can."""
+    folder = snapshot_folder(prefix)
+    if not folder.is_dir():
+        return f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"snapshot_prefix: the folder {folder} cannot be written"
+    return None
+
+
 def find_snapshots(prefix: PathLike, ending: str = "caffemodel") -> dict[int, Path]:
     """Iteration -> `{prefix}_iter_N.{ending}`, or `.{ending}.h5`, ascending."""
-    base = Path(prefix)
-    pattern = re.compile(re.escape(base.name) + r"_iter_(\d+)\." + re.escape(ending) + r"(\.h5)?")
+    pattern = re.compile(re.escape(os.path.basename(prefix)) + r"_iter_(\d+)\." + re.escape(ending) + r"(\.h5)?")
     found: dict[int, Path] = {}
-    folder = base.parent
+    folder = snapshot_folder(prefix)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = pattern.fullmatch(path.name)
         if match:

@@ -116,6 +116,8 @@ def test_fields_that_nobody_reads_are_named_at_once() -> None:
     refused("there is no solver type 'Lamb'; expected SGD")
     Path("solver.prototxt").write_text(SOLVER.replace('"n"', '"nowhere/n"'))
     refused("snapshot_prefix: no folder nowhere seen from")
+    Path("solver.prototxt").write_text(SOLVER.replace('"n"', '"nowhere/"'))
+    refused("snapshot_prefix: no folder nowhere seen from")
 
 
 def test_fields_of_forks_are_for_the_engine_alone() -> None:

@@ -96,9 +96,11 @@ def test_auto_takes_binary_and_hdf5_states() -> None:
 def test_a_missing_snapshot_folder_is_refused(tmp_path: Path) -> None:
     write_training(tmp_path, RATE, 1)
     path = Path("solver.prototxt")
-    path.write_text(path.read_text().replace('"ours"', '"nowhere/ours"'))
-    with pytest.raises(CaffeSplitError, match="snapshot_prefix: no folder nowhere seen from"):
-        ours("solver.prototxt", snapshot="auto")
+    text = path.read_text()
+    for prefix in ("nowhere/ours", "nowhere/"):
+        path.write_text(text.replace('"ours"', f'"{prefix}"'))
+        with pytest.raises(CaffeSplitError, match="snapshot_prefix: no folder nowhere seen from"):
+            ours("solver.prototxt", snapshot="auto")
 
 
 def behind(log: str, iteration: int) -> dict[str, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 from caffe_split.engine.parallel.group import Group
 from caffe_split.errors import CaffeSplitError
 from caffe_split.net.options import Options
 from caffe_split.net.outputs import ap_version
-from caffe_split.net.snapshots import snapshot_prefix
+from caffe_split.net.snapshots import prefix_problem, snapshot_prefix
 
 
 def check_solver(path: str, o: Options, group: Group) -> None:
@@ -34,8 +33,7 @@ def check_solver(path: str, o: Options, group: Group) -> None:
         problems.append(str(error))
     if o.get("snapshot_format") == "HDF5" and importlib.util.find_spec("h5py") is None:
         problems.append("snapshot_format HDF5 needs h5py: pip install h5py")
-    folder = Path(snapshot_prefix(path, o.get("snapshot_prefix"))).parent
-    if not folder.is_dir():
-        problems.append(f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}")
+    problem = prefix_problem(snapshot_prefix(path, o.get("snapshot_prefix")))
+    problems += [problem] if problem is not None else []
     if problems:
         raise CaffeSplitError(f"{path}: " + "; ".join(problems) + ".")
