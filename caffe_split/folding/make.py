@@ -180,7 +180,7 @@ _MOST_ROUNDING = 0.1
 _SMALL = "If the weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
 _LARGE = (
     "So much is not rounding: either the branches' weights cancel each other out, or this is a fault of `fold`, which "
-    "a larger --tolerance would hide."
+    "a larger tolerance would hide."
 )
 NO_OPTIONS = FoldOptions()
 _NO_SPLITS = "no split layers in it; give a net that make-derived wrote"

@@ -17,7 +17,7 @@ from caffe_split.net.chosen import net_of_solver
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.snapshots import find_snapshots, snapshot_prefix
 from caffe_split.net.state import TRAIN, AskedState, NetState, state_of_solver
-from caffe_split.net.which_net import Solver, expect_one_net, solvers_naming
+from caffe_split.net.which_net import Solver, expect_one_net, not_taken, solvers_naming
 from caffe_split.net.which_solver import listing
 
 
@@ -29,7 +29,8 @@ class Training:
     `upgraded` has one line per change that brought an old net to today's form, `old_types` the types of a fork's old
     layers, whose names in that form are not known. `is_inline` means that the net stands
     in the text of the solver; `net_path` is then the name that it gets in a file of its own. `caffe_proto` is
-    the schema of a fork that the files were read by. `notes` name what is kept of a fork's fields, or slips. `solvers`
+    the schema of a fork that the files were read by. `notes` name what is kept of a fork's fields, or slips, and
+    solvers beside the net that are not taken for its own. `solvers`
     are those that name the net where there is more than one, and none was given. `asked` is the state to build the net
     in, in place of the solver's.
     """
@@ -174,7 +175,7 @@ def open_training(
         named = solvers_naming(net_path)
         solver_path = named[0][0] if len(named) == 1 else None
         solver = read_solver(solver_path, caffe_proto=caffe_proto) if solver_path is not None else None
-    kept = (*check.notes(net), *(check.notes(solver) if solver is not None else ()))
+    kept = (*check.notes(net), *(check.notes(solver) if solver is not None else not_taken(net_path)))
     old_types = tuple(types_of_forks(net)) if upgrade else ()
     upgraded = tuple(upgrade_old(net, fork_types=True)) if upgrade else ()
     solvers = tuple(named) if len(named) > 1 else ()

@@ -110,6 +110,20 @@ def solvers_naming(net: Path) -> list[Solver]:
     return [(path, solver) for path, solver in solvers_in(net.parent) if trains(solver, net)]
 
 
+def not_taken(net: Path) -> list[str]:
+    """A sentence for each solver beside a net that may be meant for it, and names one that lies nowhere."""
+    notes = []
+    for path, solver in solvers_in(net.parent):
+        name = Path(_trained(solver) or "")
+        lost = not any(is_there(start / name) for start in _starts(net))
+        if lost and name.name == net.name and not trains(solver, net):
+            notes.append(
+                f"{path}: its net is {name}, of another folder, which is not there; it is not taken for the solver of "
+                f"{net}: if it is that, correct its net"
+            )
+    return notes
+
+
 def is_there(path: Path) -> bool:
     """Whether something lies at `path`; False also where the system cannot look (a name that is too long)."""
     try:
@@ -120,8 +134,14 @@ def is_there(path: Path) -> bool:
 
 def trains(solver: prototxt.Document, net: Path) -> bool:
     """Whether a solver trains the net of that file."""
+    name = _trained(solver)
+    return name is not None and _is_file(name, net)
+
+
+def _trained(solver: prototxt.Document) -> str | None:
+    """What a solver says where the net is that it trains; None where it names no file."""
     names = [solver.get(key, None) for key in ("net", "train_net")]
-    return next((_is_file(str(name), net) for name in names if name is not None), False)
+    return next((str(name) for name in names if name is not None), None)
 
 
 def place_among_tests(solver: prototxt.Document, net: Path) -> int | None:
@@ -135,7 +155,14 @@ def place_among_tests(solver: prototxt.Document, net: Path) -> int | None:
 
 def _is_file(name: str, net: Path) -> bool:
     """Whether the name in a solver is that of a net's file."""
-    if is_there(Path(name)):
-        return Path(name).resolve() == net.resolve()
-    # The path is relative to another folder: only the name can be compared.
-    return Path(name).name == net.name
+    path, file = Path(name), net.resolve()
+    for start in _starts(net):
+        if is_there(start / path):
+            return (start / path).resolve() == file
+    # Nets are often called alike: one of another folder, or of one that has another name now, is not this one.
+    return path.name == file.name and (path.parent.name in ("", "..") or path.parent.name == file.parent.name)
+
+
+def _starts(net: Path) -> tuple[Path, ...]:
+    """The folders in which caffe may be meant to be started: this one, or one above the net."""
+    return (Path.cwd(), *net.resolve().parents)

@@ -63,6 +63,33 @@ def test_a_net_of_today_is_opened_as_written() -> None:
     assert str(read_net("n.prototxt", upgrade=True)) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "is_it"),
+    [
+        ("n.prototxt", True),
+        ("../A/n.prototxt", True),
+        ("models/A/n.prototxt", True),
+        ("elsewhere/A/n.prototxt", True),
+        ("/no/such/folder/A/n.prototxt", True),
+        ("models/B/n.prototxt", False),
+        ("B/n.prototxt", False),
+        ("elsewhere/C/n.prototxt", False),
+        ("/no/such/folder/C/n.prototxt", False),
+        ("models/A/m.prototxt", False),
+    ],
+)
+def test_a_solver_of_a_net_of_the_same_name_is_not_the_nets_own(name: str, is_it: bool) -> None:
+    """Seen from a folder in which its path leads nowhere: all of bvlc's nets are called train_val.prototxt."""
+    for folder in ("A", "B"):
+        Path("x/models", folder).mkdir(parents=True)
+        put(f"x/models/{folder}/n.prototxt", NET)
+    solver = put("x/models/A/s.prototxt", f'net: "{name}" base_lr: 0.1\n')
+    training = open_training("x/models/A/n.prototxt")
+    assert training.solver_path == (solver if is_it else None)
+    said = f"{solver}: its net is {name}, of another folder, which is not there; it is not taken for the solver of "
+    assert [note.startswith(said) for note in training.notes] == [True] * ("C/" in name)
+
+
 @pytest.mark.parametrize("key", ["net_param", "train_net_param"])
 def test_a_net_within_a_solver(key: str) -> None:
     path = put("s.prototxt", f"base_lr: 0.1\n{key} {{\n  # mine\n  {NET}  {CONV}\n}}\n")
