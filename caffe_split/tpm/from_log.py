@@ -67,7 +67,7 @@ class Printed:
 class WindowValue:
     """The last value that a layer printed in a window: TPM over [start, stop]; NaN where it did not move.
 
-    `steps` is N and `null` what pure noise would give: 0 and NaN where the log does not say enough.
+    `steps` is N and `null` what pure noise would give: NaN where the log does not say the momentum.
     """
 
     layer: str
@@ -108,10 +108,7 @@ def printed_tpm(log: TrainingLog) -> list[Printed]:
 
 
 def window_values(printed: Printed) -> list[WindowValue]:
-    """The last value of every window that has one; without known windows, the last value of all."""
-    if not printed.windows:
-        last = int(printed.iteration[-1])
-        return [WindowValue(printed.layer, int(printed.iteration[0]), last, 0, math.nan, float(printed.tpm[-1]))]
+    """The last value of every window that has one; none where the log does not say the windows."""
     null = printed.null()
     values = []
     ends = [start for start, _ in printed.windows[1:]] + [np.iinfo(np.int64).max]
@@ -131,19 +128,20 @@ def printed_lines(layers: Sequence[Printed], most: int = 8) -> list[str]:
     lines = []
     values = [value for layer in layers for value in window_values(layer)]
     for start, stop, steps, null in dict.fromkeys((v.start, v.stop, v.steps, v.null) for v in values):
-        if steps:
-            known = "unknown" if math.isnan(layers[0].momentum) else f"{layers[0].momentum:g}"
-            noise = "" if math.isnan(null) else f"; pure noise would give {null:.3f}"
-            lines.append(
-                f"TPM over iterations {start} to {stop}: N = {steps} steps of {layers[0].interval}, momentum "
-                f"{known}{noise}"
-            )
-        else:
-            lines.append(f"TPM over iterations {start} to {stop}: the log does not say the windows")
+        known = "unknown" if math.isnan(layers[0].momentum) else f"{layers[0].momentum:g}"
+        noise = "" if math.isnan(null) else f"; pure noise would give {null:.3f}"
+        lines.append(
+            f"TPM over iterations {start} to {stop}: N = {steps} steps of {layers[0].interval}, momentum {known}{noise}"
+        )
     lines += [
-        f"(({v.start}, {v.stop}), ({v.layer!r}, " + ("'frozen'" if math.isnan(v.tpm) else f"{v.tpm:.6g}") + "))"
+        f"(({v.start}, {v.stop}), ({v.layer!r}, {_value(v.tpm)}))"
         for v in sorted(values, key=lambda v: (v.start, v.stop))
     ]
+    unknown = [layer for layer in layers if not layer.windows]
+    if unknown:
+        last = max(int(layer.iteration[-1]) for layer in unknown)
+        lines.append(f"the log does not say the windows of TPM; the last values, printed up to iteration {last}:")
+        lines += [f"({layer.layer!r}, {_value(layer.tpm[-1])})" for layer in unknown]
     iterations = np.unique(np.concatenate([layer.iteration[~np.isnan(layer.tpm)] for layer in layers]))
     if len(iterations):
         shown = iterations[np.unique(np.linspace(0, len(iterations) - 1, most).round().astype(int))]
@@ -154,6 +152,10 @@ def printed_lines(layers: Sequence[Printed], most: int = 8) -> list[str]:
             texts = [_cell(cells.get(int(iteration), math.nan)) for iteration in shown]
             lines.append(layer.layer.ljust(width) + "".join(texts))
     return lines
+
+
+def _value(tpm: float) -> str:
+    return "'frozen'" if math.isnan(tpm) else f"{tpm:.6g}"
 
 
 def _cell(value: float) -> str:

@@ -14,7 +14,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.tpm.from_log import Printed, choose, printed_as_csv, printed_lines, printed_tpm, window_values
 from caffe_split.tpm.scores import null_tpm
 from caffe_split.trainlog import read_log
-from tests.support import Trained
+from tests.support import Trained, caffe_split, train
 
 STAMP = "I0305 16:47:02.008569 17823 "
 SAID = "tpm_layer.cpp:99] TPM layer '{}': window {} from {} to {}, interval {}\n"
@@ -68,9 +68,10 @@ def test_windows_of_the_printed_net(tmp_path: Path) -> None:
 
 def test_a_log_that_does_not_tell_the_windows(tmp_path: Path) -> None:
     (printed,) = printed_tpm(read_log(log(tmp_path, {10: {"a_tpm": "0.7"}, 20: {"a_tpm": "0.5"}})))
+    assert window_values(printed) == []
     assert printed_lines([printed])[:2] == [
-        "TPM over iterations 10 to 20: the log does not say the windows",
-        "((10, 20), ('a', 0.5))",
+        "the log does not say the windows of TPM; the last values, printed up to iteration 20:",
+        "('a', 0.5)",
     ]
 
 
@@ -111,3 +112,25 @@ def test_what_the_real_caffe_prints(trained: Trained, tmp_path: Path) -> None:
     assert value.layer == "conv1" and 0 < value.tpm < 1
     # The last display came before the end.
     assert (value.start, value.stop, value.steps) == (0, 80, 8)
+
+
+def test_the_torch_engine_says_the_windows_as_caffe_does(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 1 dim: 4 dim: 4 } '
+        'data_filler { type: "gaussian" } } } layer { name: "c" type: "Convolution" bottom: "x" top: "c" '
+        'convolution_param { num_output: 2 kernel_size: 4 weight_filler { type: "xavier" } } } '
+        'layer { name: "loss" type: "Reduction" bottom: "c" top: "loss" loss_weight: 1 }'
+    )
+    (tmp_path / "s.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 12 display: 1 snapshot_prefix: "s" '
+        "momentum: 0.5 solver_mode: CPU"
+    )
+    windows = ("--window", "0:4", "--window", "5:9")
+    caffe_split("instrument", "s.prototxt", *windows, "--interval", "2", "--in-place", cwd=tmp_path)
+    text = train("s.prototxt", tmp_path, backend="torch")
+    for window, (start, stop) in enumerate([(0, 4), (5, 9)]):
+        assert "] " + SAID.partition("] ")[2].format("c_tpm", window, start, stop, 2) in text
+    (tmp_path / "train.log").write_text(text)
+    (printed,) = printed_tpm(read_log(tmp_path / "train.log"))
+    assert [(value.stop, value.steps) for value in window_values(printed)] == [(4, 2), (9, 2)]

@@ -67,6 +67,13 @@ class TPM(Layer):
         self.blobs = [torch.zeros(size) for size in state_shapes(shape, len(starts))]
         self.unshared = self.blobs[_WEIGHT]
 
+    def said(self) -> list[str]:
+        """What the layer in Caffe logs at its set-up, by which readers of the log know the windows."""
+        return [
+            f"TPM layer '{self.name}': window {number} from {window.start} to {window.stop}, interval {self.interval}"
+            for number, window in enumerate(self.windows)
+        ]
+
     @override
     def shapes(self, bottoms: Sequence[Shape]) -> list[Shape]:
         return [()]

@@ -12,6 +12,7 @@ import torch
 
 from caffe_split.engine.kernels.build import kernels
 from caffe_split.engine.layers.norm import BatchNorm
+from caffe_split.engine.layers.tpm import TPM
 from caffe_split.engine.log import Log, number
 from caffe_split.engine.model.net import Net, Output
 from caffe_split.engine.parallel.group import ALONE, Group
@@ -125,6 +126,8 @@ class Solver:
             self.log.info(f"Kernels: PyTorch's own operations, which are slower: {kernels().why}")
         if precision == "bf16":
             self.log.info(f"Precision: {self.net.precisions()}")
+        for line in (line for layer in self.net.layers if isinstance(layer, TPM) for line in layer.said()):
+            self.log.info(line)
         for line in self.net.late:
             self.log.info(f"Gradient of {line}")
         self.test_nets = list(nets.tests(document, training.net, self.net, group))
