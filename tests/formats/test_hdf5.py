@@ -35,7 +35,8 @@ def test_hdf5_that_is_not_caffes_is_refused(tmp_path):
         "no group /data": lambda f: f.create_group("other"),
         "this is a solver state": lambda f: f.create_dataset("iter", data=[3]),
         "expected /data/<layer>/<index>, found /data/conv/x": lambda f: f.create_dataset("data/conv/x", data=[1.0]),
-        "has the blobs 0, 2: some lack": lambda f: [f.create_dataset(f"data/c/{i}", data=[1.0]) for i in (0, 2)],
+        "has the blobs 0, 16: some lack": lambda f: [f.create_dataset(f"data/c/{i}", data=[1.0]) for i in (0, 16)],
+        "has the blobs 0, 02: some lack": lambda f: [f.create_dataset(f"data/c/{i}", data=[1.0]) for i in ("0", "02")],
         "expected numbers": lambda f: f.create_dataset("data/c/0", data=b"text"),
         "needs 4000000000 bytes": lambda f: f.create_dataset("data/c/0", (10**9,), "f4", chunks=(1000,)),
         "needs 800000000 bytes": lambda f: f.create_dataset("data/c/0", (2 * 10**8,), "f4", chunks=(1000,)).__setitem__(
@@ -135,12 +136,14 @@ def test_shared_blobs_are_left_out_of_hdf5_and_refused_in_binary(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["data/a/0"], file["data/b/1"], file["data/b/2"] = W, B, B
+        file["data/c/0"], file["data/c/3"] = B, B
     weights = caffemodel.read_weights(tmp_path / "x.h5")
-    assert [array.shape for array in weights["b"]] == [(0,), (4,), (4,)] and weights.shared == {"b": 1}
+    assert [array.shape for array in weights["b"]] == [(0,), (4,), (4,)] and weights.shared == {"b": 1, "c": 2}
+    assert [array.shape for array in weights["c"]] == [(4,), (0,), (0,), (4,)]
     caffemodel.write_weights(tmp_path / "copy.h5", weights)
     with h5py.File(tmp_path / "copy.h5") as file:
-        assert sorted(file["data/b"]) == ["1", "2"]
-    with pytest.raises(CaffeSplitError, match=r"lacks the first blobs of layer 'b' \(1\), which it shares"):
+        assert sorted(file["data/b"]) == ["1", "2"] and sorted(file["data/c"]) == ["0", "3"]
+    with pytest.raises(CaffeSplitError, match=r"lacks blobs of layer 'b' \(1\), which it shares"):
         caffemodel.write_weights(tmp_path / "x.caffemodel", weights)
     kept = {name: weights[name] for name in weights if name not in weights.shared}
     caffemodel.write_weights(tmp_path / "x.caffemodel", kept)

@@ -215,7 +215,7 @@ def write_binary(
     if isinstance(weights, Weights) and weights.shared:
         layer, count = next(iter(weights.shared.items()))
         raise CaffeSplitError(
-            f"{name}: {weights.path} lacks the first blobs of layer {layer!r} ({count}), which it shares with "
+            f"{name}: {weights.path} lacks blobs of layer {layer!r} ({count}), which it shares with "
             "another layer, and a binary caffemodel holds all; put them in, leave the layer out, or write HDF5"
         )
     source = like if isinstance(like, BinaryWeights) else None

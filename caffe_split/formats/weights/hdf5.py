@@ -34,6 +34,8 @@ def _open(name: str) -> Any:
         return h5py.File(name, "r")
 
 
+# More than a layer has that shares some: with a number above, a blob that lacks is damage.
+_MOST_BLOBS = 16
 # As many layers, or blobs of history, as in a binary file.
 MAX_NAMES = 100_000
 
@@ -56,8 +58,8 @@ def _guarded(name: str, what: str = "damaged") -> Iterator[None]:
 class Hdf5Weights(Weights):
     """Weights of an HDF5 file: layers are listed when it is opened and read when asked for.
 
-    Caffe leaves out of such a file the blobs that a layer shares with an earlier one. The layer's indices then begin
-    at 1 or later, and the blobs left out are arrays of shape (0,).
+    Caffe leaves out of such a file the blobs that a layer shares with an earlier one. Those before a later one are
+    arrays of shape (0,); how many the layer has behind its last, the file does not say.
     """
 
     def __init__(self, path: str) -> None:
@@ -72,7 +74,8 @@ class Hdf5Weights(Weights):
             self._file.close()
             raise
         super().__init__(path, "", dict.fromkeys(self._layers, ""))
-        self.shared = {name: int(keys[0]) for name, keys in self._layers.items() if keys and int(keys[0])}
+        lacking = {name: int(keys[-1]) + 1 - len(keys) for name, keys in self._layers.items() if keys}
+        self.shared = {name: count for name, count in lacking.items() if count}
 
     def _list(self, path: str) -> None:
         check_root(path, self._bytes)
@@ -105,9 +108,9 @@ class Hdf5Weights(Weights):
                 raise CaffeSplitError(f"{path}: expected /data/<layer>/<index>, found /data/{name}/{key}")
         if name and (indices or not subgroups):
             indices.sort(key=int)
-            # Caffe leaves out what a layer shares with an earlier one: a weight, rarely its first two blobs.
-            first = int(indices[0]) if indices else 0
-            if first > 3 or [int(key) for key in indices] != list(range(first, first + len(indices))):
+            numbers = [int(key) for key in indices]
+            lacks = numbers != list(range(len(numbers)))
+            if lacks and (numbers[-1] >= _MOST_BLOBS or [str(number) for number in numbers] != indices):
                 raise CaffeSplitError(f"{path}: layer {name!r} has the blobs {', '.join(indices)}: some lack")
             self._layers[name] = indices
 
@@ -117,10 +120,12 @@ class Hdf5Weights(Weights):
         check_present(path, f"layer {name!r}, blob {key}", item, self._size)
 
     def __getitem__(self, name: str) -> list[Array]:
-        keys = self._layers[name]
-        shared = [np.empty(0, np.float32) for _ in range(self.shared.get(name, 0))]
+        keys = {int(key): key for key in self._layers[name]}
         with _guarded(self.path, f"cannot read layer {name!r}"):
-            return shared + [_read(self._file[f"data/{name}/{key}"]) for key in keys]
+            return [
+                _read(self._file[f"data/{name}/{keys[index]}"]) if index in keys else np.empty(0, np.float32)
+                for index in range(max(keys, default=-1) + 1)
+            ]
 
 
 def _names(group: Any) -> list[str]:
@@ -158,14 +163,19 @@ def _read(item: Any) -> Array:
         return np.asarray(item[()], dtype=np.float32)
 
 
+NO_NAME = "cannot be in an HDF5 file: there `/` parts groups, and Caffe would not find the layer again"
+
+
+def takes_name(layer: str) -> bool:
+    """Whether an HDF5 file can have weights of a layer of that name; `NO_NAME` says why not."""
+    return bool(layer) and "/" not in layer and layer not in (".", "..")
+
+
 def write_weights(name: str, weights: Mapping[str, Sequence[Any]], types: Mapping[str, str]) -> None:
     """Write /data/<layer>/<index>; see `caffemodel.write_weights`. `types` has the layer types that are known."""
     for layer in weights:
-        if not layer or "/" in layer or layer in (".", ".."):
-            raise CaffeSplitError(
-                f"{name}: layer {layer!r} cannot be in an HDF5 file: there `/` parts groups, and "
-                "Caffe would not find the layer again; rename it, or write a .caffemodel"
-            )
+        if not takes_name(layer):
+            raise CaffeSplitError(f"{name}: layer {layer!r} {NO_NAME}; rename it, or write a .caffemodel")
     with _create(name) as file:
         data = file.create_group("data")
         for layer in weights:

@@ -17,7 +17,7 @@ class Weights(Mapping[str, "list[Array]"]):
     Every layer of the file is a key, those without weights with an empty list. Arrays are read-only views of
     the mapped file (copy them to change them); files with unpacked or double values, and HDF5 files, give
     copies. `types` maps layer names to layer types, `net_name` is the net's name. `shared` counts, for layers of an
-    HDF5 file, the first blobs that it leaves out because an earlier layer has them; these are arrays of shape (0,).
+    HDF5 file, the blobs that it leaves out because an earlier layer has them; these are arrays of shape (0,).
     """
 
     def __init__(self, path: str, net_name: str, types: dict[str, str]) -> None:
