@@ -24,7 +24,7 @@ from caffe_split.net.layers import phase_layers
 from caffe_split.net.state import TRAIN
 from caffe_split.net.training import open_training
 from caffe_split.study import nets
-from caffe_split.study.accuracies import accuracies, read_trained
+from caffe_split.study.accuracies import accuracies, earlier_seconds, read_trained
 from caffe_split.study.controls import widened
 from caffe_split.study.locks import Held, holding
 from caffe_split.study.model import Study
@@ -43,7 +43,7 @@ from caffe_split.study.results import (
     write_mark,
 )
 from caffe_split.study.telemetry import movements
-from caffe_split.study.train import TRAINED, Fit, fit
+from caffe_split.study.train import FIRST, TRAINED, Fit, fit
 from caffe_split.tpm.attach import instrument
 
 
@@ -72,7 +72,12 @@ def run_step(title: str) -> None:
             # A bug must not stop the other runs either; Snakemake's log has the traceback.
             traceback.print_exc()
             result = Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
-        write_mark(step, Mark(result, time.time() - start))
+        seconds = time.time() - start
+        if isinstance(result, Trained):
+            # A training that was killed and resumed took what its earlier starts took, too.
+            folder = run_folder(step.seed, step.name)
+            seconds += sum(earlier_seconds(folder / name) for name in (FIRST, TRAINED))
+        write_mark(step, Mark(result, seconds))
 
 
 def _check_needs(step: StudyStep, by_output: dict[str, StudyStep]) -> None:
@@ -154,7 +159,7 @@ def _train_wider(study: Study, step: StudyStep, held: Held, folder: Path) -> Tra
     begin = nets.solver_for(study, step.seed, folder, start, study.split)
     goes_on = nets.solver_for(study, step.seed, folder, prefix(study, folder), end)
     made(folder, {nets.NET: net.to_bytes(), "first.prototxt": begin.to_bytes(), nets.SOLVER: goes_on.to_bytes()})
-    fit(study, held, Fit(folder, step.seed, study.split, solver="first.prototxt", log="first.log"))
+    fit(study, held, Fit(folder, step.seed, study.split, solver="first.prototxt", log=FIRST))
     fit(study, held, Fit(folder, step.seed, end, f"{start}_iter_{study.split}"))
     return replace(_trained(study, folder, [folder / nets.NET, folder / nets.SOLVER], end), raised=raised)
 

@@ -15,7 +15,8 @@ from caffe_split.study.locks import Held
 from caffe_split.study.model import Study
 from caffe_split.study.processes import crash, run
 
-TRAINED = "train.log"
+# The logs of a training, and of the part of one before the split.
+TRAINED, FIRST = "train.log", "first.log"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from caffe_split.errors import CaffeSplitError
-from caffe_split.study.accuracies import accuracies
+from caffe_split.study.accuracies import accuracies, earlier_seconds, read_trained
 
 
 def log(folder: Path, tests: list[tuple[int, float, str]]) -> Path:
@@ -34,3 +35,22 @@ def test_an_accuracy_beside_a_loss_that_is_not_finite_is_not_the_best(tmp_path: 
 def test_a_training_that_ends_without_a_finite_loss_has_no_accuracy(tmp_path: Path) -> None:
     with pytest.raises(CaffeSplitError, match="the loss is not finite at the end"):
         accuracies(log(tmp_path, [(0, 0.1, "2.5"), (10, 0.4, "1.5"), (20, 1, "nan")]))
+
+
+def test_of_a_resumed_training_each_iteration_counts_once(tmp_path: Path) -> None:
+    """The first start came to 50 after 5 of its 9 seconds; the second took 6 from there."""
+    said: list[tuple[int, Any]] = [(0, "Initializing solver from parameters"), (0, "Solving tiny")]
+    said += [(1, (0, 0.1)), (5, (50, 0.5)), (9, (100, 0.6))]
+    said += [(20, "Initializing solver from parameters"), (20, "Solving tiny"), (21, (50, 0.5)), (25, (100, 0.7))]
+    lines = []
+    for second, what in [*said, (26, "Optimization Done.")]:
+        texts = [what]
+        if isinstance(what, tuple):
+            texts = [f"Iteration {what[0]}, Testing net (#0)", f"    Test net output #0: accuracy = {what[1]}"]
+        lines += [f"I0101 00:00:{second:02}.000000 7 solver.cpp:1] {text}\n" for text in texts]
+    path = tmp_path / "train.log"
+    path.write_text("".join(lines))
+    found = read_trained(path)
+    assert found.curve == ((0, 0.1), (50, 0.5), (100, 0.7)) and found.final == 0.7
+    assert found.seconds == 5 + 6 and earlier_seconds(path) == 9
+    assert earlier_seconds(tmp_path / "first.log") == 0
