@@ -19,8 +19,10 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_solver
 from caffe_split.formats.prototxt.proto2 import caffe, with_forks
+from caffe_split.formats.weights import hdf5
 from caffe_split.formats.weights.caffemodel import read_solverstate, read_weights
 from caffe_split.formats.weights.solverstate import SolverState
+from caffe_split.layertypes.cost import listing
 from caffe_split.layertypes.shapes import infer_shapes
 from caffe_split.net.layers import phase_layers
 from caffe_split.net.resume import AUTO, HISTORIES
@@ -36,8 +38,8 @@ def check_request(request: TrainingRequest, runs_program: bool) -> int:
     `runs_program` says whether Caffe trains, not our engine, which also knows some fields of forks.
 
     Raises `CaffeSplitError` for fields of the solver that are not read, a snapshot_prefix in a folder that is not
-    there, data that are missing, weights that are none or fit no layer, and a solver state of another net. A program
-    that the user names may be a fork's: its own fields are left to it.
+    there, names that an HDF5 snapshot cannot have, data that are missing, weights that are none or fit no layer, and a
+    solver state of another net. A program that the user names may be a fork's: its own fields are left to it.
     """
     solver = read_solver(request.solver, upgrade=True)
     if request.program is None:
@@ -54,6 +56,8 @@ def check_request(request: TrainingRequest, runs_program: bool) -> int:
             raise
         return 0
     check_data(nets)
+    if str(solver.get("snapshot_format")) == "HDF5":
+        _check_names(request.solver, *nets[0])
     for file in weights_named(solver.get_all("weights") if request.weights is None else [request.weights]):
         weights = _weights(Path(file))
         for number, net in enumerate(nets):
@@ -87,6 +91,16 @@ def _check_fields(solver: prototxt.Document, runs_program: bool) -> None:
         named = solver.field("type")
         where = solver.filename if named is None else f"{solver.filename}:{named.line}"
         raise CaffeSplitError(f"{where}: there is no solver type '{kind}'; expected {', '.join(HISTORIES)}")
+
+
+def _check_names(solver: Path, net: prototxt.Document, state: NetState) -> None:
+    """Raises `CaffeSplitError` with the layers of whose names an HDF5 snapshot can have none."""
+    strange = [layer.where for layer in phase_layers(net, state) if not hdf5.takes_name(layer.name)]
+    if strange:
+        raise CaffeSplitError(
+            f"{solver}: snapshot_format: HDF5, and {listing(strange, 5)} {hdf5.NO_NAME}; the training would end at its "
+            "first snapshot. Take snapshot_format out, or rename the layers"
+        )
 
 
 def _weights(path: Path) -> Mapping[str, Sequence[np.ndarray]]:

@@ -120,6 +120,17 @@ def test_fields_that_nobody_reads_are_named_at_once() -> None:
     refused("snapshot_prefix: no folder nowhere seen from")
 
 
+@pytest.mark.parametrize("runs_program", [True, False])
+def test_names_that_no_hdf5_snapshot_can_have(runs_program: bool) -> None:
+    """As those of GoogLeNet: the training would end at its first snapshot."""
+    Path("net.prototxt").write_text(NET.replace('name: "ip"', 'name: "in/ip"'))
+    assert accepted(runs_program) == 0
+    Path("solver.prototxt").write_text(SOLVER + "snapshot_format: HDF5\n")
+    refused(r"snapshot_format: HDF5, and layer 'in/ip' \(line 6\) cannot be in an HDF5 file.*rename", runs_program)
+    Path("net.prototxt").write_text(NET)
+    assert accepted(runs_program) == 0
+
+
 def test_fields_of_forks_are_for_the_engine_alone() -> None:
     Path("solver.prototxt").write_text(SOLVER + 'eval_type: "detection"\n')
     assert accepted(runs_program=False) == 0

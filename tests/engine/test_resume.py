@@ -103,6 +103,13 @@ def test_a_missing_snapshot_folder_is_refused(tmp_path: Path) -> None:
             ours("solver.prototxt", snapshot="auto")
 
 
+def test_a_name_that_no_hdf5_snapshot_can_have_is_refused(tmp_path: Path) -> None:
+    net = NET.format(batch=8, iter_size=1).replace('"ip"', '"a/b"')
+    write_training(tmp_path, f"{RATE} snapshot_format: HDF5", 1, net=net)
+    with pytest.raises(CaffeSplitError, match=r"layer 'a/b' \(line .*\): it cannot be in an HDF5 file"):
+        ours("solver.prototxt")
+
+
 def behind(log: str, iteration: int) -> dict[str, str]:
     """The numbers of a log from the first line of an iteration on, as text: nan is nan."""
     found = numbers(log[re.search(rf"\] Iteration {iteration}\b", log).start() :])  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ from caffe_split.engine.training.updates import Updater
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import remove_file, replace_file
 from caffe_split.formats.weights.caffemodel import read_weights, write_weights
+from caffe_split.formats.weights.hdf5 import NO_NAME, takes_name
 from caffe_split.formats.weights.solverstate import SolverState, read_solverstate, write_solverstate
 from caffe_split.net.resume import is_whole, newest_pair
 
@@ -33,11 +34,16 @@ class Snapshots:
 
     Attributes:
         guard: a context that is entered while a snapshot is written.
+
+    Raises `CaffeSplitError` for a layer of whose name the snapshots can have none.
     """
 
     def __init__(self, prefix: str, hdf5: bool, nets: Sequence[Net], updater: Updater, log: Log, group: Group) -> None:
         self.prefix, self._hdf5, self._updater = prefix, hdf5, updater
         self._net, *self._tests = nets
+        for layer in self._net.layers:
+            if hdf5 and not takes_name(layer.name):
+                raise layer.error(f"it {NO_NAME}; take snapshot_format: HDF5 out of the solver, or rename it.")
         self._log, self._group = log, group
         self._written: list[Path] = []
         self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
