@@ -96,6 +96,8 @@ class Solver:
         check_solver(self.path, self.options, group)
         self.prefix = snapshot_prefix(self.path, self.options.get("snapshot_prefix"))
         self._debug = DebugInfo(self.log) if self.options.get("debug_info") else None
+        # Whether the TRAIN net's values are logged, as in Caffe: in the iterations that `display` shows.
+        self._debugs = False
         self.fuse = fuse and self._debug is None
         self.policy = Policy.of(self.options)
         given = int(self.options.get("random_seed"))
@@ -226,6 +228,8 @@ class Solver:
                 if self._stopped:
                     return
             loss = 0.0
+            shows = bool(display_every) and self.iter % display_every == 0
+            self._debugs = shows and self._debug is not None
             self._reseed()
             for layer in self._timed:
                 layer.iteration = self.iter
@@ -238,10 +242,10 @@ class Solver:
             if not math.isfinite(loss):
                 raise diverged(self.net, self.iter, loss, self.snapshots.last_good())
             self.loss.add(loss, self.iter - start)
-            if display_every and self.iter % display_every == 0:
+            if shows:
                 self._show(output, clock, shown)
                 clock, shown = time.perf_counter(), self.iter
-            self._update(bool(display_every) and self.iter % display_every == 0)
+            self._update(shows)
             if (snapshot_every and self.iter % snapshot_every == 0) or wish == "snapshot":
                 self.snapshot()
             if wish == "stop":
@@ -250,7 +254,7 @@ class Solver:
 
     def _learn(self) -> Output:
         """Run the next batch forward and backward."""
-        if self._debug is None:
+        if self._debug is None or not self._debugs:
             return self.net.learn()
         output = self._debug.forward(self.net)
         if output.loss.requires_grad:
@@ -259,7 +263,9 @@ class Solver:
         return output
 
     def _forward(self, net: Net) -> Output:
-        return net.forward() if self._debug is None else self._debug.forward(net)
+        if self._debug is None or (net is self.net and not self._debugs):
+            return net.forward()
+        return self._debug.forward(net)
 
     def _reseed(self) -> None:
         """Seed dropout by seed, iteration and process, so that a resumed training draws the same numbers."""
