@@ -225,10 +225,13 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def input_shapes(layers: Sequence[Layer]) -> dict[str, Shape]:
-    """The shapes of the inputs by name."""
+    """The shapes of the inputs by name. Raises `CaffeSplitError` for those that are not known."""
     given = [layer for layer in layers if layer.type == "Input"]
-    blobs = infer_shapes(given).blobs
-    return {top: blobs[top] for layer in given for top in layer.tops}
+    found = infer_shapes(given)
+    for layer in given:
+        if layer.name in found.unknown:
+            raise CaffeSplitError(f"{layer.where}: the shapes of its tops are not known: {found.unknown[layer.name]}.")
+    return {top: found.blobs[top] for layer in given for top in layer.tops}
 
 
 def _refusal(path: Path, problems: Sequence[tuple[Layer, str]]) -> CaffeSplitError:

@@ -218,6 +218,13 @@ def test_what_the_engine_refuses_of_a_layers_form_is_listed(files: tuple[Path, P
     ]
 
 
+def test_an_input_whose_shape_is_not_known_is_said(files: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        CaffeSplitError, match=r"layer 'data' \(line 1\): the shapes of its tops are not known: what its"
+    ):
+        plan_of(files, NET.replace("input_param", 'phase: "TEST" input_param', 1))
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_what_a_layer_draws_in_training_is_refused(files: tuple[Path, Path], own: bool) -> None:
     """By the phase of the net, or by the layer's own."""
