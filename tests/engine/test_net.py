@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caffe_split.data.store import write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from caffe_split.formats.prototxt.nets import read_net
@@ -15,6 +16,7 @@ from tests.support import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+from caffe_split.engine import python_layer
 from caffe_split.engine.model.net import Net
 
 SMALL = """
@@ -55,6 +57,21 @@ def test_a_relu_overwrites_nothing_that_is_needed() -> None:
     blobs = net.forward({"x": np.random.default_rng(0).normal(size=(2, 3, 6, 6))}, keep=True).blobs
     assert float(blobs["c"].detach().min()) < 0
     blobs["r"].sum().backward()
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_classes_of_the_user_and_data_have_the_layers_own_phase(phase: str, tmp_path: Path) -> None:
+    python_layer("m", "Asked")(lambda param_str, phase: lambda: torch.full((1,), float(phase == "TEST")))
+    images = np.arange(25, dtype=np.uint8).reshape(1, 1, 5, 5)
+    write_store(tmp_path / "images", [(image, 0) for image in np.repeat(images, 20, 0)])
+    text = f"""
+layer {{ name: "p" type: "Python" top: "p" phase: TEST python_param {{ module: "m" layer: "Asked" }} }}
+layer {{ name: "d" type: "Data" top: "d" phase: TEST transform_param {{ crop_size: 3 }}
+  data_param {{ source: "{tmp_path}/images" batch_size: 20 backend: LMDB }} }}
+"""
+    blobs = Net(prototxt.parse(text, kind="net"), phase).forward(keep=True).blobs
+    assert blobs["p"].tolist() == [1]
+    assert np.array_equal(blobs["d"].numpy(), np.repeat(images[:, :, 1:4, 1:4], 20, 0))
 
 
 @pytest.mark.parametrize(
