@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from caffe_split.errors import CaffeSplitError
@@ -107,7 +108,13 @@ def solvers_in(folder: Path) -> list[Solver]:
 
 def solvers_naming(net: Path) -> list[Solver]:
     """The solvers beside a net that train it."""
-    return [(path, solver) for path, solver in solvers_in(net.parent) if trains(solver, net)]
+    return that_train((path, solver) for path, solver in solvers_in(net.parent) if trains(solver, net))
+
+
+def that_train(solvers: Iterable[Solver]) -> list[Solver]:
+    """Without those of no iterations, which test what another one has trained, as `multisplit` leaves them; or all."""
+    every = list(solvers)
+    return [(path, solver) for path, solver in every if solver.get("max_iter", 0)] or every
 
 
 def not_taken(net: Path) -> list[str]:

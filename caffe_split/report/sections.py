@@ -12,7 +12,7 @@ from caffe_split.backends.check_weights import STATE_NAME
 from caffe_split.errors import CaffeSplitError, counted
 from caffe_split.formats import prototxt
 from caffe_split.layertypes.cost import change
-from caffe_split.net.which_net import solvers_in
+from caffe_split.net.which_net import solvers_in, that_train
 from caffe_split.report import gradients
 from caffe_split.report.derived_from import LayerSplit, Manifest
 from caffe_split.report.histogram import histogram
@@ -144,8 +144,7 @@ def command_lines(runs: Sequence[Run], out: Path, title: str | None = None, aske
 def _run_commands(run: Run) -> list[str]:
     manifest = run.manifest
     if manifest is None:
-        # A solver of no iterations tests what another one has trained.
-        solvers = [(path, solver) for path, solver in solvers_in(run.log_path.parent) if solver.get("max_iter", 0)]
+        solvers = that_train(solvers_in(run.log_path.parent))
         if len(solvers) == 1:
             return [*_instrument(run, solvers[0][1]), _train(run, *solvers[0])]
         return ["# (its folder does not say how it was trained)"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffe_split.errors import CaffeSplitError, WrongUseError
+from caffe_split.errors import CaffeSplitError, WrongUseError, expect_count
 from caffe_split.trainlog.columns import EMPTY, Part, Table
 from caffe_split.trainlog.outputs import Value, best_of, is_accuracy, is_low, is_score, values_in
 from caffe_split.trainlog.run import Event, Run
@@ -180,6 +180,8 @@ class TrainingLog:
         `output` None: of all accuracies, which are outputs without a loss weight whose names say so. Raises
         `CaffeSplitError`, which names the outputs or test nets that exist, if there is no such output or net.
         """
+        if net is not None:
+            expect_count(net, "net", 0)
         if net is not None and self.test_nets and net not in self.test_nets:
             nets = ", ".join(f"#{number}" for number in self.test_nets)
             raise CaffeSplitError(f"{self.path} has no output of a test net #{net}, only of {nets}")

@@ -198,3 +198,11 @@ def test_test_nets_without_their_test_iter_are_refused(text: str, expected: str)
     assert training.solver is not None
     with pytest.raises(CaffeSplitError, match=f"s.prototxt: {expected}"):
         solver_test_nets(training.solver, training.net)
+
+
+def test_a_solver_that_only_tests_is_not_the_nets_second_one(tmp_path: Path) -> None:
+    """As `multisplit` leaves one beside each net; alone it is the net's solver."""
+    (tmp_path / "n.prototxt").write_text('layer { name: "d" type: "Input" top: "d" }')
+    for name, iterations in (("tests", 0), ("trains", 9)):
+        (tmp_path / f"{name}.prototxt").write_text(f'net: "{tmp_path}/n.prototxt" max_iter: {iterations}')
+        assert open_training(tmp_path / "n.prototxt").solver_path == tmp_path / f"{name}.prototxt"

@@ -123,3 +123,8 @@ def test_of_a_crash_before_the_first_test_the_reason_is_said(tmp_path: Path) -> 
     for command in ("best", "table"):
         said = caffe_split(command, path, cwd=tmp_path, status=1).stderr
         assert "holds no test output; the training crashed: solver.cpp:1] Check failed: error == cudaSuccess" in said
+
+
+def test_a_net_is_a_number(two: Path) -> None:
+    with pytest.raises(CaffeSplitError, match="net is '0', expected a whole number of 0 or more"):
+        read_log(two).best(net="0")  # type: ignore[arg-type]
