@@ -145,6 +145,8 @@ def pooling_window(layer: Layer, sizes: tuple[int, int]) -> Window:
     param = Options.of(layer.message, "pooling_param")
     if param.get("global_pooling"):
         return Window(sizes, (1, 1), (0, 0), (1, 1))
+    for name in HEIGHT_AND_WIDTH:
+        _check_two(layer, param, name)
     kernel, stride, pad = (
         tuple(int(param.get(key) or param.get(both)) for key in two) for both, two in HEIGHT_AND_WIDTH.items()
     )
@@ -217,6 +219,14 @@ def _check(layer: Layer, window: Window) -> None:
         )
 
 
+def _check_two(layer: Layer, param: Options, name: str) -> None:
+    """Raises `CaffeSplitError` for one of height and width alone; Caffe divides by a stride of 0 then."""
+    two = HEIGHT_AND_WIDTH[name]
+    written = [key for key in two if param.has(key)]
+    if len(written) == 1:
+        raise CaffeSplitError(f"{layer.where}: {written[0]} alone; Caffe takes {name}, or {two[0]} and {two[1]}.")
+
+
 def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> Sizes:
     """A setting of convolution_param, written once, once per axis, or as two fields for height and width."""
     two = HEIGHT_AND_WIDTH.get(name, ())
@@ -224,7 +234,9 @@ def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> 
     if written:
         if rank != 2:
             raise CaffeSplitError(f"{layer.where}: {' and '.join(written)} for {rank} spatial axes; write {name}.")
-        return tuple(int(param.get(key)) if param.has(key) else default for key in two)
+        if name == "stride":
+            _check_two(layer, param, name)
+        return tuple(int(param.get(key)) for key in two)
     values = tuple(int(value) for value in param.all(name)) or (default,)
     if len(values) not in (1, rank):
         raise CaffeSplitError(f"{layer.where}: {len(values)} values of {name} for {rank} spatial axes.")

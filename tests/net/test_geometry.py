@@ -32,7 +32,10 @@ def pooling(settings: str) -> Layer:
     [
         ("kernel_size: 3", Geometry((3, 3))),
         ("kernel_size: 3 kernel_size: 1 stride: 2 pad: [1, 0]", Geometry((3, 1), (2, 2), (1, 0))),
-        ("kernel_h: 2 kernel_w: 3 stride_h: 3 pad_w: 2 dilation: 2", Geometry((2, 3), (3, 1), (0, 2), (2, 2))),
+        (
+            "kernel_h: 2 kernel_w: 3 stride_h: 3 stride_w: 1 pad_w: 2 dilation: 2",
+            Geometry((2, 3), (3, 1), (0, 2), (2, 2)),
+        ),
         ("kernel_size: 1 group: 4", Geometry((1, 1), group=4)),
     ],
 )
@@ -46,6 +49,8 @@ def test_a_convolution_is_read_as_caffe_reads_it(settings: str, expected: Geomet
         ("", "gives no kernel_size, not both of kernel_h and kernel_w, or a stride of 0"),
         ("kernel_h: 3", "gives no kernel_size"),
         ("kernel_size: 3 stride: 0", "or a stride of 0"),
+        ("kernel_size: 3 stride_h: 2", "stride_h alone; Caffe takes stride, or stride_h and stride_w"),
+        ("kernel_h: 3 kernel_w: 3 stride_w: 2", "stride_w alone"),
         ("kernel_size: [1, 2, 3]", "3 values of kernel_size for 2 spatial axes"),
         ("kernel_size: 3 axis: 2", "convolves over axis 2; only axis 1 is handled"),
         ("kernel_size: 3 group: 0", "group is 0, expected 1 or more"),
@@ -54,6 +59,12 @@ def test_a_convolution_is_read_as_caffe_reads_it(settings: str, expected: Geomet
 def test_what_is_no_convolution_is_refused_with_its_line(settings: str, message: str) -> None:
     with pytest.raises(CaffeSplitError, match=re.escape("layer 'x' (line 1)") + ".*" + re.escape(message)):
         convolution_geometry(layer(settings))
+
+
+@pytest.mark.parametrize("settings", ["kernel_h: 3", "kernel_size: 3 stride_w: 2", "kernel_size: 3 pad_h: 1"])
+def test_a_pooling_takes_height_and_width_together(settings: str) -> None:
+    with pytest.raises(CaffeSplitError, match=r"layer 'x' \(line 1\): (kernel_h|stride_w|pad_h) alone; Caffe takes"):
+        pooled_sizes(pooling(settings), (9, 8))
 
 
 def test_a_window_has_any_number_of_axes() -> None:
