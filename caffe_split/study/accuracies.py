@@ -19,7 +19,7 @@ from caffe_split.trainlog.run import Run
 class Accuracies:
     """Test accuracies of a log: `final` of the last test, `best` the highest, the earliest where several are equal.
 
-    `curve` is (iteration, accuracy) of all tests, once where a resumed run repeated one; `output` is the accuracy's name.
+    `curve` is (iteration, accuracy) of all tests, of a repeated one the last; `output` is the name of the accuracy.
     """
 
     output: str

@@ -64,18 +64,19 @@ def check_study(study: Study) -> None:
         )
     check_data(study)
     nets.check_lists(study)
-    _check_tests(study, net)
+    check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)
 
 
-def _check_tests(study: Study, net: prototxt.Document) -> None:
+def check_tests(study: Study, net: prototxt.Document) -> None:
     """Raises `CaffeSplitError` where a training would not end with a test, or where tests print no accuracy."""
     solver, end = nets.study_solver(study), nets.length(study)
     every = int(solver.get("test_interval", 0))
+    at = "" if study.scale == "1" else f" at scale {study.scale}"
     if every < 1 or end % every:
         raise CaffeSplitError(
-            f"{study.solver}: test_interval is {every}, so that nothing is tested at the end, at {end}; a study "
+            f"{study.solver}: test_interval is {every}{at}, so that nothing is tested at the end, at {end}; a study "
             "compares the last tests: choose one that divides max_iter"
         )
     starts = bool(solver.get("test_initialization", True))
@@ -83,8 +84,8 @@ def _check_tests(study: Study, net: prototxt.Document) -> None:
         first = start if start or starts else 1
         if stop // every * every < first:
             raise CaffeSplitError(
-                f"{study.solver}: test_interval is {every}, so that nothing is tested in the training of {name}, "
-                f"{start} to {stop}; test more often"
+                f"{study.solver}: test_interval is {every}{at}, so that nothing is tested in the training of {name}, "
+                f"{start} to {stop}; {'test more often' if study.scale == '1' else 'choose another scale'}"
             )
     # Its include and exclude rules are not looked at: an Accuracy layer in the file is taken to be used.
     if not any(layer.type == "Accuracy" or any(is_accuracy(top) for top in layer.tops) for layer in all_layers(net)):
@@ -93,7 +94,9 @@ def _check_tests(study: Study, net: prototxt.Document) -> None:
 
 def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
     """The trainings whose accuracy a study reads: name, first and last iteration."""
-    stages = {stage.name: (stage.at, stage.until or end) for arm in study.arms for stage in stages_of(study, arm)}
+    # With `restart` all of them are trained from 0 to the end, as the baseline is.
+    arms = study.arms if study.schedule == "continue" else ()
+    stages = {stage.name: (stage.at, stage.until or end) for arm in arms for stage in stages_of(study, arm)}
     return [
         ("the baseline", 0, nets.baseline_length(study)),
         *((f"arm {name}", *span) for name, span in stages.items()),

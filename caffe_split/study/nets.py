@@ -41,14 +41,14 @@ def study_solver(study: Study) -> prototxt.Document:
         solver.set("test_initialization", False)
     elif study.tests:
         space_tests(solver, study.tests)
-    if int(solver.get("max_iter", 0)) <= (study.split if study.schedule == "continue" else 0):
-        raise CaffeSplitError(
-            f"{study.solver}: max_iter is {solver.get('max_iter', 0)}, so nothing is left after the split at "
-            f"{study.split}"
-        )
-    late = [at for arm in study.arms for at in arm.rounds if at >= int(solver.get("max_iter"))]
+    end = int(solver.get("max_iter", 0))
+    if end < study.split:
+        raise CaffeSplitError(f"{study.solver}: max_iter is {end}, before the split at {study.split}; split earlier")
+    if end == study.split and study.schedule == "continue":
+        raise CaffeSplitError(f"{study.solver}: max_iter is {end}, so nothing is left after the split at {study.split}")
+    late = [at for arm in study.arms for at in arm.rounds if at >= end]
     if late:
-        raise CaffeSplitError(f"{study.file}: a round at {late[0]} is not before the end at {solver.get('max_iter')}")
+        raise CaffeSplitError(f"{study.file}: a round at {late[0]} is not before the end at {end}")
     if solver.get("lr_policy", None) == "poly":
         raise CaffeSplitError(
             f"{study.solver}: lr_policy poly takes its rates from max_iter, and a study trains in parts; use another"

@@ -65,22 +65,21 @@ def shortened(study: Study, scale: Fraction) -> Study:
     for arm in study.arms:
         iterations.update({f"round {number} of {arm.name}": at for number, at in enumerate(arm.rounds, 2)})
     check_apart(iterations, scale)
-    window, interval = study.window, max(1, scaled(study.interval, scale))
-    if window is not None:
-        window = (scaled(window[0], scale), scaled(window[1], scale))
-        if scale != 1:
-            # The last sample is at the window's end, and there is one between.
-            long = window[1] - window[0]
-            interval = nearest_divisor(long, interval, most=max(1, min(2 * interval, long // 2)))
-    return replace(
+    study = replace(
         study,
         split=scaled(study.split, scale),
-        window=window,
-        interval=interval,
+        window=None if study.window is None else (scaled(study.window[0], scale), scaled(study.window[1], scale)),
+        interval=max(1, scaled(study.interval, scale)),
         arms=tuple(replace(arm, rounds=tuple(scaled(at, scale) for at in arm.rounds)) for arm in study.arms),
         scale=str(scale),
         unscaled=tuple(iterations.items()),
     )
+    if study.window is None or scale == 1:
+        return study
+    # The last sample is at the end of each window, and there is one between.
+    long = [stop - start for start, stop in study.windows]
+    most = max(1, min(2 * study.interval, min(long) // 2))
+    return replace(study, interval=nearest_divisor(math.gcd(*long), study.interval, most=most))
 
 
 def nearest_divisor(number: int, wanted: int, least: float = 0, most: float = math.inf) -> int:

@@ -284,6 +284,7 @@ def test_keys_may_be_taken_from_elsewhere_in_the_file(tmp_path: Path) -> None:
             {"arms": [{"kind": "skip", "rounds": [20, 30]}], "engine": "torch"},
             "a round at 30 is not before the end at 30",
         ),
+        ({"split": 35, "schedule": "restart", "window": None}, "max_iter is 30, before the split at 35; split earlier"),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
         (
             {"arms": [{"kind": "skip", "rounds": [14, 17]}], "engine": "torch", "interval": 1},

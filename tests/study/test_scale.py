@@ -18,7 +18,7 @@ from tests.support import ROOT
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.net.layers import all_layers
-from caffe_split.study.checks import check_same
+from caffe_split.study.checks import check_same, check_tests
 from caffe_split.study.nets import length, study_net, study_solver
 from caffe_split.study.paths import PLAN, write_json
 from caffe_split.study.publish import _method
@@ -144,6 +144,20 @@ def test_a_length_without_divisors_is_sampled_and_tested_with_measure() -> None:
     for scale, end in (("1009/64000", 1009), ("2017/64000", 2017)):
         solver = study_solver(read_study(RESNET, {"scale": scale}))
         assert solver.get("max_iter") == end and solver.get("test_interval") == end
+
+
+def test_the_interval_divides_the_windows_of_all_rounds() -> None:
+    """At 1/4 of 250, 175 and 175 iterations: by 5, but not by the scaled interval of 2."""
+    study = read_study(ROOT / "studies/cifar10_quick_carries.yaml", {"scale": "1/4"})
+    assert study.windows == [(250, 500), (500, 675), (675, 850)] and study.interval == 5
+    assert all((stop - start) % study.interval == 0 for start, stop in study.windows)
+
+
+def test_a_scale_at_which_too_little_is_tested_is_named() -> None:
+    """313 is prime: a training of that length that ends with a test has one test, or one in each iteration."""
+    study = read_study(ROOT / "studies/cifar10_quick_carries.yaml", {"scale": "1/16"})
+    with pytest.raises(CaffeSplitError, match=r"test_interval is 313 at scale 1/16, .*@1, 125 to 169; choose another"):
+        check_tests(study, study_net(study))
 
 
 def test_a_rehearsal_is_tested_at_its_end() -> None:
