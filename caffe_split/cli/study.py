@@ -67,12 +67,16 @@ def study(
     from caffe_split.study.checks import check_study
     from caffe_split.study.paths import open_study
     from caffe_split.study.read import read_study
-    from caffe_split.study.run import jobs_for, run_study
+    from caffe_split.study.run import LOG, jobs_for, run_study
     from caffe_split.study.trainer import check_trainer, runs_here
     from caffe_split.study.view import view
 
     if logs and publish is None:
         raise click.UsageError("--logs needs --publish DIR: it says where the logs are kept.")
+    if snakemake and not snakemake[0].startswith("-"):
+        raise click.UsageError(
+            f"'{snakemake[0]}' is one file too many: a study is one FILE; options for Snakemake stand after --."
+        )
     if no_run and (dry_run or snakemake):
         raise click.UsageError("--no-run runs nothing: give neither --dry-run nor options for Snakemake with it.")
     changes = {key: value for key, value in (("scale", scale), ("seeds", seeds)) if value is not None}
@@ -105,7 +109,7 @@ def study(
         status = run_study(plan, out, jobs, snakemake, show)
     plan = open_study(out)
     rows = _print_table(plan, out, as_json)
-    click.echo(f"results in {out / 'results'}; Snakemake's log is {out / 'snakemake.log'}", err=True)
+    click.echo(f"results in {out / 'results'}; Snakemake's log is {out / LOG}", err=True)
     return _publish(plan, rows, out, jobs, publish, logs) or (1 if status else 0)
 
 

@@ -21,10 +21,14 @@ _OURS = re.compile(
 
 def read_json(path: Path) -> dict[str, Any]:
     """The value in a file that the study wrote. Raises `CaffeSplitError` where the file is not whole."""
+    again = "remove it and start the study again."
+    if path.name == PLAN.name:
+        # Without it the folder is none of a study.
+        again = "put a copy of it in its place, or choose another --out."
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CaffeSplitError(f"{path}: cannot be read ({error}); remove it and start the study again.") from None
+        raise CaffeSplitError(f"{path}: cannot be read ({error}); {again}") from None
     return value
 
 

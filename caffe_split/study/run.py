@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from caffe_split.study.results import read_mark
 from caffe_split.study.versions import machine, versions
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
+LOG = "snakemake.log"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def run_study(
     """Run the study in the folder `out`, or go on with what an earlier start left; returns Snakemake's exit status.
 
     `extra` are options for Snakemake itself, such as those of an executor. Raises `CaffeSplitError` where `out` holds
-    another study, where a study is running in it, and where nothing can be written.
+    another study, where a study is running in it, where nothing can be written, and where Snakemake does not begin.
     """
     check_folder(out)
     make_folder(out)
@@ -59,7 +61,8 @@ def run_study(
         begin(study, out, steps)
         command = snakemake(out, jobs, extra)
         start = time.time()
-        with append_to(out / "snakemake.log") as log:
+        with append_to(out / LOG) as log:
+            before = log.tell()
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock.fd,)
             )
@@ -67,6 +70,8 @@ def run_study(
             _watch(child, lambda: show(progress_of(study, out, start, jobs)) if show is not None else None)
         if not (out / "results" / "table.json").exists():
             _make_table(out)
+        if child.returncode:
+            _check_begun(out / LOG, before)
         return child.returncode
 
 
@@ -82,6 +87,14 @@ def snakemake(out: Path, jobs: int, extra: Sequence[str] = ()) -> list[str]:
         *(() if "--jobs" in extra or "-j" in extra else ("--jobs", str(jobs))),
         *extra,
     ]
+
+
+def _check_begun(log: Path, before: int) -> None:
+    """Raises `CaffeSplitError` where Snakemake, which failed, has run no step: an option of its, or its executor."""
+    said = log.read_bytes()[before:].decode("utf-8", "replace")
+    if not re.search(r"^(local)?rule ", said, re.MULTILINE):
+        why = (said.strip().splitlines() or ["nothing said"])[-1].rpartition("__main__.py: error: ")[2]
+        raise CaffeSplitError(f"Snakemake ran no step: {why} (from {log}); it gets the options behind --")
 
 
 def _make_table(out: Path) -> None:

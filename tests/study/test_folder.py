@@ -41,6 +41,19 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     check_folder(out)
 
 
+def test_of_a_plan_that_is_not_whole_and_of_what_snakemake_refuses_it_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    file = write_study(tmp_path, engine=HERE)
+    said = caffe_split("study", file, "other.yaml", "--dry-run", cwd=tmp_path, status=2).stderr
+    assert "'other.yaml' is one file too many: a study is one FILE" in said
+    said = caffe_split("study", file, "--out", "out", "--", "--nosuch", cwd=tmp_path, status=1).stderr
+    assert "Snakemake ran no step: unrecognized arguments: --nosuch (from " in said
+    (tmp_path / "out/plan.json").write_text("{")
+    for words in ([], ["--no-run"]):
+        said = caffe_split("study", file, "--out", "out", *words, cwd=tmp_path, status=1).stderr
+        assert "plan.json: cannot be read (" in said and "put a copy of it in its place, or " in said
+
+
 def test_a_run_is_made_again_only_where_nothing_else_is_in_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "s1" / "skip"
     made(folder, {"solver.prototxt": b"1"})
