@@ -108,8 +108,9 @@ def _log(site: Site, log: float, scale: float, shift: float) -> None:
 def refuse_training(site: Site) -> None:
     """Raises `CannotExpressError` for a layer that draws random numbers, or reads labels, in the TRAIN phase alone."""
     if site.training:
-        whose = "by its own phase: TRAIN" if site.layer.message.has("phase") else "in the TRAIN phase"
-        raise CannotExpressError(f"it computes as in training, {whose}; a model does not")
+        own = site.layer.message.has("phase")
+        why = "by its own phase: TRAIN; take that out if it is not meant" if own else "in the TRAIN phase"
+        raise CannotExpressError(f"it computes as in training, {why}")
 
 
 def dropout(site: Site) -> None:

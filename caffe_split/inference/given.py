@@ -139,7 +139,21 @@ def run_net(
     backend = choose_backend(options.engine)
     asked = Running(net.state, blobs, device=options.device, threads=options.threads, **how)  # type: ignore[arg-type]
     with net.chosen.as_file() as file, backend.open(NetFiles(file, path), asked) as session:
+        session.notes = [*_as_in_training(net), *session.notes]
         yield session
+
+
+# Types that compute otherwise in the TRAIN phase.
+_BY_PHASE = ("BatchNorm", "BN", "Dropout", "Noise", "SpatialDropout")
+
+
+def _as_in_training(net: GivenNet) -> list[str]:
+    """A sentence on layers that compute as in training in a TEST net: the text of a caffemodel has such fields."""
+    layers = [layer for layer in net.layers if layer.type in _BY_PHASE and layer.phase_in("TEST") == "TRAIN"]
+    if net.state.phase == "TRAIN" or not layers:
+        return []
+    names = ", ".join(layer.where for layer in layers[:5]) + (f" and {len(layers) - 5} more" if len(layers) > 5 else "")
+    return [f"by a phase: TRAIN of its own each computes as in training: {names}; take it out if that is not meant"]
 
 
 def data_set(layers: list[Layer]) -> DataSet | None:

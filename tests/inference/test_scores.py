@@ -74,6 +74,18 @@ def test_both_engines_agree(small: Path) -> None:
     assert (one.counts.matrix == other.counts.matrix).all()
 
 
+def test_layers_that_compute_as_in_training_are_said(small: Path, backend: str) -> None:
+    """By a phase of their own, which is their net's otherwise."""
+    drop = 'layer { name: "drop" type: "Dropout" bottom: "conv" top: "dropped" phase: %s }\n'
+    for phase, notes in (
+        ("TRAIN", ["by a phase: TRAIN of its own each computes as in training: layer 'drop' (line 14)"]),
+        ("TEST", []),
+    ):
+        Path("net.prototxt").write_text(NET + drop % phase)
+        found = cs.score_net("net.prototxt", "w.caffemodel").notes
+        assert [note.split(";")[0] for note in found if "training" in note] == notes
+
+
 def test_several_weights_make_a_table(small: Path, backend: str) -> None:
     for number in (9, 10, 8):
         write_weights(small / f"n_iter_{number}.caffemodel", number)
