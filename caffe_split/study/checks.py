@@ -226,8 +226,8 @@ def _check_rates(study: Study, out: Path) -> None:
         begun = float(prototxt.read(path).get("gamma", 0)) if path.exists() else gamma
         if begun != gamma:
             raise CaffeSplitError(
-                f"{path}: gamma is {begun:g}, and at scale {study.scale} the rates of {study.solver} are those of "
-                f"{gamma:g}: an earlier version began the folder; choose another --out"
+                f"{path}: gamma is {begun}, and at scale {study.scale} the rates of {study.solver} are those of "
+                f"{gamma}: an earlier version began the folder; choose another --out"
             )
 
 
