@@ -12,11 +12,12 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
 
 
-def write_digits(folder: PathLike, train: int = DIGITS_TRAIN, seed: int = 0) -> dict[Path, int]:
+def write_digits(folder: PathLike, train: int = DIGITS_TRAIN, seed: int = 0, keep: bool = False) -> dict[Path, int]:
     """Write `digits_train_lmdb` (`train` images) and `digits_test_lmdb` (all others) into `folder`.
 
     Images are uint8 (1, 8, 8); the set's grey levels 0..16 are spread over 0..255. The order is shuffled by
-    `seed`. Returns the number of images in each store. Raises `CaffeSplitError` if scikit-learn is not installed.
+    `seed`. With `keep` a store that is there stays. Returns the number of images in each that was written. Raises
+    `CaffeSplitError` if scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -34,7 +35,9 @@ def write_digits(folder: PathLike, train: int = DIGITS_TRAIN, seed: int = 0) -> 
         Path(folder) / "digits_test_lmdb": order[train:],
     }
     taken = [str(path) for path in stores if path.exists()]
-    if taken:
+    if keep:
+        stores = {path: chosen for path, chosen in stores.items() if str(path) not in taken}
+    elif taken:
         raise CaffeSplitError(
             f"{' and '.join(taken)} exist; nothing is overwritten. Remove them or choose another --out."
         )

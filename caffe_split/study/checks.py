@@ -8,13 +8,18 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from caffe_split import jsontext
+from caffe_split.backends.check_data import check_data as check_files
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import free_name, sha256
 from caffe_split.formats import prototxt
-from caffe_split.net.layers import all_layers
+from caffe_split.net.geometry import convolution_geometry
+from caffe_split.net.layers import Layer, all_layers
 from caffe_split.net.state import state_of_solver
+from caffe_split.split.partition import divide, parse_rule
 from caffe_split.study import nets
 from caffe_split.study.arm import Arm
 from caffe_split.study.controls import raisable
@@ -64,6 +69,9 @@ def check_study(study: Study) -> None:
         )
     check_data(study)
     nets.check_lists(study)
+    if not missing:
+        states = (state_of_solver(nets.study_solver(study), phase).in_net(net) for phase in ("TRAIN", "TEST"))
+        check_files((net, state) for state in states)
     check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)
@@ -107,19 +115,35 @@ def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
     """Raises `CaffeSplitError` where layers cannot be split, are too few, or have no wider control."""
     state = state_of_solver(nets.study_solver(study), "TRAIN").in_net(net)
     if arm.layers:
-        names = [layer.name for layer in choose_layers(net, arm.layers, 1, [], arm.options(0), state)]
+        found = choose_layers(net, arm.layers, 1, [], arm.options(0), state)
     else:
-        names = [layer.name for layer in candidates(net, arm.options(0), state)]
-        if len(names) < arm.num_splits:
-            raise CaffeSplitError(
-                f"{study.file}: arm {arm.name}: num_splits is {arm.num_splits}, and the net has {len(names)} "
-                f"convolutions that can be split: {', '.join(names) or 'none'}"
-            )
+        found = candidates(net, arm.options(0), state)
+    names = [layer.name for layer in found]
+    if len(names) < arm.num_splits:
+        raise CaffeSplitError(
+            f"{study.file}: arm {arm.name}: num_splits is {arm.num_splits}, and the net has {len(names)} "
+            f"convolutions that can be split: {', '.join(names) or 'none'}"
+        )
+    refused = [f"{layer.name}: {why}" for layer in found if (why := _undivided(layer, arm))]
+    if len(names) - len(refused) < (arm.num_splits or len(names)):
+        raise CaffeSplitError(f"{study.file}: arm {arm.name}: {refused[0]}")
     if arm.name in study.wider:
         try:
             raisable(net, names)
         except CaffeSplitError as error:
             raise CaffeSplitError(f"{study.file}: controls: {wider_name(arm.name)}: {error}") from None
+
+
+def _undivided(layer: Layer, arm: Arm) -> str:
+    """Why the kernels of a layer cannot be divided by an arm's rule, whatever their scores; empty where they can."""
+    param = layer.message.sub("convolution_param")
+    assert param is not None
+    try:
+        kernels = np.zeros(int(param.get("num_output")))
+        divide(parse_rule(arm.options(0).partition), kernels, convolution_geometry(layer).group, layer.name)
+    except CaffeSplitError as error:
+        return str(error)
+    return ""
 
 
 def check_folder(out: Path) -> None:

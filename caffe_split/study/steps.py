@@ -93,7 +93,8 @@ def _check_needs(step: StudyStep, by_output: dict[str, StudyStep]) -> None:
 def _data(study: Study, _: StudyStep, held: Held) -> DataMade:
     missing = [path for path in nets.data_files(study) if not path.exists()]
     if missing and study.make:
-        write_digits(missing[0].parent)
+        # An earlier start may have been killed between the two sets.
+        write_digits(missing[0].parent, keep=True)
     return DataMade()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.study.study_files import write_study
 
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
+from caffe_split.data.digits import write_digits
 from caffe_split.errors import CaffeSplitError
 from caffe_split.study import steps
 from caffe_split.study.checks import check_same
@@ -197,6 +199,19 @@ def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypa
     assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
     why = "after data failed: ZeroDivisionError: division by zero"
     assert read_json(Path("done/s3.baseline.train.json"))["failed"] == why
+
+
+def test_data_that_are_made_in_part_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    write_json(tmp_path / PLAN, {"study": read_study(write_study(tmp_path)).as_dict()})
+    write_digits(tmp_path / "data")
+    sets = [tmp_path / "data" / name / "data.mdb" for name in ("digits_train_lmdb", "digits_test_lmdb")]
+    before = [each.read_bytes() for each in sets]
+    shutil.rmtree(sets[1].parent)
+    monkeypatch.chdir(tmp_path)
+    steps.run_step("data")
+    assert "failed" not in read_json(Path("done/data.json"))
+    assert [each.read_bytes() for each in sets] == before
 
 
 def test_who_ran_it_is_kept_for_what_was_run(tmp_path: Path) -> None:

@@ -285,6 +285,14 @@ def test_keys_may_be_taken_from_elsewhere_in_the_file(tmp_path: Path) -> None:
             "a round at 30 is not before the end at 30",
         ),
         ({"split": 35, "schedule": "restart", "window": None}, "max_iter is 30, before the split at 35; split earlier"),
+        ({"arms": [{"kind": "skip", "partition": "list:99"}]}, "arm skip: conv1: partition list:99 does not fit; give"),
+        (
+            {
+                "arms": [{"kind": "skip", "partition": "list:0,20", "layers": ["conv1"]}],
+                **dict.fromkeys(("num_splits", "window", "interval")),
+            },
+            "arm skip: conv1: partition list:0,20 does not fit; give different indices of 0..15",
+        ),
         ({"root": "."}, "its net digits/train_val.prototxt is not there"),
         (
             {"arms": [{"kind": "skip", "rounds": [14, 17]}], "engine": "torch", "interval": 1},
@@ -324,6 +332,17 @@ def test_other_data_than_the_studys_are_seen(tmp_path: Path, expect: dict[str, A
     with pytest.raises(CaffeSplitError) as caught:
         check_data(study)
     assert said.format(file=study.file) in str(caught.value)
+
+
+def test_a_folder_that_is_no_data_set_is_seen(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    for name in ("digits_train_lmdb", "digits_test_lmdb"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    said = caffe_split("study", write_study(tmp_path), "--out", "out", cwd=tmp_path, status=1).stderr
+    assert (
+        f"no data set '{tmp_path}/data/digits_train_lmdb' (LMDB; there is a folder of that name that is none)" in said
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def refused(folder: Path, *options: str, **changes: Any) -> str:

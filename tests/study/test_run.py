@@ -146,7 +146,7 @@ def test_all_see_the_same_data_and_rates_and_a_crash_stops_nobody(tmp_path: Path
     """An arm without noise, and the control: the same losses at first, the same rates throughout. Another crashes."""
     arms = [
         {"name": "added", "kind": "extension", "noise": 0.0},
-        {"name": "bad", "kind": "skip", "partition": "list:99"},
+        {"name": "bad", "kind": "skip", "partition": "list:20"},
     ]
     controls = {"random": "none", "wider": "none", "rates": [2]}
     file = write_study(tmp_path, seeds=[3], arms=arms, controls=controls)
