@@ -25,6 +25,12 @@ from caffe_split.study.statistics import Interval
 from caffe_split.study.table import markdown, write_table
 from caffe_split.study.versions import machine, versions
 
+_BEST = "best test accuracy"
+_WIDER = (
+    "- `{}` is the unsplit net whose split layers have more kernels, until it has the parameters of the unfolded X; "
+    "trained from its fillers, with the stop at iteration {} that the others have."
+)
+
 
 def publish_study(study: Study, rows: Sequence[Row], out: Path, folder: Path, jobs: int, logs: bool = False) -> Path:
     """Write `folder`/NAME.md with its table and figures beside it; the page's path.
@@ -116,7 +122,7 @@ def readings(rows: Sequence[Row], count: int) -> list[str]:
     lines = []
     for row in rows:
         lines += _reading(row.run, "final test accuracy", row.control, row.final_difference)
-        lines += _reading(row.run, "best test accuracy", row.control, row.best_difference)
+        lines += _reading(row.run, _BEST, row.control, row.best_difference)
         for other, found in differences(row).items():
             lines += _reading(row.run, "final test accuracy", other, found)
     chance = 100 * (1 - 0.95**count)
@@ -124,17 +130,18 @@ def readings(rows: Sequence[Row], count: int) -> list[str]:
         f"The intervals are each of 95 % by themselves. Were the {count} comparisons of final accuracies independent, "
         f"and no run different, one or more would leave zero out with a chance of {chance:.0f} %. The table's column "
         f"*all together* has intervals that are right together, for all {count}, with at least 95 % (Bonferroni's "
-        "correction). "
-        "The best of several tests of a run is read off the test set, and flatters every run."
+        "correction)."
     )
-    return [*lines, "", note]
+    if count == 1:
+        note = "The intervals are of 95 %; one comparison of final accuracies is planned, and none to correct it for."
+    return [*lines, "", f"{note} The best of several tests of a run is read off the test set, and flatters every run."]
 
 
 def _reading(run: str, what: str, other: str, found: Interval | None) -> list[str]:
     if found is None:
         return []
     ends = "" if math.isnan(found.low) else f", 95 % CI {100 * found.low:+.3f} .. {100 * found.high:+.3f}"
-    if not math.isnan(found.low):
+    if not math.isnan(found.low) and what != _BEST:  # the correction is for the final ones alone
         ends += f", {100 * found.together[0]:+.3f} .. {100 * found.together[1]:+.3f} together with the others"
     mean = "not known" if math.isnan(found.mean) else f"{100 * found.mean:+.3f} points"
     return [f"- {run}: {what} less that of `{other}`: {mean} (n = {found.pairs}{ends}): {found.reading}."]
@@ -160,9 +167,8 @@ def _method(study: Study) -> list[str]:
         f"- The data are in the same order in all runs: after the split the data set {data}, in the control, too.",
         "- The seed sets the fillers, the noise of the split, the random partition, and what is random in the data.",
         *([f"- `{RATE}X` is `continue` at X times the rate after the split."] if study.rates else []),
-        f"- `{random_name('X')}` is the arm X with its kernels divided by chance.",
-        f"- `{wider_name('X')}` is the unsplit net whose split layers have more kernels, until it has the parameters "
-        f"of the unfolded X; trained from its fillers, with the stop at iteration {study.split} that the others have.",
+        *([f"- `{random_name('X')}` is the arm X with its kernels divided by chance."] if study.random else []),
+        *([_WIDER.format(wider_name("X"), study.split)] if study.wider else []),
         "- Final is the last test of the log, best the highest. Folded and unfolded net are tested once more, both "
         "from the last snapshot; of the seeds the table has the largest difference, with its sign.",
         "- Moved by: ||w(end) - w(start)|| / ||w(start)|| of a part's weights after the split, the mean of layers and "

@@ -55,7 +55,7 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
     for path in (study.solver, nets.net_path(study)):
         if sha256(path) not in inputs.values():
             raise CaffeSplitError(f"{path}: it has changed since {out} was begun; use the checkout that began it")
-    wanted = wanted or {}
+    wanted, planned = wanted or {}, begun.seeds
     if "scale" in wanted and study.scale != begun.scale:
         raise CaffeSplitError(f"{out}: its runs have scale {begun.scale}, not {study.scale}; leave --scale out")
     if "seeds" in wanted:
@@ -72,7 +72,7 @@ def so_far(study: Study, out: Path, wanted: Mapping[str, Any] | None = None) -> 
             "--only RUN,... takes the runs that are done"
         )
     found = replace(begun, seeds=whole, file=study.file, solver=study.solver, root=study.root)
-    return SoFar(found, begun.seeds, len(steps) - len(left), len(steps))
+    return SoFar(found, planned, len(steps) - len(left), len(steps))
 
 
 def _next(left: list[StudyStep]) -> str:

@@ -118,6 +118,8 @@ def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_pa
     assert Study.from_dict(json.loads(jsontext.dumps(later.as_dict()))) == later
     found = so_far(study, tmp_path / "out", {"only": ["a"]})
     assert found.study.seeds == (3, 5) and found.study.arms == study.arms
+    one = so_far(replace(study, seeds=(3,)), tmp_path / "out", {"seeds": 1, "only": ["a"]})
+    assert str(one).startswith("whole seeds: 1 of 3 (3)")
     words = ["study", study.file, "--out", "out", "--no-run", "--only", "a, b", "--publish", "docs"]
     result = caffe_split(*words, cwd=tmp_path, status=0)
     assert "whole seeds: 2 of 3 (3, 5)" in result.stderr and "random-a |" not in result.stdout

@@ -13,7 +13,7 @@ from tests.study.study_files import write_study
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.study.plan import steps_of
-from caffe_split.study.publish import readings
+from caffe_split.study.publish import _method, readings
 from caffe_split.study.read import read_study
 from caffe_split.study.results import Folded, Result, result_of
 from caffe_split.study.rows import Row, rows_of
@@ -120,6 +120,16 @@ def test_the_readings_say_each_comparison(tmp_path: Path) -> None:
     assert text.count(": above zero.") == 3  # final, best, and against the random partition
     assert "- random-added: final test accuracy less that of `continue`: +0.000 points (n = 5" in text
     assert "Were the 4 comparisons" in text and "chance of 19 %" in text
+    # The correction is for the comparisons of final accuracies.
+    together = [line for line in text.splitlines() if "together with the others" in line]
+    assert len(together) == 3 and all(": final test accuracy" in line for line in together)
+    assert "one comparison of final accuracies is planned" in readings(found, 1)[-1]
+
+
+def test_the_page_describes_the_controls_that_there_are(tmp_path: Path) -> None:
+    for some, controls in ((False, {"random": "none", "wider": "none"}), (True, {"random": "first", "wider": "first"})):
+        text = "\n".join(_method(read_study(write_study(tmp_path, controls=controls))))
+        assert ("`random-X`" in text) == ("`wider-X`" in text) == some
 
 
 def test_a_control_that_failed_leaves_no_differences(tmp_path: Path) -> None:
