@@ -12,12 +12,12 @@ from caffe_split.cli.options import (
     end_dry_run,
     engine_option,
     ignore_extra_option,
-    leave_out,
     names,
     print_json,
     state_options,
 )
 from caffe_split.cli.ranges import FiniteRange, IntRange
+from caffe_split.cli.unread import leave_out
 
 
 @click.command()

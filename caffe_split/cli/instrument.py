@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, leave_out, names, state_options
+from caffe_split.cli.options import WINDOW, Shown, caffe_proto_option, names, state_options
 from caffe_split.cli.ranges import IntRange
+from caffe_split.cli.unread import leave_out
 
 
 @click.command()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from caffe_split.cli.choosing import split_options
-from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, leave_out, names, print_json, wrong_use
+from caffe_split.cli.options import WINDOW, engine_option, ignore_extra_option, names, print_json, wrong_use
 from caffe_split.cli.ranges import IntRange
+from caffe_split.cli.unread import leave_out
 from caffe_split.derivation.options import CHOICES, DEFAULTS, DeriveOptions, Schedule
 from caffe_split.rounds.options import LAYERS, ROUNDS, MultiSplitOptions
 

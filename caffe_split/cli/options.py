@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-from click.core import ParameterSource
 
 from caffe_split import jsontext
 from caffe_split.backends.choose import names as backend_names
@@ -187,18 +186,6 @@ def wrong_use() -> Iterator[None]:
         yield
     except WrongUseError as error:
         raise click.UsageError(str(error)) from None
-
-
-def leave_out(why: str, *parameters: str) -> None:
-    """Raises click's `UsageError` where the running command was given one of these, which it would not look at."""
-    context = click.get_current_context()
-    given = [
-        param.opts[0]
-        for param in context.command.params
-        if param.name in parameters and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
-    ]
-    if given:
-        raise click.UsageError(f"{why}: leave out {', '.join(given)}.")
 
 
 def this_command() -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import Shown, caffe_proto_option, leave_out, print_json, shape_option, state_options
+from caffe_split.cli.options import Shown, caffe_proto_option, print_json, shape_option, state_options
+from caffe_split.cli.unread import leave_out
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffe_split.cli.log_options import LOGS, THE_FIRST, found_in, log_at, net_option, rank_option, say
-from caffe_split.cli.options import leave_out
+from caffe_split.cli.unread import leave_out
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog import show
 from caffe_split.trainlog.summary import SORTS, Summary, sort_rows

@@ -18,7 +18,6 @@ from caffe_split.cli.options import (
     caffe_proto_option,
     engine_option,
     ignore_extra_option,
-    leave_out,
     names,
     print_json,
     state_options,
@@ -26,6 +25,7 @@ from caffe_split.cli.options import (
 )
 from caffe_split.cli.ranges import FiniteRange, IntRange
 from caffe_split.cli.tpm_scores import ScoresAsked
+from caffe_split.cli.unread import leave_out
 from caffe_split.errors import CaffeSplitError
 
 if TYPE_CHECKING:

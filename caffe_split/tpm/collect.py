@@ -76,7 +76,9 @@ def measure_tpm(
         raise CaffeSplitError(f"layers are a list of names, found {layers!r}; write [{layers!r}].")
     expect_pairs(windows)
     if interval is not None and not windows:
-        raise WrongUseError("--interval belongs to --window: TPM layers sampled at an interval of their own.")
+        raise WrongUseError(
+            "an interval belongs to a window: TPM layers sampled at one of their own. Give a window, too."
+        )
     if iteration is None:
         iteration = snapshot_after(training, windows)
     watched = watchers(training.net)
@@ -131,7 +133,7 @@ def measure_snapshots(
         raise CaffeSplitError(f"{last}: no convolution in it. Name the layers with --layers.")
     if len(snapshots) == 1 and not windows:
         if interval is not None:
-            raise WrongUseError("--interval chooses among several snapshots, and one is given.")
+            raise WrongUseError("an interval chooses among several snapshots, and one is given.")
         found = []
         for name in names:
             state = weights.get(name + SUFFIX, [])

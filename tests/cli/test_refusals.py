@@ -122,8 +122,8 @@ DERIVE = ("make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers
         (("tpm", "solver.prototxt", "--calibrate", "5"), 2, "without --scores no net is run: leave out --calibrate."),
         (("tpm", "--suggest-window", "run", "--csv", "x.csv"), 2, "reads a log's loss: leave out --csv."),
         (("tpm", "solver.prototxt", "--scores", "--momentum", "0"), 2, "a report of its own: leave out --momentum."),
-        (("tpm", "solver.prototxt", "--interval", "7"), 2, "--interval belongs to --window"),
-        (("tpm", "w_iter_5.caffemodel", "--interval", "7"), 2, "--interval chooses among several snapshots"),
+        (("tpm", "solver.prototxt", "--interval", "7"), 2, "an interval belongs to a window"),
+        (("tpm", "w_iter_5.caffemodel", "--interval", "7"), 2, "an interval chooses among several snapshots"),
         (
             ("instrument", "net.prototxt", "--remove", "--interval", "1"),
             2,

@@ -52,7 +52,7 @@ def test_every_later_snapshot_has_the_window(watched: str) -> None:
 
 def test_an_interval_is_that_of_a_series(watched: str) -> None:
     snapshot(60)
-    with pytest.raises(WrongUseError, match="--interval belongs to --window"):
+    with pytest.raises(WrongUseError, match="an interval belongs to a window"):
         cs.measure_tpm(cs.open_training("s.prototxt"), interval=7)
 
 
