@@ -162,14 +162,14 @@ def place_among_tests(solver: prototxt.Document, net: Path) -> int | None:
 
 def _is_file(name: str, net: Path) -> bool:
     """Whether the name in a solver is that of a net's file."""
-    path, file = Path(name), net.resolve()
+    path, file = Path(name), Path(os.path.abspath(net))
     for start in _starts(net):
         if is_there(start / path):
-            return (start / path).resolve() == file
+            return (start / path).resolve() == file.resolve()
     # Nets are often called alike: one of another folder, or of one that has another name now, is not this one.
     return path.name == file.name and (path.parent.name in ("", "..") or path.parent.name == file.parent.name)
 
 
 def _starts(net: Path) -> tuple[Path, ...]:
-    """The folders in which caffe may be meant to be started: this one, or one above the net."""
-    return (Path.cwd(), *net.resolve().parents)
+    """The folders in which caffe may be meant to be started: this one, or one above the net, as its path is given."""
+    return (Path.cwd(), *Path(os.path.abspath(net)).parents)

@@ -167,9 +167,10 @@ class Normed(torch.nn.Module):
         self.register_buffer("one", torch.ones(3), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        nothing = 0 * self.norm.weight * self.running  # the backward pass reads it as it was
         if self.training:
             self.running = self.running + x.mean(0)
-        return self.norm(x * self.one)
+        return self.norm(x * self.one) + nothing
 
 
 NORMED = (

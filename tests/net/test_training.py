@@ -63,6 +63,22 @@ def test_a_net_of_today_is_opened_as_written() -> None:
     assert str(read_net("n.prototxt", upgrade=True)) == text
 
 
+@pytest.mark.parametrize("linked", ["the net", "its folder"])
+def test_a_net_that_is_a_link_keeps_its_solver(linked: str) -> None:
+    """Its folder and its name are those by which it is given."""
+    Path("x").mkdir()
+    Path("common/C").mkdir(parents=True)
+    target = put("common/C/base.prototxt" if linked == "the net" else "common/C/n.prototxt", NET)
+    if linked == "the net":
+        Path("x/A").mkdir()
+        Path("x/A/n.prototxt").symlink_to(target.resolve())
+    else:
+        Path("x/A").symlink_to(target.parent.resolve())
+    for name in ("n.prototxt", "A/n.prototxt", "elsewhere/A/n.prototxt"):
+        solver = put("x/A/s.prototxt", f'net: "{name}" base_lr: 0.1\n')
+        assert open_training("x/A/n.prototxt").solver_path == solver
+
+
 @pytest.mark.parametrize(
     ("name", "is_it"),
     [

@@ -75,13 +75,15 @@ class Python(DataLayer):
             return first
         with torch.autocast(self.place.device.type, enabled=False):
             if self.blobs:
-                blobs = list(zip(self.types, self.blobs))
-                held = {name: blob.to(self.place.device, self.types[name]) for name, blob in blobs}
+                # The module may change its states, or put other tensors in their places, after it has computed with
+                # them: it gets copies, which the backward pass may read.
+                held = {
+                    name: blob.to(self.place.device, self.types[name], copy=index in self.states)
+                    for index, (name, blob) in enumerate(zip(self.types, self.blobs))
+                }
                 found = self._guarded(torch.func.functional_call, self.object, held, bottoms)
-                for name, blob in (blobs[index] for index in self.states):
-                    if held[name] is not blob:
-                        # It is of another type, or the module has put another tensor in its place.
-                        self._guarded(blob.detach().copy_, held[name].detach())
+                for index, name in list(enumerate(held))[self.states.start : self.states.stop]:
+                    self._guarded(self.blobs[index].copy_, held[name].detach())
             else:
                 found = self._guarded(self.object, *bottoms)
         tops = found if isinstance(found, (tuple, list)) else (found,)
