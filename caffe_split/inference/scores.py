@@ -15,7 +15,11 @@ from caffe_split.files import PathLike
 from caffe_split.inference.counts import Counts, Head, find_head
 from caffe_split.inference.given import DEFAULTS, RunOptions, data_set, open_net, run_net
 from caffe_split.inference.labels import check_names, read_labels
+from caffe_split.layertypes.left_out import KNOWN_MEASURES
+from caffe_split.layertypes.table import record_of
+from caffe_split.net.layers import Layer
 from caffe_split.net.outputs import OutputTotals
+from caffe_split.trainlog.outputs import is_accuracy
 
 # As many as `caffe test` runs where it is not asked for a number.
 ITERATIONS = 50
@@ -37,6 +41,7 @@ class NetScores:
     weights: their file. iterations: the batches that were run. loss: the mean of the weighted sum of the net's losses.
     scores: one per value of each output, in Caffe's order. notes: what a reader should know of the data. counts: of
     labels and classes, where they were asked for. lacks_loss: a loss of the net is not computed, and `loss` is nan.
+    measures: the outputs that should be high, such as accuracies.
     """
 
     weights: Path
@@ -46,6 +51,7 @@ class NetScores:
     notes: tuple[str, ...] = ()
     counts: Counts | None = None
     lacks_loss: bool = False
+    measures: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The last lines of `caffe test`; after them the shares that were asked for, such as `top-5 = 0.98`."""
@@ -168,7 +174,18 @@ def score_net(
             for value in totals.mean(name, count).tolist()
         )
         mean = float("nan") if session.lacks_loss else float(loss / np.float32(count))
-    return NetScores(Path(weights), count, mean, scores, tuple(notes), counts, session.lacks_loss)
+    measures = tuple(name for name in outputs if not session.loss_weights.get(name) and _is_measure(name, given.layers))
+    return NetScores(Path(weights), count, mean, scores, tuple(notes), counts, session.lacks_loss, measures)
+
+
+def _is_measure(name: str, layers: Sequence[Layer]) -> bool:
+    """Whether an output should be high. Of a type that is not known as measure or loss its name decides, as in logs."""
+    made_by = next((layer for layer in reversed(layers) if name in layer.tops), None)
+    if made_by is None or record_of(made_by.type).is_loss:
+        return False
+    if made_by.type in KNOWN_MEASURES:
+        return name == made_by.tops[0]  # the second top of an Accuracy has a value per class
+    return is_accuracy(name)
 
 
 def _check_tops(top: Sequence[int], classes: int, place: Head) -> None:
@@ -179,8 +196,8 @@ def _check_tops(top: Sequence[int], classes: int, place: Head) -> None:
 def table(results: Sequence[NetScores]) -> list[str]:
     """A row per weights: loss, each output of one value, shares; and which is the best, and which the final one.
 
-    The best has the highest value of the first output that is no loss (accuracy), else the lowest loss. The final one
-    is that of the most iterations by its name, `..._iter_N`, else the last.
+    The best has the highest value of the first measure (accuracy), else the lowest loss; there is none in a net of
+    neither. The final one is that of the most iterations by its name, `..._iter_N`, else the last.
     """
     heads, rows = _columns(results)
     values = [[number(value) for value in row] for row in rows]
@@ -208,8 +225,10 @@ def _columns(results: Sequence[NetScores]) -> tuple[list[str], list[list[float]]
 
 
 def _best(results: Sequence[NetScores]) -> int | None:
-    """The place of the best of `results`; None where none is a number."""
-    place = next((place for place, score in enumerate(results[0].scores) if not score.weight), None)
+    """The place of the best of `results`; None where none is a number, and where nothing is measured."""
+    place = next((place for place, score in enumerate(results[0].scores) if score.name in results[0].measures), None)
+    if place is None and not any(each.loss for each in results):
+        return None
     values = [-each.loss if place is None else each.scores[place].value for each in results]
     known = [index for index, value in enumerate(values) if np.isfinite(value)]
     return max(known, key=lambda index: values[index]) if known else None

@@ -104,6 +104,36 @@ def test_several_weights_make_a_table(small: Path, backend: str) -> None:
     assert "bad.caffemodel: layer 'ip'" in result.stderr and "(1 of 2)" not in result.stderr
 
 
+MEASURED = """layer { name: "d" type: "DummyData" top: "d" top: "t" dummy_data_param {
+  shape { dim: 2 dim: 3 } shape { dim: 2 dim: 1 } data_filler { type: "constant" value: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" inner_product_param { num_output: 1 } }
+layer { name: "error" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "error" loss_weight: 0 }
+layer { name: "class" type: "ArgMax" bottom: "ip" top: "class" argmax_param { axis: 1 } }
+"""
+LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "t" top: "loss" }'
+
+
+@pytest.mark.parametrize(
+    ("more", "best"),
+    [
+        (LOSS, "low"),
+        (LOSS.replace('"loss"', '"accuracy"') + " # named as a measure", "low"),
+        (LOSS + 'layer { name: "m" type: "Reduction" bottom: "ip" top: "m_acc" }', "high"),
+        ("", None),  # nothing in it says which is the better one
+    ],
+)
+def test_the_best_of_a_net_with_neither_accuracy_nor_loss_first(
+    tmp_path: Path, any_backend: str, more: str, best: str | None
+) -> None:
+    """An error without a weight and a class are no accuracies: they are not best where they are high."""
+    (tmp_path / "net.prototxt").write_text(MEASURED + more)
+    for name, value in (("low", 0.1), ("high", 5.0)):
+        cs.write_weights(tmp_path / f"{name}.caffemodel", {"ip": [np.full((1, 3), value), np.zeros(1)]})
+    words = ("test", "net.prototxt", "low.caffemodel", "high.caffemodel", "--iterations", 1)
+    lines = caffe_split(*words, cwd=tmp_path).stdout.splitlines()
+    assert [line.split(".")[0] for line in lines if "best" in line] == ([] if best is None else [best])
+
+
 def test_json(small: Path, any_backend: str) -> None:
     (said,) = json.loads(caffe_split("test", "net.prototxt", "w.caffemodel", "--json", "--top", 2, cwd=small).stdout)
     found = cs.score_net("net.prototxt", "w.caffemodel", top=[2])
