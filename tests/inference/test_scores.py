@@ -129,7 +129,7 @@ def test_the_best_of_a_net_with_neither_accuracy_nor_loss_first(
     (tmp_path / "net.prototxt").write_text(MEASURED + more)
     for name, value in (("low", 0.1), ("high", 5.0)):
         cs.write_weights(tmp_path / f"{name}.caffemodel", {"ip": [np.full((1, 3), value), np.zeros(1)]})
-    words = ("test", "net.prototxt", "low.caffemodel", "high.caffemodel", "--iterations", 1)
+    words = ("test", "net.prototxt", "high.caffemodel", "low.caffemodel", "--iterations", 1)
     lines = caffe_split(*words, cwd=tmp_path).stdout.splitlines()
     assert [line.split(".")[0] for line in lines if "best" in line] == ([] if best is None else [best])
 
