@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from caffe_split.net.layers import Layer
 
 INPUT_TYPES = ("Input",)
-# Those of its types that compute otherwise in the TRAIN phase; a layer's own `phase` it does not read.
-_BY_PHASE = ("BatchNorm", "Dropout")
 
 
 class OpenCV(Backend):
@@ -59,9 +57,10 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
     from caffe_split.backends.compare import one_rounding
     from caffe_split.formats.prototxt.nets import read_net
     from caffe_split.net.layers import phase_layers
+    from caffe_split.net.own_phase import as_in_training
 
     layers = phase_layers(read_net(files.net, upgrade=True), how.state)
-    trained = [layer for layer in layers if layer.type in _BY_PHASE and layer.phase_in("TEST") == "TRAIN"]
+    trained = [layer for layer in layers if as_in_training(layer)]
     if trained:
         raise CaffeSplitError(
             f"{files.net}: {trained[0].where} has a phase: TRAIN of its own, which OpenCV does not read; that needs "

@@ -146,7 +146,7 @@ def check_ours(path: Path, sign: bytes, what: str) -> None:
     try:
         if path.is_file() and path.stat().st_size and sign not in path.read_bytes():
             raise CaffeSplitError(
-                f"{path} exists and is no {what}; nothing is overwritten unasked. Choose another name."
+                f"{path} exists and is no {what}; nothing is overwritten unasked. Choose another name, or remove it."
             )
     except OSError as error:
         raise CaffeSplitError(f"{path}: cannot be read: {reason(error)}") from None

@@ -19,11 +19,13 @@ from caffe_split.files import PathLike
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights.caffemodel import read_weights
 from caffe_split.formats.weights.features import count_rows
+from caffe_split.layertypes.cost import listing
 from caffe_split.net.bottoms import check_bottoms
 from caffe_split.net.chosen import ChosenNet, choose_net
 from caffe_split.net.data_sources import SOURCES
 from caffe_split.net.layers import Layer, phase_layers
 from caffe_split.net.options import Options
+from caffe_split.net.own_phase import as_in_training
 from caffe_split.net.state import AskedState, NetState
 
 
@@ -143,17 +145,15 @@ def run_net(
         yield session
 
 
-# Types that compute otherwise in the TRAIN phase.
-_BY_PHASE = ("BatchNorm", "BN", "Dropout", "Noise", "SpatialDropout")
-
-
 def _as_in_training(net: GivenNet) -> list[str]:
     """A sentence on layers that compute as in training in a TEST net: the text of a caffemodel has such fields."""
-    layers = [layer for layer in net.layers if layer.type in _BY_PHASE and layer.phase_in("TEST") == "TRAIN"]
-    if net.state.phase == "TRAIN" or not layers:
+    found = [layer.where for layer in net.layers if as_in_training(layer)]
+    if net.state.phase == "TRAIN" or not found:
         return []
-    names = ", ".join(layer.where for layer in layers[:5]) + (f" and {len(layers) - 5} more" if len(layers) > 5 else "")
-    return [f"by a phase: TRAIN of its own each computes as in training: {names}; take it out if that is not meant"]
+    return [
+        f"computed as in training, by a `phase: TRAIN` of their own: {listing(found, 5)}; take that field out if it is "
+        "not meant"
+    ]
 
 
 def data_set(layers: list[Layer]) -> DataSet | None:

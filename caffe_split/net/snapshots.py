@@ -29,9 +29,12 @@ def prefix_problem(prefix: PathLike) -> str | None:
     """Why no snapshots can be written whose names begin with `prefix`, in words; None where they can."""
     folder = snapshot_folder(prefix)
     if not folder.is_dir():
-        return f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}"
+        return (
+            f"snapshot_prefix: no folder {folder} seen from {Path.cwd()}; make it, or change to the directory that the "
+            "paths are relative to"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
-        return f"snapshot_prefix: the folder {folder} cannot be written"
+        return f"snapshot_prefix: the folder {folder} cannot be written; change its permissions, or name another"
     return None
 
 

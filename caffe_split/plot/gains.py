@@ -10,7 +10,6 @@ from typing import Any
 from caffe_split.plot.pairs import point
 from caffe_split.plot.words import plain
 
-# Of seeds of one colour.
 # The axis reaches so many points above and below zero, so that a difference of one image does not look large.
 _LEAST = 0.1
 # A cost within this of the baseline's is the baseline's.

@@ -8,6 +8,7 @@ from typing import Any
 from caffe_split.plot.figure import COLOURS
 from caffe_split.plot.words import plain
 
+# Of seeds of one colour.
 _MARKERS = ("o", "^", "D", "v", "P")
 
 

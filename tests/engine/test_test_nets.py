@@ -68,6 +68,14 @@ def test_the_log_says_which_layer_goes_where(here: Path) -> None:
     assert "Layer cal" not in ours("solver.prototxt")[1]
 
 
+def test_what_one_of_several_files_gives_is_not_said_to_start_from_its_fillers() -> None:
+    write_weights("a.caffemodel", {"cal": WEIGHTS["cal"], "ip": WEIGHTS["ip"]})
+    write_weights("b.caffemodel", {"ip": WEIGHTS["ip"]})
+    log = ours("solver.prototxt", weights=["a.caffemodel", "b.caffemodel"])[1]
+    assert losses(log) == pytest.approx([LOSS] * 3, rel=1e-5)
+    assert "Layer cal, which only test net (#0) has, starts from a.caffemodel\n" in log and "fillers" not in log
+
+
 def test_a_resumed_training_loads_them_again() -> None:
     """No snapshot has them. Caffe would test with their fillers."""
     ours("solver.prototxt", weights=["w.caffemodel"])

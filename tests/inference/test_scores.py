@@ -78,7 +78,7 @@ def test_layers_that_compute_as_in_training_are_said(small: Path, backend: str) 
     """By a phase of their own, which is their net's otherwise."""
     drop = 'layer { name: "drop" type: "Dropout" bottom: "conv" top: "dropped" phase: %s }\n'
     for phase, notes in (
-        ("TRAIN", ["by a phase: TRAIN of its own each computes as in training: layer 'drop' (line 14)"]),
+        ("TRAIN", ["computed as in training, by a `phase: TRAIN` of their own: layer 'drop' (line 14)"]),
         ("TEST", []),
     ):
         Path("net.prototxt").write_text(NET + drop % phase)

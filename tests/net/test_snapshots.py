@@ -24,7 +24,10 @@ def test_a_prefix_that_ends_in_a_slash_is_a_folder(tmp_path: Path, monkeypatch: 
     for name in ("folder_iter_1.caffemodel", "_iter_2.caffemodel"):
         (tmp_path / name).touch()
     assert prefix_problem("folder") is None and find_snapshots("folder/") == {}
-    assert prefix_problem("folder/") == f"snapshot_prefix: no folder folder seen from {tmp_path}"
+    assert prefix_problem("folder/") == (
+        f"snapshot_prefix: no folder folder seen from {tmp_path}; make it, or change to the directory that the "
+        "paths are relative to"
+    )
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/_iter_3.caffemodel").touch()
     assert prefix_problem("folder/") is None
@@ -34,4 +37,6 @@ def test_a_prefix_that_ends_in_a_slash_is_a_folder(tmp_path: Path, monkeypatch: 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    assert prefix_problem(tmp_path / "a") == f"snapshot_prefix: the folder {tmp_path} cannot be written"
+    assert prefix_problem(tmp_path / "a") == (
+        f"snapshot_prefix: the folder {tmp_path} cannot be written; change its permissions, or name another"
+    )

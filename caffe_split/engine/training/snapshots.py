@@ -46,6 +46,7 @@ class Snapshots:
                 raise layer.error(f"it {NO_NAME}; take snapshot_format: HDF5 out of the solver, or rename it.")
         self._log, self._group = log, group
         self._written: list[Path] = []
+        self._given: set[str] = set()  # the layers that a weights file has given blobs
         self.guard: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
     def load(self, name: str) -> None:
@@ -60,7 +61,9 @@ class Snapshots:
             if layer not in others:
                 self._log.info(f"Ignoring source layer {layer}")
         for layer in missing:
-            self._log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+            if layer not in self._given:
+                self._log.info(f"Layer {layer} is not in {name} and starts from its fillers")
+        self._given.update(weights)
 
     def load_own(self, names: Sequence[str]) -> None:
         """Load the weights files `names` into the test nets' own layers, which no snapshot has."""
@@ -77,6 +80,8 @@ class Snapshots:
             loaded = net.load_own(weights, name)
             found.update(loaded)
             for layer in net.own:
+                if layer.name in self._given and layer.name not in loaded:
+                    continue  # a file before this one has it
                 where = (
                     f"starts from {name}" if layer.name in loaded else f"is not in {name} and starts from its fillers"
                 )
