@@ -46,9 +46,7 @@ def check_request(request: TrainingRequest, runs_program: bool) -> int:
         _check_fields(solver, runs_program)
     problem = prefix_problem(snapshot_prefix(request.solver, str(solver.get("snapshot_prefix", ""))))
     if problem is not None:
-        raise CaffeSplitError(
-            f"{request.solver}: {problem}; make it, or change to the directory that the paths are relative to"
-        )
+        raise CaffeSplitError(f"{request.solver}: {problem}")
     try:
         nets = list(nets_of(request.solver))
     except CaffeSplitError:
