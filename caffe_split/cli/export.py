@@ -6,14 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffe_split.cli.options import (
-    caffe_proto_option,
-    end_dry_run,
-    engine_option,
-    names,
-    print_json,
-    shape_option,
-)
+from caffe_split.cli.options import caffe_proto_option, end_dry_run, engine_option, names, print_json, shape_option
 from caffe_split.cli.ranges import LEVEL, SEED, FiniteRange, IntRange
 from caffe_split.cli.unread import leave_out
 

@@ -94,7 +94,7 @@ def command(
     kind, why = ("file", "") if out is not None else screen()
     if kind == "file":
         path = out or DEFAULT_FILE
-        check_ours(Path(path), SIGN.encode(), "plot of this program")
+        check_ours(Path(path), SIGN.encode(), "picture that plot_loss.py of this version drew")
         write_picture(Path(path), draw, force=True, size=SIZE)
         for name in empty:
             click.echo(f"note: {name}: no value in it to draw", err=True)

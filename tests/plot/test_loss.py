@@ -223,7 +223,10 @@ def test_only_its_own_pictures_are_replaced(tmp_path: Path, name: str) -> None:
     Figure().savefig(tmp_path / name)  # the user's own, by Matplotlib, too
     mine = (tmp_path / name).read_bytes()
     done = run(tmp_path, *words)
-    assert done.returncode == 1 and f"{name} exists and is no plot of this program" in done.stderr
+    assert (
+        done.returncode == 1
+        and f"{name} exists and is no picture that plot_loss.py of this version drew" in done.stderr
+    )
     assert (tmp_path / name).read_bytes() == mine
 
 
