@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import json
+import operator
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,17 @@ import numpy.typing as npt
 
 from caffe_split.data import is_store
 from caffe_split.data.archive import check_md5, read_members
-from caffe_split.data.store import count_records, first_shape, write_store
+from caffe_split.data.store import count_records, first_shape, read_store, write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
-from caffe_split.formats.weights.binaryproto import encode_mean
+from caffe_split.formats.weights.binaryproto import encode_mean, read_blob
 
 Images = npt.NDArray[np.uint8]
+# What one file of a set holds.
+Batch = tuple[Images, list[int]]
 SIDE = 32
+# What two programs may differ by in the mean of the same images, far below what two sets do.
+_MEAN_TOLERANCE = 0.01
 
 # As the publisher's page lists them.
 PUBLISHED = {
@@ -133,9 +139,10 @@ def write_cifar(
 
     Images are uint8 (3, 32, 32), channels R, G, B, in the order of the set, which is shuffled as published. pad: the
     zero pixels added at each edge of the training images, for random crops. The mean is `cifar10_mean.binaryproto`,
-    float32 (1, 3, 32, 32), of the images without padding. A store that an interrupted run has finished is kept.
-    progress: called with the number of images just done. Returns the number of images in each store. Raises
-    `CaffeSplitError` if `source` is not the set, and if another store is in the way.
+    float32 (1, 3, 32, 32), of the images without padding. What an interrupted run has finished is kept if it is what
+    would be written. progress: called with the number of images just done. Returns the number of images in each store.
+    Raises `CaffeSplitError` if `source` is not the set, and if another store or mean is in the way; all of this is
+    looked at before anything is written.
     """
     forms = FORMS[classes]
     if checksum:
@@ -149,49 +156,48 @@ def write_cifar(
             f"{source}: it is not CIFAR-{classes}: found {', '.join(sorted(files)) or 'none of its files'}, expected "
             f"{wanted}."
         )
-    sizes = {"train": pad, "test": 0}
-    stores = {half: folder / f"cifar{classes}_{half}_lmdb" for half in sizes}
-    total = np.zeros((3, SIDE, SIDE))
-    counts: dict[Path, int] = {}
+    pads = {"train": pad, "test": 0}
+    stores = {half: folder / f"cifar{classes}_{half}_lmdb" for half in pads}
+    sets = {half: [_read_batch(files, form, name, classes, source) for name in getattr(form, half)] for half in pads}
+    total = sum(images.sum(axis=0, dtype=np.float64) for images, _ in sets["train"])
+    mean = (total / sum(len(images) for images, _ in sets["train"])).astype(np.float32)
+    mean_path = folder / f"cifar{classes}_mean.binaryproto"
+
+    def samples(half: str) -> Iterator[tuple[Images, int]]:
+        return _counted(_padded(sets[half], pads[half]), progress)
+
+    counts = {path: _kept(path, pads[half], samples(half), source) for half, path in stores.items() if is_store(path)}
+    if mean_path.exists():
+        _check_mean(mean_path, mean, source)
     for half, path in stores.items():
-        samples = _samples(files, form, getattr(form, half), classes, source)
-        if is_store(path):
-            counts[path] = _kept(path, sizes[half])
-        else:
-            counts[path] = write_store(path, _counted(_padded(samples, sizes[half]), progress))
-    mean = folder / f"cifar{classes}_mean.binaryproto"
-    if not mean.exists():
-        number = 0
-        for image, _ in _samples(files, form, form.train, classes, source):
-            total += image
-            number += 1
-        write_atomic(mean, encode_mean((total / number).astype(np.float32)), force=False)
-    return counts
+        if path not in counts:
+            counts[path] = write_store(path, samples(half))
+    if not mean_path.exists():
+        write_atomic(mean_path, encode_mean(mean), force=False)
+    return {path: counts[path] for path in stores.values()}
 
 
-def _samples(
-    files: dict[str, bytes], form: Form, names: Sequence[str], classes: int, source: Path
-) -> Iterator[tuple[Images, int]]:
-    """Images with their labels, file by file, checked."""
-    for name in names:
-        try:
-            images, labels = form.read(files, name, classes)
-        except (ValueError, KeyError, TypeError, OSError, EOFError, pickle.UnpicklingError, SyntaxError) as error:
-            raise CaffeSplitError(
-                f"{source}: {name} is not in the {form.name} form of CIFAR-{classes}: {error}"
-            ) from error
-        if not len(images) or len(images) != len(labels):
-            raise CaffeSplitError(f"{source}: {name} has {len(images)} images and {len(labels)} labels.")
-        if not 0 <= min(labels) <= max(labels) < classes:
-            raise CaffeSplitError(
-                f"{source}: {name} has labels {min(labels)} to {max(labels)}, expected 0 to {classes - 1}."
-            )
-        yield from zip(images, map(int, labels))
+def _read_batch(files: dict[str, bytes], form: Form, name: str, classes: int, source: Path) -> Batch:
+    """The images and labels of a file, checked."""
+    try:
+        images, found = form.read(files, name, classes)
+        labels = [operator.index(label) for label in found]
+    except Exception as error:  # a damaged pickle can raise anything
+        said = f"{error}" or type(error).__name__
+        raise CaffeSplitError(f"{source}: {name} is not in the {form.name} form of CIFAR-{classes}: {said}") from error
+    if not len(images) or len(images) != len(labels):
+        raise CaffeSplitError(f"{source}: {name} has {len(images)} images and {len(labels)} labels.")
+    if not 0 <= min(labels) <= max(labels) < classes:
+        raise CaffeSplitError(
+            f"{source}: {name} has labels {min(labels)} to {max(labels)}, expected 0 to {classes - 1}."
+        )
+    return images, labels
 
 
-def _padded(samples: Iterator[tuple[Images, int]], pad: int) -> Iterator[tuple[Images, int]]:
-    for image, label in samples:
-        yield (np.pad(image, ((0, 0), (pad, pad), (pad, pad))) if pad else image), label
+def _padded(batches: Iterable[Batch], pad: int) -> Iterator[tuple[Images, int]]:
+    for images, labels in batches:
+        for image, label in zip(images, labels):
+            yield (np.pad(image, ((0, 0), (pad, pad), (pad, pad))) if pad else image), label
 
 
 def _counted(
@@ -203,12 +209,26 @@ def _counted(
             progress(1)
 
 
-def _kept(path: Path, pad: int) -> int:
+def _kept(path: Path, pad: int, samples: Iterator[tuple[Images, int]], source: Path) -> int:
     """The number of records of a store that exists, if it is what would be written; else raises `CaffeSplitError`."""
     shape = (3, SIDE + 2 * pad, SIDE + 2 * pad)
     if first_shape(path) != shape:
-        raise CaffeSplitError(
-            f"{path} exists, with images of {first_shape(path)} and not {shape}; nothing is overwritten. "
-            "Remove it or choose another --out."
-        )
+        raise _in_the_way(path, f"with images of {first_shape(path)} and not {shape}")
+    for number, (found, wanted) in enumerate(zip_longest(read_store(path), samples)):
+        if found is None or wanted is None:
+            raise _in_the_way(
+                path, f"with {count_records(path)} records, and {source} has {'fewer' if found else 'more'}"
+            )
+        if found[1] != wanted[1] or not np.array_equal(found[0], wanted[0]):
+            raise _in_the_way(path, f"and its record {number} (from 0) is another than that of {source}")
     return count_records(path)
+
+
+def _check_mean(path: Path, mean: npt.NDArray[np.float32], source: Path) -> None:
+    found = read_blob(str(path))
+    if found.shape != (1, *mean.shape) or not np.allclose(found[0], mean, rtol=0, atol=_MEAN_TOLERANCE):
+        raise _in_the_way(path, f"and is not the mean of the training images of {source}")
+
+
+def _in_the_way(path: Path, why: str) -> CaffeSplitError:
+    return CaffeSplitError(f"{path} exists, {why}; nothing is overwritten. Remove it or choose another --out.")

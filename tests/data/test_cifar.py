@@ -133,6 +133,39 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert "cifar10_train_lmdb exists, with images of (3, 32, 32) and not (3, 36, 36)" in said
 
 
+def test_what_another_source_gave_is_not_taken_for_the_sets(tmp_path: Path) -> None:
+    """Neither a store nor a mean stays beside those of another source, and what is there is not written anew."""
+    made = Cifar(100)
+    source = pack(made.binary(), tmp_path / "source")
+    write(source, 100)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("data/**/*") if path.is_file()}
+    other = pack(made.python(), tmp_path / "other")
+    assert "cifar100_train_lmdb: 4 images" in write(other, 100).stdout  # another form of the same images
+
+    files = made.python()
+    for change, said in (
+        ({"train": batch(made.images[0], (made.labels[0] + [0, 0, 0, 1]) % 100)}, "train_lmdb exists, .*record 3 "),
+        ({"train": batch(made.images[0] ^ [[[[0]]], [[[0]]], [[[1]]], [[[0]]]], made.labels[0])}, ".*record 2 "),
+        ({"train": batch(made.images[0][:3], made.labels[0][:3])}, "train_lmdb exists, with 4 records, .*has fewer"),
+        ({"test": batch(np.tile(made.images[1], (2, 1, 1, 1)), np.tile(made.labels[1], 2))}, "test_lmdb .*has more"),
+    ):
+        assert re.search(said, write(pack({**files, **change}, other), 100, status=1).stderr)
+    for path in tmp_path.glob("data/*_lmdb"):
+        path.rename(tmp_path / path.name)
+    bright = batch(np.full((2, 3, 32, 32), 200, np.uint8), np.array([1, 2]))
+    said = write(pack({**files, "train": bright}, other), 100, status=1).stderr
+    assert "cifar100_mean.binaryproto exists, and is not the mean of the training images of other" in said
+    assert not list(tmp_path.glob("data/*_lmdb"))
+    for path in tmp_path.glob("*_lmdb"):
+        path.rename(tmp_path / "data" / path.name)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def batch(images: np.ndarray, labels: np.ndarray) -> bytes:
+    pixels = images.astype(np.uint8).reshape(len(images), -1)
+    return pickle.dumps({b"data": pixels, b"fine_labels": labels.tolist()}, protocol=2)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         import os
@@ -163,6 +196,13 @@ class Evil:
             ),
             "test_batch has 2 images and 1 labels",
         ),
+        (
+            lambda files: files.update(
+                test_batch=pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": ["a", "b"]}, protocol=2)
+            ),
+            "test_batch is not in the python form of CIFAR-10: 'str' object",
+        ),
+        (lambda files: files.update(test_batch=b"}K\x01a."), "test_batch is not in the python form"),  # AttributeError
     ],
 )
 def test_what_is_not_the_set_is_refused(tmp_path: Path, change: object, message: str) -> None:
@@ -172,7 +212,7 @@ def test_what_is_not_the_set_is_refused(tmp_path: Path, change: object, message:
     lines = [line for line in result.stderr.splitlines() if line.startswith("caffe-split:")]
     assert len(lines) == 1 and re.search(message, lines[0]), result.stderr
     assert not (tmp_path / "pwned").exists()
-    assert not list(tmp_path.glob("data/*test*")), "no half-written store"
+    assert not list(tmp_path.glob("data/*")), "both halves are looked at before one is written"
 
 
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:
@@ -193,6 +233,30 @@ def test_a_binary_cut_short_is_refused(tmp_path: Path) -> None:
     assert (
         "train.bin is not in the binary form of CIFAR-100" in write(pack(files, tmp_path / "s"), 100, status=1).stderr
     )
+
+
+def test_a_folder_of_other_things_beside_the_set(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    (folder / "train").mkdir(parents=True)
+    for name, content in Cifar(100).binary().items():
+        (folder / name).write_bytes(content)
+    (folder / "train/test.bin").write_bytes((folder / "test.bin").read_bytes())
+    assert "cifar100_train_lmdb: 4 images" in write(folder, 100).stdout
+    (folder / "train/test.bin").write_bytes(b"x")
+    assert "s: test.bin and train/test.bin differ" in write(folder, 100, status=1).stderr
+
+
+@pytest.mark.parametrize("form", ["gz", "xz"])
+def test_archives_with_other_bytes_in_their_middle(tmp_path: Path, form: str) -> None:
+    with tarfile.open(tmp_path / "s", f"w:{form}") as archive:  # type: ignore[call-overload]
+        member = tarfile.TarInfo("train.bin")
+        member.size = 100_000
+        archive.addfile(member, io.BytesIO(RNG.bytes(member.size)))
+    whole = (tmp_path / "s").read_bytes()
+    for start in range(1000, 90_000, 9000):
+        (tmp_path / "s").write_bytes(whole[:start] + b"\xff" * 300 + whole[start + 300 :])
+        said = write(tmp_path / "s", 100, status=1).stderr
+        assert "s: not a whole tar archive" in said or "it is not CIFAR-100" in said
 
 
 def test_a_source_must_be_given(tmp_path: Path) -> None:
