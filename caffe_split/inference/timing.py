@@ -168,8 +168,7 @@ def _costs(given: GivenNet) -> Iterator[tuple[str, tuple[int | None, int | None]
             continue
         fresh = [shape for top, shape in zip(layer.tops, shapes.tops[layer.name]) if top not in layer.bottoms]
         values = sum(map(math.prod, fresh)) + _parameters(shapes, layer.name)
-        batch = shapes.tops[layer.name][0][0] if shapes.tops[layer.name] and shapes.tops[layer.name][0] else 1
-        yield layer.name, (shapes.macs.get(layer.name, 0) * batch, _BYTES * values)
+        yield layer.name, (shapes.batch_macs.get(layer.name, 0), _BYTES * values)
 
 
 def _parameters(shapes: NetShapes, layer: str) -> int:

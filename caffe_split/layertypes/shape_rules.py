@@ -18,8 +18,7 @@ Shape = tuple[int, ...]
 class Found:
     """Shapes of a layer's tops, of its parameters in Caffe's order, and of blobs that are state, not parameters.
 
-    `macs` are its multiply-adds for one entry of the bottoms' first axis (an image, a sequence). `state_first`: the
-    state comes before the parameters.
+    `macs` are its multiply-adds in one pass over its bottoms. `state_first`: the state comes before the parameters.
     """
 
     tops: Sequence[Shape]

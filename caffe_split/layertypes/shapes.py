@@ -17,6 +17,7 @@ from caffe_split.formats import prototxt
 from caffe_split.layertypes.foreign import why_not_known
 from caffe_split.layertypes.inputs import source_shapes
 from caffe_split.layertypes.records.loss import NUMBERS
+from caffe_split.layertypes.records.recurrent import in_time
 from caffe_split.layertypes.shape_rules import Found, Shape, UnknownShapeError
 from caffe_split.layertypes.table import record_for
 from caffe_split.net.layers import Layer
@@ -30,19 +31,21 @@ class NetShapes:
 
     `blobs` name -> shape; `params` layer -> shapes of its parameters; `shared` layer -> which of them (by index)
     an earlier layer has under the same name; `state` layer -> shapes of its other blobs (BatchNorm statistics, a
-    TPM layer's state); `macs` layer -> multiply-adds for one image; `tops` layer -> shapes of its tops, where they are
-    known; `first_param` layer -> the index of its first parameter among all its blobs; `unknown` layer -> why its
-    parameters, and its shapes unless they are in `tops`, cannot be known.
+    TPM layer's state); `batch_macs` layer -> multiply-adds of a forward pass over the batch, which has as many
+    `images`; `tops` layer -> shapes of its tops, where they are known; `first_param` layer -> the index of its first
+    parameter among all its blobs; `unknown` layer -> why its parameters, and its shapes unless they are in `tops`,
+    cannot be known.
     """
 
     blobs: dict[str, Shape] = field(default_factory=dict)
     params: dict[str, list[Shape]] = field(default_factory=dict)
     shared: dict[str, frozenset[int]] = field(default_factory=dict)
     state: dict[str, list[Shape]] = field(default_factory=dict)
-    macs: dict[str, int] = field(default_factory=dict)
+    batch_macs: dict[str, int] = field(default_factory=dict)
     tops: dict[str, list[Shape]] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     first_param: dict[str, int] = field(default_factory=dict)
+    images: int = 1
 
     def stored(self, layer: str) -> list[Shape]:
         """The shapes of all blobs of a layer in Caffe's order: parameters and state."""
@@ -66,6 +69,11 @@ class NetShapes:
     def least_parameters(self) -> int:
         """Number of parameters of the layers of which it is known."""
         return sum(self.parameters_of(layer) for layer in self.params)
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Layer -> multiply-adds for one image, rounded up where the batch's do not divide."""
+        return {layer: -(-macs // self.images) for layer, macs in self.batch_macs.items()}
 
     @property
     def mac_count(self) -> int | None:
@@ -118,8 +126,26 @@ def infer_shapes(layers: Sequence[Layer], inputs: Mapping[str, Shape] | None = N
         if found.state:
             net.state[layer.name] = list(found.state)
         if found.macs:
-            net.macs[layer.name] = found.macs
+            net.batch_macs[layer.name] = found.macs
+    net.images = _images(net, layers)
     return net
+
+
+def _images(net: NetShapes, layers: Sequence[Layer]) -> int:
+    """How many images a batch has: the first axis of the largest image that the net is given.
+
+    A net that is given none has as many sequences as a recurrent layer, whose first axis is time, reads of what is
+    given; else as many records as its largest input. Layers may have other first axes: of regions, of time steps.
+    """
+    made = {top for layer in layers if layer.bottoms or layer.name in net.params for top in layer.tops}
+    given = {blob: shape for blob, shape in net.blobs.items() if blob not in made and len(shape) > 0}
+    in_time_read = [blob for layer in layers if record_for(layer).batch is in_time for blob in layer.bottoms]
+    streams = [given[blob][1] for blob in in_time_read if len(given.get(blob, ())) > 1]
+    images = [shape for blob, shape in given.items() if len(shape) > 3 and blob not in in_time_read]
+    if streams and not images:
+        return max(streams[0], 1)
+    largest = max(images or given.values(), key=lambda shape: math.prod(shape[1:]), default=(1,))
+    return max(largest[0], 1)
 
 
 def document_inputs(document: prototxt.Document) -> dict[str, Shape]:

@@ -92,6 +92,18 @@ def test_layers_shares_and_costs(small: Path, backend: str) -> None:
     assert "Iteration: 2 forward-backward time: " in text and "GFLOP/s" in text
 
 
+def test_what_a_recurrent_layer_computes_in_a_batch(tmp_path: Path, backend: str) -> None:
+    """The first axis is time: two sequences, in each of whose 3 steps 4 gates of 5 outputs read 7 values and h."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "in" type: "DummyData" top: "x" top: "m"\n'
+        "  dummy_data_param { shape { dim: 3 dim: 2 dim: 7 } shape { dim: 3 dim: 2 } } }\n"
+        'layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "m" top: "h" recurrent_param { num_output: 5 } }\n'
+    )
+    times = cs.time_net(net, iterations=1, options=cs.RunOptions(backend))
+    assert [layer.macs for layer in times.layers if layer.name == "lstm"] == [2 * 3 * 4 * 5 * (7 + 5)]
+
+
 def test_csv(small: Path, any_backend: str) -> None:
     said = caffe_split("time", "net.prototxt", "--iterations", 1, "--csv", cwd=small).stdout
     rows = list(csv.DictReader(io.StringIO(said)))

@@ -116,7 +116,7 @@ class Layer:
 
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
         """The multiply-adds of one run on bottoms of these shapes, of types that are made of them."""
-        return self.inferred(bottoms).macs * bottoms[0][0] if record_for(self.text).has_kernels else 0
+        return self.inferred(bottoms).macs if record_for(self.text).has_kernels else 0
 
     def follow(self, bottoms: Sequence[Shape]) -> None:
         """Fit the layer to the bottoms of this batch, where they have other shapes than those of the one before."""

@@ -30,7 +30,7 @@ class Local(Layer):
 
     @override
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        return self.inferred(bottoms).macs * bottoms[0][0]
+        return self.inferred(bottoms).macs
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:

@@ -36,7 +36,7 @@ class Lstm(Layer):
 
     @override
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        return self.inferred(bottoms).macs * bottoms[0][1]
+        return self.inferred(bottoms).macs
 
     @override
     def run(self, *bottoms: torch.Tensor) -> Tops:
@@ -116,7 +116,7 @@ class ConvLSTM(Layer):
 
     @override
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        return self.inferred(bottoms).macs * bottoms[0][1]
+        return self.inferred(bottoms).macs
 
     @override
     def refit(self, bottoms: Sequence[Shape]) -> None:

@@ -46,8 +46,7 @@ class _Recurrent(Layer):
 
     @override
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        # Those of the rule are of one stream: the first axis is time.
-        return self.inferred(bottoms).macs * bottoms[0][1]
+        return self.inferred(bottoms).macs
 
     @override
     def refit(self, bottoms: Sequence[Shape]) -> None:

@@ -41,7 +41,7 @@ class Convolution3D(Layer):
 
     @override
     def multiply_adds(self, bottoms: Sequence[Shape]) -> int:
-        return self.inferred(bottoms).macs * bottoms[0][0]
+        return self.inferred(bottoms).macs
 
 
 class NdConvolution(Convolution3D):

@@ -48,7 +48,7 @@ def _convolution(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found(
         [(*bottom[:axis], count, *out)] * len(layer.tops),
         with_bias(weight, (count,), bool(param.get("bias_term"))),
-        macs=math.prod(weight) * math.prod(places) * math.prod(bottom[1:axis]),
+        macs=math.prod(weight) * math.prod(places) * math.prod(bottom[:axis]) * len(bottoms),
     )
 
 
@@ -73,7 +73,7 @@ def _depthwise(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found(
         [(bottom[0], channels, *out)],
         with_bias(weight, (channels,), bool(param.get("bias_term"))),
-        macs=math.prod(weight) * math.prod(out),
+        macs=math.prod(weight) * math.prod(out) * bottom[0],
     )
 
 

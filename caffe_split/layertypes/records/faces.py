@@ -27,7 +27,7 @@ def _margin(message: str) -> ShapeRule:
             )
         inputs = math.prod(x[axis:])
         tops: list[Shape] = [(*x[:axis], count), (1,)]
-        return Found(tops[: len(layer.tops)], [(count, inputs)], macs=inputs * count * math.prod(x[1:axis]))
+        return Found(tops[: len(layer.tops)], [(count, inputs)], macs=inputs * count * records)
 
     return rule
 

@@ -30,7 +30,7 @@ def _local(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found(
         [(bottom[0], count, *out)],
         with_bias(weight, bias, bool(param.get("bias_term"))),
-        macs=math.prod(weight),
+        macs=math.prod(weight) * bottom[0],
     )
 
 
@@ -54,7 +54,7 @@ def _deformable(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found(
         [(bottom[0], count, *out)],
         with_bias(weight, (count,), bool(param.get("bias_term"))),
-        macs=math.prod(weight) * math.prod(out),
+        macs=math.prod(weight) * math.prod(out) * bottom[0],
     )
 
 

@@ -31,7 +31,7 @@ def _lstm(layer: Layer, bottoms: list[Shape]) -> Found:
         )
     inputs = math.prod(x[2:])
     weights: list[Shape] = [(4 * count, inputs), (4 * count, count), (4 * count,)]
-    return Found([(x[0], x[1], count)], weights, macs=4 * count * (inputs + count) * x[0])
+    return Found([(x[0], x[1], count)], weights, macs=4 * count * (inputs + count) * x[0] * x[1])
 
 
 def _check_lstm(layer: Layer) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _conv_lstm(layer: Layer, bottoms: list[Shape]) -> Found:
     cells = peepholes(layer, maps)
     blobs += [] if cells is None else [cells[1]] * 3
     states: list[Shape] = [maps] * (len(layer.tops) - 1)
-    return Found([(x[0], *maps[1:]), *states], blobs, macs=macs * math.prod(x[3:]) * x[0])
+    return Found([(x[0], *maps[1:]), *states], blobs, macs=macs * math.prod(x[3:]) * x[0] * x[1])
 
 
 def _check_conv_lstm(layer: Layer) -> Iterator[str]:

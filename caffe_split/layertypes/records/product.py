@@ -30,7 +30,7 @@ def _inner_product(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found(
         [(*bottoms[0][:axis], count)],
         with_bias(weight, (count,), bool(param.get("bias_term"))),
-        macs=inputs * count * math.prod(bottoms[0][1:axis]),
+        macs=inputs * count * math.prod(bottoms[0][:axis]),
     )
 
 

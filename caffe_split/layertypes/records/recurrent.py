@@ -24,7 +24,7 @@ def exposed_count(layer: Layer) -> int:
 
 
 def _recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
-    """LSTM and RNN over (time, streams, ...); multiply-adds are those of one sequence.
+    """LSTM and RNN over (time, streams, ...).
 
     Weights of x with a bias, of the static input if there is one, of h, and, in an RNN, of the output with a bias.
     """
@@ -51,7 +51,7 @@ def _recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
         weights += [(count, count), (count,)]
     each_step = sum(math.prod(weight) for weight in weights if len(weight) == 2)
     once = math.prod(weights[2]) if static is not None else 0
-    macs = (each_step - once) * steps + once
+    macs = ((each_step - once) * steps + once) * streams
     return Found([(steps, streams, count), *[state] * exposed], weights, macs=macs)
 
 

@@ -58,7 +58,7 @@ def _found_convolution(layer: Layer, bottom: Shape, window: Window) -> Found:
     out = _fitting(layer, window.slide(bottom[2:]), bottom)
     weight = (count, bottom[1] // group, *window.kernel)
     params = with_bias(weight, (count,), bool(param.get("bias_term")))
-    return Found([(bottom[0], count, *out)], params, macs=math.prod(weight) * math.prod(out))
+    return Found([(bottom[0], count, *out)], params, macs=math.prod(weight) * math.prod(out) * bottom[0])
 
 
 def _pooling(layer: Layer, bottoms: list[Shape]) -> Found:
