@@ -44,8 +44,9 @@ def short_log(text: str, displays: int = DISPLAYS) -> str:
 
 
 def holds_runs(folder: Path) -> bool:
-    """Whether a folder has nothing else than what `keep_runs` writes."""
-    return all(run.is_dir() and {path.name for path in run.iterdir()} == {_NET, _LOG} for run in folder.iterdir())
+    """Whether a folder has nothing else than what `keep_runs` writes, also where it was cut short."""
+    so_far = (set[str](), {_NET}, {_NET, _LOG})
+    return all(run.is_dir() and {path.name for path in run.iterdir()} in so_far for run in folder.iterdir())
 
 
 def keep_runs(study: Study, out: Path, folder: Path) -> list[Path]:
@@ -67,7 +68,7 @@ def keep_runs(study: Study, out: Path, folder: Path) -> list[Path]:
             make_folder(target)
         except OSError as error:
             raise CaffeSplitError(f"{source}: its log and net cannot be kept: {reason(error)}") from None
-        write_atomic(target / _LOG, log.encode("utf-8", "surrogateescape"))
         write_atomic(target / _NET, net)
+        write_atomic(target / _LOG, log.encode("utf-8", "surrogateescape"))
         kept.append(target)
     return kept

@@ -34,11 +34,17 @@ def check_page(study: Study, folder: Path, logs: bool = False) -> tuple[Path, st
     where the page is of another plan, or has seeds or runs that the study lacks.
     """
     page = folder / f"{study.name}.md"
+    kept = page.with_suffix("")
     if folder.exists() and not folder.is_dir():
         raise CaffeSplitError(f"{folder}: --publish names a folder, and this is a file; choose another")
+    if logs and kept.exists() and not (kept.is_dir() and holds_runs(kept)):
+        raise CaffeSplitError(
+            f"{kept} has other files than nets and logs of runs; nothing is overwritten unasked: move it away, or "
+            "choose another --publish"
+        )
     if not page.exists():
-        for each in [*beside(page), *([page.with_suffix("")] if logs else [])]:
-            if each.exists() and not (each.is_dir() and holds_runs(each)):
+        for each in beside(page):
+            if each.exists():
                 raise CaffeSplitError(
                     f"{each} exists without a page {page.name}; nothing is overwritten unasked: move it away, or "
                     "choose another --publish"
@@ -76,7 +82,7 @@ def _other_plan(study: Study, text: str, values: dict[str, Any]) -> str:
             return f"it is of a study with {key} {values[key]}, not {now[key]}"
     before = _on_page(text, now["scale"])
     if before is not None:
-        for key in ("engine", "device", "precision", "schedule"):
+        for key in ("engine", "device", "precision", "schedule", "interval"):
             if getattr(before, key) != getattr(study, key):
                 return f"it is of a study with {key} {getattr(before, key)}, not {getattr(study, key)}"
         arms = {arm.name: arm.as_read for arm in before.arms}

@@ -54,6 +54,7 @@ def test_a_page_is_replaced_by_one_of_the_same_plan_with_as_much(
     refused("it is of a study with scale 1, not 1/2", scale="1/2")
     refused("it is of a study with split 10, not 12", split=12, window=None, interval=3)
     refused("it is of a study with engine caffe, not torch", engine="torch")
+    refused("it is of a study with interval 5, not 1", interval=1)
     refused("it has seeds that the new page would not have, 5", seeds=[3, 4])
     refused("it has runs that the new page would not have, a", "--only", "continue")
     more = finished(tmp_path, "more", monkeypatch, seeds=[3, 5, 7], arms=[ARM, {"name": "b", "kind": "dbb"}])
@@ -74,8 +75,26 @@ def test_a_publication_that_was_cut_short_is_made_again(tmp_path: Path, monkeypa
         (folder / "train_val.prototxt").write_bytes((ROOT / "prototxt/digits/train_val.prototxt").read_bytes())
     (tmp_path / "docs/tiny.json").unlink()
     caffe_split(*words, cwd=tmp_path)
-    assert (tmp_path / "docs/tiny/a/train.log").read_bytes() == b"I1128 layer \xe9\n"
+    kept = tmp_path / "docs/tiny/a/train.log"
+    assert kept.read_bytes() == b"I1128 layer \xe9\n"
     assert (tmp_path / "docs/tiny.json").exists()
+    kept.unlink()
+    caffe_split(*words, cwd=tmp_path)
+    assert kept.read_bytes() == b"I1128 layer \xe9\n"
+
+
+@pytest.mark.parametrize("name", ["tiny/baseline/train.log", "tiny"])
+def test_files_in_the_place_of_the_runs_are_left_beside_a_page_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["study", finished(tmp_path, "out", monkeypatch, seeds=[3]), "--out", "out", "--no-run", "--publish", "docs"]
+    caffe_split(*words, cwd=tmp_path)
+    own = tmp_path / "docs" / name
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("mine")
+    said = caffe_split(*words, "--logs", cwd=tmp_path, status=1).stderr
+    assert "docs/tiny has other files than nets and logs of runs; nothing is overwritten unasked: move it away" in said
+    assert own.read_text() == "mine"
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs/results").rglob("*.md")), ids=lambda page: page.name)
@@ -83,5 +102,5 @@ def test_the_pages_of_the_repository_can_be_made_again(page: Path) -> None:
     values = json.loads(page.with_suffix(".json").read_text())
     changes = {"scale": values.get("scale", "1"), "seeds": len(values["rows"][0]["final_by_seed"])}
     study = read_study(ROOT / f"studies/{page.stem}.yaml", changes)
-    found, conclusion = check_page(study, page.parent)
+    found, conclusion = check_page(study, page.parent, logs=page.with_suffix("").is_dir())
     assert found == page and len(conclusion) > 100
