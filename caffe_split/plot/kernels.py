@@ -16,7 +16,8 @@ from caffe_split.files import PathLike, atomic_open
 from caffe_split.formats import prototxt
 from caffe_split.formats.weights import caffemodel
 from caffe_split.layertypes.table import record_of
-from caffe_split.net.layers import all_layers, phase_layers
+from caffe_split.net.layers import Layer, all_layers, phase_layers
+from caffe_split.net.options import Options
 from caffe_split.net.shared import settle_layers
 from caffe_split.net.state import TRAIN, NetState
 from caffe_split.plot.picture_file import DPI, picture_format
@@ -80,9 +81,23 @@ def mosaics(
     # Weights of other layers, such as those of a head for training, do not disturb a picture.
     check_weights(document, read, Path(weights_path), state, ignore_extra=True)
     weights = {name: list(read[name]) for name in read}
-    settle_layers([layer for layer in phase_layers(document, state) if layer.type != "TPM"], weights)
-    layers = list(dict.fromkeys(layer for name in names for layer in shown_layers(document, name, state)))
-    return [kernel_mosaic(layer, weights[layer][0], channels) for layer in layers]
+    layers = {layer.name: layer for layer in phase_layers(document, state) if layer.type != "TPM"}
+    settle_layers(list(layers.values()), weights)
+    shown = dict.fromkeys(layer for name in names for layer in shown_layers(document, name, state))
+    return [kernel_mosaic(name, _by_kernel(layers[name], weights[name][0]), channels) for name in shown]
+
+
+def _by_kernel(layer: Layer, weight: np.ndarray) -> np.ndarray:
+    """A weight with the axis of the kernels first, then that of the channels which a kernel reads."""
+    if layer.type.startswith("Deconvolution"):
+        groups = int(Options.of(layer.message, "convolution_param").get("group"))
+        inputs, kernels, *size = weight.shape
+        by_group = weight.reshape(groups, inputs // groups, kernels, *size).swapaxes(1, 2)
+        return by_group.reshape(groups * kernels, inputs // groups, *size)
+    if "inner_product_param" in record_of(layer.type).options:
+        matrix = weight.reshape(weight.shape[-2:])  # files of 2014 have two axes of 1 before
+        return matrix.T if Options.of(layer.message, "inner_product_param").get("transpose") else matrix
+    return weight
 
 
 def draw_kernels(figure: Any, shown: Sequence[Mosaic], roles: Mapping[str, Role], bgr: bool = False) -> None:

@@ -153,6 +153,30 @@ def test_residual_pre_as_the_studies_start_it(folder: Path) -> None:
     assert pre.image[tiles] == pytest.approx((factors * slow.image)[tiles], rel=1e-5)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_row_is_a_kernel_whatever_axis_the_weights_have_first(tmp_path: Path, transpose: bool, legacy: bool) -> None:
+    """Of a Deconvolution, with groups in each of them, and of an InnerProduct, whose old files have axes of 1."""
+    (tmp_path / "net.prototxt").write_text(
+        DATA.replace("dim: 3", "dim: 4") + 'layer { name: "up" type: "Deconvolution" bottom: "d" top: "up" '
+        "convolution_param { num_output: 6 group: 2 kernel_size: 2 bias_term: false } }\n"
+        'layer { name: "ip" type: "InnerProduct" bottom: "up" top: "ip" '
+        f"inner_product_param {{ num_output: 5 transpose: {str(transpose).lower()} bias_term: false }} }}\n"
+    )
+    rng = np.random.default_rng(0)
+    up, ip = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 3, 2, 2), (5, 6 * 9 * 9)))
+    stored = ip.T if transpose else ip
+    path = tmp_path / "w.caffemodel"
+    caffemodel.write_weights(path, {"up": [up], "ip": [stored[None, None] if legacy else stored]})
+    of_up, of_ip = mosaics(prototxt.read(tmp_path / "net.prototxt"), path, ["up", "ip"])
+    assert of_up.note == "6 kernels of 2x2x2, a row a kernel, a column a channel"
+    for kernel in range(6):
+        for channel in range(2):
+            tile = of_up.image[kernel * 3 : kernel * 3 + 2, channel * 3 : channel * 3 + 2]
+            assert np.array_equal(tile, up[kernel // 3 * 2 + channel, kernel % 3])
+    assert of_ip.note == "5x486 matrix" and np.array_equal(of_ip.image, ip)
+
+
 def test_titles_tell_the_roles(folder: Path) -> None:
     document = derived(folder)
     figure = Figure(layout="constrained")
