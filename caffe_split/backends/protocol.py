@@ -56,7 +56,7 @@ class Forwarded:
     """What a net gave: the names of its outputs, and per batch blob -> values (float32, in Caffe's shapes).
 
     A blob has the value that its last layer in place left. Tops of TPM layers, which report earlier iterations, and of
-    Caffe's own Split layers are left out.
+    Split layers that Caffe has put in are left out.
     """
 
     outputs: Sequence[str]

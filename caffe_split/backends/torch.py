@@ -242,7 +242,7 @@ def _forward(files: NetFiles, how: Forwarding) -> Forwarded:
         net = _open(files, how.state, how.seed, {name: array.shape for name, array in given.items()})
     # Dropout draws from here; the nets' fillers have drawn different numbers.
     torch.manual_seed(how.seed)
-    ignored = {top for layer in net.layers if layer.text.type in ("TPM", "Split") for top in layer.text.tops}
+    ignored = {top for layer in net.layers if layer.text.type == "TPM" for top in layer.text.tops}
     # Numbers of its own, so that the inputs are the same with and without rounding.
     rounding = np.random.default_rng([how.seed, 1]) if how.rounded else None
     batches = []

@@ -11,6 +11,7 @@ import numpy as np
 
 from caffe_split import __version__
 from caffe_split.backends.check_weights import check_weights
+from caffe_split.engine.spec.memory import Trace
 from caffe_split.engine.spec.support import form_problems
 from caffe_split.errors import CaffeSplitError, expect_path
 from caffe_split.exporting.assemble import Assembly
@@ -185,6 +186,9 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     if problems:
         raise _refusal(path, problems)
     assembly = Assembly(layers, sizes, blobs, options.opset, varying, options.blobs, transforms, options.state.phase)
+    problems = list(Trace(layers, assembly.outputs).overwritten())
+    if problems:
+        raise _refusal(path, problems)
     graph = assembly.run(str(document.get("name") or path.stem))
     if assembly.problems:
         raise _refusal(path, assembly.problems)

@@ -158,3 +158,27 @@ def test_opencv_refuses_layers_that_compute_as_in_training(tmp_path: Path) -> No
     given = ("verify", "net.prototxt", "net.prototxt", *weights, "--engine", "opencv")
     said = caffe_split(*given, cwd=tmp_path, status=1).stderr
     assert "layer 'drop' (line 3) has a phase: TRAIN of its own, which OpenCV does not read" in said
+
+
+SPLIT = """
+layer {{ name: "x" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 dim: 4 dim: 4 }} }} }}
+layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {{ num_output: 4 }} }}
+layer {{ name: "abs" type: "AbsVal" bottom: "y" top: "abs" }}
+layer {{ name: "split" type: "Split" bottom: "y" top: "a" top: "b" }}
+layer {{ name: "relu" type: "ReLU" bottom: "a" top: "a" relu_param {{ negative_slope: {} }} }}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_splits_that_the_net_has_itself_count(tmp_path: Path, engine: str) -> None:
+    for name, slope in (("one", 0), ("other", 5)):
+        (tmp_path / f"{name}.prototxt").write_text(SPLIT.format(slope))
+    blobs = {"ip": [np.random.default_rng(0).normal(size=(4, 48)), np.zeros(4)]}
+    caffemodel.write_weights(tmp_path / "w.caffemodel", blobs)
+    words = ("--baseline-weights", "w.caffemodel", "--derived-weights", "w.caffemodel", "--engine", engine, "--json")
+    result = caffe_split("verify", "one.prototxt", "other.prototxt", *words, cwd=tmp_path, status=1)
+    rows = json.loads(result.stdout)["blobs"]
+    # Caffe puts a Split of its own behind y, whose tops are none of the net's blobs.
+    assert [row["blob"] for row in rows] == ["x", "y", "abs", "a", "b"]
+    assert [row["blob"] for row in rows if row["relative"] > 0.01] == ["y", "a", "b"]
+    assert [row["blob"] for row in rows if row["is_output"]] == ["abs", "a", "b"]

@@ -11,11 +11,12 @@ import pytest
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
 from tests.engine.case import Case
-from tests.engine.chains import IN_PLACE, chains, over_what_learns_nothing, single
+from tests.engine.chains import ALIASES, IN_PLACE, SHAPE, chains, over_what_learns_nothing, single
 from tests.engine.runs import compare, ours, theirs, write_training
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: ./tools/environment --torch")
 
+import caffe_split
 from caffe_split.engine.model.net import Net
 from caffe_split.layertypes.table import RECORDS
 from tests.engine.judge import built, misses, run_pycaffe, values
@@ -54,6 +55,51 @@ def test_each_layer_in_place_and_random_chains_match_caffe(tmp_path: Path) -> No
 @pytest.mark.parametrize("seed", [2, 3])
 def test_hundreds_of_random_chains_match_caffe(tmp_path: Path, seed: int) -> None:
     hold(tmp_path, chains(seed, 400), 0.95)
+
+
+def overwritten(kind: str, options: str, top: str) -> str:
+    """A convolution y, a layer of which the tops are y's memory, and a layer in place on the first of them, v."""
+    alias = f'layer {{ name: "alias" type: "{kind}" bottom: "y" top: "v"{top} {options} }}'
+    return "\n".join((CONV, alias, link("power", "Power", "power_param { power: 2 shift: 1 }", "v")))
+
+
+@pytest.mark.caffe
+def test_blobs_and_outputs_that_share_overwritten_memory_are_caffes(tmp_path: Path) -> None:
+    inputs: dict[str, tuple[int, ...]] = {"x": SHAPE}
+    cases = {
+        name: Case(
+            overwritten(*layer, ' top: "u"' if name == "split" else ""),
+            inputs,
+            ["v", "u"] if name == "split" else ["v"],
+        )
+        for name, layer in ALIASES.items()
+    }
+    hold(tmp_path, cases, 1)
+    for name, case in cases.items():
+        found, given = np.load(tmp_path / f"{name}.out.npz"), np.load(tmp_path / f"{name}.in.npz")
+        (tmp_path / "net.prototxt").write_text(case.prototxt())
+        module = caffe_split.load(tmp_path / "net.prototxt", inputs=inputs)
+        module.load_state_dict(
+            {f"conv.{part}": torch.tensor(given[f"param:conv:{at}"]) for at, part in enumerate(("weight", "bias"))}
+        )
+        net = built(case)
+        net.load({"conv": [given["param:conv:0"], given["param:conv:1"]]}, "w")
+        blobs = net.forward({"x": given["blob:x"]}, keep=True).blobs
+        assert set(blobs) == {"x", "y", *case.tops}
+        for blob, value in blobs.items():
+            theirs = torch.tensor(found[f"blob:{blob}"])
+            torch.testing.assert_close(value.detach(), theirs, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                module(given["blob:x"], blobs=[blob])[blob].detach(), theirs, rtol=1e-4, atol=1e-4
+            )
+
+
+def test_a_module_reads_memory_as_it_stands(tmp_path: Path) -> None:
+    text = HEAD + overwritten("Flatten", "", "") + 'layer { name: "sum" type: "Reduction" bottom: "y" top: "sum" }'
+    (tmp_path / "net.prototxt").write_text(text)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    found = caffe_split.load(tmp_path / "net.prototxt", seed=0)(x, blobs=["v", "sum"])
+    torch.testing.assert_close(found["sum"], found["v"].sum())
 
 
 def test_the_chains_hold_every_type_that_may_stand_in_place() -> None:

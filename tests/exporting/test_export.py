@@ -207,7 +207,7 @@ def test_what_the_engine_refuses_of_a_layers_form_is_listed(files: tuple[Path, P
     text = TAIL.replace('top: "ip"', "")
     text += 'layer { name: "scaled" type: "Scale" bottom: "conv" }\n'
     text += 'layer { name: "one" type: "Eltwise" bottom: "conv" top: "conv" }\n'
-    text += 'layer { name: "two" type: "Eltwise" bottom: "conv" bottom: "conv" top: "a" top: "b" }\n'
+    text += 'layer { name: "two" type: "Eltwise" bottom: "conv" bottom: "pool" top: "a" top: "b" }\n'
     with pytest.raises(CaffeSplitError) as raised:
         plan_of(files, INPUT + HEAD + text)
     assert [line.split(":", 1)[1] for line in str(raised.value).splitlines()[1:]] == [
@@ -216,6 +216,26 @@ def test_what_the_engine_refuses_of_a_layers_form_is_listed(files: tuple[Path, P
         "14: layer 'one': Eltwise of one bottom in place is not handled: give its top another name than 'conv'",
         "15: layer 'two': a Eltwise with 2 tops is not handled; expected 1",
     ]
+
+
+SPLIT = 'layer { name: "halve" type: "Split" bottom: "pool" top: "a" top: "b" }\n'
+
+
+def test_a_top_of_a_split_is_an_output(files: tuple[Path, Path], backend: str) -> None:
+    plan = plan_of(files, INPUT + HEAD + SPLIT)
+    (said,) = plan.write(check=CheckOptions(engine=backend, count=1))
+    assert said.startswith("same as ") and [output.name for output in plan.model.graph.outputs] == ["a", "b"]
+
+
+def test_memory_that_a_layer_in_place_overwrites_for_others_is_refused(files: tuple[Path, Path]) -> None:
+    text = INPUT + HEAD + SPLIT + 'layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }\n'
+    for more, why in (
+        ("", "is read as an output"),
+        ('layer { name: "max" type: "Power" bottom: "b" top: "c" }\n', "layer 'max' (line 11) reads"),
+    ):
+        with pytest.raises(CaffeSplitError) as raised:
+            plan_of(files, text + more)
+        assert f":10: layer 'relu': in place it writes over the memory of 'b', which {why}: give" in str(raised.value)
 
 
 def test_an_input_whose_shape_is_not_known_is_said(files: tuple[Path, Path]) -> None:
@@ -523,7 +543,8 @@ def test_in_place_layers_compute_what_caffes_do(dynamic: tuple[str, ...], height
     text = INPUT + (
         'layer { name: "p" type: "Power" bottom: "data" top: "data" power_param { shift: 0.5 } }\n'
         'layer { name: "e" type: "Exp" bottom: "data" top: "x" }\n'
-        'layer { name: "s" type: "Split" bottom: "x" top: "y" top: "z" }\n'
+        'layer { name: "s" type: "Power" bottom: "x" top: "y" }\n'
+        'layer { name: "t" type: "Power" bottom: "x" top: "z" }\n'
         'layer { name: "l" type: "LRN" bottom: "y" top: "y" lrn_param { local_size: 3 alpha: 0.5 } }\n'
         'layer { name: "m" type: "Eltwise" bottom: "z" bottom: "y" top: "z" eltwise_param { coeff: 2 coeff: -3 } }\n'
         'layer { name: "d" type: "Dropout" bottom: "z" top: "z" }\n'

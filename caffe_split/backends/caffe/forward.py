@@ -22,6 +22,8 @@ from caffe_split.backends.compare import load_inputs, one_rounding
 from caffe_split.backends.protocol import Forwarded, Forwarding, NetFiles
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import open_new, scratch
+from caffe_split.formats.prototxt.nets import read_net
+from caffe_split.net.layers import all_layers
 
 # Blob -> shape, in the order in which a batch's values follow each other in the file.
 Shapes = dict[str, "list[int]"]
@@ -72,10 +74,11 @@ def _forward(job: dict[str, Any], path: str, weights: str, to: str) -> tuple[lis
     caffe.set_random_seed(seed)
     # Rounding has numbers of its own, so that the inputs are the same with and without it.
     rng, rounding = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    written = {layer.name for layer in all_layers(read_net(path, upgrade=True))}
     ignored = {
         top
         for name, layer in zip(net._layer_names, net.layers)  # noqa: SLF001 - pycaffe has no public name for it.
-        if layer.type in ("TPM", "Split")
+        if layer.type == "TPM" or (layer.type == "Split" and name not in written)
         for top in net.top_names[name]
     }
     given = load_inputs(Path(input_file), list(net.inputs), path) if input_file is not None else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -96,10 +96,15 @@ def outputs_of(layers: Sequence[Layer]) -> list[str]:
     return sorted(free)
 
 
-def plain_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]]) -> list[LayerCall]:
-    """One call per layer. weights: for each layer, index of a top -> its loss weight."""
+def plain_calls(
+    layers: Sequence[Layer], weights: Sequence[dict[int, float]], read: Collection[str] | None = None
+) -> list[LayerCall]:
+    """One call per layer.
+
+    weights: for each layer, index of a top -> its loss weight. read: the blobs that are read after the run, else all.
+    """
     calls = []
-    accesses = Trace([layer.text for layer in layers]).accesses
+    accesses = Trace([layer.text for layer in layers], read).accesses
     for layer, own, access in zip(layers, weights, accesses):
         downs = layer.text.message.get_all("propagate_down")
         detached = tuple(place for place, down in enumerate(downs) if not down)
@@ -125,7 +130,7 @@ def fused_calls(layers: Sequence[Layer], weights: Sequence[dict[int, float]], ke
     Both only where loss, gradients and outputs stay the same. kernels: whether compiled kernels may be used.
     """
     calls: list[LayerCall] = []
-    for index, call in enumerate(plain_calls(layers, weights)):
+    for index, call in enumerate(plain_calls(layers, weights, outputs_of(layers))):
         before = _chain_for(layers, calls, call, index)
         if before is not None:
             calls.remove(before)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from caffe_split.engine.layers.base import Layer, Shape
+from caffe_split.engine.layers.base import Shape
+from caffe_split.engine.model.calls import LayerCall
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
 
@@ -54,21 +55,25 @@ def outputs_of(net: Net) -> list[str]:
     return [name for name in net.outputs if name not in watched]
 
 
-def needed(net: Net, wanted: Sequence[str]) -> list[Layer]:
-    """The layers that the wanted blobs need, in order. Raises `CaffeSplitError` for an unknown blob."""
+def needed(net: Net, wanted: Sequence[str]) -> list[LayerCall]:
+    """The calls of layers that the wanted blobs need, in order. Raises `CaffeSplitError` for an unknown blob."""
     strange = [name for name in wanted if name not in net.shapes]
     if strange:
         known = ", ".join(net.shapes)
         raise CaffeSplitError(f"{net.document.filename}: it has no blob '{strange[0]}'; its blobs: {known}.")
-    lacking, layers = set(wanted), []
-    for layer in reversed(net.layers):
-        if lacking.intersection(layer.text.tops):
-            lacking.difference_update(layer.text.tops)
-            lacking.update(layer.text.bottoms)
-            layers.append(layer)
-    return layers[::-1]
+    lacking, calls = set(wanted), []
+    # Memory of which the value is needed that the last layer in place has left.
+    cells = {net.stale[name] for name in wanted if name in net.stale}
+    for call in reversed(net.plain_calls):
+        if lacking.intersection(call.tops) or cells.intersection(call.access.writes.values()):
+            lacking.difference_update(call.tops)
+            cells.difference_update(call.access.writes.values())
+            lacking.update(call.bottoms)
+            cells.update(call.access.stale.values())
+            calls.append(call)
+    return calls[::-1]
 
 
-def read_by(layers: Sequence[Layer], wanted: Sequence[str]) -> set[str]:
-    """The blobs that these layers read, or that are wanted themselves."""
-    return {bottom for layer in layers for bottom in layer.text.bottoms} | set(wanted)
+def read_by(calls: Sequence[LayerCall], wanted: Sequence[str]) -> set[str]:
+    """The blobs that these calls read, or that are wanted themselves."""
+    return {bottom for call in calls for bottom in call.bottoms} | set(wanted)

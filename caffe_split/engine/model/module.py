@@ -14,6 +14,7 @@ from caffe_split.engine.layers.base import Layer, Shape
 from caffe_split.engine.layers.inputs import Input
 from caffe_split.engine.layers.python import Python
 from caffe_split.engine.model.held import Blobs, Held, needed, outputs_of, read_by
+from caffe_split.engine.model.late import Memory
 from caffe_split.engine.model.net import Net
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import PathLike
@@ -213,24 +214,32 @@ class Module(nn.Module):
         given = self._given(arrays, named, device)
         net = self._net({name: tuple(int(n) for n in value.shape) for name, value in given.items()}, device)
         wanted = list(blobs) if blobs is not None else outputs_of(net)
-        layers = needed(net, wanted)
+        calls = needed(net, wanted)
         values: dict[str, torch.Tensor] = {}
-        for layer in layers:
+        memory: Memory = {}
+        for call in calls:
+            layer = call.layer
             if isinstance(layer, Input):
                 lacking = [top for top in layer.text.tops if top not in given]
-                if set(lacking) & read_by(layers, wanted):
+                if set(lacking) & read_by(calls, wanted):
                     raise CaffeSplitError(
                         f"{self._file}: input '{lacking[0]}' is not given; the inputs of its {net.phase} phase are "
                         f"{', '.join(net.inputs)}."
                     )
                 values.update((top, given[top]) for top in layer.text.tops if top in given)
                 continue
-            bottoms = [values[name] for name in layer.text.bottoms]
-            for index, down in enumerate(layer.text.message.get_all("propagate_down")):
-                bottoms[index] = bottoms[index] if down else bottoms[index].detach()
+            bottoms = [values[name] for name in call.bottoms]
+            for index, cell in call.access.stale.items():
+                bottoms[index] = memory[cell].reshape(bottoms[index].shape)
+            for index in call.detached:
+                bottoms[index] = bottoms[index].detach()
             if net.varies:
                 layer.follow([tuple(bottom.shape) for bottom in bottoms])
-            values.update(zip(layer.text.tops, layer.run(*bottoms)))
+            tops = layer.run(*bottoms)
+            values.update(zip(call.tops, tops))
+            memory.update((cell, tops[index]) for index, cell in call.access.writes.items())
+        stale = {name: memory[net.stale[name]] for name in wanted if name in net.stale}
+        values.update((name, now.reshape(values[name].shape)) for name, now in stale.items())
         return {name: values[name] for name in wanted}
 
     def _given(self, arrays: Sequence[Any], named: Mapping[str, Any], device: torch.device) -> dict[str, torch.Tensor]:

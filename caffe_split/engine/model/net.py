@@ -14,12 +14,13 @@ from caffe_split.engine.layers.given import Given
 from caffe_split.engine.layers.inputs import Input, MemoryData
 from caffe_split.engine.model.calls import LayerCall, fused_calls, outputs_of, plain_calls, with_done, with_twins
 from caffe_split.engine.model.joined import join
-from caffe_split.engine.model.late import Memory
+from caffe_split.engine.model.late import Memory, as_it_stands
 from caffe_split.engine.model.make_layer import check_labels, loss_weights, make_layer
 from caffe_split.engine.model.params import Sharing, copy_weights
 from caffe_split.engine.model.precision import lower
 from caffe_split.engine.model.step import Step
 from caffe_split.engine.parallel.group import ALONE, Group
+from caffe_split.engine.spec.memory import Trace
 from caffe_split.engine.spec.shared_batch import kinds_of
 from caffe_split.engine.spec.support import Note, check_net, layers_of, without
 from caffe_split.errors import CaffeSplitError
@@ -76,6 +77,7 @@ class Net:
         kinds: for several processes, how their parts of each blob make up the whole.
         calls: the calls of layers that run the net.
         multiply_adds: of convolutions, inner products and recurrent layers in one forward run.
+        stale: blob -> its memory, where layers in place have overwritten the value that its layer gave it.
         late: a sentence for each layer whose gradient, as in Caffe, is not the derivative; see `spec.memory`.
     """
 
@@ -128,6 +130,7 @@ class Net:
         check_labels(self.layers)
         given_up &= {top for text in texts if not text.bottoms for top in text.tops}
         self.outputs = [name for name in outputs_of(self.layers) if name not in given_up]
+        self.stale = Trace([layer.text for layer in self.layers]).stale
         self.plain_calls = plain_calls(self.layers, self._losses)
         self.calls = fused_calls(self.layers, self._losses, kernels=not compiled) if fuse else self.plain_calls
         self.late = [call.access.why for call in self.plain_calls if call.access.late]
@@ -210,7 +213,10 @@ class Net:
                     blobs[name] = blob.contiguous(memory_format=torch.channels_last)
         with lower(self.device, self.precision):
             loss = (self._follow if keep else self._compute)(calls, blobs, losses, memory, keep)
-        return Output({name: blobs[name] for name in (blobs if keep else self.outputs)}, loss)
+        found = {name: blobs[name] for name in (blobs if keep else self.outputs)}
+        stale = {name: cell for name, cell in self.stale.items() if name in found}
+        found.update((name, as_it_stands(found[name], memory[cell])) for name, cell in stale.items())
+        return Output(found, loss)
 
     def learn(self) -> Output:
         """Run all layers forward, and backward from the loss: gradients are added to those of the parameters."""

@@ -9,7 +9,7 @@ engine computes the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from caffe_split.engine.spec.backward import needed
@@ -143,12 +143,17 @@ _LASTING = {
 class Trace:
     """The memory of a net's layers, followed once through the forward pass.
 
+    Args:
+        layers: of the net.
+        read: the blobs that are read when all layers have run; without, all.
+
     Attributes:
         accesses: of each layer, in order.
         problems: (layer, sentence) where memory is overwritten in a way that is not handled.
+        stale: of `read`, blob -> its memory, where the value that its layer gave it was overwritten.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], read: Collection[str] | None = None) -> None:
         self._layers = layers
         self.accesses = [Access() for _ in layers]
         self.problems: list[tuple[Layer, str]] = []
@@ -161,11 +166,27 @@ class Trace:
         for index, layer in enumerate(layers):
             self._backward(index, layer)
         self._ask()
-        watched = {cell for access in self.accesses for cell in (*access.stale.values(), *access.bottoms.values())}
+        self.stale = {
+            name: cell
+            for name, (cell, version) in self._blobs.items()
+            if version != len(self._writers[cell]) and (read is None or name in read)
+        }
+        watched = set(self.stale.values())
+        watched |= {cell for access in self.accesses for cell in (*access.stale.values(), *access.bottoms.values())}
         watched |= {access.top for access in self.accesses if access.top is not None}
         for layer, access, (_, tops) in zip(layers, self.accesses, self._read):
             if not shares_memory(layer):
                 access.writes = {index: cell for index, (cell, _) in enumerate(tops) if cell in watched}
+
+    def overwritten(self) -> Iterator[tuple[Layer, str]]:
+        """Each layer in place that writes over what is read afterwards under another name, with a sentence on it."""
+        for layer, access, (bottoms, _) in zip(self._layers, self.accesses, self._read):
+            for place, cell in access.stale.items():
+                writer = self._writers[cell][bottoms[place][1] - 1]
+                who = f"layer '{layer.name}' (line {layer.field.line}) reads"
+                yield writer, _writes_over(layer.bottoms[place], who)
+        for name, cell in self.stale.items():
+            yield self._writers[cell][-1], _writes_over(name, "is read as an output")
 
     def _forward(self, index: int, layer: Layer) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Follow one layer: the (memory, number of writes) of its bottoms and tops."""
@@ -262,6 +283,10 @@ def _why(layer: Layer, over: Sequence[Layer]) -> str:
         f"{' overwrites' if len(others) == 1 else ' overwrite' if others else ''}; for the derivative, give "
         f"{'its top' if not others else 'their tops' if len(others) > 1 else 'the top of that'} a name of its own"
     )
+
+
+def _writes_over(name: str, why: str) -> str:
+    return f"in place it writes over the memory of '{name}', which {why}: give its top another name"
 
 
 def memory_problems(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str]]:
