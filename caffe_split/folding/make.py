@@ -175,12 +175,12 @@ class FoldPlan:
         return result
 
 
-# A relative difference that rounding can make where branches all but cancel each other; and what to do about others.
+# The largest relative difference that is taken for rounding, and what to do about those below and above it.
 _MOST_ROUNDING = 0.1
 _SMALL = "If the weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
 _LARGE = (
-    "So much is not rounding: either the branches' weights cancel each other out, or this is a fault of `fold`, which "
-    "a larger tolerance would hide."
+    "So large a difference is rounding only where branches cancel each other out; else it is a fault of `fold`, which a "
+    "larger tolerance would hide."
 )
 NO_OPTIONS = FoldOptions()
 _NO_SPLITS = "no split layers in it; give a net that make-derived wrote"

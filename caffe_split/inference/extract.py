@@ -188,7 +188,7 @@ class _Source:
     """Where the records come from: the data layers of the net, or images.
 
     batch: how many come at a time. rows: how many there are. remembers: whether what the net makes of them depends on
-    those before. notes: where they do not come as they are, in their order.
+    those before. notes: what its data layers do at random.
     """
 
     def __init__(self, net: GivenNet, images: list[Path], preprocessing: Preprocessing, iterations: int | None) -> None:
@@ -228,7 +228,6 @@ _DRAWS = {
     "ImageData": ("image_data_param", "transform_param"),
     "HDF5Data": ("hdf5_data_param",),
     "Data": ("transform_param",),
-    "WindowData": ("transform_param",),
 }
 _SO = {
     "shuffle": "the rows are not in the order of the data set",

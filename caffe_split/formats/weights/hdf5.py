@@ -34,7 +34,7 @@ def _open(name: str) -> Any:
         return h5py.File(name, "r")
 
 
-# More than a layer has that shares some: with a number above, a blob that lacks is damage.
+# No layer that shares blobs has so many: where a number is higher, a gap before it is damage.
 _MOST_BLOBS = 16
 # As many layers, or blobs of history, as in a binary file.
 MAX_NAMES = 100_000
@@ -58,8 +58,8 @@ def _guarded(name: str, what: str = "damaged") -> Iterator[None]:
 class Hdf5Weights(Weights):
     """Weights of an HDF5 file: layers are listed when it is opened and read when asked for.
 
-    Caffe leaves out of such a file the blobs that a layer shares with an earlier one. Those before a later one are
-    arrays of shape (0,); how many the layer has behind its last, the file does not say.
+    Caffe leaves out of such a file the blobs that a layer shares with an earlier one. Those before one that is
+    there are arrays of shape (0,); of those behind the last one the file says nothing.
     """
 
     def __init__(self, path: str) -> None:
