@@ -179,8 +179,8 @@ class FoldPlan:
 _MOST_ROUNDING = 0.1
 _SMALL = "If the weights are that badly conditioned, fold them with a larger tolerance: `caffe-split fold --tolerance`."
 _LARGE = (
-    "So large a difference is rounding only where branches cancel each other out; else it is a fault of `fold`, which a "
-    "larger tolerance would hide."
+    "So large a difference is rounding only where branches cancel each other out; else it is a fault of `fold`, which "
+    "a larger tolerance would hide."
 )
 NO_OPTIONS = FoldOptions()
 _NO_SPLITS = "no split layers in it; give a net that make-derived wrote"
