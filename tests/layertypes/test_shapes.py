@@ -142,13 +142,20 @@ MISTAKES = [
     (RESHAPE + "{ shape { dim: 0 dim: 0 dim: 0 } }", "an axis that its bottom of (2, 3)"),
     ('type: "SoftmaxWithLoss" bottom: "d" top: "t"', "needs 2 bottoms; it has 1"),
     ('type: "InnerProduct" bottom: "d"', "without inner_product_param"),
+    ('type: "Slice" bottom: "d"', "it has no top"),
+    ('type: "Flatten" bottom: "d" top: "t" flatten_param { axis: 3 end_axis: 1 }', "end_axis 1 lies before axis 3"),
+    ('type: "HDF5Output" bottom: "d" bottom: "v" bottom: "s"', "(2, 4, 5, 5), (2,), (); expected as many records"),
+    ('type: "PriorBox" bottom: "d" bottom: "d" prior_box_param { aspect_ratio: 0 flip: true }', "aspect_ratio: 0;"),
+    ('type: "Correlation" bottom: "d" bottom: "d" correlation_param { stride_1: 0 }', "stride_1 0, stride_2 1;"),
+    ('type: "Correlation" bottom: "d" bottom: "d" correlation_param { stride_2: 0 }', "stride_1 1, stride_2 0;"),
+    ('type: "Interp" bottom: "d" top: "t" interp_param { shrink_factor: 0 }', "shrink_factor: 0; expected 1"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES)
 def test_what_caffe_would_refuse(text: str, message: str) -> None:
     with pytest.raises(CaffeSplitError, match=re.escape(message)):
-        one_layer(text, {"d": (2, 4, 5, 5), "e": (2, 3), "o": (2, 4, 5, 6), "v": (2,)})
+        one_layer(text, {"d": (2, 4, 5, 5), "e": (2, 3), "o": (2, 4, 5, 6), "v": (2,), "s": ()})
 
 
 def test_given_shapes_stand_beside_written_ones() -> None:
@@ -196,14 +203,19 @@ def test_shapes_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     h5py = pytest.importorskip("h5py")
     monkeypatch.chdir(tmp_path)
     with h5py.File("a.h5", "w") as stream:
-        stream["data"], stream["label"] = np.zeros((9, 3, 4)), np.zeros(9)
+        stream["data"], stream["label"], stream["one"] = np.zeros((9, 3, 4)), np.zeros(9), 1.0
+        stream.create_group("group")
     Path("list.txt").write_text("a.h5\n")
     Path("windows.txt").write_text("# 0\nimage.jpg\n3\n480\n640\n")
     two = 'top: "data" top: "label"'
     shapes = one_layer(f'type: "HDF5Data" {two} hdf5_data_param {{ source: "list.txt" batch_size: 5 }}')
     assert shapes.blobs == {"data": (5, 3, 4), "label": (5,)}
-    shapes = one_layer(f'type: "HDF5Data" {two} top: "c" hdf5_data_param {{ source: "list.txt" }}')
-    assert shapes.unknown == {"x": "'a.h5' has no data set 'c'"}
+    for top in ("c", "group", "one"):
+        shapes = one_layer(f'type: "HDF5Data" {two} top: "{top}" hdf5_data_param {{ source: "list.txt" }}')
+        assert shapes.unknown == {"x": f"'a.h5' has no data set '{top}' with rows"}
+    Path("a.h5").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    shapes = one_layer(f'type: "HDF5Data" {two} hdf5_data_param {{ source: "list.txt" }}')
+    assert "'a.h5' cannot be read as HDF5: " in shapes.unknown["x"] and "data" not in shapes.blobs
     shapes = one_layer(
         f'type: "WindowData" {two} transform_param {{ crop_size: 227 }} '
         'window_data_param { source: "windows.txt" batch_size: 8 }'

@@ -42,6 +42,8 @@ def _concat(layer: Layer, bottoms: list[Shape]) -> Found:
 def _slice(layer: Layer, bottoms: list[Shape]) -> Found:
     need_bottoms(layer, bottoms, 1)
     param, bottom, tops = Options.of(layer.message, "slice_param"), bottoms[0], len(layer.tops)
+    if not tops:
+        raise CaffeSplitError(f"{layer.where}: it has no top; a Slice needs one or more.")
     axis = axis_of(param.get("slice_dim" if param.has("slice_dim") else "axis"), len(bottom), layer)
     points = [int(point) for point in param.all("slice_point")]
     if not points and bottom[axis] % tops:
@@ -110,6 +112,8 @@ def _flatten(layer: Layer, bottoms: list[Shape]) -> Found:
     param, bottom = Options.of(layer.message, "flatten_param"), bottoms[0]
     first = axis_of(param.get("axis"), len(bottom), layer)
     last = axis_of(param.get("end_axis"), len(bottom), layer)
+    if last + 1 < first:  # Caffe takes the axis before the first as none, and puts an axis of 1 in
+        raise CaffeSplitError(f"{layer.where}: end_axis {last} lies before axis {first}.")
     return Found([(*bottom[:first], math.prod(bottom[first : last + 1]), *bottom[last + 1 :])])
 
 

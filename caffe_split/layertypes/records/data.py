@@ -99,7 +99,7 @@ def _window_data(layer: Layer, bottoms: list[Shape]) -> Found:
     if not source.is_file():
         raise UnknownShapeError(f"its window file '{source}' is not there, seen from {Path.cwd()}")
     words = source.read_text(encoding="utf-8", errors="replace").split()[:4]
-    if len(words) < 4 or not words[3].isdigit():
+    if len(words) < 4 or not words[3].isdecimal():
         raise UnknownShapeError(f"its window file '{source}' does not begin with '# 0', an image and its channels")
     batch = int(param.get("batch_size")) if param.has("batch_size") else 1
     return Found([(batch, int(words[3]), crop, crop), (batch,)])
@@ -118,21 +118,26 @@ def _hdf5_data(layer: Layer, bottoms: list[Shape]) -> Found:
         import h5py
     except ImportError:
         raise UnknownShapeError("h5py is not installed; pip install h5py") from None
-    with h5py.File(first, "r") as stream:
-        lacking = [top for top in layer.tops if top not in stream]
-        if lacking:
-            raise UnknownShapeError(f"'{first}' has no data set '{lacking[0]}'")
-        batch = int(param.get("batch_size")) if param.has("batch_size") else 1
-        return Found([(batch, *map(int, stream[top].shape[1:])) for top in layer.tops])
+    try:
+        with h5py.File(first, "r") as stream:
+            # A group has no shape, and a single number no axis of rows.
+            shapes = [getattr(stream[top], "shape", None) if top in stream else None for top in layer.tops]
+    except Exception as error:  # h5py raises what it comes across in a damaged file
+        raise UnknownShapeError(f"'{first}' cannot be read as HDF5: {error}") from None
+    lacking = [top for top, shape in zip(layer.tops, shapes) if not shape]
+    if lacking:
+        raise UnknownShapeError(f"'{first}' has no data set '{lacking[0]}' with rows")
+    batch = int(param.get("batch_size")) if param.has("batch_size") else 1
+    return Found([(batch, *map(int, shape[1:])) for shape in shapes if shape])
 
 
 def _hdf5_output(layer: Layer, bottoms: list[Shape]) -> Found:
     need_bottoms(layer, bottoms, 2, axes=1)
     for bottom in bottoms:
-        if len(bottom) > 4 or bottom[0] != bottoms[0][0]:
+        if not 1 <= len(bottom) <= 4 or bottom[0] != bottoms[0][0]:
             raise CaffeSplitError(
-                f"{layer.where}: bottoms of shapes {bottoms[0]} and {bottoms[1]}; expected as many records of both, "
-                "and four axes at most."
+                f"{layer.where}: bottoms of shapes {', '.join(map(str, bottoms))}; expected as many records of all, "
+                "and one to four axes."
             )
     return Found([])
 

@@ -27,6 +27,8 @@ def _prior_box(layer: Layer, bottoms: list[Shape]) -> Found:
     """Four corners for each box of each place, and below them their variances."""
     need_images(layer, bottoms, 2)
     param = Options.of(layer.message, "prior_box_param")
+    if 0 in param.all("aspect_ratio"):
+        raise CaffeSplitError(f"{layer.where}: aspect_ratio: 0; expected numbers above 0.")
     boxes = len(aspect_ratios(param)) * len(param.all("min_size")) + len(param.all("max_size"))
     return Found([(1, 2, bottoms[0][2] * bottoms[0][3] * boxes * 4)])
 

@@ -22,6 +22,8 @@ def _correlation(layer: Layer, bottoms: list[Shape]) -> Found:
     )
     if bottoms[0] != bottoms[1]:
         raise CaffeSplitError(f"{layer.where}: bottoms of {bottoms[0]} and {bottoms[1]}; expected one shape.")
+    if stride < 1 or step < 1:
+        raise CaffeSplitError(f"{layer.where}: stride_1 {stride}, stride_2 {step}; expected 1 or more of both.")
     border = 2 * (most + (kernel - 1) // 2)
     sides = tuple(-(-(side + 2 * pad - border) // stride) for side in bottoms[0][2:])
     if min(sides) < 1:

@@ -85,7 +85,10 @@ def _interp(layer: Layer, bottoms: list[Shape]) -> Found:
         sides = [int(param.get("height")), int(param.get("width"))]
     else:
         if param.has("shrink_factor"):
-            sides = [(n - 1) // int(param.get("shrink_factor")) + 1 for n in sides]
+            factor = int(param.get("shrink_factor"))
+            if factor < 1:
+                raise CaffeSplitError(f"{layer.where}: shrink_factor: {factor}; expected 1 or more.")
+            sides = [(n - 1) // factor + 1 for n in sides]
         if param.has("zoom_factor"):
             sides = [n + (n - 1) * (int(param.get("zoom_factor")) - 1) for n in sides]
     if min(sides) < 1:
