@@ -65,6 +65,8 @@ def instrument(
         out = None  # standard output
     if out is not None and in_place:
         raise click.UsageError("--out and --in-place: choose one.")
+    if out is None:
+        leave_out("--force lets --out replace a file", "force")
     if remove == bool(windows):
         raise click.UsageError("give either --window START:STOP or --remove.")
     if remove:

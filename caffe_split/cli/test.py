@@ -20,6 +20,7 @@ from caffe_split.cli.options import (
     threads_option,
 )
 from caffe_split.cli.ranges import IntRange
+from caffe_split.cli.unread import leave_out
 
 if TYPE_CHECKING:
     from caffe_split.inference.counts import Counts
@@ -105,6 +106,8 @@ def test(
     """
     from caffe_split.inference.given import RunOptions
 
+    if not confusion:
+        leave_out("without --confusion no file is written", "force")
     options = RunOptions(engine, shown.asked(), device, threads, ignore_extra, caffe_proto)
     if images:
         if len(weights) > 1:
@@ -128,6 +131,8 @@ def test(
         raise click.UsageError("--labels is for --confusion or --image.")
     if len(weights) > 1 and confusion:
         raise click.UsageError("--confusion takes one WEIGHTS.")
+    if len({path.resolve() for path in confusion}) < len(confusion):
+        raise click.UsageError("--confusion names a file twice.")
     asked = {"iterations": iterations, "top": top, "confusion": bool(confusion), "head": head, "labels": labels}
     writers = [_confusion_writer(path, force) for path in confusion]
     results = _scores(net, weights, options, quiet=as_json or len(weights) > 1, **asked)

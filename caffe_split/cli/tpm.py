@@ -140,6 +140,8 @@ def tpm(
         leave_out("--suggest-window reads a log's loss", *of_kernels, *net_options, "iteration", "windows", "layers")
     if not all_scores:
         leave_out("without --scores no net is run", "weights", "calibrate", "engine", "ignore_extra")
+    if csv_file is None and picture is None:
+        leave_out("without --csv and --plot no file is written", "force")
     if weights is not None and iteration is not None:
         raise click.UsageError("--iter and --weights: choose one.")
     given = recognise([_log_in(each) if suggest_window else each for each in source])

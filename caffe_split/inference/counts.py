@@ -15,13 +15,13 @@ from caffe_split.layertypes.table import record_of
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
-# Layers of scores and labels -> the message with their axis and, where that is another one, with ignore_label.
+# Layers of scores and labels -> the messages in which they read their axis and ignore_label; "": none.
 _HEADS = {
     "Accuracy": ("accuracy_param", "accuracy_param"),
     "SoftmaxWithLoss": ("softmax_param", "loss_param"),
     "InfogainLoss": ("infogain_loss_param", "loss_param"),
-    "MultinomialLogisticLoss": ("", "loss_param"),
-    "HingeLoss": ("", "loss_param"),
+    "MultinomialLogisticLoss": ("", ""),
+    "HingeLoss": ("", ""),
 }
 
 
@@ -55,8 +55,9 @@ def find_head(net: GivenNet, name: str | None = None) -> Head:
     layer = found[-1]
     axis_in, ignored_in = _HEADS[layer.type]
     axis = int(Options.of(layer.message, axis_in).get("axis")) if axis_in else 1
-    loss = Options.of(layer.message, ignored_in)
-    ignored = int(loss.get("ignore_label")) if loss.has("ignore_label") else None
+    ignored = None
+    if ignored_in and (loss := Options.of(layer.message, ignored_in)).has("ignore_label"):
+        ignored = int(loss.get("ignore_label"))
     return Head(layer.name, layer.bottoms[0], layer.bottoms[1], axis, ignored)
 
 

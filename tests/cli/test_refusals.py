@@ -111,6 +111,19 @@ DERIVE = ("make-derived", "net.prototxt", "--weights", "w.caffemodel", "--layers
             "in place of the table: leave out --sort, --cost.",
         ),
         (("table", "run", "--series", "x", "--json"), 2, "leave out --json."),
+        (("test", "net.prototxt", "w.caffemodel", "--force"), 2, "no file is written: leave out --force."),
+        (("test", "net.prototxt", "w.caffemodel", "--image", "a.png", "--force"), 2, "leave out --force."),
+        (
+            ("test", "net.prototxt", "w.caffemodel", "--confusion", "a.csv", "--confusion", "./a.csv"),
+            2,
+            "--confusion names a file twice.",
+        ),
+        (("tpm", "run/train.log", "--force"), 2, "without --csv and --plot no file is written: leave out --force."),
+        (
+            ("instrument", "net.prototxt", "--remove", "--in-place", "--force"),
+            2,
+            "lets --out replace a file: leave out",
+        ),
         (("tpm", "run/train.log", "--stage", "a"), 2, "a log is read without a net: leave out --stage."),
         (("tpm", "run/train.log", "--iter", "5"), 2, "other windows, which need snapshots: leave out --iter."),
         (

@@ -12,7 +12,8 @@ import pytest
 
 import caffe_split as cs
 from caffe_split.data.store import write_store
-from caffe_split.inference.counts import Counts, Head
+from caffe_split.inference.counts import Counts, Head, find_head
+from caffe_split.inference.given import open_net
 from tests.inference.conftest import NET, RECORDS, write_weights
 from tests.support import caffe_split, run_caffe
 
@@ -175,6 +176,26 @@ def test_scores_of_places_and_labels_that_do_not_count() -> None:
     assert counts.total == matrix.sum() < labels.size
     with pytest.raises(cs.CaffeSplitError, match="layer 'loss': a label is 5, but bottom 's' scores the 5 classes"):
         counts.add(scores, np.full((2, 1, 3, 4), 5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "ignored"),
+    [
+        ("Accuracy", "accuracy_param", 3),
+        ("Accuracy", "loss_param", None),
+        ("SoftmaxWithLoss", "loss_param", 3),
+        ("InfogainLoss", "loss_param", 3),
+        ("MultinomialLogisticLoss", "loss_param", None),
+        ("HingeLoss", "loss_param", None),
+    ],
+)
+def test_labels_are_ignored_where_the_layer_ignores_them(
+    tmp_path: Path, kind: str, message: str, ignored: int | None
+) -> None:
+    """Caffe reads ignore_label in these alone."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(f'layer {{ name: "x" type: "{kind}" bottom: "s" bottom: "l" {message} {{ ignore_label: 3 }} }}')
+    assert find_head(open_net(net, cs.RunOptions())) == Head("x", "s", "l", 1, ignored)
 
 
 def test_a_net_of_a_solver_and_its_test_state(small: Path, any_backend: str) -> None:
