@@ -9,6 +9,7 @@ import click
 
 from caffe_split.cli.options import print_json
 from caffe_split.cli.ranges import IntRange
+from caffe_split.cli.unread import leave_out
 
 if TYPE_CHECKING:
     from caffe_split.study.model import Study
@@ -73,6 +74,8 @@ def study(
 
     if logs and publish is None:
         raise click.UsageError("--logs needs --publish DIR: it says where the logs are kept.")
+    if dry_run:
+        leave_out("--dry-run prints the steps, and has no results", "as_json", "publish", "logs")
     if snakemake and not snakemake[0].startswith("-"):
         raise click.UsageError(
             f"'{snakemake[0]}' is one file too many: a study is one FILE; options for Snakemake stand after --."

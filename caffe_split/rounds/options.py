@@ -51,11 +51,7 @@ class MultiSplitOptions:
 
     def __post_init__(self) -> None:
         expect(self.derive, DeriveOptions, "DeriveOptions(...) as derive")
-        expect_count(self.rounds, "rounds")
         expect(self.control, bool, "True or False as control")
-        for name in ("iteration", "threads"):
-            if getattr(self, name) is not None:
-                expect_count(getattr(self, name), name)
         if self.window is not None:
             expect_pairs([self.window])
         if isinstance(self.layers, str):
@@ -64,9 +60,12 @@ class MultiSplitOptions:
             object.__setattr__(self, "layers", tuple(self.layers))
             if not self.layers or not all(isinstance(each, str) for each in self.layers):
                 raise WrongUseError(f"layers is {self.layers!r}, expected a number, or names of layers.")
-        elif self.layers is not None:
-            expect_count(self.layers, "layers")
-            object.__setattr__(self, "layers", int(self.layers))  # NumPy has whole numbers of its own
+        for name in ("rounds", "layers", "iteration", "threads"):
+            value = getattr(self, name)
+            if (value is None and name != "rounds") or isinstance(value, tuple):
+                continue
+            expect_count(value, name)
+            object.__setattr__(self, name, int(value))  # NumPy has whole numbers of its own, which JSON has not
         if isinstance(self.layers, tuple) and self.rounds > 1:
             raise WrongUseError("named layers exist only before the first round; give a number, or --rounds 1.")
         if isinstance(self.layers, tuple) and self.derive.choose_by != BY_TPM:

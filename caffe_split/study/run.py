@@ -71,7 +71,7 @@ def run_study(
         if not (out / "results" / "table.json").exists():
             _make_table(out)
         if child.returncode:
-            _check_begun(out / LOG, before)
+            _check_begun(out / LOG, before, extra)
         return child.returncode
 
 
@@ -89,12 +89,16 @@ def snakemake(out: Path, jobs: int, extra: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def _check_begun(log: Path, before: int) -> None:
+def _check_begun(log: Path, before: int, extra: Sequence[str]) -> None:
     """Raises `CaffeSplitError` where Snakemake, which failed, has run no step: an option of its, or its executor."""
     said = log.read_bytes()[before:].decode("utf-8", "replace")
-    if not re.search(r"^(local)?rule ", said, re.MULTILINE):
-        why = (said.strip().splitlines() or ["nothing said"])[-1].rpartition("__main__.py: error: ")[2]
-        raise CaffeSplitError(f"Snakemake ran no step: {why} (from {log}); it gets the options behind --")
+    refused = "__main__.py: error: "
+    # With its --quiet, Snakemake names no rules, but says that it runs jobs; with --quiet all only what it refuses.
+    silent = {"all", "--quiet=all"} & {*extra} and refused not in said
+    if not silent and not re.search(r"^((local)?rule |Execute \d+ jobs)", said, re.MULTILINE):
+        why = (said.strip().splitlines() or ["nothing said"])[-1].rpartition(refused)[2]
+        options = "; it gets the options behind --" if extra else ""
+        raise CaffeSplitError(f"Snakemake ran no step: {why} (from {log}){options}")
 
 
 def _make_table(out: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import caffe_split
@@ -73,6 +75,7 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
     ("choices", "words"),
     [
         ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": None}, "rounds is None"),
         ({"layers": 0}, "layers is 0"),
         ({"layers": True}, "layers is True"),
         ({"layers": 1.5}, "layers is 1.5"),
@@ -94,6 +97,13 @@ def test_a_folder_of_others_and_of_other_choices_is_left_alone(
 def test_choices_that_contradict_each_other_are_refused(choices: dict[str, object], words: str) -> None:
     with pytest.raises(CaffeSplitError, match=words):
         MultiSplitOptions(**choices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["rounds", "layers", "iteration", "threads"])
+def test_whole_numbers_of_numpy_are_kept_as_numbers(name: str) -> None:
+    options = MultiSplitOptions(**{name: np.int64(5)})  # type: ignore[arg-type]
+    assert type(getattr(options, name)) is int
+    json.dumps(options.as_dict())
 
 
 def test_names_of_layers_may_be_a_list() -> None:

@@ -46,6 +46,9 @@ def test_of_a_plan_that_is_not_whole_and_of_what_snakemake_refuses_it_is_said(tm
     file = write_study(tmp_path, engine=HERE)
     said = caffe_split("study", file, "other.yaml", "--dry-run", cwd=tmp_path, status=2).stderr
     assert "'other.yaml' is one file too many: a study is one FILE" in said
+    ignored = ["--json", "--publish", ".", "--logs"]
+    said = caffe_split("study", file, "--dry-run", *ignored, cwd=tmp_path, status=2).stderr
+    assert "has no results: leave out --publish, --logs, --json." in " ".join(said.split())
     said = caffe_split("study", file, "--out", "out", "--", "--nosuch", cwd=tmp_path, status=1).stderr
     assert "Snakemake ran no step: unrecognized arguments: --nosuch (from " in said
     (tmp_path / "out/plan.json").write_text("{")

@@ -87,7 +87,8 @@ def test_a_publication_that_was_cut_short_is_made_again(tmp_path: Path, monkeypa
 def test_files_in_the_place_of_the_runs_are_left_beside_a_page_too(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["study", finished(tmp_path, "out", monkeypatch, seeds=[3]), "--out", "out", "--no-run", "--publish", "docs"]
+    file = finished(tmp_path, "out", monkeypatch, seeds=[3])
+    words = ["study", file, "--out", "out", "--no-run", "--publish", "docs"]
     caffe_split(*words, cwd=tmp_path)
     own = tmp_path / "docs" / name
     own.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from caffe_split.study.run import SNAKEFILE, snakemake
+from caffe_split.errors import CaffeSplitError
+from caffe_split.study.run import SNAKEFILE, _check_begun, snakemake
 
 pytest.importorskip("snakemake", reason="studies need Snakemake, and that Python 3.11")
 
@@ -58,3 +59,27 @@ def test_a_mark_that_is_there_counts_however_it_came_there(tmp_path: Path) -> No
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     planned = [line.split()[1] for line in (done.stdout + done.stderr).splitlines() if line.startswith("rule ")]
     assert planned == ["c_2:", "table:", "all:"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--quiet"], ["--quiet", "rules"], ["--quiet", "all"], ["--nosuch", "--quiet"]])
+def test_a_step_that_died_is_none_that_did_not_begin(extra: list[str], tmp_path: Path) -> None:
+    """The step ends without a mark, as one that is killed does: its plan is none of a study."""
+    step = {"title": "a", "needs": [], "output": "done/a.json", "threads": 1}
+    (tmp_path / "plan.json").write_text(json.dumps({"steps": [step]}))
+    log = tmp_path / "snakemake.log"
+    with log.open("wb") as stream:
+        done = subprocess.run(snakemake(tmp_path, 1, extra), stdout=stream, stderr=stream, check=False)
+    assert done.returncode
+    if "--nosuch" in extra:
+        with pytest.raises(CaffeSplitError, match=r"arguments: --nosuch \(from .*; it gets the options behind --$"):
+            _check_begun(log, 0, extra)
+    else:
+        assert b"caffe_split/study/__main__.py" in log.read_bytes()
+        _check_begun(log, 0, extra)
+
+
+def test_where_no_options_were_given_none_is_blamed(tmp_path: Path) -> None:
+    log = tmp_path / "snakemake.log"
+    log.write_text("before\nModuleNotFoundError: no pulp\n")
+    with pytest.raises(CaffeSplitError, match=r"Snakemake ran no step: ModuleNotFoundError: no pulp \(from [^;]*\)$"):
+        _check_begun(log, 7, [])
