@@ -66,10 +66,6 @@ class Flatten(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        first, last = (self.axis(self.options.get(name), len(bottoms[0])) for name in ("axis", "end_axis"))
-        # Between two neighbours there is an empty range, for which Caffe puts in an axis of 1.
-        if last < first - 1:
-            raise self.error(f"end_axis {last} lies before axis {first}.")
         self.target = self.inferred(bottoms).tops[0]
 
     @override
