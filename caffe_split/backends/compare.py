@@ -176,8 +176,10 @@ def _difference(name: str, is_output: bool, pairs: Sequence[tuple[np.ndarray, np
 
 def _rms(values: np.ndarray) -> float:
     """The largest root mean square of a channel (axis 1)."""
+    if not values.size:
+        return 0.0
     channels = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1) if values.ndim > 1 else values.reshape(1, -1)
-    return float(np.sqrt(np.square(channels).mean(axis=1).max(initial=0))) if values.size else 0.0
+    return float(np.sqrt(np.square(channels).mean(axis=1).max(initial=0)))
 
 
 def _shape(values: np.ndarray) -> str:

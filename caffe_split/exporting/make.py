@@ -186,6 +186,8 @@ def export(net: PathLike, weights: PathLike, *, out: PathLike, options: ExportOp
     if problems:
         raise _refusal(path, problems)
     assembly = Assembly(layers, sizes, blobs, options.opset, varying, options.blobs, transforms, options.state.phase)
+    if not assembly.outputs:
+        raise CaffeSplitError(f"{path}: it has no output: layers read all its blobs. Name one by --blobs.")
     problems = list(Trace(layers, assembly.outputs).overwritten())
     if problems:
         raise _refusal(path, problems)

@@ -117,6 +117,8 @@ def lrn(site: Site) -> None:
     if across and not in_place:
         site.op("LRN", [site.x], 0, size=int(size), alpha=float(alpha), beta=float(beta), bias=float(k))
         return
+    if not across and site.bottoms[0].rank != 4:
+        raise CannotExpressError(f"its bottom of {site.bottoms[0].shape} is no image, whose 4 axes Caffe wants")
     squares = site.op("Mul", [site.x, site.x])
     half = (int(size) - 1) // 2
     if across:

@@ -117,6 +117,8 @@ def arg_max(site: Site) -> None:
         return
     if len(set(lengths)) > 1:
         raise CannotExpressError("the axis of its values would vary")
+    if count > lengths[0]:
+        raise CannotExpressError(f"top_k is {count}, and there are {lengths[0]} values, so that Caffe refuses it")
     # TopK takes the first of equal values, so it is given them from behind.
     turned = site.op(
         "Slice",

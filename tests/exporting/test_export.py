@@ -218,6 +218,39 @@ def test_what_the_engine_refuses_of_a_layers_form_is_listed(files: tuple[Path, P
     ]
 
 
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        ('type: "Lstm" bottom: "data" top: "y"', "num_output is missing or 0"),
+        ('type: "Upsample" bottom: "data" top: "y" upsample_param { scale: 0 }', "a scale of 0; expected 1 or more"),
+        ('type: "Flip" bottom: "data" top: "y" flip_param { flip_height: true }', "flip_width is missing"),
+        ('type: "GradientScaler" bottom: "data" top: "y" top: "z"', "1 bottoms and 2 tops; expected a top per bottom"),
+        ('type: "Embed" bottom: "data" top: "y" embed_param { num_output: 3 }', "input_dim is missing"),
+        ('type: "ArgMax" bottom: "data" top: "y" argmax_param { top_k: 9 axis: 2 }', "top_k is 9, and there are 8"),
+        (
+            'type: "Flatten" bottom: "data" top: "y" } layer { name: "n" type: "LRN" bottom: "y" top: "z" '
+            "lrn_param { norm_region: WITHIN_CHANNEL }",
+            "its bottom of (1, 192) is no image",
+        ),
+        ('type: "Silence" bottom: "data"', "it has no output: layers read all its blobs"),
+    ],
+)
+def test_what_the_engine_refuses_of_options_is_no_fault_of_the_export(
+    files: tuple[Path, Path], layer: str, why: str
+) -> None:
+    cs.write_weights(files[1], {"l": [np.zeros((0, 3)), np.zeros(3)] if "Embed" in layer else []})
+    with pytest.raises(CaffeSplitError) as raised:
+        plan_of(files, f'{INPUT}layer {{ name: "l" {layer} }}')
+    assert str(raised.value).startswith(f"{files[0]}: it ") and why in str(raised.value)
+
+
+def test_values_of_no_size_are_checked(files: tuple[Path, Path]) -> None:
+    shape = "parameter_param { shape { dim: 3 dim: 0 } }"
+    cs.write_weights(files[1], {"empty": [np.zeros((3, 0))]})
+    plan = plan_of(files, f'{INPUT}layer {{ name: "empty" type: "Parameter" top: "empty" {shape} }}')
+    assert plan.write(check=CheckOptions(engine="torch", count=1))[0].startswith("same as ")
+
+
 SPLIT = 'layer { name: "halve" type: "Split" bottom: "pool" top: "a" top: "b" }\n'
 
 

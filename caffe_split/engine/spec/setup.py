@@ -211,6 +211,7 @@ _CHECKS: dict[str, Callable[[Layer], Iterator[str]]] = {
     "DepthwiseConvolution": _convolution,
     "Dropout": _dropout,
     "DummyData": _dummy_data,
+    "Embed": _at_least_one("embed_param", "input_dim", 0),
     "Exp": _base("exp_param"),
     "InfogainLoss": _infogain,
     "InnerProduct": _at_least_one("inner_product_param", "num_output", 0),

@@ -221,11 +221,14 @@ def _foreign(document: prototxt.Document) -> list[check.Problem]:
 
 
 def form_problems(layer: Layer) -> Iterator[str]:
-    """What is refused of one layer by its numbers of bottoms and tops, and by what Caffe checks of its text."""
+    """What is refused of one layer by its bottoms and tops, its type's own checks, and Caffe's of its text."""
     engine = record_for(layer).engine
-    if engine is not None:
-        yield from _wrong_numbers(layer, engine)
-        yield from setup_problems(layer)
+    if engine is None:
+        return
+    yield from _wrong_numbers(layer, engine)
+    for refuse in (engine.check, engine.forms):
+        yield from refuse(layer) if refuse is not None else ()
+    yield from setup_problems(layer)
 
 
 def _wrong_numbers(layer: Layer, engine: Engine) -> Iterator[str]:

@@ -50,8 +50,9 @@ def _check_upsample(layer: Layer) -> Iterator[str]:
         scale = _scale(param, side)
         if not param.has("upsample_h") and param.get(f"pad_out_{side}") and scale != 2:
             yield f"pad_out_{side} with a scale of {scale}; it goes with 2"
-        if not param.has("upsample_h") and len(layer.bottoms) > 1 and scale < 2:
-            yield f"a scale of {scale}; expected 2 or more"
+        least = min(2, len(layer.bottoms))
+        if not param.has("upsample_h") and scale < least:
+            yield f"a scale of {scale}; expected {least} or more"
 
 
 def _unpooling(layer: Layer, bottoms: list[Shape]) -> Found:
