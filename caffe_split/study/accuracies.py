@@ -6,13 +6,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from caffe_split.errors import CaffeSplitError
 from caffe_split.trainlog.model import TrainingLog
 from caffe_split.trainlog.query import summarise
 from caffe_split.trainlog.read import read_log
-from caffe_split.trainlog.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,16 @@ class Accuracies:
 
 def accuracies(log: Path) -> Accuracies:
     """The test accuracies in a log, of its main output. Raises `CaffeSplitError` where it has none."""
-    parsed = read_log(log)
-    chosen = parsed.main_output()
+    return _accuracies(read_log(log))
+
+
+def _accuracies(log: TrainingLog) -> Accuracies:
+    chosen = log.main_output()
     if chosen is None:
-        raise CaffeSplitError(f"{log}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
-    values = [value for value in parsed.values(chosen[1]) if value.net == chosen[0]]
+        raise CaffeSplitError(f"{log.path}: no test accuracy in it; a study compares accuracies: add an Accuracy layer")
+    values = [value for value in log.values(chosen[1]) if value.net == chosen[0]]
     if not values[-1].trusted:
-        raise CaffeSplitError(f"{log}: the loss is not finite at the end, so that its accuracy does not count")
+        raise CaffeSplitError(f"{log.path}: the loss is not finite at the end, so that its accuracy does not count")
     # A net that has not been trained yet may give no finite loss in its first test, and then an accuracy of 1.
     best = max((value for value in values if value.trusted), key=lambda value: (value.value, -value.iteration))
     curve = tuple(sorted({value.iteration: value.value for value in values}.items()))
@@ -54,35 +54,14 @@ class TrainedRun(Accuracies):
 
 def read_trained(log: Path) -> TrainedRun:
     """Accuracies, time and speed of a training. Raises `CaffeSplitError` where it has not come to its end."""
-    row = summarise([read_log(log)])[0]
+    parsed = read_log(log)
+    row = summarise([parsed])[0]
     if row.state != "done":
         raise CaffeSplitError(f"{log}: the training is {row.state}: {row.detail or 'no reason given'}")
-    return TrainedRun(**vars(accuracies(log)), seconds=_in_training(read_log(log)), speed=row.speed)
+    return TrainedRun(**vars(_accuracies(parsed)), seconds=parsed.seconds_once, speed=row.speed)
 
 
 def earlier_seconds(log: Path) -> float:
     """The seconds of the starts of a training before its last one, which resumed it; 0 where there were none."""
-    return sum(_whole(run) for run in read_log(log).runs[:-1]) if log.exists() else 0.0
-
-
-def _in_training(log: TrainingLog) -> float:
-    """The seconds of each iteration once: of a run that was resumed, those up to where the next one began."""
-    total, began = 0.0, None
-    for run in reversed(log.runs):
-        total += _whole(run) if began is None else _until(run, began)
-        if run.first_iteration >= 0:
-            began = run.first_iteration if began is None else min(began, run.first_iteration)
-    return total
-
-
-def _whole(run: Run) -> float:
-    return 0.0 if math.isnan(run.seconds) else run.seconds
-
-
-def _until(run: Run, iteration: int) -> float:
-    """The seconds until a run came to an iteration, between the two printed ones that are nearest."""
-    tables = (run.displays, *run.tests.values())
-    iterations, seconds = (np.concatenate([getattr(each, key) for each in tables]) for key in ("iteration", "seconds"))
-    known = np.flatnonzero(np.isfinite(seconds))
-    order = known[np.argsort(iterations[known], kind="stable")]
-    return float(np.interp(iteration, iterations[order], seconds[order])) if len(order) else 0.0
+    seconds = [run.seconds for run in read_log(log).runs[:-1]] if log.exists() else []
+    return sum(each for each in seconds if not math.isnan(each))

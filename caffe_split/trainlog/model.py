@@ -85,6 +85,12 @@ class TrainingLog:
         return limits[::-1]
 
     @property
+    def seconds_once(self) -> float:
+        """The seconds of training, each iteration once: of a run that was resumed, those until a later one began."""
+        times = [run.seconds_to(stop) for run, stop in zip(self.runs, self._reached())]
+        return sum(each for each in times if not np.isnan(each))
+
+    @property
     def test_nets(self) -> list[int]:
         """The numbers of the test nets that printed something."""
         return sorted({net for run in self.runs for net, table in run.tests.items() if len(table)})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from caffe_split.trainlog.columns import Table
 from caffe_split.trainlog.lines import NO_CLOCK
 from caffe_split.trainlog.messages import SNAPSHOT, text
@@ -67,6 +69,21 @@ class Run:
     def seconds(self) -> float:
         """From the first to the last stamp that belongs to training; NaN without a clock."""
         return float("nan") if NO_CLOCK in (self.start, self.end) else (self.end - self.start) / 1e6
+
+    def seconds_to(self, iteration: int) -> float:
+        """The seconds until it came to an iteration, between the two printed ones that are nearest.
+
+        Those of the whole run where it printed none that is as high; NaN without a clock.
+        """
+        if iteration > self.last_iteration:
+            return self.seconds
+        tables = (self.displays, *self.tests.values())
+        iterations, seconds = (
+            np.concatenate([getattr(each, key) for each in tables]) for key in ("iteration", "seconds")
+        )
+        known = np.flatnonzero(np.isfinite(seconds))
+        order = known[np.argsort(iterations[known], kind="stable")]
+        return float(np.interp(iteration, iterations[order], seconds[order])) if len(order) else float("nan")
 
     @property
     def last_iteration(self) -> int:

@@ -54,3 +54,8 @@ def test_of_a_resumed_training_each_iteration_counts_once(tmp_path: Path) -> Non
     assert found.curve == ((0, 0.1), (50, 0.5), (100, 0.7)) and found.final == 0.7
     assert found.seconds == 5 + 6 and earlier_seconds(path) == 9
     assert earlier_seconds(tmp_path / "first.log") == 0
+    # A start that went on behind all that was printed before leaves nothing out.
+    path.write_text(
+        "".join(lines).replace(":21.000000 7 solver.cpp:1] Iteration 50,", ":21.000000 7 solver.cpp:1] Iteration 110,")
+    )
+    assert read_trained(path).seconds == 9 + 6
