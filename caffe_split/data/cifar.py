@@ -12,7 +12,6 @@ import operator
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy.typing as npt
 
 from caffe_split.data import is_store
 from caffe_split.data.archive import check_md5, read_members
-from caffe_split.data.store import count_records, first_shape, read_store, write_store
+from caffe_split.data.store import count_records, difference, first_shape, write_store
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import write_atomic
 from caffe_split.formats.weights.binaryproto import encode_mean, read_blob
@@ -214,13 +213,9 @@ def _kept(path: Path, pad: int, samples: Iterator[tuple[Images, int]], source: P
     shape = (3, SIDE + 2 * pad, SIDE + 2 * pad)
     if first_shape(path) != shape:
         raise _in_the_way(path, f"with images of {first_shape(path)} and not {shape}")
-    for number, (found, wanted) in enumerate(zip_longest(read_store(path), samples)):
-        if found is None or wanted is None:
-            raise _in_the_way(
-                path, f"with {count_records(path)} records, and {source} has {'fewer' if found else 'more'}"
-            )
-        if found[1] != wanted[1] or not np.array_equal(found[0], wanted[0]):
-            raise _in_the_way(path, f"and its record {number} (from 0) is another than that of {source}")
+    why = difference(path, samples)
+    if why:
+        raise _in_the_way(path, f"{why} {source} gives")
     return count_records(path)
 
 

@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Union
 
@@ -111,6 +112,16 @@ def read_store(path: PathLike) -> Iterator[tuple[Image, int]]:
     with open_store(path).begin() as transaction:
         for _, value in transaction.cursor():
             yield decode_datum(value)
+
+
+def difference(path: PathLike, samples: Iterable[tuple[Image, int]]) -> str:
+    """How an LMDB differs from these (image, label) samples, as "with other records than ..."; "" if not."""
+    for number, (found, wanted) in enumerate(zip_longest(read_store(path), samples)):
+        if found is None or wanted is None:
+            return f"with {'more' if found else 'fewer'} records ({count_records(path)}) than"
+        if found[1] != wanted[1] or not np.array_equal(found[0], wanted[0]):
+            return f"with another record {number} (from 0) than"
+    return ""
 
 
 def count_records(path: PathLike) -> int:

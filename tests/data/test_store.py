@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 
+from caffe_split.data.digits import write_digits
 from caffe_split.data.store import count_records, first_shape, open_store, read_store, write_store
 from caffe_split.errors import CaffeSplitError
 
@@ -23,6 +25,19 @@ def test_records_come_in_their_order(tmp_path: Path) -> None:
     path = write(tmp_path / "store", 300)
     assert count_records(path) == 300 and first_shape(path) == (3, 32, 32)
     assert [(int(image[0, 0, 0]), label) for image, label in read_store(path)] == [(k % 256, k) for k in range(300)]
+
+
+def test_half_of_other_digits_is_not_made_whole(tmp_path: Path) -> None:
+    """Images of its training set would be in the test set."""
+    pytest.importorskip("sklearn")
+    for settings, why in (({"train": 198}, "with more records .198. than"), ({"seed": 1}, "with another record 0")):
+        folder = tmp_path / why[:10]
+        write_digits(folder, **settings)
+        shutil.rmtree(folder / "digits_test_lmdb")
+        with pytest.raises(CaffeSplitError, match=f"digits_train_lmdb exists, .*{why}"):
+            write_digits(folder, keep=True)
+        assert not (folder / "digits_test_lmdb").exists()
+        assert write_digits(folder, **settings, keep=True).keys() == {folder / "digits_test_lmdb"}
 
 
 @pytest.mark.parametrize("part", [0.999, 0.5, 0.02])
