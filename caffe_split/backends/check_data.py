@@ -18,13 +18,18 @@ def check_data(nets: Iterable[tuple[prototxt.Document, NetState]]) -> None:
 
     Looked at are the layers that run in the state given with each net; paths are relative to the current directory.
     """
-    missing = [said for document, state in nets for said in _missing(document, state)]
+    missing = missing_data(nets)
     if missing:
-        listed = "".join(f"\n  {said}" for said in dict.fromkeys(missing))
+        listed = "".join(f"\n  {said}" for said in missing)
         raise CaffeSplitError(
             f"data are missing, seen from {Path.cwd()} (paths in a prototxt are relative to the directory in which a "
             f"program is started):{listed}"
         )
+
+
+def missing_data(nets: Iterable[tuple[prototxt.Document, NetState]]) -> list[str]:
+    """What `check_data` would say of each data set, list and mean file that is missing, with its layer."""
+    return list(dict.fromkeys(said for document, state in nets for said in _missing(document, state)))
 
 
 def _missing(document: prototxt.Document, state: NetState) -> Iterator[str]:

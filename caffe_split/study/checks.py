@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_split import jsontext
-from caffe_split.backends.check_data import check_data as check_files
+from caffe_split.backends.check_data import missing_data
 from caffe_split.derivation.choose import candidates, choose_layers
 from caffe_split.errors import CaffeSplitError
 from caffe_split.files import free_name, sha256
@@ -71,7 +71,10 @@ def check_study(study: Study) -> None:
     nets.check_lists(study)
     if not missing:
         states = (state_of_solver(nets.study_solver(study), phase).in_net(net) for phase in ("TRAIN", "TEST"))
-        check_files((net, state) for state in states)
+        lacking = missing_data((net, state) for state in states)
+        if lacking:
+            more = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+            raise CaffeSplitError(f"{study.file}: data: {lacking[0]}{more}; see the keys `root` and `data`")
     check_tests(study, net)
     for arm in study.arms:
         _check_arm(study, net, arm)
@@ -114,10 +117,13 @@ def _parts(study: Study, end: int) -> list[tuple[str, int, int]]:
 def _check_arm(study: Study, net: prototxt.Document, arm: Arm) -> None:
     """Raises `CaffeSplitError` where layers cannot be split, are too few, or have no wider control."""
     state = state_of_solver(nets.study_solver(study), "TRAIN").in_net(net)
-    if arm.layers:
-        found = choose_layers(net, arm.layers, 1, [], arm.options(0), state)
-    else:
-        found = candidates(net, arm.options(0), state)
+    try:
+        if arm.layers:
+            found = choose_layers(net, arm.layers, 1, [], arm.options(0), state)
+        else:
+            found = candidates(net, arm.options(0), state)
+    except CaffeSplitError as error:
+        raise CaffeSplitError(f"{study.file}: arm {arm.name}: {error}") from None
     names = [layer.name for layer in found]
     if len(names) < arm.num_splits:
         raise CaffeSplitError(

@@ -279,7 +279,7 @@ def test_keys_may_be_taken_from_elsewhere_in_the_file(tmp_path: Path) -> None:
         ({"solver": "solvr.prototxt"}, "solvr.prototxt is not there"),
         ({"solver": "."}, " is a folder; name the solver's file in it"),
         ({"split": 30, "window": None}, "max_iter is 30, so nothing is left after the split at 30"),
-        ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "layer 'conv9' cannot be split"),
+        ({"arms": [{"kind": "skip", "layers": ["conv9"]}], "num_splits": None}, "arm skip: layer 'conv9' cannot"),
         (
             {"arms": [{"kind": "skip", "rounds": [20, 30]}], "engine": "torch"},
             "a round at 30 is not before the end at 30",
@@ -338,11 +338,12 @@ def test_a_folder_that_is_no_data_set_is_seen(tmp_path: Path) -> None:
     pytest.importorskip("snakemake")
     for name in ("digits_train_lmdb", "digits_test_lmdb"):
         (tmp_path / "data" / name).mkdir(parents=True)
-    said = caffe_split("study", write_study(tmp_path), "--out", "out", cwd=tmp_path, status=1).stderr
+    said = refused(tmp_path)
+    assert "tiny.yaml: data: " in said and "seen from" not in said
     assert (
-        f"no data set '{tmp_path}/data/digits_train_lmdb' (LMDB; there is a folder of that name that is none)" in said
-    )
-    assert not (tmp_path / "out").exists()
+        f"no data set '{tmp_path}/data/digits_train_lmdb' (LMDB; there is a folder of that name that is none) (and 1 "
+        "more); see the keys `root` and `data`"
+    ) in said
 
 
 def refused(folder: Path, *options: str, **changes: Any) -> str:
