@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import caffe_split as cs
 from tests.engine import fork_references_more as more
 from tests.engine.case import Case, layer
 from tests.engine.fork_cases import Judged
@@ -55,6 +56,21 @@ def test_values_are_those_of_the_definition(name: str) -> None:
         if not name.startswith(("detections", "proposals", "regions")):
             assert ours.shape == net.shapes[top]
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_a_loaded_module_computes_the_same(name: str, tmp_path: Path) -> None:
+    judged = JUDGED[name]
+    net = built(judged.case)
+    given, blobs = drawn(judged, net, np.random.default_rng([*name.encode()]))
+    (tmp_path / "net.prototxt").write_text(judged.case.prototxt())
+    write_weights(tmp_path / "w.caffemodel", {"l": blobs})
+    net.load(read_weights(tmp_path / "w.caffemodel"), "w.caffemodel")
+    wanted = net.forward(given, keep=True).blobs
+    module = cs.load(tmp_path / "net.prototxt", tmp_path / "w.caffemodel").train(judged.case.phase == "TRAIN")
+    found = module.forward(**{key: torch.from_numpy(array) for key, array in given.items()}, blobs=judged.case.tops)
+    for top in judged.case.tops:
+        np.testing.assert_allclose(found[top].detach().numpy(), wanted[top].detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, judged in JUDGED.items() if judged.back])

@@ -106,6 +106,8 @@ from caffe_split.net.state import NetState
         ("SpatialDropout", "x", "spatial_dropout_param { } dropout_param { dropout_ratio: 0.1 }", "forks read one of"),
         ("APL", "x", "apl_param { sums: 0 }", "sums: 0; expected 1 or more"),
         ("Lstm", "x", "", "num_output is missing"),
+        ("SmoothL1Loss", "x x", "smooth_l1_loss_param { sigma: 0 }", "sigma: 0; expected another number"),
+        ("SmoothL1LossOHEM", "x x", "smooth_l1_loss_param { sigma: 0 }", "sigma: 0; expected another number"),
         ("ConvLSTM", "x x x", "lstm_conv_param { num_output: 1 kernel_size: 1 }", "3 bottoms; expected 2"),
         ("ConvLSTM", "x x", "lstm_debug_param { ignore_x: true }", "ignore_x is not handled"),
         ("MarginInnerProduct", "x x", "margin_inner_product_param { }", "num_output is missing"),
@@ -170,6 +172,9 @@ def test_the_check_refuses_by_name(kind: str, bottoms: str, options: str, said: 
         ("Normalize", "x", "", "without norm_param; SSD's Normalize divides an image"),
         ("Transpose", "x", "transpose_param { dim: 1 dim: 0 }", "dim [1, 0] is not each of the 4 axes"),
         ("Lstm", "x x", "lstm_param { num_output: 1 }", "expected 8 values"),
+        ("BN", "x", "bn_param { eps: -1 }", "eps: -1.0; expected 0 or more"),
+        ("BatchNorm", "x", "batch_norm_param { eps: -1 }", "eps: -1.0; expected 0 or more"),
+        ("SegAccuracy", "x x", "", "labels of (2, 4, 6, 6) for scores of (2, 4, 6, 6); expected one per pixel"),
         ("ConvLSTM", "x x", "lstm_conv_param { num_output: 1 kernel_size: 1 }", "expected (time, streams, channels"),
         ("Local", "x", "local_param { num_output: 1 kernel_size: 7 }", "does not fit into its bottom of 6x6"),
         (
@@ -196,6 +201,22 @@ def test_bottoms_that_do_not_fit_are_refused(kind: str, bottoms: str, options: s
     with pytest.raises(CaffeSplitError) as error:
         Net(prototxt.parse(text, kind="net"), "TRAIN")
     assert said in str(error.value) and re.search(r"layer 'l' \(line 3\)|:3: layer 'l'", str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bottoms", "options"),
+    [
+        ("LSTM", "x m", "recurrent_param { num_output: 2 }"),
+        ("RNN", "x m", "recurrent_param { num_output: 2 }"),
+        ("Lstm", "x", "lstm_param { num_output: 2 }"),
+        ("ConvLSTM", "x m", "lstm_conv_param { num_output: 2 kernel_size: 1 }"),
+    ],
+)
+@pytest.mark.parametrize("sizes", [(0, 2), (3, 0)])
+def test_a_sequence_has_a_step_and_a_stream(kind: str, bottoms: str, options: str, sizes: tuple[int, int]) -> None:
+    text = Case(layer(kind, bottoms, options=options), {"x": (*sizes, 4, 5, 6), "m": sizes}).prototxt()
+    with pytest.raises(CaffeSplitError, match="expected a time step and a stream, or more"):
+        Net(prototxt.parse(text, kind="net"), "TRAIN")
 
 
 def test_a_label_without_a_chance_loses_as_much_as_in_softmax_with_loss() -> None:

@@ -32,6 +32,8 @@ class BN(Layer):
     def setup(self, bottoms: Sequence[Shape]) -> None:
         self.need_axes(bottoms[0], 2, MOST_AXES)
         self.keeps = bn_kind(self.text) == "running"
+        if self.keeps and float(self.options.get("eps")) < 0:
+            raise self.error(f"eps: {self.options.get('eps')}; expected 0 or more.")
         found = self.inferred(bottoms)
         factor, shift = ("slope_filler", "bias_filler") if self.keeps else ("scale_filler", "shift_filler")
         self.blobs = [

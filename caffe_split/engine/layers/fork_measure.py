@@ -24,8 +24,6 @@ class SegAccuracy(Layer):
 
     @override
     def setup(self, bottoms: Sequence[Shape]) -> None:
-        if (bottoms[0][0], *bottoms[0][2:]) != (bottoms[1][0], *bottoms[1][2:]):
-            raise self.error(f"labels of {bottoms[1]} for scores of {bottoms[0]}; expected one per pixel.")
         self.classes = bottoms[0][1]
 
     @override

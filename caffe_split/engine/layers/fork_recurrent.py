@@ -129,8 +129,9 @@ class ConvLSTM(Layer):
             hidden, cells = (
                 (each.detach()[0] for each in bottoms[2:]) if self.exposed else (each.to(x) for each in self.state)
             )
-            of_h = self.blobs[4 : 4 + (8 if self.has_bias else 4)]
-            weight_x, weight_h = torch.cat(self.blobs[:4]), torch.cat(of_h[:: 2 if self.has_bias else 1])
+            blobs = list(self.blobs)  # those of a module have no slices
+            of_h = blobs[4 : 4 + (8 if self.has_bias else 4)]
+            weight_x, weight_h = torch.cat(blobs[:4]), torch.cat(of_h[:: 2 if self.has_bias else 1])
             bias = torch.cat(of_h[1::2]) if self.has_bias else None
             flat = _slide(x.flatten(0, 1), weight_x, None, self.windows[0], int(self.of_x.get("group")))
             steps = flat.view(*x.shape[:2], *flat.shape[1:])
@@ -139,7 +140,7 @@ class ConvLSTM(Layer):
                 kept = mark.view(-1, 1, 1, 1)
                 gates = given + _slide(hidden * kept, weight_h, bias, self.windows[1], int(self.of_h.get("group")))
                 if self.view is not None:
-                    looked = [cells * each.view(self.view) for each in self.blobs[-3:]]
+                    looked = [cells * each.view(self.view) for each in blobs[-3:]]
                     gates = gates + torch.cat([*looked, torch.zeros_like(cells)], 1)
                 cells, hidden = _maps(cells, gates, kept)
                 tops.append(hidden)

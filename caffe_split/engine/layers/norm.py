@@ -43,6 +43,8 @@ class BatchNorm(Layer):
         self.own = bool(found.params)
         self.nvcaffes = norm_forks.is_nvcaffes(self.text)
         self.eps = max(self.options.get("eps"), 1e-5) if self.nvcaffes else self.options.get("eps")
+        if self.eps < 0:
+            raise self.error(f"eps: {self.options.get('eps')}; expected 0 or more.")
         names = ("scale_filler" if self.nvcaffes else "filler", "bias_filler")
         for shape, name, default in zip(found.params, names, (1.0, 0.0)):
             filler = self.options.sub(name)

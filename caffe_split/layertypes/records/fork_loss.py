@@ -9,6 +9,7 @@ from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.batch_rules import EACH, MEAN, BatchKind, MixedRecordsError, Shapes, named
 from caffe_split.layertypes.checks import ENGINE
 from caffe_split.layertypes.record import Engine, LayerType
+from caffe_split.layertypes.records.loss import check_sigma
 from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms, need_options, scalar
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
@@ -91,6 +92,9 @@ def _check_box_annotator(layer: Layer) -> Iterator[str]:
 def _seg_accuracy(layer: Layer, bottoms: list[Shape]) -> Found:
     """The accuracy of pixels, its mean over the classes, and the mean intersection over union."""
     need_bottoms(layer, bottoms, 2, axes=2)
+    scores, labels = bottoms[:2]
+    if labels != (scores[0], 1, *scores[2:]):
+        raise CaffeSplitError(f"{layer.where}: labels of {labels} for scores of {scores}; expected one per pixel.")
     return Found([(1, 1, 1, 3)])
 
 
@@ -157,7 +161,7 @@ RECORDS = (
         options={"smooth_l1_loss_param": "sigma", "loss_param": "normalize normalization pre_fixed_normalizer"},
         batch=_whole_batch,
         is_loss=True,
-        engine=Engine("ohem", (2, 3), (1, 2), rule_refuses=True),
+        engine=Engine("ohem", (2, 3), (1, 2), check=check_sigma, rule_refuses=True),
     ),
     LayerType(
         "BoxAnnotatorOHEM",

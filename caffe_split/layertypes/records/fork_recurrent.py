@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.layertypes.record import Engine, LayerType
-from caffe_split.layertypes.records.recurrent import in_time
+from caffe_split.layertypes.records.recurrent import in_time, need_steps
 from caffe_split.layertypes.shape_rules import Found, Shape, axis_of, need_bottoms
 from caffe_split.net.geometry import Window, window_of
 from caffe_split.net.layers import Layer
@@ -24,6 +24,7 @@ def _lstm(layer: Layer, bottoms: list[Shape]) -> Found:
         raise CaffeSplitError(
             f"{layer.where}: its bottom has shape {x}; expected (time, streams, ...), three axes or more."
         )
+    need_steps(layer, x)
     if len(bottoms) > 1 and math.prod(bottoms[1]) != x[0] * x[1]:
         raise CaffeSplitError(
             f"{layer.where}: its second bottom, which marks where sequences go on, has shape {bottoms[1]}; expected "
@@ -89,6 +90,7 @@ def _conv_lstm(layer: Layer, bottoms: list[Shape]) -> Found:
             f"{layer.where}: bottoms of {x} and {marks}; expected (time, streams, channels, height, width), and marks "
             "of (time, streams)."
         )
+    need_steps(layer, x)
     if count < 1 or count != of_h.get("num_output"):
         raise CaffeSplitError(f"{layer.where}: num_output is missing, or not the same in both lstm_conv_param.")
     maps = (1, x[1], count, *x[3:])

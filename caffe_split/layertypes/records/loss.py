@@ -144,6 +144,12 @@ def _infogain_batch(layer: Layer, given: Sequence[BatchKind], shapes: Shapes) ->
     return [kind, *[EACH] * (len(layer.tops) - 1)]
 
 
+def check_sigma(layer: Layer) -> Iterator[str]:
+    """A sigma by which a SmoothL1 loss can divide."""
+    if not Options.of(layer.message, "smooth_l1_loss_param").get("sigma"):
+        yield "sigma: 0; expected another number"
+
+
 def _matrix_there(layer: Layer) -> Iterator[str]:
     """Its matrix, where that is no bottom, has to be in a file."""
     if len(layer.bottoms) < 3:
@@ -223,7 +229,7 @@ RECORDS = (
         options={"smooth_l1_loss_param": "sigma"},
         batch=_mean(),
         is_loss=True,
-        engine=Engine("smooth_l1", (2, 4)),
+        engine=Engine("smooth_l1", (2, 4), check=check_sigma),
     ),
     LayerType(
         "Accuracy",

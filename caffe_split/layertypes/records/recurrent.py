@@ -55,6 +55,12 @@ def _recurrent(layer: Layer, bottoms: list[Shape]) -> Found:
     return Found([(steps, streams, count), *[state] * exposed], weights, macs=macs)
 
 
+def need_steps(layer: Layer, x: Shape) -> None:
+    """Raises `CaffeSplitError` for a bottom (time, streams, ...) without a time step, or without a stream."""
+    if 0 in x[:2]:
+        raise CaffeSplitError(f"{layer.where}: a bottom of {x}; expected a time step and a stream, or more.")
+
+
 def _check_bottoms(layer: Layer, bottoms: Sequence[Shape], static: Shape | None) -> None:
     """Raises `CaffeSplitError` where x, the marks of sequences and the static input do not fit each other."""
     x, marks = bottoms[:2]
@@ -62,6 +68,7 @@ def _check_bottoms(layer: Layer, bottoms: Sequence[Shape], static: Shape | None)
         raise CaffeSplitError(
             f"{layer.where}: its first bottom has shape {x}; expected (time, streams, ...), three axes or more."
         )
+    need_steps(layer, x)
     if marks != x[:2]:
         raise CaffeSplitError(
             f"{layer.where}: its second bottom, which marks where sequences go on, has shape {marks}; expected {x[:2]}."
