@@ -14,16 +14,19 @@ pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml"
 
 from caffe_split.data.digits import write_digits
 from caffe_split.errors import CaffeSplitError
+from caffe_split.files import write_atomic
 from caffe_split.study import steps
 from caffe_split.study.checks import check_same
 from caffe_split.study.duration import work
 from caffe_split.study.model import Study
 from caffe_split.study.nets import solver_for
-from caffe_split.study.paths import PLAN, open_study, read_json, write_json
+from caffe_split.study.paths import PLAN, open_study, read_json, run_folder, write_json
 from caffe_split.study.plan import stages_of, steps_of
 from caffe_split.study.read import read_study
 from caffe_split.study.remarks import of_earlier_plans
+from caffe_split.study.results import Trained
 from caffe_split.study.run import begin
+from caffe_split.study.train import FIRST, TRAINED
 
 
 def test_every_step_comes_after_what_it_needs(tmp_path: Path) -> None:
@@ -199,6 +202,29 @@ def test_a_step_that_fails_by_a_fault_of_ours_is_marked(tmp_path: Path, monkeypa
     assert read_json(Path("done/data.json"))["failed"] == "ZeroDivisionError: division by zero"
     why = "after data failed: ZeroDivisionError: division by zero"
     assert read_json(Path("done/s3.baseline.train.json"))["failed"] == why
+
+
+def test_a_training_took_what_its_earlier_starts_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = read_study(write_study(tmp_path, seeds=[3]))
+    log = "".join(
+        f"I0101 00:{minute}:{second}.000000 7 solver.cpp:1] {line}\n"
+        for minute, last in ((10, 40), (20, 30))
+        for second, line in ((10, "Initializing solver"), (10, "Solving tiny"), (last, f"Iteration {minute}, loss = 1"))
+    )
+
+    def resumed(*_: object) -> Trained:
+        for name in (FIRST, TRAINED):
+            write_atomic(run_folder(3, "baseline") / name, log.encode())
+        return Trained(10, 7, "accuracy", 0.8, 0.8, 10, (), 3.0, 1.0, {})
+
+    monkeypatch.chdir(tmp_path)
+    write_json(PLAN, {"study": study.as_dict()})
+    write_json(Path("done/data.json"), {})
+    run_folder(3, "baseline").mkdir(parents=True)
+    monkeypatch.setitem(steps.VERBS, "train", resumed)
+    monkeypatch.setattr("caffe_split.study.steps.time.time", lambda: 7.0)
+    steps.run_step("s3.baseline.train")
+    assert read_json(Path("done/s3.baseline.train.json"))["seconds"] == 30 + 30
 
 
 def test_data_that_are_made_in_part_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

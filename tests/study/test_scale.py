@@ -18,7 +18,7 @@ from tests.support import ROOT
 pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
 
 from caffe_split.net.layers import all_layers
-from caffe_split.study.checks import check_same, check_tests
+from caffe_split.study.checks import _parts, check_same, check_tests
 from caffe_split.study.nets import length, study_net, study_solver
 from caffe_split.study.paths import PLAN, write_json
 from caffe_split.study.publish import _method
@@ -158,6 +158,13 @@ def test_a_scale_at_which_too_little_is_tested_is_named() -> None:
     study = read_study(ROOT / "studies/cifar10_quick_carries.yaml", {"scale": "1/16"})
     with pytest.raises(CaffeSplitError, match=r"test_interval is 313 at scale 1/16, .*@1, 125 to 169; choose another"):
         check_tests(study, study_net(study))
+
+
+def test_trainings_are_tested_where_they_run(tmp_path: Path) -> None:
+    """After `restart` from the beginning to the end, which the baseline reaches, too."""
+    spans = {how: _parts(read_study(write_study(tmp_path, schedule=how)), 30) for how in ("continue", "restart")}
+    assert spans["continue"] == [("the baseline", 0, 10), ("arm added", 10, 30)]
+    assert spans["restart"] == [("the baseline", 0, 30)]
 
 
 def test_a_rehearsal_is_tested_at_its_end() -> None:
