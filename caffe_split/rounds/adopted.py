@@ -26,9 +26,9 @@ def adopted_watch(
 ) -> tuple[Watch | None, str]:
     """What is watched of a baseline that has been trained, None where it is trained here; and the reason in words.
 
-    weights: those to improve. by_tpm: whether layers or kernels are chosen by TPM. begun: what was so when the loop's
-    folder was begun; None: it was not. A loop that trains its baseline stays with that, whatever snapshots appear.
-    Raises `CaffeSplitError` where the snapshots are those of another solver.
+    weights: those to improve. by_tpm: whether layers or kernels are chosen by TPM. begun: whether the loop's folder was
+    begun with such a baseline; None: it has not been begun. A loop that trains its baseline stays with that, whatever
+    snapshots appear. Raises `CaffeSplitError` where the snapshots are those of another solver.
     """
     if weights is not None and not by_tpm:
         return watch, ""
@@ -45,7 +45,7 @@ def adopted_watch(
 def _own_training(
     training: Training, watch: Watch, options: MultiSplitOptions, by_tpm: bool
 ) -> tuple[Watch | None, str]:
-    """As `adopted_watch`, of the user's own training.
+    """What is watched of the user's own training, and why, as `adopted_watch` gives it.
 
     Without a choice of a window it is the one that the training's TPM layers sampled last.
     """

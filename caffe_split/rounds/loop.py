@@ -165,7 +165,9 @@ class Loop:
         self.folder.check(self._asked)
         begun = self.folder.adopted()
         if begun is False and self.start.adopted:
-            raise CaffeSplitError(f"{self.folder.path} was just begun with a baseline of its own; start again.")
+            raise CaffeSplitError(
+                f"{self.folder.path}: another command has just begun it with a baseline of its own; start again."
+            )
         if begun and not self.start.adopted:
             raise CaffeSplitError(
                 f"{self.folder.path} was begun with the training at {self.start.training.prefix} as its baseline; now "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from caffe_split.errors import CaffeSplitError
 from caffe_split.formats import prototxt
@@ -21,19 +21,20 @@ def widened(
 
     Kernels are added one at a time, or as many as the groups of the convolutions that read them need, each time to the
     layer that has grown least in proportion. A convolution whose output is added to that of others gets more kernels
-    together with these. Returns the copy, and layer -> numbers of kernels
-    before and after. Raises `CaffeSplitError` where none of the layers can have more kernels.
+    together with these. Returns the copy, and layer -> numbers of kernels before and after. Raises `CaffeSplitError`
+    where none of the layers can have more kernels.
     """
     copy = document.copy()
     families = raisable(copy, layers)
     before = {layer.name: _kernels(layer) for family, _ in families for layer in family}
     while _parameters(copy) < parameters:
-        first = [family[0] for family, _ in families]
-        least = min(
-            range(len(first)), key=lambda i: (_kernels(first[i]) / before[first[i].name], before[first[i].name])
-        )
-        _raise(*families[least])
+        _raise(*min(families, key=lambda each: _grown(each[0][0], before)))
     return copy, {layer.name: [before[layer.name], _kernels(layer)] for family, _ in families for layer in family}
+
+
+def _grown(layer: Layer, before: Mapping[str, int]) -> tuple[float, int]:
+    """How far a layer has grown, for comparison: in proportion, and of two alike how many kernels it had."""
+    return _kernels(layer) / before[layer.name], before[layer.name]
 
 
 def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[tuple[list[Layer], int]]:
@@ -52,7 +53,7 @@ def raisable(document: prototxt.Document, layers: Sequence[str]) -> list[tuple[l
 def _step(document: prototxt.Document, family: list[Layer]) -> int:
     """By how many kernels a family can be raised, as the layers that read it allow; 0 where by none.
 
-    Groups of theirs divide the number of kernels; as many groups as kernels, one for each, allow no other number.
+    The groups of a reader divide its channels; a reader with a group for each channel allows no other number.
     """
     known = infer_shapes(phase_layers(document, TRAIN)).unknown.keys()
     groups = {convolution_geometry(layer).group for layer in convolutions(all_layers(document))}

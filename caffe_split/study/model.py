@@ -39,7 +39,7 @@ class Study:
     are planned (empty: all of them). At a scale of at most `rehearsal` (empty: at none) a training is tested only at
     its end, and learns from batches of at most `rehearsal_batch` records (0: as the net says). `compare` are pairs of
     runs, which are compared beside the comparisons with controls. `earlier` are the pairs that the study's folder was
-    begun with and that are no longer planned, `gone` the arms of which that is so.
+    begun with and that are no longer planned, `gone` the arms that it was begun with and that the file no longer has.
     """
 
     name: str

@@ -44,7 +44,7 @@ def publish_study(study: Study, rows: Sequence[Row], out: Path, folder: Path, jo
     text = _page(study, rows, out, command, conclusion)
     try:
         make_folder(folder)
-        # First, as it says whose the others are: cut short, the publication can be made again.
+        # The page first: by it the other files are known as ours, so that one that was cut short can be made again.
         write_atomic(page, text.encode("utf-8", "surrogateescape"))
         write_table(study, rows, beside(page))
     except OSError as error:

@@ -101,9 +101,9 @@ def nearest_divisor(number: int, wanted: int, least: float = 0, most: float = ma
 def scale_solver(solver: prototxt.Document, study: Study) -> None:
     """Shorten a solver's training: its end, its rates' steps, and how often it displays, tests and snapshots.
 
-    The rate at a share of the training is that of the whole one, for each of Caffe's policies; of `step`,
-    whose steps are rounded, where a step ends. Tests and displays stay at least one iteration apart; tests divide the
-    training, so that it ends with one. Raises `CaffeSplitError` where the rate's steps, the end or the study's own
+    The rate at a share of the training is that of the whole one, for each of Caffe's policies; with `step`,
+    whose steps are rounded, at the end of each step. Tests and displays stay at least one iteration apart; tests divide
+    the training, so that it ends with one. Raises `CaffeSplitError` where the rate's steps, the end or the study's own
     iterations fall on one.
     """
     scale = study.factor
