@@ -100,7 +100,9 @@ def test_whole_seeds_are_published_and_nothing_is_run(study: Study, tmp_path: Pa
     (kept / "a/notes.txt").write_text("mine")
     (tmp_path / "docs/tiny.md").unlink()
     assert not holds_runs(kept)
-    assert "exists without a page tiny.md" in caffe_split(*words, cwd=tmp_path, status=1).stderr
+    assert "docs/tiny has other files than nets and logs" in caffe_split(*words, cwd=tmp_path, status=1).stderr
+    (kept / "a/notes.txt").unlink()
+    assert "docs/tiny.csv exists without a page tiny.md" in caffe_split(*words, cwd=tmp_path, status=1).stderr
 
 
 def test_a_piece_has_its_controls_and_the_plan_of_the_whole(study: Study, tmp_path: Path) -> None:
