@@ -178,6 +178,12 @@ def test_a_relu_in_place_under_dropout_has_the_gradient_of_both() -> None:
             + link("r", "ReLU", blob="d"),
             "'r': it writes over 'd', in Caffe values that are filled once of layer 'd'",
         ),
+        (
+            # Caffe sets its top to 0 before it adds, and with that both bottoms.
+            layers(CONV, 'layer { name: "s" type: "Split" bottom: "y" top: "a" top: "b" }')
+            + 'layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "a" }',
+            "'sum': in place it writes over the memory of 'b', which it reads, too: give its top another name",
+        ),
     ],
 )
 def test_what_is_not_computed_as_in_caffe_is_refused_by_name(text: str, expected: str) -> None:

@@ -261,7 +261,10 @@ def test_a_top_of_a_split_is_an_output(files: tuple[Path, Path], backend: str) -
 
 
 def test_memory_that_a_layer_in_place_overwrites_for_others_is_refused(files: tuple[Path, Path]) -> None:
-    text = INPUT + HEAD + SPLIT + 'layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }\n'
+    relu = 'layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }\n'
+    text = INPUT + HEAD + SPLIT + relu
+    with pytest.raises(CaffeSplitError, match="'relu': in place it writes over the memory of 'b', which it reads, too"):
+        plan_of(files, text.replace(relu, relu.replace('"ReLU" bottom: "a"', '"Eltwise" bottom: "a" bottom: "b"')))
     for more, why in (
         ("", "is read as an output"),
         ('layer { name: "max" type: "Power" bottom: "b" top: "c" }\n', "layer 'max' (line 11) reads"),

@@ -161,8 +161,11 @@ class Trace:
         self._writers: list[list[Layer]] = []
         # Blob -> its memory, and the number of writes that its value has seen.
         self._blobs: dict[str, tuple[int, int]] = {}
+        # Layers in place whose other bottom is the memory that they write over, with a sentence.
+        self._over_own_bottoms: list[tuple[Layer, str]] = []
         # For each layer, (memory, number of writes) of its bottoms and of its tops.
         self._read = [self._forward(index, layer) for index, layer in enumerate(layers)]
+        self.problems += self._over_own_bottoms
         for index, layer in enumerate(layers):
             self._backward(index, layer)
         self._ask()
@@ -180,6 +183,7 @@ class Trace:
 
     def overwritten(self) -> Iterator[tuple[Layer, str]]:
         """Each layer in place that writes over what is read afterwards under another name, with a sentence on it."""
+        yield from self._over_own_bottoms
         for layer, access, (bottoms, _) in zip(self._layers, self.accesses, self._read):
             for place, cell in access.stale.items():
                 writer = self._writers[cell][bottoms[place][1] - 1]
@@ -201,6 +205,8 @@ class Trace:
             if place < len(layer.bottoms) and layer.bottoms[place] == name:
                 cell = bottoms[place][0]
                 self._refuse_lasting(layer, name, self._writers[cell][0])
+                others = [layer.bottoms[at] for at, (other, _) in enumerate(bottoms) if other == cell and at != place]
+                self._over_own_bottoms += [(layer, _writes_over(other, "it reads, too")) for other in others]
                 self._writers[cell].append(layer)
                 self._blobs[name] = cell, len(self._writers[cell])
             elif shares_memory(layer) and bottoms:
