@@ -43,12 +43,16 @@ def test_fewer_rounds_than_are_finished_replace_no_outcome(
         looping.plan_loop(SOLVER, options=replace(SHORT, rounds=1), out="whole")
 
 
-def test_a_round_that_fails_leaves_the_outcome_of_those_before_it(
-    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def out(folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the loop that has ended, to be changed."""
     monkeypatch.chdir(folder)
-    out = tmp_path / "whole"
-    shutil.copytree("whole", out)
+    return shutil.copytree("whole", tmp_path / "whole")
+
+
+def test_a_round_that_fails_leaves_the_outcome_of_those_before_it(
+    out: Path, ended: caffe_split.MultiSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in (*out.glob("done/MultiSplits2.*"), *out.glob("done/control2.*")):
         path.unlink()
     (out / "table.md").unlink()
@@ -88,12 +92,7 @@ def test_a_loop_keeps_the_baseline_that_it_was_begun_with(
     assert (again.start.adopted, again.note) == (False, "")
 
 
-def test_a_deploy_net_that_does_not_fit_the_best_is_named(
-    folder: Path, ended: caffe_split.MultiSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    out = tmp_path / "whole"
-    shutil.copytree("whole", out)
+def test_a_deploy_net_that_does_not_fit_the_best_is_named(out: Path, ended: caffe_split.MultiSplits) -> None:
     for mark in out.glob("done/*.fold.json"):
         mark.write_text(json.dumps({**json.loads(mark.read_text()), "kept": {"conv1": "a reason"}}))
     loop, words = looping.plan_loop(SOLVER, options=SHORT, out=out), Words()
