@@ -219,12 +219,18 @@ def _check(layer: Layer, window: Window) -> None:
         )
 
 
-def _check_two(layer: Layer, param: Options, name: str) -> None:
-    """Raises `CaffeSplitError` for one of height and width alone; Caffe divides by a stride of 0 then."""
+def lone_side(param: Options, name: str) -> str:
+    """What is wrong with a setting that is written for one of height and width alone; "" where it is not."""
     two = HEIGHT_AND_WIDTH[name]
     written = [key for key in two if param.has(key)]
-    if len(written) == 1:
-        raise CaffeSplitError(f"{layer.where}: {written[0]} alone; Caffe takes {name}, or {two[0]} and {two[1]}.")
+    return f"{written[0]} alone; Caffe takes {name}, or {two[0]} and {two[1]}" if len(written) == 1 else ""
+
+
+def _check_two(layer: Layer, param: Options, name: str) -> None:
+    """Raises `CaffeSplitError` for one of height and width alone; Caffe divides by a stride of 0 then."""
+    wrong = lone_side(param, name)
+    if wrong:
+        raise CaffeSplitError(f"{layer.where}: {wrong}.")
 
 
 def _sizes(layer: Layer, param: Options, name: str, rank: int, default: int) -> Sizes:

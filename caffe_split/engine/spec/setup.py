@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from caffe_split.engine.spec import python_layers
 from caffe_split.layertypes.blob_counts import blob_count
 from caffe_split.layertypes.record import Check
+from caffe_split.net.geometry import lone_side
 from caffe_split.net.layers import Layer
 from caffe_split.net.options import Options
 
@@ -108,8 +109,8 @@ def _pooling(layer: Layer) -> Iterator[str]:
         sides = [f"{name}_{axis}" for axis in "hw" if options.has(f"{name}_{axis}")]
         if options.has(both) and sides:
             yield f"{both} and {sides[0]}; Caffe takes {both}, or {name}_h and {name}_w"
-        elif len(sides) == 1 and not (name == "kernel" and options.get("global_pooling")):
-            yield f"{sides[0]} alone; Caffe takes {both}, or {name}_h and {name}_w"
+        elif (alone := lone_side(options, both)) and not (name == "kernel" and options.get("global_pooling")):
+            yield alone
     if options.get("global_pooling"):
         kernel = [key for key in ("kernel_size", "kernel_h", "kernel_w") if options.has(key)]
         if kernel:
